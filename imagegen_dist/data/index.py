@@ -1,0 +1,273 @@
+"""What a dataset holds: `index.json` beside its shards.
+
+For every shard its name, size, number of samples and checksums; for the dataset its modality, shape and classes; and a
+fingerprint of all that, which checkpoints carry.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist.data.modality import DecodeError, Modality, modality
+from imagegen_dist.data.shard import Shard
+from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store
+
+INDEX_NAME = "index.json"
+VERSION = 1
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used, in one line that names its URL."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard's line in the index."""
+
+    name: str  # file name, below the dataset's URL
+    bytes: int  # size of the file
+    samples: int
+    crc32: int
+    sha256: str  # hexadecimal
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """What a dataset holds. Raises DatasetError where the parts do not fit."""
+
+    modality: str  # image, video or voxels
+    shape: SampleShape  # of every sample
+    shards: tuple[ShardInfo, ...]
+    classes: int | None = None  # labels are 0 .. classes - 1; None: no labels
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape.spatial) != len(modality(self.modality).axes):
+            raise DatasetError(f"samples of {self.modality} cannot have the spatial shape {self.shape.spatial}")
+        if self.classes is not None and self.classes < 1:
+            raise DatasetError(f"classes is {self.classes}; it must be at least 1, or null for no labels")
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise DatasetError(f"there are {len(self.class_names)} class names for {self.classes} classes")
+        if len({shard.name for shard in self.shards}) != len(self.shards):
+            raise DatasetError("a shard is listed twice")
+        if self.samples < 1:
+            raise DatasetError("there is not one sample in it")
+
+    @cached_property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Samples in each shard, [S]."""
+        return np.array([shard.samples for shard in self.shards], dtype=np.int64)
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Id of each shard's first sample and, last, the number of samples, [S + 1]."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the canonical JSON of the index: equal where the datasets are."""
+        text = json.dumps(self._payload(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, store: Store) -> None:
+        """Publish `index.json` in a dataset's folder. Raises StorageError."""
+        payload = {**self._payload(), "fingerprint": self.fingerprint}
+        store.write(INDEX_NAME, (json.dumps(payload, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, store: Store) -> "DatasetIndex":
+        """Read a dataset's index.
+
+        Raises DatasetError where there is no such place, no shard, no index or a corrupt one; StorageError.
+        """
+        try:
+            text = store.read(INDEX_NAME)
+        except FileNotFoundError:
+            raise DatasetError(_why_no_index(store)) from None
+        try:
+            return _from_payload(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{store / INDEX_NAME} is corrupt: {error}") from error
+
+    def _payload(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "modality": self.modality,
+            "channels": self.shape.channels,
+            "spatial": list(self.shape.spatial),
+            "classes": self.classes,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+
+
+class ShardScan(NamedTuple):
+    """What one shard adds to an index; scans of many shards can run side by side."""
+
+    info: ShardInfo
+    shape: SampleShape | None  # RGB where any sample is; None without samples
+    largest_label: int | None  # None where the samples have no labels
+
+
+def scan_shard(name: str, data: bytes, kind: Modality) -> ShardScan:
+    """Read a whole shard's bytes. Raises ShardError where it is damaged or its samples do not fit together."""
+    shard = Shard(lambda offset, length: data[offset : offset + length], len(data), name, kind.extensions)
+    shape, labels = None, []
+    for row in range(len(shard)):
+        try:
+            shape = _common_shape(shape, kind.shape_of(*shard.picture(row)))
+        except DecodeError as error:
+            raise ShardError(f"{name}: sample {shard.key(row)} {error}") from error
+        labels.append(shard.label(row))
+    info = ShardInfo(name, len(data), len(shard), zlib.crc32(data), hashlib.sha256(data).hexdigest())
+    return ShardScan(info, shape, _largest_label(labels, name))
+
+
+def combine_scans(
+    scans: Iterable[ShardScan],
+    modality_name: str,
+    classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> DatasetIndex:
+    """The index of shards that were scanned.
+
+    classes: None takes one more than the largest label, or the number of names. Raises DatasetError where the shards'
+    shapes differ, where only some have labels, and where a label is too large.
+    """
+    scans = list(scans)
+    shape = None
+    for scan in scans:
+        try:
+            shape = shape if scan.shape is None else _common_shape(shape, scan.shape)
+        except DecodeError as error:
+            raise DatasetError(f"{scan.info.name} {error}") from error
+    if shape is None:
+        raise DatasetError("there is not one sample in the shards")
+    if class_names is not None and classes is None:
+        classes = len(class_names)
+    classes = _count_classes([scan for scan in scans if scan.shape is not None], classes)
+    return DatasetIndex(modality_name, shape, tuple(scan.info for scan in scans), classes, class_names)
+
+
+def _count_classes(scans: list[ShardScan], classes: int | None) -> int | None:
+    """The number of classes, checked against every shard's labels; None where there are no labels."""
+    labelled = [(scan.largest_label, scan.info.name) for scan in scans if scan.largest_label is not None]
+    if not labelled:
+        if classes is not None:
+            raise DatasetError(f"classes is {classes}, but the samples have no labels")
+        return None
+    if len(labelled) < len(scans):
+        without = next(scan.info.name for scan in scans if scan.largest_label is None)
+        raise DatasetError(f"{without} has no labels, but other shards have")
+    largest, name = max(labelled)
+    if classes is not None and largest >= classes:
+        raise DatasetError(f"{name} has label {largest}, but classes is {classes}")
+    return classes or largest + 1
+
+
+def build_index(store: Store, modality_name: str = "image", class_names: tuple[str, ...] | None = None) -> DatasetIndex:
+    """The index of the shards that lie in a folder, all of which are read; it is not saved.
+
+    Raises DatasetError, ShardError, StorageError.
+    """
+    names = shard_names(store)
+    if not names:
+        raise DatasetError(_why_no_index(store))
+    kind = modality(modality_name)
+    return combine_scans((scan_shard(name, store.read(name), kind) for name in names), modality_name, None, class_names)
+
+
+def shard_names(store: Store) -> list[str]:
+    """Names of the shards in a folder, sorted."""
+    return [name for name in store.names() if name.endswith(".tar")]
+
+
+def _common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape:
+    """The shape that both can be decoded to: grey beside RGB is RGB."""
+    if first is None or first == second:
+        return second
+    if first.spatial != second.spatial or {first.channels, second.channels} != {1, 3}:
+        raise DecodeError(f"is {second} where others are {first}")
+    return SampleShape(3, first.spatial)
+
+
+def _largest_label(labels: list[int | None], name: str) -> int | None:
+    known = [label for label in labels if label is not None]
+    if known and len(known) != len(labels):
+        raise ShardError(f"{name}: {len(labels) - len(known)} of {len(labels)} samples have no label")
+    return max(known, default=None)
+
+
+def _why_no_index(store: Store) -> str:
+    shards = shard_names(store)
+    if shards:
+        return (
+            f"{store} has {len(shards)} shards but no {INDEX_NAME}: "
+            f"write it with `python jobs/make_shards.py --index-only {store}`"
+        )
+    if store.exists():
+        return f"{store} has no shards (*.tar)"
+    return f"{store} does not exist"
+
+
+def _from_payload(payload: Any) -> DatasetIndex:
+    """The index in parsed JSON. Raises ValueError naming what is wrong."""
+    if not isinstance(payload, dict):
+        raise ValueError("it is no JSON object")
+    if payload.get("version") != VERSION:
+        raise ValueError(f"version is {payload.get('version')!r}; this program reads {VERSION}")
+    spatial = _take(payload, "spatial", list)
+    if not all(type(extent) is int for extent in spatial):
+        raise ValueError(f"spatial is {spatial!r}; whole numbers are needed")
+    names = _take(payload, "class_names", list, type(None))
+    index = DatasetIndex(
+        _take(payload, "modality", str),
+        SampleShape(_take(payload, "channels", int), tuple(spatial)),
+        tuple(_shard_info(number, shard) for number, shard in enumerate(_take(payload, "shards", list))),
+        _take(payload, "classes", int, type(None)),
+        None if names is None else tuple(str(name) for name in names),
+    )
+    if payload.get("fingerprint") != index.fingerprint:
+        raise ValueError("its fingerprint does not belong to its content; it was edited or damaged")
+    return index
+
+
+def _shard_info(number: int, shard: Any) -> ShardInfo:
+    if not isinstance(shard, dict):
+        raise ValueError(f"shards[{number}] is no object")
+    try:
+        info = ShardInfo(
+            _take(shard, "name", str),
+            _take(shard, "bytes", int),
+            _take(shard, "samples", int),
+            _take(shard, "crc32", int),
+            _take(shard, "sha256", str),
+        )
+    except ValueError as error:
+        raise ValueError(f"shards[{number}]: {error}") from error
+    if info.bytes < 0 or info.samples < 0:
+        raise ValueError(f"shards[{number}] has a negative size")
+    return info
+
+
+def _take(payload: dict[str, Any], name: str, *kinds: type) -> Any:
+    """A field of one of the kinds; a bool is no int."""
+    if name not in payload:
+        raise ValueError(f"{name} is missing")
+    if type(payload[name]) not in kinds:
+        raise ValueError(f"{name} is {payload[name]!r}, which is no {kinds[0].__name__}")
+    return payload[name]

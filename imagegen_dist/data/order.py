@@ -1,0 +1,196 @@
+"""Which sample comes when: a pure function of the seed, with no I/O and no history.
+
+An epoch permutes the shards, puts all samples in one line, cuts the line into lanes of neighbours, and shuffles samples
+within blocks of a few shards of a lane. Lanes are endless, one epoch after the other. Microbatch i of N owns L/N lanes
+and takes their samples in turn, so that sample m of microbatch i is sample m·N + i of the whole run, and the run's
+samples [E·n, (E+1)·n) are epoch E: each of the n samples exactly once, with nothing dropped, padded or repeated.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+IntArray = NDArray[np.int64]
+
+_SHARDS, _ROWS, _BLOCK, _SUBSTITUTE = range(4)
+
+
+def keyed_bits(count: int, seed: int, purpose: int, *coordinates: int) -> NDArray[np.uint64]:
+    """`count` random 64-bit words that depend on the arguments alone: Philox-4x64-10 (Salmon et al., SC 2011).
+
+    coordinates: at most three. Raw words, since the algorithms of numpy's Generator may change between its versions.
+    """
+    counter = np.zeros(4, dtype=np.uint64)
+    counter[1 : 1 + len(coordinates)] = coordinates
+    return np.random.Philox(key=np.array([seed, purpose], dtype=np.uint64), counter=counter).random_raw(count)
+
+
+def keyed_permutation(count: int, seed: int, purpose: int, *coordinates: int) -> IntArray:
+    """A permutation of range(count) that depends on the arguments alone."""
+    return np.argsort(keyed_bits(count, seed, purpose, *coordinates), kind="stable")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the order depends on besides the dataset's shards. Raises ValueError where it cannot work."""
+
+    seed: int  # of the order, 0 <= seed < 2^64
+    microbatches: int  # N: microbatches that make a step's global batch
+    microbatch_size: int  # b: samples of one microbatch
+    draws: int  # batches that one step takes
+    lanes: int  # L: lanes that an epoch is cut into, a multiple of N
+    block: int  # K: shards of a lane within which samples are shuffled
+
+    def __post_init__(self) -> None:
+        for name in ("microbatches", "microbatch_size", "draws", "lanes", "block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed}; it must lie in [0, 2^64)")
+        if self.lanes % self.microbatches:
+            raise ValueError(
+                f"{self.lanes} lanes cannot be shared by {self.microbatches} microbatches: "
+                f"set --data.lanes to a multiple of {self.microbatches}"
+            )
+
+
+class Samples(NamedTuple):
+    """Where samples come from; arrays of one length, int64."""
+
+    lane: IntArray  # lane that the sample is on
+    position: IntArray  # place on that lane, from the run's start
+    epoch: IntArray
+    shard: IntArray  # number of the shard in the index
+    row: IntArray  # number of the sample in its shard
+    id: IntArray  # number of the sample in the dataset
+
+
+class Order:
+    """The order of a run over a dataset.
+
+    counts: samples in every shard, zero allowed. Raises ValueError where there are none at all.
+    Any place is reached in the time of one epoch's permutation of the shards and of the blocks touched.
+    """
+
+    def __init__(self, counts: ArrayLike, plan: Plan) -> None:
+        self.plan = plan
+        self._counts: IntArray = np.asarray(counts, dtype=np.int64)
+        self.samples = int(self._counts.sum())
+        if self.samples == 0:
+            raise ValueError("a dataset without samples has no order")
+        self._offsets: IntArray = np.concatenate([[0], np.cumsum(self._counts)])
+        self._filled: IntArray = np.flatnonzero(self._counts)
+        self._lanes_each = plan.lanes // plan.microbatches
+        owner, place = np.divmod(np.arange(plan.lanes, dtype=np.int64), self._lanes_each)
+        self._turn: IntArray = place * plan.microbatches + owner
+        self._line = lru_cache(maxsize=4)(self._lay_line)
+        self._blocks: dict[int, _Block] = {}
+
+    def step(self, step: int, microbatches: range) -> Samples:
+        """The samples of a step for M of its microbatches, [draws·M·b]: by turn, then microbatch, then sample."""
+        turns = step * self.plan.draws + np.arange(self.plan.draws, dtype=np.int64)
+        owners = np.arange(microbatches.start, microbatches.stop, dtype=np.int64)
+        return self._of_microbatches(turns[:, None, None], owners[None, :, None])
+
+    def draw(self, position: int, microbatch: int) -> Samples:
+        """The b samples of one microbatch at `position` = step · draws + turn."""
+        return self._of_microbatches(np.array(position), np.array(microbatch))
+
+    def of_lane(self, lane: int, start: int, count: int) -> Samples:
+        """Samples [start, start + count) of an endless lane."""
+        return self._at(np.full(count, lane, dtype=np.int64), start + np.arange(count, dtype=np.int64))
+
+    def lane_lengths(self, epochs: int) -> IntArray:
+        """Samples that each lane holds after so many epochs, [L]; no two differ by more than one."""
+        lanes = self.plan.lanes
+        return (epochs * self.samples + lanes - 1 - self._turn) // lanes
+
+    def substitutes(self, lane: int, position: int, count: int) -> Samples:
+        """`count` samples of the block around a lane's position, each drawn by keyed hash, with replacement."""
+        epoch = (position * self.plan.lanes + int(self._turn[lane])) // self.samples
+        line = self._line(epoch)
+        block = self._block(line, lane, int(line.lanes[lane] + position - line.passed[lane]))
+        words = keyed_bits(count, self.plan.seed, _SUBSTITUTE, position, lane)
+        places = block.low + (words % np.uint64(block.high - block.low)).astype(np.int64)
+        shard, row = self._on_line(line, places)
+        at = (np.full_like(row, lane), np.full_like(row, position), np.full_like(row, epoch))
+        return Samples(*at, shard, row, self._offsets[shard] + row)
+
+    def _of_microbatches(self, positions: IntArray, owners: IntArray) -> Samples:
+        taken = positions * self.plan.microbatch_size + np.arange(self.plan.microbatch_size, dtype=np.int64)
+        taken, owners = np.broadcast_arrays(taken, owners)
+        place, lane = np.divmod(taken.ravel(), self._lanes_each)
+        return self._at(owners.ravel() * self._lanes_each + lane, place)
+
+    def _at(self, lanes: IntArray, positions: IntArray) -> Samples:
+        epochs = (positions * self.plan.lanes + self._turn[lanes]) // self.samples
+        shards, rows = np.empty_like(epochs), np.empty_like(epochs)
+        for epoch in np.unique(epochs).tolist():
+            chosen = np.flatnonzero(epochs == epoch)
+            lane = lanes[chosen]
+            line = self._line(epoch)
+            places = line.lanes[lane] + positions[chosen] - line.passed[lane]
+            shuffled = [self._shuffled(line, *at) for at in zip(lane.tolist(), places.tolist(), strict=True)]
+            shards[chosen], rows[chosen] = self._on_line(line, np.array(shuffled, dtype=np.int64))
+        return Samples(lanes, positions, epochs, shards, rows, self._offsets[shards] + rows)
+
+    def _lay_line(self, epoch: int) -> "_Line":
+        seed, filled = self.plan.seed, self._filled
+        shards = filled[keyed_permutation(filled.size, seed, _SHARDS, epoch)]
+        counts = self._counts[shards]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        turns = keyed_bits(filled.size, seed, _ROWS, epoch) % counts.astype(np.uint64)
+        passed = self.lane_lengths(epoch)
+        lanes = np.concatenate([[0], np.cumsum(self.lane_lengths(epoch + 1) - passed)])
+        return _Line(epoch, shards, starts, turns.astype(np.int64), lanes, passed)
+
+    def _on_line(self, line: "_Line", places: IntArray) -> tuple[IntArray, IntArray]:
+        """(shard, row) of places on an epoch's line."""
+        piece = np.searchsorted(line.starts, places, side="right") - 1
+        shard = line.shards[piece]
+        return shard, (places - line.starts[piece] + line.turns[piece]) % self._counts[shard]
+
+    def _shuffled(self, line: "_Line", lane: int, place: int) -> int:
+        """The place on the line whose sample a lane's shuffle brings to `place`."""
+        block = self._block(line, lane, place)
+        return block.low + int(block.order[place - block.low])
+
+    def _block(self, line: "_Line", lane: int, place: int) -> "_Block":
+        """The block of a lane that holds `place`; the last one of each lane is kept."""
+        block = self._blocks.get(lane)
+        if block is None or block.epoch != line.epoch or not block.low <= place < block.high:
+            block = self._blocks[lane] = self._shuffle_block(line, lane, place)
+        return block
+
+    def _shuffle_block(self, line: "_Line", lane: int, place: int) -> "_Block":
+        first, last = int(line.lanes[lane]), int(line.lanes[lane + 1])
+        opening, piece = (np.searchsorted(line.starts, [first, place], side="right") - 1).tolist()
+        number = (piece - opening) // self.plan.block
+        edge = opening + number * self.plan.block
+        low = max(first, int(line.starts[edge]))
+        high = min(last, int(line.starts[min(edge + self.plan.block, line.shards.size)]))
+        order = keyed_permutation(high - low, self.plan.seed, _BLOCK, number, lane, line.epoch)
+        return _Block(line.epoch, low, high, order.astype(np.uint32))
+
+
+class _Line(NamedTuple):
+    """One epoch's samples in a line."""
+
+    epoch: int
+    shards: IntArray  # [S] shard at each place of the permutation
+    starts: IntArray  # [S + 1] place on the line where each shard begins
+    turns: IntArray  # [S] rows by which each shard is rotated, so that lanes cut it elsewhere in every epoch
+    lanes: IntArray  # [L + 1] place on the line where each lane begins
+    passed: IntArray  # [L] samples of each lane in the epochs before
+
+
+class _Block(NamedTuple):
+    """Places [low, high) of an epoch's line, which are shuffled among themselves."""
+
+    epoch: int
+    low: int
+    high: int
+    order: NDArray[np.uint32]

@@ -1,0 +1,55 @@
+"""Samples to shards and index, through webdataset's own writer: the same samples give the same bytes."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from numpy.typing import NDArray
+
+from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
+from imagegen_dist.data.modality import modality
+from imagegen_dist.storage import Store
+
+SHARD_BYTES = 128 << 20
+
+
+def pack(
+    samples: Iterable[tuple[NDArray[np.uint8], int | None]],
+    store: Store,
+    modality_name: str = "image",
+    extension: str = "png",
+    shard_bytes: int = SHARD_BYTES,
+    shard_samples: int = 100_000,
+    classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> DatasetIndex:
+    """Write samples, (uint8 [C, *S], label or None), as shards under a store, in the order given, and the index last.
+
+    shard_bytes, shard_samples: a shard is closed when it has reached one of them. classes: None takes one more than the
+    largest label. Raises DatasetError where the store holds a dataset already and where samples do not fit together,
+    ValueError for an extension that the modality does not have, StorageError.
+    """
+    if store.exists(INDEX_NAME):
+        raise DatasetError(f"{store} holds a dataset already: remove it, or choose another place")
+    kind = modality(modality_name)
+    scans: list[ShardScan] = []
+
+    def publish(path: str) -> None:
+        name = Path(path).name
+        scans.append(scan_shard(name, Path(path).read_bytes(), kind))
+        store.upload(name, path)
+        Path(path).unlink()
+
+    with tempfile.TemporaryDirectory(prefix="imagegen-pack-") as folder:
+        pattern = str(Path(folder).resolve() / "shard-%06d.tar")
+        with webdataset.ShardWriter(
+            pattern, maxcount=shard_samples, maxsize=shard_bytes, post=publish, verbose=0, encoder=False, mtime=0
+        ) as writer:
+            for number, (sample, label) in enumerate(samples):
+                members = {"__key__": f"{number:09d}", extension: kind.encode(sample, extension)}
+                writer.write(members if label is None else {**members, "cls": b"%d" % label})
+    index = combine_scans(scans, modality_name, classes, class_names)
+    index.save(store)
+    return index

@@ -1,0 +1,117 @@
+"""The samples of one shard: members grouped by key, and the bytes of each sample's picture and label."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from imagegen_dist.data.tarwalk import Member, ReadAt, ShardError, walk
+
+_LABELS = ("cls", "json")
+
+
+class Shard:
+    """Where every sample of a shard lies, and its bytes.
+
+    read_at: reads the shard's file; size: its bytes; name: for errors; extensions: of the members that hold the sample.
+    samples: how many the index says there are; None while the index is being built, when the end must be marked.
+    Raises ShardError where the shard is damaged, where a key comes twice or interleaved with another, where a sample
+    has no such member or several, and where the number of samples differs.
+    """
+
+    def __init__(
+        self, read_at: ReadAt, size: int, name: str, extensions: Sequence[str], samples: int | None = None
+    ) -> None:
+        self.name = name
+        self._read_at, self._size, self._extensions = read_at, size, tuple(extensions)
+        members, ended = walk(read_at, size, name)
+        groups = group(members, name)
+        if samples is None and not ended:
+            raise ShardError(
+                f"{name} has no end mark after {len(groups)} samples: it is cut, or its writer was not closed"
+            )
+        if samples is not None and len(groups) != samples:
+            raise ShardError(f"{name} holds {len(groups)} samples, but its index says {samples}")
+        pictures = [self._picture(members) for members in groups]
+        self._pictures = np.array([(m.offset, m.size, self._extensions.index(m.extension)) for m in pictures], np.int64)
+        self._labels = np.array([_label_entry(members) for members in groups], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def picture(self, row: int) -> tuple[bytes, str]:
+        """(encoded bytes, extension) of a sample. Raises ShardError where the file has become shorter."""
+        offset, size, kind = self._pictures[row].tolist()
+        return self._read(offset, size), self._extensions[kind]
+
+    def label(self, row: int) -> int | None:
+        """A sample's class: the integer in `.cls`, or "label" in `.json`; None where it has neither.
+
+        Raises ShardError for anything else than an integer from 0.
+        """
+        offset, size, kind = self._labels[row].tolist()
+        if kind < 0:
+            return None
+        text = self._read(offset, size)
+        try:
+            found = int(text) if _LABELS[kind] == "cls" else _json_label(text)
+        except (ValueError, RecursionError):
+            found = -1
+        if found is not None and not 0 <= found < 2**63:
+            raise ShardError(f"{self.name}: the label of {self.key(row)} is not an integer from 0: {text[:40]!r}")
+        return found
+
+    def key(self, row: int) -> str:
+        """A sample's name, found by another walk: for errors."""
+        return group(walk(self._read_at, self._size, self.name).members, self.name)[row][0].key
+
+    def _picture(self, members: list[Member]) -> Member:
+        found = [member for member in members if member.extension in self._extensions]
+        if len(found) != 1:
+            held = ", ".join("." + member.extension for member in members)
+            wanted = ", ".join("." + extension for extension in self._extensions)
+            raise ShardError(f"{self.name}: sample {members[0].key} has {held}; exactly one of {wanted} is needed")
+        return found[0]
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = self._read_at(offset, size)
+        if len(data) != size:
+            raise ShardError(f"{self.name} is truncated: {size - len(data)} bytes are missing at byte {offset}")
+        return data
+
+
+def group(members: Sequence[Member], shard: str) -> list[list[Member]]:
+    """Members of one key together, in file order.
+
+    Raises ShardError where a key comes back after another one, or has two members of one extension.
+    """
+    groups: list[list[Member]] = []
+    seen: set[str] = set()
+    for member in members:
+        if groups and groups[-1][0].key == member.key:
+            if any(other.extension == member.extension for other in groups[-1]):
+                raise ShardError(f"{shard} has {member.name} twice")
+            groups[-1].append(member)
+            continue
+        if member.key in seen:
+            raise ShardError(f"{shard} has key {member.key} in two places: interleaved or duplicated at {member.name}")
+        seen.add(member.key)
+        groups.append([member])
+    return groups
+
+
+def _label_entry(members: list[Member]) -> tuple[int, int, int]:
+    """(offset, size, kind) of a sample's label; kind -1 where it has none."""
+    by_extension = {member.extension: member for member in members}
+    for kind, extension in enumerate(_LABELS):
+        if extension in by_extension:
+            return by_extension[extension].offset, by_extension[extension].size, kind
+    return 0, 0, -1
+
+
+def _json_label(text: bytes) -> int | None:
+    record = json.loads(text)
+    label = record.get("label") if isinstance(record, dict) else None
+    if label is not None and type(label) is not int:
+        raise ValueError("not an integer")
+    return label

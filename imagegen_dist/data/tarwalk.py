@@ -1,0 +1,176 @@
+"""Walk the headers of a tar file: which members a shard has, and where their bytes lie.
+
+Stricter than tarfile, which takes a corrupt header, or a cut between two members, for the end of the archive: here
+every header's checksum holds, every member is complete and the end is marked, or ShardError says what is wrong.
+POSIX ustar and PAX, GNU long names, base-256 sizes. (POSIX.1-2017, pax, "ustar Interchange Format")
+"""
+
+import re
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) -> bytes; fewer only where the file ends."""
+
+_BLOCK = 512
+_ZEROS = bytes(_BLOCK)
+_REGULAR = (b"0", b"\0", b"7")
+_REFUSED = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a named pipe"}
+_MAX_NAME_BYTES = 1 << 20
+_KEY = re.compile(r"^((?:.*/)?[^./]+)[.]([^/]*)$", re.DOTALL)
+
+
+class ShardError(ValueError):
+    """A damaged or unsafe shard, in one line that names it and the member."""
+
+
+class Member(NamedTuple):
+    """One file of a shard."""
+
+    key: str  # name up to the first dot of its last part: webdataset's rule
+    extension: str  # the rest, in lower case, e.g. "png"
+    offset: int  # first byte of its data
+    size: int  # bytes
+    name: str
+
+
+class Archive(NamedTuple):
+    """The members of a shard in file order, and whether its end is marked by a block of zeros."""
+
+    members: list[Member]
+    ended: bool
+
+
+def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
+    """All regular members of a tar file that have a key; those without (no dot, or hidden) are no samples and left out.
+
+    read_at: reads the file; size: its bytes; shard: its name, for errors.
+    Raises ShardError for a corrupt or cut header, truncated data, links, devices, and names outside the archive.
+    """
+    members: list[Member] = []
+    position, renamed = 0, _Renamed()
+    if size == 0:
+        raise ShardError(f"{shard} is empty: 0 bytes")
+    while position < size:
+        header = read_at(position, _BLOCK)
+        if header == _ZEROS:
+            _check_tail(read_at, position, size, shard)
+            break
+        entry = _parse(header, position, shard)
+        name, length = renamed.path or entry.name, entry.size if renamed.size is None else renamed.size
+        data = position + _BLOCK
+        if data + length > size:
+            raise ShardError(f"{shard} is truncated in {name}: {data + length - size} bytes are missing")
+        if entry.kind in b"xgLK":
+            renamed = _extend(renamed, entry.kind, _read_names(read_at, data, length, name, shard), shard)
+        else:
+            renamed = _Renamed()
+            _check_safe(entry.kind, name, shard)
+            match = _KEY.match(name)
+            if match and entry.kind in _REGULAR:
+                members.append(Member(match[1], match[2].lower(), data, length, name))
+        position = data + -(-length // _BLOCK) * _BLOCK
+    if renamed != _Renamed():
+        raise ShardError(f"{shard} is cut after the header of a long name at byte {position}")
+    return Archive(members, ended=position < size)
+
+
+class _Entry(NamedTuple):
+    name: str
+    kind: bytes
+    size: int
+
+
+class _Renamed(NamedTuple):
+    """What extended headers say about the member that follows them."""
+
+    path: str = ""
+    size: int | None = None
+
+
+def _parse(header: bytes, position: int, shard: str) -> _Entry:
+    """Name, type and size in one header block whose checksum holds."""
+    if len(header) < _BLOCK:
+        raise ShardError(f"{shard} is cut in the header at byte {position}")
+    stored = header[148:156]
+    # Adler-32's low half is 1 + the sum of all bytes, modulo 65521. The checksum counts its own field as eight spaces.
+    total = (zlib.adler32(header) & 0xFFFF) - 1 - sum(stored) + 8 * 0x20
+    try:
+        if (total - int(stored.strip(b" \0"), 8)) % 65521:
+            raise ValueError("the checksum differs")
+        size = _number(header[124:136])
+    except ValueError as error:
+        raise ShardError(f"{shard} has a corrupt header at byte {position}: {error}") from error
+    name = _text(header[:100])
+    if header[257:263] == b"ustar\0" and header[345]:
+        name = f"{_text(header[345:500])}/{name}"
+    return _Entry(name, header[156:157], size)
+
+
+def _number(field: bytes) -> int:
+    """A header's number: octal digits, or base 256 where the first bit is set."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    return int(field.strip(b" \0") or b"0", 8)
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", errors="backslashreplace")
+
+
+def _read_names(read_at: ReadAt, offset: int, length: int, name: str, shard: str) -> bytes:
+    if length > _MAX_NAME_BYTES:
+        raise ShardError(
+            f"{shard} has an extended header of {length} bytes at {name}; at most {_MAX_NAME_BYTES} are read"
+        )
+    return read_at(offset, length)
+
+
+def _extend(renamed: _Renamed, kind: bytes, text: bytes, shard: str) -> _Renamed:
+    """Take in one extended header: GNU's long name (L; K is for links) or PAX records (x; g for all that follow)."""
+    if kind == b"L":
+        return renamed._replace(path=_text(text))
+    if kind == b"K":
+        return renamed
+    records = _pax_records(text, shard)
+    if any(name.startswith("GNU.sparse") for name in records) or (kind == b"g" and records.keys() & {"path", "size"}):
+        raise ShardError(f"{shard} has PAX records that are not supported: {', '.join(records)}")
+    size = _decimal(records["size"], shard) if "size" in records else renamed.size
+    return _Renamed(records.get("path", renamed.path), size)
+
+
+def _pax_records(text: bytes, shard: str) -> dict[str, str]:
+    """The "length name=value\\n" records of a PAX header."""
+    records = {}
+    while text.strip(b"\0"):
+        digits, _, _ = text.partition(b" ")
+        length = _decimal(digits.decode("ascii", errors="replace"), shard)
+        name, equals, value = text[len(digits) + 1 : length - 1].partition(b"=")
+        if not equals or text[length - 1 : length] != b"\n":
+            raise ShardError(f"{shard} has a corrupt PAX header")
+        records[name.decode("utf-8", errors="backslashreplace")] = value.decode("utf-8", errors="backslashreplace")
+        text = text[length:]
+    return records
+
+
+def _decimal(digits: str, shard: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise ShardError(f"{shard} has a corrupt PAX header: {digits[:20]!r} is not a number")
+    return int(digits)
+
+
+def _check_safe(kind: bytes, name: str, shard: str) -> None:
+    if kind in _REFUSED:
+        raise ShardError(f"{shard} has a member that is {_REFUSED[kind]}: {name}")
+    if kind not in _REGULAR and kind != b"5":
+        raise ShardError(f"{shard} has a member of unknown type {kind!r}: {name}")
+    if name.startswith("/") or (".." in name and ".." in name.split("/")):
+        raise ShardError(f"{shard} has a member outside the archive: {name}")
+
+
+def _check_tail(read_at: ReadAt, position: int, size: int, shard: str) -> None:
+    """After the mark of the end there are zeros alone; anything else would be samples that are lost."""
+    for start in range(position, size, 1 << 20):
+        if read_at(start, min(1 << 20, size - start)).strip(b"\0"):
+            raise ShardError(f"{shard} has data after its end mark at byte {position}: archives joined end to end?")

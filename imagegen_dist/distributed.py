@@ -1,0 +1,107 @@
+"""Who takes part in a run, and the few things that its processes do together.
+
+The only file that touches torch.distributed. With one process nothing is communicated and no process group is needed.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run and this one's place among them.
+
+    rank: 0 <= rank < size. size: number of processes W. Raises ValueError where these do not fit.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise ValueError(f"rank {self.rank} is not one of {self.size} processes")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's records."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """The contiguous run of `count` things that is this rank's; shares differ in size by one at most."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+
+@contextmanager
+def process_group(world: World, store_path: str, backend: str = "gloo", timeout_s: float = 120) -> Iterator[None]:
+    """A process group for the block, met through a file at `store_path` that all processes see."""
+    dist.init_process_group(
+        backend,
+        store=dist.FileStore(store_path, world.size),
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def data_parallel(module: nn.Module, world: World) -> nn.Module:
+    """Wrap `module` so that its gradients are means over the ranks after each backward outside `accumulate`.
+
+    The module's forward has to return the loss. Parameters that require grad now are the ones averaged. Never with
+    static_graph: around a loss with double backward it gives wrong gradients without an error.
+    """
+    if world.size == 1:
+        return module
+    return DistributedDataParallel(module, broadcast_buffers=False)
+
+
+def accumulate(module: nn.Module) -> AbstractContextManager[None]:
+    """Within it, gradients add up locally; the next backward outside averages the sum."""
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+def sum_over_ranks(values: Tensor, world: World) -> Tensor:
+    """The elementwise sum of every rank's `values`, on every rank."""
+    if world.size > 1:
+        values = values.clone()
+        dist.all_reduce(values, dist.ReduceOp.SUM)
+    return values
+
+
+def same_on_all_ranks(values: Tensor, world: World) -> bool:
+    """Whether every rank holds the same integers (int64)."""
+    if world.size == 1:
+        return True
+    extremes = torch.cat([values, -values])
+    dist.all_reduce(extremes, dist.ReduceOp.MAX)
+    highest, negated_lowest = extremes.chunk(2)
+    return bool((highest == -negated_lowest).all())
+
+
+def text_from_main(text: str, world: World, device: torch.device) -> str:
+    """Rank 0's `text`, on every rank."""
+    if world.size == 1:
+        return text
+    data = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8).to(device)
+    length = torch.tensor([len(text.encode())], device=device)
+    dist.broadcast(length, 0)
+    if not world.is_main:
+        data = torch.empty(max(int(length), 1), dtype=torch.uint8, device=device)
+    dist.broadcast(data, 0)
+    return bytes(data.tolist()[: int(length)]).decode()
+
+
+def wait_for_all(world: World) -> None:
+    """Return once every rank has called it."""
+    if world.size > 1:
+        dist.barrier()

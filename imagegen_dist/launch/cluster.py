@@ -1,0 +1,70 @@
+"""The Ray cluster that a job runs on: this machine's own, or the one that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from imagegen_dist.launch.options import UsageError, Workers
+
+DEFAULT_CPU_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one training worker gets: GPUs (0 or 1) and CPU cores, which are its threads."""
+
+    workers: Workers
+    gpu: bool
+    cpus: int
+
+    def __str__(self) -> str:
+        number = self.workers
+        plural = "worker" if number.high == 1 else "workers"
+        kind = "1 GPU" if self.gpu else f"{self.cpus} CPU thread{'s' if self.cpus > 1 else ''}"
+        return f"{number} {plural} of {kind} each, {'NCCL' if self.gpu else 'gloo'}"
+
+
+@contextmanager
+def connected() -> Iterator[bool]:
+    """A connection to Ray for the block: to RAY_ADDRESS where it is set, as in a submitted job, else to a Ray of our own.
+
+    Yields whether it is our own. Raises UsageError where no Ray answers.
+    """
+    logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
+    address = os.environ.get("RAY_ADDRESS", "")
+    own = address in ("", "local")
+    try:
+        if own:
+            ray.init(address="local", include_dashboard=False, log_to_driver=True)
+        else:
+            ray.init(log_to_driver=True)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())
+        raise UsageError(f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS") from error
+    try:
+        yield own
+    finally:
+        ray.shutdown()
+
+
+def divide(asked: Workers | None, microbatches: int, own: bool) -> Share:
+    """What each worker gets of the cluster, and how many there are where the user did not say.
+
+    Raises UsageError where this machine cannot hold them; a shared cluster may still grow.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    available = gpus or cpus
+    if asked is None:
+        number = min(gpus or min(DEFAULT_CPU_WORKERS, cpus), microbatches)
+        asked = Workers(number, number)
+    if own and asked.low > available:
+        what = f"{available} GPU{'s' if available > 1 else ''}" if gpus else f"{available} CPU core{'s' if available > 1 else ''}"
+        raise UsageError(f"--workers {asked.low}: this machine has {what}; set --workers to at most {available}")
+    return Share(asked, gpus > 0, max(1, cpus // max(asked.high, 1)))

@@ -1,0 +1,177 @@
+"""The command line of a training job: a preset, where things are, and overrides by dotted path."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from imagegen_dist import config
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.presets import PRESETS, find_preset
+
+
+class UsageError(ValueError):
+    """A user's mistake: one line that names the value, what is allowed, and what to change."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many training workers: a fixed number, or from `low` to `high` as machines come and go."""
+
+    low: int
+    high: int
+
+    @classmethod
+    def parse(cls, text: str) -> Workers:
+        """Read N or MIN:MAX. Raises UsageError."""
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= low <= high:
+            raise UsageError(f"--workers {text}: give N or MIN:MAX with 1 <= MIN <= MAX, e.g. 2 or 2:8")
+        return cls(low, high)
+
+    def __str__(self) -> str:
+        return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags that every training job has."""
+
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = "digits"
+    """A named experiment, see below."""
+    data: Annotated[str, tyro.conf.arg(metavar="URL")] = ""
+    """Shards with an index.json, or a built-in dataset (digits). Default: the preset's."""
+    storage: Annotated[str, tyro.conf.arg(metavar="URL")] = "runs"
+    """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
+    run: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    """Name of the run; one that is there already is resumed. Default: PRESET-DATE-TIME."""
+    workers: Annotated[str, tyro.conf.arg(metavar="N|MIN:MAX")] = ""
+    """Training workers, elastic as MIN:MAX. Default: one a GPU; without GPUs two."""
+    config: Annotated[str, tyro.conf.arg(metavar="FILE.json")] = ""
+    """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
+    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], tyro.conf.arg(metavar="MODE")] = "auto"
+    """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
+    dry_run: Annotated[bool, tyro.conf.arg(metavar=""), tyro.conf.FlagCreatePairsOff] = False
+    """Check everything, show the resolved experiment, train nothing."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line: the flags, and the experiment that they resolve to."""
+
+    options: Options
+    experiment: Experiment
+    workers: Workers | None
+
+
+def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
+    """Read a training job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text(job, summary))
+        raise SystemExit(0)
+    options, rest = _parse_flags(job, arguments)
+    assignments = list(_assignments(rest))
+    try:
+        experiment = find_preset(options.preset).experiment
+        if options.config:
+            experiment = _apply_file(experiment, options.config)
+        if options.data:
+            experiment = config.override(experiment, "data.url", options.data)
+        experiment = config.overrides(experiment, assignments)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Command(options, experiment, Workers.parse(options.workers) if options.workers else None)
+
+
+def help_text(job: str, summary: str) -> str:
+    """What --help prints: flags, presets, and how to find every setting."""
+    text = tyro.extras.get_parser(Options, prog=f"{job}.py", description=summary).format_help()
+    flags = re.sub(r"\(default: [^)]*\)", "", text)
+    listed = "\n".join(f"  {name:<20} {preset.summary}" for name, preset in PRESETS.items())
+    some = ("objective.gamma 0.1", "training.total-images 400000", "training.batch-size 128", "optim.generator.lr 2e-4")
+    examples = "\n".join(f"  --{example}" for example in some)
+    return (
+        f"{flags.rstrip()}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
+        f"  all of them with their values: {job}.py PRESET --dry-run"
+    )
+
+
+def _parse_flags(job: str, arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
+            return tyro.cli(Options, args=list(arguments), prog=f"{job}.py", return_unknown_args=True)
+    except SystemExit:
+        words = re.sub(r"[╭╮╰╯│─]+", " ", complaint.getvalue())
+        line = " ".join(words.split("For full helptext")[0].split())
+        raise UsageError(f"{line} (see {job}.py --help)") from None
+
+
+def _assignments(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of dotted path and text from what the flags left over. Raises UsageError for anything else."""
+    found = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"{word!r} is not expected here: after PRESET come flags, each with its value")
+        path, given, value = word.removeprefix("--").partition("=")
+        known = [field.name.replace("_", "-") for field in fields(Options) if field.name != "preset"]
+        if "." not in path:
+            raise UsageError(f"--{path}: no such flag; {_meant_flag(path, known)}")
+        if not given:
+            if not rest or rest[0].startswith("--"):
+                raise UsageError(f"--{path} needs a value")
+            value = rest.pop(0)
+        found.append((path, value))
+    return found
+
+
+def _meant_flag(path: str, known: Sequence[str]) -> str:
+    settings = [name.replace("_", "-") for name in config.paths(find_preset("digits").experiment)]
+    same = [setting for setting in settings if setting.rsplit(".", 1)[-1] == path]
+    guess = f"did you mean --{same[0]}?" if same else config.nearest(path, known)
+    return guess.replace("did you mean ", "did you mean --").replace("----", "--")
+
+
+def _apply_file(experiment: Experiment, name: str) -> Experiment:
+    """The experiment with the settings of a JSON file: dotted paths, an experiment, or a run's config.json."""
+    try:
+        data = json.loads(Path(name).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {name}: {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"--config {name}: it has to hold one JSON object")
+    data = data.get("experiment", data)
+    if "kind" in data:
+        return config.decode(Experiment, data)
+    return config.overrides(experiment, _flatten(data))
+
+
+def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in data.items():
+        if isinstance(value, dict) and "kind" not in value and not {"start", "end"} <= value.keys():
+            found += _flatten(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def describe(experiment: Experiment) -> str:
+    """Every setting with its value, one a line, as it would be written on the command line."""
+    lines = []
+    for path, value in config.paths(experiment).items():
+        text = json.dumps(config.encode(value)) if isinstance(value, bool | tuple) else str(value)
+        lines.append(f"--{path.replace('_', '-')} {text}" if text else f"--{path.replace('_', '-')} ''")
+    return textwrap.indent("\n".join(lines), "  ")

@@ -1,0 +1,79 @@
+"""Between the training workers and the driver: rows and messages come one way, a wish to stop goes the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+_POLL_S = 0.5
+
+
+class Relay:
+    """The actor's state. It never fails a run: workers send without waiting for an answer."""
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[str, Any]] = deque(maxlen=10_000)
+        self._stop = False
+
+    def send(self, kind: str, payload: Any) -> None:
+        """Take a "row", a "message" or a "failure" from a worker."""
+        self._events.append((kind, payload))
+
+    def take(self) -> list[tuple[str, Any]]:
+        """What has come since the last call."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def request_stop(self) -> None:
+        """Ask the workers to end in good order."""
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Whether they were asked to."""
+        return self._stop
+
+
+def start_relay() -> Any:
+    """Start the actor on this node and return its handle."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+class RelayedEvents:
+    """A worker's end: implements imagegen_dist.run.Events."""
+
+    def __init__(self, relay: Any) -> None:
+        self._relay = relay
+        self._stop = threading.Event()
+        threading.Thread(target=self._poll, name="relay", daemon=True).start()
+
+    def row(self, row: dict[str, float]) -> None:
+        """Send a row of metrics."""
+        self._relay.send.remote("row", row)
+
+    def message(self, text: str) -> None:
+        """Send something that the user should read."""
+        self._relay.send.remote("message", text)
+
+    def failure(self, text: str) -> None:
+        """Send what this worker failed with, and wait until it has arrived: the process ends next."""
+        ray.get(self._relay.send.remote("failure", text), timeout=10)
+
+    def stop_requested(self) -> bool:
+        """Whether the driver has asked the workers to end."""
+        return self._stop.is_set()
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if ray.get(self._relay.stop_requested.remote(), timeout=10):
+                    self._stop.set()
+            except ray.exceptions.RayError:
+                return
+            time.sleep(_POLL_S)

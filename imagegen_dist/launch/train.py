@@ -1,0 +1,150 @@
+"""A training job's command: parse it, check everything before a worker starts, and hand over to the driver."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagegen_dist import records
+from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.experiment import Experiment, parameter_counts
+from imagegen_dist.launch.environment import set_ray_environment
+from imagegen_dist.launch.options import Command, UsageError, describe, parse
+from imagegen_dist.records import RunSettings
+from imagegen_dist.storage import Store
+
+DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit codes: trained to the end; failed; a user's mistake; stopped by SIGINT or SIGTERM after a checkpoint."""
+
+
+def main_gan(arguments: Sequence[str] | None = None) -> int:
+    """`python jobs/train_gan.py`: returns the exit code."""
+    return main("train_gan", "Train a generative adversarial network.", arguments)
+
+
+def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a training job from its command line: 0 done, others as named in this module."""
+    try:
+        command = parse(job, sys.argv[1:] if arguments is None else arguments, summary)
+        prepared = prepare(job, command)
+        if command.options.dry_run:
+            print(dry_run_text(prepared))
+            return DONE
+        return train(prepared)
+    except ValueError as error:
+        print(f"{job}.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return MISUSED
+
+
+def train(prepared: Prepared) -> int:
+    """Train what was prepared; the exit code."""
+    set_ray_environment()
+    from imagegen_dist.launch.driver import Driver  # after the environment that Ray reads when it is imported
+
+    return Driver(prepared.experiment, prepared.settings, prepared.index, prepared.command.workers).run()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A command that was checked against data and storage: everything that the workers need."""
+
+    command: Command
+    experiment: Experiment
+    settings: RunSettings
+    index: DatasetIndex
+
+
+def prepare(job: str, command: Command) -> Prepared:
+    """Resolve and check a command before any worker starts. Raises ValueError with one line, nothing changed or lost.
+
+    Built-in data are packed on first use; the storage is written to and read back; the networks are built once.
+    """
+    options, experiment = command.options, command.experiment
+    if command.workers:
+        experiment.training.batching.check_workers(command.workers.high)
+    storage = Store(options.storage)
+    storage.probe()
+    data, validation = _datasets(experiment, storage)
+    index = DatasetIndex.load(Store(data))
+    if validation:
+        DatasetIndex.load(Store(validation))
+    parameter_counts(experiment, index.shape, index.classes)
+    settings = RunSettings(
+        name=_run_name(options.run, options.preset),
+        storage=storage.url,
+        preset=options.preset,
+        job=job,
+        data=data,
+        validation=validation,
+        wandb_mode="" if options.wandb == "auto" else options.wandb,
+        wandb_directory=_wandb_directory(storage),
+        wandb_key=_has_wandb_key(),
+    )
+    prepared = Prepared(command, experiment, settings, index)
+    if settings.folder.exists(records.CONFIG):
+        records.check_config(settings.folder, records.document(settings, experiment, index, {}))
+    return prepared
+
+
+def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
+    """URLs of the training and held-out shards; "" for none."""
+    data = experiment.data
+    if data.url in BUILTIN:
+        folder = storage / ".data"
+        held_out = data.validation or data.url
+        return (
+            builtin_dataset(data.url, "train", folder).url,
+            builtin_dataset(held_out, "val", folder).url if held_out in BUILTIN else Store(held_out).url,
+        )
+    return Store(data.url).url, Store(data.validation).url if data.validation else ""
+
+
+def _run_name(asked: str, preset: str) -> str:
+    name = asked or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
+        raise UsageError(f"--run {name!r}: letters, digits, '-', '_' and '.' make a name, the first not '.'")
+    return name
+
+
+def _wandb_directory(storage: Store) -> str:
+    local = storage.local_path()
+    return str(local / ".wandb" if local else Path.home() / ".cache" / "imagegen_dist" / "wandb")
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B would find a key: in the environment, or where `wandb login` keeps it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    with suppress(OSError):
+        return "api.wandb.ai" in netrc.read_text()
+    return False
+
+
+def dry_run_text(prepared: Prepared) -> str:
+    """What --dry-run prints: settings, networks, data, storage."""
+    experiment, index, settings = prepared.experiment, prepared.index, prepared.settings
+    counts = parameter_counts(experiment, index.shape, index.classes)
+    batching = experiment.training.batching
+    labels = f"{index.classes} classes" if index.classes else "no labels"
+    lines = [
+        f"experiment  {settings.preset}",
+        describe(experiment),
+        f"networks    {', '.join(f'{name} {count:,} parameters' for name, count in counts.items())}",
+        f"samples     {index.shape}, {labels}",
+        f"data        {settings.data}: {index.samples:,} samples in {len(index.shards):,} shards, "
+        f"fingerprint {index.fingerprint[:12]}",
+        f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
+        f"microbatches: at most {batching.microbatches} workers",
+        f"storage     {settings.folder.url}: written and read back",
+        "Nothing was trained.",
+    ]
+    return "\n".join(lines)
+
+

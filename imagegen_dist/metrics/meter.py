@@ -1,0 +1,37 @@
+"""Means of what the losses log: summed on the device, reduced over ranks once a report."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+class Meter:
+    """Running means of named per-sample values. Nothing is copied to the host before `reduce`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Add detached values of any shape, one for each sample."""
+        for name, values in terms.items():
+            total = values.sum(dtype=torch.float64)
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._counts[name] = self._counts.get(name, 0) + values.numel()
+
+    def reduce(self, sum_over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Means over every value on every rank since the last call; empty again afterwards.
+
+        sum_over_ranks: the elementwise sum of a tensor over the ranks, which must hold equal names. A sum of
+        non-finite values gives a non-finite mean.
+        """
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name] for name in names])
+        counts = torch.tensor([self._counts[name] for name in names], dtype=sums.dtype, device=sums.device)
+        totals = sum_over_ranks(torch.stack([sums, counts])).tolist()
+        self._sums.clear()
+        self._counts.clear()
+        return {name: total / count for name, total, count in zip(names, *totals, strict=True)}

@@ -1,0 +1,259 @@
+"""One self-contained HTML page about a run: figures, pictures, curves, and how to go on."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from imagegen_dist.metrics import numerals
+from imagegen_dist.metrics.numerals import figure, words
+
+_MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
+_GROUP_TITLES = {
+    "loss": "Losses",
+    "eval": "Evaluation",
+    "train": "Training",
+    "penalty": "Penalties",
+    "optim": "Optimizers",
+}
+_GROUP_ORDER = ("eval", "loss", "logits", "penalty")
+_POINTS = 500  # most points of one drawn line
+_MEANS = 100  # a line of more points is drawn as so many means over its pale points
+_DOTS = 40  # up to so many points are marked one by one
+_SCALE_RATIO = 12.0  # curves share an axis unless their sizes differ by more
+_LOG_RATIO = 60.0  # a positive curve that spans more is drawn on a logarithmic axis
+
+Point = tuple[float, float | None]
+"""Images seen, and a value; None where it was not finite, so that the line breaks there."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A number beside an axis, at a position in percent of the axis."""
+
+    position: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve, as SVG paths over 1000 × 1000 units.
+
+    path: the line itself, or means along it. points: all of its points where `path` has means. dots: points that stand
+    alone. readings: what a pointer reads, at fractions of the x-axis.
+    """
+
+    name: str
+    path: str
+    points: str
+    dots: str
+    readings: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves of one group that share their axes; the x-axis goes from 0 to `end` images seen."""
+
+    title: str
+    end: float
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    logarithmic: bool
+
+
+def render_report(
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    figures: Sequence[tuple[str, str]],
+    rows: Sequence[Mapping[str, float]],
+    pictures: Sequence[tuple[str, bytes, str]],
+    commands: Sequence[tuple[str, str]],
+    config: str = "",
+) -> str:
+    """The page as HTML.
+
+    title: the run's name. facts: (name, value) of what it is. figures: (name, value), the headline ones.
+    rows: metrics as sinks took them. pictures: (caption, encoded data, extension), oldest first, made from the same
+    latents. commands: (what it does, command line). config: the resolved configuration as text.
+    """
+    environment = Environment(
+        loader=PackageLoader("imagegen_dist.metrics", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        facts=facts,
+        figures=figures,
+        charts=charts(rows),
+        pictures=[{"caption": caption, "source": _data_url(data, extension)} for caption, data, extension in pictures],
+        commands=commands,
+        config=config,
+    )
+
+
+def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
+    """A chart for each group of metrics; two or more where the sizes in a group have nothing in common."""
+    series: dict[str, list[Point]] = {}
+    for row in sorted(rows, key=lambda row: row["images"]):
+        for name, value in row.items():
+            if "/" in name:
+                series.setdefault(name, []).append((row["images"], value if math.isfinite(value) else None))
+    end = max((row["images"] for row in rows), default=0)
+    groups: dict[str, list[str]] = {}
+    for name, points in series.items():
+        if any(value is not None for _, value in points):
+            groups.setdefault(name.partition("/")[0], []).append(name)
+    order = sorted(groups, key=lambda group: (_GROUP_ORDER.index(group) if group in _GROUP_ORDER else 99, group))
+    return [
+        _chart(_GROUP_TITLES.get(group, group.capitalize()), {words(name): series[name] for name in names}, end)
+        for group in order
+        for names in _alike(groups[group], series)
+    ]
+
+
+def _alike(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
+    """Names cut into lists whose values have about one size, largest first."""
+    size = {name: _typical(series[name]) for name in names}
+    lists: list[list[str]] = []
+    for name in sorted(names, key=lambda name: -size[name]):
+        if lists and size[lists[-1][0]] <= _SCALE_RATIO * size[name]:
+            lists[-1].append(name)
+        else:
+            lists.append([name])
+    return [sorted(members, key=names.index) for members in lists]
+
+
+def _typical(points: Sequence[Point]) -> float:
+    """Median size of the values."""
+    sizes = sorted(abs(value) for _, value in points if value is not None)
+    return sizes[len(sizes) // 2]
+
+
+def _chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
+    values = [value for points in series.values() for _, value in points if value is not None]
+    low, high = min(values), max(values)
+    logarithmic = low > 0 and high > _LOG_RATIO * low
+    ticks = _log_ticks(low, high) if logarithmic else _linear_ticks(low, high)
+    scale = math.log10 if logarithmic else float
+    bottom, top = scale(min(low, ticks[0])), scale(max(high, ticks[-1]))
+    end = max(end, 1.0)
+
+    def height(value: float) -> float:
+        """Fraction of the y-axis."""
+        return (scale(value) - bottom) / (top - bottom)
+
+    def place(points: Sequence[Point]) -> list[Point]:
+        return [(1000 * x / end, None if y is None else 1000 - 1000 * height(y)) for x, y in points]
+
+    lines = []
+    for name, points in series.items():
+        crowded = len(points) > 2 * _MEANS
+        drawn = means(points) if crowded else points
+        placed = place(drawn)
+        readings = [(round(x / end, 5), "not finite" if y is None else figure(y)) for x, y in drawn]
+        lines.append(
+            Line(name, _path(placed), _path(place(downsample(points))) if crowded else "", _dots(placed), readings)
+        )
+    x_ticks = [tick for tick in _linear_ticks(0.0, end) if tick <= end]
+    title = group if len(series) > 1 else f"{group}: {next(iter(series))}"
+    return Chart(
+        title=title,
+        end=end,
+        lines=lines,
+        x_ticks=[Tick(100 * tick / end, numerals.count(tick)) for tick in x_ticks],
+        y_ticks=[Tick(100 * height(tick), _tick_text(tick, ticks, logarithmic)) for tick in ticks],
+        logarithmic=logarithmic,
+    )
+
+
+def downsample(points: Sequence[Point], limit: int = _POINTS) -> list[Point]:
+    """At most `limit` points that keep a line's look: of neighbours the lowest, the highest, and a gap."""
+    if len(points) <= limit:
+        return list(points)
+    buckets = (limit - 2) // 3
+    edges = [1 + i * (len(points) - 2) // buckets for i in range(buckets + 1)]
+    kept = [points[0]]
+    for start, stop in pairwise(edges):
+        bucket = range(start, stop)
+        finite = sorted((i for i in bucket if points[i][1] is not None), key=lambda i: (points[i][1], i))
+        gaps = [i for i in bucket if points[i][1] is None]
+        kept += [points[i] for i in sorted({*finite[:1], *finite[-1:], *gaps[:1]})]
+    return [*kept, points[-1]]
+
+
+def means(points: Sequence[Point], count: int = _MEANS) -> list[Point]:
+    """`count` means of neighbours; a gap where most of them are not finite."""
+    drawn: list[Point] = []
+    for i in range(count):
+        bucket = points[i * len(points) // count : (i + 1) * len(points) // count]
+        finite = [y for _, y in bucket if y is not None]
+        x = sum(x for x, _ in bucket) / len(bucket)
+        drawn.append((x, sum(finite) / len(finite) if 2 * len(finite) >= len(bucket) else None))
+    return drawn
+
+
+def _path(placed: Sequence[Point]) -> str:
+    """An SVG path through points, lifted at gaps."""
+    commands, pen = [], "M"
+    for x, y in placed:
+        if y is None:
+            pen = "M"
+        else:
+            commands.append(f"{pen}{x:.1f} {y:.1f}")
+            pen = "L"
+    return "".join(commands)
+
+
+def _dots(placed: Sequence[Point]) -> str:
+    """An SVG path of zero-length strokes, round in any stretch of the chart: few points, or one alone between gaps."""
+    alone = []
+    for i, (x, y) in enumerate(placed):
+        before = i > 0 and placed[i - 1][1] is not None
+        after = i + 1 < len(placed) and placed[i + 1][1] is not None
+        if y is not None and (len(placed) <= _DOTS or not (before or after)):
+            alone.append(f"M{x:.1f} {y:.1f}h0")
+    return "".join(alone)
+
+
+def _linear_ticks(low: float, high: float) -> list[float]:
+    """About five round numbers that span [low, high]; zero among them where it is near."""
+    if low == high:
+        low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
+    if 0 < low < 0.4 * high:
+        low = 0.0
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if factor * step * 5 >= high - low)
+    return [step * i for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten that span [low, high], thinned to about five."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, math.ceil((last - first) / 5))
+    return [10.0**power for power in range(first, last + every, every)]
+
+
+def _tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
+    """A tick's number with the digits that its neighbours need."""
+    if abs(tick) >= 10_000:
+        return numerals.count(tick)
+    if logarithmic:
+        return f"{tick:g}"
+    step = ticks[1] - ticks[0]
+    if max(abs(ticks[0]), abs(ticks[-1])) < 1e-3:
+        return f"{tick:.3g}"
+    decimals = next(digits for digits in range(12) if abs(round(step, digits) - step) < 1e-6 * step)
+    return f"{tick:,.{decimals}f}"
+
+
+def _data_url(data: bytes, extension: str) -> str:
+    if extension not in _MEDIA_TYPES:
+        raise ValueError(f"pictures of type {extension!r} cannot be shown; allowed: {', '.join(_MEDIA_TYPES)}")
+    return f"data:{_MEDIA_TYPES[extension]};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,146 @@
+"""Where measurements go: one small interface, and the two sinks that every run has."""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, Protocol
+
+from imagegen_dist.storage import Store
+
+
+class Sink(Protocol):
+    """Takes what a run measured. Rows carry `images` (images seen) and slash-grouped names such as `loss/generator`."""
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Take one row of figures."""
+
+    def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
+        """Take an encoded picture, made after `images` images seen; extension without a dot, e.g. "png"."""
+
+    def flush(self) -> None:
+        """Make all that was taken durable; called before a checkpoint is published and at the end."""
+
+    def close(self) -> None:
+        """Flush and let go of resources."""
+
+
+class JSONLSink:
+    """Rows as strict JSON, one a line, in a file of a store; figures that are not finite are written as null.
+
+    resume_images: images seen at which the run goes on; later rows are dropped first, so that the file becomes equal to
+    an undisturbed run's. None starts an empty file.
+    On a local store each row is in the file when `log` returns; on another, rows wait in a local file for `flush`.
+    """
+
+    def __init__(self, store: Store, name: str = "metrics.jsonl", resume_images: int | None = None) -> None:
+        self._store = store
+        self._name = name
+        kept = b"" if resume_images is None else _rows_until(store, name, resume_images)
+        store.write(name, kept)
+        path = store.local_path(name)
+        self._remote = path is None
+        self._pending = False
+        self._file: BinaryIO
+        if path is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - held until close
+            self._file.write(kept)
+        else:
+            self._file = path.open("ab")
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self._file.write(encode_row(row))
+        self._file.flush()
+        self._pending = True
+
+    def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
+        """Pictures have no place in this file."""
+
+    def flush(self) -> None:
+        if self._remote and self._pending:
+            self._file.seek(0)
+            self._store.write(self._name, self._file.read())
+            self._pending = False
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+
+class PictureSink:
+    """Pictures as files `samples/<name>-<images seen, 12 digits>.<extension>` of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store / "samples"
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Figures have no place here."""
+
+    def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
+        self._store.write(f"{name}-{images:012d}.{extension}", data)
+
+    def flush(self) -> None:
+        """Each picture is written at once."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def encode_row(row: Mapping[str, float]) -> bytes:
+    """One line of strict JSON, `images` first."""
+    figures = {name: value if math.isfinite(value) else None for name, value in row.items() if name != "images"}
+    return json.dumps({"images": int(row["images"])} | figures, allow_nan=False).encode() + b"\n"
+
+
+def read_rows(store: Store, name: str = "metrics.jsonl") -> list[dict[str, float]]:
+    """The rows of a JSONL file, null read as nan; [] where there is no such file.
+
+    A last line that was torn by a crash is left out. Raises ValueError on any other line that is not a JSON object.
+    """
+    rows = []
+    for _, row in _lines(store, name):
+        rows.append({key: math.nan if value is None else value for key, value in row.items()})
+    return rows
+
+
+def read_pictures(store: Store, name: str, limit: int = 12) -> list[tuple[int, bytes, str]]:
+    """(images seen, data, extension) of pictures that PictureSink wrote, oldest first.
+
+    Of more than `limit`, that many are read: the first, the last, and others evenly between them.
+    """
+    samples = store / "samples"
+    found: dict[int, str] = {}
+    for entry in samples.names():
+        owner, _, images = PurePosixPath(entry).stem.rpartition("-")
+        if owner == name and images.isdecimal():
+            found[int(images)] = entry
+    order = sorted(found)
+    if len(order) > limit:
+        order = [order[round(i * (len(order) - 1) / max(1, limit - 1))] for i in range(limit)]
+    return [(images, samples.read(found[images]), PurePosixPath(found[images]).suffix[1:]) for images in order]
+
+
+def _rows_until(store: Store, name: str, images: int) -> bytes:
+    """The file's own bytes, without rows later than `images` images seen."""
+    return b"".join(line + b"\n" for line, row in _lines(store, name) if row["images"] <= images)
+
+
+def _lines(store: Store, name: str) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each line beside its decoded row, without a torn last line."""
+    if not store.exists(name):
+        return []
+    lines = store.read(name).splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "images" not in row:
+                raise ValueError('it is no JSON object with "images"')
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{store.url}/{name}, line {number}: {error}; repair or remove that line") from error
+        rows.append((line, row))
+    return rows

@@ -1,0 +1,73 @@
+"""Where a training worker's time goes. Read for the log alone: nothing that trains depends on it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds spent on steps, on waiting for data, and on nothing that counts (evaluation, pictures, checkpoints).
+
+    clock: seconds from any origin. `seconds` is the whole time since the run's beginning, earlier attempts included.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seconds_before = 0.0
+        self._begun = self._lap_began = clock()
+        self._images = 0
+        self._paused = self._waited = 0.0
+        self._counters: dict[str, int] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run's beginning, earlier attempts included."""
+        return self._seconds_before + self._clock() - self._begun
+
+    def start(self, images: int, seconds: float = 0.0) -> None:
+        """Begin the first lap at this reading of the training clock, after `seconds` of earlier attempts."""
+        self._seconds_before = seconds
+        self._begun = self._lap_began = self._clock()
+        self._images = images
+        self._paused = self._waited = 0.0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in the block does not count as training."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._paused += self._clock() - began
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, with the time until each counted as waiting for data."""
+        iterator = iter(items)
+        while True:
+            began = self._clock()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            self._waited += self._clock() - began
+            yield item
+
+    def count(self, counters: Mapping[str, int]) -> None:
+        """Add up what happened to the data."""
+        for name, value in counters.items():
+            self._counters[name] = self._counters.get(name, 0) + value
+
+    def lap(self, images: int) -> dict[str, float]:
+        """Speed and share of waiting since the last lap, and the totals of what was counted."""
+        now = self._clock()
+        trained = max(now - self._lap_began - self._paused, 1e-9)
+        row = {
+            "system/images_per_s": (images - self._images) / trained,
+            "data/wait_fraction": min(self._waited / trained, 1.0),
+            **{f"data/{name}": float(total) for name, total in self._counters.items()},
+        }
+        self._lap_began, self._images = now, images
+        self._paused = self._waited = 0.0
+        return row

@@ -1,0 +1,72 @@
+"""A small convolutional classifier: its features stand in for Inception's where no such weights exist."""
+
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.conv import Conv, Linear
+from imagegen_dist.shape import SampleShape
+
+# The strided stages go on until no axis is longer than this, so that the linear layer stays small.
+_LARGEST_EXTENT = 8
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Size of the classifier. Raises ValueError where a field is out of its range."""
+
+    widths: tuple[int, ...] = (16, 48)
+    """Channels after each halving of the extent; where the sample needs more halvings the last is used again."""
+    kernel: int = 5
+    """Extent of the convolutions on every axis, in pixels; odd."""
+    features: int = 96
+    """Dimensions of the penultimate layer."""
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths {self.widths}: give a positive width for each halving, as (16, 48)")
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel}: an odd number of at least 3")
+        if self.features < 1:
+            raise ValueError(f"features {self.features}: at least 1")
+
+
+class Classifier(nn.Module):
+    """x [B, C, *S] in [-1, 1] -> logits [B, K]; `features` gives the penultimate layer.
+
+    Strided convolutions, each with a normalisation over the sample (GroupNorm with one group: no batch statistics) and
+    a ReLU, until no axis exceeds 8, then a hidden layer. classes: K, at least 2, else ValueError. generator: draws the
+    initial weights.
+    """
+
+    def __init__(
+        self, shape: SampleShape, classes: int, config: ClassifierConfig, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"{classes} classes: a classifier needs a dataset with labels of at least 2 classes")
+        self.shape, self.classes = shape, classes
+        relu_gain = sqrt(2)
+        layers: list[nn.Module] = []
+        channels, extents = shape.channels, shape.spatial
+        widths = list(config.widths)
+        while widths or max(extents) > _LARGEST_EXTENT:
+            width = widths.pop(0) if widths else config.widths[-1]
+            layers += [
+                Conv(shape.ndim, channels, width, config.kernel, stride=2, gain=relu_gain, generator=generator),
+                nn.GroupNorm(1, width),
+                nn.ReLU(),
+            ]
+            channels, extents = width, tuple((extent + 1) // 2 for extent in extents)
+        self.convolutions = nn.Sequential(*layers)
+        self.hidden = Linear(channels * prod(extents), config.features, bias=True, gain=relu_gain, generator=generator)
+        self.output = Linear(config.features, classes, bias=True, generator=generator)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate layer, after its ReLU: x [B, C, *S] -> [B, F]."""
+        return torch.relu(self.hidden(self.convolutions(x).flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.features(x))

@@ -1,0 +1,117 @@
+"""DCGAN: strided and transposed convolutions (arXiv:1511.06434), without its batch normalisation.
+
+Batch statistics would tie a sample's output to the others of its microbatch, and so to how many workers there are. In
+its place the generator normalises each sample over all channels and positions (GroupNorm with one group), and the
+discriminator does not normalise.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.blocks import LEAKY_SLOPE
+from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
+from imagegen_dist.shape import SampleShape
+
+# Standard deviation of all initial weights (arXiv:1511.06434, Sec. 4).
+_INITIAL_STD = 0.02
+
+
+@dataclass(frozen=True)
+class DCGANConfig:
+    """Widths of both networks. Raises ValueError where one is not positive."""
+
+    widths: tuple[int, ...] = (512, 256, 128, 64)
+    """Channels of every stage from the lowest resolution up; a stage doubles every spatial axis.
+
+    A sample that halves fewer times than there are widths uses the last ones: 28×28 halves twice, to 7×7."""
+    z_dim: int = 100
+    """Latent dimensions."""
+    embed_dim: int = 64
+    """Dimensions of the generator's class embedding."""
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths {self.widths}: give a positive width for each stage, as --model.widths 256 128")
+        for name in ("z_dim", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+
+    def stages(self, shape: SampleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Widths in use, lowest resolution first, and the lowest extent S / 2^stages; ValueError where S is odd."""
+        halvings = 0
+        while halvings < len(self.widths) and all(extent % 2 ** (halvings + 1) == 0 for extent in shape.spatial):
+            halvings += 1
+        if halvings == 0:
+            raise ValueError(f"spatial shape {shape.spatial}: every axis must be even for this network")
+        return self.widths[-halvings:], tuple(extent // 2**halvings for extent in shape.spatial)
+
+
+def _initialise_(network: nn.Module, generator: torch.Generator) -> None:
+    """Draws every weight of a convolution, linear layer or embedding from N(0, 0.02²)."""
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=_INITIAL_STD, generator=generator)
+
+
+class Generator(nn.Module):
+    """z [B, Z], label int64 [B] or None -> samples [B, C, *S] in (-1, 1).
+
+    A linear layer to the lowest extent, then transposed convolutions of kernel 4 and stride 2 with normalisation and
+    ReLU between, and a tanh at the end.
+
+    classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
+    generator: draws the initial weights. Raises ValueError where an axis is odd, or a class-conditional call has no
+    labels.
+    """
+
+    def __init__(self, shape: SampleShape, classes: int, config: DCGANConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape, self.classes, self.z_dim = shape, classes, config.z_dim
+        widths, base = config.stages(shape)
+        self.base = (widths[0], *base)
+        self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
+        self.input = Linear(config.z_dim + (config.embed_dim if classes else 0), prod(self.base), generator=generator)
+        layers: list[nn.Module] = []
+        for width, following in zip(widths, (*widths[1:], shape.channels), strict=True):
+            layers += [nn.GroupNorm(1, width), nn.ReLU()]
+            layers.append(TransposedConv(shape.ndim, width, following, 4, 2, bias=True, generator=generator))
+        self.layers = nn.Sequential(*layers)
+        _initialise_(self, generator)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(label)], dim=1)
+        return torch.tanh(self.layers(self.input(z).unflatten(1, self.base)))
+
+
+class Discriminator(nn.Module):
+    """x [B, C, *S], label int64 [B] or None -> logits [B].
+
+    Convolutions of kernel 4 and stride 2 with a leaky ReLU of slope 0.2 after each, then one linear logit. A
+    class-conditional one adds the product of its last features and the class embedding: projection
+    (arXiv:1802.05637, Eq. 3). Arguments and errors as Generator's.
+    """
+
+    def __init__(self, shape: SampleShape, classes: int, config: DCGANConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+        widths, base = config.stages(shape)
+        layers: list[nn.Module] = []
+        for previous, width in zip((shape.channels, *widths[:0:-1]), widths[::-1], strict=True):
+            layers.append(Conv(shape.ndim, previous, width, 4, stride=2, bias=True, generator=generator))
+            layers.append(nn.LeakyReLU(LEAKY_SLOPE))
+        self.layers = nn.Sequential(*layers)
+        features = widths[0] * prod(base)
+        self.output = Linear(features, 1, bias=True, generator=generator)
+        self.embed = ClassEmbedding(classes, features, generator=generator) if classes else None
+        _initialise_(self, generator)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        features = self.layers(x).flatten(1)
+        logits = self.output(features).squeeze(1)
+        if self.embed is None:
+            return logits
+        return logits + (features * self.embed(label)).sum(1)

@@ -1,0 +1,198 @@
+"""R3GAN: the residual generator and its mirror image, the discriminator (arXiv:2501.05441)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.blocks import ResidualBlock
+from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, scaled_normal
+from imagegen_dist.nn.resample import downsample, upsample
+from imagegen_dist.shape import SampleShape
+
+
+@dataclass(frozen=True)
+class R3GANConfig:
+    """Widths and resolutions of both networks. Raises ValueError where they contradict one another."""
+
+    widths: tuple[int, ...] = (768, 768, 768, 768)
+    """Channels of every stage from the lowest resolution up; each stage doubles every spatial axis."""
+    blocks_per_stage: int = 2
+    """Residual blocks of a stage."""
+    group_channels: int = 16
+    """Channels of a group of the 3×3 convolutions; 0 for dense ones, which a CPU computes faster."""
+    expansion: int = 2
+    """Channels inside a block, as a multiple of the stage's width."""
+    z_dim: int = 64
+    """Latent dimensions."""
+    embed_dim: int = 64
+    """Dimensions of the generator's class embedding."""
+    resample: Literal["fir", "box"] = "fir"
+    """Filter between stages: "fir" is [1, 3, 3, 1] on every axis, "box" repeats and averages."""
+    patch: int = 1
+    """Pixels, on every axis, that one position of the highest stage stands for; 1 is a stage at full resolution."""
+    patch_kernel: int = 1
+    """Extent in pixels of the convolution between pixels and patches: patch plus an even number."""
+    output: Literal["linear", "tanh"] = "linear"
+    """What follows the generator's last convolution: nothing, as published, or tanh, which saturates at flat backgrounds."""
+    bf16_stages: int = 0
+    """Number of highest-resolution stages computed in bfloat16; the rest and all outputs keep the weights' type."""
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths {self.widths}: give a positive width for each stage, as --model.widths 96 48")
+        for name in ("blocks_per_stage", "expansion", "z_dim", "embed_dim", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+        for width in self.widths:
+            if self.group_channels < 0 or (self.group_channels and width * self.expansion % self.group_channels):
+                raise ValueError(
+                    f"group_channels {self.group_channels}: 0 or a divisor of width {width} × expansion "
+                    f"{self.expansion}, by --model.group-channels"
+                )
+        if self.patch_kernel < self.patch or (self.patch_kernel - self.patch) % 2:
+            raise ValueError(
+                f"patch_kernel {self.patch_kernel}: patch {self.patch} plus an even number, by --model.patch-kernel"
+            )
+        if self.resample not in ("fir", "box"):
+            raise ValueError(f"resample {self.resample!r}: fir or box, by --model.resample")
+        if not 0 <= self.bf16_stages <= len(self.widths):
+            raise ValueError(
+                f"bf16_stages {self.bf16_stages}: 0 to the {len(self.widths)} stages of --model.widths, "
+                "by --model.bf16-stages"
+            )
+
+    def base(self, shape: SampleShape) -> tuple[int, ...]:
+        """Spatial extent of the lowest stage, S / (patch · 2^(stages - 1)); ValueError where that is not whole."""
+        factor = self.patch * 2 ** (len(self.widths) - 1)
+        if any(extent % factor for extent in shape.spatial):
+            raise ValueError(
+                f"spatial shape {shape.spatial} does not divide by {factor} = patch × 2^(stages - 1): "
+                "change the number of --model.widths or --model.patch"
+            )
+        return tuple(extent // factor for extent in shape.spatial)
+
+
+def _residual_blocks(
+    extents: tuple[int, ...], channels: int, config: R3GANConfig, generator: torch.Generator
+) -> nn.Sequential:
+    """The blocks of one stage of this spatial extent and width."""
+    blocks = config.blocks_per_stage * len(config.widths)
+    kernel = tuple(1 if extent == 1 else 3 for extent in extents)
+    return nn.Sequential(
+        *(
+            ResidualBlock(
+                len(extents), channels, config.expansion, config.group_channels, blocks, kernel, generator=generator
+            )
+            for _ in range(config.blocks_per_stage)
+        )
+    )
+
+
+def _transition(ndim: int, channels: int, out_channels: int, generator: torch.Generator) -> nn.Module:
+    """1×1 convolution where the width changes, else nothing."""
+    if channels == out_channels:
+        return nn.Identity()
+    return Conv(ndim, channels, out_channels, 1, generator=generator)
+
+
+class Generator(nn.Module):
+    """z [B, Z], label int64 [B] or None -> samples [B, C, *S], unbounded unless the config's output is "tanh".
+
+    A learned map of the lowest extent, scaled channel by channel by a linear function of z and the class embedding;
+    then per stage [1×1 where the width changes -> twice the extent] and residual blocks; a last 1×1 (or, with patches,
+    a transposed convolution) to the sample's channels.
+
+    classes: number of classes, 0 for none (labels are then ignored). generator: draws the initial weights.
+    Raises ValueError where the shape does not divide, or a class-conditional call has no labels.
+    """
+
+    def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape, self.classes, self.z_dim = shape, classes, config.z_dim
+        self.resample, self.bf16_stages = config.resample, config.bf16_stages
+        self.is_bounded = config.output == "tanh"
+        ndim, widths = shape.ndim, config.widths
+
+        # The class enters as a linear layer on a one-hot vector, of fan-in `classes`.
+        self.embed = ClassEmbedding(classes, config.embed_dim, classes**-0.5, generator=generator) if classes else None
+        features = config.z_dim + (config.embed_dim if classes else 0)
+        self.modulate = Linear(features, widths[0], generator=generator)
+        base = config.base(shape)
+        self.basis = scaled_normal((widths[0], *base), 1.0, 1.0, generator)
+
+        self.transitions = nn.ModuleList()
+        self.stages = nn.ModuleList()
+        for index, (previous, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
+            self.transitions.append(_transition(ndim, previous, width, generator))
+            extents = tuple(extent * 2**index for extent in base)
+            self.stages.append(_residual_blocks(extents, width, config, generator))
+        self.to_pixels: nn.Module
+        if config.patch == config.patch_kernel == 1:
+            self.to_pixels = Conv(ndim, widths[-1], shape.channels, 1, generator=generator)
+        else:
+            self.to_pixels = TransposedConv(
+                ndim, widths[-1], shape.channels, config.patch_kernel, config.patch, generator=generator
+            )
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(label)], dim=1)
+        x = torch.einsum("bc,c...->bc...", self.modulate(z), self.basis)
+        for index, (transition, stage) in enumerate(zip(self.transitions, self.stages, strict=True)):
+            if index >= len(self.stages) - self.bf16_stages:
+                x = x.to(torch.bfloat16)
+            x = transition(x)
+            if index:
+                x = upsample(x, self.resample)
+            x = stage(x)
+        x = self.to_pixels(x).to(self.basis.dtype)
+        return torch.tanh(x) if self.is_bounded else x
+
+
+class Discriminator(nn.Module):
+    """x [B, C, *S], label int64 [B] or None -> logits [B], the mirror image of the generator.
+
+    A 1×1 convolution (or, with patches, a strided one) from the sample's channels; per stage residual blocks and
+    [half the extent -> 1×1 where the width changes]; a depthwise convolution over the whole lowest extent and a linear
+    layer, to one logit or, conditional, to a vector whose product with the class embedding is the logit.
+
+    Arguments and errors as Generator's.
+    """
+
+    def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+        self.resample, self.bf16_stages = config.resample, config.bf16_stages
+        ndim, widths = shape.ndim, config.widths[::-1]
+        base, last = config.base(shape), widths[-1]
+
+        self.from_pixels = Conv(
+            ndim, shape.channels, widths[0], config.patch_kernel, stride=config.patch, generator=generator
+        )
+        self.stages = nn.ModuleList()
+        self.transitions = nn.ModuleList()
+        for index, (width, following) in enumerate(zip(widths, (*widths[1:], last), strict=True)):
+            extents = tuple(extent * 2 ** (len(widths) - 1 - index) for extent in base)
+            self.stages.append(_residual_blocks(extents, width, config, generator))
+            self.transitions.append(_transition(ndim, width, following, generator))
+        self.reduce = Conv(ndim, last, last, base, padding=0, groups=last, generator=generator)
+        self.head = Linear(last, last if classes else 1, generator=generator)
+        # As in the generator a linear layer on a one-hot vector, scaled down so that the projection keeps its variance.
+        self.embed = ClassEmbedding(classes, last, (classes * last) ** -0.5, generator=generator) if classes else None
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        dtype = self.head.weight.dtype
+        x = x.to(torch.bfloat16 if self.bf16_stages else dtype)
+        x = self.from_pixels(x)
+        for index, (stage, transition) in enumerate(zip(self.stages, self.transitions, strict=True)):
+            if index >= self.bf16_stages:
+                x = x.to(dtype)
+            x = stage(x)
+            if index < len(self.stages) - 1:
+                x = transition(downsample(x, self.resample))
+        features = self.head(self.reduce(x.to(dtype)).flatten(1))
+        if self.embed is None:
+            return features.squeeze(1)
+        return (features * self.embed(label)).sum(1)

@@ -1,0 +1,1 @@
+"""Layers for any number of spatial dimensions: convolutions, resampling and residual blocks."""

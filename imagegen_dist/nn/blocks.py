@@ -1,0 +1,62 @@
+"""The R3GAN residual block and its activation (arXiv:2501.05441)."""
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagegen_dist.nn.conv import Conv, append_dims
+
+LEAKY_SLOPE = 0.2
+# Gain that keeps the variance through a leaky ReLU: sqrt(2 / (1 + slope²)).
+LEAKY_GAIN = sqrt(2 / (1 + LEAKY_SLOPE**2))
+
+
+class BiasedLeakyReLU(nn.Module):
+    """Learned bias a channel, starting at 0, then LeakyReLU(0.2): [B, C, *S] -> [B, C, *S]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = append_dims(self.bias.to(x.dtype), x.ndim - 1)
+        return F.leaky_relu(x + bias, LEAKY_SLOPE)
+
+    def extra_repr(self) -> str:
+        return str(len(self.bias))
+
+
+class ResidualBlock(nn.Module):
+    """x + W3 a(Wg a(W1 x)): 1×1 to expansion · C channels, 3×3 in groups, 1×1 back; [B, C, *S] -> [B, C, *S].
+
+    group_channels: channels of a group of Wg; 0 for one dense group.
+    blocks: number L of residual blocks in the whole network, which scales W1 and Wg by L^(-1/4); W3 starts at 0, so
+    that the block starts as the identity (Fixup, arXiv:1901.09321). No normalisation. (arXiv:2501.05441)
+    kernel: extent of Wg; 1 along an axis of one position, where a wider one would only meet padding.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        channels: int,
+        expansion: int,
+        group_channels: int,
+        blocks: int,
+        kernel: int | tuple[int, ...] = 3,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        inner = expansion * channels
+        gain = LEAKY_GAIN * blocks**-0.25
+        groups = inner // group_channels if group_channels else 1
+        self.expand = Conv(ndim, channels, inner, 1, gain=gain, generator=generator)
+        self.act1 = BiasedLeakyReLU(inner)
+        self.mix = Conv(ndim, inner, inner, kernel, groups=groups, gain=gain, generator=generator)
+        self.act2 = BiasedLeakyReLU(inner)
+        self.project = Conv(ndim, inner, channels, 1, gain=0, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(self.act2(self.mix(self.act1(self.expand(x)))))

@@ -1,0 +1,47 @@
+"""Doubling and halving every spatial axis, by a separable FIR filter or a box."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagegen_dist.nn.conv import CONVOLVE, CONVOLVE_TRANSPOSED
+
+ResampleKernel = Literal["fir", "box"]
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def _fir_weight(x: Tensor) -> Tensor:
+    """Outer product of [1, 3, 3, 1] / 8 over the spatial axes of x, one filter a channel: [C, 1, 4, ...]."""
+    # Filled on x's device: a constant copied there on every call would stall the host.
+    taps = x.new_full((4,), 1 / 8)
+    taps[1:3] = 3 / 8
+    weight = taps
+    for _ in range(x.ndim - 3):
+        weight = weight[..., None] * taps
+    return weight.expand(x.shape[1], 1, *weight.shape)
+
+
+def upsample(x: Tensor, kernel: ResampleKernel = "fir") -> Tensor:
+    """Twice the extent on every spatial axis: [B, C, *S] -> [B, C, *2S]. Twice differentiable.
+
+    "fir" interpolates with the separable filter [1, 3, 3, 1], normalised so that a constant keeps its value, and reads
+    zeros beyond the edges; "box" repeats each value.
+    """
+    ndim = x.ndim - 2
+    if kernel == "box":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # Zeros between the samples thin the signal by 2 an axis: the filter makes up for it.
+    weight = _fir_weight(x) * 2**ndim
+    return CONVOLVE_TRANSPOSED[ndim](x, weight, stride=2, padding=1, groups=x.shape[1])
+
+
+def downsample(x: Tensor, kernel: ResampleKernel = "fir") -> Tensor:
+    """Half the extent on every spatial axis: [B, C, *2S] -> [B, C, *S]. Twice differentiable.
+
+    "fir" filters with the separable [1, 3, 3, 1], normalised, with zeros beyond the edges; "box" takes the mean.
+    """
+    ndim = x.ndim - 2
+    if kernel == "box":
+        return _AVERAGE[ndim](x, 2)
+    return CONVOLVE[ndim](x, _fir_weight(x), stride=2, padding=1, groups=x.shape[1])

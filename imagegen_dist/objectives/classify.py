@@ -1,0 +1,66 @@
+"""Cross-entropy of a classifier: how a dataset's own labels become a feature network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+
+
+@dataclass(frozen=True)
+class ClassifyConfig:
+    """Training of a classifier."""
+
+    # Largest random shift along each spatial axis, in positions.
+    max_shift: int = 2
+    # Share of the target that is spread over all classes.
+    label_smoothing: float = 0.0
+
+
+class Classify:
+    """One network, one phase: cross-entropy on randomly shifted samples."""
+
+    def __init__(self, classifier: nn.Module, config: ClassifyConfig) -> None:
+        self.classifier = classifier
+        self.config = config
+
+    def phases(self) -> Sequence[Phase]:
+        """The classifier's only turn."""
+        return [Phase("classifier", self.classifier, self.loss)]
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The classifier."""
+        return {"classifier": self.classifier}
+
+    def averaged(self) -> Sequence[str]:
+        """The classifier."""
+        return ["classifier"]
+
+    def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """Mean cross-entropy in nats. Raises ValueError where the dataset has no labels."""
+        if batch.label is None:
+            raise ValueError("a classifier needs a dataset with labels")
+        logits = self.classifier(random_shift(batch.sample, self.config.max_shift, draw))
+        loss = cross_entropy(logits, batch.label, reduction="none", label_smoothing=self.config.label_smoothing)
+        return loss.mean(), {"loss/classifier": loss.detach()}
+
+
+def random_shift(x: Tensor, max_shift: int, draw: Draw) -> Tensor:
+    """Each sample moved by up to `max_shift` positions along every spatial axis; the edge is repeated outwards.
+
+    x: [B, C, *S] -> [B, C, *S].
+    """
+    if max_shift == 0:
+        return x
+    ndim = x.dim() - 2
+    x = pad(x, (max_shift, max_shift) * ndim, mode="replicate")
+    for axis in range(2, x.dim()):
+        extent = x.shape[axis] - 2 * max_shift
+        start = draw.integers(0, 2 * max_shift + 1, len(x))
+        index = start[:, None] + torch.arange(extent, device=x.device)
+        index = index.reshape(len(x), *(extent if a == axis else 1 for a in range(1, x.dim())))
+        x = x.gather(axis, index.expand(*(extent if a == axis else size for a, size in enumerate(x.shape))))
+    return x

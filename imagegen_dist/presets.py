@@ -1,0 +1,271 @@
+"""Named, complete experiments. Each says where its numbers come from and what figure to expect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagegen_dist.config import nearest
+from imagegen_dist.experiment import DataConfig, EvaluationConfig, Experiment, GANOptimConfig, TrainingConfig
+from imagegen_dist.models.dcgan import DCGANConfig
+from imagegen_dist.models.mlp import MLPConfig
+from imagegen_dist.models.r3gan import R3GANConfig
+from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.schedule import Schedule, constant
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.training.optim import AdamConfig
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment with its source, the figure to expect, and the samples that it was made for."""
+
+    experiment: Experiment
+    # One line for a list of presets.
+    summary: str
+    # Where its constants come from, and what they gave there.
+    source: str
+    # Shape and classes (0: none) of the data that it was made for.
+    shape: SampleShape
+    classes: int = 0
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name. Raises ValueError with the nearest that exists."""
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; {nearest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def _both(config: AdamConfig) -> GANOptimConfig:
+    return GANOptimConfig(discriminator=config, generator=config)
+
+
+def _r3gan(
+    widths: tuple[int, ...],
+    *,
+    batch: int,
+    microbatch: int,
+    burn_in: int,
+    total: int,
+    lr: tuple[float, float],
+    gamma: tuple[float, float],
+    half_life: int,
+    augment_p: float,
+    flip: bool,
+    conditional: bool,
+    group_channels: int = 16,
+) -> Experiment:
+    """R3GAN's recipe (arXiv:2501.05441): every schedule a cosine over the burn-in; bf16 in the highest stages."""
+    return Experiment(
+        model=R3GANConfig(widths=widths, group_channels=group_channels, bf16_stages=len(widths)),
+        objective=GANConfig(
+            loss="relativistic",
+            penalty="r1+r2",
+            gamma=Schedule(*gamma, burn_in),
+            augment_p=Schedule(0.0, augment_p, burn_in) if augment_p else constant(0.0),
+        ),
+        optim=_both(AdamConfig(lr=Schedule(*lr, burn_in), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))),
+        data=DataConfig(flip=flip, conditional=conditional, workers=2),
+        training=TrainingConfig(
+            total_images=total,
+            batch_size=batch,
+            microbatch_size=microbatch,
+            compile=True,
+            ema_half_life=Schedule(0.0, half_life, burn_in),
+            report_every=batch * 50,
+            sample_every=batch * 1000,
+            checkpoint_every=batch * 2000,
+        ),
+        evaluation=EvaluationConfig(every=batch * 10_000, samples=10_000),
+    )
+
+
+_DIGITS = Experiment(
+    model=R3GANConfig(widths=(64,), group_channels=0, expansion=1, patch=4, patch_kernel=8),
+    objective=GANConfig(gamma=Schedule(1.0, 0.1, 80_000)),
+    optim=_both(AdamConfig(lr=constant(1e-3), beta1=0.0, beta2=Schedule(0.9, 0.99, 80_000))),
+    training=TrainingConfig(
+        total_images=120_000,
+        batch_size=64,
+        microbatch_size=32,
+        ema_half_life=Schedule(0.0, 10_000, 80_000),
+        report_every=2_048,
+        sample_every=10_240,
+        checkpoint_every=30_720,
+    ),
+    evaluation=EvaluationConfig(every=30_720, samples=1000),
+)
+
+_ARTICLE = Experiment(
+    model=MLPConfig(hidden=(128, 128), z_dim=100),
+    objective=GANConfig(loss="non-saturating", penalty="none", gamma=constant(0.0)),
+    optim=_both(AdamConfig(lr=constant(2e-4), beta1=0.5, beta2=constant(0.999))),
+    data=DataConfig(conditional=False),
+    training=TrainingConfig(
+        total_images=400_000,
+        batch_size=64,
+        microbatch_size=32,
+        ema_half_life=constant(2_000),
+        report_every=20_000,
+        sample_every=50_000,
+        checkpoint_every=100_000,
+    ),
+    evaluation=EvaluationConfig(every=100_000),
+)
+
+_DCGAN = Experiment(
+    model=DCGANConfig(),
+    objective=GANConfig(loss="non-saturating", penalty="none", gamma=constant(0.0)),
+    optim=_both(AdamConfig(lr=constant(2e-4), beta1=0.5, beta2=constant(0.999))),
+    data=DataConfig(conditional=False, workers=2),
+    training=TrainingConfig(
+        total_images=5 * MILLION,
+        batch_size=128,
+        microbatch_size=32,
+        compile=True,
+        ema_half_life=constant(20_000),
+        report_every=6_400,
+        sample_every=64_000,
+        checkpoint_every=128_000,
+    ),
+    evaluation=EvaluationConfig(every=512_000, samples=10_000),
+)
+
+PRESETS: dict[str, Preset] = {
+    "digits": Preset(
+        _DIGITS,
+        "class-conditional R3GAN for two CPU cores, on the built-in digits",
+        "R3GAN's blocks and loss (arXiv:2501.05441) at 7×7 behind a stride-4 stem, sized for minutes on a CPU.",
+        SampleShape(1, (28, 28)),
+        10,
+    ),
+    "article-gan": Preset(
+        _ARTICLE,
+        "the article's multi-layer perceptrons, z→128→128→784, on the built-in digits",
+        "The loss that the article prints takes the logarithm of raw logits, which no discriminator bounds; here it has "
+        "the non-saturating form that the article describes in words. The baseline to beat, not a recommendation.",
+        SampleShape(1, (28, 28)),
+    ),
+    "dcgan": Preset(
+        _DCGAN,
+        "DCGAN, 64×64 RGB",
+        "arXiv:1511.06434: Adam 2e-4 (0.5, 0.999), tanh, batch 128, non-saturating loss. Its batch normalisation is "
+        "replaced by a batch-free one, since a microbatch's result may not depend on its neighbours.",
+        SampleShape(3, (64, 64)),
+    ),
+    "r3gan-stackedmnist": Preset(
+        _r3gan(
+            (768,) * 4,
+            batch=512,
+            microbatch=64,
+            burn_in=2 * MILLION,
+            total=10 * MILLION,
+            lr=(2e-4, 2e-4),
+            gamma=(1.0, 0.1),
+            half_life=MILLION // 2,
+            augment_p=0.0,
+            flip=False,
+            conditional=False,
+        ),
+        "R3GAN, 32×32 stacked digits of 1,000 modes",
+        "arXiv:2501.05441: 1,000 modes, KL 0.029.",
+        SampleShape(3, (32, 32)),
+    ),
+    "r3gan-cifar10": Preset(
+        _r3gan(
+            (768,) * 4,
+            batch=512,
+            microbatch=64,
+            burn_in=20 * MILLION,
+            total=250 * MILLION,
+            lr=(2e-4, 5e-5),
+            gamma=(0.05, 0.005),
+            half_life=5 * MILLION,
+            augment_p=0.55,
+            flip=True,
+            conditional=True,
+        ),
+        "R3GAN, 32×32 RGB, class-conditional",
+        "arXiv:2501.05441: FID-50k 1.96 on CIFAR-10.",
+        SampleShape(3, (32, 32)),
+        10,
+    ),
+    "r3gan-ffhq64": Preset(
+        _r3gan(
+            (768, 768, 768, 768, 384),
+            batch=256,
+            microbatch=32,
+            burn_in=20 * MILLION,
+            total=100 * MILLION,
+            lr=(2e-4, 5e-5),
+            gamma=(2.0, 0.2),
+            half_life=MILLION // 2,
+            augment_p=0.3,
+            flip=True,
+            conditional=False,
+        ),
+        "R3GAN, 64×64 RGB, unconditional",
+        "arXiv:2501.05441: FID-50k 1.95 on FFHQ 64×64.",
+        SampleShape(3, (64, 64)),
+    ),
+    "r3gan-ffhq256": Preset(
+        _r3gan(
+            (768, 768, 768, 768, 384, 192, 96),
+            batch=256,
+            microbatch=32,
+            burn_in=20 * MILLION,
+            total=200 * MILLION,
+            lr=(2e-4, 5e-5),
+            gamma=(150.0, 15.0),
+            half_life=MILLION // 2,
+            augment_p=0.3,
+            flip=True,
+            conditional=False,
+        ),
+        "R3GAN, 256×256 RGB, unconditional",
+        "arXiv:2501.05441: FID-50k 2.75 on FFHQ 256×256.",
+        SampleShape(3, (256, 256)),
+    ),
+    "r3gan-imagenet32": Preset(
+        _r3gan(
+            (1536,) * 4,
+            batch=4096,
+            microbatch=64,
+            burn_in=200 * MILLION,
+            total=1000 * MILLION,
+            lr=(2e-4, 5e-5),
+            gamma=(0.5, 0.05),
+            half_life=50 * MILLION,
+            augment_p=0.5,
+            flip=True,
+            conditional=True,
+            group_channels=32,
+        ),
+        "R3GAN, 32×32 RGB, 1,000 classes",
+        "arXiv:2501.05441: FID-50k 1.27 on ImageNet 32×32.",
+        SampleShape(3, (32, 32)),
+        1000,
+    ),
+    "r3gan-imagenet64": Preset(
+        _r3gan(
+            (1536,) * 5,
+            batch=4096,
+            microbatch=64,
+            burn_in=200 * MILLION,
+            total=1000 * MILLION,
+            lr=(2e-4, 5e-5),
+            gamma=(1.0, 0.1),
+            half_life=50 * MILLION,
+            augment_p=0.4,
+            flip=True,
+            conditional=True,
+            group_channels=32,
+        ),
+        "R3GAN, 64×64 RGB, 1,000 classes",
+        "arXiv:2501.05441: FID-50k 2.09 on ImageNet 64×64.",
+        SampleShape(3, (64, 64)),
+        1000,
+    ),
+}

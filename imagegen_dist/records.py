@@ -1,0 +1,233 @@
+"""What a run's directory says of it: config.json, result.json, report.html."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from imagegen_dist import config
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.experiment import CHANGEABLE, Experiment
+from imagegen_dist.metrics.report import render_report
+from imagegen_dist.metrics.sinks import read_pictures, read_rows
+from imagegen_dist.storage import Store
+
+CONFIG = "config.json"
+RESULT = "result.json"
+REPORT = "report.html"
+METRICS = "metrics.jsonl"
+
+
+class ConfigMismatch(ValueError):
+    """A run directory that holds a run of another configuration: one line that names the difference."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run lives and how it is called. Travels to the workers as JSON."""
+
+    # Name of the run: its directory under the storage URL.
+    name: str
+    # URL of the directory that holds runs.
+    storage: str
+    # Name of the preset that it began from.
+    preset: str
+    # The job that trains it, e.g. "train_gan".
+    job: str
+    # URL of the training shards.
+    data: str
+    # URL of held-out shards; empty for none.
+    validation: str = ""
+    # Distinguishes the attempts of one run; sorts by time.
+    attempt: str = "0"
+    # W&B project.
+    wandb_project: str = "imagegen_dist"
+    # "online", "offline", "disabled", or empty: online where there is a key.
+    wandb_mode: str = ""
+    # Where W&B keeps its files.
+    wandb_directory: str = "wandb"
+    # Whether a W&B key is at hand.
+    wandb_key: bool = False
+
+    @property
+    def folder(self) -> Store:
+        """The run's directory."""
+        return Store(self.storage) / self.name
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    packages = ("imagegen_dist", "torch", "numpy", "ray", "webdataset", "wandb", "fsspec", "s3fs")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+
+
+def describe_data(index: DatasetIndex) -> dict[str, Any]:
+    """The facts of a dataset that a checkpoint carries."""
+    return {
+        "fingerprint": index.fingerprint,
+        "modality": index.modality,
+        "shape": config.encode(index.shape),
+        "classes": index.classes,
+        "samples": index.samples,
+    }
+
+
+def fixed_part(experiment: Any) -> Any:
+    """The JSON form of an experiment without the settings that a resumed run may change."""
+    fixed = json.loads(json.dumps(experiment))
+    for path in CHANGEABLE:
+        group, name = path.split(".")
+        fixed.get(group, {}).pop(name, None)
+    return fixed
+
+
+def config_hash(experiment: Experiment) -> str:
+    """Hash of everything that a resumed run may not change."""
+    return config.fingerprint(fixed_part(config.encode(experiment)))
+
+
+def document(
+    settings: RunSettings, experiment: Experiment, index: DatasetIndex, launch: dict[str, Any]
+) -> dict[str, Any]:
+    """What config.json holds: the resolved experiment, its data, how it was launched, and with which versions."""
+    return {
+        "run": settings.name,
+        "preset": settings.preset,
+        "job": settings.job,
+        "experiment": config.encode(experiment),
+        "data": {"url": settings.data, "validation": settings.validation, **describe_data(index)},
+        "launch": launch,
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package is in, or None."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def write_config(settings: RunSettings, experiment: Experiment, index: DatasetIndex, launch: dict[str, Any]) -> None:
+    """Write config.json, after checking a run that is already there against it. Raises ConfigMismatch."""
+    now = document(settings, experiment, index, launch)
+    if settings.folder.exists(CONFIG):
+        check_config(settings.folder, now)
+    settings.folder.write(CONFIG, json.dumps(now, indent=1).encode())
+
+
+def check_config(folder: Store, now: dict[str, Any]) -> None:
+    """Raise ConfigMismatch where the run in `folder` differs from the document `now` in what may not change."""
+    try:
+        before = json.loads(folder.read(CONFIG))
+        found = config.differences(fixed_part(now["experiment"]), fixed_part(before["experiment"]))
+        found += config.differences(
+            {"fingerprint": now["data"]["fingerprint"]}, {"fingerprint": before["data"]["fingerprint"]}, "data"
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigMismatch(
+            f"{folder.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another --run"
+        ) from error
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ConfigMismatch(
+            f"{folder.url} holds a run of another configuration: now {found[0]}{more}; choose another --run"
+        )
+
+
+def last_values(rows: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
+    """The last value of every name that begins with the prefix, by the rest of its name."""
+    found: dict[str, float] = {}
+    for row in rows:
+        found |= {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+    return found
+
+
+def latest_picture(folder: Store, name: str) -> str | None:
+    """URL of the newest picture of that name."""
+    found = sorted(entry for entry in (folder / "samples").names() if PurePosixPath(entry).name.startswith(f"{name}-"))
+    return f"{folder.url}/samples/{found[-1]}" if found else None
+
+
+def write_report(settings: RunSettings, experiment: Experiment, index: DatasetIndex, images: int, picture: str) -> None:
+    """Make report.html anew from the run's directory. picture: the name of the pictures that it shows through time."""
+    folder = settings.folder
+    rows = read_rows(folder, METRICS)
+    figures = [(name.replace("_", " "), f"{value:.4g}") for name, value in last_values(rows, "eval/").items()]
+    total = experiment.training.total_images
+    facts = [
+        ("preset", settings.preset),
+        ("data", f"{settings.data} ({index.samples:,} samples of {index.shape})"),
+        ("images seen", f"{images:,} of {total:,}"),
+        ("batch", f"{experiment.training.batch_size} in microbatches of {experiment.training.microbatch_size}"),
+        ("config", config.fingerprint(fixed_part(config.encode(experiment)))[:12]),
+    ]
+    pictures = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, picture)]
+    page = render_report(
+        title=settings.name,
+        facts=facts,
+        figures=figures,
+        rows=rows,
+        pictures=pictures,
+        commands=commands(settings),
+        config=json.dumps(config.encode(experiment), indent=1),
+    )
+    folder.write(REPORT, page.encode())
+
+
+def resume_command(settings: RunSettings) -> str:
+    """The command that goes on with a run."""
+    storage = "" if settings.storage == Store("runs").url else f" --storage {settings.storage}"
+    return f"python jobs/{settings.job}.py {settings.preset}{storage} --run {settings.name}"
+
+
+def commands(settings: RunSettings) -> list[tuple[str, str]]:
+    """What a user may do next: what for, and the command."""
+    found = [
+        ("train longer", f"{resume_command(settings)} --training.total-images IMAGES"),
+        ("sample", f"python -c \"import imagegen_dist as i; i.load('{settings.folder.url}').grid('samples.png')\""),
+    ]
+    return found
+
+
+def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The last table of a finished run: figures, files, commands to go on with."""
+    result = json.loads(settings.folder.read(RESULT))
+    paths = {**result["paths"], "log": log}
+    figures = [
+        ("images", f"{result['images']:,} in {result['seconds']:,.0f} s, {result['images_per_s'] or 0:,.0f} images/s"),
+        *_figure_lines(result),
+    ]
+    files = [(name, path) for name, path in paths.items() if path]
+    following = commands(settings)
+    if paths["wandb"] and not settings.wandb_key:
+        following.append(("send to W&B", f"wandb sync {paths['wandb']}"))
+    return [("Figures", figures), ("Files", files), ("Go on with", following)]
+
+
+def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Evaluation figures in words, each beside what it has to be held against."""
+    lines = []
+    if "label_agreement" in result:
+        beside = f" (its accuracy on held-out real samples: {result['classifier_accuracy']:.1%})"
+        lines.append(
+            (
+                "label agreement",
+                f"{result['label_agreement']:.1%} of generated samples are what was asked for, to a classifier"
+                + (beside if "classifier_accuracy" in result else ""),
+            )
+        )
+    if "frechet" in result:
+        beside = f" (held-out real samples: {result['frechet_real']:.2f})" if "frechet_real" in result else ""
+        lines.append(("Fréchet distance", f"{result['frechet']:.2f} in the classifier's features{beside}"))
+    return lines

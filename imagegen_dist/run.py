@@ -1,0 +1,350 @@
+"""One run in its directory: resume, train, observe, publish. Called by every rank alike; it knows nothing of Ray."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from imagegen_dist import config
+from imagegen_dist.data.modality import modality
+from imagegen_dist.data.stream import Item, stream
+from imagegen_dist.distributed import World, same_on_all_ranks, sum_over_ranks, text_from_main
+from imagegen_dist.evaluation import Dataset, GANObserver, Observer
+from imagegen_dist.experiment import Experiment, build_plan, build_trainer
+from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
+from imagegen_dist.metrics.stopwatch import Stopwatch
+from imagegen_dist.metrics.wandb import WandbSink
+from imagegen_dist.records import (
+    METRICS,
+    REPORT,
+    RESULT,
+    RunSettings,
+    config_hash,
+    describe_data,
+    last_values,
+    latest_picture,
+    versions,
+    write_report,
+)
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import Checkpoint, Checkpointer, Snapshot, newest, open_checkpoint, weights_digest
+from imagegen_dist.training.loop import Hook, Stopped, train
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on: one line that says why."""
+
+
+class Events(Protocol):
+    """Who started the run, as the run sees it."""
+
+    def row(self, row: dict[str, float]) -> None:
+        """A row of metrics; rank 0 only."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Something that the user should read; rank 0 only."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether this rank has been asked to end in good order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its last clock reading, and whether it was complete or stopped early in good order."""
+
+    images: int
+    complete: bool
+
+
+def execute(
+    experiment: Experiment,
+    settings: RunSettings,
+    world: World,
+    device: torch.device,
+    events: Events,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Outcome:
+    """Train the experiment to its end, or to a requested stop, resuming from the newest whole checkpoint.
+
+    Called on every rank with equal arguments. Raises RunError where it cannot go on, and what storage and data raise.
+    """
+    return _Session(experiment, settings, world, device, events, clock).run()
+
+
+class _Session:
+    """A rank's part in a run while it goes on."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        settings: RunSettings,
+        world: World,
+        device: torch.device,
+        events: Events,
+        clock: Callable[[], float],
+    ) -> None:
+        self.experiment = experiment
+        self.settings = settings
+        self.world = world
+        self.device = device
+        self.events = events
+        self.folder = settings.folder
+        self.training = Dataset.open(settings.data)
+        self.trainer = build_trainer(experiment, self.training.index, world, device)
+        self.plan = build_plan(experiment, len(self.trainer.objective.phases()))
+        self.observer: Observer = GANObserver(
+            self.trainer.averages.modules()["generator"],
+            experiment,
+            self.training,
+            Dataset.open(settings.validation) if settings.validation else None,
+            Store(settings.storage) / ".cache",
+            world,
+            device,
+            events.message,
+        )
+        self.stopwatch = Stopwatch(clock)
+        self.checkpointer = Checkpointer(self.folder, config_hash(experiment), settings.attempt)
+        self.sinks: list[Sink] = []
+        self.logged_at: dict[str, int] = {}
+        self.figure: float | None = None
+        self.saved_at: int | None = None
+        self.wandb: WandbSink | None = None
+
+    def run(self) -> Outcome:
+        """From the newest checkpoint, or the beginning, to the end."""
+        resumed = self._resume() is not None
+        steps = self.experiment.training.steps
+        if self.world.is_main:
+            self._open_sinks(resumed)
+        try:
+            if not resumed:
+                self._sample()
+                self.stopwatch.start(0)
+            if self.trainer.step_index < steps:
+                train(self.trainer, self._items(steps), self._hooks())
+                for hook in self._hooks():
+                    hook.run()
+            complete = True
+        except Stopped:
+            complete = False
+            self._checkpoint()
+        finally:
+            self._close()
+        if self.world.is_main and complete:
+            self._write_result()
+        return Outcome(self.trainer.images, complete)
+
+    def _close(self) -> None:
+        try:
+            self.checkpointer.wait()
+        finally:
+            for sink in self.sinks:
+                sink.close()
+
+    # What happens on the way
+
+    def _hooks(self) -> list[Hook]:
+        training, evaluation = self.experiment.training, self.experiment.evaluation
+        return [
+            Hook(training.report_every, self._report),
+            Hook(evaluation.every, self._evaluate),
+            Hook(training.sample_every, self._sample),
+            Hook(training.checkpoint_every, self._checkpoint),
+        ]
+
+    def _report(self) -> None:
+        """A row of what the losses logged, on all ranks together; raises Stopped or RunError on all of them."""
+        images = self.trainer.images
+        row = self.trainer.means()
+        if not row:
+            return
+        stop = torch.tensor([float(self.events.stop_requested())], device=self.device)
+        requested = bool(sum_over_ranks(stop, self.world).item())
+        for name, optimizer in self.trainer.optimizers.items():
+            row[f"optim/lr_{name}"] = optimizer.config.lr(images)
+        row["train/skipped_steps"] = float(self.trainer.skipped_steps)
+        row["data/epoch"] = images * self.plan.draws / self.training.index.samples
+        self._log(row | self.stopwatch.lap(images))
+        longest = int(self.trainer.longest_bad_run)
+        if longest >= self.experiment.training.max_bad_steps:
+            raise RunError(
+                f"{longest} steps in a row had a non-finite loss or gradient, up to {images:,} images; "
+                "lower --optim.*.lr or raise --objective.gamma, and start under a new --run"
+            )
+        if requested:
+            raise Stopped
+
+    def _evaluate(self) -> None:
+        """The observer's figures, taken on all ranks together."""
+        with self.stopwatch.paused():
+            if self.logged_at.get("eval") != self.trainer.images:
+                figures = self.observer.figures()
+                self.logged_at["eval"] = self.trainer.images
+                self.figure = figures.get(self.observer.figure)
+                if figures:
+                    self._log({f"eval/{name}": value for name, value in figures.items()})
+
+    def _sample(self) -> None:
+        """The observer's pictures, from rank 0 alone."""
+        with self.stopwatch.paused():
+            if self.world.is_main and self.logged_at.get("samples") != self.trainer.images:
+                self.logged_at["samples"] = self.trainer.images
+                form = modality(self.training.index.modality)
+                for name, (samples, columns) in self.observer.pictures().items():
+                    data, extension = form.preview(samples, columns)
+                    for sink in self.sinks:
+                        sink.picture(name, data, extension, self.trainer.images)
+
+    def _checkpoint(self) -> None:
+        """Publish a checkpoint from rank 0, once all ranks are seen to hold the same weights."""
+        images = self.trainer.images
+        if images == self.saved_at:
+            return
+        with self.stopwatch.paused():
+            weights = self._weights()
+            if not same_on_all_ranks(weights_digest(weights), self.world):
+                raise RunError(f"the workers' weights differ at {images:,} images; no checkpoint was written")
+            if self.world.is_main:
+                for sink in self.sinks:
+                    sink.flush()
+                figure = self.figure if self.logged_at.get("eval") == images else None
+                self.checkpointer.save(self._snapshot(weights), figure)
+                self._write_report()
+        self.saved_at = images
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.world.is_main:
+            row = {"images": float(self.trainer.images), **values}
+            for sink in self.sinks:
+                sink.log(row)
+            self.events.row(row)
+
+    def _items(self, steps: int) -> Iterator[Item]:
+        """This rank's items from the clock's present reading on, timed and counted as they are waited for."""
+        share = self.world.share(self.plan.microbatches)
+        start = self.trainer.step_index
+        items = stream(self.training.index, self.training.store, self.plan, share, start, steps, self.experiment.data)
+        for item in self.stopwatch.waiting(items):
+            self.stopwatch.count(item.counters)
+            yield item
+
+    # State
+
+    def _weights(self) -> dict[str, Tensor]:
+        return flatten({name: module.state_dict() for name, module in self.trainer.objective.modules().items()})
+
+    def _snapshot(self, weights: dict[str, Tensor]) -> Snapshot:
+        model = flatten({name: module.state_dict() for name, module in self.trainer.averages.modules().items()})
+        optimizers = flatten({name: adam.tensors() for name, adam in self.trainer.optimizers.items()})
+        state = {f"weights/{key}": value for key, value in weights.items()}
+        state |= {f"optimizers/{key}": value for key, value in optimizers.items()}
+        index = self.training.index
+        facts = {
+            "images": self.trainer.images,
+            "seconds": self.stopwatch.seconds,
+            "skipped_steps": int(self.trainer.skipped_steps),
+            "lanes": self.plan.lanes,
+            "data": describe_data(index),
+            "preset": self.settings.preset,
+            "experiment": config.encode(self.experiment),
+            "world_size": self.world.size,
+            "versions": versions(),
+        }
+        return Snapshot(self.trainer.images, on_host(model), on_host(state), facts)
+
+    def _resume(self) -> Checkpoint | None:
+        """Continue from the newest whole checkpoint, chosen by rank 0, if there is one."""
+        found = newest(self.folder, lambda why: self.events.message(f"skipped {why}")) if self.world.is_main else None
+        url = text_from_main(found.url if found else "", self.world, self.device)
+        if not url:
+            return None
+        checkpoint = found or open_checkpoint(Store(url))
+        facts, state, model = checkpoint.facts(), checkpoint.state(), checkpoint.model()
+        self.trainer.images = int(facts["images"])
+        self.trainer.skipped_steps += facts["skipped_steps"]
+        for name, module in self.trainer.objective.modules().items():
+            module.load_state_dict(below(state, f"weights/{name}/"))
+        for name, adam in self.trainer.optimizers.items():
+            adam.load_tensors(below(state, f"optimizers/{name}/"))
+        for name, module in self.trainer.averages.modules().items():
+            module.load_state_dict(below(model, f"{name}/"))
+        self.saved_at = self.trainer.images
+        self.stopwatch.start(self.trainer.images, float(facts["seconds"]))
+        if self.world.is_main:
+            self.events.message(f"resuming at {self.trainer.images:,} images from {checkpoint.url}")
+        return checkpoint
+
+    # Records
+
+    def _open_sinks(self, resumed: bool) -> None:
+        self.sinks = [
+            JSONLSink(self.folder, resume_images=self.trainer.images if resumed else None),
+            PictureSink(self.folder),
+        ]
+        if self.settings.wandb_mode != "disabled":
+            self.wandb = WandbSink(
+                self.settings.wandb_project,
+                config.fingerprint([self.settings.storage, self.settings.name])[:16],
+                self.settings.name,
+                {"preset": self.settings.preset, **config.encode(self.experiment)},
+                Path(self.settings.wandb_directory),
+                mode=self.settings.wandb_mode or None,
+                api_key_present=self.settings.wandb_key,
+                warn=self.events.message,
+            )
+            self.sinks.append(self.wandb)
+
+    def _write_result(self) -> None:
+        """result.json and the last report.html, from what the run's directory holds."""
+        rows = read_rows(self.folder)
+        speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]
+        checkpoint = self.checkpointer.last or newest(self.folder, lambda _: None)
+        result = {
+            "run": self.settings.name,
+            "preset": self.settings.preset,
+            "images": self.trainer.images,
+            "seconds": round(self.stopwatch.seconds, 1),
+            "images_per_s": round(statistics.median(speeds), 1) if speeds else None,
+            **last_values(rows, "eval/"),
+            "paths": {
+                "run": self.folder.url,
+                "picture": latest_picture(self.folder, self.observer.picture),
+                "checkpoint": checkpoint.url if checkpoint else None,
+                "metrics": f"{self.folder.url}/{METRICS}",
+                "report": f"{self.folder.url}/{REPORT}",
+                "wandb": str(self.wandb.directory) if self.wandb and self.wandb.directory else None,
+            },
+        }
+        self.folder.write(RESULT, json.dumps(result, indent=1).encode())
+        self._write_report()
+
+    def _write_report(self) -> None:
+        write_report(
+            self.settings, self.experiment, self.training.index, self.trainer.images, self.observer.picture
+        )
+
+
+def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors by "outer/inner" name."""
+    return {f"{outer}/{inner}": value for outer, group in nested.items() for inner, value in group.items()}
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that do not change when training goes on."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}

@@ -1,0 +1,317 @@
+"""Files under a URL: local disk, object storage, memory. The only file that touches fsspec.
+
+A `Store` is a folder named by a URL. Every write publishes a whole file at once: a reader sees the old content or the
+new, never a part. Errors are one line that names the URL.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+
+_PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
+_UNPUBLISHED = re.compile(r"^\..*\.tmp$")
+
+# Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
+_S3_OPTIONS = {
+    "config_kwargs": {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+}
+
+
+class StorageError(OSError, ValueError):
+    """A place that cannot be read or written, in one line that names its URL."""
+
+
+class Store:
+    """A folder under a URL.
+
+    url: a local path (made absolute), `file://`, `memory://`, `s3://`, or another protocol that fsspec knows.
+    Raises StorageError for a protocol that nobody knows and for a URL that carries a password.
+
+    A store is a value: it compares by URL, and is pickled as its URL alone. The client behind it is made on first use
+    in each process.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self._protocol, self._root = _parse(os.fspath(url))
+        self._backend: _Backend | None = None
+        self._backend_pid = 0
+
+    @property
+    def url(self) -> str:
+        """The folder's URL; on the local disk its absolute path."""
+        return self._root
+
+    @property
+    def protocol(self) -> str:
+        """`file`, `memory`, `s3`, ..."""
+        return self._protocol
+
+    def __truediv__(self, name: str) -> "Store":
+        return Store(self._join(name))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.url,)
+
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError, StorageError."""
+        path = self._join(name)
+        with _named("read", path):
+            return self._files().read(path)
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a file; fewer where the file ends before. Raises FileNotFoundError, StorageError."""
+        path = self._join(name)
+        with _named("read", path):
+            return self._files().read_range(path, start, end)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publish `data` as the file `name`, atomically. Raises StorageError."""
+        path = self._join(name)
+        with _named("write", path):
+            self._files().write(path, data)
+
+    def upload(self, name: str, local_path: str | os.PathLike[str]) -> None:
+        """Publish a copy of a local file as `name`, atomically. Raises StorageError."""
+        path = self._join(name)
+        with _named("write", path):
+            self._files().upload(path, os.fspath(local_path))
+
+    def download(self, name: str, local_path: str | os.PathLike[str]) -> None:
+        """Copy the file `name` to a local path, which a failure may leave in part.
+
+        Raises FileNotFoundError, StorageError.
+        """
+        path = self._join(name)
+        with _named("read", path):
+            self._files().download(path, os.fspath(local_path))
+
+    def exists(self, name: str = "") -> bool:
+        """Whether there is such a file or folder. Raises StorageError."""
+        path = self._join(name)
+        with _named("reach", path):
+            return self._files().exists(path)
+
+    def size(self, name: str) -> int:
+        """Bytes in a file. Raises FileNotFoundError, StorageError."""
+        path = self._join(name)
+        with _named("reach", path):
+            return self._files().size(path)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Sorted names of the files and folders in the folder `prefix`, one level down; [] where there is none.
+
+        Raises StorageError.
+        """
+        path = self._join(prefix)
+        with _named("list", path):
+            return sorted(name for name in self._files().names(path) if not _UNPUBLISHED.match(name))
+
+    def remove(self, name: str = "") -> None:
+        """Delete a file or a whole folder; a missing one is fine. Raises StorageError."""
+        path = self._join(name)
+        with _named("remove", path):
+            self._files().remove(path)
+
+    def local_path(self, name: str = "") -> Path | None:
+        """The file's path where the store is the local disk, else None."""
+        path = self._join(name)
+        return Path(path) if self._protocol == "file" else None
+
+    def probe(self) -> None:
+        """Write, read back and delete a small file. Raises StorageError where the place cannot be used."""
+        name, data = f"probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        try:
+            self.write(name, data)
+            kept = self.read(name)
+            self.remove(name)
+        except FileNotFoundError as error:
+            raise StorageError(f"cannot write to {self.url}: {_first_line(error)}") from error
+        if kept != data:
+            raise StorageError(f"cannot write to {self.url}: a file read back differs from what was written")
+
+    def _join(self, name: str) -> str:
+        if not name:
+            return self._root
+        if name.startswith("/") or not set(name.split("/")).isdisjoint(("", ".", "..")):
+            raise StorageError(f"{name!r} is not a name inside {self.url}: no absolute, empty, '.' or '..' parts")
+        return os.path.join(self._root, name) if self._protocol == "file" else f"{self._root}/{name}"
+
+    def _files(self) -> "_Backend":
+        if self._backend is None or self._backend_pid != os.getpid():
+            self._backend = _LocalDisk() if self._protocol == "file" else _Remote(self._protocol)
+            self._backend_pid = os.getpid()
+        return self._backend
+
+
+class _Backend(Protocol):
+    """The few primitive calls that a store needs, on whole paths."""
+
+    def read(self, path: str) -> bytes: ...
+    def read_range(self, path: str, start: int, end: int) -> bytes: ...
+    def write(self, path: str, data: bytes) -> None: ...
+    def upload(self, path: str, local_path: str) -> None: ...
+    def download(self, path: str, local_path: str) -> None: ...
+    def exists(self, path: str) -> bool: ...
+    def size(self, path: str) -> int: ...
+    def names(self, path: str) -> list[str]: ...
+    def remove(self, path: str) -> None: ...
+
+
+class _LocalDisk:
+    """The local disk; a write is a synced temporary file in the same folder, renamed."""
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def write(self, path: str, data: bytes) -> None:
+        with _replacing(path) as file:
+            file.write(data)
+
+    def upload(self, path: str, local_path: str) -> None:
+        with open(local_path, "rb") as source, _replacing(path) as file:
+            shutil.copyfileobj(source, file, length=1 << 20)
+
+    def download(self, path: str, local_path: str) -> None:
+        shutil.copyfile(path, local_path)
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def size(self, path: str) -> int:
+        return os.stat(path).st_size
+
+    def names(self, path: str) -> list[str]:
+        return os.listdir(path) if os.path.isdir(path) else []
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+
+class _Remote:
+    """A file system of fsspec whose puts are atomic per object."""
+
+    def __init__(self, protocol: str) -> None:
+        options: dict[str, Any] = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
+        self._fs = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+
+    def read(self, path: str) -> bytes:
+        return bytes(self._fs.cat_file(path))
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        return bytes(self._fs.cat_file(path, start=start, end=end))
+
+    def write(self, path: str, data: bytes) -> None:
+        self._fs.pipe_file(path, data)
+
+    def upload(self, path: str, local_path: str) -> None:
+        self._fs.put_file(local_path, path)
+
+    def download(self, path: str, local_path: str) -> None:
+        self._fs.get_file(path, local_path)
+
+    def exists(self, path: str) -> bool:
+        return bool(self._fs.exists(path))
+
+    def size(self, path: str) -> int:
+        return int(self._fs.info(path)["size"])
+
+    def names(self, path: str) -> list[str]:
+        folder = str(self._fs._strip_protocol(path)).rstrip("/") + "/"
+        try:
+            found = [str(entry).rstrip("/") for entry in self._fs.ls(path, detail=False)]
+        except FileNotFoundError:
+            return []
+        return [entry.removeprefix(folder) for entry in found if entry.startswith(folder)]
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._fs.rm(path, recursive=True)
+
+
+def _parse(url: str) -> tuple[str, str]:
+    """(protocol, root) of a URL; the root of a local path is absolute."""
+    if _PASSWORD.search(url):
+        shown = _PASSWORD.sub("://***@", url)
+        raise StorageError(f"{shown} carries a password: use the environment, a profile or an instance role instead")
+    match = _PROTOCOL.match(url)
+    if match is None:
+        return "file", os.path.abspath(os.path.expanduser(url))
+    protocol = match[1].lower()
+    if protocol in ("file", "local"):
+        return "file", os.path.abspath(url[match.end() :])
+    if protocol not in fsspec.available_protocols() and protocol not in fsspec.registry:
+        raise StorageError(f"{url}: unknown protocol {protocol}://; use a local path, s3://, gs://, az:// or memory://")
+    return protocol, f"{protocol}://{url[match.end() :].rstrip('/')}"
+
+
+@contextmanager
+def _named(action: str, path: str) -> Iterator[None]:
+    """Turn whatever a file system raises into one line that names the path."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"cannot {action} {path}: it does not exist") from error
+    except Exception as error:  # clients raise errors of their own kinds: botocore's and aiohttp's are no OSErrors
+        raise StorageError(f"cannot {action} {path}: {_first_line(error)}") from error
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[Any]:
+    """A binary file that takes the place of `path` once it is complete and synced."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    """The error's message in one line, or its kind where it has none."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]

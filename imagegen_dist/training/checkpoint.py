@@ -1,0 +1,245 @@
+"""Checkpoints that either verify or do not exist: safetensors and JSON, the manifest written last.
+
+checkpoints/step-<images>/<attempt>/model.safetensors    averaged weights: what inference needs
+                                    state.safetensors    raw weights and optimizers
+                                    state.json           the clock and everything else
+                                    manifest.json        names, sizes and sha256 of the above
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imagegen_dist.config import fingerprint
+from imagegen_dist.storage import Store
+
+FOLDER = "checkpoints"
+MANIFEST = "manifest.json"
+FILES = ("model.safetensors", "state.safetensors", "state.json")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: one line that says which and why."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One moment of a run, on the host: nothing in it changes when training goes on."""
+
+    images: int
+    model: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    def check_finite(self) -> None:
+        """Raise CheckpointError where a weight is not finite: such a checkpoint is never published."""
+        for name, tensor in {**self.model, **self.state}.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise CheckpointError(f"{name} is not finite at {self.images:,} images; no checkpoint was written")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint: where it is, at how many images, and what its manifest says."""
+
+    store: Store
+    images: int
+    manifest: Mapping[str, Any]
+
+    @property
+    def url(self) -> str:
+        """Its directory."""
+        return self.store.url
+
+    def model(self) -> dict[str, Tensor]:
+        """The averaged weights."""
+        return load_tensors(self.store.read("model.safetensors"))
+
+    def state(self) -> dict[str, Tensor]:
+        """Raw weights and optimizer state."""
+        return load_tensors(self.store.read("state.safetensors"))
+
+    def facts(self) -> dict[str, Any]:
+        """The clock and everything else that is not a tensor."""
+        return json.loads(self.store.read("state.json"))
+
+
+def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metric: float | None = None) -> Checkpoint:
+    """Write a checkpoint, its manifest last, into an attempt directory of its own.
+
+    metric: the run's figure at this moment, if it was taken; the best checkpoint is kept by it. One that is not
+    finite counts as not taken.
+    """
+    snapshot.check_finite()
+    store = run / FOLDER / f"step-{snapshot.images:012d}" / attempt
+    files: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, tensors in (("model.safetensors", snapshot.model), ("state.safetensors", snapshot.state)):
+            save_file(dict(tensors), Path(folder) / name)
+        (Path(folder) / "state.json").write_text(json.dumps(dict(snapshot.facts), indent=1))
+        for name in FILES:
+            path = Path(folder) / name
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
+            store.upload(name, path)
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "images": snapshot.images,
+        "config": config_hash,
+        "metric": metric if metric is not None and isfinite(metric) else None,
+        "files": files,
+    }
+    manifest["sha256"] = fingerprint(manifest)
+    store.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+    return Checkpoint(store, snapshot.images, manifest)
+
+
+def open_checkpoint(store: Store) -> Checkpoint:
+    """The checkpoint in `store`, every file of it verified against the manifest. Raises CheckpointError."""
+    manifest = _manifest(store)
+    for name in FILES:
+        expected = manifest["files"].get(name)
+        if expected is None:
+            raise CheckpointError(f"{store.url}: the manifest does not list {name}")
+        try:
+            data = store.read(name)
+        except FileNotFoundError:
+            raise CheckpointError(f"{store.url}: {name} is missing") from None
+        if len(data) != expected["bytes"]:
+            raise CheckpointError(f"{store.url}: {name} has {len(data)} bytes, not {expected['bytes']}")
+        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+            raise CheckpointError(f"{store.url}: {name} does not have the sha256 of the manifest")
+    return Checkpoint(store, int(manifest["images"]), manifest)
+
+
+def newest(run: Store, skipped: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that verifies, or None; `skipped` is told of each newer one that does not, and why."""
+    for store in _attempts(run):
+        try:
+            return open_checkpoint(store)
+        except CheckpointError as error:
+            skipped(str(error))
+    return None
+
+
+def _attempts(run: Store) -> list[Store]:
+    """Every attempt directory, newest images first, then newest attempt first."""
+    folder = run / FOLDER
+    steps = sorted((name for name in folder.names() if name.startswith("step-")), reverse=True)
+    return [folder / step / attempt for step in steps for attempt in sorted((folder / step).names(), reverse=True)]
+
+
+def _manifest(store: Store) -> dict[str, Any]:
+    try:
+        manifest = json.loads(store.read(MANIFEST))
+        if manifest["format"] != 1:
+            raise CheckpointError(f"{store.url}: format {manifest['format']} is not known to this version")
+        if manifest.pop("sha256") != fingerprint(manifest):
+            raise CheckpointError(f"{store.url}: {MANIFEST} does not have the sha256 that it names")
+    except FileNotFoundError:
+        raise CheckpointError(f"{store.url}: no {MANIFEST}, its writing was interrupted") from None
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{store.url}: {MANIFEST} cannot be read ({type(error).__name__})") from None
+    return manifest
+
+
+class Checkpointer:
+    """Writes one checkpoint at a time in a thread of its own, and keeps the newest and the best.
+
+    keep: how many of the newest are kept, two at least, besides the one of the lowest metric.
+    """
+
+    def __init__(self, run: Store, config_hash: str, attempt: str, keep: int = 2) -> None:
+        self._run = run
+        self._config_hash = config_hash
+        self._attempt = attempt
+        self._keep = max(keep, 2)
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self.last: Checkpoint | None = None
+
+    def save(self, snapshot: Snapshot, metric: float | None = None) -> None:
+        """Begin to write `snapshot`; returns at once unless the one before is still being written.
+
+        Raises what the write before failed with.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(snapshot, metric), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> Checkpoint | None:
+        """Wait for the write in progress and return the newest checkpoint. Raises what it failed with."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return self.last
+
+    def _write(self, snapshot: Snapshot, metric: float | None) -> None:
+        try:
+            self.last = publish(self._run, snapshot, self._attempt, self._config_hash, metric)
+            prune(self._run, self._keep)
+        except BaseException as failure:
+            self._failure = failure
+
+
+def prune(run: Store, keep: int) -> None:
+    """Remove what is older than the newest `keep` published checkpoints, the one of the lowest metric excepted.
+
+    A checkpoint's manifest goes first, so that an interrupted removal leaves none that looks whole. Attempts without
+    a manifest are leftovers of a crash and go too, unless they are newer than every published one.
+    """
+    published, leftovers = [], []
+    for store in _attempts(run):
+        try:
+            published.append((store, _manifest(store)))
+        except CheckpointError:
+            if published:
+                leftovers.append(store)
+    scored = [
+        (manifest["metric"], index) for index, (_, manifest) in enumerate(published) if manifest["metric"] is not None
+    ]
+    best = min(scored)[1] if scored else None
+    unwanted = [store for index, (store, _) in enumerate(published) if index >= keep and index != best]
+    for store in unwanted + leftovers:
+        store.remove(MANIFEST)
+        store.remove("")
+    folder = run / FOLDER
+    for step in folder.names():
+        if not (folder / step).names():
+            folder.remove(step)
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> Tensor:
+    """A few int64 numbers on the device that differ where any bit of any tensor differs, with near certainty.
+
+    Sums of the bit patterns, plain and weighted by position, wrapping around.
+    """
+    plain, weighted = [], []
+    for tensor in tensors.values():
+        bits = tensor.detach().contiguous().reshape(-1).view(_BITS[tensor.element_size()]).long()
+        position = torch.arange(1, len(bits) + 1, device=bits.device) * 2_654_435_761
+        plain.append(bits.sum())
+        weighted.append((bits * position).sum())
+    return torch.stack([*plain, *weighted])
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

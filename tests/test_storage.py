@@ -1,0 +1,184 @@
+import copy
+import os
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from imagegen_dist.storage import StorageError, Store
+
+
+class DyingFileSystem(MemoryFileSystem):
+    """Memory that refuses every write after the first `writes_left`."""
+
+    protocol = "dying"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    writes_left = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("dying://"))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if DyingFileSystem.writes_left == 0:
+            raise OSError("the disk is gone\nand more")
+        DyingFileSystem.writes_left -= 1
+        super().pipe_file(path, value, mode, **kwargs)
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path):
+    place = Store(tmp_path / "store" if request.param == "local" else f"memory://{tmp_path.name}")
+    yield place
+    place.remove()
+
+
+@pytest.fixture
+def dying():
+    fsspec.register_implementation("dying", DyingFileSystem, clobber=True)
+    DyingFileSystem.store.clear()
+    return Store("dying://bucket/run")
+
+
+def test_a_written_file_reads_back(store):
+    store.write("a/b.bin", b"0123456789")
+    assert store.read("a/b.bin") == b"0123456789"
+    assert store.read_range("a/b.bin", 2, 5) == b"234"
+    assert store.read_range("a/b.bin", 8, 20) == b"89"
+    assert store.size("a/b.bin") == 10
+    assert store.exists("a/b.bin")
+    assert store.exists("a")
+
+
+def test_a_write_replaces_the_whole_file(store):
+    store.write("a", b"a long old content")
+    store.write("a", b"new")
+    assert store.read("a") == b"new"
+    assert store.names() == ["a"]
+
+
+def test_upload_and_download_copy_a_file(store, tmp_path):
+    (tmp_path / "source").write_bytes(b"content")
+    store.upload("folder/copy", tmp_path / "source")
+    store.download("folder/copy", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"content"
+
+
+def test_names_are_sorted_and_one_level_deep(store):
+    for name in ("b", "a/x", "a/y/z", "c"):
+        store.write(name, b"")
+    assert store.names() == ["a", "b", "c"]
+    assert store.names("a") == (store / "a").names() == ["x", "y"]
+
+
+def test_names_of_a_folder_that_does_not_exist_are_none(store):
+    assert store.names() == store.names("nowhere") == []
+    assert not store.exists()
+
+
+def test_names_of_a_file_are_none(store):
+    store.write("file", b"")
+    assert store.names("file") == []
+
+
+def test_remove_takes_files_trees_and_missing_names(store):
+    for name in ("a", "tree/x", "tree/y/z"):
+        store.write(name, b"")
+    store.remove("a")
+    store.remove("tree")
+    store.remove("tree")
+    assert store.names() == []
+
+
+def test_a_missing_file_stays_a_file_not_found_error_that_names_it(store):
+    for action in (store.read, store.size, lambda name: store.read_range(name, 0, 1)):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.bin"):
+            action("nothing.bin")
+
+
+def test_probe_leaves_nothing_behind(store):
+    store.probe()
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "a//b", "./a", "a/"])
+def test_names_outside_the_store_are_refused(store, name):
+    with pytest.raises(StorageError, match="is not a name inside"):
+        store.read(name)
+
+
+def test_plain_paths_are_local_and_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Store("runs").url == str(tmp_path / "runs")
+    assert Store("runs") == Store(f"file://{tmp_path}/runs/")
+    assert Store("runs").local_path("a") == tmp_path / "runs" / "a"
+    assert Store("memory://runs").local_path("a") is None
+
+
+def test_a_store_is_pickled_as_its_url(tmp_path):
+    store = Store("memory://somewhere/below")
+    store.write("a", b"1")
+    assert store.__reduce__() == (Store, ("memory://somewhere/below",))
+    sent = copy.deepcopy(store)
+    assert sent == store
+    assert hash(sent) == hash(store)
+    assert sent.read("a") == b"1"
+    store.remove()
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown():
+    with pytest.raises(StorageError, match="carries a password") as error:
+        Store("s3://key:hunter2@bucket/data")
+    assert "hunter2" not in str(error.value)
+    assert "key" not in str(error.value)
+
+
+def test_a_container_in_a_url_is_no_password():
+    assert Store("abfs://container@account.dfs.core.windows.net/x").protocol == "abfs"
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(StorageError, match="unknown protocol s4://"):
+        Store("s4://bucket")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot write .*file/below") as error:
+        Store(tmp_path / "file" / "below").probe()
+    assert "\n" not in str(error.value)
+
+
+def test_a_local_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.write("a", b"old")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        store.write("a", b"new")
+    assert store.read("a") == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_files_that_a_crash_left_unpublished_are_not_listed(tmp_path):
+    (tmp_path / ".a.0123.tmp").write_bytes(b"half")
+    assert Store(tmp_path).names() == []
+
+
+@pytest.mark.parametrize("survived", range(4))
+def test_a_file_system_that_dies_leaves_every_file_old_or_new(dying, survived):
+    DyingFileSystem.writes_left = 3
+    for name in "abc":
+        dying.write(name, b"old")
+    DyingFileSystem.writes_left = survived
+    for name in "abc"[:survived]:
+        dying.write(name, b"new")
+    for name in "abc"[survived:]:
+        with pytest.raises(StorageError, match=r"cannot write dying://bucket/run/.: the disk is gone$"):
+            dying.write(name, b"new")
+    assert [dying.read(name) for name in "abc"] == [b"new"] * survived + [b"old"] * (3 - survived)
