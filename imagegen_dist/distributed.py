@@ -43,7 +43,7 @@ def process_group(world: World, store_path: str, backend: str = "gloo", timeout_
     """A process group for the block, met through a file at `store_path` that all processes see."""
     dist.init_process_group(
         backend,
-        store=dist.FileStore(store_path, world.size),
+        store=dist.FileStore(store_path, world.size),  # type: ignore[attr-defined]  # public, though not exported by name
         rank=world.rank,
         world_size=world.size,
         timeout=timedelta(seconds=timeout_s),

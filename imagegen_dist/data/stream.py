@@ -6,7 +6,8 @@ processes cannot change what comes, and any step is reached at once.
 
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -80,22 +81,29 @@ def stream(
     config = config or StreamConfig()
     if config.workers and store.protocol == "memory":
         raise ValueError(f"{store} is in this process's memory alone: set --data.workers 0")
+    steps = _Steps(index, store, plan, microbatches, config)
     loader = DataLoader(
-        _Steps(index, store, plan, microbatches, config),
+        steps,
         batch_size=None,
         sampler=range(start_step, end_step),
         num_workers=config.workers,
         multiprocessing_context="forkserver" if config.workers else None,
         prefetch_factor=config.prefetch if config.workers else None,
     )
+    with closing(steps):
+        yield from _watched(loader, config.bad_limit)
+
+
+def _watched(items: Iterable[Item | ShardError], bad_limit: float) -> Iterator[Item]:
+    """Items until one is an error, or until too many samples were damaged."""
     seen, bad = 0, 0
-    for item in loader:
+    for item in items:
         if isinstance(item, ShardError):
             raise item
         seen, bad = seen + item.id.numel(), bad + len(item.bad)
-        if bad > max(1.0, config.bad_limit * seen):
+        if bad > max(1.0, bad_limit * seen):
             raise ShardError(
-                f"{bad} of {seen} samples were damaged, above --data.bad-limit {config.bad_limit}: {item.bad[-1]}"
+                f"{bad} of {seen} samples were damaged, above --data.bad-limit {bad_limit}: {item.bad[-1]}"
             )
         yield item
 
@@ -108,13 +116,13 @@ def read_samples(
     Raises ShardError for a damaged one.
     """
     one_by_one = Plan(seed=0, microbatches=1, microbatch_size=1, draws=1, lanes=1, block=1)
-    reader = _Reader(index, store, one_by_one, range(1), config or StreamConfig(decoded_bytes=0))
     pixels = np.empty((len(ids), *index.shape.dims), dtype=np.uint8)
     labels = np.empty(len(ids), dtype=np.int64)
     shards = np.searchsorted(index.offsets, ids, side="right") - 1
-    for at, (shard, row) in enumerate(zip(shards.tolist(), (ids - index.offsets[shards]).tolist(), strict=True)):
-        labels[at] = reader.decode(shard, row, pixels[at])
-    reader.close()
+    rows = np.asarray(ids) - index.offsets[shards]
+    with closing(_Reader(index, store, one_by_one, range(1), config or StreamConfig(decoded_bytes=0))) as reader:
+        for at, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+            labels[at] = reader.decode(shard, row, pixels[at])
     return torch.from_numpy(pixels), None if index.classes is None else torch.from_numpy(labels)
 
 
@@ -134,6 +142,11 @@ class _Steps(Dataset["Item | ShardError"]):
             return self._reader.read(step)
         except ShardError as error:
             return error
+
+    def close(self) -> None:
+        """Close what this process has read; loader processes end with theirs."""
+        if self._reader is not None:
+            self._reader.close()
 
 
 class _Reader:

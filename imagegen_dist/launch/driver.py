@@ -7,7 +7,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -58,18 +59,23 @@ class Driver:
 
     def run(self) -> int:
         """Train to the end, or to a signal; the exit code."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         log = _log_path(self._settings)
+        with output_to(log) as screen:
+            title = f"{self._settings.preset} · {self._settings.name}"
+            console = Console(self._experiment.training.total_images, title, screen)
+            with console:
+                console.phase("starting Ray")
+                with connected() as own, self._signals():
+                    code = self._train(console, own)
+            self._close(console, code, log)
+        return code
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT ask for a checkpoint within the block, which begins after Ray has set its own handlers."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            with output_to(log) as screen:
-                title = f"{self._settings.preset} · {self._settings.name}"
-                console = Console(self._experiment.training.total_images, title, screen)
-                with console:
-                    console.phase("starting Ray")
-                    with connected() as own:
-                        code = self._train(console, own)
-                self._close(console, code, log)
-            return code
+            yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -43,25 +43,30 @@ class Workers:
         return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
 
 
+def _flag(metavar: str) -> Any:
+    """A flag whose help says its default in words."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 @dataclass(frozen=True)
 class Options:
     """Flags that every training job has."""
 
-    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = "digits"
+    preset: Annotated[str, tyro.conf.Positional, _flag("PRESET")] = "digits"
     """A named experiment, see below."""
-    data: Annotated[str, tyro.conf.arg(metavar="URL")] = ""
+    data: Annotated[str, _flag("URL")] = ""
     """Shards with an index.json, or a built-in dataset (digits). Default: the preset's."""
-    storage: Annotated[str, tyro.conf.arg(metavar="URL")] = "runs"
+    storage: Annotated[str, _flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
-    run: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    run: Annotated[str, _flag("NAME")] = ""
     """Name of the run; one that is there already is resumed. Default: PRESET-DATE-TIME."""
-    workers: Annotated[str, tyro.conf.arg(metavar="N|MIN:MAX")] = ""
+    workers: Annotated[str, _flag("N|MIN:MAX")] = ""
     """Training workers, elastic as MIN:MAX. Default: one a GPU; without GPUs two."""
-    config: Annotated[str, tyro.conf.arg(metavar="FILE.json")] = ""
+    config: Annotated[str, _flag("FILE.json")] = ""
     """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
-    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], tyro.conf.arg(metavar="MODE")] = "auto"
+    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], _flag("MODE")] = "auto"
     """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
-    dry_run: Annotated[bool, tyro.conf.arg(metavar=""), tyro.conf.FlagCreatePairsOff] = False
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
     """Check everything, show the resolved experiment, train nothing."""
 
 
@@ -96,12 +101,11 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
 def help_text(job: str, summary: str) -> str:
     """What --help prints: flags, presets, and how to find every setting."""
     text = tyro.extras.get_parser(Options, prog=f"{job}.py", description=summary).format_help()
-    flags = re.sub(r"\(default: [^)]*\)", "", text)
     listed = "\n".join(f"  {name:<20} {preset.summary}" for name, preset in PRESETS.items())
     some = ("objective.gamma 0.1", "training.total-images 400000", "training.batch-size 128", "optim.generator.lr 2e-4")
     examples = "\n".join(f"  --{example}" for example in some)
     return (
-        f"{flags.rstrip()}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
+        f"{text.rstrip()}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
         f"  all of them with their values: {job}.py PRESET --dry-run"
     )
 

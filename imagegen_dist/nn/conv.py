@@ -76,7 +76,31 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
         weight = self.weight.to(x.dtype)
+        if self._cuts_patches(x):
+            return F.linear(_patches(x, self.kernel), weight.flatten(1), bias).movedim(-1, 1)
+        if self._weighs_whole(x):
+            total = (x * weight.squeeze(1)).flatten(2).sum(2)
+            return append_dims(total if bias is None else total + bias, x.ndim)
         return self.convolve(x, weight, bias, stride=self.stride, padding=self.padding, groups=self.groups)
+
+    def _cuts_patches(self, x: Tensor) -> bool:
+        """Whether this is one matrix product over patches that neither overlap nor meet padding.
+
+        Large patches, or a single position: there a matrix product, and its derivatives, are several times faster.
+        """
+        extents = tuple(x.shape[2:])
+        return (
+            self.groups == 1
+            and self.kernel == self.stride
+            and not any(self.padding)
+            and all(extent % size == 0 for extent, size in zip(extents, self.kernel, strict=True))
+            and (max(self.kernel) > 1 or max(extents) == 1)
+        )
+
+    def _weighs_whole(self, x: Tensor) -> bool:
+        """Whether this is a weighted sum of each channel by itself: a depthwise kernel as large as the sample."""
+        depthwise = self.groups == x.shape[1] == self.weight.shape[0]
+        return depthwise and self.kernel == tuple(x.shape[2:]) and not any(self.padding)
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[0], self.weight.shape[1] * self.groups
@@ -116,10 +140,34 @@ class TransposedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return self.convolve(x, self.weight.to(x.dtype), bias, stride=self.stride, padding=self.padding)
+        weight = self.weight.to(x.dtype)
+        if self.kernel == self.stride:
+            x = _join_patches(x.movedim(1, -1) @ weight.flatten(1), self.kernel)
+            return x if bias is None else x + append_dims(bias, x.ndim - 1)
+        return self.convolve(x, weight, bias, stride=self.stride, padding=self.padding)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, kernel={self.kernel}, stride={self.stride}"
+
+
+def _patches(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Adjoining patches, flattened: [B, C, *S] -> [B, *(S / size), C · prod(size)]."""
+    ndim = len(size)
+    for axis, extent in enumerate(size):
+        x = x.unflatten(2 + 2 * axis, (-1, extent))  # [B, C, S1/k1, k1, S2/k2, k2, ...]
+    positions, inside = range(2, 2 + 2 * ndim, 2), range(3, 3 + 2 * ndim, 2)
+    return x.permute(0, *positions, 1, *inside).flatten(1 + ndim)
+
+
+def _join_patches(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The inverse of `_patches`: [B, *P, C · prod(size)] -> [B, C, *(P · size)]."""
+    ndim = len(size)
+    x = x.unflatten(-1, (-1, *size))  # [B, P1, P2, ..., C, k1, k2, ...]
+    order = [axis for pair in zip(range(1, 1 + ndim), range(2 + ndim, 2 + 2 * ndim), strict=True) for axis in pair]
+    x = x.permute(0, 1 + ndim, *order)
+    for axis in range(2, 2 + ndim):
+        x = x.flatten(axis, axis + 1)
+    return x
 
 
 class Linear(nn.Module):

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from imagegen_dist.data.index import DatasetIndex, build_index
 from imagegen_dist.data.order import Order, Plan
 from imagegen_dist.data.pack import pack
-from imagegen_dist.data.stream import StreamConfig, stream
+from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -141,6 +142,24 @@ def test_few_open_shards_are_enough(digits_like):
     assert torch.equal(
         ids(stream(index, store, PLAN, range(4), 0, 8, config)), ids(stream(index, store, PLAN, range(4), 0, 8))
     )
+
+
+def test_a_stream_that_ends_or_is_left_closes_its_shards(digits_like):
+    index, store = digits_like
+    before = len(os.listdir("/proc/self/fd"))
+    list(stream(index, store, PLAN, range(4), 0, 3))
+    left = stream(index, store, PLAN, range(4), 0, 3)
+    next(left)
+    left.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_single_samples_are_read_by_id(digits_like):
+    index, store = digits_like
+    sample, label = read_samples(index, store, [52, 0, 17, 17])
+    assert label is not None
+    assert label.tolist() == [2, 0, 7, 7]
+    assert np.array_equal(sample.numpy(), np.stack([sample_of(number) for number in (52, 0, 17, 17)]))
 
 
 def test_a_dataset_without_labels_has_none(tmp_path):

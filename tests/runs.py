@@ -1,0 +1,104 @@
+"""Small runs for tests: the digits preset cut to seconds, trained in this process or by a few gloo processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+
+from imagegen_dist import config
+from imagegen_dist.data.builtin import builtin_dataset
+from imagegen_dist.distributed import World, process_group
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.presets import find_preset
+from imagegen_dist.records import RunSettings
+from imagegen_dist.run import Outcome, execute
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import newest
+
+CPU = torch.device("cpu")
+
+TINY = {
+    "model.widths": (16,),
+    "model.blocks_per_stage": 1,
+    "training.batch_size": 24,
+    "training.microbatch_size": 4,
+    "training.total_images": 24 * 20,
+    "training.report_every": 24 * 4,
+    "training.sample_every": 24 * 1000,
+    "training.checkpoint_every": 24 * 5,
+    "evaluation.samples": 0,
+}
+
+
+def tiny(**changes: Any) -> Experiment:
+    """The digits preset with one narrow block, 6 microbatches of 4, 20 steps; `changes` by path, "__" for a dot."""
+    changed = TINY | {path.replace("__", "."): value for path, value in changes.items()}
+    return config.overrides(find_preset("digits").experiment, changed.items())
+
+
+@dataclass
+class Listener:
+    """Collects what a run says; asks it to stop once `stop_at` images were reported."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    stop_at: float = float("inf")
+
+    def row(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def stop_requested(self) -> bool:
+        return bool(self.rows) and self.rows[-1]["images"] + 24 * 4 >= self.stop_at
+
+
+def settings(storage: Path | str, name: str, data: Path | str, attempt: str = "0") -> RunSettings:
+    """A run below `storage` on the digits packed below `data`, without W&B."""
+    return RunSettings(
+        name=name,
+        storage=Store(storage).url,
+        preset="digits",
+        job="train_gan",
+        data=builtin_dataset("digits", "train", Store(data)).url,
+        validation=builtin_dataset("digits", "val", Store(data)).url,
+        attempt=attempt,
+        wandb_mode="disabled",
+    )
+
+
+def train_here(experiment: Experiment, where: RunSettings, listener: Listener | None = None) -> Outcome:
+    """Run in this process."""
+    return execute(experiment, where, World(), CPU, listener or Listener())
+
+
+def train_on(ranks: int, experiment: Experiment, where: RunSettings, meeting: Path, stop_at: float = float("inf")) -> None:
+    """Run on so many gloo processes."""
+    arguments = (ranks, experiment, where, str(meeting), stop_at)
+    torch.multiprocessing.spawn(_rank, arguments, nprocs=ranks)
+
+
+def _rank(rank: int, ranks: int, experiment: Experiment, where: RunSettings, meeting: str, stop_at: float) -> None:
+    torch.set_num_threads(1)
+    world = World(rank, ranks)
+    with process_group(world, meeting):
+        execute(experiment, where, world, CPU, Listener(stop_at=stop_at))
+
+
+def final_tensors(where: RunSettings) -> dict[str, torch.Tensor]:
+    """Everything in the newest checkpoint of a run: raw weights, optimizer state, averaged weights."""
+    found = newest(where.folder, lambda why: None)
+    assert found is not None
+    return {**found.state(), **{f"averaged/{name}": value for name, value in found.model().items()}}
+
+
+def assert_bit_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Equal names, and every tensor equal to the last bit."""
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different

@@ -1,0 +1,188 @@
+"""A run in its directory: what it leaves behind, resuming, stopping, falling back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagegen_dist import config, load, records
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.run import RunError
+from imagegen_dist.training.checkpoint import CheckpointError, newest
+from tests.runs import Listener, assert_bit_identical, final_tensors, settings, tiny, train_here, train_on
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> records.RunSettings:
+    where = settings(tmp_path_factory.mktemp("runs"), "undisturbed", data)
+    train_here(tiny(), where)
+    return where
+
+
+def test_a_run_leaves_everything_in_its_directory(undisturbed: records.RunSettings) -> None:
+    folder = undisturbed.folder
+    result = json.loads(folder.read("result.json"))
+    assert result["images"] == 480
+    assert set(result["paths"]) == {"run", "picture", "checkpoint", "metrics", "report", "wandb"}
+    assert folder.read("report.html").startswith(b"<!doctype html>")
+    assert (folder / "samples").names() == ["grid-000000000000.png", "grid-000000000480.png"]
+    assert [row["images"] for row in read_rows(folder)] == [96, 192, 288, 384, 480]
+    assert len((folder / "checkpoints").names()) == 2
+
+
+def test_rows_carry_losses_speed_and_waiting(undisturbed: records.RunSettings) -> None:
+    row = read_rows(undisturbed.folder)[-1]
+    names = ("loss/generator", "loss/discriminator", "penalty/r1", "system/images_per_s", "data/wait_fraction")
+    assert set(names) < set(row)
+    assert row["data/epoch"] == pytest.approx(480 * 2 / 4000)
+
+
+@pytest.mark.parametrize("images", [24, 24 * 7, 24 * 12])
+def test_stopped_anywhere_and_resumed_equals_the_undisturbed_run_bit_for_bit(
+    undisturbed: records.RunSettings, data: Path, tmp_path: Path, images: int
+) -> None:
+    where = settings(tmp_path, "stopped", data)
+    train_here(tiny(training__total_images=images), where)
+    resumed = Listener()
+    train_here(tiny(), where, resumed)
+    assert any("resuming" in message for message in resumed.messages)
+    assert_bit_identical(final_tensors(where), final_tensors(undisturbed))
+
+
+def test_resuming_at_the_edge_of_an_epoch_is_bit_exact(data: Path, tmp_path: Path) -> None:
+    edge = {"training__batch_size": 100, "training__microbatch_size": 50, "training__checkpoint_every": 100_000}
+    whole, parts = settings(tmp_path, "whole", data), settings(tmp_path, "parts", data)
+    train_here(tiny(**edge, training__total_images=2200), whole)
+    train_here(tiny(**edge, training__total_images=2000), parts)  # two draws a step: 4,000 samples, one epoch
+    train_here(tiny(**edge, training__total_images=2200), parts)
+    assert_bit_identical(final_tensors(parts), final_tensors(whole))
+
+
+def test_a_request_to_stop_writes_a_checkpoint_first(undisturbed: records.RunSettings, data: Path, tmp_path: Path) -> None:
+    where = settings(tmp_path, "asked", data)
+    outcome = train_here(tiny(), where, Listener(stop_at=200))
+    assert not outcome.complete
+    found = newest(where.folder, lambda why: None)
+    assert found is not None
+    assert found.images == outcome.images < 480
+    assert not where.folder.exists("result.json")
+    train_here(tiny(), where)
+    assert_bit_identical(final_tensors(where), final_tensors(undisturbed))
+    assert [row["images"] for row in read_rows(where.folder)] == [96, 192, 288, 384, 480]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    undisturbed: records.RunSettings, data: Path, tmp_path: Path, damage: str
+) -> None:
+    where = settings(tmp_path, "damaged", data)
+    train_here(tiny(training__total_images=240), where)
+    found = newest(where.folder, lambda why: None)
+    assert found is not None
+    assert found.images == 240
+    name = "manifest.json" if damage == "manifest" else "state.safetensors"
+    content = found.store.read(name)
+    if damage == "flip":
+        found.store.write(name, content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    elif damage == "delete":
+        found.store.remove(name)
+    else:
+        found.store.write(name, content[: len(content) // 2])
+    listener = Listener()
+    train_here(tiny(), where, listener)
+    assert any(message.startswith("skipped") and name in message for message in listener.messages)
+    assert any("resuming at 120 images" in message for message in listener.messages)
+    assert_bit_identical(final_tensors(where), final_tensors(undisturbed))
+
+
+def test_a_run_that_is_complete_is_left_alone(undisturbed: records.RunSettings) -> None:
+    before = final_tensors(undisturbed)
+    assert train_here(tiny(), undisturbed).complete
+    assert_bit_identical(final_tensors(undisturbed), before)
+
+
+def test_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    where = settings(tmp_path, "diverged", data)
+    broken = tiny(optim__generator__lr="1e38:1e38:0", training__max_bad_steps=3, training__report_every=24)
+    with pytest.raises(RunError, match="3 steps in a row had a non-finite"):
+        train_here(broken, where)
+    found = newest(where.folder, lambda why: None)
+    assert found is None or all(tensor.isfinite().all() for tensor in found.state().values())
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_more_workers_give_the_same_run(undisturbed: records.RunSettings, data: Path, tmp_path: Path, ranks: int) -> None:
+    where = settings(tmp_path, "shared", data)
+    train_on(ranks, tiny(), where, tmp_path / "meeting")
+    ours, theirs = final_tensors(where), final_tensors(undisturbed)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6)
+    weights = [name for name in theirs if name.startswith("weights/")]
+    error = torch.cat([(ours[name] - theirs[name]).flatten() for name in weights]).norm()
+    assert error / torch.cat([theirs[name].flatten() for name in weights]).norm() < 1e-5
+
+
+def test_three_workers_stopped_and_resumed_are_bit_identical(data: Path, tmp_path: Path) -> None:
+    whole, parts = settings(tmp_path, "whole", data), settings(tmp_path, "parts", data)
+    train_on(3, tiny(training__total_images=24 * 8), whole, tmp_path / "a")
+    train_on(3, tiny(training__total_images=24 * 3), parts, tmp_path / "b")
+    train_on(3, tiny(training__total_images=24 * 8), parts, tmp_path / "c")
+    assert_bit_identical(final_tensors(parts), final_tensors(whole))
+
+
+def test_a_run_of_another_configuration_is_refused_naming_the_difference(data: Path, tmp_path: Path) -> None:
+    from imagegen_dist.evaluation import Dataset
+
+    where = settings(tmp_path, "run", data)
+    index = Dataset.open(where.data).index
+    records.write_config(where, tiny(), index, {})
+    records.write_config(where, tiny(training__total_images=999_999), index, {})
+    with pytest.raises(records.ConfigMismatch, match=r"objective\.gamma"):
+        records.write_config(where, tiny(objective__gamma=3.0), index, {})
+
+
+def test_load_gives_the_averaged_generator(undisturbed: records.RunSettings) -> None:
+    model = load(undisturbed.folder.url)
+    samples = model.sample(12, classes=[3, 7], seed=5)
+    assert samples.shape == (12, 1, 28, 28)
+    assert samples.dtype == torch.uint8
+    assert torch.equal(samples[:4], model.sample(4, classes=[3, 7], seed=5))
+    assert not torch.equal(samples, model.sample(12, classes=[3, 7], seed=6))
+
+
+def test_load_takes_a_checkpoint_directory_too(undisturbed: records.RunSettings) -> None:
+    result = json.loads(undisturbed.folder.read("result.json"))
+    from_run, from_checkpoint = load(undisturbed.folder.url), load(result["paths"]["checkpoint"])
+    assert torch.equal(from_run.sample(3), from_checkpoint.sample(3))
+    assert from_run.images == 480
+
+
+@pytest.mark.parametrize(("classes", "message"), [(10, "0 to 9"), ([1, -1], "0 to 9"), ([], "0 to 9")])
+def test_classes_that_the_generator_does_not_know_are_refused(
+    undisturbed: records.RunSettings, classes: int | list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(undisturbed.folder.url).sample(4, classes=classes)
+
+
+def test_loading_from_a_place_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
+        load(tmp_path)
+
+
+def test_a_run_can_live_in_memory(data: Path) -> None:
+    where = settings("memory://runs", "volatile", data)
+    train_here(tiny(training__total_images=48), where)
+    assert load("memory://runs/volatile").images == 48
+
+
+def test_a_preset_round_trips_through_a_checkpoint(undisturbed: records.RunSettings) -> None:
+    found = newest(undisturbed.folder, lambda why: None)
+    assert found is not None
+    assert found.facts()["experiment"] == config.encode(tiny())
