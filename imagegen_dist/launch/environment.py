@@ -15,5 +15,6 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "300",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # training is what the machine is for
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

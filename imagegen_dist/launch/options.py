@@ -84,8 +84,8 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text(job, summary))
         raise SystemExit(0)
-    options, rest = _parse_flags(job, arguments)
-    assignments = list(_assignments(rest))
+    flags, assignments = _split(arguments)
+    options = _parse_flags(job, flags)
     try:
         experiment = find_preset(options.preset).experiment
         if options.config:
@@ -100,7 +100,10 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
 
 def help_text(job: str, summary: str) -> str:
     """What --help prints: flags, presets, and how to find every setting."""
-    text = tyro.extras.get_parser(Options, prog=f"{job}.py", description=summary).format_help()
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        tyro.cli(Options, args=["--help"], prog=f"{job}.py", description=summary)
+    text = shown.getvalue()
     listed = "\n".join(f"  {name:<20} {preset.summary}" for name, preset in PRESETS.items())
     some = ("objective.gamma 0.1", "training.total-images 400000", "training.batch-size 128", "optim.generator.lr 2e-4")
     examples = "\n".join(f"  --{example}" for example in some)
@@ -110,35 +113,35 @@ def help_text(job: str, summary: str) -> str:
     )
 
 
-def _parse_flags(job: str, arguments: Sequence[str]) -> tuple[Options, list[str]]:
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return tyro.cli(Options, args=list(arguments), prog=f"{job}.py", return_unknown_args=True)
-    except SystemExit:
-        words = re.sub(r"[╭╮╰╯│─]+", " ", complaint.getvalue())
-        line = " ".join(words.split("For full helptext")[0].split())
-        raise UsageError(f"{line} (see {job}.py --help)") from None
-
-
-def _assignments(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of dotted path and text from what the flags left over. Raises UsageError for anything else."""
-    found = []
+def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The words for the flags, and the pairs of dotted path and text of the overrides. Raises UsageError."""
+    known = [field.name.replace("_", "-") for field in fields(Options) if field.name != "preset"]
+    flags: list[str] = []
+    assignments: list[tuple[str, str]] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("--"):
-            raise UsageError(f"{word!r} is not expected here: after PRESET come flags, each with its value")
         path, given, value = word.removeprefix("--").partition("=")
-        known = [field.name.replace("_", "-") for field in fields(Options) if field.name != "preset"]
-        if "." not in path:
+        if not word.startswith("--") or path in known:
+            flags.append(word)
+        elif "." not in path:
             raise UsageError(f"--{path}: no such flag; {_meant_flag(path, known)}")
-        if not given:
-            if not rest or rest[0].startswith("--"):
-                raise UsageError(f"--{path} needs a value")
-            value = rest.pop(0)
-        found.append((path, value))
-    return found
+        elif given or (rest and not rest[0].startswith("--")):
+            assignments.append((path, value if given else rest.pop(0)))
+        else:
+            raise UsageError(f"--{path} needs a value")
+    return flags, assignments
+
+
+def _parse_flags(job: str, words: Sequence[str]) -> Options:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
+            return tyro.cli(Options, args=list(words), prog=f"{job}.py")
+    except SystemExit:
+        said = re.sub(r"[╭╮╰╯│─]+", " ", complaint.getvalue())
+        line = " ".join(said.split("For full helptext")[0].split())
+        raise UsageError(f"{line} (see {job}.py --help)") from None
 
 
 def _meant_flag(path: str, known: Sequence[str]) -> str:

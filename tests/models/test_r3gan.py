@@ -142,7 +142,7 @@ def test_bf16_runs_the_highest_stages_only_and_stays_close(bf16_stages):
         ({"z_dim": 0}, "--model.z-dim"),
         ({"patch": 4, "patch_kernel": 7}, "--model.patch-kernel"),
         ({"patch": 4, "patch_kernel": 2}, "--model.patch-kernel"),
-        ({"bf16_stages": 5}, "--model.bf16-stages"),
+        ({"bf16_stages": -1}, "--model.bf16-stages"),
         ({"resample": "cubic"}, "--model.resample"),
     ],
 )

@@ -1,0 +1,160 @@
+"""The command line: what it resolves to, and the one line that answers a mistake before any worker starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from imagegen_dist import config, records
+from imagegen_dist.launch.options import UsageError, Workers, describe, help_text, parse
+from imagegen_dist.launch.train import DONE, MISUSED, main_gan, prepare
+from imagegen_dist.presets import PRESETS, find_preset
+from imagegen_dist.schedule import Schedule, constant
+
+
+def parsed(*arguments: str) -> object:
+    return parse("train_gan", arguments, "Train a GAN.")
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command answers, checked to be one line on standard error and exit code 2."""
+    assert main_gan(arguments) == MISUSED == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("train_gan.py: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.fixture
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A storage folder shared by the module's tests, so that the digits are packed once."""
+    return str(tmp_path_factory.getbasetemp() / "storage")
+
+
+def test_nothing_at_all_is_the_digits_preset() -> None:
+    assert parsed().experiment == find_preset("digits").experiment
+    assert parsed().workers is None
+
+
+def test_flags_and_dotted_overrides() -> None:
+    command = parsed(
+        *("r3gan-cifar10", "--data", "s3://bucket/train", "--workers", "2:8", "--objective.gamma", "0.1"),
+        *("--optim.generator.lr=1e-3:1e-4:5000", "--model.widths", "64,32", "--training.batch-size", "256"),
+    )
+    assert command.experiment.data.url == "s3://bucket/train"
+    assert command.experiment.objective.gamma == constant(0.1)
+    assert command.experiment.optim.generator.lr == Schedule(1e-3, 1e-4, 5000)
+    assert command.experiment.model.widths == (64, 32)
+    assert command.experiment.training.batch_size == 256
+    assert command.workers == Workers(2, 8)
+
+
+def test_two_overrides_that_only_fit_together_may_come_in_any_order() -> None:
+    command = parsed("--training.microbatch-size", "48", "--training.batch-size", "96")
+    assert command.experiment.training.batching.microbatches == 2
+
+
+def test_a_config_file_holds_an_experiment_or_paths(tmp_path: Path) -> None:
+    whole, some = tmp_path / "whole.json", tmp_path / "some.json"
+    whole.write_text(json.dumps({"experiment": config.encode(find_preset("article-gan").experiment)}))
+    some.write_text(json.dumps({"objective.gamma": 0.5, "training": {"batch_size": 128}}))
+    assert parsed("--config", str(whole)).experiment == find_preset("article-gan").experiment
+    experiment = parsed("--config", str(some)).experiment
+    assert experiment.objective.gamma == constant(0.5)
+    assert experiment.training.batch_size == 128
+
+
+def test_every_setting_shown_can_be_typed_back() -> None:
+    for preset in PRESETS:
+        shown = describe(find_preset(preset).experiment).split("\n")
+        words = [word for line in shown for word in line.split(maxsplit=1)]
+        words = [word.strip().strip("'") for word in words]
+        assert parsed(preset, *words).experiment == find_preset(preset).experiment
+
+
+def test_help_is_short_and_lists_the_presets() -> None:
+    text = help_text("train_gan", "Train a GAN.")
+    assert len(text.splitlines()) < 60
+    assert all(name in text for name in PRESETS)
+    assert "--dry-run" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digit"], "did you mean digits?"),
+        (["--dta", "x"], "did you mean --data?"),
+        (["--gamma", "1"], "did you mean --objective.gamma?"),
+        (["--objective.gama", "1"], "did you mean --objective.gamma?"),
+        (["--training.lr", "1"], "did you mean"),
+        (["--objective.gamma", "much"], "objective.gamma"),
+        (["--objective.gamma", "-1"], "gamma -1 is negative"),
+        (["--objective.loss", "hing"], "did you mean hinge?"),
+        (["--training.batch-size", "100"], "not a whole number of microbatches"),
+        (["--training.total-images", "many"], "is not a number"),
+        (["--objective.gamma"], "needs a value"),
+        (["--data"], "--data"),
+        (["--workers", "0"], "--workers 0"),
+        (["--workers", "8:2"], "--workers 8:2"),
+        (["--workers", "3"], "3 workers cannot share a batch of 2 microbatches"),
+        (["--config", "/no/such/file.json"], "--config /no/such/file.json"),
+        (["--wandb", "sometimes"], "sometimes"),
+        (["digits", "extra"], "extra"),
+    ],
+)
+def test_a_mistake_in_the_words_is_answered_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    assert said in mistake(capsys, "--storage", storage, *arguments)
+
+
+def test_data_that_do_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = mistake(capsys, "--data", str(tmp_path / "nowhere"), "--storage", str(tmp_path / "runs"))
+    assert str(tmp_path / "nowhere") in said
+
+
+def test_a_folder_without_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in mistake(capsys, "--data", str(tmp_path / "empty"), "--storage", str(tmp_path / "runs"))
+
+
+def test_a_corrupt_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "index.json").write_text("{not json")
+    assert "is corrupt" in mistake(capsys, "--data", str(tmp_path), "--storage", str(tmp_path / "runs"))
+
+
+def test_storage_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert "file" in mistake(capsys, "--storage", str(tmp_path / "file" / "runs"))
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "a b"])
+def test_run_names_that_are_no_folder_names(name: str, storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--run" in mistake(capsys, "--run", name, "--storage", storage)
+
+
+def test_a_model_that_does_not_fit_the_data(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "does not divide" in mistake(capsys, "r3gan-cifar10", "--data", "digits", "--storage", storage)
+
+
+def test_a_run_of_another_configuration(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = prepare("train_gan", parsed("--storage", storage, "--run", "mine"))
+    records.write_config(prepared.settings, prepared.experiment, prepared.index, {})
+    said = mistake(capsys, "--storage", storage, "--run", "mine", "--optim.generator.lr", "1e-5")
+    assert "optim.generator.lr: 1e-05, not" in said
+    assert "--run" in said
+
+
+def test_a_config_json_that_cannot_be_read(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(storage) / "torn").mkdir(parents=True, exist_ok=True)
+    (Path(storage) / "torn" / "config.json").write_text('{"experiment":')
+    assert "cannot be read" in mistake(capsys, "--storage", storage, "--run", "torn")
+
+
+def test_a_dry_run_shows_everything_and_trains_nothing(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_gan(["--storage", storage, "--run", "dry", "--dry-run"]) == DONE
+    shown = capsys.readouterr().out
+    for word in ("--objective.gamma", "generator", "parameters", "4,000 samples in 8 shards", "written and read back"):
+        assert word in shown
+    assert not (Path(storage) / "dry").exists()
