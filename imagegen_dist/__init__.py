@@ -1,8 +1,8 @@
 """Distributed training of GANs and VAEs on a Ray cluster, streaming WebDataset shards from object storage.
 
-    import imagegen_dist
-    model = imagegen_dist.load("runs/digits-1")          # a run, a checkpoint directory; any fsspec URL
-    images = model.sample(16, classes=range(10), seed=1) # uint8 [16, C, *S]
+import imagegen_dist
+model = imagegen_dist.load("runs/digits-1")          # a run, a checkpoint directory; any fsspec URL
+images = model.sample(16, classes=range(10), seed=1) # uint8 [16, C, *S]
 """
 
 from typing import TYPE_CHECKING, Any

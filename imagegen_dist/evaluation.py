@@ -27,7 +27,7 @@ from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import keyed_draw, train
 
 CHUNK = 50
-"""Samples generated at a time; a chunk's latents depend on its number alone, so any number of workers gives one value."""
+"""Samples generated at a time; its latents depend on its number alone, so any number of workers gives one value."""
 
 GRID_ROWS = 10
 """Samples of each class in a grid."""
@@ -141,7 +141,9 @@ def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> 
 def _feature_network(classifier: nn.Module, sha256: str) -> FeatureNetwork:
     assert isinstance(classifier, Classifier)
     classifier.eval().requires_grad_(False)
-    return FeatureNetwork("classifier of the dataset's labels", sha256, CLASSIFIER.features, classifier.features, classifier)
+    return FeatureNetwork(
+        "classifier of the dataset's labels", sha256, CLASSIFIER.features, classifier.features, classifier
+    )
 
 
 def _batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -160,7 +162,7 @@ def _accuracy(network: FeatureNetwork, dataset: Dataset, device: torch.device) -
 
 
 class GANObserver:
-    """Looks at the averaged generator: a grid of the same latents, one column a class; figures where data have labels."""
+    """Looks at the averaged generator: a grid of the same latents, a column a class; figures where data have labels."""
 
     figure = "frechet"
     picture = "grid"
@@ -189,7 +191,7 @@ class GANObserver:
         self._reference: Reference | None = None
 
     def figures(self) -> dict[str, float]:
-        """"frechet" and "label_agreement" of generated samples, "frechet_real" of held-out real ones beside them."""
+        """ "frechet" and "label_agreement" of generated samples, "frechet_real" of held-out real ones beside them."""
         evaluation = self._experiment.evaluation
         if not evaluation.samples or not self._training.index.classes:
             return {}

@@ -1,4 +1,4 @@
-"""The composition root: a configuration becomes live parts. The only room that knows networks, losses and data alike."""
+"""The composition root: a configuration becomes live parts. The only room that knows both wings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.objectives.augment import random_flip
-from imagegen_dist.objectives.base import Draw, Objective
+from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig
 from imagegen_dist.objectives.gan import GAN, GANConfig
 from imagegen_dist.schedule import Schedule, constant
@@ -86,7 +86,9 @@ class TrainingConfig:
         _ = self.batching
         intervals = (self.total_images, self.report_every, self.sample_every, self.checkpoint_every)
         if min(intervals) < 1 or self.max_bad_steps < 1:
-            raise ValueError("--training.total-images, the *-every intervals and --training.max-bad-steps are 1 or more")
+            raise ValueError(
+                "--training.total-images, the *-every intervals and --training.max-bad-steps are 1 or more"
+            )
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} leaves [0, 2^63); set --training.seed")
 
@@ -251,7 +253,7 @@ def build_classifier(index: DatasetIndex, device: torch.device, images: int) -> 
         raise ValueError("the dataset has no labels: there is nothing to train a classifier on")
     classifier = Classifier(index.shape, index.classes, CLASSIFIER, generator=network_generator(0, "classifier"))
     objective = Classify(classifier.to(device), ClassifyConfig())
-    optimizer = AdamConfig(lr=Schedule(2e-3, 1e-5, images), beta1=0.9, beta2=constant(0.999))
+    optimizer = AdamConfig(lr=Schedule(2e-3, 1e-5, images), beta1=0.9, beta2=constant(0.99))
     return Trainer(
         objective,
         {"classifier": ScheduledAdam(classifier, optimizer)},

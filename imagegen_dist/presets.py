@@ -59,7 +59,7 @@ def _r3gan(
 ) -> Experiment:
     """R3GAN's recipe (arXiv:2501.05441): every schedule a cosine over the burn-in; bf16 in the highest stages."""
     return Experiment(
-        model=R3GANConfig(widths=widths, group_channels=group_channels, bf16_stages=len(widths)),
+        model=R3GANConfig(widths=widths, group_channels=group_channels, bf16_stages=4),
         objective=GANConfig(
             loss="relativistic",
             penalty="r1+r2",
@@ -83,19 +83,21 @@ def _r3gan(
 
 
 _DIGITS = Experiment(
-    model=R3GANConfig(widths=(64,), group_channels=0, expansion=1, patch=4, patch_kernel=8),
-    objective=GANConfig(gamma=Schedule(1.0, 0.1, 80_000)),
-    optim=_both(AdamConfig(lr=constant(1e-3), beta1=0.0, beta2=Schedule(0.9, 0.99, 80_000))),
+    model=R3GANConfig(
+        widths=(128,), blocks_per_stage=1, group_channels=0, expansion=1, patch=14, patch_kernel=22, output="tanh"
+    ),
+    objective=GANConfig(gamma=Schedule(1.0, 0.1, 200_000)),
+    optim=_both(AdamConfig(lr=Schedule(1e-3, 5e-4, 200_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 200_000))),
     training=TrainingConfig(
-        total_images=120_000,
+        total_images=320_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 10_000, 80_000),
-        report_every=2_048,
-        sample_every=10_240,
-        checkpoint_every=30_720,
+        ema_half_life=Schedule(0.0, 10_000, 200_000),
+        report_every=6_400,
+        sample_every=32_000,
+        checkpoint_every=64_000,
     ),
-    evaluation=EvaluationConfig(every=30_720, samples=1000),
+    evaluation=EvaluationConfig(every=64_000, samples=1000, classifier_images=80_000),
 )
 
 _ARTICLE = Experiment(
@@ -137,7 +139,8 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(
         _DIGITS,
         "class-conditional R3GAN for two CPU cores, on the built-in digits",
-        "R3GAN's blocks and loss (arXiv:2501.05441) at 7×7 behind a stride-4 stem, sized for minutes on a CPU.",
+        "R3GAN's blocks and loss (arXiv:2501.05441) on 2×2 positions behind overlapping patches of 14×14 pixels, with tanh: "
+        "what two CPU cores train in minutes. docs/LOG.md has what else was tried.",
         SampleShape(1, (28, 28)),
         10,
     ),

@@ -35,7 +35,14 @@ from imagegen_dist.records import (
     write_report,
 )
 from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import Checkpoint, Checkpointer, Snapshot, newest, open_checkpoint, weights_digest
+from imagegen_dist.training.checkpoint import (
+    Checkpoint,
+    Checkpointer,
+    Snapshot,
+    newest,
+    open_checkpoint,
+    weights_digest,
+)
 from imagegen_dist.training.loop import Hook, Stopped, train
 
 
@@ -330,9 +337,7 @@ class _Session:
         self._write_report()
 
     def _write_report(self) -> None:
-        write_report(
-            self.settings, self.experiment, self.training.index, self.trainer.images, self.observer.picture
-        )
+        write_report(self.settings, self.experiment, self.training.index, self.trainer.images, self.observer.picture)
 
 
 def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

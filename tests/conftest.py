@@ -1,9 +1,10 @@
-"""What every test finds: one thread, a fixed global seed, and no way out to the network."""
+"""What every test finds: one thread, a fixed global seed, the same examples each time, and no way out to the network."""
 
 import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 for _name, _value in {
     "WANDB_MODE": "offline",
@@ -12,6 +13,10 @@ for _name, _value in {
     "HF_HUB_OFFLINE": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# A machine that is busy elsewhere makes an example slow, not wrong.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,6 @@ CPU = torch.device("cpu")
 
 TINY = {
     "model.widths": (16,),
-    "model.blocks_per_stage": 1,
     "training.batch_size": 24,
     "training.microbatch_size": 4,
     "training.total_images": 24 * 20,
@@ -77,7 +76,9 @@ def train_here(experiment: Experiment, where: RunSettings, listener: Listener | 
     return execute(experiment, where, World(), CPU, listener or Listener())
 
 
-def train_on(ranks: int, experiment: Experiment, where: RunSettings, meeting: Path, stop_at: float = float("inf")) -> None:
+def train_on(
+    ranks: int, experiment: Experiment, where: RunSettings, meeting: Path, stop_at: float = float("inf")
+) -> None:
     """Run on so many gloo processes."""
     arguments = (ranks, experiment, where, str(meeting), stop_at)
     torch.multiprocessing.spawn(_rank, arguments, nprocs=ranks)

@@ -64,7 +64,9 @@ def test_resuming_at_the_edge_of_an_epoch_is_bit_exact(data: Path, tmp_path: Pat
     assert_bit_identical(final_tensors(parts), final_tensors(whole))
 
 
-def test_a_request_to_stop_writes_a_checkpoint_first(undisturbed: records.RunSettings, data: Path, tmp_path: Path) -> None:
+def test_a_request_to_stop_writes_a_checkpoint_first(
+    undisturbed: records.RunSettings, data: Path, tmp_path: Path
+) -> None:
     where = settings(tmp_path, "asked", data)
     outcome = train_here(tiny(), where, Listener(stop_at=200))
     assert not outcome.complete
@@ -117,7 +119,9 @@ def test_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_checkpoin
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_more_workers_give_the_same_run(undisturbed: records.RunSettings, data: Path, tmp_path: Path, ranks: int) -> None:
+def test_more_workers_give_the_same_run(
+    undisturbed: records.RunSettings, data: Path, tmp_path: Path, ranks: int
+) -> None:
     where = settings(tmp_path, "shared", data)
     train_on(ranks, tiny(), where, tmp_path / "meeting")
     ours, theirs = final_tensors(where), final_tensors(undisturbed)

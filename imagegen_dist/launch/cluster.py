@@ -22,6 +22,8 @@ class Share:
     workers: Workers
     gpu: bool
     cpus: int
+    # What the cluster lacks now for the fewest workers asked for; empty where it has room.
+    short_of: str = ""
 
     def __str__(self) -> str:
         number = self.workers
@@ -46,7 +48,9 @@ def connected() -> Iterator[bool]:
             ray.init(log_to_driver=True)
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())
-        raise UsageError(f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS") from error
+        raise UsageError(
+            f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS"
+        ) from error
     try:
         yield own
     finally:
@@ -64,7 +68,9 @@ def divide(asked: Workers | None, microbatches: int, own: bool) -> Share:
     if asked is None:
         number = min(gpus or min(DEFAULT_CPU_WORKERS, cpus), microbatches)
         asked = Workers(number, number)
+    kind = "GPU" if gpus else "CPU core"
+    has = f"{available} {kind}{'s' if available != 1 else ''}"
     if own and asked.low > available:
-        what = f"{available} GPU{'s' if available > 1 else ''}" if gpus else f"{available} CPU core{'s' if available > 1 else ''}"
-        raise UsageError(f"--workers {asked.low}: this machine has {what}; set --workers to at most {available}")
-    return Share(asked, gpus > 0, max(1, cpus // max(asked.high, 1)))
+        raise UsageError(f"--workers {asked.low}: this machine has {has}; set --workers to at most {available}")
+    short_of = f"{asked.low} workers need a {kind} each, and it has {has}" if asked.low > available else ""
+    return Share(asked, gpus > 0, max(1, cpus // asked.high), short_of)

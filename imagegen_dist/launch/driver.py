@@ -56,6 +56,7 @@ class Driver:
         self._workers = workers
         self._signal: int | None = None
         self._failure: Failure | None = None
+        self._complete = False
 
     def run(self) -> int:
         """Train to the end, or to a signal; the exit code."""
@@ -84,16 +85,19 @@ class Driver:
         """Start workers, and again from the last checkpoint where they die; the exit code."""
         batching = self._experiment.training.batching
         share = divide(self._workers, batching.microbatches, own)
+        if share.short_of:
+            console.message(f"waiting for the cluster to grow: {share.short_of}", "yellow")
         launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}
         records.write_config(self._settings, self._experiment, self._index, launch)
         policy = RestartPolicy(LOSSES_WITHOUT_PROGRESS)
         while True:
             console.phase(f"starting {share}")
             self._failure = self._fit(console, share)
-            if self._failure is None and not self._signal and not self._settings.folder.exists(records.RESULT):
+            if self._complete or self._signal:
+                return DONE if self._complete else _SIGNALLED[self._signal or 0]
+            if self._failure is None:
+                console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
                 continue
-            if self._failure is None or self._signal:
-                return _SIGNALLED.get(self._signal or 0, DONE)
             if not policy.allows(self._failure, self._newest_images()):
                 return FAILED
             console.message(f"{self._failure.cause}; starting again from the last checkpoint", "yellow")
@@ -130,12 +134,17 @@ class Driver:
             if kind == "row":
                 console.phase("")
                 console.row(payload)
+            elif kind == "phase":
+                console.phase(payload)
+            elif kind == "ended":
+                self._complete = payload
             else:
                 console.message(payload)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal == number == signal.SIGINT:
-            raise KeyboardInterrupt
+        """Note the first signal, which `_fit` passes on; a second one ends the process at once."""
+        if self._signal:
+            raise SystemExit(_SIGNALLED[number])
         self._signal = number
 
     def _newest_images(self) -> int:

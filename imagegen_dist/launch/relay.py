@@ -21,7 +21,7 @@ class Relay:
         self._stop = False
 
     def send(self, kind: str, payload: Any) -> None:
-        """Take a "row", a "message" or a "failure" from a worker."""
+        """Take a "phase", a "row", a "message" or "ended" from a worker."""
         self._events.append((kind, payload))
 
     def take(self) -> list[tuple[str, Any]]:
@@ -61,9 +61,13 @@ class RelayedEvents:
         """Send something that the user should read."""
         self._relay.send.remote("message", text)
 
-    def failure(self, text: str) -> None:
-        """Send what this worker failed with, and wait until it has arrived: the process ends next."""
-        ray.get(self._relay.send.remote("failure", text), timeout=10)
+    def phase(self, text: str) -> None:
+        """Send what is being done now."""
+        self._relay.send.remote("phase", text)
+
+    def ended(self, complete: bool) -> None:
+        """Send how the run ended, and wait until that has arrived: the process may be gone next."""
+        ray.get(self._relay.send.remote("ended", complete))
 
     def stop_requested(self) -> bool:
         """Whether the driver has asked the workers to end."""

@@ -146,5 +146,3 @@ def dry_run_text(prepared: Prepared) -> str:
         "Nothing was trained.",
     ]
     return "\n".join(lines)
-
-

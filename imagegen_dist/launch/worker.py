@@ -1,4 +1,4 @@
-"""What each Ray Train worker does: build its World from Ray's context, then call the run, which knows nothing of Ray."""
+"""What each Ray Train worker does: World from Ray's context, then the run, which knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def work(payload: dict[str, Any]) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     events = RelayedEvents(payload["relay"])
+    if world.is_main:
+        events.phase("building networks and opening data")
     experiment = config.decode(Experiment, payload["experiment"])
     settings = config.decode(RunSettings, payload["settings"])
-    execute(experiment, settings, world, ray.train.torch.get_device(), events)
+    outcome = execute(experiment, settings, world, ray.train.torch.get_device(), events)
+    if world.is_main:
+        events.ended(outcome.complete)

@@ -35,9 +35,9 @@ class R3GANConfig:
     patch_kernel: int = 1
     """Extent in pixels of the convolution between pixels and patches: patch plus an even number."""
     output: Literal["linear", "tanh"] = "linear"
-    """What follows the generator's last convolution: nothing, as published, or tanh, which saturates at flat backgrounds."""
+    """After the generator's last convolution: nothing, as published, or tanh, which keeps flat backgrounds flat."""
     bf16_stages: int = 0
-    """Highest-resolution stages computed in bfloat16, all where there are fewer; the rest and outputs keep the weights' type."""
+    """Highest-resolution stages in bfloat16, all where there are fewer; the rest and outputs keep the weights' type."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imagegen_dist import config, records
-from imagegen_dist.launch.options import UsageError, Workers, describe, help_text, parse
+from imagegen_dist.launch.options import Workers, describe, help_text, parse
 from imagegen_dist.launch.train import DONE, MISUSED, main_gan, prepare
 from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.schedule import Schedule, constant

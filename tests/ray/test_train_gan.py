@@ -65,7 +65,9 @@ def finish(process: subprocess.Popen[str], seconds: float = START_S) -> str:
 def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The Ray Train workers below a driver."""
     return [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "RayTrainWorker" in " ".join(child.cmdline())
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(child.cmdline())
     ]
 
 

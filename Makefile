@@ -1,0 +1,26 @@
+PYTHON ?= python
+
+.PHONY: install lint format types floors test ci
+
+install:  ## the package with everything that development needs, editable
+	$(PYTHON) -m pip install -e '.[dev]'
+
+lint:  ## style and mistakes
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:  ## rewrite what can be rewritten
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:  ## strict types
+	$(PYTHON) -m mypy
+
+floors:  ## imports go down only
+	lint-imports
+
+test:  ## all tests; GPU tests are skipped where there is none
+	$(PYTHON) -m pytest
+
+ci:  ## everything above in a fresh environment
+	.ci/run

@@ -1,0 +1,78 @@
+"""The job submitted to a Ray that was started by hand does the same work as a plain start."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ray.test_train_gan import ROOT, started
+from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
+
+RAY = Path(sys.executable).parent / "ray"
+SHORT = {"training.total_images": 24 * 10}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[str]:
+    """The dashboard's address of a Ray head on loopback, which ends with the test."""
+    port, dashboard, client = free_ports(3)
+    command = [str(RAY), "start", "--head", "--block", "--node-ip-address", "127.0.0.1", f"--port={port}"]
+    command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", "--num-cpus=2"]
+    temporary = f"/tmp/ray-test-{os.getpid()}"  # short: sockets below it have a limit of 107 characters
+    path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"  # a job's `python` is the one that `ray start` finds
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0", "PATH": path}
+    with started([*command, f"--temp-dir={temporary}"], **environment) as process:
+        address = f"http://127.0.0.1:{dashboard}"
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+                    break
+            except OSError:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline, "the dashboard did not come up"
+                time.sleep(0.3)
+        yield address
+
+
+@pytest.mark.timeout(400)
+def test_a_submitted_job_does_the_same_work_as_a_plain_start(head: str, tmp_path: Path) -> None:
+    words = []
+    for path, value in (TINY | SHORT).items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [f"--{path.replace('_', '-')}", text]
+    job = ["python", "jobs/train_gan.py", "--storage", str(tmp_path), "--run", "submitted", "--workers", "2", *words]
+    done = subprocess.run(
+        [str(RAY), "job", "submit", "--address", head, "--working-dir", ".", "--", *job],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert "240 / 240" in done.stdout
+
+    where = settings(tmp_path, "plain", tmp_path / ".data")
+    train_on(2, tiny(training__total_images=24 * 10), where, tmp_path / "meeting")
+    submitted = settings(tmp_path, "submitted", tmp_path / ".data")
+    assert_bit_identical(final_tensors(submitted), final_tensors(where))
