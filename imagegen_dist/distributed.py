@@ -3,6 +3,7 @@
 The only file that touches torch.distributed. With one process nothing is communicated and no process group is needed.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ def data_parallel(module: nn.Module, world: World) -> nn.Module:
     """
     if world.size == 1:
         return module
-    return DistributedDataParallel(module, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        # torch 2.13 warns that the default will change; the versions before do not know the new name.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def accumulate(module: nn.Module) -> AbstractContextManager[None]:

@@ -84,20 +84,20 @@ def _r3gan(
 
 _DIGITS = Experiment(
     model=R3GANConfig(
-        widths=(128,), blocks_per_stage=1, group_channels=0, expansion=1, patch=14, patch_kernel=22, output="tanh"
+        widths=(96,), blocks_per_stage=1, group_channels=0, expansion=1, patch=7, patch_kernel=13, output="tanh"
     ),
-    objective=GANConfig(gamma=Schedule(1.0, 0.1, 200_000)),
-    optim=_both(AdamConfig(lr=Schedule(1e-3, 5e-4, 200_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 200_000))),
+    objective=GANConfig(gamma=Schedule(1.0, 0.1, 130_000)),
+    optim=_both(AdamConfig(lr=Schedule(1e-3, 5e-4, 130_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 130_000))),
     training=TrainingConfig(
-        total_images=320_000,
+        total_images=200_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 10_000, 200_000),
+        ema_half_life=Schedule(0.0, 10_000, 130_000),
         report_every=6_400,
-        sample_every=32_000,
-        checkpoint_every=64_000,
+        sample_every=25_600,
+        checkpoint_every=51_200,
     ),
-    evaluation=EvaluationConfig(every=64_000, samples=1000, classifier_images=80_000),
+    evaluation=EvaluationConfig(every=51_200, samples=1000, classifier_images=80_000),
 )
 
 _ARTICLE = Experiment(
@@ -139,7 +139,7 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(
         _DIGITS,
         "class-conditional R3GAN for two CPU cores, on the built-in digits",
-        "R3GAN's blocks and loss (arXiv:2501.05441) on 2×2 positions behind overlapping patches of 14×14 pixels, with tanh: "
+        "R3GAN's blocks and loss (arXiv:2501.05441) on 4×4 positions behind overlapping patches of 13×13 pixels, with tanh: "
         "what two CPU cores train in minutes. docs/LOG.md has what else was tried.",
         SampleShape(1, (28, 28)),
         10,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Events(Protocol):
         ...
 
     def message(self, text: str) -> None:
-        """Something that the user should read; rank 0 only."""
+        """Something that the user should read; from any rank."""
         ...
 
     def stop_requested(self) -> bool:
@@ -122,6 +123,7 @@ class _Session:
         )
         self.stopwatch = Stopwatch(clock)
         self.checkpointer = Checkpointer(self.folder, config_hash(experiment), settings.attempt)
+        self.data_counters: Counter[str] = Counter()
         self.sinks: list[Sink] = []
         self.logged_at: dict[str, int] = {}
         self.figure: float | None = None
@@ -182,7 +184,9 @@ class _Session:
             row[f"optim/lr_{name}"] = optimizer.config.lr(images)
         row["train/skipped_steps"] = float(self.trainer.skipped_steps)
         row["data/epoch"] = images * self.plan.draws / self.training.index.samples
-        self._log(row | self.stopwatch.lap(images))
+        row |= self.stopwatch.lap(images)
+        row |= self._data_counters()
+        self._log(row)
         longest = int(self.trainer.longest_bad_run)
         if longest >= self.experiment.training.max_bad_steps:
             raise RunError(
@@ -243,8 +247,17 @@ class _Session:
         start = self.trainer.step_index
         items = stream(self.training.index, self.training.store, self.plan, share, start, steps, self.experiment.data)
         for item in self.stopwatch.waiting(items):
-            self.stopwatch.count(item.counters)
+            self.data_counters.update(item.counters)
+            for damage in item.bad:
+                self.events.message(f"substituted a damaged sample: {damage}")
             yield item
+
+    def _data_counters(self) -> dict[str, float]:
+        """What happened to the data on all ranks since this attempt began."""
+        names = ("bytes", "fetched", "cache_hits", "decoded_hits", "retries", "bad")
+        counts = torch.tensor([self.data_counters[name] for name in names], dtype=torch.int64, device=self.device)
+        totals = sum_over_ranks(counts, self.world).tolist()
+        return {f"data/{name}": float(total) for name, total in zip(names, totals, strict=True)}
 
     # State
 

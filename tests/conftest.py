@@ -1,4 +1,4 @@
-"""What every test finds: one thread, a fixed global seed, the same examples each time, and no way out to the network."""
+"""What every test finds: one thread, a fixed seed, the same examples each time, and no way out to the network."""
 
 import os
 

@@ -71,8 +71,12 @@ def test_equal_schedules_have_one_form():
 
 @pytest.mark.parametrize(
     "data",
-    ["", "x", "1:2", "1:2:3:4", "1:2:x", "1:2:3.5", "1:2:inf", "nan", True, None, [1.0], {"start": 1}, {}]
-    + [{"start": 1, "end": 2, "imagse": 3}, {"start": 1, "end": 2, "images": -1}, {"start": None, "end": 2}],
+    [
+        *("", "x", "1:2", "1:2:3:4", "1:2:x", "1:2:3.5", "1:2:inf", "nan", True, None, [1.0], {"start": 1}, {}),
+        {"start": 1, "end": 2, "imagse": 3},
+        {"start": 1, "end": 2, "images": -1},
+        {"start": None, "end": 2},
+    ],
 )
 def test_anything_else_is_refused_in_one_line(data):
     with pytest.raises(ValueError) as caught:

@@ -99,7 +99,10 @@ def render_report(
 
 
 def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
-    """A chart for each group of metrics; two or more where the sizes in a group have nothing in common."""
+    """A chart for each group of metrics, or several where the sizes in a group have nothing in common.
+
+    What was zero all the time, such as a count of faults, is left out.
+    """
     series: dict[str, list[Point]] = {}
     for row in sorted(rows, key=lambda row: row["images"]):
         for name, value in row.items():
@@ -108,7 +111,7 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     end = max((row["images"] for row in rows), default=0)
     groups: dict[str, list[str]] = {}
     for name, points in series.items():
-        if any(value is not None for _, value in points):
+        if any(value for _, value in points):
             groups.setdefault(name.partition("/")[0], []).append(name)
     order = sorted(groups, key=lambda group: (_GROUP_ORDER.index(group) if group in _GROUP_ORDER else 99, group))
     return [

@@ -1,6 +1,6 @@
 """Where a training worker's time goes. Read for the log alone: nothing that trains depends on it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,7 +19,6 @@ class Stopwatch:
         self._begun = self._lap_began = clock()
         self._images = 0
         self._paused = self._waited = 0.0
-        self._counters: dict[str, int] = {}
 
     @property
     def seconds(self) -> float:
@@ -54,19 +53,13 @@ class Stopwatch:
             self._waited += self._clock() - began
             yield item
 
-    def count(self, counters: Mapping[str, int]) -> None:
-        """Add up what happened to the data."""
-        for name, value in counters.items():
-            self._counters[name] = self._counters.get(name, 0) + value
-
     def lap(self, images: int) -> dict[str, float]:
-        """Speed and share of waiting since the last lap, and the totals of what was counted."""
+        """Speed and share of waiting since the last lap."""
         now = self._clock()
         trained = max(now - self._lap_began - self._paused, 1e-9)
         row = {
             "system/images_per_s": (images - self._images) / trained,
             "data/wait_fraction": min(self._waited / trained, 1.0),
-            **{f"data/{name}": float(total) for name, total in self._counters.items()},
         }
         self._lap_began, self._images = now, images
         self._paused = self._waited = 0.0

@@ -163,7 +163,9 @@ def weights_after_20_steps(world: World) -> dict[str, Tensor]:
     return found
 
 
-def undisturbed_and_resumed(make_networks: Callable[[], Networks], microbatches: int, world: World) -> dict[str, Tensor]:
+def undisturbed_and_resumed(
+    make_networks: Callable[[], Networks], microbatches: int, world: World
+) -> dict[str, Tensor]:
     """The state after 8 steps: in one go, and stopped after 0, 1 and 5 steps."""
     undisturbed = make_trainer(make_networks(), RELATIVISTIC, microbatches, world)
     kept = {}
@@ -213,7 +215,7 @@ CHECKS: dict[str, Callable[[World], dict[str, Tensor]]] = {
     "gradients": all_gradients,
     "weights": weights_after_20_steps,
     "resume-mlp": lambda world: undisturbed_and_resumed(mlp_networks, 4, world),
-    "resume-convolutions": lambda world: undisturbed_and_resumed(convolutional_networks, 5, world),
+    "resume-patches": lambda world: undisturbed_and_resumed(patch_networks, 5, world),
     "skip": skipped_on_all_ranks,
     "digests": digests_agree,
 }
@@ -273,7 +275,7 @@ def test_weights_after_20_steps_are_those_of_one_process(folder, one_process_wei
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("networks", ["mlp", "convolutions"])
+@pytest.mark.parametrize("networks", ["mlp", "patches"])
 @pytest.mark.parametrize("step", [0, 1, 5])
 def test_a_resumed_run_ends_with_the_undisturbed_ones_bits(folder, networks, step, size):
     for found in results(folder, f"resume-{networks}", size):

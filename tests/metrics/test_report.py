@@ -128,8 +128,14 @@ def test_figures_of_unlike_size_do_not_share_an_axis():
     assert [[line.name for line in chart.lines] for chart in made] == [["frechet"], ["label agreement", "accuracy"]]
 
 
-def test_a_constant_and_a_zero_curve_have_an_axis():
-    for value in (0.0, 3.0, -2.0, 1e-9, 1e12):
+def test_what_was_zero_all_the_time_is_left_out():
+    rows = [{"images": i, "data/bad": 0.0, "data/retries": float(i == 2)} for i in range(3)]
+    (chart,) = charts(rows)
+    assert [line.name for line in chart.lines] == ["retries"]
+
+
+def test_a_constant_curve_has_an_axis():
+    for value in (3.0, -2.0, 1e-9, 1e12):
         (chart,) = charts([{"images": i, "loss/a": value} for i in range(3)])
         positions = [tick.position for tick in chart.y_ticks]
         assert positions == sorted(positions)

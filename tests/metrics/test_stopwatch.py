@@ -40,9 +40,13 @@ def test_pauses_do_not_count_as_training(clock, stopwatch):
 
 
 def test_a_pause_ends_with_an_error_too(clock, stopwatch):
-    with pytest.raises(RuntimeError), stopwatch.paused():
-        clock.now += 100
-        raise RuntimeError
+    def fail() -> None:
+        with stopwatch.paused():
+            clock.now += 100
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     clock.now += 1
     assert stopwatch.lap(7)["system/images_per_s"] == 7
 
@@ -69,15 +73,6 @@ def test_waiting_is_the_time_until_each_item(clock, stopwatch):
     assert stopwatch.lap(8)["data/wait_fraction"] == 6 / 8
     clock.now += 1
     assert stopwatch.lap(9)["data/wait_fraction"] == 0
-
-
-def test_what_was_counted_adds_up_over_laps(stopwatch):
-    stopwatch.count({"bad": 1, "bytes": 10})
-    stopwatch.count({"bytes": 5})
-    assert stopwatch.lap(0)["data/bytes"] == 15
-    stopwatch.count({"bytes": 1})
-    row = stopwatch.lap(0)
-    assert (row["data/bytes"], row["data/bad"]) == (16, 1)
 
 
 def test_seconds_go_on_from_earlier_attempts(clock):

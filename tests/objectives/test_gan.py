@@ -1,4 +1,4 @@
-from math import erf, exp, inf, log, pi
+from math import exp, inf, log, pi
 from typing import ClassVar
 
 import pytest
@@ -175,7 +175,8 @@ def energy(x: Tensor) -> Tensor:
 def test_the_discriminators_loss_is_adversarial_plus_half_gamma_times_the_penalties(penalty, sides):
     x, slope, gamma = {"r": batch().sample, "f": fakes()}, 0.3, 0.7
     adversarial = torch.nn.functional.softplus(slope * (energy(x["f"]) - energy(x["r"])) / 2)
-    penalties = {f"penalty/{dict(r='r1', f='r2')[side]}": slope**2 * energy(x[side]) for side in sides}
+    names = {"r": "penalty/r1", "f": "penalty/r2"}
+    penalties = {names[side]: slope**2 * energy(x[side]) for side in sides}
     loss, terms = game(GANConfig(penalty=penalty, gamma=constant(gamma))).discriminator_loss(batch(), draw())
     expected = adversarial + sum(gamma / 2 * value for value in penalties.values())
     torch.testing.assert_close(loss, expected.mean())

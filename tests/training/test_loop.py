@@ -22,7 +22,9 @@ CPU = torch.device("cpu")
 class TwoNetworks:
     """Two linear networks; each phase's loss is the mean of (its own output - the other's - label)^2."""
 
-    def __init__(self, names: Sequence[str] = ("first", "second"), seen: Callable[[str, Batch, Draw], None] | None = None):
+    def __init__(
+        self, names: Sequence[str] = ("first", "second"), seen: Callable[[str, Batch, Draw], None] | None = None
+    ):
         generator = torch.Generator().manual_seed(0)
         self.networks = {name: nn.Linear(3, 1).double() for name in ("first", "second")}
         for network in self.networks.values():
@@ -128,8 +130,8 @@ def test_the_fix_that_a_refusal_names_is_one(microbatches, microbatch_size, extr
 
 
 def test_more_workers_than_microbatches_build_no_trainer():
+    objective = TwoNetworks()
     with pytest.raises(ValueError, match="4 workers cannot share"):
-        objective = TwoNetworks()
         Trainer(objective, {}, Averages({}, [], constant(0)), Batching(12, 4), World(0, 4), CPU, 0)
 
 

@@ -1,0 +1,48 @@
+"""The same code trains on images, video and voxels, with every family of networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagegen_dist import load
+from imagegen_dist.data.pack import pack
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.records import RunSettings
+from imagegen_dist.storage import Store
+from tests.runs import Listener, tiny, train_here
+
+SHAPES = {"image": (3, 16, 16), "video": (3, 4, 16, 16), "voxels": (1, 8, 8, 8)}
+MODELS = {
+    "r3gan": {"kind": "r3gan", "widths": [16, 8], "group_channels": 8, "resample": "fir", "z_dim": 8},
+    "dcgan": {"kind": "dcgan", "widths": [16, 8], "z_dim": 8},
+    "mlp": {"kind": "mlp", "hidden": [16], "z_dim": 8},
+}
+
+
+def dataset(folder: Path, modality: str, classes: int | None) -> Store:
+    """Forty samples of noise in shards."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, *SHAPES[modality]), dtype=np.uint8)
+    extension = "png" if modality == "image" else "npy"
+    labelled = ((sample, None if classes is None else number % classes) for number, sample in enumerate(noise))
+    pack(labelled, Store(folder), modality, extension, classes=classes)
+    return Store(folder)
+
+
+def experiment(model: str) -> Experiment:
+    return tiny(model=MODELS[model], training__total_images=48)
+
+
+@pytest.mark.parametrize("classes", [None, 2], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("modality", SHAPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_two_steps_a_checkpoint_a_picture_and_samples(
+    model: str, modality: str, classes: int | None, tmp_path: Path
+) -> None:
+    data = dataset(tmp_path / "data", modality, classes)
+    where = RunSettings("run", str(tmp_path), "digits", "train_gan", data.url, wandb_mode="disabled")
+    assert train_here(experiment(model), where, Listener()).complete
+    trained = load(where.folder.url)
+    assert trained.sample(3, seed=1).shape == (3, *SHAPES[modality])
+    assert trained.classes == (classes or 0)
+    assert any(name.startswith("grid-000000000048") for name in (where.folder / "samples").names())
