@@ -139,15 +139,15 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(
         _DIGITS,
         "class-conditional R3GAN for two CPU cores, on the built-in digits",
-        "R3GAN's blocks and loss (arXiv:2501.05441) on 4×4 positions behind overlapping patches of 13×13 pixels, with tanh: "
-        "what two CPU cores train in minutes. docs/LOG.md has what else was tried.",
+        "R3GAN's blocks and loss (arXiv:2501.05441) on 4×4 positions behind overlapping patches of 13×13 pixels, with "
+        "tanh: what two CPU cores train in minutes. docs/LOG.md has what else was tried.",
         SampleShape(1, (28, 28)),
         10,
     ),
     "article-gan": Preset(
         _ARTICLE,
-        "the article's multi-layer perceptrons, z→128→128→784, on the built-in digits",
-        "The loss that the article prints takes the logarithm of raw logits, which no discriminator bounds; here it has "
+        "the article's perceptrons, z→128→128→784, on the built-in digits",
+        "The loss that the article prints takes the logarithm of raw logits, which nothing bounds; here it has "
         "the non-saturating form that the article describes in words. The baseline to beat, not a recommendation.",
         SampleShape(1, (28, 28)),
     ),

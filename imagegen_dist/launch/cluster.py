@@ -34,7 +34,7 @@ class Share:
 
 @contextmanager
 def connected() -> Iterator[bool]:
-    """A connection to Ray for the block: to RAY_ADDRESS where it is set, as in a submitted job, else to a Ray of our own.
+    """A connection to Ray for the block: RAY_ADDRESS where it is set, as in a submitted job, else a Ray of our own.
 
     Yields whether it is our own. Raises UsageError where no Ray answers.
     """

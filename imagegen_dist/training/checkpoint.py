@@ -196,30 +196,32 @@ class Checkpointer:
     def _write(self, snapshot: Snapshot, metric: float | None) -> None:
         try:
             self.last = publish(self._run, snapshot, self._attempt, self._config_hash, metric)
-            prune(self._run, self._keep)
+            prune(self._run, self.last, self._keep)
         except BaseException as failure:
             self._failure = failure
 
 
-def prune(run: Store, keep: int) -> None:
+def prune(run: Store, last: Checkpoint, keep: int) -> None:
     """Remove what is older than the newest `keep` published checkpoints, the one of the lowest metric excepted.
 
-    A checkpoint's manifest goes first, so that an interrupted removal leaves none that looks whole. Attempts without
-    a manifest are leftovers of a crash and go too, unless they are newer than every published one.
+    last: the checkpoint published just now. Those that come before it by `newest` were passed over as damaged when the
+    run resumed, and go. Attempts without a manifest are leftovers of a crash and go too. A checkpoint's manifest goes
+    first, so that an interrupted removal leaves none that looks whole.
     """
+    attempts = _attempts(run)
+    passed_over = attempts[: attempts.index(last.store)]
     published, leftovers = [], []
-    for store in _attempts(run):
+    for store in attempts[len(passed_over) :]:
         try:
             published.append((store, _manifest(store)))
         except CheckpointError:
-            if published:
-                leftovers.append(store)
+            leftovers.append(store)
     scored = [
         (manifest["metric"], index) for index, (_, manifest) in enumerate(published) if manifest["metric"] is not None
     ]
     best = min(scored)[1] if scored else None
     unwanted = [store for index, (store, _) in enumerate(published) if index >= keep and index != best]
-    for store in unwanted + leftovers:
+    for store in passed_over + leftovers + unwanted:
         store.remove(MANIFEST)
         store.remove("")
     folder = run / FOLDER

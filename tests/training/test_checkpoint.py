@@ -181,25 +181,27 @@ def test_a_non_finite_checkpoint_is_never_published(run, where, value):
 
 def test_the_newest_two_are_kept_at_least(run):
     for images in range(1, 6):
-        put(run, images)
-    prune(run, 2)
+        last = put(run, images)
+    prune(run, last, 2)
     assert kept(run) == [4, 5]
 
 
 def test_the_best_by_metric_is_kept_besides(run):
     for images, metric in enumerate([0.3, 0.1, None, float("nan"), 0.2, None, 0.4], start=1):
-        put(run, images, metric=metric)
-    prune(run, 2)
+        last = put(run, images, metric=metric)
+    prune(run, last, 2)
     assert kept(run) == [2, 6, 7]
 
 
-def test_leftovers_of_a_crash_are_removed_unless_newest(run):
-    put(run, 2)
+def test_leftovers_of_a_crash_and_what_was_passed_over_are_removed(run):
+    put(run, 4)
+    last = put(run, 2)
     (run / FOLDER / "step-000000000001" / "a").write("model.safetensors", b"part")
     (run / FOLDER / "step-000000000002" / "0").write("model.safetensors", b"part")
     (run / FOLDER / "step-000000000003" / "a").write("model.safetensors", b"part")
-    prune(run, 2)
-    assert kept(run) == [2, 3]
+    prune(run, last, 2)
+    assert kept(run) == [2]
+    assert (run / FOLDER).names() == ["step-000000000002"]
     assert (run / FOLDER / "step-000000000002").names() == ["a"]
 
 
