@@ -64,7 +64,7 @@ def bare_rank(rank: int, experiment: Experiment, data: str, meeting: str, steps:
     for name, network in networks.items():
         for other in networks.values():
             other.requires_grad_(other is network)
-        wrapped[name] = DistributedDataParallel(Loss(network, losses[name]), broadcast_buffers=False)
+        wrapped[name] = DistributedDataParallel(Loss(network, losses[name]))
         adams[name] = torch.optim.Adam(network.parameters(), 1e-3, betas=(0.0, 0.99), fused=True)
     generator = torch.Generator().manual_seed(rank)
     local = experiment.training.batch_size // WORKERS
@@ -125,14 +125,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="digits")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=12_800, help="images of one run")
+    parser.add_argument("--images", type=int, default=19_200, help="images of one run")
     options = parser.parse_args()
 
     experiment = find_preset(options.preset).experiment
     batch = experiment.training.batch_size
     changes = {
         "training.total-images": str(options.images),
-        "training.report-every": str(batch * 10),
+        "training.report-every": str(batch * 25),
         "training.sample-every": str(options.images),
         "training.checkpoint-every": str(options.images // 2),
         "evaluation.samples": "0",
@@ -144,7 +144,7 @@ def main() -> None:
         for number in range(options.rounds):
             rows, marks = whole(options.preset, changes, storage, f"run-{number}")
             steady = rows[len(rows) // 4 :]
-            ours.append(statistics.median(row["system/images_per_s"] for row in steady))
+            ours.append(len(steady) / sum(1 / row["system/images_per_s"] for row in steady))
             marks["first step"] = marks["row"] - (rows[0]["images"] - batch) / rows[0]["system/images_per_s"]
             starts.append(marks)
             peer.append(bare(experiment, data, options.images // batch))

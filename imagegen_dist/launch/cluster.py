@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import psutil
 import ray
 
 from imagegen_dist.launch.options import UsageError, Workers
@@ -55,6 +56,25 @@ def connected() -> Iterator[bool]:
         yield own
     finally:
         ray.shutdown()
+
+
+def yield_to_training() -> None:
+    """Let a Ray of our own run its helpers where training leaves a core idle.
+
+    Two workers that meet in every step both wait where a helper takes a core from one of them. Raylet and GCS, whose
+    answers a cluster waits for, keep their priority, as do the training workers and what those start. Does nothing
+    where the system has no such scheduling class.
+    """
+    if not hasattr(os, "SCHED_IDLE"):
+        return
+    children = psutil.Process().children()
+    for process in [*children, *(grandchild for child in children for grandchild in child.children())]:
+        with suppress(psutil.Error, OSError):
+            title = " ".join(process.cmdline())
+            if any(name in title for name in ("RayTrainWorker", "raylet/raylet", "gcs_server")):
+                continue
+            for thread in process.threads():
+                os.sched_setscheduler(thread.id, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
 def divide(asked: Workers | None, microbatches: int, own: bool) -> Share:

@@ -22,7 +22,7 @@ from ray.train.v2.api.config import LoggingConfig
 from imagegen_dist import config, records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.cluster import Share, connected, divide
+from imagegen_dist.launch.cluster import Share, connected, divide, yield_to_training
 from imagegen_dist.launch.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.launch.options import Workers
 from imagegen_dist.launch.quiet import output_to
@@ -39,7 +39,7 @@ COLLECTIVE_TIMEOUT_S = 300
 LOSSES_WITHOUT_PROGRESS = 3
 """How often workers may be lost without a new checkpoint between before the run is given up."""
 
-POLL_S = 0.2
+POLL_S = 0.5
 
 _SIGNALLED = {int(signal.SIGTERM): TERMINATED, int(signal.SIGINT): INTERRUPTED}
 
@@ -57,6 +57,7 @@ class Driver:
         self._signal: int | None = None
         self._failure: Failure | None = None
         self._complete = False
+        self._own_ray = False
 
     def run(self) -> int:
         """Train to the end, or to a signal; the exit code."""
@@ -83,6 +84,7 @@ class Driver:
 
     def _train(self, console: Console, own: bool) -> int:
         """Start workers, and again from the last checkpoint where they die; the exit code."""
+        self._own_ray = own
         batching = self._experiment.training.batching
         share = divide(self._workers, batching.microbatches, own)
         if share.short_of:
@@ -136,6 +138,8 @@ class Driver:
                 console.row(payload)
             elif kind == "phase":
                 console.phase(payload)
+                if self._own_ray:
+                    yield_to_training()
             elif kind == "ended":
                 self._complete = payload
             else:

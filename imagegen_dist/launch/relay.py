@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_POLL_S = 0.5
+_POLL_S = 1.0
 
 
 class Relay:
@@ -46,12 +46,16 @@ def start_relay() -> Any:
 
 
 class RelayedEvents:
-    """A worker's end: implements imagegen_dist.run.Events."""
+    """A worker's end: implements imagegen_dist.run.Events.
 
-    def __init__(self, relay: Any) -> None:
+    listens: whether this worker asks for the driver's wish to stop. One of them is enough: the run passes it on.
+    """
+
+    def __init__(self, relay: Any, listens: bool) -> None:
         self._relay = relay
         self._stop = threading.Event()
-        threading.Thread(target=self._poll, name="relay", daemon=True).start()
+        if listens:
+            threading.Thread(target=self._poll, name="relay", daemon=True).start()
 
     def row(self, row: dict[str, float]) -> None:
         """Send a row of metrics."""

@@ -23,7 +23,7 @@ def work(payload: dict[str, Any]) -> None:
     torch.set_num_threads(payload["threads"])
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    events = RelayedEvents(payload["relay"])
+    events = RelayedEvents(payload["relay"], listens=world.is_main)
     if world.is_main:
         events.phase("building networks and opening data")
     experiment = config.decode(Experiment, payload["experiment"])
