@@ -86,14 +86,14 @@ _DIGITS = Experiment(
     model=R3GANConfig(
         widths=(96,), blocks_per_stage=1, group_channels=0, expansion=1, patch=7, patch_kernel=13, output="tanh"
     ),
-    objective=GANConfig(gamma=Schedule(1.0, 0.1, 100_000)),
-    optim=_both(AdamConfig(lr=Schedule(1e-3, 5e-4, 100_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 100_000))),
+    objective=GANConfig(gamma=Schedule(1.0, 0.1, 130_000)),
+    optim=_both(AdamConfig(lr=Schedule(1e-3, 5e-4, 130_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 130_000))),
     data=DataConfig(lanes=2),  # of four shards each, all of which one block shuffles
     training=TrainingConfig(
-        total_images=160_000,
+        total_images=190_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 10_000, 100_000),
+        ema_half_life=Schedule(0.0, 10_000, 130_000),
         report_every=3_200,
         sample_every=19_200,
         checkpoint_every=38_400,
