@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import psutil
 import ray
 
-from imagegen_dist.launch.options import UsageError, Workers
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.options import Workers
 
 DEFAULT_CPU_WORKERS = 2
 

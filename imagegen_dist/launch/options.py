@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import textwrap
@@ -16,11 +14,8 @@ import tyro
 
 from imagegen_dist import config
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.presets import PRESETS, find_preset
-
-
-class UsageError(ValueError):
-    """A user's mistake: one line that names the value, what is allowed, and what to change."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +38,23 @@ class Workers:
         return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
 
 
-def _flag(metavar: str) -> Any:
-    """A flag whose help says its default in words."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 @dataclass(frozen=True)
 class Options:
     """Flags that every training job has."""
 
-    preset: Annotated[str, tyro.conf.Positional, _flag("PRESET")] = "digits"
+    preset: Annotated[str, tyro.conf.Positional, flag("PRESET")] = "digits"
     """A named experiment, see below."""
-    data: Annotated[str, _flag("URL")] = ""
+    data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json, or a built-in dataset (digits). Default: the preset's."""
-    storage: Annotated[str, _flag("URL")] = "runs"
+    storage: Annotated[str, flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
-    run: Annotated[str, _flag("NAME")] = ""
+    run: Annotated[str, flag("NAME")] = ""
     """Name of the run; one that is there already is resumed. Default: PRESET-DATE-TIME."""
-    workers: Annotated[str, _flag("N|MIN:MAX")] = ""
+    workers: Annotated[str, flag("N|MIN:MAX")] = ""
     """Training workers, elastic as MIN:MAX. Default: one a GPU; without GPUs two."""
-    config: Annotated[str, _flag("FILE.json")] = ""
+    config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
-    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], _flag("MODE")] = "auto"
+    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
     """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
     """Check everything, show the resolved experiment, train nothing."""
@@ -85,7 +75,7 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
         print(help_text(job, summary))
         raise SystemExit(0)
     flags, assignments = _split(arguments)
-    options = _parse_flags(job, flags)
+    options = parse_flags(Options, job, flags)
     try:
         experiment = find_preset(options.preset).experiment
         if options.config:
@@ -100,15 +90,12 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
 
 def help_text(job: str, summary: str) -> str:
     """What --help prints: flags, presets, and how to find every setting."""
-    shown = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
-        tyro.cli(Options, args=["--help"], prog=f"{job}.py", description=summary)
-    text = shown.getvalue()
+    text = flags_help(Options, job, summary)
     listed = "\n".join(f"  {name:<20} {preset.summary}" for name, preset in PRESETS.items())
     some = ("objective.gamma 0.1", "training.total-images 400000", "training.batch-size 128", "optim.generator.lr 2e-4")
     examples = "\n".join(f"  --{example}" for example in some)
     return (
-        f"{text.rstrip()}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
+        f"{text}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
         f"  all of them with their values: {job}.py PRESET --dry-run"
     )
 
@@ -131,17 +118,6 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
         else:
             raise UsageError(f"--{path} needs a value")
     return flags, assignments
-
-
-def _parse_flags(job: str, words: Sequence[str]) -> Options:
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return tyro.cli(Options, args=list(words), prog=f"{job}.py")
-    except SystemExit:
-        said = re.sub(r"[╭╮╰╯│─]+", " ", complaint.getvalue())
-        line = " ".join(said.split("For full helptext")[0].split())
-        raise UsageError(f"{line} (see {job}.py --help)") from None
 
 
 def _meant_flag(path: str, known: Sequence[str]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from PIL import Image
@@ -24,7 +23,7 @@ from imagegen_dist.data.modality import Pixels, modality
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.experiment import parameter_counts
-from imagegen_dist.launch.options import UsageError
+from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.presets import PRESETS
@@ -47,28 +46,23 @@ class UndecodableError(Exception):
     """Too many pictures that cannot be decoded."""
 
 
-def _flag(metavar: str) -> Any:
-    """A flag whose help says its default in words."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 @dataclass(frozen=True)
 class Options:
     """Flags of the job."""
 
-    source: Annotated[str, tyro.conf.Positional, _flag("SOURCE")] = ""
+    source: Annotated[str, tyro.conf.Positional, flag("SOURCE")] = ""
     """A folder of pictures (local, s3://..., gs://...), or a built-in dataset (digits)."""
-    dest: Annotated[str, tyro.conf.Positional, _flag("DEST")] = ""
+    dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """Folder for the shards and their index.json; it may not hold any yet."""
-    size: Annotated[str, _flag("WIDTHxHEIGHT")] = ""
+    size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
     """Crop about the centre to this aspect ratio and resize. Default: pictures, all of one size, keep it."""
-    format: Annotated[Literal["png", "jpg", "webp"], _flag("png|jpg|webp")] = "png"
+    format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
     """How samples are stored: png and webp (RGB alone) without loss, jpg at quality 95. Default: png."""
-    shard_size: Annotated[str, _flag("BYTES")] = "128MB"
+    shard_size: Annotated[str, flag("BYTES")] = "128MB"
     """A shard is closed when it has reached this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
-    channels: Annotated[str, _flag("1|3")] = ""
+    channels: Annotated[str, flag("1|3")] = ""
     """Make all grey (1) or RGB (3). Default: as they are; RGB where any is."""
-    index_only: Annotated[str, _flag("URL")] = ""
+    index_only: Annotated[str, flag("URL")] = ""
     """Index the shards in this folder, in place of SOURCE and DEST."""
 
 
@@ -96,7 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str]) -> Command:
     """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    options = _parse_flags(arguments)
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(flags_help(Options, _JOB, _SUMMARY))
+        raise SystemExit(0)
+    options = parse_flags(Options, _JOB, arguments)
     if options.index_only:
         if options != Options(index_only=options.index_only):
             raise UsageError("--index-only URL goes alone: it reads the shards there as they are")
@@ -276,19 +273,6 @@ def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _parse_flags(arguments: Sequence[str]) -> Options:
-    if any(argument in ("-h", "--help") for argument in arguments):
-        return tyro.cli(Options, args=["--help"], prog=f"{_JOB}.py", description=_SUMMARY)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return tyro.cli(Options, args=list(arguments), prog=f"{_JOB}.py")
-    except SystemExit:
-        said = re.sub(r"[╭╮╰╯│─]+|-{4,}", " ", complaint.getvalue())
-        line = " ".join(said.split("For full helptext")[0].split())
-        raise UsageError(f"{line} (see {_JOB}.py --help)") from None
 
 
 def _parse_size(text: str) -> tuple[int, int] | None:

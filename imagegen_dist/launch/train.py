@@ -15,7 +15,8 @@ from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment, parameter_counts
 from imagegen_dist.launch.environment import set_ray_environment
-from imagegen_dist.launch.options import Command, UsageError, describe, parse
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.options import Command, describe, parse
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 
