@@ -59,12 +59,15 @@ def connected() -> Iterator[bool]:
         ray.shutdown()
 
 
+_KEEP_PRIORITY = ("RayTrainWorker", "ray::IDLE", "raylet/raylet", "gcs_server")
+
+
 def yield_to_training() -> None:
     """Let a Ray of our own run its helpers where training leaves a core idle.
 
     Two workers that meet in every step both wait where a helper takes a core from one of them. Raylet and GCS, whose
-    answers a cluster waits for, keep their priority, as do the training workers and what those start. Does nothing
-    where the system has no such scheduling class.
+    answers a cluster waits for, keep their priority, as do the training workers, what those start, and idle workers,
+    which may train after a restart. Does nothing where the system has no such scheduling class.
     """
     if not hasattr(os, "SCHED_IDLE"):
         return
@@ -72,7 +75,7 @@ def yield_to_training() -> None:
     for process in [*children, *(grandchild for child in children for grandchild in child.children())]:
         with suppress(psutil.Error, OSError):
             title = " ".join(process.cmdline())
-            if any(name in title for name in ("RayTrainWorker", "raylet/raylet", "gcs_server")):
+            if any(name in title for name in _KEEP_PRIORITY):
                 continue
             for thread in process.threads():
                 os.sched_setscheduler(thread.id, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))

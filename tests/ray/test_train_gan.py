@@ -116,9 +116,12 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
     assert [row["images"] for row in read_rows(where.folder)] == list(range(240, IMAGES + 1, 240))
 
     result = json.loads((run / "result.json").read_text())
-    for path in result["paths"].values():
-        assert path in output
-        assert Path(path).exists()
+    for name, path in result["paths"].items():
+        if name == "wandb" and path is None:  # W&B may fail, never silently
+            assert "Weights & Biases" in output
+        else:
+            assert path in output, name
+            assert Path(path).exists()
     assert "Traceback" not in output
 
 
