@@ -172,7 +172,7 @@ def write_report(settings: RunSettings, experiment: Experiment, index: DatasetIn
         ("data", f"{settings.data} ({index.samples:,} samples of {index.shape})"),
         ("images seen", f"{images:,} of {total:,}"),
         ("batch", f"{experiment.training.batch_size} in microbatches of {experiment.training.microbatch_size}"),
-        ("config", config.fingerprint(fixed_part(config.encode(experiment)))[:12]),
+        ("config", config_hash(experiment)[:12]),
     ]
     pictures = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, picture)]
     page = render_report(
@@ -195,11 +195,10 @@ def resume_command(settings: RunSettings) -> str:
 
 def commands(settings: RunSettings) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
-    found = [
+    return [
         ("train longer", f"{resume_command(settings)} --training.total-images IMAGES"),
         ("sample", f"python -c \"import imagegen_dist as i; i.load('{settings.folder.url}').grid('samples.png')\""),
     ]
-    return found
 
 
 def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -221,14 +220,10 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Evaluation figures in words, each beside what it has to be held against."""
     lines = []
     if "label_agreement" in result:
-        beside = f" (its accuracy on held-out real samples: {result['classifier_accuracy']:.1%})"
-        lines.append(
-            (
-                "label agreement",
-                f"{result['label_agreement']:.1%} of generated samples are what was asked for, to a classifier"
-                + (beside if "classifier_accuracy" in result else ""),
-            )
-        )
+        accuracy = result.get("classifier_accuracy")
+        beside = "" if accuracy is None else f" (its accuracy on held-out real samples: {accuracy:.1%})"
+        said = f"{result['label_agreement']:.1%} of generated samples are what was asked for, to a classifier{beside}"
+        lines.append(("label agreement", said))
     if "frechet" in result:
         beside = f" (held-out real samples: {result['frechet_real']:.2f})" if "frechet_real" in result else ""
         lines.append(("Fréchet distance", f"{result['frechet']:.2f} in the classifier's features{beside}"))
