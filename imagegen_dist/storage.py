@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
+_BLOCK_BYTES = 4 << 20
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
 
 # Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
@@ -105,6 +106,15 @@ class Store:
         with _named("read", path):
             self._files().download(path, os.fspath(local_path))
 
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """A file to seek and read in, closed after the block. Raises FileNotFoundError, StorageError on opening."""
+        path = self._join(name)
+        with _named("read", path):
+            file = self._files().open(path)
+        with file:
+            yield file
+
     def exists(self, name: str = "") -> bool:
         """Whether there is such a file or folder. Raises StorageError."""
         path = self._join(name)
@@ -171,6 +181,7 @@ class _Backend(Protocol):
     def write(self, path: str, data: bytes) -> None: ...
     def upload(self, path: str, local_path: str) -> None: ...
     def download(self, path: str, local_path: str) -> None: ...
+    def open(self, path: str) -> BinaryIO: ...
     def exists(self, path: str) -> bool: ...
     def size(self, path: str) -> int: ...
     def names(self, path: str) -> list[str]: ...
@@ -198,6 +209,9 @@ class _LocalDisk:
 
     def download(self, path: str, local_path: str) -> None:
         shutil.copyfile(path, local_path)
+
+    def open(self, path: str) -> BinaryIO:
+        return open(path, "rb")
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
@@ -237,6 +251,9 @@ class _Remote:
 
     def download(self, path: str, local_path: str) -> None:
         self._fs.get_file(path, local_path)
+
+    def open(self, path: str) -> BinaryIO:
+        return self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
 
     def exists(self, path: str) -> bool:
         return bool(self._fs.exists(path))
