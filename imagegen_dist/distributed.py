@@ -19,15 +19,24 @@ from torch.nn.parallel import DistributedDataParallel
 class World:
     """The processes of a run and this one's place among them.
 
-    rank: 0 <= rank < size. size: number of processes W. Raises ValueError where these do not fit.
+    rank: 0 <= rank < size. size: number of processes W. local_rank, local_size: likewise among those of this node,
+    whose ranks are neighbours. Raises ValueError where these do not fit.
     """
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
             raise ValueError(f"rank {self.rank} is not one of {self.size} processes")
+        if not (
+            0 <= self.local_rank < self.local_size and 0 <= self.rank - self.local_rank <= self.size - self.local_size
+        ):
+            raise ValueError(
+                f"local rank {self.local_rank} of {self.local_size} does not fit rank {self.rank} of {self.size}"
+            )
 
     @property
     def is_main(self) -> bool:
@@ -37,6 +46,11 @@ class World:
     def share(self, count: int) -> range:
         """The contiguous run of `count` things that is this rank's; shares differ in size by one at most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def share_of_node(self, count: int) -> range:
+        """The contiguous run of `count` things that this node's ranks share."""
+        first = self.rank - self.local_rank
+        return range(first * count // self.size, (first + self.local_size) * count // self.size)
 
 
 @contextmanager

@@ -60,7 +60,8 @@ class Dataset:
     def open(cls, url: str) -> Dataset:
         """Load the index at `url`. Raises DatasetError."""
         store = Store(url)
-        return cls(DatasetIndex.load(store), store)
+        index = DatasetIndex.load(store)
+        return cls(index, index.location(store))
 
 
 @dataclass(frozen=True)

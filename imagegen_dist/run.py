@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor
 
 from imagegen_dist import config
+from imagegen_dist.data.counters import COUNTED
 from imagegen_dist.data.modality import modality
-from imagegen_dist.data.stream import Item, stream
+from imagegen_dist.data.stream import Item, check_cache, stream
+from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.distributed import World, same_on_all_ranks, sum_over_ranks, text_from_main
 from imagegen_dist.evaluation import Dataset, GANObserver, Observer
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
@@ -42,6 +45,7 @@ from imagegen_dist.training.checkpoint import (
     Snapshot,
     newest,
     open_checkpoint,
+    publish,
     weights_digest,
 )
 from imagegen_dist.training.loop import Hook, Stopped, train
@@ -121,6 +125,8 @@ class _Session:
             device,
             events.message,
         )
+        node = world.share_of_node(self.plan.microbatches)
+        check_cache(self.training.index, self.training.store, self.plan, node, experiment.data.cache)
         self.stopwatch = Stopwatch(clock)
         self.checkpointer = Checkpointer(self.folder, config_hash(experiment), settings.attempt)
         self.data_counters: Counter[str] = Counter()
@@ -148,6 +154,9 @@ class _Session:
         except Stopped:
             complete = False
             self._checkpoint()
+        except ShardError:
+            self._keep_progress()
+            raise
         finally:
             self._close()
         if self.world.is_main and complete:
@@ -184,8 +193,8 @@ class _Session:
             row[f"optim/lr_{name}"] = optimizer.config.lr(images)
         row["train/skipped_steps"] = float(self.trainer.skipped_steps)
         row["data/epoch"] = images * self.plan.draws / self.training.index.samples
-        row |= self.stopwatch.lap(images)
-        row |= self._data_counters()
+        counted = self._data_counters()
+        row |= counted | self.stopwatch.lap(images, counted["data/bytes"])
         self._log(row)
         longest = int(self.trainer.longest_bad_run)
         if longest >= self.experiment.training.max_bad_steps:
@@ -234,6 +243,19 @@ class _Session:
                 self._write_report()
         self.saved_at = images
 
+    def _keep_progress(self) -> None:
+        """Publish a checkpoint from this rank alone, whose data have ended between two steps.
+
+        The others wait for it in the next step, with the same weights as after every step. Where even that cannot be
+        written, the checkpoint before is the newest.
+        """
+        if self.trainer.images in (0, self.saved_at):
+            return
+        with suppress(OSError):
+            attempt = f"{self.settings.attempt}-rank{self.world.rank}"
+            publish(self.folder, self._snapshot(self._weights()), attempt, config_hash(self.experiment))
+            self.events.message(f"kept a checkpoint at {self.trainer.images:,} images")
+
     def _log(self, values: dict[str, float]) -> None:
         if self.world.is_main:
             row = {"images": float(self.trainer.images), **values}
@@ -254,10 +276,9 @@ class _Session:
 
     def _data_counters(self) -> dict[str, float]:
         """What happened to the data on all ranks since this attempt began."""
-        names = ("bytes", "fetched", "cache_hits", "decoded_hits", "retries", "bad")
-        counts = torch.tensor([self.data_counters[name] for name in names], dtype=torch.int64, device=self.device)
+        counts = torch.tensor([self.data_counters[name] for name in COUNTED], dtype=torch.int64, device=self.device)
         totals = sum_over_ranks(counts, self.world).tolist()
-        return {f"data/{name}": float(total) for name, total in zip(names, totals, strict=True)}
+        return {f"data/{name}": float(total) for name, total in zip(COUNTED, totals, strict=True)}
 
     # State
 

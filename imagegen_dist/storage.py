@@ -4,30 +4,41 @@ A `Store` is a folder named by a URL. Every write publishes a whole file at once
 new, never a part. Errors are one line that names the URL.
 """
 
+import asyncio
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.callbacks import Callback
+from fsspec.exceptions import FSTimeoutError
 
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
+_SIGNATURE = re.compile(r"\?.*(signature|credential|token|secret|sig=|key=).*$", re.IGNORECASE)
 _BLOCK_BYTES = 4 << 20
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
 
+_CHUNK_BYTES = 1 << 20
+
 # Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
-_S3_OPTIONS = {
-    "config_kwargs": {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-}
+_S3_CONFIG = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError")
 
 
 class StorageError(OSError, ValueError):
     """A place that cannot be read or written, in one line that names its URL."""
+
+
+class AccessError(StorageError):
+    """A place that may not be read or written with the credentials at hand: trying again does not help."""
 
 
 class Store:
@@ -97,14 +108,22 @@ class Store:
         with _named("write", path):
             self._files().upload(path, os.fspath(local_path))
 
-    def download(self, name: str, local_path: str | os.PathLike[str]) -> None:
-        """Copy the file `name` to a local path, which a failure may leave in part.
+    def download(
+        self,
+        name: str,
+        local_path: str | os.PathLike[str],
+        timeout_s: float | None = None,
+        stall_s: float | None = None,
+    ) -> None:
+        """Copy the file `name` to a local path, in one attempt, which a failure may leave in part.
 
-        Raises FileNotFoundError, StorageError.
+        A part that an earlier attempt left is gone on with where the client can (S3). timeout_s: for the whole of it;
+        stall_s: without a byte; neither holds for file systems that are not asynchronous. Raises FileNotFoundError,
+        AccessError, StorageError.
         """
         path = self._join(name)
         with _named("read", path):
-            self._files().download(path, os.fspath(local_path))
+            self._files().download(path, os.fspath(local_path), timeout_s, stall_s)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[BinaryIO]:
@@ -180,7 +199,7 @@ class _Backend(Protocol):
     def read_range(self, path: str, start: int, end: int) -> bytes: ...
     def write(self, path: str, data: bytes) -> None: ...
     def upload(self, path: str, local_path: str) -> None: ...
-    def download(self, path: str, local_path: str) -> None: ...
+    def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None: ...
     def open(self, path: str) -> BinaryIO: ...
     def exists(self, path: str) -> bool: ...
     def size(self, path: str) -> int: ...
@@ -207,7 +226,7 @@ class _LocalDisk:
         with open(local_path, "rb") as source, _replacing(path) as file:
             shutil.copyfileobj(source, file, length=1 << 20)
 
-    def download(self, path: str, local_path: str) -> None:
+    def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None:
         shutil.copyfile(path, local_path)
 
     def open(self, path: str) -> BinaryIO:
@@ -234,8 +253,15 @@ class _Remote:
     """A file system of fsspec whose puts are atomic per object."""
 
     def __init__(self, protocol: str) -> None:
-        options: dict[str, Any] = _S3_OPTIONS if protocol in ("s3", "s3a") else {}
+        self._is_s3 = protocol in ("s3", "s3a")
+        options: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if self._is_s3 else {}
         self._fs = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+        # Who downloads large files tries again by himself, counts that and has a time limit: no retries below him.
+        self._single = self._fs
+        if self._is_s3:
+            config = {**_S3_CONFIG, "retries": {"total_max_attempts": 1}, "max_pool_connections": 32}
+            self._single = fsspec.filesystem(protocol, use_listings_cache=False, config_kwargs=config)
+            self._single.retries = 1
 
     def read(self, path: str) -> bytes:
         return bytes(self._fs.cat_file(path))
@@ -249,8 +275,23 @@ class _Remote:
     def upload(self, path: str, local_path: str) -> None:
         self._fs.put_file(local_path, path)
 
-    def download(self, path: str, local_path: str) -> None:
-        self._fs.get_file(path, local_path)
+    def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None:
+        if not isinstance(self._single, AsyncFileSystem):
+            self._single.get_file(path, local_path)
+            return
+        progress = _Progress()
+        fetch = _fetch_s3 if self._is_s3 else _fetch
+        try:
+            sync(
+                self._single.loop,
+                _watched,
+                fetch(self._single, path, local_path, progress),
+                progress,
+                stall_s,
+                timeout=timeout_s,
+            )
+        except FSTimeoutError as error:
+            raise TimeoutError(f"not complete after {timeout_s:g} s") from error
 
     def open(self, path: str) -> BinaryIO:
         return self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
@@ -274,11 +315,59 @@ class _Remote:
             self._fs.rm(path, recursive=True)
 
 
+class _Progress(Callback):
+    """When the last byte of a download came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = time.monotonic()
+
+    def relative_update(self, inc: int = 1) -> None:
+        self.last = time.monotonic()
+
+
+async def _watched(fetch: Coroutine[Any, Any, None], progress: _Progress, stall_s: float | None) -> None:
+    """A download, given up where no byte has come for so long."""
+    task = asyncio.ensure_future(fetch)
+    try:
+        while not (await asyncio.wait({task}, timeout=stall_s and min(stall_s / 4, 1.0)))[0]:
+            if stall_s is not None and time.monotonic() - progress.last > stall_s:
+                raise TimeoutError(f"no byte came for {stall_s:g} s")
+        task.result()
+    finally:
+        task.cancel()
+        with suppress(BaseException):
+            await task
+
+
+async def _fetch(fs: Any, path: str, local_path: str, progress: _Progress) -> None:
+    """Download a file by the client's own means."""
+    await fs._get_file(path, local_path, callback=progress)
+
+
+async def _fetch_s3(fs: Any, path: str, local_path: str, progress: _Progress) -> None:
+    """Download an object in one request, from where the local file ends.
+
+    s3fs's own `get_file` begins anew after a fault, and takes twice the processor time above 50 MB.
+    """
+    bucket, key, _ = fs.split_path(path)
+    with open(local_path, "ab") as file:
+        begun = {"Range": f"bytes={file.tell()}-"} if file.tell() else {}
+        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **begun, **fs.req_kw)
+        progress.relative_update()
+        async with response["Body"] as body:
+            while chunk := await body.read(_CHUNK_BYTES):
+                file.write(chunk)
+                progress.relative_update(len(chunk))
+
+
 def _parse(url: str) -> tuple[str, str]:
     """(protocol, root) of a URL; the root of a local path is absolute."""
-    if _PASSWORD.search(url):
-        shown = _PASSWORD.sub("://***@", url)
-        raise StorageError(f"{shown} carries a password: use the environment, a profile or an instance role instead")
+    shown = _SIGNATURE.sub("?***", _PASSWORD.sub("://***@", url)) if "://" in url else url
+    if shown != url:
+        raise StorageError(f"{shown} carries a password or a signature: use the environment, a profile or an instance role instead")
+    if "::" in url and "://" in url:
+        raise StorageError(f"{url}: chained URLs are not supported; give the place itself, e.g. {url.split('::')[-1]}")
     match = _PROTOCOL.match(url)
     if match is None:
         return "file", os.path.abspath(os.path.expanduser(url))
@@ -297,8 +386,11 @@ def _named(action: str, path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"cannot {action} {path}: it does not exist") from error
+    except PermissionError as error:
+        raise AccessError(f"cannot {action} {path}: {_first_line(error)}") from error
     except Exception as error:  # clients raise errors of their own kinds: botocore's and aiohttp's are no OSErrors
-        raise StorageError(f"cannot {action} {path}: {_first_line(error)}") from error
+        kind = AccessError if type(error).__name__ in _NO_CREDENTIALS else StorageError
+        raise kind(f"cannot {action} {path}: {_first_line(error)}") from error
 
 
 @contextmanager

@@ -7,48 +7,62 @@ bounded size; the one unused for longest goes first. Whoever has opened a shard 
 import fcntl
 import os
 import random
+import shutil
 import tempfile
 import time
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import ShardInfo
 from imagegen_dist.data.tarwalk import ShardError
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import AccessError, Store
 
-_FINAL = (FileNotFoundError, ShardError)
+_FINAL = (FileNotFoundError, AccessError, ShardError)
 _FINAL_ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 20.0
+_LOCK_PAUSE_S = 0.02
 _ABANDONED_S = 3600.0
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where fetched shards are kept on a node. Raises ValueError where a bound is not positive."""
+    """Where fetched shards are kept on a node, and how they are fetched. Raises ValueError for what cannot work."""
 
     directory: str = ""  # local folder; empty takes one per user below the system's temporary folder
-    limit_bytes: int = 32 << 30  # bytes of shards kept, beside those that are open
+    limit_bytes: int = 64 << 30  # bytes of shards kept, beside those that are open
     timeout_s: float = 300.0  # seconds after which a shard that cannot be fetched ends the run
+    stall_s: float = 15.0  # seconds without a byte after which a request is tried again
+    fetches: int = 8  # shards that a process fetches at once
 
     def __post_init__(self) -> None:
-        if self.limit_bytes < 1 or self.timeout_s <= 0:
-            raise ValueError("--data.cache.limit-bytes and --data.cache.timeout-s must be positive")
+        for name in ("limit_bytes", "timeout_s", "stall_s", "fetches"):
+            if getattr(self, name) <= 0:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--data.cache.{flag} is {getattr(self, name)}; it must be positive")
+
+    @property
+    def folder(self) -> Path:
+        """The local folder."""
+        return Path(self.directory or Path(tempfile.gettempdir()) / f"imagegen-shards-{os.getuid()}")
 
 
 class ShardFiles:
-    """Opens the shards of a store.
+    """Opens the shards of a store; may be used by several threads."""
 
-    counters: takes `fetched` (bytes from remote storage), `cache_hits` (shards that were on the node) and `retries`.
-    """
-
-    def __init__(self, store: Store, config: CacheConfig, counters: Counter[str]) -> None:
+    def __init__(self, store: Store, config: CacheConfig, counters: Counters) -> None:
         self._store, self._config, self._counters = store, config, counters
-        self._directory = Path(config.directory or Path(tempfile.gettempdir()) / f"imagegen-shards-{os.getuid()}")
+        self._folder = config.folder
+        self._limit = config.limit_bytes
+        self._unswept = self._limit
+        if store.local_path() is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._limit = min(config.limit_bytes, room(self._folder))
 
     def open(self, info: ShardInfo) -> int:
         """A file descriptor of a shard, for the caller to close.
@@ -57,65 +71,110 @@ class ShardFiles:
         """
         local = self._store.local_path(info.name)
         if local is not None:
-            return self._open_in_place(info, local)
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        cached = self._directory / f"{info.sha256}.tar"
-        with _locked(self._directory / f"{info.sha256[:2]}.lock"):
+            return _open_in_place(info, local)
+        cached, deadline = self._cached(info), time.monotonic() + self._config.timeout_s
+        descriptor = _open_complete(cached, info.bytes)
+        if descriptor is not None:
+            self._counters.add("cache_hits")
+            os.utime(descriptor)
+            return descriptor
+        self._counters.add("cache_misses")
+        with _locked(self._lock_of(info), deadline) as held:
+            if not held:
+                raise ShardError(
+                    f"{self._store / info.name} cannot be fetched: another reader on this node tries since "
+                    f"{self._config.timeout_s:g} s"
+                )
             descriptor = _open_complete(cached, info.bytes)
-            if descriptor is not None:
-                self._counters["cache_hits"] += 1
-                os.utime(descriptor)
-                return descriptor
-            descriptor = self._fetch(info, cached)
-        self._evict()
+            if descriptor is None:
+                descriptor = self._fetch(info, cached, deadline)
+        self._sweep(info.bytes)
         return descriptor
 
-    def _open_in_place(self, info: ShardInfo, path: Path) -> int:
-        try:
-            descriptor = _open_complete(path, info.bytes)
-        except OSError as error:
-            raise ShardError(f"{path} cannot be read: {error.strerror}") from error
-        if descriptor is not None:
-            return descriptor
-        found = f"has {path.stat().st_size} bytes" if path.exists() else "is missing"
-        raise ShardError(f"{path} {found}, but the index says {info.bytes} bytes")
+    def fetch_ahead(self, info: ShardInfo) -> None:
+        """Bring a shard to the cache if nobody does yet. A fault is left to `open`, which tries longer and reports."""
+        cached = self._cached(info)
+        with _locked(self._lock_of(info), deadline=0) as held:
+            if not held:
+                return
+            if cached.exists():
+                with suppress(FileNotFoundError):
+                    os.utime(cached)
+                return
+            with suppress(OSError, ShardError):
+                os.close(self._attempt(info, cached, self._config.timeout_s))
+        self._sweep(info.bytes)
 
-    def _fetch(self, info: ShardInfo, cached: Path) -> int:
-        """Bring a shard to the cache and open it; transient faults are tried until the time limit, others thrice."""
-        deadline = time.monotonic() + self._config.timeout_s
-        partial = cached.with_suffix(".part")
+    def _cached(self, info: ShardInfo) -> Path:
+        return self._folder / f"{info.sha256}.tar"
+
+    def _lock_of(self, info: ShardInfo) -> Path:
+        return self._folder / f"{info.sha256[:3]}.lock"
+
+    def _fetch(self, info: ShardInfo, cached: Path, deadline: float) -> int:
+        """Fetch and open a shard; transient faults are tried until the deadline, others thrice."""
         attempt, final = 0, 0
         while True:
+            attempt += 1
             try:
-                self._store.download(info.name, partial)
-                _check_content(partial, info)
-                self._counters["fetched"] += info.bytes
-                return _publish(partial, cached)
+                return self._attempt(info, cached, max(deadline - time.monotonic(), 0.001))
             except (OSError, ShardError) as error:
-                final += isinstance(error, _FINAL) or isinstance(error.__cause__, PermissionError)
-                pause = random.uniform(0.5, 1) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
+                final += isinstance(error, _FINAL)
+                pause = random.uniform(0.5, 1) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
                 if final >= _FINAL_ATTEMPTS or time.monotonic() + pause > deadline:
-                    partial.unlink(missing_ok=True)
-                    raise ShardError(
-                        f"{self._store / info.name} cannot be fetched ({attempt + 1} attempts): {error}"
-                    ) from error
-                attempt += 1
-                self._counters["retries"] += 1
+                    tried = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                    raise ShardError(f"{self._store / info.name} cannot be fetched ({tried}): {error}") from error
+                self._counters.add("retries")
                 time.sleep(pause)
 
-    def _evict(self) -> None:
-        """Delete the shards unused for longest until the rest fits, and what died fetches left."""
-        with _locked(self._directory / "evict.lock"):
-            shards = sorted(_stats(self._directory.glob("*.tar")))
-            excess = sum(size for _, size, _ in shards) - self._config.limit_bytes
+    def _attempt(self, info: ShardInfo, cached: Path, timeout_s: float) -> int:
+        """Fetch and open a shard, or raise; what came of it is kept for the next attempt unless it is wrong."""
+        partial = cached.with_suffix(".part")
+        try:
+            self._store.download(info.name, partial, timeout_s, self._config.stall_s)
+            _check_content(partial, info)
+        except ShardError:
+            partial.unlink(missing_ok=True)
+            raise
+        except OSError:
+            with suppress(FileNotFoundError):
+                if partial.stat().st_size >= info.bytes:
+                    partial.unlink()
+            raise
+        self._counters.add("fetched", info.bytes)
+        descriptor = os.open(partial, os.O_RDONLY)  # before it has a name by which another process may evict it
+        os.replace(partial, cached)
+        return descriptor
+
+    def _sweep(self, fetched: int) -> None:
+        """Delete the shards unused for longest until the rest fits, and what died fetches left.
+
+        Only when a hundredth of the limit was fetched: a folder of many thousand shards takes a while to list.
+        """
+        self._unswept += fetched
+        if self._unswept < self._limit / 100:
+            return
+        self._unswept = 0
+        with _locked(self._folder / "evict.lock", deadline=0) as held:
+            if not held:
+                return
+            shards = sorted(_stats(self._folder.glob("*.tar")))
+            excess = sum(size for _, size, _ in shards) - self._limit
             for _, size, path in shards:
                 if excess <= 0:
                     break
                 path.unlink(missing_ok=True)
                 excess -= size
-            for modified, _, path in _stats(self._directory.glob("*.part")):
+            for modified, _, path in _stats(self._folder.glob("*.part")):
                 if modified < time.time() - _ABANDONED_S:
                     path.unlink(missing_ok=True)
+
+
+def room(folder: Path) -> int:
+    """Bytes of shards that a cache's folder can hold, those that it has included."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free + sum(size for _, size, _ in _stats(folder.glob("*.tar")))
 
 
 def _stats(paths: Iterator[Path]) -> list[tuple[float, int, Path]]:
@@ -126,6 +185,17 @@ def _stats(paths: Iterator[Path]) -> list[tuple[float, int, Path]]:
             status = path.stat()
             found.append((status.st_mtime, status.st_size, path))
     return found
+
+
+def _open_in_place(info: ShardInfo, path: Path) -> int:
+    try:
+        descriptor = _open_complete(path, info.bytes)
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from error
+    if descriptor is not None:
+        return descriptor
+    found = f"has {path.stat().st_size} bytes" if path.exists() else "is missing"
+    raise ShardError(f"{path} {found}, but the index says {info.bytes} bytes")
 
 
 def _open_complete(path: Path, size: int) -> int | None:
@@ -140,19 +210,12 @@ def _open_complete(path: Path, size: int) -> int | None:
     return None
 
 
-def _publish(partial: Path, cached: Path) -> int:
-    """Give a complete file its name; it is opened before, since another process may evict it right after."""
-    descriptor = os.open(partial, os.O_RDONLY)
-    os.replace(partial, cached)
-    return descriptor
-
-
 def _check_content(path: Path, info: ShardInfo) -> None:
     """Raises ShardError where a fetched file is not the one that the index describes."""
-    size, crc = 0, 0
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+    size, crc, buffer = 0, 0, memoryview(bytearray(_CHUNK_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            size, crc = size + count, zlib.crc32(buffer[:count], crc)
     if size != info.bytes:
         raise ShardError(f"{size} bytes came, but the index says {info.bytes}")
     if crc != info.crc32:
@@ -160,8 +223,17 @@ def _check_content(path: Path, info: ShardInfo) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that excludes other processes, and other opens in this one."""
+def _locked(path: Path, deadline: float) -> Iterator[bool]:
+    """Hold a lock that excludes other processes, and other opens in this one; whether it was had by the deadline."""
     with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        held = True
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    held = False
+                    break
+                time.sleep(_LOCK_PAUSE_S)
+        yield held

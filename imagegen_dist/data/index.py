@@ -8,7 +8,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,16 +17,22 @@ from numpy.typing import NDArray
 
 from imagegen_dist.data.modality import DecodeError, Modality, modality
 from imagegen_dist.data.shard import Shard
-from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.data.tarwalk import ReadAt, ShardError
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
 INDEX_NAME = "index.json"
 VERSION = 1
 
+_PART_BYTES = 1 << 20
+
 
 class DatasetError(ValueError):
     """A dataset that cannot be used, in one line that names its URL."""
+
+
+class MixedSizesError(DatasetError, ShardError):
+    """Samples that differ in size, where all of a dataset have one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class DatasetIndex:
     shards: tuple[ShardInfo, ...]
     classes: int | None = None  # labels are 0 .. classes - 1; None: no labels
     class_names: tuple[str, ...] | None = None
+    shards_url: str | None = None  # where the shards are; None: beside the index
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -61,6 +68,12 @@ class DatasetIndex:
             raise DatasetError("a shard is listed twice")
         if self.samples < 1:
             raise DatasetError("there is not one sample in it")
+        if self.shards_url is not None:
+            _check_place(self.shards_url)
+
+    def location(self, store: Store) -> Store:
+        """The folder of the shards, for an index that was read from `store`."""
+        return store if self.shards_url is None else Store(self.shards_url)
 
     @cached_property
     def samples(self) -> int:
@@ -79,13 +92,14 @@ class DatasetIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the canonical JSON of the index: equal where the datasets are."""
+        """SHA-256 over the canonical JSON of what a dataset holds, wherever it lies: equal where datasets are."""
         text = json.dumps(self._payload(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, store: Store) -> None:
         """Publish `index.json` in a dataset's folder. Raises StorageError."""
-        payload = {**self._payload(), "fingerprint": self.fingerprint}
+        place = {} if self.shards_url is None else {"shards_url": self.shards_url}
+        payload = {**self._payload(), **place, "fingerprint": self.fingerprint}
         store.write(INDEX_NAME, (json.dumps(payload, indent=1) + "\n").encode())
 
     @classmethod
@@ -104,6 +118,7 @@ class DatasetIndex:
             raise DatasetError(f"{store / INDEX_NAME} is corrupt: {error}") from error
 
     def _payload(self) -> dict[str, Any]:
+        """All that the fingerprint covers. The shards as they are: copies of them would take most of a load's time."""
         return {
             "version": VERSION,
             "modality": self.modality,
@@ -111,7 +126,7 @@ class DatasetIndex:
             "spatial": list(self.shape.spatial),
             "classes": self.classes,
             "class_names": None if self.class_names is None else list(self.class_names),
-            "shards": [asdict(shard) for shard in self.shards],
+            "shards": [vars(shard) for shard in self.shards],
         }
 
 
@@ -124,17 +139,41 @@ class ShardScan(NamedTuple):
 
 
 def scan_shard(name: str, data: bytes, kind: Modality) -> ShardScan:
-    """Read a whole shard's bytes. Raises ShardError where it is damaged or its samples do not fit together."""
-    shard = Shard(lambda offset, length: data[offset : offset + length], len(data), name, kind.extensions)
-    shape, labels = None, []
+    """Scan a shard that is in memory. Raises ShardError where it is damaged or its samples do not fit together."""
+    return scan_file(name, lambda offset, length: data[offset : offset + length], len(data), kind)
+
+
+def scan_file(name: str, read_at: ReadAt, size: int, kind: Modality) -> ShardScan:
+    """Read a whole shard once for its checksums and again for its samples, never more than one of them in memory.
+
+    read_at: reads the shard's file; size: its bytes. Raises ShardError where it is damaged, MixedSizesError, a kind of
+    that, where its samples differ in size.
+    """
+    crc32, sha256 = checksums(read_at, size)
+    shard = Shard(read_at, size, name, kind.extensions)
+    shape: SampleShape | None = None
+    labels = []
     for row in range(len(shard)):
         try:
-            shape = _common_shape(shape, kind.shape_of(*shard.picture(row)))
+            found = kind.shape_of(*shard.picture(row))
         except DecodeError as error:
             raise ShardError(f"{name}: sample {shard.key(row)} {error}") from error
+        common = common_shape(shape, found)
+        if common is None:
+            raise MixedSizesError(f"{name}: sample {shard.key(row)} is {found} where others are {shape}")
+        shape = common
         labels.append(shard.label(row))
-    info = ShardInfo(name, len(data), len(shard), zlib.crc32(data), hashlib.sha256(data).hexdigest())
-    return ShardScan(info, shape, _largest_label(labels, name))
+    return ShardScan(ShardInfo(name, size, len(shard), crc32, sha256), shape, _largest_label(labels, name))
+
+
+def checksums(read_at: ReadAt, size: int) -> tuple[int, str]:
+    """(CRC-32, SHA-256 in hexadecimal) of a file."""
+    crc32, sha256 = 0, hashlib.sha256()
+    for offset in range(0, size, _PART_BYTES):
+        part = read_at(offset, min(_PART_BYTES, size - offset))
+        crc32 = zlib.crc32(part, crc32)
+        sha256.update(part)
+    return crc32, sha256.hexdigest()
 
 
 def combine_scans(
@@ -143,24 +182,27 @@ def combine_scans(
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
 ) -> DatasetIndex:
-    """The index of shards that were scanned.
+    """The index of shards that were scanned, in their order; the first that does not fit the ones before ends it.
 
-    classes: None takes one more than the largest label, or the number of names. Raises DatasetError where the shards'
-    shapes differ, where only some have labels, and where a label is too large.
+    classes: None takes one more than the largest label, or the number of names. Raises DatasetError where only some
+    have labels and where a label is too large, MixedSizesError, a kind of that, where the shards' shapes differ.
     """
-    scans = list(scans)
-    shape = None
+    seen: list[ShardScan] = []
+    shape: SampleShape | None = None
     for scan in scans:
-        try:
-            shape = shape if scan.shape is None else _common_shape(shape, scan.shape)
-        except DecodeError as error:
-            raise DatasetError(f"{scan.info.name} {error}") from error
+        seen.append(scan)
+        if scan.shape is None:
+            continue
+        common = common_shape(shape, scan.shape)
+        if common is None:
+            raise MixedSizesError(f"{scan.info.name} is {scan.shape} where others are {shape}")
+        shape = common
     if shape is None:
         raise DatasetError("there is not one sample in the shards")
     if class_names is not None and classes is None:
         classes = len(class_names)
-    classes = _count_classes([scan for scan in scans if scan.shape is not None], classes)
-    return DatasetIndex(modality_name, shape, tuple(scan.info for scan in scans), classes, class_names)
+    classes = _count_classes([scan for scan in seen if scan.shape is not None], classes)
+    return DatasetIndex(modality_name, shape, tuple(scan.info for scan in seen), classes, class_names)
 
 
 def _count_classes(scans: list[ShardScan], classes: int | None) -> int | None:
@@ -192,16 +234,16 @@ def build_index(store: Store, modality_name: str = "image", class_names: tuple[s
 
 
 def shard_names(store: Store) -> list[str]:
-    """Names of the shards in a folder, sorted."""
-    return [name for name in store.names() if name.endswith(".tar")]
+    """Names of the shards in a folder, sorted; hidden files are none."""
+    return [name for name in store.names() if name.endswith(".tar") and not name.startswith(".")]
 
 
-def _common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape:
-    """The shape that both can be decoded to: grey beside RGB is RGB."""
+def common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape | None:
+    """The shape that both can be decoded to: grey beside RGB is RGB. None where there is none."""
     if first is None or first == second:
         return second
     if first.spatial != second.spatial or {first.channels, second.channels} != {1, 3}:
-        raise DecodeError(f"is {second} where others are {first}")
+        return None
     return SampleShape(3, first.spatial)
 
 
@@ -210,6 +252,13 @@ def _largest_label(labels: list[int | None], name: str) -> int | None:
     if known and len(known) != len(labels):
         raise ShardError(f"{name}: {len(labels) - len(known)} of {len(labels)} samples have no label")
     return max(known, default=None)
+
+
+def _check_place(url: str) -> None:
+    """Raises DatasetError for a place of shards that means another one in another folder, StorageError for no place."""
+    if not url.startswith("/") and "://" not in url:
+        raise DatasetError(f"shards_url is {url!r}; an absolute path or a URL is needed")
+    Store(url)
 
 
 def _why_no_index(store: Store) -> str:
@@ -240,6 +289,7 @@ def _from_payload(payload: Any) -> DatasetIndex:
         tuple(_shard_info(number, shard) for number, shard in enumerate(_take(payload, "shards", list))),
         _take(payload, "classes", int, type(None)),
         None if names is None else tuple(str(name) for name in names),
+        _take(payload, "shards_url", str) if "shards_url" in payload else None,
     )
     if payload.get("fingerprint") != index.fingerprint:
         raise ValueError("its fingerprint does not belong to its content; it was edited or damaged")

@@ -63,6 +63,10 @@ class Modality(ABC):
     axes: tuple[str, ...]
     extensions: tuple[str, ...] = ("npy",)
 
+    def empty(self, count: int, shape: SampleShape) -> Pixels:
+        """An uninitialised uint8 array [N, C, *S] in the memory layout that `decode_into` fills fastest."""
+        return np.empty((count, *shape.dims), dtype=np.uint8)
+
     def shape_of(self, member: bytes, extension: str) -> SampleShape:
         """Shape of an encoded sample from its header alone; alpha does not count. Raises DecodeError."""
         channels, spatial = (
@@ -121,6 +125,12 @@ class ImageModality(Modality):
     name = "image"
     axes = ("H", "W")
     extensions = ("jpg", "jpeg", "png", "webp", "npy")
+
+    def empty(self, count: int, shape: SampleShape) -> Pixels:
+        """Colour pictures lie interleaved in memory, [N, H, W, C], as decoders write them."""
+        if shape.channels != 3:
+            return super().empty(count, shape)
+        return np.empty((count, *shape.spatial, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
 
     def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
         return _save_png([_grid(_shown(samples), columns, scale)]), "png"
@@ -184,11 +194,14 @@ def _decode_jpeg(member: bytes, out: Pixels) -> None:
     _check_spatial((height, width), out.shape[1:])
     if len(out) not in (1, 3):
         raise DecodeError(f"is a JPEG, which has 1 or 3 channels, not {len(out)}")
+    interleaved = out.transpose(1, 2, 0)
+    target = interleaved if interleaved.flags.c_contiguous else None
     try:
-        decoded = simplejpeg.decode_jpeg(member, "GRAY" if len(out) == 1 else "RGB")
+        decoded = simplejpeg.decode_jpeg(member, "GRAY" if len(out) == 1 else "RGB", buffer=target)
     except ValueError as error:
         raise DecodeError(f"is a damaged JPEG: {error}") from error
-    out[:] = np.moveaxis(decoded, -1, 0)
+    if target is None:
+        interleaved[:] = decoded
 
 
 def _open_pillow(member: bytes, extension: str) -> Image.Image:
@@ -227,7 +240,7 @@ def _read_pillow(picture: Image.Image) -> Pixels:
     if picture.mode in ("1", "L", "LA"):
         return np.asarray(picture if picture.mode == "L" else picture.convert("L"))[None]
     if picture.mode in ("P", "RGB", "RGBA"):
-        return np.moveaxis(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")), -1, 0)
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")).transpose(2, 0, 1)
     raise DecodeError(f"has Pillow's mode {picture.mode}, which is not supported: convert it to grey or RGB of 8 bits")
 
 

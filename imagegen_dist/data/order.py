@@ -108,16 +108,27 @@ class Order:
         lanes = self.plan.lanes
         return (epochs * self.samples + lanes - 1 - self._turn) // lanes
 
+    def block(self, lane: int, position: int) -> tuple[IntArray, int]:
+        """(shards of the block around a lane's position, position at which the lane's next block begins)."""
+        line, place = self._place(lane, position)
+        _, low, high = self._block_bounds(line, lane, place)
+        first, last = (np.searchsorted(line.starts, [low, high - 1], side="right") - 1).tolist()
+        return line.shards[first : last + 1], position + high - place
+
     def substitutes(self, lane: int, position: int, count: int) -> Samples:
         """`count` samples of the block around a lane's position, each drawn by keyed hash, with replacement."""
-        epoch = (position * self.plan.lanes + int(self._turn[lane])) // self.samples
-        line = self._line(epoch)
-        block = self._block(line, lane, int(line.lanes[lane] + position - line.passed[lane]))
+        line, place = self._place(lane, position)
+        block = self._block(line, lane, place)
         words = keyed_bits(count, self.plan.seed, _SUBSTITUTE, position, lane)
         places = block.low + (words % np.uint64(block.high - block.low)).astype(np.int64)
         shard, row = self._on_line(line, places)
-        at = (np.full_like(row, lane), np.full_like(row, position), np.full_like(row, epoch))
+        at = (np.full_like(row, lane), np.full_like(row, position), np.full_like(row, line.epoch))
         return Samples(*at, shard, row, self._offsets[shard] + row)
+
+    def _place(self, lane: int, position: int) -> tuple["_Line", int]:
+        """(line of the epoch, place on it) of a lane's position."""
+        line = self._line((position * self.plan.lanes + int(self._turn[lane])) // self.samples)
+        return line, int(line.lanes[lane] + position - line.passed[lane])
 
     def _of_microbatches(self, positions: IntArray, owners: IntArray) -> Samples:
         taken = positions * self.plan.microbatch_size + np.arange(self.plan.microbatch_size, dtype=np.int64)
@@ -166,14 +177,19 @@ class Order:
         return block
 
     def _shuffle_block(self, line: "_Line", lane: int, place: int) -> "_Block":
+        number, low, high = self._block_bounds(line, lane, place)
+        order = keyed_permutation(high - low, self.plan.seed, _BLOCK, number, lane, line.epoch)
+        return _Block(line.epoch, low, high, order.astype(np.uint32))
+
+    def _block_bounds(self, line: "_Line", lane: int, place: int) -> tuple[int, int, int]:
+        """(number on its lane, first place, end) of the block of a lane that holds `place`."""
         first, last = int(line.lanes[lane]), int(line.lanes[lane + 1])
         opening, piece = (np.searchsorted(line.starts, [first, place], side="right") - 1).tolist()
         number = (piece - opening) // self.plan.block
         edge = opening + number * self.plan.block
         low = max(first, int(line.starts[edge]))
         high = min(last, int(line.starts[min(edge + self.plan.block, line.shards.size)]))
-        order = keyed_permutation(high - low, self.plan.seed, _BLOCK, number, lane, line.epoch)
-        return _Block(line.epoch, low, high, order.astype(np.uint32))
+        return number, low, high
 
 
 class _Line(NamedTuple):

@@ -33,8 +33,8 @@ from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
 from imagegen_dist.training.checkpoint import newest
 
-COLLECTIVE_TIMEOUT_S = 300
-"""Seconds after which a rank that hangs in a collective fails the group."""
+COLLECTIVE_TIMEOUT_S = 120
+"""Seconds after which a rank that hangs in a collective fails the group, beyond those that it may wait for its data."""
 
 LOSSES_WITHOUT_PROGRESS = 3
 """How often workers may be lost without a new checkpoint between before the run is given up."""
@@ -117,7 +117,8 @@ class Driver:
         }
         outcome: list[BaseException | None] = []
         with tempfile.TemporaryDirectory(prefix="imagegen-ray-") as folder:
-            trainer = _trainer(payload, share, settings.name, folder)
+            timeout_s = COLLECTIVE_TIMEOUT_S + self._experiment.data.cache.timeout_s
+            trainer = _trainer(payload, share, settings.name, folder, timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
             told = False
@@ -167,7 +168,7 @@ class Driver:
             console.summary(records.closing_table(self._settings, str(log)))
 
 
-def _trainer(payload: dict[str, Any], share: Share, name: str, folder: str) -> TorchTrainer:
+def _trainer(payload: dict[str, Any], share: Share, name: str, folder: str, timeout_s: float) -> TorchTrainer:
     workers = share.workers
     return TorchTrainer(
         work,
@@ -177,7 +178,7 @@ def _trainer(payload: dict[str, Any], share: Share, name: str, folder: str) -> T
             use_gpu=share.gpu,
             resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
         ),
-        torch_config=TorchConfig(backend="nccl" if share.gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(backend="nccl" if share.gpu else "gloo", timeout_s=int(timeout_s)),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=folder,

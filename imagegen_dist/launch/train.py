@@ -13,7 +13,8 @@ from pathlib import Path
 from imagegen_dist import records
 from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.experiment import Experiment, parameter_counts
+from imagegen_dist.data.stream import check_cache
+from imagegen_dist.experiment import Experiment, build_plan, parameter_counts
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Command, describe, parse
@@ -76,6 +77,9 @@ def prepare(job: str, command: Command) -> Prepared:
     if validation:
         DatasetIndex.load(Store(validation))
     parameter_counts(experiment, index.shape, index.classes)
+    if os.environ.get("RAY_ADDRESS", "") in ("", "local"):  # all workers will be on this node
+        plan = build_plan(experiment, draws=1)
+        check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
     settings = RunSettings(
         name=_run_name(options.run, options.preset),
         storage=storage.url,

@@ -19,7 +19,9 @@ from imagegen_dist.run import execute
 def work(payload: dict[str, Any]) -> None:
     """Train on this worker. payload: "experiment" and "settings" as JSON, "threads", and the "relay"'s handle."""
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size())
+    world = World(
+        context.get_world_rank(), context.get_world_size(), context.get_local_rank(), context.get_local_world_size()
+    )
     torch.set_num_threads(payload["threads"])
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

@@ -18,6 +18,7 @@ class Stopwatch:
         self._seconds_before = 0.0
         self._begun = self._lap_began = clock()
         self._images = 0
+        self._bytes = 0.0
         self._paused = self._waited = 0.0
 
     @property
@@ -53,14 +54,15 @@ class Stopwatch:
             self._waited += self._clock() - began
             yield item
 
-    def lap(self, images: int) -> dict[str, float]:
-        """Speed and share of waiting since the last lap."""
+    def lap(self, images: int, data_bytes: float) -> dict[str, float]:
+        """Speeds and share of waiting since the last lap; data_bytes: read by all ranks since the first one began."""
         now = self._clock()
         trained = max(now - self._lap_began - self._paused, 1e-9)
         row = {
             "system/images_per_s": (images - self._images) / trained,
+            "data/bytes_per_s": (data_bytes - self._bytes) / trained,
             "data/wait_fraction": min(self._waited / trained, 1.0),
         }
-        self._lap_began, self._images = now, images
+        self._lap_began, self._images, self._bytes = now, images, data_bytes
         self._paused = self._waited = 0.0
         return row

@@ -121,7 +121,7 @@ class Trainer:
 
     def step(self, item: Item) -> None:
         """One turn of every phase over this rank's microbatches of the step."""
-        samples = item.sample.to(self.device, non_blocking=True)
+        samples = item.sample.to(self.device, non_blocking=True).contiguous()
         labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
         reals = [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
         if not self._buckets_settled:

@@ -3,7 +3,6 @@ import os
 import threading
 import time
 import zlib
-from collections import Counter
 from typing import Any, ClassVar
 
 import fsspec
@@ -12,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from imagegen_dist.data import cache
 from imagegen_dist.data.cache import CacheConfig, ShardFiles
+from imagegen_dist.data.counters import COUNTED, Counters
 from imagegen_dist.data.index import ShardInfo
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
@@ -53,8 +53,12 @@ def put(store, name, data):
 
 
 def files(store, folder, **config):
-    counters = Counter()
+    counters = Counters()
     return ShardFiles(store, CacheConfig(directory=str(folder), **config), counters), counters
+
+
+def counted(**sums):
+    return {**dict.fromkeys(COUNTED, 0), **sums}
 
 
 def read(descriptor):
@@ -69,7 +73,7 @@ def test_a_local_shard_is_read_in_place(tmp_path):
     shards, counters = files(Store(tmp_path / "set"), tmp_path / "cache")
     assert read(shards.open(info)) == b"content"
     assert not (tmp_path / "cache").exists()
-    assert not counters
+    assert not any(counters.take().values())
 
 
 def test_a_local_shard_that_is_missing_or_cut_is_refused(tmp_path):
@@ -90,7 +94,7 @@ def test_a_remote_shard_is_fetched_once(remote, tmp_path):
         shards, counters = files(remote, tmp_path)
         assert read(shards.open(info)) == b"content"
     assert FlakyFileSystem.downloads == 1
-    assert counters == {"cache_hits": 1}
+    assert counters.take() == counted(cache_hits=1)
 
 
 def test_many_readers_at_once_fetch_once(remote, tmp_path):
@@ -112,7 +116,7 @@ def test_transient_faults_are_tried_again(remote, tmp_path):
     FlakyFileSystem.failures = 6
     shards, counters = files(remote, tmp_path)
     assert read(shards.open(info)) == b"content"
-    assert counters == {"retries": 6, "fetched": 7}
+    assert counters.take() == counted(retries=6, fetched=7, cache_misses=1)
 
 
 def test_a_store_that_is_gone_ends_within_the_time_limit(remote, tmp_path):
@@ -160,7 +164,7 @@ def test_the_shard_unused_for_longest_goes_first(remote, tmp_path):
         os.close(shards.open(info))
         assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= 25
     assert read(held) == bytes([0]) * 10
-    assert counters["fetched"] >= 40
+    assert counters.take()["fetched"] >= 40
 
 
 def test_what_died_fetches_left_is_swept(remote, tmp_path):

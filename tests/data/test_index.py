@@ -1,12 +1,24 @@
 import dataclasses
+import hashlib
 import io
 import json
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 
-from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo, build_index
+from imagegen_dist.data.index import (
+    DatasetError,
+    DatasetIndex,
+    MixedSizesError,
+    ShardInfo,
+    build_index,
+    checksums,
+    combine_scans,
+    scan_file,
+    scan_shard,
+)
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.tarwalk import ShardError
@@ -53,6 +65,53 @@ def test_the_fingerprint_follows_the_content():
     assert INDEX.fingerprint == dataclasses.replace(INDEX).fingerprint
     others = [dataclasses.replace(INDEX, classes=11), dataclasses.replace(INDEX, shards=INDEX.shards[::-1])]
     assert len({INDEX.fingerprint, *(other.fingerprint for other in others)}) == 3
+
+
+def test_an_index_of_before_loads_and_is_saved_again_byte_for_byte(store):
+    shards = (ShardInfo("a.tar", 10240, 3, 7, "ab" * 32), ShardInfo("ä.tar", 20480, 4, 2**32 - 1, "cd" * 32))
+    DatasetIndex("image", SampleShape(3, (8, 8)), shards, 2, ("cat", "dög")).save(store)
+    text = store.read("index.json")
+    assert hashlib.sha256(text).hexdigest() == "e3e39b86d7c7ee2ca7398036afb99d92193203f7b81a891e6e80bf30c27e2d7e"
+    assert DatasetIndex.load(store).fingerprint == "2d23723c8d9a6fde7977c48486b9b6ddf2f3f62404f5b58470f839e0a562c04a"
+
+
+def test_shards_lie_beside_their_index_or_where_it_says(store):
+    assert INDEX.location(store) == store
+    moved = dataclasses.replace(INDEX, shards_url="memory://test-index/elsewhere")
+    moved.save(store)
+    assert DatasetIndex.load(store) == moved
+    assert DatasetIndex.load(store).location(store) == Store("memory://test-index/elsewhere")
+
+
+def test_moving_the_shards_keeps_the_fingerprint_and_needs_no_new_index(store):
+    moved = dataclasses.replace(INDEX, shards_url="/first")
+    assert moved.fingerprint == INDEX.fingerprint
+    moved.save(store)
+    store.write("index.json", store.read("index.json").replace(b"/first", b"/second"))
+    assert DatasetIndex.load(store).location(store) == Store("/second")
+
+
+def test_an_index_beside_its_shards_does_not_say_where_they_are(store):
+    INDEX.save(store)
+    assert "shards_url" not in json.loads(store.read("index.json"))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://key:secret@bucket/set", r"s3://\*\*\*@bucket/set carries a "),
+        ("../shards", "an absolute path or a URL is needed"),
+        ("nowhere://set", "unknown protocol"),
+        (7, "shards_url is 7, which is no str"),
+    ],
+)
+def test_a_place_of_shards_that_cannot_be_is_refused(store, url, told):
+    INDEX.save(store)
+    payload = {**json.loads(store.read("index.json")), "shards_url": url}
+    store.write("index.json", json.dumps(payload).encode())
+    with pytest.raises(DatasetError, match=rf"index\.json is corrupt: .*{told}") as error:
+        DatasetIndex.load(store)
+    assert "secret" not in str(error.value)
 
 
 def test_a_url_that_does_not_exist_is_refused(store):
@@ -121,6 +180,43 @@ def test_scanning_finds_what_packing_wrote(store):
     store.remove("index.json")
     assert build_index(store) == written
     assert (written.classes, written.shape, written.counts.tolist()) == (4, SampleShape(3, (5, 6)), [7, 7, 6])
+
+
+def test_a_file_is_scanned_in_parts_as_it_is_in_memory(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    pack(((np.roll(noise, number, 1), number % 4) for number in range(150)), Store(tmp_path))
+    path, largest = tmp_path / "shard-000000.tar", 0
+
+    def read_at(offset, length):
+        nonlocal largest
+        largest = max(largest, length)
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    data = path.read_bytes()
+    assert scan_file(path.name, read_at, len(data), modality("image")) == scan_shard(path.name, data, modality("image"))
+    assert checksums(read_at, len(data)) == (zlib.crc32(data), hashlib.sha256(data).hexdigest())
+    assert largest <= 1 << 20 < len(data)
+
+
+def test_shards_that_do_not_fit_end_the_scan_at_once(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4))])
+    put_shard(store, "b.tar", [("1.png", png(1, 5, 4))])
+
+    def scans():
+        for name in ("a.tar", "b.tar"):
+            yield scan_shard(name, store.read(name), modality("image"))
+        raise AssertionError("the third shard was read")
+
+    with pytest.raises(MixedSizesError, match=r"b\.tar is 5 × 4 × 1"):
+        combine_scans(scans(), "image")
+
+
+def test_hidden_files_are_no_shards(store):
+    put_shard(store, "a.tar", [("0.png", png(1, 4, 4))])
+    store.write("._a.tar", b"what macOS leaves beside a file")
+    assert [shard.name for shard in build_index(store).shards] == ["a.tar"]
 
 
 def test_shards_of_others_with_captions_are_indexed_without_classes(store):

@@ -1,0 +1,194 @@
+"""Steps to microbatches in one process: what a loader process does, and what it is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.counters import Counters
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.open_shards import OpenShards
+from imagegen_dist.data.order import IntArray, Order, Plan, Samples
+from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.storage import Store
+
+_SUBSTITUTES = 16
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How samples are read. Raises ValueError where a value cannot work."""
+
+    workers: int = 0  # loader processes of a rank; 0 reads in the training process
+    prefetch: int = 2  # steps that each loader process keeps ready
+    open_shards: int = 0  # shards that each process keeps open; 0: those of a block of each of its lanes
+    decoded_bytes: int = 64 << 20  # bytes of decoded samples that each process keeps in memory
+    on_bad: Literal["error", "substitute"] = "error"  # what a damaged sample does
+    bad_limit: float = 0.001  # share of damaged samples above which the run stops
+    cache: CacheConfig = field(default_factory=CacheConfig)  # of shards from remote storage
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("prefetch", 1), ("open_shards", 0), ("decoded_bytes", 0)):
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--data.{flag} is {getattr(self, name)}; it must be at least {least}")
+        if self.on_bad not in ("error", "substitute"):
+            raise ValueError(f"--data.on-bad is {self.on_bad!r}; it must be error or substitute")
+        if not 0 < self.bad_limit <= 1:
+            raise ValueError(f"--data.bad-limit is {self.bad_limit}; it must lie in (0, 1]")
+
+
+@dataclass
+class Item:
+    """One step's microbatches of a rank."""
+
+    step: int
+    sample: Tensor  # uint8 [draws, M, b, C, *S], in the memory layout of the decoder
+    label: Tensor | None  # int64 [draws, M, b]; None where the dataset has no classes
+    id: Tensor  # int64 [draws, M, b], number of each sample in the dataset
+    counters: dict[str, int]  # of data.counters.COUNTED, since the process's last item
+    bad: list[str]  # what was wrong with each substituted sample, a line each
+
+
+class Reader:
+    """Reads steps: open shards, decoded samples, and nothing that changes what comes."""
+
+    def __init__(
+        self, index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: StreamConfig
+    ) -> None:
+        self._index, self._plan, self._microbatches, self._config = index, plan, microbatches, config
+        self._order = Order(index.counts, plan)
+        self._modality = modality(index.modality)
+        self._counters = Counters()
+        lanes = plan.lanes // plan.microbatches * len(microbatches)
+        limit = config.open_shards or lanes * (plan.block + 1)
+        self._shards = OpenShards(index, store, config.cache, min(limit, len(index.shards)), self._counters)
+        self._decoded = _Decoded(index, config.decoded_bytes)
+        self._next_block: IntArray = np.zeros(plan.lanes, dtype=np.int64)
+        self._bad: list[str] = []
+
+    def read(self, step: int) -> Item:
+        """The item of a step. Raises ShardError."""
+        samples = self._order.step(step, self._microbatches)
+        pixels = self._modality.empty(samples.id.size, self._index.shape)
+        labels, ids = np.empty(samples.id.size, dtype=np.int64), samples.id.copy()
+        missing = self._decoded.take(ids, pixels, labels)
+        self._counters.add("decoded_hits", ids.size - missing.size)
+        self._shards.fetch(np.unique(samples.shard[missing]).tolist())
+        self._fetch_ahead(samples)
+        for at in missing[np.lexsort((samples.row[missing], samples.shard[missing]))].tolist():
+            ids[at], labels[at] = self._read_sample(samples, at, pixels[at])
+        self._decoded.keep(ids[missing], missing, pixels, labels)
+        shape = (self._plan.draws, len(self._microbatches), self._plan.microbatch_size)
+        return Item(
+            step=step,
+            sample=torch.from_numpy(pixels).unflatten(0, shape),
+            label=None if self._index.classes is None else torch.from_numpy(labels).view(shape),
+            id=torch.from_numpy(ids).view(shape),
+            counters=self._counters.take(),
+            bad=self._take_bad(),
+        )
+
+    def decode(self, number: int, row: int, out: NDArray[np.uint8]) -> int:
+        """Decode a sample into `out`, and its label, 0 where the dataset has none. Raises ShardError."""
+        shard = self._shards.get(number)
+        member, extension = shard.picture(row)
+        self._counters.add("bytes", len(member))
+        try:
+            self._modality.decode_into(member, extension, out)
+        except DecodeError as error:
+            raise ShardError(f"{shard.name}: sample {shard.key(row)} {error}") from error
+        if self._index.classes is None:
+            return 0
+        label = shard.label(row)
+        if label is None or label >= self._index.classes:
+            raise ShardError(
+                f"{shard.name}: the label of {shard.key(row)} is {label}, of {self._index.classes} classes"
+            )
+        return label
+
+    def close(self) -> None:
+        """Close the shards that are open."""
+        self._shards.close()
+
+    def _fetch_ahead(self, samples: Samples) -> None:
+        """Where a lane has entered a block: fetch the block's shards, and then those of the next one."""
+        entered = samples.position >= self._next_block[samples.lane]
+        if not entered.any():
+            return
+        here, next_ = [], []
+        for lane in np.unique(samples.lane[entered]).tolist():
+            position = int(samples.position[samples.lane == lane].max())
+            shards, self._next_block[lane] = self._order.block(lane, position)
+            here += shards.tolist()
+            next_ += self._order.block(lane, int(self._next_block[lane]))[0].tolist()
+        self._shards.fetch_ahead(dict.fromkeys([*here, *next_]))
+
+    def _read_sample(self, samples: Samples, at: int, out: NDArray[np.uint8]) -> tuple[int, int]:
+        """(id, label) of the sample decoded into `out`: the one wanted, or where it is damaged a substitute."""
+        try:
+            return int(samples.id[at]), self.decode(int(samples.shard[at]), int(samples.row[at]), out)
+        except ShardError as error:
+            if self._config.on_bad == "error":
+                raise
+            self._counters.add("bad")
+            self._bad.append(str(error))
+        others = self._order.substitutes(int(samples.lane[at]), int(samples.position[at]), _SUBSTITUTES)
+        for other, shard, row in zip(others.id.tolist(), others.shard.tolist(), others.row.tolist(), strict=True):
+            try:
+                return other, self.decode(shard, row, out)
+            except ShardError as error:
+                last = error
+        raise ShardError(f"no good sample near a damaged one in {_SUBSTITUTES} draws: {last}") from last
+
+    def _take_bad(self) -> list[str]:
+        taken, self._bad = self._bad, []
+        return taken
+
+
+def read_by_id(
+    index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The samples of those ids and their labels: uint8 [N, C, *S], int64 [N]. Raises ShardError for a damaged one."""
+    one_by_one = Plan(seed=0, microbatches=1, microbatch_size=1, draws=1, lanes=1, block=1)
+    pixels = np.empty((len(ids), *index.shape.dims), dtype=np.uint8)
+    labels = np.empty(len(ids), dtype=np.int64)
+    shards = np.searchsorted(index.offsets, ids, side="right") - 1
+    rows = np.asarray(ids) - index.offsets[shards]
+    reader = Reader(index, store, one_by_one, range(1), config)
+    try:
+        for at, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+            labels[at] = reader.decode(shard, row, pixels[at])
+    finally:
+        reader.close()
+    return pixels, labels
+
+
+class _Decoded:
+    """Decoded samples kept in memory: those of the lowest ids that fit, so that a small dataset is decoded once."""
+
+    def __init__(self, index: DatasetIndex, limit_bytes: int) -> None:
+        self._capacity = min(index.samples, limit_bytes // index.shape.numel)
+        self._pixels = modality(index.modality).empty(self._capacity, index.shape)
+        self._labels = np.empty(self._capacity, dtype=np.int64)
+        self._known = np.zeros(self._capacity, dtype=np.bool_)
+
+    def take(self, ids: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> IntArray:
+        """Fill in the samples that are kept; the places of the others are returned."""
+        held = ids < self._capacity
+        held[held] = self._known[ids[held]]
+        places = np.flatnonzero(held)
+        pixels[places], labels[places] = self._pixels[ids[places]], self._labels[ids[places]]
+        return np.flatnonzero(~held)
+
+    def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> None:
+        """Keep the samples at `places` that have room."""
+        room = ids < self._capacity
+        ids, places = ids[room], places[room]
+        self._pixels[ids], self._labels[ids], self._known[ids] = pixels[places], labels[places], True
