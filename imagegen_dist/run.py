@@ -146,7 +146,7 @@ class _Session:
             if not resumed:
                 self._sample()
                 self.stopwatch.start(0)
-            if self.trainer.step_index < steps:
+            if self.trainer.step_index < steps or not self._finished():
                 train(self.trainer, self._items(steps), self._hooks())
                 for hook in self._hooks():
                     hook.run()
@@ -162,6 +162,13 @@ class _Session:
         if self.world.is_main and complete:
             self._write_result()
         return Outcome(self.trainer.images, complete)
+
+    def _finished(self) -> bool:
+        """Whether an earlier attempt came to the very end, and not only to the last checkpoint."""
+        found = ""
+        if self.world.is_main and self.folder.exists(RESULT):
+            found = str(json.loads(self.folder.read(RESULT)).get("images"))
+        return text_from_main(found, self.world, self.device) == str(self.trainer.images)
 
     def _close(self) -> None:
         try:
@@ -202,7 +209,7 @@ class _Session:
                 f"{longest} steps in a row had a non-finite loss or gradient, up to {images:,} images; "
                 "lower --optim.*.lr or raise --objective.gamma, and start under a new --run"
             )
-        if requested:
+        if requested and self.trainer.step_index < self.experiment.training.steps:
             raise Stopped
 
     def _evaluate(self) -> None:

@@ -1,12 +1,14 @@
 """A run in its directory: what it leaves behind, resuming, stopping, falling back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from imagegen_dist import config, load, records
+from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.run import RunError
 from imagegen_dist.training.checkpoint import CheckpointError, newest
@@ -77,6 +79,46 @@ def test_a_request_to_stop_writes_a_checkpoint_first(
     train_here(tiny(), where)
     assert_bit_identical(final_tensors(where), final_tensors(undisturbed))
     assert [row["images"] for row in read_rows(where.folder)] == [96, 192, 288, 384, 480]
+
+
+def test_a_stop_that_comes_with_the_last_step_ends_a_whole_run(data: Path, tmp_path: Path) -> None:
+    where = settings(tmp_path, "late", data)
+    assert train_here(tiny(), where, Listener(stop_at=480)).complete
+    assert json.loads(where.folder.read("result.json"))["images"] == 480
+
+
+def test_figures_that_a_crash_prevented_are_taken_on_resuming(data: Path, tmp_path: Path) -> None:
+    where = settings(tmp_path, "crashed", data)
+    train_here(tiny(), where)
+    where.folder.remove("result.json")
+    (where.folder / "samples").remove("grid-000000000480.png")
+    assert train_here(tiny(), where).complete
+    assert "grid-000000000480.png" in (where.folder / "samples").names()
+    assert json.loads(where.folder.read("result.json"))["images"] == 480
+
+
+def test_data_that_end_leave_a_checkpoint_of_the_last_step(
+    undisturbed: records.RunSettings, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    changes = {"data__open_shards": 1, "data__decoded_bytes": 0}
+    where = settings(tmp_path, "ended", tmp_path / "data")
+
+    class Removes(Listener):
+        def row(self, row: dict[str, float]) -> None:
+            super().row(row)
+            if row["images"] == 288:
+                for shard in Path(where.data).glob("*.tar"):
+                    shard.rename(shard.with_suffix(".gone"))
+
+    listener = Removes()
+    with pytest.raises(ShardError, match="is missing"):
+        train_here(tiny(**changes), where, listener)
+    assert "kept a checkpoint at 288 images" in listener.messages
+    for shard in Path(where.data).glob("*.gone"):
+        shard.rename(shard.with_suffix(".tar"))
+    train_here(tiny(**changes), where)
+    assert_bit_identical(final_tensors(where), final_tensors(undisturbed))
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])

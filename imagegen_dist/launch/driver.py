@@ -31,7 +31,7 @@ from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, TERMINATED
 from imagegen_dist.launch.worker import work
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
-from imagegen_dist.training.checkpoint import newest
+from imagegen_dist.training.checkpoint import newest_images
 
 COLLECTIVE_TIMEOUT_S = 120
 """Seconds after which a rank that hangs in a collective fails the group, beyond those that it may wait for its data."""
@@ -100,7 +100,7 @@ class Driver:
             if self._failure is None:
                 console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
                 continue
-            if not policy.allows(self._failure, self._newest_images()):
+            if not policy.allows(self._failure, newest_images(self._settings.folder)):
                 return FAILED
             console.message(f"{self._failure.cause}; starting again from the last checkpoint", "yellow")
 
@@ -152,18 +152,18 @@ class Driver:
             raise SystemExit(_SIGNALLED[number])
         self._signal = number
 
-    def _newest_images(self) -> int:
-        found = newest(self._settings.folder, lambda _: None)
-        return found.images if found else -1
-
     def _close(self, console: Console, code: int, log: Path) -> None:
         """The last lines: what went wrong, or where everything is and how to go on."""
         if code == FAILED and self._failure:
             console.error(self._failure.cause, self._failure.detail)
-            console.summary([("", [("log", str(log)), ("run", self._settings.folder.url)])])
+            where = [("log", str(log)), ("run", self._settings.folder.url)]
+            if newest_images(self._settings.folder) >= 0:
+                where.append(("to go on", records.resume_command(self._settings)))
+            console.summary([("", where)])
         elif code != DONE:
             again = records.resume_command(self._settings)
-            console.message(f"stopped with a checkpoint at {self._newest_images():,} images; to go on:\n  {again}")
+            images = newest_images(self._settings.folder)
+            console.message(f"stopped with a checkpoint at {images:,} images; to go on:\n  {again}")
         else:
             console.summary(records.closing_table(self._settings, str(log)))
 

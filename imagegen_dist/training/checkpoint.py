@@ -13,6 +13,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -134,6 +135,14 @@ def newest(run: Store, skipped: Callable[[str], None]) -> Checkpoint | None:
         except CheckpointError as error:
             skipped(str(error))
     return None
+
+
+def newest_images(run: Store) -> int:
+    """Images of the newest checkpoint that has a manifest, -1 where there is none; no other file is read."""
+    for store in _attempts(run):
+        with suppress(CheckpointError):
+            return int(_manifest(store)["images"])
+    return -1
 
 
 def _attempts(run: Store) -> list[Store]:

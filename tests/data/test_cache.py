@@ -1,5 +1,7 @@
+import fcntl
 import hashlib
 import os
+import shutil
 import threading
 import time
 import zlib
@@ -165,6 +167,48 @@ def test_the_shard_unused_for_longest_goes_first(remote, tmp_path):
         assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= 25
     assert read(held) == bytes([0]) * 10
     assert counters.take()["fetched"] >= 40
+
+
+def test_a_shard_fetched_ahead_is_there_when_it_is_opened(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    shards, counters = files(remote, tmp_path)
+    shards.fetch_ahead(info)
+    shards.fetch_ahead(info)
+    assert read(shards.open(info)) == b"content"
+    assert FlakyFileSystem.downloads == 1
+    assert counters.take() == counted(fetched=7, cache_hits=1)
+
+
+def test_a_fault_ahead_of_use_is_left_to_the_reader(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    FlakyFileSystem.failures = 1
+    shards, counters = files(remote, tmp_path)
+    shards.fetch_ahead(info)
+    assert not list(tmp_path.glob("*.tar"))
+    assert read(shards.open(info)) == b"content"
+    assert counters.take() == counted(fetched=7, cache_misses=1)
+
+
+def test_a_shard_that_another_reader_fetches_is_not_fetched_ahead(remote, tmp_path):
+    info = put(remote, "a.tar", b"content")
+    shards, _ = files(remote, tmp_path)
+    with open(tmp_path / f"{info.sha256[:3]}.lock", "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        shards.fetch_ahead(info)
+        assert FlakyFileSystem.downloads == 0
+        with pytest.raises(ShardError, match="another reader on this node tries since 0.2 s"):
+            files(remote, tmp_path, timeout_s=0.2)[0].open(info)
+    assert read(shards.open(info)) == b"content"
+
+
+def test_a_full_disk_bounds_the_cache(remote, tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=25)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: free)
+    assert cache.room(tmp_path / "not" / "there") == 25
+    shards, _ = files(remote, tmp_path)
+    for number in range(4):
+        os.close(shards.open(put(remote, f"{number}.tar", bytes([number]) * 10)))
+    assert len(list(tmp_path.glob("*.tar"))) == 2
 
 
 def test_what_died_fetches_left_is_swept(remote, tmp_path):

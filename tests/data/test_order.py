@@ -179,3 +179,31 @@ def test_a_seed_outside_64_bits_is_refused(seed):
 def test_a_dataset_without_samples_is_refused():
     with pytest.raises(ValueError, match="without samples"):
         Order([0, 0], plan())
+
+
+@given(COUNTS, PLANS, st.data())
+def test_the_blocks_of_a_lane_follow_one_another_and_hold_its_samples(counts, plan, data):
+    order = Order(counts, plan)
+    lane, position = data.draw(st.integers(0, plan.lanes - 1)), data.draw(st.integers(0, 200))
+    shards, end = order.block(lane, position)
+    assert end > position
+    assert len(shards) <= plan.block
+    assert set(order.of_lane(lane, position, end - position).shard.tolist()) <= set(shards.tolist())
+    same, same_end = order.block(lane, end - 1)
+    assert (same.tolist(), same_end) == (shards.tolist(), end)
+
+
+@settings(max_examples=60)
+@given(COUNTS, st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**64 - 1), st.integers(8, 11))
+def test_the_ranks_of_any_world_read_each_epoch_exactly_once(counts, each, size, seed, microbatches):
+    chosen = plan(seed=seed, microbatches=microbatches, microbatch_size=size, lanes=microbatches * each)
+    total = sum(counts)
+    draws = -(-2 * total // (microbatches * size))
+    orders = []
+    for world in (1, 2, 3, 5, 8):
+        of_ranks = [run(Order(counts, chosen), draws, share(world, rank, microbatches)) for rank in range(world)]
+        columns = [ids.reshape(draws * size, -1) for ids in of_ranks]
+        orders.append(np.concatenate(columns, 1).ravel()[: 2 * total])
+    assert all(np.array_equal(orders[0], other) for other in orders[1:])
+    for epoch in orders[0].reshape(2, total):
+        assert np.array_equal(np.sort(epoch), np.arange(total))

@@ -1,17 +1,21 @@
 import dataclasses
 import io
 import os
+import re
 import tarfile
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from imagegen_dist.data import stream as stream_module
+from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.counters import COUNTED
-from imagegen_dist.data.index import DatasetIndex, build_index
+from imagegen_dist.data.index import DatasetError, DatasetIndex, build_index
 from imagegen_dist.data.order import Order, Plan
 from imagegen_dist.data.pack import pack
-from imagegen_dist.data.stream import StreamConfig, read_samples, stream
+from imagegen_dist.data.stream import StreamConfig, check_cache, read_samples, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -135,6 +139,66 @@ def test_the_decoded_samples_kept_change_nothing(digits_like, decoded_bytes):
         assert one.label is not None
         assert other.label is not None
         assert torch.equal(one.label, other.label)
+
+
+def remote(name, tmp_path, count=53, **cache):
+    """A dataset on storage that is not local, and the configuration that reads it through an empty cache."""
+    index, store = packed(f"memory://{name}", count)
+    return index, store, StreamConfig(decoded_bytes=0, cache=CacheConfig(directory=str(tmp_path / "cache"), **cache))
+
+
+def test_remote_shards_are_there_before_they_are_needed(tmp_path):
+    index, store, config = remote("ahead", tmp_path, count=400)
+    plan = dataclasses.replace(PLAN, lanes=4, block=2)
+    waited, items = 0, stream(index, store, plan, range(4), 0, 30, config)
+    for item in items:
+        waited += item.counters["cache_misses"] if item.step else 0
+        time.sleep(0.01)
+    assert waited <= 6  # of 40 shards, 30 of them after the first step
+    store.remove()
+
+
+def test_a_cache_smaller_than_the_working_set_changes_nothing(tmp_path):
+    index, store, config = remote("thrashing", tmp_path, limit_bytes=1)
+    local, disk = packed(tmp_path / "local")
+    for one, other in zip(
+        stream(index, store, PLAN, range(4), 0, 8, dataclasses.replace(config, open_shards=1)),
+        stream(local, disk, PLAN, range(4), 0, 8),
+        strict=True,
+    ):
+        assert torch.equal(one.sample, other.sample)
+    store.remove()
+
+
+def test_the_cache_s_bound_is_checked_with_the_number_to_set(tmp_path):
+    index, store, config = remote("bounds", tmp_path, count=4000)
+    shards = sum(len(set(Order(index.counts, PLAN).of_lane(lane, 0, 1).shard)) for lane in range(8))
+    assert shards == 8
+    with pytest.raises(DatasetError, match=r"above --data\.cache\.limit-bytes 1000: set it to \d+ or more") as error:
+        check_cache(index, store, PLAN, range(4), CacheConfig(str(tmp_path), limit_bytes=1000))
+    needed = int(re.search(r"set it to (\d+)", str(error.value))[1])
+    assert needed == sum(shard.bytes for shard in index.shards[:32])  # 2 blocks of 2 shards on 8 lanes
+    check_cache(index, store, PLAN, range(4), CacheConfig(str(tmp_path), limit_bytes=needed))
+    check_cache(index, store, PLAN, range(2), CacheConfig(str(tmp_path), limit_bytes=needed * 3 // 4))
+    check_cache(index, Store(tmp_path), PLAN, range(4), CacheConfig(limit_bytes=1))
+    store.remove()
+
+
+def test_a_disk_that_cannot_hold_the_working_set_is_named(tmp_path, monkeypatch):
+    index, store, _ = remote("disk", tmp_path)
+    monkeypatch.setattr(stream_module, "room", lambda folder: 1000)
+    with pytest.raises(DatasetError, match=r"has room for 1,000: set --data\.cache\.directory"):
+        check_cache(index, store, PLAN, range(4), CacheConfig(str(tmp_path)))
+    store.remove()
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
+def test_colour_pictures_lie_as_decoders_write_them(tmp_path, extension):
+    index, store = packed(tmp_path, 12, (3, 9, 7), extension=extension)
+    (item,) = stream(index, store, PLAN, range(4), 0, 1)
+    assert item.sample.permute(0, 1, 2, 4, 5, 3).is_contiguous()
+    one_by_one, _ = read_samples(index, store, item.id.flatten().tolist())
+    assert torch.equal(item.sample.flatten(0, 2), one_by_one)
 
 
 def test_few_open_shards_are_enough(digits_like):
