@@ -110,8 +110,11 @@ def _label_entry(members: list[Member]) -> tuple[int, int, int]:
 
 
 def _json_label(text: bytes) -> int | None:
+    """The "label" of a record; None where there is none, or a text, as captions are. Quoted digits are a mistake."""
     record = json.loads(text)
     label = record.get("label") if isinstance(record, dict) else None
+    if isinstance(label, str) and not label.strip().isdecimal():
+        return None
     if label is not None and type(label) is not int:
         raise ValueError("not an integer")
     return label

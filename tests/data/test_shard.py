@@ -25,8 +25,9 @@ def test_samples_have_their_picture_and_label():
     assert found.key(1) == "b"
 
 
-def test_a_json_without_a_label_is_no_label():
-    assert shard([("a.png", b""), ("a.json", b'{"caption": "a cat"}')]).label(0) is None
+@pytest.mark.parametrize("text", [b'{"caption": "a cat"}', b'{"label": "a cat"}', b'{"label": null}', b"[3]"])
+def test_a_caption_is_no_label(text):
+    assert shard([("a.png", b""), ("a.json", text)]).label(0) is None
 
 
 @pytest.mark.parametrize("text", [b"", b"cat", b"-1", b"1.5", b"9" * 40])
@@ -35,7 +36,7 @@ def test_a_label_that_is_no_class_is_refused(text):
         shard([("a.png", b""), ("a.cls", text)]).label(0)
 
 
-@pytest.mark.parametrize("text", [b"{", b'{"label": "cat"}', b'{"label": true}', b"[" * 100_000])
+@pytest.mark.parametrize("text", [b"{", b'{"label": "3"}', b'{"label": true}', b"[" * 100_000])
 def test_a_json_that_cannot_be_read_is_refused(text):
     with pytest.raises(ShardError, match="is not an integer"):
         shard([("a.png", b""), ("a.json", text)]).label(0)
