@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.order import Plan
+from imagegen_dist.data.order import Plan, default_block
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
 from imagegen_dist.models import dcgan, mlp, r3gan
@@ -46,13 +46,16 @@ class DataConfig(StreamConfig):
     flip: bool = False
     # Lanes of the shuffle, rounded up to a multiple of the microbatches of a step.
     lanes: int = 64
-    # Shards of a lane whose samples are shuffled together.
-    block: int = 8
+    # Shards of a lane whose samples are shuffled together; 0: so many that all lanes' blocks hold 4 million samples.
+    block: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lanes < 1 or self.block < 1:
-            raise ValueError(f"lanes {self.lanes} and block {self.block}: 1 or more, by --data.lanes and --data.block")
+        if self.lanes < 1 or self.block < 0:
+            raise ValueError(
+                f"lanes {self.lanes} and block {self.block}: lanes are 1 or more, a block is 1 or more, or 0 for "
+                "automatic; set --data.lanes or --data.block"
+            )
 
 
 @dataclass(frozen=True)
@@ -193,8 +196,8 @@ def build_networks(experiment: Experiment, shape: SampleShape, classes: int | No
     }
 
 
-def build_plan(experiment: Experiment, draws: int) -> Plan:
-    """Which sample comes when, for an objective of so many draws a step."""
+def build_plan(experiment: Experiment, index: DatasetIndex, draws: int) -> Plan:
+    """Which sample of a dataset comes when, for an objective of so many draws a step."""
     batching = experiment.training.batching
     lanes = -(-experiment.data.lanes // batching.microbatches) * batching.microbatches
     return Plan(
@@ -203,7 +206,7 @@ def build_plan(experiment: Experiment, draws: int) -> Plan:
         microbatch_size=batching.microbatch_size,
         draws=draws,
         lanes=lanes,
-        block=experiment.data.block,
+        block=experiment.data.block or default_block(index.counts, lanes),
     )
 
 

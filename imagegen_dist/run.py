@@ -114,7 +114,7 @@ class _Session:
         self.folder = settings.folder
         self.training = Dataset.open(settings.data)
         self.trainer = build_trainer(experiment, self.training.index, world, device)
-        self.plan = build_plan(experiment, len(self.trainer.objective.phases()))
+        self.plan = build_plan(experiment, self.training.index, len(self.trainer.objective.phases()))
         self.observer: Observer = GANObserver(
             self.trainer.averages.modules()["generator"],
             experiment,

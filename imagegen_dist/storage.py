@@ -21,7 +21,7 @@ from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
 
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_PASSWORD = re.compile(r"://[^/@]*:[^/]*@")
+_PASSWORD = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")  # a secret may have slashes; digits and a slash are a port
 _SIGNATURE = re.compile(r"\?.*(signature|credential|token|secret|sig=|key=).*$", re.IGNORECASE)
 _BLOCK_BYTES = 4 << 20
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
@@ -264,7 +264,8 @@ class _Remote:
             self._single.retries = 1
 
     def read(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(path))
+        whole = {"max_concurrency": 1} if self._is_s3 else {}  # else s3fs asks for the size first
+        return bytes(self._fs.cat_file(path, **whole))
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         return bytes(self._fs.cat_file(path, start=start, end=end))
@@ -297,7 +298,17 @@ class _Remote:
         return self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
 
     def exists(self, path: str) -> bool:
+        if self._is_s3 and "/" not in str(self._fs._strip_protocol(path)):
+            return self._has_bucket(path)
         return bool(self._fs.exists(path))
+
+    def _has_bucket(self, path: str) -> bool:
+        """Whether there is such a bucket; a refusal, which s3fs takes for a no, is raised."""
+        try:
+            self._fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, path: str) -> int:
         return int(self._fs.info(path)["size"])
@@ -365,7 +376,9 @@ def _parse(url: str) -> tuple[str, str]:
     """(protocol, root) of a URL; the root of a local path is absolute."""
     shown = _SIGNATURE.sub("?***", _PASSWORD.sub("://***@", url)) if "://" in url else url
     if shown != url:
-        raise StorageError(f"{shown} carries a password or a signature: use the environment, a profile or an instance role instead")
+        raise StorageError(
+            f"{shown} carries a password or a signature: use the environment, a profile or an instance role instead"
+        )
     if "::" in url and "://" in url:
         raise StorageError(f"{url}: chained URLs are not supported; give the place itself, e.g. {url.split('::')[-1]}")
     match = _PROTOCOL.match(url)
@@ -385,6 +398,8 @@ def _named(action: str, path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if action == "write":
+            raise StorageError(f"cannot write {path}: there is no such bucket or folder") from error
         raise FileNotFoundError(f"cannot {action} {path}: it does not exist") from error
     except PermissionError as error:
         raise AccessError(f"cannot {action} {path}: {_first_line(error)}") from error

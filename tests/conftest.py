@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+pytest_plugins = ["tests.s3.fixtures"]
+
 for _name, _value in {
     "WANDB_MODE": "offline",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -13,7 +13,9 @@ from imagegen_dist.storage import Store
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """(samples, uint8 [N, C, *S]; labels, int64 [N])"""
 
-_SPLITS = ("train", "val")
+SPLITS = ("train", "val")
+"""Of every built-in dataset: for training, and held out."""
+
 _SHARD_SAMPLES = 500
 _DIGITS = "digits-v1"
 _DIGITS_VAL_SHARE = 0.2
@@ -27,18 +29,18 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
     """
     if name not in BUILTIN:
         raise DatasetError(f"there is no built-in dataset {name!r}; there is {', '.join(BUILTIN)}")
-    if split not in _SPLITS:
-        raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(_SPLITS)}")
+    if split not in SPLITS:
+        raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
     return BUILTIN[name](store) / split
 
 
 def digits(store: Store) -> Store:
     """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: of each 400 for training, 100 held out."""
     folder = store / _DIGITS
-    if all((folder / split).exists(INDEX_NAME) for split in _SPLITS):
+    if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
     images, labels = _load_mnist()
-    for split, rows in zip(_SPLITS, stratified_split(labels, _DIGITS_VAL_SHARE), strict=True):
+    for split, rows in zip(SPLITS, stratified_split(labels, _DIGITS_VAL_SHARE), strict=True):
         _pack_once((images[rows], labels[rows]), folder / split)
     return folder
 

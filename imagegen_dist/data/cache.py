@@ -4,20 +4,17 @@ A shard is fetched whole, once a node, checked against its size and CRC, and kep
 bounded size; the one unused for longest goes first. Whoever has opened a shard keeps it open, also when it is evicted.
 """
 
-import fcntl
 import os
 import random
-import shutil
-import tempfile
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import ShardInfo
+from imagegen_dist.data.node_folder import PARTIAL, SHARDS, NodeFolder, default_folder, locked
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import AccessError, Store
 
@@ -25,9 +22,12 @@ _FINAL = (FileNotFoundError, AccessError, ShardError)
 _FINAL_ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 20.0
-_LOCK_PAUSE_S = 0.02
-_ABANDONED_S = 3600.0
+_SHORTEST_S = 0.1
 _CHUNK_BYTES = 1 << 20
+
+
+class TimedOutError(ShardError):
+    """A shard that could not be fetched within the time limit."""
 
 
 @dataclass(frozen=True)
@@ -49,67 +49,66 @@ class CacheConfig:
     @property
     def folder(self) -> Path:
         """The local folder."""
-        return Path(self.directory or Path(tempfile.gettempdir()) / f"imagegen-shards-{os.getuid()}")
+        return Path(self.directory) if self.directory else default_folder()
 
 
 class ShardFiles:
     """Opens the shards of a store; may be used by several threads."""
 
-    def __init__(self, store: Store, config: CacheConfig, counters: Counters) -> None:
+    def __init__(self, store: Store, folder: NodeFolder, config: CacheConfig, counters: Counters) -> None:
         self._store, self._config, self._counters = store, config, counters
-        self._folder = config.folder
-        self._limit = config.limit_bytes
-        self._unswept = self._limit
-        if store.local_path() is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._limit = min(config.limit_bytes, room(self._folder))
+        self._folder = folder
 
-    def open(self, info: ShardInfo) -> int:
+    def open(self, info: ShardInfo, timeout_s: float | None = None) -> int:
         """A file descriptor of a shard, for the caller to close.
 
-        Raises ShardError where the shard is missing, differs from the index, or cannot be fetched in time.
+        timeout_s: as configured, unless given; one attempt is always made. Raises ShardError where the shard is missing
+        or differs from the index, TimedOutError where it cannot be fetched in time.
         """
         local = self._store.local_path(info.name)
         if local is not None:
             return _open_in_place(info, local)
-        cached, deadline = self._cached(info), time.monotonic() + self._config.timeout_s
+        limit_s = self._config.timeout_s if timeout_s is None else timeout_s
+        cached, deadline = self._cached(info), time.monotonic() + limit_s
         descriptor = _open_complete(cached, info.bytes)
         if descriptor is not None:
             self._counters.add("cache_hits")
             os.utime(descriptor)
             return descriptor
         self._counters.add("cache_misses")
-        with _locked(self._lock_of(info), deadline) as held:
+        with locked(self._lock_of(info), deadline) as held:
             if not held:
-                raise ShardError(
+                raise TimedOutError(
                     f"{self._store / info.name} cannot be fetched: another reader on this node tries since "
-                    f"{self._config.timeout_s:g} s"
+                    f"{limit_s:g} s"
                 )
             descriptor = _open_complete(cached, info.bytes)
             if descriptor is None:
                 descriptor = self._fetch(info, cached, deadline)
-        self._sweep(info.bytes)
+        self._folder.sweep(info.bytes)
         return descriptor
 
     def fetch_ahead(self, info: ShardInfo) -> None:
         """Bring a shard to the cache if nobody does yet. A fault is left to `open`, which tries longer and reports."""
         cached = self._cached(info)
-        with _locked(self._lock_of(info), deadline=0) as held:
+        with locked(self._lock_of(info), deadline=0) as held:
             if not held:
                 return
             if cached.exists():
                 with suppress(FileNotFoundError):
                     os.utime(cached)
                 return
-            with suppress(OSError, ShardError):
+            try:
                 os.close(self._attempt(info, cached, self._config.timeout_s))
-        self._sweep(info.bytes)
+            except (OSError, ShardError):
+                self._counters.add("retries")
+        self._folder.sweep(info.bytes)
 
     def _cached(self, info: ShardInfo) -> Path:
-        return self._folder / f"{info.sha256}.tar"
+        return self._folder.path / f"{info.sha256}{SHARDS}"
 
     def _lock_of(self, info: ShardInfo) -> Path:
-        return self._folder / f"{info.sha256[:3]}.lock"
+        return self._folder.path / f"{info.sha256[:3]}.lock"
 
     def _fetch(self, info: ShardInfo, cached: Path, deadline: float) -> int:
         """Fetch and open a shard; transient faults are tried until the deadline, others thrice."""
@@ -117,19 +116,21 @@ class ShardFiles:
         while True:
             attempt += 1
             try:
-                return self._attempt(info, cached, max(deadline - time.monotonic(), 0.001))
+                return self._attempt(info, cached, max(deadline - time.monotonic(), _SHORTEST_S))
             except (OSError, ShardError) as error:
                 final += isinstance(error, _FINAL)
                 pause = random.uniform(0.5, 1) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
-                if final >= _FINAL_ATTEMPTS or time.monotonic() + pause > deadline:
+                late = time.monotonic() + pause > deadline
+                if late or final >= _FINAL_ATTEMPTS:
                     tried = "1 attempt" if attempt == 1 else f"{attempt} attempts"
-                    raise ShardError(f"{self._store / info.name} cannot be fetched ({tried}): {error}") from error
+                    kind = TimedOutError if late else ShardError
+                    raise kind(f"{self._store / info.name} cannot be fetched ({tried}): {error}") from error
                 self._counters.add("retries")
                 time.sleep(pause)
 
     def _attempt(self, info: ShardInfo, cached: Path, timeout_s: float) -> int:
         """Fetch and open a shard, or raise; what came of it is kept for the next attempt unless it is wrong."""
-        partial = cached.with_suffix(".part")
+        partial = cached.with_suffix(PARTIAL)
         try:
             self._store.download(info.name, partial, timeout_s, self._config.stall_s)
             _check_content(partial, info)
@@ -145,46 +146,6 @@ class ShardFiles:
         descriptor = os.open(partial, os.O_RDONLY)  # before it has a name by which another process may evict it
         os.replace(partial, cached)
         return descriptor
-
-    def _sweep(self, fetched: int) -> None:
-        """Delete the shards unused for longest until the rest fits, and what died fetches left.
-
-        Only when a hundredth of the limit was fetched: a folder of many thousand shards takes a while to list.
-        """
-        self._unswept += fetched
-        if self._unswept < self._limit / 100:
-            return
-        self._unswept = 0
-        with _locked(self._folder / "evict.lock", deadline=0) as held:
-            if not held:
-                return
-            shards = sorted(_stats(self._folder.glob("*.tar")))
-            excess = sum(size for _, size, _ in shards) - self._limit
-            for _, size, path in shards:
-                if excess <= 0:
-                    break
-                path.unlink(missing_ok=True)
-                excess -= size
-            for modified, _, path in _stats(self._folder.glob("*.part")):
-                if modified < time.time() - _ABANDONED_S:
-                    path.unlink(missing_ok=True)
-
-
-def room(folder: Path) -> int:
-    """Bytes of shards that a cache's folder can hold, those that it has included."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free + sum(size for _, size, _ in _stats(folder.glob("*.tar")))
-
-
-def _stats(paths: Iterator[Path]) -> list[tuple[float, int, Path]]:
-    """(last use, bytes, path) of the files that are still there."""
-    found = []
-    for path in paths:
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    return found
 
 
 def _open_in_place(info: ShardInfo, path: Path) -> int:
@@ -220,20 +181,3 @@ def _check_content(path: Path, info: ShardInfo) -> None:
         raise ShardError(f"{size} bytes came, but the index says {info.bytes}")
     if crc != info.crc32:
         raise ShardError(f"its CRC is {crc:08x}, but the index says {info.crc32:08x}")
-
-
-@contextmanager
-def _locked(path: Path, deadline: float) -> Iterator[bool]:
-    """Hold a lock that excludes other processes, and other opens in this one; whether it was had by the deadline."""
-    with open(path, "ab") as file:
-        held = True
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    held = False
-                    break
-                time.sleep(_LOCK_PAUSE_S)
-        yield held

@@ -240,6 +240,7 @@ def _read_pillow(picture: Image.Image) -> Pixels:
     if picture.mode in ("1", "L", "LA"):
         return np.asarray(picture if picture.mode == "L" else picture.convert("L"))[None]
     if picture.mode in ("P", "RGB", "RGBA"):
+        picture.info.pop("transparency", None)  # alpha is dropped, and Pillow warns of it in a palette
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")).transpose(2, 0, 1)
     raise DecodeError(f"has Pillow's mode {picture.mode}, which is not supported: convert it to grey or RGB of 8 bits")
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from functools import partial
 from multiprocessing.pool import ThreadPool
 
-from imagegen_dist.data.cache import CacheConfig, ShardFiles
+from imagegen_dist.data.cache import CacheConfig, ShardFiles, TimedOutError
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import modality
+from imagegen_dist.data.node_folder import NodeFolder
+from imagegen_dist.data.places import KnownPlaces
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
@@ -21,16 +23,20 @@ _OTHER_FILES = 256
 class OpenShards:
     """Opens shards by their number in the index; those used last stay open.
 
-    limit: how many. From remote storage several are fetched at once, and ahead of use where that is asked for.
+    limit: how many. From remote storage several are fetched at once, and ahead of use where that is asked for. Where
+    one could not be had within the time limit, the others of that step are tried once: it is not paid for each.
     """
 
     def __init__(self, index: DatasetIndex, store: Store, cache: CacheConfig, limit: int, counters: Counters) -> None:
         self._index, self._store = index, index.location(store)
         self._limit = _allowed_files(limit)
         self._extensions = modality(index.modality).extensions
-        self._files = ShardFiles(self._store, cache, counters)
+        folder = NodeFolder(cache.folder, cache.limit_bytes)
+        self._files = ShardFiles(self._store, folder, cache, counters)
+        self._places = KnownPlaces(folder, self._extensions)
         self._open: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
         self._broken: dict[int, str] = {}
+        self._timed_out = False
         # Of daemon threads: a loader process that ends does not wait for what it fetches.
         self._now: ThreadPool | None = None
         self._ahead: ThreadPool | None = None
@@ -49,6 +55,7 @@ class OpenShards:
     def fetch(self, numbers: Iterable[int]) -> None:
         """Open what a step needs, side by side where it has to be fetched; what fails is reported by `get`."""
         missing = [number for number in numbers if number not in self._open and number not in self._broken]
+        self._timed_out = False
         if self._now is not None and len(missing) > 1:
             for number, opened in zip(missing, self._now.map(self._descriptor, missing, chunksize=1), strict=True):
                 self._take_in(number, opened)
@@ -69,8 +76,9 @@ class OpenShards:
 
     def _descriptor(self, number: int) -> int | ShardError:
         try:
-            return self._files.open(self._index.shards[number])
+            return self._files.open(self._index.shards[number], 0.0 if self._timed_out else None)
         except ShardError as error:
+            self._timed_out |= isinstance(error, TimedOutError)
             return error
 
     def _take_in(self, number: int, opened: int | ShardError) -> None:
@@ -88,8 +96,13 @@ class OpenShards:
     def _walk(self, number: int, descriptor: int) -> Shard:
         info = self._index.shards[number]
         try:
-            url = (self._store / info.name).url
-            return Shard(partial(_read_at, descriptor), info.bytes, url, self._extensions, samples=info.samples)
+            url, read_at = (self._store / info.name).url, partial(_read_at, descriptor)
+            stamp = 0 if self._now else os.fstat(descriptor).st_mtime_ns
+            known = self._places.load(info, stamp)
+            shard = Shard(read_at, info.bytes, url, self._extensions, info.samples, known)
+            if known is None:
+                self._places.keep(info, stamp, shard.places)
+            return shard
         except BaseException:
             os.close(descriptor)
             raise

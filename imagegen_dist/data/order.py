@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 IntArray = NDArray[np.int64]
 
+_SHUFFLED = 1 << 22
+
 _SHARDS, _ROWS, _BLOCK, _SUBSTITUTE = range(4)
 
 
@@ -55,6 +57,18 @@ class Plan:
                 f"{self.lanes} lanes cannot be shared by {self.microbatches} microbatches: "
                 f"set --data.lanes to a multiple of {self.microbatches}"
             )
+
+
+def default_block(counts: ArrayLike, lanes: int) -> int:
+    """K for lanes whose blocks together hold some four million samples, or all there are where that is less.
+
+    Four million is what mosaicml-streaming's py1e shuffles among on one node by default.
+    """
+    filled: IntArray = np.asarray(counts, dtype=np.int64)
+    filled = filled[filled > 0]
+    if filled.size == 0:
+        return 1
+    return max(1, min(-(-_SHUFFLED * filled.size // (lanes * int(filled.sum()))), -(-filled.size // lanes) + 1))
 
 
 class Samples(NamedTuple):

@@ -4,8 +4,17 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imagegen_dist.data.tarwalk import Member, ReadAt, ShardError, walk
+
+PLACE = np.dtype(
+    [
+        *(("picture", "<i8"), ("picture_bytes", "<u4"), ("picture_kind", "i1")),
+        *(("label", "<i8"), ("label_bytes", "<u4"), ("label_kind", "i1")),
+    ]
+)
+"""Where a sample's picture and label lie in a shard's file, and of which extension they are; kind -1: no label."""
 
 _LABELS = ("cls", "json")
 
@@ -15,16 +24,27 @@ class Shard:
 
     read_at: reads the shard's file; size: its bytes; name: for errors; extensions: of the members that hold the sample.
     samples: how many the index says there are; None while the index is being built, when the end must be marked.
+    places: of all samples, [n], where they are known; else the file's headers are walked.
     Raises ShardError where the shard is damaged, where a key comes twice or interleaved with another, where a sample
     has no such member or several, and where the number of samples differs.
     """
 
     def __init__(
-        self, read_at: ReadAt, size: int, name: str, extensions: Sequence[str], samples: int | None = None
+        self,
+        read_at: ReadAt,
+        size: int,
+        name: str,
+        extensions: Sequence[str],
+        samples: int | None = None,
+        places: NDArray[np.void] | None = None,
     ) -> None:
         self.name = name
         self._read_at, self._size, self._extensions = read_at, size, tuple(extensions)
-        members, ended = walk(read_at, size, name)
+        self.places = self._find_places(samples) if places is None else places
+
+    def _find_places(self, samples: int | None) -> NDArray[np.void]:
+        name = self.name
+        members, ended = walk(self._read_at, self._size, name)
         groups = group(members, name)
         if samples is None and not ended:
             raise ShardError(
@@ -32,16 +52,14 @@ class Shard:
             )
         if samples is not None and len(groups) != samples:
             raise ShardError(f"{name} holds {len(groups)} samples, but its index says {samples}")
-        pictures = [self._picture(members) for members in groups]
-        self._pictures = np.array([(m.offset, m.size, self._extensions.index(m.extension)) for m in pictures], np.int64)
-        self._labels = np.array([_label_entry(members) for members in groups], np.int64)
+        return np.array([(*self._picture_entry(members), *_label_entry(members)) for members in groups], PLACE)
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self.places)
 
     def picture(self, row: int) -> tuple[bytes, str]:
         """(encoded bytes, extension) of a sample. Raises ShardError where the file has become shorter."""
-        offset, size, kind = self._pictures[row].tolist()
+        offset, size, kind, *_ = self.places[row].item()
         return self._read(offset, size), self._extensions[kind]
 
     def label(self, row: int) -> int | None:
@@ -49,7 +67,7 @@ class Shard:
 
         Raises ShardError for anything else than an integer from 0.
         """
-        offset, size, kind = self._labels[row].tolist()
+        *_, offset, size, kind = self.places[row].item()
         if kind < 0:
             return None
         text = self._read(offset, size)
@@ -65,13 +83,14 @@ class Shard:
         """A sample's name, found by another walk: for errors."""
         return group(walk(self._read_at, self._size, self.name).members, self.name)[row][0].key
 
-    def _picture(self, members: list[Member]) -> Member:
+    def _picture_entry(self, members: list[Member]) -> tuple[int, int, int]:
+        """(offset, size, kind) of a sample's picture."""
         found = [member for member in members if member.extension in self._extensions]
         if len(found) != 1:
             held = ", ".join("." + member.extension for member in members)
             wanted = ", ".join("." + extension for extension in self._extensions)
             raise ShardError(f"{self.name}: sample {members[0].key} has {held}; exactly one of {wanted} is needed")
-        return found[0]
+        return found[0].offset, found[0].size, self._extensions.index(found[0].extension)
 
     def _read(self, offset: int, size: int) -> bytes:
         data = self._read_at(offset, size)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from imagegen_dist.data.cache import CacheConfig, room
+from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import DatasetError, DatasetIndex
+from imagegen_dist.data.node_folder import room
 from imagegen_dist.data.order import Order, Plan
 from imagegen_dist.data.reader import Item, Reader, StreamConfig, read_by_id
 from imagegen_dist.data.tarwalk import ShardError

@@ -1,49 +1,54 @@
-"""The job that makes datasets: pictures to shards and index, and an index for shards that are there."""
+"""The job that makes datasets: pictures to shards and index, an index for shards that are there, a check of both."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
-from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
-from imagegen_dist.data.images import Conversion, ImageFolder, find_images, fit, read_images
-from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, combine_scans, scan_shard, shard_names
-from imagegen_dist.data.modality import Pixels, modality
-from imagegen_dist.data.pack import pack
-from imagegen_dist.data.stream import read_samples
+from imagegen_dist.data.builtin import BUILTIN, SPLITS, builtin_dataset
+from imagegen_dist.data.images import Conversion
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.parts import Recipe
+from imagegen_dist.data.sources.base import Source
+from imagegen_dist.data.sources.detect import open_source
+from imagegen_dist.data.sources.folder import FolderSource
+from imagegen_dist.data.sources.shards import open_shards
+from imagegen_dist.data.sources.tables import Columns
+from imagegen_dist.data.split import mixed_rows, parse_shares, split_rows
 from imagegen_dist.experiment import parameter_counts
+from imagegen_dist.launch.bar import PackingBar
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
+from imagegen_dist.launch.inspection import check_dataset, index_shards
+from imagegen_dist.launch.packing import UNDECODABLE, Packing, Request, Target, UndecodableError
+from imagegen_dist.launch.tasks import TaskError
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.storage import Store
 
-UNDECODABLE_LIMIT = 0.01
-"""Share of pictures that cannot be decoded above which the job fails."""
-
 _JOB = "make_shards"
 _SUMMARY = (
-    "Pack a folder of pictures into shards that training reads: one sub-folder a class, or no sub-folders and no "
-    "labels. Or index shards that are there, with --index-only."
+    "Pack pictures into shards that training reads: from a folder (one sub-folder a class, or none and no labels), a "
+    "zip, parquet files, or shards. The same command again goes on where it was interrupted. Or index shards that are "
+    "there, with --index-only; or check a dataset, with --check."
 )
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
-_BATCH = 500  # samples of a built-in dataset decoded at once
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
+_LISTED = 20  # undecodable pictures that are named on the screen
 
 
-class UndecodableError(Exception):
-    """Too many pictures that cannot be decoded."""
+class Interrupted(Exception):
+    """The user has stopped the job."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +56,33 @@ class Options:
     """Flags of the job."""
 
     source: Annotated[str, tyro.conf.Positional, flag("SOURCE")] = ""
-    """A folder of pictures (local, s3://..., gs://...), or a built-in dataset (digits)."""
+    """Pictures: a folder, .zip, .parquet or shards (local, s3://..., 's3://.../train-*.parquet'), or digits."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
-    """Folder for the shards and their index.json; it may not hold any yet."""
+    """Folder for the shards and their index.json; it may hold nothing but what this command began."""
     size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
-    """Crop about the centre to this aspect ratio and resize. Default: pictures, all of one size, keep it."""
+    """Resize all to this. Default: pictures, all of one size, keep it."""
+    crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
+    """center: the largest part of --size's aspect ratio; none: the whole picture, squeezed. Default: center."""
     format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
-    """How samples are stored: png and webp (RGB alone) without loss, jpg at quality 95. Default: png."""
+    """png, webp (RGB alone): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
-    """A shard is closed when it has reached this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
+    """Shards come to about this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
     channels: Annotated[str, flag("1|3")] = ""
     """Make all grey (1) or RGB (3). Default: as they are; RGB where any is."""
+    split: Annotated[str, flag("NAME:SHARE,...")] = ""
+    """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
+    image_column: Annotated[str, flag("NAME")] = ""
+    """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
+    label_column: Annotated[str, flag("NAME")] = ""
+    """Column of the labels in parquet files. Default: label, labels, cls, class or fine_label, if there is one."""
+    workers: Annotated[int | None, flag("N")] = None
+    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
     index_only: Annotated[str, flag("URL")] = ""
     """Index the shards in this folder, in place of SOURCE and DEST."""
+    index_at: Annotated[str, flag("URL")] = ""
+    """With --index-only: folder for the index, where that of the shards cannot be written to."""
+    check: Annotated[str, flag("URL")] = ""
+    """Check the shards of this dataset, in place of SOURCE and DEST; exit code 1 where one is damaged."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +92,21 @@ class Command:
     options: Options
     conversion: Conversion
     shard_bytes: int
+    shares: dict[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python jobs/make_shards.py`: returns the exit code, as named in launch/train.py."""
     try:
-        print(_run(parse(sys.argv[1:] if arguments is None else arguments)))
-        return DONE
+        said, code = _run(parse(sys.argv[1:] if arguments is None else arguments))
+        print(said)
+        return code
     except ValueError as error:
         return _complain(str(error), MISUSED)
-    except UndecodableError as error:
+    except (UndecodableError, TaskError) as error:
         return _complain(str(error), FAILED)
+    except Interrupted as error:
+        return _complain(str(error), INTERRUPTED)
     except KeyboardInterrupt:
         return _complain("interrupted: nothing was kept", INTERRUPTED)
 
@@ -94,145 +117,126 @@ def parse(arguments: Sequence[str]) -> Command:
         print(flags_help(Options, _JOB, _SUMMARY))
         raise SystemExit(0)
     options = parse_flags(Options, _JOB, arguments)
-    if options.index_only:
-        if options != Options(index_only=options.index_only):
-            raise UsageError("--index-only URL goes alone: it reads the shards there as they are")
-    elif not options.source or not options.dest:
-        raise UsageError(f"SOURCE and DEST are needed, or --index-only URL (see {_JOB}.py --help)")
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    _check_alone(options)
     if options.channels not in ("", "1", "3"):
         raise UsageError(f"--channels {options.channels}: 1 (grey) or 3 (RGB)")
     if options.channels == "1" and options.format == "webp":
         raise UsageError("--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg")
-    conversion = Conversion(_parse_size(options.size), int(options.channels) if options.channels else None)
-    return Command(options, conversion, _parse_bytes(options.shard_size))
+    if options.crop == "none" and not options.size:
+        raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
+    channels = int(options.channels) if options.channels else None
+    conversion = Conversion(_parse_size(options.size), channels, options.crop == "center")
+    return Command(options, conversion, _parse_bytes(options.shard_size), _parse_split(options.split))
 
 
-def _run(command: Command) -> str:
-    """Do what the command says; what to print at the end."""
-    options = command.options
+def _check_alone(options: Options) -> None:
+    """Raises UsageError where flags of several ways to use the job come together."""
+    for name, alone, rest in (
+        ("--index-only", options.index_only, replace(options, index_only="", index_at="", workers=None)),
+        ("--check", options.check, replace(options, check="", workers=None)),
+    ):
+        if alone and rest != Options():
+            raise UsageError(f"{name} URL goes alone: it reads the shards there as they are")
+    if options.index_at and not options.index_only:
+        raise UsageError("--index-at URL says where --index-only URL writes the index: give that as well")
+    if not (options.index_only or options.check or (options.source and options.dest)):
+        raise UsageError(f"SOURCE and DEST are needed, or --index-only URL, or --check URL (see {_JOB}.py --help)")
+
+
+def _run(command: Command) -> tuple[str, int]:
+    """Do what the command says: (what to print at the end, exit code)."""
+    options, parallel = command.options, command.options.workers != 0
+    if options.check:
+        report = check_dataset(Store(options.check), parallel)
+        return report.table(shutil.get_terminal_size().columns), FAILED if report.damaged else DONE
     if options.index_only:
         store = Store(options.index_only)
-        return _summary(store, index_shards(store))
-    dest = Store(options.dest)
-    _check_empty(dest)
+        index_at = Store(options.index_at) if options.index_at else store
+        index = index_shards(store, index_at, parallel)
+        return f"{_counts(index_at, index)}\n{_advice(index_at, index)}", DONE
+    with _targets(command) as targets:
+        return _pack(targets, command), DONE
+
+
+@contextlib.contextmanager
+def _targets(command: Command) -> Iterator[list[Target]]:
+    """The datasets to be made and what of. Raises UsageError, DatasetError, StorageError."""
+    options = command.options
+    columns = Columns(options.image_column, options.label_column)
     if options.source in BUILTIN:
-        return _pack_builtin(options.source, dest, command)
-    folder = find_images(Store(options.source))
-    dest.probe()
-    return _summary(dest, pack_folder(folder, dest, command))
+        if options.split or columns != Columns():
+            raise UsageError(f"{options.source} comes split, in a form of its own: give neither --split nor columns")
+        with tempfile.TemporaryDirectory(prefix="imagegen-builtin-") as cache:
+            sources = {name: open_shards(builtin_dataset(options.source, name, Store(cache)), []) for name in SPLITS}
+            yield [Target(name, source, np.arange(source.count)) for name, source in sources.items()]
+        return
+    source, dest = open_source(options.source, columns), Store(options.dest)
+    if isinstance(source, FolderSource) and f"{dest}/".startswith(f"{source.place}/"):
+        raise UsageError(f"DEST {dest} lies in SOURCE {source.place}, which would not be the same afterwards")
+    rows = mixed_rows(source.count) if source.mixes else np.arange(source.count)
+    if not command.shares:
+        yield [Target("", source, rows)]
+        return
+    parts = split_rows(rows, list(command.shares.values()), source.labels, stratify=source.mixes)
+    targets = [Target(name, source, part) for name, part in zip(command.shares, parts, strict=True)]
+    for target in targets:
+        if target.rows.size == 0:
+            raise UsageError(f"--split {options.split}: {target.name} would get none of {source.count:,} pictures")
+    yield targets
 
 
-def index_shards(store: Store) -> DatasetIndex:
-    """Read all shards in a folder and write index.json beside them. Raises DatasetError, StorageError."""
-    if store.exists(INDEX_NAME):
-        raise DatasetError(f"{store} has an {INDEX_NAME} already: remove it to make a new one")
-    names, kind = shard_names(store), modality("image")
-    if not names:
-        raise DatasetError(f"{store} has no shards (*.tar)" if store.exists() else f"{store} does not exist")
-    store.probe()
-    try:
-        with _progress() as bar:
-            scans = [scan_shard(name, store.read(name), kind) for name in bar.track(names, description="shards")]
-        index = combine_scans(scans, kind.name)
-    except ValueError as error:
-        raise DatasetError(f"{store}: {error}") from error
-    index.save(store)
-    return index
+def _pack(targets: Sequence[Target], command: Command) -> str:
+    """Pack, and say on standard error what was left out; what to print at the end.
 
-
-def pack_folder(folder: ImageFolder, dest: Store, command: Command) -> DatasetIndex:
-    """Pack a folder's pictures, mixed; on standard error, what was left out.
-
-    Raises UndecodableError where too many cannot be decoded, DatasetError, StorageError; then nothing is left in dest.
+    Raises Interrupted, and as Packing.run does.
     """
-    total, undecodable = len(folder.pictures), list[str]()
-    with _progress() as bar:
-        pictures = bar.track(folder.shuffled(), description="pictures")
-        samples = read_images(folder.store, pictures, command.conversion, undecodable)
-        try:
-            index = _pack(_bounded(samples, total, undecodable), dest, command, class_names=folder.class_names)
-        except UndecodableError:
-            bar.stop()
-            _list_left_out(folder, undecodable)
-            raise
-    _list_left_out(folder, undecodable)
-    return index
-
-
-def _pack_builtin(name: str, dest: Store, command: Command) -> str:
-    """Pack the training and the held-out samples of a built-in dataset; what to print at the end."""
-    train, val = dest / "train", dest / "val"
-    for store in (train, val):
-        _check_empty(store)
-        store.probe()
-    with tempfile.TemporaryDirectory(prefix="imagegen-builtin-") as cache:
-        lines = []
-        for store in (train, val):
-            source = builtin_dataset(name, "train" if store == train else "val", Store(cache))
-            index = DatasetIndex.load(source)
-            samples = _builtin_samples(index, source, command.conversion)
-            packed = _pack(samples, store, command, classes=index.classes, class_names=index.class_names)
-            lines.append(_counts(store, packed))
-    return "\n".join([*lines, _advice(train, packed, val)])
-
-
-def _builtin_samples(index: DatasetIndex, store: Store, conversion: Conversion) -> Iterator[tuple[Pixels, int | None]]:
-    for start in range(0, index.samples, _BATCH):
-        samples, labels = read_samples(index, store, range(start, min(start + _BATCH, index.samples)))
-        for at, sample in enumerate(samples.numpy()):
-            picture = Image.fromarray(sample[0] if len(sample) == 1 else sample.transpose(1, 2, 0))
-            yield fit(picture, conversion), None if labels is None else int(labels[at])
-
-
-def _pack(
-    samples: Iterator[tuple[Pixels, int | None]],
-    dest: Store,
-    command: Command,
-    classes: int | None = None,
-    class_names: tuple[str, ...] | None = None,
-) -> DatasetIndex:
-    """Pack into an empty place, which is empty again where that fails."""
+    options, dest = command.options, Store(command.options.dest)
+    source = targets[0].source
+    workers = 0 if options.source in BUILTIN else options.workers  # built-in data lie on this node alone
+    request = Request(_flags(command), Recipe(command.conversion, options.format), command.shard_bytes, workers)
+    packing = Packing(dest, targets, request)
     try:
-        return pack(
-            samples,
-            dest,
-            extension=command.options.format,
-            shard_bytes=command.shard_bytes,
-            classes=classes,
-            class_names=class_names,
-        )
-    except BaseException:
-        with contextlib.suppress(OSError):
-            for name in shard_names(dest):
-                dest.remove(name)
+        with PackingBar() as bar:
+            made = packing.run(bar)
+    except KeyboardInterrupt:
+        raise Interrupted(_what_is_kept(packing)) from None
+    except UndecodableError as error:
+        _list_left_out(error.lines, packing.pictures, source, dest)
         raise
+    finally:
+        for line in packing.notes:
+            print(line, file=sys.stderr)
+    _list_left_out(made.undecodable, packing.pictures, source, dest)
+    stores = [dest / target.name if target.name else dest for target in targets]
+    lines = [_counts(store, index) for store, index in zip(stores, made.indexes, strict=True)]
+    if not made.fresh:
+        lines.insert(0, "complete already, by this same command: nothing was written")
+    by_name = dict(zip((target.name for target in targets), stores, strict=True))
+    return "\n".join([*lines, _advice_for(by_name, made.indexes)])
 
 
-def _bounded(
-    samples: Iterator[tuple[Pixels, int | None]], total: int, undecodable: list[str]
-) -> Iterator[tuple[Pixels, int | None]]:
-    """All samples, and then an error where too many were left out: only when all of those are known."""
-    yield from samples
-    if len(undecodable) > UNDECODABLE_LIMIT * total:
-        raise UndecodableError(
-            f"{len(undecodable):,} of {total:,} pictures cannot be decoded, above {UNDECODABLE_LIMIT:.0%}: "
-            "nothing was kept; repair or remove those listed above"
-        )
+def _flags(command: Command) -> dict[str, str]:
+    """All that makes the bytes of a dataset, by the names that the user knows; equal where they are."""
+    options, size = command.options, command.conversion.size
+    return {
+        "SOURCE": options.source if options.source in BUILTIN else Store(options.source).url,
+        "--size": "" if size is None else f"{size[1]}x{size[0]}",
+        "--crop": options.crop,
+        "--format": options.format,
+        "--shard-size": f"{command.shard_bytes}",
+        "--channels": options.channels,
+        "--split": ",".join(f"{name}:{share:g}" for name, share in command.shares.items()),
+        "--image-column": options.image_column,
+        "--label-column": options.label_column,
+    }
 
 
-def _check_empty(dest: Store) -> None:
-    if dest.exists(INDEX_NAME):
-        raise DatasetError(f"{dest} holds a dataset already: remove it, or choose another place")
-    shards = shard_names(dest)
-    if shards:
-        raise DatasetError(
-            f"{dest} has {len(shards)} shards without an {INDEX_NAME}: index them with --index-only, "
-            "remove them where an interrupted run left them, or choose another place"
-        )
-
-
-def _summary(store: Store, index: DatasetIndex) -> str:
-    return f"{_counts(store, index)}\n{_advice(store, index)}"
+def _what_is_kept(packing: Packing) -> str:
+    if not packing.kept:
+        return "interrupted: no shard was finished; the same command begins anew"
+    return f"interrupted: {packing.kept:,} of {packing.shards:,} shards are kept; the same command goes on from there"
 
 
 def _counts(store: Store, index: DatasetIndex) -> str:
@@ -240,6 +244,15 @@ def _counts(store: Store, index: DatasetIndex) -> str:
     shards = f"{len(index.shards):,} shard{'s' * (len(index.shards) != 1)}"
     size = sum(shard.bytes for shard in index.shards)
     return f"{index.samples:,} samples of {index.shape} in {shards}, {labels}, {count(size)}B: {store}"
+
+
+def _advice_for(stores: dict[str, Store], indexes: list[DatasetIndex]) -> str:
+    """The command that trains on one of several datasets and holds another one out."""
+    names = list(stores)
+    train = "train" if "train" in names else names[0]
+    others = [name for name in names if name != train]
+    held_out = "val" if "val" in others else next(iter(others), None)
+    return _advice(stores[train], indexes[names.index(train)], None if held_out is None else stores[held_out])
 
 
 def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) -> str:
@@ -258,21 +271,16 @@ def _suggested_preset(index: DatasetIndex) -> str:
     return "article-gan"
 
 
-def _list_left_out(folder: ImageFolder, undecodable: Sequence[str]) -> None:
-    for line in undecodable:
+def _list_left_out(undecodable: Sequence[str], pictures: int, source: Source, dest: Store) -> None:
+    for line in undecodable[:_LISTED]:
         print(f"left out: {line}", file=sys.stderr)
+    if len(undecodable) > _LISTED:
+        print(f"... and {len(undecodable) - _LISTED:,} more: {dest / UNDECODABLE}", file=sys.stderr)
     if undecodable:
-        print(f"{len(undecodable):,} of {len(folder.pictures):,} pictures cannot be decoded", file=sys.stderr)
-    if folder.left_out:
-        some = ", ".join(folder.left_out[:5]) + (", ..." if len(folder.left_out) > 5 else "")
-        print(f"{len(folder.left_out):,} files are no pictures by their names: {some}", file=sys.stderr)
-
-
-def _progress() -> Progress:
-    """A bar on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        print(f"{len(undecodable):,} of {pictures:,} pictures cannot be decoded", file=sys.stderr)
+    if source.left_out:
+        some = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
+        print(f"{len(source.left_out):,} files are no pictures by their names: {some}", file=sys.stderr)
 
 
 def _parse_size(text: str) -> tuple[int, int] | None:
@@ -292,6 +300,13 @@ def _parse_bytes(text: str) -> int:
     if size < 1:
         raise UsageError(f"--shard-size {text}: give bytes as 500kB, 128MB or 1GB")
     return size
+
+
+def _parse_split(text: str) -> dict[str, float]:
+    try:
+        return parse_shares(text)
+    except ValueError as error:
+        raise UsageError(f"--split {text}: {error}") from None
 
 
 def _complain(line: str, code: int) -> int:

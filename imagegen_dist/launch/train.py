@@ -78,7 +78,7 @@ def prepare(job: str, command: Command) -> Prepared:
         DatasetIndex.load(Store(validation))
     parameter_counts(experiment, index.shape, index.classes)
     if os.environ.get("RAY_ADDRESS", "") in ("", "local"):  # all workers will be on this node
-        plan = build_plan(experiment, draws=1)
+        plan = build_plan(experiment, index, draws=1)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
     settings = RunSettings(
         name=_run_name(options.run, options.preset),
@@ -103,10 +103,9 @@ def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
     if data.url in BUILTIN:
         folder = storage / ".data"
         held_out = data.validation or data.url
-        return (
-            builtin_dataset(data.url, "train", folder).url,
-            builtin_dataset(held_out, "val", folder).url if held_out in BUILTIN else Store(held_out).url,
-        )
+        given = None if held_out in BUILTIN else Store(held_out)
+        validation = builtin_dataset(held_out, "val", folder) if given is None else given
+        return builtin_dataset(data.url, "train", folder).url, validation.url
     return Store(data.url).url, Store(data.validation).url if data.validation else ""
 
 

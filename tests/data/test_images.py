@@ -1,4 +1,4 @@
-"""Folders of pictures, on the photographs that come with scikit-image."""
+"""Picture files as samples, on the photographs that come with scikit-image."""
 
 import io
 
@@ -7,12 +7,11 @@ import pytest
 import skimage.data
 from PIL import Image, ImageOps
 
-from imagegen_dist.data.images import Conversion, decode_image, find_images, read_images
-from imagegen_dist.data.index import DatasetError
-from imagegen_dist.data.modality import DecodeError
-from imagegen_dist.storage import Store
+from imagegen_dist.data.images import Conversion, convert_image, decode_image
+from imagegen_dist.data.modality import DecodeError, modality
 
 AS_IT_IS = Conversion()
+PILLOW = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 ORIENTATION = 0x0112
 
 
@@ -20,58 +19,6 @@ def encoded(picture, form="PNG", **options):
     target = io.BytesIO()
     (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(target, form, **options)
     return target.getvalue()
-
-
-@pytest.fixture(params=["disk", "memory"])
-def store(request, tmp_path):
-    store = Store(tmp_path / "pictures") if request.param == "disk" else Store("memory://test-images")
-    yield store
-    store.remove()
-
-
-def add(store, *names):
-    for name in names:
-        store.write(name, encoded(np.zeros((2, 3), np.uint8)))
-
-
-def test_sub_folders_are_classes_in_the_order_of_their_names(store):
-    add(store, "dogs/b.png", "cats/a.JPG", "cats/c.webp", "n01.5/x.tiff", ".hidden/a.png", "cats/.ds.png")
-    folder = find_images(store)
-    assert folder.class_names == ("cats", "dogs", "n01.5")
-    assert folder.pictures == (("cats/a.JPG", 0), ("cats/c.webp", 0), ("dogs/b.png", 1), ("n01.5/x.tiff", 2))
-
-
-def test_a_flat_folder_has_no_labels_and_says_what_it_left_out(store):
-    add(store, "b.png", "a.png", "a.txt", "raw.heic")
-    folder = find_images(store)
-    assert (folder.class_names, folder.left_out) == (None, ("a.txt", "raw.heic"))
-    assert folder.pictures == (("a.png", None), ("b.png", None))
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        ([], "does not exist"),
-        (["a.txt"], "has neither pictures"),
-        (["a.tar"], "--index-only"),
-        (["a.tar", "index.json"], "holds a dataset already"),
-        (["a.png", "cats/b.png"], "has both pictures"),
-        (["cats/a.png", "dogs/b.txt"], "dogs has no pictures"),
-        (["train/cats/a.png"], "train/cats lies too deep"),
-    ],
-)
-def test_folders_that_are_no_dataset(store, names, said):
-    add(store, *names)
-    with pytest.raises(DatasetError, match=said):
-        find_images(store)
-
-
-def test_the_order_is_always_the_same_and_mixes_the_classes(tmp_path):
-    add(Store(tmp_path), *(f"{label}/{number:02}.png" for label in "ab" for number in range(40)))
-    order = find_images(Store(tmp_path)).shuffled()
-    assert order == find_images(Store(tmp_path)).shuffled()
-    assert sorted(order) == list(find_images(Store(tmp_path)).pictures)
-    assert 10 < sum(picture.label for picture in order[:40]) < 30
 
 
 def test_rgb_and_grey_keep_their_pixels():
@@ -162,25 +109,92 @@ def test_what_cannot_be_decoded(data, said):
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_decoded_is_left_out_and_listed(tmp_path):
-    add(Store(tmp_path), "a/1.png", "a/2.png", "b/3.png")
-    (tmp_path / "a" / "0.png").write_bytes(b"nonsense")
-    (tmp_path / "b" / "4.png").symlink_to(tmp_path / "nowhere")
-    folder, undecodable = find_images(Store(tmp_path)), []
-    found = list(read_images(folder.store, folder.pictures, AS_IT_IS, undecodable))
-    assert [label for _, label in found] == [0, 0, 1]
-    assert [line.split()[0] for line in undecodable] == ["a/0.png", "b/4.png"]
+def test_the_whole_picture_is_squeezed_where_nothing_is_cropped():
+    photograph = Image.fromarray(skimage.data.astronaut()[:200, :320])
+    found = decode_image(encoded(photograph), Conversion(size=(40, 20), crop=False))
+    peer = photograph.resize((20, 40), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    assert np.array_equal(found, np.moveaxis(np.asarray(peer), -1, 0))
 
 
-def test_pictures_of_several_sizes_need_one(tmp_path):
-    store = Store(tmp_path)
-    store.write("a.png", encoded(skimage.data.camera()))
-    store.write("b.png", encoded(skimage.data.coins()))
-    pictures = find_images(store).pictures
-    with pytest.raises(DatasetError, match=r"a.png is 512x512, b.png 384x303; give them one with --size"):
-        list(read_images(store, pictures, AS_IT_IS, []))
-    shapes = [sample.shape for sample, _ in read_images(store, pictures, Conversion(size=(8, 16)), [])]
-    assert shapes == [(1, 8, 16)] * 2
+def test_a_large_jpeg_is_shrunk_while_it_is_decoded_and_looks_the_same():
+    photograph = encoded(skimage.data.retina(), "JPEG", quality=95)
+    found = decode_image(photograph, Conversion(size=(48, 64))).astype(float)
+    whole = np.moveaxis(decode_image(photograph, AS_IT_IS), 0, -1)
+    peer = np.moveaxis(np.asarray(ImageOps.fit(Image.fromarray(whole), (64, 48), Image.Resampling.LANCZOS)), -1, 0)
+    assert np.abs(found - peer).mean() < 1
+
+
+KEPT = {"png": {}, "jpg": {"quality": 80}, "webp": {"quality": 80}}
+
+
+@pytest.mark.parametrize("extension", KEPT)
+def test_a_file_that_needs_no_change_is_kept_byte_for_byte(extension):
+    data = encoded(skimage.data.coffee()[:40, :60], PILLOW[extension], **KEPT[extension])
+    assert convert_image(data, AS_IT_IS, extension) == (data, (40, 60))
+    assert convert_image(data, Conversion((40, 60), 3), extension) == (data, (40, 60))
+
+
+def test_a_grey_file_is_kept():
+    for extension in ("png", "jpg"):
+        data = encoded(skimage.data.camera()[:40, :60], PILLOW[extension])
+        assert convert_image(data, Conversion(channels=1), extension).data == data
+
+
+def turned(picture, form):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    return encoded(picture, form, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("make", "conversion", "extension"),
+    [
+        (lambda picture: encoded(picture, "JPEG"), AS_IT_IS, "png"),
+        (lambda picture: encoded(picture, "JPEG"), Conversion((20, 20)), "jpg"),
+        (lambda picture: encoded(picture, "JPEG"), Conversion(channels=1), "jpg"),
+        (lambda picture: encoded(picture[..., 0], "PNG"), Conversion(channels=3), "png"),
+        (lambda picture: turned(picture, "JPEG"), AS_IT_IS, "jpg"),
+        (lambda picture: turned(picture, "PNG"), AS_IT_IS, "png"),
+        (lambda picture: encoded(Image.fromarray(picture).quantize(8)), AS_IT_IS, "png"),
+        (lambda picture: encoded(Image.fromarray(picture).convert("RGBA")), AS_IT_IS, "png"),
+        (lambda picture: encoded(picture, transparency=(0, 0, 0)), AS_IT_IS, "png"),
+        (lambda picture: encoded(picture[..., 0].astype(np.uint16) * 256), AS_IT_IS, "png"),
+    ],
+    ids=["format", "size", "to grey", "to RGB", "JPEG turned", "PNG turned", "palette", "alpha", "key", "16 bits"],
+)
+def test_a_file_that_needs_a_change_is_encoded_anew(make, conversion, extension):
+    data = make(skimage.data.coffee()[:40, :60])
+    stored = convert_image(data, conversion, extension)
+    pixels = decode_image(data, conversion)
+    assert stored.data == modality("image").encode(pixels, extension) != data
+    assert stored.size == pixels.shape[1:]
+
+
+@pytest.mark.parametrize("extension", KEPT)
+def test_damage_is_found_in_a_file_that_would_be_kept(extension):
+    data = encoded(skimage.data.coffee(), PILLOW[extension])
+    with pytest.raises(DecodeError):
+        convert_image(data[: len(data) // 2], AS_IT_IS, extension)
+
+
+def test_a_jpeg_that_only_a_tolerant_decoder_reads_is_encoded_anew():
+    data = encoded(skimage.data.camera()[:64, :64], "JPEG")
+    odd = data[:-2] + b"\0\0\0" + data[-2:]  # extraneous bytes before the end mark
+    out = np.empty((1, 64, 64), np.uint8)
+    with pytest.raises(DecodeError):
+        modality("image").decode_into(odd, "jpg", out)
+    stored = convert_image(odd, AS_IT_IS, "jpg")
+    assert stored.data != odd
+    modality("image").decode_into(stored.data, "jpg", out)
+
+
+def test_arrays_of_shards_are_pictures():
+    photograph = np.ascontiguousarray(np.moveaxis(skimage.data.coffee()[:40, :60], -1, 0))
+    member = modality("image").encode(photograph, "npy")
+    assert np.array_equal(decode_image(member, AS_IT_IS), photograph)
+    assert convert_image(member, AS_IT_IS, "png").data == modality("image").encode(photograph, "png")
+    with pytest.raises(DecodeError, match="has 4 channels"):
+        decode_image(modality("image").encode(np.zeros((4, 2, 2), np.uint8), "npy"), AS_IT_IS)
 
 
 @pytest.mark.parametrize("wrong", [{"size": (0, 4)}, {"channels": 2}])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagegen_dist.data.order import Order, Plan
+from imagegen_dist.data.order import Order, Plan, default_block
 
 UNEVEN = [5, 0, 17, 1, 40, 3, 0, 23, 11, 9]
 
@@ -207,3 +207,19 @@ def test_the_ranks_of_any_world_read_each_epoch_exactly_once(counts, each, size,
     assert all(np.array_equal(orders[0], other) for other in orders[1:])
     for epoch in orders[0].reshape(2, total):
         assert np.array_equal(np.sort(epoch), np.arange(total))
+
+
+@pytest.mark.parametrize(
+    ("counts", "lanes", "block"),
+    [
+        ([1000] * 10_000, 64, 66),  # 64 · 66 · 1,000 samples are four million
+        ([5000] * 10_000, 64, 14),
+        ([500] * 640, 64, 11),  # a lane is no longer
+        ([500] * 8, 64, 2),
+        ([50_000] * 10_000, 64, 2),
+        ([0, 0, 7], 4, 2),
+        ([0], 4, 1),
+    ],
+)
+def test_blocks_hold_four_million_samples_by_default(counts, lanes, block):
+    assert default_block(counts, lanes) == block

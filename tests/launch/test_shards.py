@@ -1,13 +1,17 @@
 """The job that makes datasets: what it writes, what it says, and the one line that answers a mistake."""
 
 import io
+import json
 import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import skimage.data
 import torch
@@ -20,8 +24,11 @@ from imagegen_dist.data.stream import read_samples
 from imagegen_dist.launch.shards import main
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED, main_gan
 from imagegen_dist.storage import Store
+from tests.s3.fixtures import Bucket
 
 ROOT = Path(__file__).parents[2]
+COMPLETE = "complete already, by this same command: nothing was written"
+SMALL = ("--shard-size", "10kB")
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -107,6 +114,93 @@ def test_photographs_of_every_kind_in_one_size(tmp_path: Path, form: str) -> Non
     assert sum(grey) == 1  # the camera man
 
 
+def test_a_split_is_a_partition_that_is_stratified(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(pictures), str(tmp_path), "--split", "train:0.75,val:0.25"]) == DONE
+    found = []
+    for name, count in (("train", 30), ("val", 10)):
+        index, samples, labels = load(tmp_path / name)
+        assert labels is not None
+        assert (index.class_names, labels.bincount().tolist()) == (("brick", "grass"), [count // 2] * 2)
+        found += [sample.numpy().tobytes() for sample in samples]
+    assert sorted(found) == sorted(np.asarray(Image.open(file)).tobytes() for file in pictures.glob("*/*.png"))
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 3
+    assert shown[-1].endswith(f"--data {tmp_path / 'train'} --data.validation {tmp_path / 'val'}")
+
+
+def test_a_split_has_the_same_classes_and_channels_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    names = [f"{number:02}.png" for number in range(20)]
+    for number, name in enumerate(names):
+        Image.fromarray(skimage.data.camera()[number:][:8, :8]).save(tmp_path / "in" / name)
+    Image.fromarray(skimage.data.coffee()[:8, :8]).save(tmp_path / "in" / "07.png")
+    labels = [[name, 9 if number == 7 else 0] for number, name in enumerate(names)]
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--split", "train:0.5,val:0.5"]) == DONE
+    for name in ("train", "val"):
+        index = DatasetIndex.load(Store(tmp_path / "out" / name))
+        assert (index.classes, index.shape.channels, index.samples) == (10, 3, 10)
+
+
+def test_a_whole_picture_is_squeezed_without_a_crop(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    photograph = Image.fromarray(skimage.data.coffee())
+    photograph.save(tmp_path / "in" / "a.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--size", "40x24", "--crop", "none"]) == DONE
+    peer = photograph.resize((40, 24), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    assert np.array_equal(np.moveaxis(load(tmp_path / "out")[1][0].numpy(), 0, -1), np.asarray(peer))
+
+
+def test_jpegs_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(skimage.data.coffee()[:64, :64]).save(tmp_path / "in" / "a.jpg", quality=70)
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--format", "jpg"]) == DONE
+    assert (tmp_path / "in" / "a.jpg").read_bytes() in (tmp_path / "out" / "shard-000000.tar").read_bytes()
+
+
+def test_a_zip_a_table_and_shards_give_the_same_samples(pictures: Path, tmp_path: Path) -> None:
+    files = sorted(pictures.glob("*/*.png"))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(pictures))
+    labels = [int(file.parent.name == "grass") for file in files]
+    table = pyarrow.table({"png": [file.read_bytes() for file in files], "label": labels})
+    pyarrow.parquet.write_table(table, tmp_path / "all.parquet")
+    assert main([str(pictures), str(tmp_path / "folder"), *SMALL]) == DONE
+    _, samples, _ = load(tmp_path / "folder")
+    expected = sorted(sample.numpy().tobytes() for sample in samples)
+    for source in ("all.zip", "all.parquet", "folder"):
+        assert main([str(tmp_path / source), str(tmp_path / f"from-{source}"), *SMALL]) == DONE
+        index, samples, found = load(tmp_path / f"from-{source}")
+        assert found is not None
+        assert found.bincount().tolist() == [20, 20]
+        assert sorted(sample.numpy().tobytes() for sample in samples) == expected
+    assert contents(tmp_path / "from-all.zip") == contents(tmp_path / "folder")
+    assert index.class_names == ("brick", "grass")
+
+
+def test_a_hash_splits_what_keeps_its_order(pictures: Path, tmp_path: Path) -> None:
+    assert main([str(pictures), str(tmp_path / "all"), *SMALL]) == DONE
+    assert main([str(tmp_path / "all"), str(tmp_path / "out"), "--split", "train:0.8,test:0.2"]) == DONE
+    whole, parts = load(tmp_path / "all"), [load(tmp_path / "out" / name) for name in ("train", "test")]
+    assert [part[0].classes for part in parts] == [2, 2]
+    found = [sample.numpy().tobytes() for part in parts for sample in part[1]]
+    assert sorted(found) == sorted(sample.numpy().tobytes() for sample in whole[1])
+
+
+def test_from_a_bucket_to_a_bucket(pictures: Path, tmp_path: Path, bucket: Bucket) -> None:
+    files = sorted(pictures.glob("*/*.png"))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.relative_to(pictures))
+    Store(bucket.url).upload("all.zip", tmp_path / "all.zip")
+    assert main([f"{bucket.url}/all.zip", f"{bucket.url}/shards", "--workers", "0"]) == DONE
+    assert main([str(tmp_path / "all.zip"), str(tmp_path / "local")]) == DONE
+    assert contents(bucket.folder / "shards") == contents(tmp_path / "local")
+
+
 def test_channels_are_made_alike(pictures: Path, tmp_path: Path) -> None:
     assert main([str(pictures), str(tmp_path), "--channels", "3"]) == DONE
     assert DatasetIndex.load(Store(tmp_path)).shape.dims == (3, 28, 28)
@@ -127,35 +221,129 @@ def test_a_few_undecodable_pictures_are_left_out_and_listed(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("damaged", [1, 40])
-def test_too_many_undecodable_pictures_fail_the_job_and_leave_nothing(
+def test_too_many_undecodable_pictures_fail_the_job_until_they_are_repaired(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damaged: int
 ) -> None:
-    folder = write_pictures(tmp_path / "in")
-    for file in sorted(folder.glob("*/*.png"))[:damaged]:
-        file.write_bytes(file.read_bytes()[:200])
-    assert main([str(folder), str(tmp_path / "out"), "--shard-size", "10kB"]) == FAILED == 1
+    folder, words = write_pictures(tmp_path / "in"), [str(tmp_path / "in"), str(tmp_path / "out"), *SMALL]
+    files = {file: file.read_bytes() for file in sorted(folder.glob("*/*.png"))[:damaged]}
+    for file, data in files.items():
+        file.write_bytes(data[:200])
+    assert main(words) == FAILED == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.count("left out: ") == damaged
-    assert captured.err.splitlines()[-1].startswith(f"make_shards.py: {damaged} of 40 pictures cannot be decoded")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert captured.err.count("left out: ") == min(damaged, 20)
+    assert ("and 20 more" in captured.err) == (damaged == 40)
+    said = captured.err.splitlines()[-1]
+    assert said.startswith(
+        f"make_shards.py: {damaged} of 40 pictures cannot be decoded, above 1%: no index was written"
+    )
+    listed = (tmp_path / "out" / "undecodable.txt").read_text().splitlines()
+    assert {line.split()[0] for line in listed} == {str(file.relative_to(folder)) for file in files}
+    assert not (tmp_path / "out" / "index.json").exists()
+    for file, data in files.items():
+        file.write_bytes(data)
+    assert main(words) == DONE
+    assert "starting anew" in capsys.readouterr().err
+    assert main([words[0], str(tmp_path / "fresh"), *SMALL]) == DONE
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
-def test_an_interrupt_leaves_nothing(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_repaired_on_remote_storage_is_packed_by_the_same_command(pictures: Path) -> None:
+    source, dest = Store("memory://test-make-shards-repair/in"), Store("memory://test-make-shards-repair/out")
+    for file in pictures.glob("*/*.png"):
+        source.write(str(file.relative_to(pictures)), file.read_bytes())
+    whole = source.read("grass/003.png")
+    source.write("grass/003.png", b"nonsense")
+    assert main([source.url, dest.url, *SMALL]) == FAILED
+    source.write("grass/003.png", whole)
+    assert main([source.url, dest.url, *SMALL]) == DONE
+    assert load(dest.url)[0].samples == 40
+    assert not dest.exists("undecodable.txt")
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+    """A KeyboardInterrupt at a read of the source."""
     read, calls = Store.read, []
 
     def read_until_interrupted(store: Store, name: str) -> bytes:
         calls.append(name)
-        if len(calls) > 30:
+        if len(calls) > reads:
             raise KeyboardInterrupt
         return read(store, name)
 
     monkeypatch.setattr(Store, "read", read_until_interrupted)
-    assert main([str(pictures), str(tmp_path / "out"), "--shard-size", "10kB"]) == INTERRUPTED
-    assert capsys.readouterr().err == "make_shards.py: interrupted: nothing was kept\n"
-    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(pictures), str(tmp_path / "out"), *SMALL]
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 30)
+        assert main(words) == INTERRUPTED == 130
+    said = capsys.readouterr().err
+    assert said == "make_shards.py: interrupted: no shard was finished; the same command begins anew\n"
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 62)
+        assert main(words) == INTERRUPTED
+    said = re.fullmatch(r"make_shards.py: interrupted: (\d) of 10 shards are kept; .*\n", capsys.readouterr().err)
+    assert said
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.tar")}
+    assert len(kept) == int(said[1]) > 1
+    assert main(words) == DONE
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert main([str(pictures), str(tmp_path / "fresh"), *SMALL]) == DONE
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+    assert not (tmp_path / "out" / ".parts").exists()
+
+
+def test_a_shard_that_was_cut_after_its_receipt_is_made_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(pictures), str(tmp_path / "out"), *SMALL]
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 70)
+        assert main(words) == INTERRUPTED
+    (tmp_path / "out" / "shard-000000.tar").write_bytes(b"cut")
+    (tmp_path / "out" / "shard-000001.tar").unlink()
+    assert main(words) == DONE
+    assert main([str(pictures), str(tmp_path / "fresh"), *SMALL]) == DONE
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_finished_dataset_is_left_alone(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(pictures), str(tmp_path / "out")]
+    assert main(words) == DONE
+    first = capsys.readouterr().out
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    assert main(words) == DONE
+    assert capsys.readouterr().out == f"{COMPLETE}\n{first}"
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == before
+
+
+def test_another_command_into_the_same_place_is_refused(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_pictures(tmp_path / "in", 5)
+    assert main([str(folder), str(tmp_path / "out"), "--size", "16x16"]) == DONE
+    capsys.readouterr()
+    said = "was made by another command, with"
+    assert f"{said} --size 16x16 and not no --size" in mistake(capsys, folder, tmp_path / "out")
+    more = ["--size", "16x16", "--crop", "none"]
+    assert f"{said} --crop center and not --crop none" in mistake(capsys, folder, tmp_path / "out", *more)
+    assert f"{said} SOURCE {folder} and not SOURCE" in mistake(capsys, pictures, tmp_path / "out", "--size", "16x16")
+    (folder / "grass" / "000.png").unlink()
+    answer = mistake(capsys, folder, tmp_path / "out", "--size", "16x16")
+    assert f"is complete, but {folder} has changed since (10 pictures then, 9 now)" in answer
+    for text in ("", "[]", '{"version": 2}', '{"version": 1, "sized": [1], "flags": 5}'):
+        (tmp_path / "out" / "made_by.json").write_text(text)
+        assert "made_by.json is corrupt" in mistake(capsys, folder, tmp_path / "out", "--size", "16x16")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but what names the command's own places."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "made_by.json"]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def test_pictures_of_several_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,10 +354,19 @@ def test_pictures_of_several_sizes(tmp_path: Path, capsys: pytest.CaptureFixture
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_size_can_be_given_after_it_was_missed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("camera", "coins"):
+        Image.fromarray(getattr(skimage.data, name)()).save(tmp_path / "in" / f"{name}.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out")]) == MISUSED
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--size", "16x16"]) == DONE
+
+
 def test_a_dataset_is_never_overwritten(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(pictures), str(tmp_path)]) == DONE
     capsys.readouterr()
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    (tmp_path / "made_by.json").unlink()
     assert "holds a dataset already" in mistake(capsys, pictures, tmp_path)
     (tmp_path / "index.json").unlink()
     assert "1 shards without an index.json" in mistake(capsys, pictures, tmp_path)
@@ -191,10 +388,14 @@ def test_a_built_in_dataset_in_another_size(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[-1].endswith(f"--data {tmp_path / 'train'} --data.validation {tmp_path / 'val'}")
-    assert "holds a dataset already" in mistake(capsys, "digits", tmp_path)
+    assert main(["digits", str(tmp_path), "--size", "8x8"]) == DONE
+    assert capsys.readouterr().out.splitlines() == [COMPLETE, *lines]
+    assert "with --size 8x8 and not no --size" in mistake(capsys, "digits", tmp_path)
+    assert "comes split" in mistake(capsys, "digits", tmp_path, "--split", "train:1")
 
 
 def write_with_webdataset(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     pattern = str(folder / "others-%03d.tar")
     with webdataset.ShardWriter(pattern, maxcount=4, verbose=0, mtime=0) as writer:
         for number in range(10):
@@ -216,6 +417,29 @@ def test_shards_of_others_are_indexed_where_they_lie(tmp_path: Path, capsys: pyt
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert set(before) == {shard.name for shard in index.shards}
     assert "remove it to make a new one" in mistake(capsys, "--index-only", tmp_path)
+
+
+def test_an_index_in_another_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_with_webdataset(tmp_path / "theirs")
+    assert main(["--index-only", str(tmp_path / "theirs"), "--index-at", str(tmp_path / "ours")]) == DONE
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown.endswith(f"--data {tmp_path / 'ours'}")
+    index = DatasetIndex.load(Store(tmp_path / "ours"))
+    assert index.location(Store(tmp_path / "ours")) == Store(tmp_path / "theirs")
+    assert main([str(tmp_path / "ours"), str(tmp_path / "again"), "--size", "8x8"]) == DONE
+    assert load(tmp_path / "again")[0].samples == 10
+
+
+def test_a_check_tells_by_its_exit_code(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(pictures), str(tmp_path), *SMALL]) == DONE
+    capsys.readouterr()
+    assert main(["--check", str(tmp_path)]) == DONE
+    assert "10 of 10 shards good" in capsys.readouterr().out
+    (tmp_path / "shard-000004.tar").write_bytes(b"cut")
+    assert main(["--check", str(tmp_path)]) == FAILED
+    captured = capsys.readouterr()
+    assert "9 of 10 shards good" in captured.out
+    assert captured.err == ""
 
 
 def test_an_index_made_again_is_the_one_that_packing_wrote(pictures: Path, tmp_path: Path) -> None:
@@ -259,6 +483,19 @@ def test_a_damaged_shard_is_named_with_its_member(tmp_path: Path, capsys: pytest
         (["{pictures}", "/proc/out"], "cannot write"),
         (["{out}", "{out}/shards"], "does not exist"),
         (["s3://user:secret@bucket/pictures", "{out}"], "carries a password"),
+        (["{pictures}", "{out}", "--crop", "middle"], "center"),
+        (["{pictures}", "{out}", "--crop", "none"], "give --size as well"),
+        (["{pictures}", "{out}", "--split", "train:0.9,val:0.2"], "--split train:0.9,val:0.2: the shares sum to 1.1"),
+        (["{pictures}", "{out}", "--split", "../up:1"], "--split ../up:1: give names and shares"),
+        (["{pictures}", "{out}", "--split", "train:0.999,val:0.001"], "val would get none of 40 pictures"),
+        (["{pictures}", "{out}", "--workers", "-1"], "--workers -1: "),
+        (["{pictures}", "{out}", "--image-column", "image"], "are for parquet files"),
+        (["{pictures}", "{pictures}"], "lies in SOURCE"),
+        (["{pictures}", "{pictures}/grass/shards"], "lies in SOURCE"),
+        (["{pictures}/all.zip", "{out}"], "all.zip does not exist"),
+        (["{pictures}", "{out}", "--index-at", "{out}"], "--index-at URL says where"),
+        (["--check", "{out}"], "does not exist"),
+        (["--check", "{out}", "--index-only", "{out}"], "goes alone"),
         (["--index-only", "{out}"], "does not exist"),
         (["--index-only", "{pictures}"], "has no shards (*.tar)"),
         (["--index-only", "{pictures}", "{out}"], "goes alone"),
@@ -278,7 +515,8 @@ def test_the_job_is_a_program_with_help(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("SOURCE", "DEST", "--size", "--index-only"))
+    flags = ("--size", "--crop", "--format", "--split", "--workers", "--index-only", "--index-at", "--check")
+    assert all(word in shown for word in ("SOURCE", "DEST", *flags))
     words = [sys.executable, "jobs/make_shards.py", str(tmp_path / "nowhere"), str(tmp_path / "out")]
     refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (refused.returncode, refused.stdout) == (MISUSED, "")

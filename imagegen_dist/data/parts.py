@@ -1,0 +1,151 @@
+"""One part of a dataset's packing, which is one shard: made alone, anywhere, with the same bytes each time."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import webdataset
+
+from imagegen_dist.data.images import Conversion, convert_image
+from imagegen_dist.data.index import DatasetError, ShardInfo, ShardScan, scan_shard
+from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.sources.base import Record, Records, UnfitError
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import StorageError, Store
+
+_BLOCK = 512  # a tar file's unit: a member is a header of one and its data, filled up
+
+
+class Sized(NamedTuple):
+    """The picture that tells which size all others must have."""
+
+    name: str
+    size: tuple[int, int]  # (H, W)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every picture becomes a sample."""
+
+    conversion: Conversion
+    extension: str  # png, jpg or webp
+    sized: Sized | None = None  # where the conversion has no size
+
+
+@dataclass(frozen=True)
+class Part:
+    """A shard to be made: all that a task needs."""
+
+    store: Store  # the dataset's folder
+    name: str  # of the shard
+    first: int  # place of the first record in the dataset's order, which gives the samples' keys
+    count: int  # records
+    records: Records
+    recipe: Recipe
+    receipts: Store  # folder for the receipts of parts that are done
+    receipt: str  # name of this one's
+
+
+class Packed(NamedTuple):
+    """What came of a part."""
+
+    scan: ShardScan
+    undecodable: tuple[str, ...]  # a line for each picture left out
+
+
+def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
+    """Make a shard, publish it, and then its receipt. What cannot be decoded is left out.
+
+    tell: takes the number of records done since it was told last. Raises UnfitError where two pictures differ in size
+    and the recipe has none; StorageError, and what reading raises.
+    """
+    undecodable = list[str]()
+    target = io.BytesIO()
+    with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
+        for place, record in enumerate(part.records.read(), part.first):
+            try:
+                members = {part.recipe.extension: _convert(record, part.recipe)}
+            except DecodeError as error:
+                undecodable.append(f"{record.name} {error}")
+            else:
+                label = {} if record.label is None else {"cls": b"%d" % record.label}
+                writer.write({"__key__": f"{place:09d}", **members, **label})
+            tell(1)
+    data = target.getvalue()
+    packed = Packed(scan_shard(part.name, data, modality("image")), tuple(undecodable))
+    part.store.write(part.name, data)
+    part.receipts.write(part.receipt, json.dumps(_to_json(packed)).encode())
+    return packed
+
+
+def find_packed(part: Part) -> Packed | None:
+    """What came of a part that is done: its receipt is there, and its shard has the size that it says."""
+    try:
+        packed = _from_json(json.loads(part.receipts.read(part.receipt)))
+        return packed if part.store.size(part.name) == packed.scan.info.bytes else None
+    except FileNotFoundError:
+        return None
+    except StorageError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{part.receipts / part.receipt} is corrupt ({error}): remove it") from error
+
+
+def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
+    """(mean bytes of a sample in a shard, the first picture's size), from some records."""
+    total, count, sized = 0, 0, None
+    for record in records.read():
+        count += 1
+        try:
+            encoded = convert_image(_bytes(record), recipe.conversion, recipe.extension)
+        except DecodeError:
+            continue
+        sized = sized or Sized(record.name, encoded.size)
+        total += _in_tar(len(encoded.data)) + (0 if record.label is None else _in_tar(1))
+    return max(_BLOCK, total / max(1, count)), sized
+
+
+def _convert(record: Record, recipe: Recipe) -> bytes:
+    encoded = convert_image(_bytes(record), recipe.conversion, recipe.extension)
+    if recipe.sized is not None and encoded.size != recipe.sized.size:
+        raise UnfitError(
+            f"the pictures have several sizes: {recipe.sized.name} is {_wide(recipe.sized.size)}, "
+            f"{record.name} {_wide(encoded.size)}; give them one with --size, e.g. --size 64x64"
+        )
+    return encoded.data
+
+
+def _bytes(record: Record) -> bytes:
+    if record.problem:
+        raise DecodeError(record.problem)
+    return record.data
+
+
+def _in_tar(length: int) -> int:
+    """Bytes that a member takes."""
+    return _BLOCK + -(-length // _BLOCK) * _BLOCK
+
+
+def _wide(size: tuple[int, int]) -> str:
+    """A size as --size takes it."""
+    return f"{size[1]}x{size[0]}"
+
+
+def _to_json(packed: Packed) -> dict[str, Any]:
+    scan = packed.scan
+    shape = None if scan.shape is None else scan.shape.dims
+    return {
+        "shard": asdict(scan.info),
+        "dims": shape,
+        "largest_label": scan.largest_label,
+        "undecodable": packed.undecodable,
+    }
+
+
+def _from_json(payload: Any) -> Packed:
+    dims = payload["dims"]
+    shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]))
+    scan = ShardScan(ShardInfo(**payload["shard"]), shape, payload["largest_label"])
+    return Packed(scan, tuple(payload["undecodable"]))
