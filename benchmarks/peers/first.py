@@ -29,7 +29,7 @@ def run(began: float, url: str, workers: int, cache: str) -> dict[str, Any]:
     """Seconds from the process's start until the imports, the index and the first batch of 64 are there."""
     from imagegen_dist.data.cache import CacheConfig
     from imagegen_dist.data.index import DatasetIndex
-    from imagegen_dist.data.order import Plan
+    from imagegen_dist.data.order import Plan, default_block
     from imagegen_dist.data.stream import StreamConfig, stream
     from imagegen_dist.storage import Store
 
@@ -37,7 +37,7 @@ def run(began: float, url: str, workers: int, cache: str) -> dict[str, Any]:
     store = Store(url)
     index = DatasetIndex.load(store)
     loaded = time.time()
-    plan = Plan(seed=0, microbatches=1, microbatch_size=64, draws=1, lanes=64, block=8)
+    plan = Plan(seed=0, microbatches=1, microbatch_size=64, draws=1, lanes=64, block=default_block(index.counts, 64))
     config = StreamConfig(workers=workers, cache=CacheConfig(directory=cache))
     item = next(items := stream(index, store, plan, range(1), 0, 100, config))
     first = time.time()

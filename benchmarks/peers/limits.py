@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from imagegen_dist.data.modality import modality
+from imagegen_dist.shape import SampleShape
 from peers.clients import CLIENTS
 from peers.contenders import decoder, members
 from peers.pictures import EXTENSIONS, SIZES
@@ -24,10 +25,10 @@ Pass = Callable[[], int]
 
 
 def decode(folder: Path, kind: str) -> Pass:
-    """The package's own decoder, into a buffer of one batch that is used again."""
-    encoded = _first_shard(folder)
-    out = np.empty((64, 3, SIZES[kind], SIZES[kind]), np.uint8)
-    into, extension = modality("image").decode_into, EXTENSIONS[kind]
+    """The package's own decoder, into a buffer of one batch, as the stream makes it, that is used again."""
+    encoded, pictures = _first_shard(folder), modality("image")
+    out = pictures.empty(64, SampleShape(3, (SIZES[kind], SIZES[kind])))
+    into, extension = pictures.decode_into, EXTENSIONS[kind]
 
     def once() -> int:
         for number, member in enumerate(encoded):

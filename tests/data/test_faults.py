@@ -21,6 +21,7 @@ from tests.s3.faults import FAULTS
 from tests.s3.server import SECRET
 
 PLAN = Plan(seed=5, microbatches=4, microbatch_size=5, draws=1, lanes=8, block=2)
+IN_TIME_S = 20  # the limits here are of a few seconds, on a machine that may be busy; without them it takes minutes
 SHARDS, SHARD_SAMPLES = 60, 5
 EPOCH = SHARDS * SHARD_SAMPLES // 20  # steps
 
@@ -121,7 +122,7 @@ def test_a_store_that_goes_away_ends_in_time_with_a_line_that_names_the_shard(
     started = time.monotonic()
     with pytest.raises(ShardError) as error:
         list(items)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < IN_TIME_S
     told = str(error.value)
     assert f"{remote.url}/shard-" in told
     assert "\n" not in told
@@ -148,7 +149,7 @@ def test_a_store_that_never_recovers_ends_in_time(undisturbed, remote, network, 
     started = time.monotonic()
     with pytest.raises(ShardError, match=r"set/shard-\d+\.tar cannot be fetched"):
         fetched(undisturbed[0], remote, tmp_path, timeout_s=3.0)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < IN_TIME_S
     assert kind == "gone" or network.done[kind] >= 1
 
 
@@ -157,7 +158,7 @@ def test_content_that_is_wrong_for_ever_is_given_up_after_a_few_attempts(undistu
     started = time.monotonic()
     with pytest.raises(ShardError, match=r"set/shard-\d+\.tar cannot be fetched \(\d attempts\): its CRC is"):
         fetched(undisturbed[0], remote, tmp_path)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < IN_TIME_S
     assert not list(tmp_path.glob("*.tar"))
 
 
@@ -166,7 +167,7 @@ def test_a_shard_that_is_missing_in_the_bucket_is_given_up_soon(bucket, undistur
     started = time.monotonic()
     with pytest.raises(ShardError, match=r"set/shard-000007\.tar cannot be fetched .*does not exist"):
         fetched(undisturbed[0], remote, tmp_path)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < IN_TIME_S
 
 
 def run_settings(storage, name, data):

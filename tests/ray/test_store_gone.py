@@ -27,7 +27,7 @@ CHANGES = {
     "data__lanes": 6,
     "data__block": 1,
     "data__decoded_bytes": 0,
-    "data__cache__timeout_s": 4.0,
+    "data__cache__timeout_s": 15.0,
 }
 
 
