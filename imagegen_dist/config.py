@@ -14,6 +14,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
@@ -76,7 +77,8 @@ def overrides(config: Config, assignments: Iterable[tuple[str, Any]]) -> Config:
         chosen = decode_text(field_type, value, path, value_now)
         _assign(data, path.replace("-", "_").split("."), encode(chosen))
         if type(chosen) is not type(value_now) and dataclasses.is_dataclass(chosen):
-            config = decode(type(config), data)
+            with suppress(ConfigError):  # what does not fit yet may with the assignments to come
+                config = decode(type(config), data)
     return decode(type(config), data)
 
 

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from types import ModuleType
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.config import kind
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import Plan, default_block
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
-from imagegen_dist.models import dcgan, mlp, r3gan
+from imagegen_dist.models import conv_vae, dcgan, mlp, mlp_vae, r3gan, res_vae
 from imagegen_dist.models.classifier import Classifier, ClassifierConfig
+from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
+from imagegen_dist.models.mlp_vae import MLPVAEConfig
 from imagegen_dist.models.r3gan import R3GANConfig
+from imagegen_dist.models.res_vae import ResVAEConfig
+from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
+from imagegen_dist.nn.conv import Linear
+from imagegen_dist.nn.perceptron import perceptron
 from imagegen_dist.objectives.augment import random_flip
-from imagegen_dist.objectives.base import Draw
+from imagegen_dist.objectives.base import Draw, Objective
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig
+from imagegen_dist.objectives.factor_vae import FactorVAE, FactorVAEConfig
 from imagegen_dist.objectives.gan import GAN, GANConfig
+from imagegen_dist.objectives.iwae import IWAE, IWAEConfig
+from imagegen_dist.objectives.latents import FSQ
+from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood
+from imagegen_dist.objectives.vae import VAE, Autoencoder, VAEConfig
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.ema import Averages
@@ -30,6 +45,9 @@ from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
 GAN_NETWORKS: Mapping[type, ModuleType] = {R3GANConfig: r3gan, DCGANConfig: dcgan, MLPConfig: mlp}
 """Which file has the Generator and the Discriminator of a model config."""
+
+VAE_NETWORKS: Mapping[type, ModuleType] = {MLPVAEConfig: mlp_vae, ConvVAEConfig: conv_vae, ResVAEConfig: res_vae}
+"""Which file has the Encoder and the Decoder of a model config."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +134,18 @@ class EvaluationConfig:
     samples: int = 1000
     # Images on which the classifier is trained.
     classifier_images: int = 100_000
+    # Importance samples of a VAE's log-likelihood, for each sample; 0 for none.
+    importance_samples: int = 0
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.samples < 0 or self.samples == 1 or self.classifier_images < 1:
             raise ValueError(
                 f"every {self.every} and samples {self.samples} have to be 0 or more (a Fréchet distance needs two "
                 f"samples), classifier_images {self.classifier_images} 1 or more; set --evaluation.*"
+            )
+        if self.importance_samples < 0:
+            raise ValueError(
+                f"importance_samples {self.importance_samples}: 0 or more, by --evaluation.importance-samples"
             )
 
 
@@ -136,21 +160,74 @@ class GANOptimConfig:
 
 
 @dataclass(frozen=True)
+class VAEOptimConfig:
+    """One optimizer for encoder, decoder and likelihood."""
+
+    # Theirs.
+    autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.9, beta2=constant(0.999)))
+
+
+@dataclass(frozen=True)
+class FactorVAEOptimConfig(VAEOptimConfig):
+    """One optimizer for the autoencoder, one for the discriminator of its latents."""
+
+    # The discriminator's.
+    tc_discriminator: AdamConfig = field(
+        default_factory=lambda: AdamConfig(lr=constant(1e-4), beta1=0.5, beta2=constant(0.9))
+    )
+
+
+class Family(NamedTuple):
+    """What belongs to a kind of objective: networks by their config, and the config of the optimizers."""
+
+    networks: Mapping[type, ModuleType]
+    optim: type
+
+
+FAMILIES: Mapping[type, Family] = {
+    GANConfig: Family(GAN_NETWORKS, GANOptimConfig),
+    VAEConfig: Family(VAE_NETWORKS, VAEOptimConfig),
+    IWAEConfig: Family(VAE_NETWORKS, VAEOptimConfig),
+    FactorVAEConfig: Family(VAE_NETWORKS, FactorVAEOptimConfig),
+}
+"""By the objective's config."""
+
+
+@dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run's outcome."""
+    """Everything that decides a run's outcome. Raises ValueError where its parts do not belong together."""
 
     # The networks.
-    model: R3GANConfig | DCGANConfig | MLPConfig = field(default_factory=R3GANConfig)
+    model: R3GANConfig | DCGANConfig | MLPConfig | MLPVAEConfig | ConvVAEConfig | ResVAEConfig = field(
+        default_factory=R3GANConfig
+    )
     # The loss.
-    objective: GANConfig = field(default_factory=GANConfig)
+    objective: GANConfig | VAEConfig | IWAEConfig | FactorVAEConfig = field(default_factory=GANConfig)
     # The optimizers.
-    optim: GANOptimConfig = field(default_factory=GANOptimConfig)
+    optim: GANOptimConfig | VAEOptimConfig | FactorVAEOptimConfig = field(default_factory=GANOptimConfig)
     # The samples.
     data: DataConfig = field(default_factory=DataConfig)
     # The course of the run.
     training: TrainingConfig = field(default_factory=TrainingConfig)
     # The figures.
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        family, objective = FAMILIES[type(self.objective)], kind(type(self.objective))
+        if type(self.model) not in family.networks:
+            fitting = ", ".join(kind(model) for model in family.networks)
+            raise ValueError(
+                f"a {kind(type(self.model))} is no network for {objective}; set --model to one of {fitting}"
+            )
+        if type(self.optim) is not family.optim:
+            raise ValueError(f"{objective} needs --optim {kind(family.optim)}, not {kind(type(self.optim))}")
+        compared = isinstance(self.objective, FactorVAEConfig) or (
+            isinstance(self.objective, VAEConfig) and self.objective.decomposition != "none"
+        )
+        if compared and self.training.microbatch_size < 2:
+            raise ValueError(
+                f"{objective} compares the samples of a microbatch: set --training.microbatch-size to 2 or more"
+            )
 
 
 CHANGEABLE = (
@@ -183,17 +260,70 @@ def conditioning(experiment: Experiment, classes: int | None) -> int:
 
 
 def build_networks(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, nn.Module]:
-    """Generator and discriminator with their initial weights, on the CPU.
+    """The objective's networks by their roles, with their initial weights, on the CPU.
 
     Raises ValueError where the model cannot make samples of that shape.
     """
-    networks = GAN_NETWORKS[type(experiment.model)]
+    objective, model = experiment.objective, experiment.model
+    networks = FAMILIES[type(objective)].networks[type(model)]
     known = conditioning(experiment, classes)
-    seed = experiment.training.seed
-    return {
-        name: cls(shape, known, experiment.model, generator=network_generator(seed, name))
-        for name, cls in (("generator", networks.Generator), ("discriminator", networks.Discriminator))
-    }
+
+    def random(role: str) -> torch.Generator:
+        return network_generator(experiment.training.seed, role)
+
+    if isinstance(objective, GANConfig):
+        return {
+            "generator": networks.Generator(shape, known, model, generator=random("generator")),
+            "discriminator": networks.Discriminator(shape, known, model, generator=random("discriminator")),
+        }
+    encoder = networks.Encoder(shape, known, model, parameters=objective.parameters, generator=random("encoder"))
+    decoder = networks.Decoder(shape, known, model, outputs=objective.outputs, generator=random("decoder"))
+    built: dict[str, nn.Module] = {"encoder": encoder, "decoder": decoder}
+    if isinstance(objective, FactorVAEConfig):
+        built["tc_discriminator"] = _tc_discriminator(prod(encoder.latent_dims), random("tc_discriminator"))
+    return built
+
+
+def _tc_discriminator(latents: int, generator: torch.Generator) -> nn.Module:
+    """z [B, Z] -> logits [B, 2]."""
+    widths, leaky = (latents, *TC_DISCRIMINATOR), partial(nn.LeakyReLU, LEAKY_SLOPE)
+    hidden = perceptron(widths, leaky, LEAKY_GAIN, generator=generator)
+    return nn.Sequential(hidden, Linear(widths[-1], 2, bias=True, generator=generator))
+
+
+COMPILED = {"generator", "encoder", "decoder"}
+"""Networks without double backward, by their roles."""
+
+TC_DISCRIMINATOR = (1000,) * 6
+"""Hidden layers of FactorVAE's discriminator (arXiv:1802.05983, appendix A)."""
+
+
+def build_objective(
+    experiment: Experiment, networks: Mapping[str, nn.Module], samples: int, fast_discriminator: nn.Module | None = None
+) -> Objective:
+    """The loss over networks that lie on their device. samples: of the dataset.
+
+    Raises ValueError where the networks do not fit the objective.
+    """
+    match experiment.objective:
+        case GANConfig() as game:
+            return GAN(networks["generator"], networks["discriminator"], game, fast_discriminator)
+        case VAEConfig() as bound:
+            return VAE(networks["encoder"], networks["decoder"], bound, samples)
+        case IWAEConfig() as bound:
+            return IWAE(networks["encoder"], networks["decoder"], bound)
+        case FactorVAEConfig() as bound:
+            return FactorVAE(networks["encoder"], networks["decoder"], networks["tc_discriminator"], bound)
+
+
+def build_autoencoder(experiment: Experiment, networks: Mapping[str, nn.Module]) -> Autoencoder:
+    """What a VAE's networks are together, of those that a checkpoint or the averages hold, by their roles."""
+    objective = experiment.objective
+    assert not isinstance(objective, GANConfig)
+    quantised = isinstance(objective, VAEConfig) and objective.latent == "fsq"
+    fsq = FSQ(objective.levels) if quantised else None  # type: ignore[union-attr]  # seen just before
+    likelihood = cast(Likelihood, networks.get("likelihood") or LIKELIHOODS[objective.likelihood]())
+    return Autoencoder(networks["encoder"], networks["decoder"], likelihood, fsq)
 
 
 def build_plan(experiment: Experiment, index: DatasetIndex, draws: int) -> Plan:
@@ -219,15 +349,20 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     networks = {
         name: network.to(device) for name, network in build_networks(experiment, index.shape, index.classes).items()
     }
-    averages = Averages(networks, ["generator"], training.ema_half_life)
-    fast_discriminator = None
+    fast_discriminator: nn.Module | None = None
+    if training.compile and "discriminator" in networks:
+        fast_discriminator = cast(nn.Module, torch.compile(networks["discriminator"]))
+    objective = build_objective(experiment, networks, index.samples, fast_discriminator)
+    averages = Averages(objective.modules(), objective.averaged(), training.ema_half_life)
     if training.compile:
-        networks["generator"].compile()
-        fast_discriminator = torch.compile(networks["discriminator"])
-    objective = GAN(networks["generator"], networks["discriminator"], experiment.objective, fast_discriminator)
+        for name in COMPILED & networks.keys():
+            networks[name].compile()
     return Trainer(
         objective,
-        {name: ScheduledAdam(networks[name], getattr(experiment.optim, name)) for name in networks},
+        {
+            phase.name: ScheduledAdam(phase.trains, getattr(experiment.optim, phase.name))
+            for phase in objective.phases()
+        },
         averages,
         training.batching,
         world,

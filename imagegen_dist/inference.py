@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from imagegen_dist import config
-from imagegen_dist.data.modality import modality, to_uint8
-from imagegen_dist.experiment import Experiment, build_networks, conditioning
+from imagegen_dist.data.modality import modality, to_float, to_uint8
+from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks, conditioning
+from imagegen_dist.objectives.base import Draw
+from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.objectives.vae import Autoencoder
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import MANIFEST, Checkpoint, CheckpointError, newest, open_checkpoint
 from imagegen_dist.training.loop import keyed_draw
 
 
-class GeneratorModel(nn.Module):
-    """A trained generator.
+class Model(nn.Module):
+    """What can be sampled from: a trained generator, or the decoder of a VAE.
 
     generator: z [B, Z] and labels [B] or None to samples [B, C, *S]. shape: of one sample. classes: how many the
     generator knows, 0 for none. images: how many it has seen. modality: "image", "video" or "voxels".
@@ -43,10 +46,9 @@ class GeneratorModel(nn.Module):
             raise ValueError(f"n is {n}; ask for at least 1 sample")
         label = self._labels(n, classes)
         device = next(self.generator.parameters()).device
-        z_dim = int(self.generator.z_dim)  # type: ignore[arg-type]
         parts = []
         for i in range(n):
-            z = keyed_draw(seed, 0, "sample", i, torch.device("cpu")).normal(1, z_dim).to(device)
+            z = self._latents(keyed_draw(seed, 0, "sample", i, torch.device("cpu"))).to(device)
             parts.append(self.generator(z, None if label is None else label[i : i + 1].to(device)))
         return to_uint8(torch.cat(parts))
 
@@ -57,19 +59,64 @@ class GeneratorModel(nn.Module):
         data, _ = modality(self.modality).preview(samples.cpu().numpy(), columns)
         Path(path).write_bytes(data)
 
+    def _latents(self, draw: Draw) -> Tensor:
+        """Latents of one sample, [1, Z]."""
+        return draw.normal(1, int(self.generator.z_dim))  # type: ignore[arg-type]
+
     def _labels(self, n: int, classes: int | Iterable[int] | None) -> Tensor | None:
         if not self.classes:
             if classes is not None:
-                raise ValueError("this generator knows no classes: leave classes out")
+                raise ValueError("this model knows no classes: leave classes out")
             return None
         asked = range(self.classes) if classes is None else [classes] if isinstance(classes, int) else list(classes)
         wrong = [label for label in asked if not 0 <= label < self.classes]
         if wrong or not asked:
-            raise ValueError(f"class {wrong[0] if wrong else asked}: the generator knows 0 to {self.classes - 1}")
+            raise ValueError(f"class {wrong[0] if wrong else asked}: the model knows 0 to {self.classes - 1}")
         return torch.tensor(asked)[torch.arange(n) % len(asked)]
 
 
-def load(url: str | Path, device: torch.device | str = "cpu") -> GeneratorModel:
+class GeneratorModel(Model):
+    """A trained generator of a GAN."""
+
+
+class AutoencoderModel(Model):
+    """A trained VAE: samples of its prior, and between samples and latents. Its `generator` is the decoder."""
+
+    def __init__(self, autoencoder: Autoencoder, shape: SampleShape, classes: int, images: int, modality: str) -> None:
+        super().__init__(Decoding(autoencoder), shape, classes, images, modality)
+        self.encoder = autoencoder.encoder.eval().requires_grad_(False)
+        self._autoencoder = autoencoder
+
+    @torch.inference_mode()
+    def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
+        """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code."""
+        return self._autoencoder.encode(to_float(samples), label)
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]."""
+        return to_uint8(self.generator(z, label))
+
+    def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
+        """What is left of samples after their latents, uint8 [B, C, *S] -> same."""
+        return self.decode(self.encode(samples, label), label)
+
+    def _latents(self, draw: Draw) -> Tensor:
+        return self._autoencoder.prior(1, draw)
+
+
+class Decoding(nn.Module):
+    """Latents [B, Z, *s] and labels or None to samples [B, C, *S] in [-1, 1]."""
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.decoder, self.likelihood = autoencoder.decoder, autoencoder.likelihood
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.likelihood.mean(self.decoder(z, label))
+
+
+def load(url: str | Path, device: torch.device | str = "cpu") -> GeneratorModel | AutoencoderModel:
     """The model of a run (its newest whole checkpoint) or of one checkpoint directory, with its averaged weights.
 
     url: a path, or any URL that fsspec opens. Raises CheckpointError where there is none that verifies.
@@ -78,11 +125,24 @@ def load(url: str | Path, device: torch.device | str = "cpu") -> GeneratorModel:
     facts = checkpoint.facts()
     experiment = config.decode(Experiment, facts["experiment"])
     shape = config.decode(SampleShape, facts["data"]["shape"])
-    generator = build_networks(experiment, shape, facts["data"]["classes"])["generator"]
-    weights = checkpoint.model()
-    generator.load_state_dict({name.removeprefix("generator/"): value for name, value in weights.items()})
-    classes = conditioning(experiment, facts["data"]["classes"])
-    return GeneratorModel(generator.to(device), shape, classes, checkpoint.images, facts["data"]["modality"])
+    networks = {
+        name: network.to(device)
+        for name, network in build_networks(experiment, shape, facts["data"]["classes"]).items()
+    }
+    known = conditioning(experiment, facts["data"]["classes"]), checkpoint.images, facts["data"]["modality"]
+    if isinstance(experiment.objective, GANConfig):
+        networks["generator"].load_state_dict(_below(checkpoint.model(), "generator"))
+        return GeneratorModel(networks["generator"], shape, *known)
+    autoencoder = build_autoencoder(experiment, networks)
+    autoencoder.likelihood.to(device)
+    for name, network in autoencoder.modules().items():
+        network.load_state_dict(_below(checkpoint.model(), name))
+    return AutoencoderModel(autoencoder, shape, *known)
+
+
+def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one network, by their names in it."""
+    return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
 
 def _find(store: Store) -> Checkpoint:

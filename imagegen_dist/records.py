@@ -21,6 +21,13 @@ from imagegen_dist.storage import Store
 CONFIG = "config.json"
 RESULT = "result.json"
 REPORT = "report.html"
+_DISENTANGLEMENT = {
+    "mig": "MIG",
+    "factor_vae": "FactorVAE",
+    "beta_vae": "BetaVAE",
+    "sap": "SAP",
+    "dci_disentanglement": "DCI",
+}
 METRICS = "metrics.jsonl"
 
 
@@ -161,8 +168,13 @@ def latest_picture(folder: Store, name: str) -> str | None:
     return f"{folder.url}/samples/{found[-1]}" if found else None
 
 
-def write_report(settings: RunSettings, experiment: Experiment, index: DatasetIndex, images: int, picture: str) -> None:
-    """Make report.html anew from the run's directory. picture: the name of the pictures that it shows through time."""
+def write_report(
+    settings: RunSettings, experiment: Experiment, index: DatasetIndex, images: int, pictures: Sequence[str], note: str
+) -> None:
+    """Make report.html anew from the run's directory.
+
+    pictures: names of those that it shows, the first one through time, described by `note`.
+    """
     folder = settings.folder
     rows = read_rows(folder, METRICS)
     figures = [(name.replace("_", " "), f"{value:.4g}") for name, value in last_values(rows, "eval/").items()]
@@ -174,13 +186,17 @@ def write_report(settings: RunSettings, experiment: Experiment, index: DatasetIn
         ("batch", f"{experiment.training.batch_size} in microbatches of {experiment.training.microbatch_size}"),
         ("config", config_hash(experiment)[:12]),
     ]
-    pictures = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, picture)]
+    main, *others = pictures
+    shown = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, main)]
+    more = [(name, *read_pictures(folder, name)[-1][1:]) for name in others if read_pictures(folder, name)]
     page = render_report(
         title=settings.name,
         facts=facts,
         figures=figures,
         rows=rows,
-        pictures=pictures,
+        pictures=shown,
+        more_pictures=more,
+        picture_note=note,
         commands=commands(settings),
         config=json.dumps(config.encode(experiment), indent=1),
     )
@@ -219,12 +235,26 @@ def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple
 def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Evaluation figures in words, each beside what it has to be held against."""
     lines = []
+    if "elbo" in result:
+        said = (
+            f"{result['elbo']:.2f} nats a sample = -({result['distortion']:.2f} distortion + {result['rate']:.2f} rate)"
+        )
+        lines.append(("ELBO", said))
+    if "log_likelihood" in result:
+        lines.append(("log-likelihood", f"{result['log_likelihood']:.2f} nats a sample, by importance sampling"))
+    if "active_units" in result:
+        lines.append(("latents used", f"{result['active_units']:.0f}"))
+    if "mig" in result:
+        scores = ", ".join(f"{words} {result[name]:.3f}" for name, words in _DISENTANGLEMENT.items())
+        lines.append(("disentanglement", scores))
     if "label_agreement" in result:
         accuracy = result.get("classifier_accuracy")
         beside = "" if accuracy is None else f" (its accuracy on held-out real samples: {accuracy:.1%})"
         said = f"{result['label_agreement']:.1%} of generated samples are what was asked for, to a classifier{beside}"
         lines.append(("label agreement", said))
     if "frechet" in result:
-        beside = f" (held-out real samples: {result['frechet_real']:.2f})" if "frechet_real" in result else ""
+        compared = [f"reconstructions: {result['frechet_reconstruction']:.2f}"] * ("frechet_reconstruction" in result)
+        compared += [f"held-out real samples: {result['frechet_real']:.2f}"] * ("frechet_real" in result)
+        beside = f" ({', '.join(compared)})" if compared else ""
         lines.append(("Fréchet distance", f"{result['frechet']:.2f} in the classifier's features{beside}"))
     return lines

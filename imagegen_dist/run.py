@@ -21,7 +21,7 @@ from imagegen_dist.data.modality import modality
 from imagegen_dist.data.stream import Item, check_cache, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.distributed import World, same_on_all_ranks, sum_over_ranks, text_from_main
-from imagegen_dist.evaluation import Dataset, GANObserver, Observer
+from imagegen_dist.evaluation import Dataset, Observer, build_observer
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.stopwatch import Stopwatch
@@ -115,8 +115,8 @@ class _Session:
         self.training = Dataset.open(settings.data)
         self.trainer = build_trainer(experiment, self.training.index, world, device)
         self.plan = build_plan(experiment, self.training.index, len(self.trainer.objective.phases()))
-        self.observer: Observer = GANObserver(
-            self.trainer.averages.modules()["generator"],
+        self.observer: Observer = build_observer(
+            self.trainer.averages.modules(),
             experiment,
             self.training,
             Dataset.open(settings.validation) if settings.validation else None,
@@ -207,7 +207,7 @@ class _Session:
         if longest >= self.experiment.training.max_bad_steps:
             raise RunError(
                 f"{longest} steps in a row had a non-finite loss or gradient, up to {images:,} images; "
-                "lower --optim.*.lr or raise --objective.gamma, and start under a new --run"
+                "lower --optim.*.lr (with a GAN, or raise --objective.gamma), and start under a new --run"
             )
         if requested and self.trainer.step_index < self.experiment.training.steps:
             raise Stopped
@@ -219,6 +219,8 @@ class _Session:
                 figures = self.observer.figures()
                 self.logged_at["eval"] = self.trainer.images
                 self.figure = figures.get(self.observer.figure)
+                if self.figure is not None and self.observer.higher_is_better:
+                    self.figure = -self.figure
                 if figures:
                     self._log({f"eval/{name}": value for name, value in figures.items()})
 
@@ -378,7 +380,8 @@ class _Session:
         self._write_report()
 
     def _write_report(self) -> None:
-        write_report(self.settings, self.experiment, self.training.index, self.trainer.images, self.observer.picture)
+        pictures, note = (self.observer.picture, *self.observer.more_pictures), self.observer.picture_note
+        write_report(self.settings, self.experiment, self.training.index, self.trainer.images, pictures, note)
 
 
 def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

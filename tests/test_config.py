@@ -159,7 +159,8 @@ def test_an_unknown_path_is_answered_with_what_was_meant(path, hint):
         ("model.widths", "", ["widths ()"]),
         ("model", "r4gan", ["'r4gan'", "did you mean r3gan?"]),
         ("model", '{"kind": "mlp", "widths": [3]}', ["model.widths", "no such setting", "hidden"]),
-        ("objective", "5", ["objective", "5", "not a group of settings"]),
+        ("objective", "5", ["objective", "5", "not known"]),
+        ("training", "5", ["training", "5", "not a group of settings"]),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_in_one_line(path, value, words):

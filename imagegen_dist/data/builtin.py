@@ -1,10 +1,14 @@
 """Datasets that come with a dependency: packed into shards on first use, then read like any other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.data.dsprites import FACTORS, SAMPLES, factors_of, render, subset
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
@@ -17,6 +21,7 @@ SPLITS = ("train", "val")
 """Of every built-in dataset: for training, and held out."""
 
 _SHARD_SAMPLES = 500
+_RENDERED = 1000
 _DIGITS = "digits-v1"
 _DIGITS_VAL_SHARE = 0.2
 
@@ -45,7 +50,28 @@ def digits(store: Store) -> Store:
     return folder
 
 
-BUILTIN: dict[str, Callable[[Store], Store]] = {"digits": digits}
+def dsprites(store: Store, count: int = 30_000) -> Store:
+    """dSprites, (1, 64, 64), black and white, without classes: `count` pictures spread evenly over the grid.
+
+    Every sample's record holds its factors, by name the number of the value. One in ten is held out.
+    """
+    folder = store / f"dsprites-{count}-v1"
+    if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
+        return folder
+    numbers = np.arange(SAMPLES) if count == SAMPLES else subset(count, seed=0)
+    held_out = np.zeros(count, dtype=np.bool_)
+    held_out[keyed_permutation(count, 0, 0)[: min(count // 10, 10_000)]] = True
+    for split, rows in zip(SPLITS, (numbers[~held_out], numbers[held_out]), strict=True):
+        with _unless_there(folder / split):
+            pack(_sprites_with_factors(rows), folder / split, shard_samples=5_000)
+    return folder
+
+
+BUILTIN: dict[str, Callable[[Store], Store]] = {
+    "digits": digits,
+    "dsprites": dsprites,
+    "dsprites-full": partial(dsprites, count=SAMPLES),
+}
 
 
 def stratified_split(labels: NDArray[np.int64], val_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -67,9 +93,23 @@ def _load_mnist() -> Labelled:
     return pixels.reshape(-1, 1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 
 
+def _sprites_with_factors(numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+    for start in range(0, numbers.size, _RENDERED):
+        some = numbers[start : start + _RENDERED]
+        for picture, values in zip(render(some), factors_of(some).tolist(), strict=True):
+            yield picture, {"factors": dict(zip(FACTORS, values, strict=True))}
+
+
 def _pack_once(labelled: Labelled, store: Store) -> None:
     images, labels = labelled
-    try:
+    with _unless_there(store):
         pack(zip(images, labels.tolist(), strict=True), store, shard_samples=_SHARD_SAMPLES, classes=10)
+
+
+@contextmanager
+def _unless_there(store: Store) -> Iterator[None]:
+    """Packing that may find that another process was first, with the same bytes."""
+    try:
+        yield
     except DatasetError:
-        DatasetIndex.load(store)  # another process was first
+        DatasetIndex.load(store)

@@ -1,8 +1,10 @@
 """Samples to shards and index, through webdataset's own writer: the same samples give the same bytes."""
 
+import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import webdataset
@@ -16,7 +18,7 @@ SHARD_BYTES = 128 << 20
 
 
 def pack(
-    samples: Iterable[tuple[NDArray[np.uint8], int | None]],
+    samples: Iterable[tuple[NDArray[np.uint8], int | Mapping[str, Any] | None]],
     store: Store,
     modality_name: str = "image",
     extension: str = "png",
@@ -26,6 +28,8 @@ def pack(
     class_names: tuple[str, ...] | None = None,
 ) -> DatasetIndex:
     """Write samples, (uint8 [C, *S], label or None), as shards under a store, in the order given, and the index last.
+
+    In a label's place may stand a record, kept as JSON; its "label", if there is one, is the label.
 
     shard_bytes, shard_samples: a shard is closed when it has reached one of them. classes: None takes one more than the
     largest label. Raises DatasetError where the store holds a dataset already and where samples do not fit together,
@@ -49,7 +53,13 @@ def pack(
         ) as writer:
             for number, (sample, label) in enumerate(samples):
                 members = {"__key__": f"{number:09d}", extension: kind.encode(sample, extension)}
-                writer.write(members if label is None else {**members, "cls": b"%d" % label})
+                writer.write(members | _label_members(label))
     index = combine_scans(scans, modality_name, classes, class_names)
     index.save(store)
     return index
+
+
+def _label_members(label: int | Mapping[str, Any] | None) -> dict[str, bytes]:
+    if label is None:
+        return {}
+    return {"json": json.dumps(dict(label)).encode()} if isinstance(label, Mapping) else {"cls": b"%d" % label}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -168,6 +168,17 @@ def read_by_id(
     finally:
         reader.close()
     return pixels, labels
+
+
+def read_json_by_id(index: DatasetIndex, store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The JSON records of the samples of those ids, {} where there is none. Raises ShardError."""
+    shards = OpenShards(index, store, CacheConfig(), 1, Counters())
+    numbers = np.searchsorted(index.offsets, ids, side="right") - 1
+    rows = np.asarray(ids) - index.offsets[numbers]
+    try:
+        return [shards.get(number).record(row) for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)]
+    finally:
+        shards.close()
 
 
 class _Decoded:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,17 @@ class Shard:
         if found is not None and not 0 <= found < 2**63:
             raise ShardError(f"{self.name}: the label of {self.key(row)} is not an integer from 0: {text[:40]!r}")
         return found
+
+    def record(self, row: int) -> dict[str, Any]:
+        """What a sample's `.json` holds, where it has one and no `.cls`; else {}. Raises ShardError for other JSON."""
+        *_, offset, size, kind = self.places[row].item()
+        if kind < 0 or _LABELS[kind] != "json":
+            return {}
+        try:
+            record = json.loads(self._read(offset, size))
+        except (ValueError, RecursionError) as error:
+            raise ShardError(f"{self.name}: the .json of {self.key(row)} is damaged: {error}") from error
+        return record if isinstance(record, dict) else {}
 
     def key(self, row: int) -> str:
         """A sample's name, found by another walk: for errors."""

@@ -7,6 +7,7 @@ processes cannot change what comes, and any step is reached at once.
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,11 @@ from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.node_folder import room
 from imagegen_dist.data.order import Order, Plan
-from imagegen_dist.data.reader import Item, Reader, StreamConfig, read_by_id
+from imagegen_dist.data.reader import Item, Reader, StreamConfig, read_by_id, read_json_by_id
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
-__all__ = ["Item", "StreamConfig", "check_cache", "read_samples", "stream"]
+__all__ = ["Item", "StreamConfig", "check_cache", "read_records", "read_samples", "stream"]
 
 _NAMED = 5
 
@@ -64,6 +65,11 @@ def read_samples(
     """
     pixels, labels = read_by_id(index, store, ids, config or StreamConfig(decoded_bytes=0))
     return torch.from_numpy(pixels), None if index.classes is None else torch.from_numpy(labels)
+
+
+def read_records(index: DatasetIndex, store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """What the `.json` members of the samples of those ids hold; {} for a sample without one. Raises ShardError."""
+    return read_json_by_id(index, store, ids)
 
 
 def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: CacheConfig) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,15 @@ import tyro
 from imagegen_dist import config
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
-from imagegen_dist.presets import PRESETS, find_preset
+from imagegen_dist.presets import PRESETS, Preset, find_preset
+
+_KINDS = ("model", "objective", "optim")
+"""Groups of settings of which there are several kinds: --model convvae."""
+
+_EXAMPLES = {
+    "train_gan": ("objective.gamma 0.1", "optim.generator.lr 2e-4"),
+    "train_vae": ("objective.beta 4", "optim.autoencoder.lr 1e-3"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,10 @@ class Workers:
 class Options:
     """Flags that every training job has."""
 
-    preset: Annotated[str, tyro.conf.Positional, flag("PRESET")] = "digits"
-    """A named experiment, see below."""
+    preset: Annotated[str, tyro.conf.Positional, flag("PRESET")] = ""
+    """A named experiment, see below. Default: the first of them."""
     data: Annotated[str, flag("URL")] = ""
-    """Shards with an index.json, or a built-in dataset (digits). Default: the preset's."""
+    """Shards with an index.json, or a built-in dataset (digits, dsprites). Default: the preset's."""
     storage: Annotated[str, flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
     run: Annotated[str, flag("NAME")] = ""
@@ -74,10 +82,11 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text(job, summary))
         raise SystemExit(0)
-    flags, assignments = _split(arguments)
+    flags, assignments = _split(job, arguments)
     options = parse_flags(Options, job, flags)
+    options = replace(options, preset=options.preset or next(iter(_presets_of(job))))
     try:
-        experiment = find_preset(options.preset).experiment
+        experiment = _preset(job, options.preset).experiment
         if options.config:
             experiment = _apply_file(experiment, options.config)
         if options.data:
@@ -91,16 +100,28 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
 def help_text(job: str, summary: str) -> str:
     """What --help prints: flags, presets, and how to find every setting."""
     text = flags_help(Options, job, summary)
-    listed = "\n".join(f"  {name:<20} {preset.summary}" for name, preset in PRESETS.items())
-    some = ("objective.gamma 0.1", "training.total-images 400000", "training.batch-size 128", "optim.generator.lr 2e-4")
-    examples = "\n".join(f"  --{example}" for example in some)
+    listed = "\n".join(f"  {name:<22} {preset.summary}" for name, preset in _presets_of(job).items())
+    some = ("training.total-images 400000", "training.batch-size 128")
+    examples = "\n".join(f"  --{example}" for example in (*_EXAMPLES[job], *some))
     return (
         f"{text}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
         f"  all of them with their values: {job}.py PRESET --dry-run"
     )
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+def _presets_of(job: str) -> dict[str, Preset]:
+    return {name: preset for name, preset in PRESETS.items() if preset.job == job}
+
+
+def _preset(job: str, name: str) -> Preset:
+    """The preset of that name. Raises ValueError where there is none, or where it is another job's."""
+    preset = find_preset(name)
+    if preset.job != job:
+        raise UsageError(f"{name} is trained by jobs/{preset.job}.py; {job}.py has {', '.join(_presets_of(job))}")
+    return preset
+
+
+def _split(job: str, words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """The words for the flags, and the pairs of dotted path and text of the overrides. Raises UsageError."""
     known = [field.name.replace("_", "-") for field in fields(Options) if field.name != "preset"]
     flags: list[str] = []
@@ -111,8 +132,8 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
         path, given, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or path in known:
             flags.append(word)
-        elif "." not in path:
-            raise UsageError(f"--{path}: no such flag; {_meant_flag(path, known)}")
+        elif "." not in path and path not in _KINDS:
+            raise UsageError(f"--{path}: no such flag; {_meant_flag(job, path, known)}")
         elif given or (rest and not rest[0].startswith("--")):
             assignments.append((path, value if given else rest.pop(0)))
         else:
@@ -120,8 +141,9 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     return flags, assignments
 
 
-def _meant_flag(path: str, known: Sequence[str]) -> str:
-    settings = [name.replace("_", "-") for name in config.paths(find_preset("digits").experiment)]
+def _meant_flag(job: str, path: str, known: Sequence[str]) -> str:
+    first = next(iter(_presets_of(job).values()))
+    settings = [name.replace("_", "-") for name in config.paths(first.experiment)]
     same = [setting for setting in settings if setting.rsplit(".", 1)[-1] == path]
     guess = f"did you mean --{same[0]}?" if same else config.nearest(path, known)
     return guess.replace("did you mean ", "did you mean --").replace("----", "--")

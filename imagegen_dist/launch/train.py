@@ -14,7 +14,7 @@ from imagegen_dist import records
 from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache
-from imagegen_dist.experiment import Experiment, build_plan, parameter_counts
+from imagegen_dist.experiment import Experiment, build_networks, build_objective, build_plan, parameter_counts
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Command, describe, parse
@@ -28,6 +28,11 @@ DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 def main_gan(arguments: Sequence[str] | None = None) -> int:
     """`python jobs/train_gan.py`: returns the exit code."""
     return main("train_gan", "Train a generative adversarial network.", arguments)
+
+
+def main_vae(arguments: Sequence[str] | None = None) -> int:
+    """`python jobs/train_vae.py`: returns the exit code."""
+    return main("train_vae", "Train a variational autoencoder.", arguments)
 
 
 def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +81,7 @@ def prepare(job: str, command: Command) -> Prepared:
     index = DatasetIndex.load(Store(data))
     if validation:
         DatasetIndex.load(Store(validation))
-    parameter_counts(experiment, index.shape, index.classes)
+    build_objective(experiment, build_networks(experiment, index.shape, index.classes), index.samples)
     if os.environ.get("RAY_ADDRESS", "") in ("", "local"):  # all workers will be on this node
         plan = build_plan(experiment, index, draws=1)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)

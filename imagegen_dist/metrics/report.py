@@ -73,12 +73,15 @@ def render_report(
     pictures: Sequence[tuple[str, bytes, str]],
     commands: Sequence[tuple[str, str]],
     config: str = "",
+    more_pictures: Sequence[tuple[str, bytes, str]] = (),
+    picture_note: str = "The same latents",
 ) -> str:
     """The page as HTML.
 
     title: the run's name. facts: (name, value) of what it is. figures: (name, value), the headline ones.
-    rows: metrics as sinks took them. pictures: (caption, encoded data, extension), oldest first, made from the same
-    latents. commands: (what it does, command line). config: the resolved configuration as text.
+    rows: metrics as sinks took them. pictures: (caption, encoded data, extension), oldest first, of what `picture_note`
+    says. commands: (what it does, command line). config: the resolved configuration as text. more_pictures: likewise,
+    shown once below the others.
     """
     environment = Environment(
         loader=PackageLoader("imagegen_dist.metrics", ""),
@@ -92,10 +95,16 @@ def render_report(
         facts=facts,
         figures=figures,
         charts=charts(rows),
-        pictures=[{"caption": caption, "source": _data_url(data, extension)} for caption, data, extension in pictures],
+        pictures=_sources(pictures),
+        more_pictures=_sources(more_pictures),
+        picture_note=picture_note,
         commands=commands,
         config=config,
     )
+
+
+def _sources(pictures: Sequence[tuple[str, bytes, str]]) -> list[dict[str, str]]:
+    return [{"caption": caption, "source": _data_url(data, extension)} for caption, data, extension in pictures]
 
 
 def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:

@@ -1,13 +1,14 @@
 """The command line: what it resolves to, and the one line that answers a mistake before any worker starts."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from imagegen_dist import config, records
 from imagegen_dist.launch.options import Workers, describe, help_text, parse
-from imagegen_dist.launch.train import DONE, MISUSED, main_gan, prepare
+from imagegen_dist.launch.train import DONE, MISUSED, main_gan, main_vae, prepare
 from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.schedule import Schedule, constant
 
@@ -70,14 +71,60 @@ def test_every_setting_shown_can_be_typed_back() -> None:
         shown = describe(find_preset(preset).experiment).split("\n")
         words = [word for line in shown for word in line.split(maxsplit=1)]
         words = [word.strip().strip("'") for word in words]
-        assert parsed(preset, *words).experiment == find_preset(preset).experiment
+        command = parse(find_preset(preset).job, [preset, *words], "Train.")
+        assert command.experiment == find_preset(preset).experiment
 
 
-def test_help_is_short_and_lists_the_presets() -> None:
-    text = help_text("train_gan", "Train a GAN.")
+@pytest.mark.parametrize("job", ["train_gan", "train_vae"])
+def test_help_is_short_and_lists_the_presets(job: str) -> None:
+    text = help_text(job, "Train.")
     assert len(text.splitlines()) < 60
-    assert all(name in text for name in PRESETS)
+    assert all((f"  {name} " in text) == (preset.job == job) for name, preset in PRESETS.items())
     assert "--dry-run" in text
+
+
+@pytest.mark.parametrize(("main", "job", "other"), [(main_gan, "gan", "vae"), (main_vae, "vae", "gan")])
+def test_a_preset_of_another_job_is_answered_with_that_job(
+    main: Callable[[list[str]], int], job: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = next(name for name, each in PRESETS.items() if each.job == f"train_{other}")
+    assert main([preset]) == MISUSED
+    assert capsys.readouterr().err.startswith(f"train_{job}.py: {preset} is trained by jobs/train_{other}.py")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--objective.beta", "-1"], "beta -1 is negative; set --objective.beta to 0 or more"),
+        (["--objective.likelihood", "poisson"], "'poisson' is not known"),
+        (["--objective.likelihood", "l1", "--objective.binarize", "threshold"], "needs the bernoulli likelihood"),
+        (["--objective.latent", "fsq"], "set --objective.levels, one for each"),
+        (["--objective.capacity", "5", "--objective.beta", "2"], "--objective.beta would have no effect"),
+        (["--model", "r3gan"], "a r3gan is no network for vae; set --model to one of mlpvae, convvae, resvae"),
+        (["--objective", "factorvae"], "factorvae needs --optim factorvaeoptim"),
+        (["beta-tcvae-dsprites", "--training.microbatch-size", "1"], "compares the samples of a microbatch"),
+        (["--beta", "4"], "did you mean --objective.beta?"),
+        (["--evaluation.importance-samples", "-1"], "importance_samples -1"),
+        (["beta-vae-dsprites", "--model.kernels", "3"], "kernels"),
+    ],
+)
+def test_a_mistake_in_a_vae_is_answered_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    assert main_vae(["--storage", storage, "--data", "digits", *arguments]) == MISUSED
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("train_vae.py: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+
+
+def test_objective_and_optimizer_may_be_changed_together(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--objective", "factorvae", "--optim", "factorvaeoptim", "--objective.gamma", "20", "--dry-run"]
+    assert main_vae(["--storage", storage, *words]) == DONE
+    shown = capsys.readouterr().out
+    assert "tc_discriminator" in shown
+    assert "--objective.gamma 20" in shown
 
 
 @pytest.mark.parametrize(

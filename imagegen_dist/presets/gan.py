@@ -1,41 +1,16 @@
-"""Named, complete experiments. Each says where its numbers come from and what figure to expect."""
+"""GANs by name. Each says where its numbers come from and what figure to expect."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from imagegen_dist.config import nearest
 from imagegen_dist.experiment import DataConfig, EvaluationConfig, Experiment, GANOptimConfig, TrainingConfig
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.presets.preset import MILLION, Preset
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.optim import AdamConfig
-
-MILLION = 1_000_000
-
-
-@dataclass(frozen=True)
-class Preset:
-    """An experiment with its source, the figure to expect, and the samples that it was made for."""
-
-    experiment: Experiment
-    # One line for a list of presets.
-    summary: str
-    # Where its constants come from, and what they gave there.
-    source: str
-    # Shape and classes (0: none) of the data that it was made for.
-    shape: SampleShape
-    classes: int = 0
-
-
-def find_preset(name: str) -> Preset:
-    """The preset of that name. Raises ValueError with the nearest that exists."""
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; {nearest(name, PRESETS)}")
-    return PRESETS[name]
 
 
 def _both(config: AdamConfig) -> GANOptimConfig:
@@ -136,7 +111,7 @@ _DCGAN = Experiment(
     evaluation=EvaluationConfig(every=512_000, samples=10_000),
 )
 
-PRESETS: dict[str, Preset] = {
+GANS: dict[str, Preset] = {
     "digits": Preset(
         _DIGITS,
         "class-conditional R3GAN for two CPU cores, on the built-in digits",

@@ -1,0 +1,33 @@
+"""Figures and pictures of a model while it trains, by the kind of its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from imagegen_dist.distributed import World
+from imagegen_dist.evaluation.gan import GANObserver
+from imagegen_dist.evaluation.observer import Dataset, Observer
+from imagegen_dist.evaluation.vae import VAEObserver
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.storage import Store
+
+__all__ = ["Dataset", "Observer", "build_observer"]
+
+
+def build_observer(
+    networks: Mapping[str, nn.Module],
+    experiment: Experiment,
+    training: Dataset,
+    held_out: Dataset | None,
+    cache: Store,
+    world: World,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Observer:
+    """Who looks at an experiment's averaged networks, given by their roles. cache: for what is computed once."""
+    kind = GANObserver if isinstance(experiment.objective, GANConfig) else VAEObserver
+    return kind(networks, experiment, training, held_out, cache, world, device, say)

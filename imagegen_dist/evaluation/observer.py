@@ -1,0 +1,62 @@
+"""What is looked at while a model trains, and the samples that it is looked at on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.modality import to_float
+from imagegen_dist.data.stream import read_samples
+from imagegen_dist.storage import Store
+
+CHUNK = 50
+"""Samples looked at at a time; their randomness depends on the chunk's number alone: any number of ranks, one value."""
+
+
+class Observer(Protocol):
+    """What is looked at while a kind of model trains."""
+
+    # The figure by which the best checkpoint is kept.
+    figure: str
+    higher_is_better: bool
+    # The picture that the report shows through time, what it is of, and those that it shows once.
+    picture: str
+    picture_note: str
+    more_pictures: tuple[str, ...]
+
+    def figures(self) -> dict[str, float]:
+        """Figures by plain name; called on every rank, equal on all of them; empty where none can be taken."""
+        ...
+
+    def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
+        """By name, samples uint8 [N, C, *S] and in how many columns they are shown; called on rank 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An indexed dataset and where its shards are."""
+
+    index: DatasetIndex
+    store: Store
+
+    @classmethod
+    def open(cls, url: str) -> Dataset:
+        """Load the index at `url`. Raises DatasetError."""
+        store = Store(url)
+        index = DatasetIndex.load(store)
+        return cls(index, index.location(store))
+
+
+def batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The whole dataset once, in the order of its shards: [B, C, *S] in [-1, 1] and labels."""
+    for start in range(0, dataset.index.samples, size):
+        ids = range(start, min(start + size, dataset.index.samples))
+        sample, label = read_samples(dataset.index, dataset.store, ids)
+        yield to_float(sample.to(device)), None if label is None else label.to(device)

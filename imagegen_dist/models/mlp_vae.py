@@ -1,0 +1,96 @@
+"""Multi-layer perceptrons as encoder and decoder of a VAE.
+
+The published networks are instances: the default, 784-400-40-400-784 with ReLU for 28×28 digits, and that of the
+importance-weighted autoencoder (arXiv:1509.00519), `MLPVAEConfig(hidden=(200, 200), latent=50, activation="tanh")`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.conv import ClassEmbedding, Linear
+from imagegen_dist.nn.perceptron import perceptron
+from imagegen_dist.shape import SampleShape
+
+
+@dataclass(frozen=True)
+class MLPVAEConfig:
+    """Widths of both networks. Raises ValueError where a field is out of its range."""
+
+    hidden: tuple[int, ...] = (400,)
+    """Units of the encoder's hidden layers, from the sample on; the decoder has them in reverse."""
+    latent: int = 40
+    """Latent dimensions."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """After every hidden layer."""
+    embed_dim: int = 32
+    """Dimensions of the class embeddings of encoder and decoder."""
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden {self.hidden}: give the units of each hidden layer, as --model.hidden 200 200")
+        for name in ("latent", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+        if self.activation not in ("relu", "tanh"):
+            raise ValueError(f"activation {self.activation!r}: relu or tanh, by --model.activation")
+
+
+def _hidden_layers(widths: tuple[int, ...], config: MLPVAEConfig, generator: torch.Generator) -> nn.Sequential:
+    """[B, widths[0]] -> [B, widths[-1]], with the config's activation after each layer."""
+    if config.activation == "tanh":
+        return perceptron(widths, nn.Tanh, gain=1.0, generator=generator)
+    return perceptron(widths, generator=generator)
+
+
+class Encoder(nn.Module):
+    """x [B, C, *S], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z].
+
+    classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to x.
+    parameters: values a latent, one after another along dimension 1 (mean and log-variance are 2).
+    generator: draws the initial weights. Raises ValueError where a class-conditional call has no labels.
+    """
+
+    def __init__(
+        self, shape: SampleShape, classes: int, config: MLPVAEConfig, *, parameters: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+        self.latent_dims: tuple[int, ...] = (config.latent,)
+        self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
+        features = shape.numel + (config.embed_dim if classes else 0)
+        self.hidden = _hidden_layers((features, *config.hidden), config, generator)
+        self.output = Linear(config.hidden[-1], parameters * config.latent, bias=True, generator=generator)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        features = x.flatten(1)
+        if self.embed is not None:
+            features = torch.cat([features, self.embed(label)], dim=1)
+        return self.output(self.hidden(features))
+
+
+class Decoder(nn.Module):
+    """z [B, Z], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
+
+    classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
+    outputs: values a channel of the sample. Other arguments and errors as Encoder's.
+    """
+
+    def __init__(
+        self, shape: SampleShape, classes: int, config: MLPVAEConfig, *, outputs: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+        self.latent_dims: tuple[int, ...] = (config.latent,)
+        self.raw_dims = (outputs * shape.channels, *shape.spatial)
+        self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
+        features = config.latent + (config.embed_dim if classes else 0)
+        self.hidden = _hidden_layers((features, *config.hidden[::-1]), config, generator)
+        self.output = Linear(config.hidden[0], outputs * shape.numel, bias=True, generator=generator)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.embed is not None:
+            z = torch.cat([z, self.embed(label)], dim=1)
+        return self.output(self.hidden(z)).unflatten(1, self.raw_dims)

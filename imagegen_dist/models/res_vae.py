@@ -1,0 +1,166 @@
+"""Residual convolutional encoder and decoder of a VAE with spatial latents: the autoencoder of latent diffusion.
+
+The default is the published KL-f8 (arXiv:2112.10752; the network is that of VQGAN, arXiv:2012.09841). Each multiplier
+after the first halves every axis: three of them are f4, six are f32.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagegen_dist.nn.attention import SelfAttention
+from imagegen_dist.nn.conv import ClassEmbedding, Conv, append_dims
+from imagegen_dist.nn.norm import NormResidualBlock, group_norm
+from imagegen_dist.nn.resample import upsample
+from imagegen_dist.shape import SampleShape
+
+
+@dataclass(frozen=True)
+class ResVAEConfig:
+    """Stages and widths of both networks. Raises ValueError where a field is out of its range."""
+
+    channels: int = 128
+    """Channels that the multipliers multiply."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Width of every stage in units of `channels`, from the sample's resolution down."""
+    blocks: int = 2
+    """Residual blocks of an encoder's stage; a decoder's has one more."""
+    latent_channels: int = 4
+    """Latent channels Z at every position of the lowest stage."""
+    attention: bool = True
+    """Whether the middle of both networks has self-attention over all positions."""
+
+    def __post_init__(self) -> None:
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers {self.multipliers}: at least 1 a stage, as --model.multipliers 1 2 4 4")
+        for name in ("channels", "blocks", "latent_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every stage, from the sample's resolution down."""
+        return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+    def base(self, shape: SampleShape) -> tuple[int, ...]:
+        """Spatial extent of the latents, S / 2^(stages - 1); ValueError where that is not whole."""
+        factor = 2 ** (len(self.multipliers) - 1)
+        if any(extent % factor for extent in shape.spatial):
+            raise ValueError(
+                f"spatial shape {shape.spatial} does not divide by {factor} = 2^(stages - 1): "
+                f"give fewer than {len(self.multipliers)} --model.multipliers, or samples of another size"
+            )
+        return tuple(extent // factor for extent in shape.spatial)
+
+
+class _Downsample(nn.Module):
+    """3×3 convolution of stride 2, [B, C, *2S] -> [B, C, *S], with zeros beyond the far edges alone."""
+
+    def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.conv = Conv(ndim, channels, channels, 3, stride=2, padding=0, bias=True, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1) * (x.ndim - 2)))
+
+
+class _Upsample(nn.Module):
+    """Every value repeated, then a 3×3 convolution: [B, C, *S] -> [B, C, *2S]."""
+
+    def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.conv = Conv(ndim, channels, channels, 3, bias=True, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(upsample(x, "box"))
+
+
+def _stage(ndim: int, channels: int, width: int, blocks: int, generator: torch.Generator) -> list[nn.Module]:
+    """The residual blocks of one stage: [B, channels, *S] -> [B, width, *S]."""
+    inputs = (channels, *[width] * (blocks - 1))
+    return [NormResidualBlock(ndim, previous, width, generator=generator) for previous in inputs]
+
+
+def _middle(ndim: int, channels: int, attention: bool, generator: torch.Generator) -> nn.Sequential:
+    """Two residual blocks, with self-attention between them: [B, channels, *S] -> [B, channels, *S]."""
+    layers: list[nn.Module] = [NormResidualBlock(ndim, channels, channels, generator=generator)]
+    if attention:
+        layers.append(SelfAttention(ndim, channels, generator=generator))
+    layers.append(NormResidualBlock(ndim, channels, channels, generator=generator))
+    return nn.Sequential(*layers)
+
+
+class Encoder(nn.Module):
+    """x [B, C, *S], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z, *s].
+
+    A 3×3 convolution; per stage residual blocks, and half the extent between stages; the middle; normalisation, SiLU,
+    a 3×3 convolution to the parameters and a 1×1 convolution among them.
+
+    classes: number of classes, 0 for none (labels are then ignored); the class embedding is added at every position
+    before the middle. parameters: values a latent, one after another along dimension 1 (mean and log-variance are 2).
+    generator: draws the initial weights. Raises ValueError where the shape does not divide, or a class-conditional
+    call has no labels.
+    """
+
+    def __init__(
+        self, shape: SampleShape, classes: int, config: ResVAEConfig, *, parameters: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+        self.latent_dims: tuple[int, ...] = (config.latent_channels, *config.base(shape))
+        ndim, widths, raw = shape.ndim, config.widths, parameters * config.latent_channels
+        layers: list[nn.Module] = [Conv(ndim, shape.channels, config.channels, 3, bias=True, generator=generator)]
+        for index, (previous, width) in enumerate(zip((config.channels, *widths[:-1]), widths, strict=True)):
+            if index:
+                layers.append(_Downsample(ndim, previous, generator=generator))
+            layers += _stage(ndim, previous, width, config.blocks, generator)
+        self.stages = nn.Sequential(*layers)
+        self.embed = ClassEmbedding(classes, widths[-1], generator=generator) if classes else None
+        self.middle = _middle(ndim, widths[-1], config.attention, generator)
+        self.norm = group_norm(widths[-1])
+        self.output = Conv(ndim, widths[-1], raw, 3, bias=True, generator=generator)
+        self.quant = Conv(ndim, raw, raw, 1, bias=True, generator=generator)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        x = self.stages(x)
+        if self.embed is not None:
+            x = x + append_dims(self.embed(label), x.ndim)
+        return self.quant(self.output(F.silu(self.norm(self.middle(x)))))
+
+
+class Decoder(nn.Module):
+    """z [B, Z, *s], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
+
+    The mirror image of the encoder: a 1×1 and a 3×3 convolution; the middle; per stage residual blocks, and twice the
+    extent between stages; normalisation, SiLU and a 3×3 convolution.
+
+    outputs: values a channel of the sample. Other arguments and errors as Encoder's.
+    """
+
+    def __init__(
+        self, shape: SampleShape, classes: int, config: ResVAEConfig, *, outputs: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.shape, self.classes = shape, classes
+        self.latent_dims: tuple[int, ...] = (config.latent_channels, *config.base(shape))
+        ndim, widths, latent = shape.ndim, config.widths[::-1], config.latent_channels
+        self.quant = Conv(ndim, latent, latent, 1, bias=True, generator=generator)
+        self.input = Conv(ndim, latent, widths[0], 3, bias=True, generator=generator)
+        self.embed = ClassEmbedding(classes, widths[0], generator=generator) if classes else None
+        self.middle = _middle(ndim, widths[0], config.attention, generator)
+        layers: list[nn.Module] = []
+        for index, (previous, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
+            if index:
+                layers.append(_Upsample(ndim, previous, generator=generator))
+            layers += _stage(ndim, previous, width, config.blocks + 1, generator)
+        self.stages = nn.Sequential(*layers)
+        self.norm = group_norm(widths[-1])
+        self.output = Conv(ndim, widths[-1], outputs * shape.channels, 3, bias=True, generator=generator)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        x = self.input(self.quant(z))
+        if self.embed is not None:
+            x = x + append_dims(self.embed(label), x.ndim)
+        return self.output(F.silu(self.norm(self.stages(self.middle(x)))))

@@ -1,0 +1,113 @@
+"""FactorVAE: a discriminator estimates the total correlation, and the autoencoder lowers it (arXiv:1802.05983)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.likelihoods import LIKELIHOODS, BinarizeName, LikelihoodName, binarize, check_observation
+from imagegen_dist.objectives.penalties import at_least_float32
+from imagegen_dist.objectives.vae import make_autoencoder
+from imagegen_dist.schedule import Schedule, constant
+
+
+@dataclass(frozen=True)
+class FactorVAEConfig:
+    """distortion + rate + gamma * total correlation, in nats (arXiv:1802.05983, Eq. 2)."""
+
+    # p(x|z).
+    likelihood: LikelihoodName = "bernoulli"
+    # Whether grey samples become black and white ones: above 0, or with their values as probabilities, anew each time.
+    binarize: BinarizeName = "none"
+    # Weight of the total correlation.
+    gamma: Schedule = constant(10.0)
+
+    def __post_init__(self) -> None:
+        if self.gamma.minimum < 0:
+            raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
+        check_observation(self.likelihood, self.binarize)
+
+    @property
+    def parameters(self) -> int:
+        """Raw encoder outputs for each latent."""
+        return 2
+
+    @property
+    def outputs(self) -> int:
+        """Raw decoder channels for each channel of a sample."""
+        return LIKELIHOODS[self.likelihood].outputs
+
+
+class FactorVAE:
+    """An autoencoder and a discriminator of its latents that take turns; every turn sees samples of its own.
+
+    tc_discriminator: z [B, Z] to logits [B, 2], of "drawn from q(z)" and of "drawn from prod_j q(z_j)".
+    """
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, tc_discriminator: nn.Module, config: FactorVAEConfig
+    ) -> None:
+        self.autoencoder = make_autoencoder(encoder, decoder, config.likelihood)
+        self.tc_discriminator = tc_discriminator
+        self.config = config
+
+    def phases(self) -> Sequence[Phase]:
+        """The autoencoder's turn, then the discriminator's."""
+        return [
+            Phase("autoencoder", self.autoencoder.trained, self.autoencoder_loss),
+            Phase("tc_discriminator", self.tc_discriminator, self.tc_discriminator_loss),
+        ]
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The autoencoder's networks and the discriminator."""
+        return {**self.autoencoder.modules(), "tc_discriminator": self.tc_discriminator}
+
+    def averaged(self) -> Sequence[str]:
+        """The autoencoder's networks."""
+        return list(self.autoencoder.modules())
+
+    def autoencoder_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """Distortion, rate and the estimated total correlation in nats, the mean over the microbatch."""
+        x = binarize(batch.sample, self.config.binarize, draw)
+        posterior = self.autoencoder.posterior(x, batch.label)
+        z, rate = posterior.sample(draw), posterior.kl().flatten(1).sum(1)
+        distortion = self.autoencoder.distortion(x, z, batch.label)
+        total_correlation = self._log_ratio(z.flatten(1))
+        loss = distortion + rate + self.config.gamma(draw.images) * total_correlation
+        terms = {
+            "loss/autoencoder": loss,
+            **self.autoencoder.terms(x, distortion, rate, beta=1.0),
+            "vae/total_correlation": total_correlation,
+        }
+        return loss.mean(), {name: value.detach() for name, value in terms.items()}
+
+    def tc_discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """Cross-entropy in nats of telling q(z) from the product of its marginals, the mean over the microbatch.
+
+        Both sides see all of the microbatch, each with noise of its own. Raises ValueError where it is of one sample.
+        """
+        if len(batch.sample) < 2:
+            raise ValueError("one sample cannot be permuted; set --training.microbatch-size to 2 or more")
+        with torch.no_grad():
+            x = binarize(batch.sample, self.config.binarize, draw)
+            posterior = self.autoencoder.posterior(x, batch.label)
+            joint = posterior.sample(draw).flatten(1)
+            permuted = permute_dims(posterior.sample(draw).flatten(1), draw)
+        joint_ratio, permuted_ratio = self._log_ratio(joint), self._log_ratio(permuted)
+        loss = 0.5 * (softplus(-joint_ratio) + softplus(permuted_ratio))
+        right = 0.5 * ((joint_ratio > 0).to(loss.dtype) + (permuted_ratio < 0).to(loss.dtype))
+        terms = {"loss/tc_discriminator": loss, "tc_discriminator/accuracy": right}
+        return loss.mean(), {name: value.detach() for name, value in terms.items()}
+
+    def _log_ratio(self, z: Tensor) -> Tensor:
+        """log D(z) - log(1 - D(z)), which estimates log q(z) - log prod_j q(z_j). z: [B, Z] -> [B]. (Eq. 3)"""
+        logits = at_least_float32(self.tc_discriminator(z))
+        return logits[:, 0] - logits[:, 1]
+
+
+def permute_dims(z: Tensor, draw: Draw) -> Tensor:
+    """Every latent permuted over the batch by itself: samples of prod_j q(z_j). z: [B, Z] -> [B, Z]. (Algorithm 1)"""
+    return z.gather(0, draw.uniform(*z.shape).argsort(0))

@@ -1,0 +1,182 @@
+"""How likely a sample is, given what a decoder says of it: p(x|z) by name, in nats summed over a sample's values."""
+
+from collections.abc import Mapping
+from math import log, pi
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
+
+from imagegen_dist.objectives.base import Draw
+from imagegen_dist.objectives.penalties import at_least_float32
+
+LikelihoodName = Literal["bernoulli", "gaussian", "logistic", "l1"]
+BinarizeName = Literal["none", "threshold", "dynamic"]
+
+# log(1 / 127.5 / sqrt(12)) = -6.09 is the deviation of rounding to 8 bits: a sharper Gaussian models the rounding.
+_LOWEST_LOG_SIGMA = -6.0
+# As in PixelCNN++ (arXiv:1701.05517): below it every scale puts all of the mass on one level.
+_LOWEST_LOG_SCALE = -7.0
+# Above it every scale is flat over the levels.
+_HIGHEST_LOG_SCALE = 7.0
+_LEVELS = 256
+
+
+class Likelihood(nn.Module):
+    """p(x|z) of samples x [B, C, *S] in [-1, 1], from a decoder's raw outputs [B, outputs * C, *S]."""
+
+    outputs: int
+    """Raw channels for each channel of a sample."""
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        """log p(x|z) in nats, summed over channels and positions: [B], in float32 at least."""
+        raise NotImplementedError
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """The sample to show for it, [B, C, *S] in [-1, 1]."""
+        raise NotImplementedError
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError where the likelihood is none of such samples. Reads values back: not for the hot path."""
+        _check_range(x)
+
+
+class Bernoulli(Likelihood):
+    """Every value is white with probability sigmoid(raw), else black.
+
+    Grey values are taken as probabilities, (x + 1) / 2: their term is a cross-entropy, bounded below by their own
+    entropy, and no log-likelihood. To compare log-likelihoods, binarise.
+    """
+
+    outputs = 1
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        target = (at_least_float32(x) + 1) / 2
+        return -binary_cross_entropy_with_logits(at_least_float32(raw), target, reduction="none").flatten(1).sum(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        return torch.tanh(at_least_float32(raw) / 2)
+
+
+class GaussianLikelihood(Likelihood):
+    """N(raw, sigma^2) with one learned sigma for all values: sigma-VAE (arXiv:2006.13202).
+
+    A density over values in [-1, 1]: its distortion may be negative. log sigma is kept above -6 by a softplus, since
+    data of 8 bits would otherwise draw it to minus infinity wherever a value never changes.
+    """
+
+    outputs = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw_log_sigma = nn.Parameter(torch.tensor(0.0))
+
+    @property
+    def log_sigma(self) -> Tensor:
+        """The logarithm of the deviation, scalar."""
+        return _LOWEST_LOG_SIGMA + softplus(self.raw_log_sigma - _LOWEST_LOG_SIGMA)
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        log_sigma = self.log_sigma
+        squares = ((at_least_float32(x) - at_least_float32(raw)) * (-log_sigma).exp()).square()
+        return -(0.5 * (squares + log(2 * pi)) + log_sigma).flatten(1).sum(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        return at_least_float32(raw).clamp(-1, 1)
+
+
+class DiscretizedLogistic(Likelihood):
+    """Probabilities of the 256 levels of 8 bits: a logistic's mass within half a level of each (arXiv:1606.04934).
+
+    Raw outputs are the location, then the log-scale, of every value, both in units of the range [-1, 1]. The lowest
+    and the highest level take the tails, so that the probabilities sum to 1.
+    """
+
+    outputs = 2
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        x = at_least_float32(x)
+        location, log_scale = at_least_float32(raw).chunk(2, dim=1)
+        inverse_scale = (-log_scale.clamp(_LOWEST_LOG_SCALE, _HIGHEST_LOG_SCALE)).exp()
+        half_level = 1 / (_LEVELS - 1)
+        upper = (x - location + half_level) * inverse_scale
+        lower = (x - location - half_level) * inverse_scale
+        lowest, highest = x < half_level - 1, x > 1 - half_level
+        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)), which loses nothing in the tails.
+        within = torch.log(-torch.expm1(-2 * half_level * inverse_scale))
+        below = torch.where(highest, 0, logsigmoid(upper))
+        above = torch.where(lowest, 0, logsigmoid(-lower))
+        return (below + above + torch.where(lowest | highest, 0, within)).flatten(1).sum(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """The location: the mode, which the tails do not move."""
+        return at_least_float32(raw).chunk(2, dim=1)[0].clamp(-1, 1)
+
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        level = (x + 1) * (_LEVELS - 1) / 2
+        if (level - level.round()).abs().max() > 1e-3:
+            raise ValueError(
+                "the logistic likelihood needs samples of 8 bits, which these are not; set --objective.likelihood l1"
+            )
+
+
+class L1(Likelihood):
+    """Sum of absolute differences: a Laplace density of scale 1 less its constant, log 2 a value."""
+
+    outputs = 1
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        return -(at_least_float32(x) - at_least_float32(raw)).abs().flatten(1).sum(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        return at_least_float32(raw).clamp(-1, 1)
+
+
+LIKELIHOODS: Mapping[LikelihoodName, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "gaussian": GaussianLikelihood,
+    "logistic": DiscretizedLogistic,
+    "l1": L1,
+}
+"""The class of each likelihood, by its name in a config."""
+
+
+def binarize(x: Tensor, how: BinarizeName, draw: Draw) -> Tensor:
+    """Samples of -1 and 1 from grey ones, [B, C, *S] -> same; "none" gives x itself.
+
+    threshold: 1 above 0. dynamic: 1 with probability (x + 1) / 2, drawn anew each time (as in arXiv:1509.00519).
+    """
+    match how:
+        case "none":
+            return x
+        case "threshold":
+            white = x > 0
+        case "dynamic":
+            white = draw.uniform(*x.shape, dtype=x.dtype) < (x + 1) / 2
+    return white.to(x.dtype) * 2 - 1
+
+
+def check_name(field: str, name: str, allowed: Any) -> None:
+    """Raise ValueError where a config's field is none of the names of its Literal type."""
+    if name not in get_args(allowed):
+        flag = f"--objective.{field.replace('_', '-')}"
+        raise ValueError(f"{field} {name!r} is not known; set {flag} to one of {', '.join(get_args(allowed))}")
+
+
+def check_observation(likelihood: LikelihoodName, how: BinarizeName) -> None:
+    """Raise ValueError where a name is not known, or where binarised samples would meet a likelihood of grey ones."""
+    check_name("likelihood", likelihood, LikelihoodName)
+    check_name("binarize", how, BinarizeName)
+    if how != "none" and likelihood != "bernoulli":
+        raise ValueError(
+            f"binarize {how!r} needs the bernoulli likelihood, not {likelihood!r}; set --objective.likelihood "
+            "bernoulli or --objective.binarize none"
+        )
+
+
+def _check_range(x: Tensor) -> None:
+    lowest, highest = x.min().item(), x.max().item()
+    if not -1 <= lowest <= highest <= 1:
+        raise ValueError(f"samples from {lowest:g} to {highest:g} leave [-1, 1], the range of every likelihood")

@@ -1,0 +1,263 @@
+"""The variational autoencoder and the weights of its rate: beta, warm-up, free bits, capacity, total correlation.
+
+Every term is in nats, summed over a sample's values or latents; the loss is the mean over the microbatch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.latents import FSQ, Gaussian, free_bits_rate, gaussian
+from imagegen_dist.objectives.likelihoods import (
+    LIKELIHOODS,
+    BinarizeName,
+    Likelihood,
+    LikelihoodName,
+    binarize,
+    check_name,
+    check_observation,
+)
+from imagegen_dist.objectives.total_correlation import decompose
+from imagegen_dist.schedule import Schedule, constant
+
+LatentName = Literal["gaussian", "fsq"]
+DecompositionName = Literal["none", "mws", "mss"]
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """distortion + warm-up * beta * rate, with distortion -log p(x|z) and rate KL(q(z|x) || N(0, I)) (arXiv:1312.6114).
+
+    capacity > 0 puts capacity_gamma * |rate - C| for each sample in the rate's place (arXiv:1804.03599, Eq. 8).
+    decomposition puts mutual information + beta * total correlation + dimension-wise KL there: beta-TCVAE
+    (arXiv:1802.04942, Eq. 4). latent "fsq" has codes in place of q(z|x), and a constant rate (arXiv:2309.15505).
+    """
+
+    # p(x|z).
+    likelihood: LikelihoodName = "bernoulli"
+    # Whether grey samples become black and white ones: above 0, or with their values as probabilities, anew each time.
+    binarize: BinarizeName = "none"
+    # q(z|x): a diagonal Gaussian, or codes of finite scalar quantisation.
+    latent: LatentName = "gaussian"
+    # Levels of each latent channel, for fsq.
+    levels: tuple[int, ...] = (8, 6, 5)
+    # Weight of the rate, or with a decomposition of the total correlation.
+    beta: Schedule = constant(1.0)
+    # Images over which the weight of the whole rate grows from 0, linearly; 0: none.
+    warmup_images: int = 0
+    # Nats of each latent below which its rate, averaged over the microbatch, costs the same; 0: none.
+    free_bits: float = 0.0
+    # Rate C, in nats a sample, to which the rate is held at the end; 0: none.
+    capacity: float = 0.0
+    # Images over which C grows from 0, linearly; 0: C is there from the start.
+    capacity_images: int = 0
+    # Weight of the rate's distance from C.
+    capacity_gamma: float = 1000.0
+    # Estimator of the total correlation: minibatch-weighted or minibatch-stratified sampling.
+    decomposition: DecompositionName = "none"
+
+    def __post_init__(self) -> None:
+        if self.beta.minimum < 0:
+            raise ValueError(f"beta {self.beta} is negative; set --objective.beta to 0 or more")
+        for name in ("warmup_images", "free_bits", "capacity", "capacity_images", "capacity_gamma"):
+            if getattr(self, name) < 0:
+                flag = f"--objective.{name.replace('_', '-')}"
+                raise ValueError(f"{name} {getattr(self, name)} is negative; set {flag} to 0 or more")
+        check_observation(self.likelihood, self.binarize)
+        check_name("latent", self.latent, LatentName)
+        check_name("decomposition", self.decomposition, DecompositionName)
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        """Raise ValueError where one setting would leave another without effect."""
+        rate_settings = {
+            "beta": self.beta != constant(1.0),
+            "warmup-images": self.warmup_images > 0,
+            "free-bits": self.free_bits > 0,
+            "capacity": self.capacity > 0,
+            "decomposition": self.decomposition != "none",
+        }
+        if self.latent == "fsq":
+            _ = FSQ(self.levels)
+            _refuse(rate_settings, "latent fsq has a constant rate", "--objective.latent gaussian")
+        elif self.capacity > 0:
+            del rate_settings["capacity"]
+            why = f"capacity {self.capacity:g} replaces the weight of the rate"
+            _refuse(rate_settings, why, "--objective.capacity 0")
+        elif self.free_bits > 0 and self.decomposition != "none":
+            raise ValueError(
+                f"free_bits {self.free_bits:g} has no effect with a decomposition; set --objective.free-bits 0 or "
+                "--objective.decomposition none"
+            )
+        if self.capacity_images and not self.capacity:
+            raise ValueError(f"capacity_images {self.capacity_images} has no effect; set --objective.capacity above 0")
+
+    @property
+    def parameters(self) -> int:
+        """Raw encoder outputs for each latent."""
+        return 1 if self.latent == "fsq" else 2
+
+    @property
+    def outputs(self) -> int:
+        """Raw decoder channels for each channel of a sample."""
+        return LIKELIHOODS[self.likelihood].outputs
+
+    def warmup(self, images: int) -> float:
+        """Weight in [0, 1] of the whole rate at this clock."""
+        return min(images / self.warmup_images, 1.0) if self.warmup_images else 1.0
+
+    def capacity_at(self, images: int) -> float:
+        """C at this clock, in nats a sample."""
+        return self.capacity * (min(images / self.capacity_images, 1.0) if self.capacity_images else 1.0)
+
+
+def _refuse(settings: Mapping[str, bool], why: str, instead: str) -> None:
+    found = [f"--objective.{name}" for name, is_set in settings.items() if is_set]
+    if found:
+        raise ValueError(f"{why}: {' and '.join(found)} would have no effect; leave out, or set {instead}")
+
+
+class Autoencoder:
+    """An encoder, a decoder and a likelihood: what every VAE trains together, and what inference asks of it.
+
+    encoder: x [B, C, *S] and labels [B] or None to raw parameters of `latent_dims` (Z, *s). decoder: z [B, Z, *s] and
+    labels to the likelihood's raw outputs. fsq: the quantiser where the latents are codes. Raises ValueError where its
+    levels are not one for each latent channel.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, fsq: FSQ | None = None) -> None:
+        self.encoder, self.decoder, self.likelihood, self.fsq = encoder, decoder, likelihood, fsq
+        self.latent_dims: tuple[int, ...] = tuple(encoder.latent_dims)  # type: ignore[arg-type]
+        if fsq and len(fsq.levels) != self.latent_dims[0]:
+            raise ValueError(
+                f"levels {fsq.levels} are of {len(fsq.levels)} latent channels, and the model has "
+                f"{self.latent_dims[0]}; set --objective.levels, one for each"
+            )
+        named = {"encoder": encoder, "decoder": decoder}
+        if any(True for _ in likelihood.parameters()):
+            named["likelihood"] = likelihood
+        self.trained = nn.ModuleDict(named)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks with weights, by name."""
+        return dict(self.trained.items())
+
+    def posterior(self, x: Tensor, label: Tensor | None = None) -> Gaussian:
+        """q(z|x)."""
+        return gaussian(self.encoder(x, label))
+
+    def encode(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """The latents without noise, [B, Z, *s]: the posterior's mean, or the code."""
+        return self.fsq.quantize(self.encoder(x, label)) if self.fsq else self.posterior(x, label).mean
+
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """The samples to show for these latents, [B, C, *S] in [-1, 1]."""
+        return self.likelihood.mean(self.decoder(z, label))
+
+    def prior(self, count: int, draw: Draw) -> Tensor:
+        """So many latents of the prior, [count, Z, *s]: standard normal, or uniform over the codes."""
+        if self.fsq:
+            return self.fsq.sample(draw, count, *self.latent_dims[1:])
+        return draw.normal(count, *self.latent_dims)
+
+    def distortion(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
+        """-log p(x|z) in nats, [B]."""
+        return -self.likelihood.log_prob(x, self.decoder(z, label))
+
+    def terms(self, x: Tensor, distortion: Tensor, rate: Tensor, beta: float) -> dict[str, Tensor]:
+        """What every VAE logs, [B] each. beta_normalized: beta * Z / N, latents over values (Higgins et al. 2017)."""
+        normalized = beta * prod(self.latent_dims) / x[0].numel()
+        return {
+            "vae/distortion": distortion,
+            "vae/rate": rate,
+            "vae/elbo": -distortion - rate,
+            "vae/beta": torch.full_like(rate, beta),
+            "vae/beta_normalized": torch.full_like(rate, normalized),
+        }
+
+
+def make_autoencoder(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    likelihood: LikelihoodName,
+    fsq: FSQ | None = None,
+) -> Autoencoder:
+    """With a new likelihood of that name, on the encoder's device."""
+    device = next(encoder.parameters()).device
+    return Autoencoder(encoder, decoder, LIKELIHOODS[likelihood]().to(device), fsq)
+
+
+class Rate(NamedTuple):
+    """What stands beside the distortion, [B] nats; the weight in it that is logged as beta; and more to log."""
+
+    cost: Tensor
+    beta: float
+    logged: dict[str, Tensor]
+
+
+class VAE:
+    """One phase: encoder, decoder and the likelihood's own weights.
+
+    dataset_size: samples of the dataset, which a decomposition needs. Raises ValueError where it is missing, or as
+    Autoencoder does.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, config: VAEConfig, dataset_size: int = 0) -> None:
+        if config.decomposition != "none" and dataset_size < 1:
+            raise ValueError(f"decomposition {config.decomposition!r} needs the dataset's size, not {dataset_size}")
+        fsq = FSQ(config.levels) if config.latent == "fsq" else None
+        self.autoencoder = make_autoencoder(encoder, decoder, config.likelihood, fsq)
+        self.config = config
+        self._dataset_size = dataset_size
+
+    def phases(self) -> Sequence[Phase]:
+        """The autoencoder's only turn."""
+        return [Phase("autoencoder", self.autoencoder.trained, self.loss)]
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Encoder, decoder, and the likelihood where it has weights."""
+        return self.autoencoder.modules()
+
+    def averaged(self) -> Sequence[str]:
+        """All of them."""
+        return list(self.autoencoder.modules())
+
+    def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """Distortion and weighted rate in nats, the mean over the microbatch."""
+        x = binarize(batch.sample, self.config.binarize, draw)
+        if self.autoencoder.fsq:
+            z = self.autoencoder.encode(x, batch.label)
+            rate = z.new_full((len(z),), self.autoencoder.fsq.rate * prod(z.shape[2:]))
+            weighted = Rate(rate, beta=1.0, logged={})
+        else:
+            posterior = self.autoencoder.posterior(x, batch.label)
+            z, kl = posterior.sample(draw), posterior.kl()
+            rate = kl.flatten(1).sum(1)
+            weighted = self._weighted_rate(posterior, z, kl, draw.images)
+        distortion = self.autoencoder.distortion(x, z, batch.label)
+        loss = distortion + weighted.cost
+        terms = self.autoencoder.terms(x, distortion, rate, weighted.beta) | weighted.logged
+        terms["loss/autoencoder"] = loss
+        return loss.mean(), {name: value.detach() for name, value in terms.items()}
+
+    def _weighted_rate(self, posterior: Gaussian, z: Tensor, kl: Tensor, images: int) -> Rate:
+        """The rate as the config weighs it now. z, kl: [B, Z, *s]."""
+        config = self.config
+        rate = kl.flatten(1).sum(1)
+        warmup, beta = config.warmup(images), config.warmup(images) * config.beta(images)
+        if config.capacity > 0:
+            capacity = config.capacity_at(images)
+            more = {"vae/capacity": torch.full_like(rate, capacity)}
+            return Rate(config.capacity_gamma * (rate - capacity).abs(), config.capacity_gamma, more)
+        if config.decomposition != "none":
+            parts = decompose(z, posterior.mean, posterior.log_variance, self._dataset_size, config.decomposition)
+            cost = warmup * (parts.mutual_information + parts.dimension_wise_kl) + beta * parts.total_correlation
+            return Rate(cost, beta, {f"vae/{name}": value for name, value in parts._asdict().items()})
+        if config.free_bits > 0:
+            return Rate(beta * free_bits_rate(kl, config.free_bits).expand(len(rate)), beta, {})
+        return Rate(beta * rate, beta, {})

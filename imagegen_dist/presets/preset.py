@@ -1,0 +1,30 @@
+"""What a preset is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.shape import SampleShape
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment with its source, the figure to expect, and the samples that it was made for."""
+
+    experiment: Experiment
+    # One line for a list of presets.
+    summary: str
+    # Where its constants come from, and what they gave there.
+    source: str
+    # Shape and classes (0: none) of the data that it was made for.
+    shape: SampleShape
+    classes: int = 0
+
+    @property
+    def job(self) -> str:
+        """The job that trains it: train_gan or train_vae."""
+        return "train_gan" if isinstance(self.experiment.objective, GANConfig) else "train_vae"

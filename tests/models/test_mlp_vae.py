@@ -1,0 +1,65 @@
+"""The perceptrons of the VAE papers."""
+
+import pytest
+import torch
+
+from imagegen_dist.models.mlp_vae import Decoder, Encoder, MLPVAEConfig
+from imagegen_dist.shape import SampleShape
+
+DIGIT = SampleShape(1, (28, 28))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def build(config: MLPVAEConfig, classes: int = 0) -> tuple[Encoder, Decoder]:
+    return (
+        Encoder(DIGIT, classes, config, parameters=2, generator=seeded()),
+        Decoder(DIGIT, classes, config, outputs=1, generator=seeded()),
+    )
+
+
+def widths(network: torch.nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(p.shape)[::-1] for p in network.parameters() if p.ndim == 2]
+
+
+def test_default_is_784_400_40_400_784():
+    encoder, decoder = build(MLPVAEConfig())
+    assert widths(encoder) == [(784, 400), (400, 80)]
+    assert widths(decoder) == [(40, 400), (400, 784)]
+    assert sum(p.numel() for network in (encoder, decoder) for p in network.parameters()) == 676_864
+
+
+def test_the_importance_weighted_autoencoder_is_an_instance():
+    encoder, decoder = build(MLPVAEConfig(hidden=(200, 200), latent=50, activation="tanh"))
+    assert widths(encoder) == [(784, 200), (200, 200), (200, 100)]
+    assert widths(decoder) == [(50, 200), (200, 200), (200, 784)]
+
+
+def test_decoder_has_the_hidden_layers_in_reverse():
+    encoder, decoder = build(MLPVAEConfig(hidden=(30, 20), latent=5))
+    assert widths(encoder) == [(784, 30), (30, 20), (20, 10)]
+    assert widths(decoder) == [(5, 20), (20, 30), (30, 784)]
+
+
+@pytest.mark.parametrize(("activation", "lowest", "highest"), [("tanh", -1, 1), ("relu", 0, float("inf"))])
+def test_activation_bounds_the_hidden_layers(activation, lowest, highest):
+    encoder, _ = build(MLPVAEConfig(hidden=(16, 16), activation=activation))
+    features = encoder.hidden(100 * torch.randn(64, 784, generator=seeded(1)))
+    assert features.min().item() == pytest.approx(lowest, abs=0.01)
+    assert 0.99 < features.max() <= highest
+
+
+def test_neither_latents_nor_samples_are_squashed():
+    encoder, decoder = build(MLPVAEConfig())
+    assert encoder(50 * torch.randn(4, 1, 28, 28, generator=seeded(1))).abs().max() > 10
+    assert decoder(50 * torch.randn(4, 40, generator=seeded(1))).abs().max() > 10
+
+
+@pytest.mark.parametrize(
+    "fields", [{"hidden": ()}, {"hidden": (8, 0)}, {"latent": 0}, {"embed_dim": -1}, {"activation": "gelu"}]
+)
+def test_settings_out_of_range_are_refused(fields):
+    with pytest.raises(ValueError, match=f"--model.{next(iter(fields)).replace('_', '-')}"):
+        MLPVAEConfig(**fields)

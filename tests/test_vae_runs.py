@@ -1,0 +1,168 @@
+"""Runs of every VAE objective: what is promised of a GAN's run holds for them, by the same loop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from imagegen_dist import config, load
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.pack import pack
+from imagegen_dist.data.stream import read_samples
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.presets import find_preset
+from imagegen_dist.records import RunSettings
+from imagegen_dist.storage import Store
+from tests.runs import TINY, assert_bit_identical, final_tensors, settings, train_here, train_on
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "vae": {"objective.beta": 2.0, "objective.warmup_images": 240},
+    "free-bits": {"objective.free_bits": 0.2},
+    "capacity": {"objective.capacity": 3.0, "objective.capacity_images": 240},
+    "beta-tcvae": {"objective.decomposition": "mss", "objective.beta": 3.0},
+    "gaussian": {"objective.likelihood": "gaussian"},
+    "logistic": {"objective.likelihood": "logistic"},
+    "fsq": {"objective.latent": "fsq", "objective.levels": (5, 5, 5), "model.latent": 3},
+    "iwae": {"objective": {"kind": "iwae", "samples": 3, "gradient": "dreg", "binarize": "dynamic"}},
+    "factor-vae": {"objective": {"kind": "factorvae"}, "optim": {"kind": "factorvaeoptim"}},
+}
+
+
+def tiny(objective: str, **changes: Any) -> Experiment:
+    """The digits-vae preset with small networks and 20 steps."""
+    small = {path: value for path, value in TINY.items() if path != "model.widths"}
+    changed = {"model.hidden": (24,), "model.latent": 4, **small, **OBJECTIVES[objective]}
+    changed |= {path.replace("__", "."): value for path, value in changes.items()}
+    return config.overrides(find_preset("digits-vae").experiment, changed.items())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def place(folder: Path, name: str, data: Path) -> RunSettings:
+    return replace(settings(folder, name, data), preset="digits-vae", job="train_vae")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_stopped_and_resumed_is_bit_identical(objective: str, data: Path, tmp_path: Path) -> None:
+    whole, parts = place(tmp_path, "whole", data), place(tmp_path, "parts", data)
+    train_here(tiny(objective), whole)
+    train_here(tiny(objective, training__total_images=24 * 7), parts)
+    train_here(tiny(objective), parts)
+    assert_bit_identical(final_tensors(parts), final_tensors(whole))
+
+
+@pytest.mark.parametrize("objective", ["vae", "iwae"])
+def test_two_workers_give_the_same_run(objective: str, data: Path, tmp_path: Path) -> None:
+    one, two = place(tmp_path, "one", data), place(tmp_path, "two", data)
+    train_here(tiny(objective), one)
+    train_on(2, tiny(objective), two, tmp_path / "meeting")
+    theirs = final_tensors(two)
+    for name, tensor in final_tensors(one).items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_training_lowers_the_loss_and_is_logged_in_nats(objective: str, data: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, "run", data)
+    train_here(tiny(objective, training__total_images=24 * 60, optim__autoencoder__lr=3e-3), where)
+    rows = read_rows(where.folder)
+    assert rows[-1]["vae/distortion"] < rows[0]["vae/distortion"]
+    for row in rows:
+        assert row["vae/elbo"] == pytest.approx(-row["vae/distortion"] - row["vae/rate"], rel=1e-5)
+        latents = 3 if objective == "fsq" else 4
+        assert row["vae/beta_normalized"] == pytest.approx(row["vae/beta"] * latents / 784, rel=1e-5)
+
+
+def test_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, "run", data)
+    figured = {"evaluation__samples": 120, "evaluation__classifier_images": 640, "evaluation__importance_samples": 5}
+    train_here(tiny("vae", **figured), where)
+    result = json.loads(where.folder.read("result.json"))
+    assert result["elbo"] == pytest.approx(-result["rate"] - result["distortion"])
+    assert result["elbo"] < result["log_likelihood"] < 0
+    assert {"psnr", "ssim", "active_units", "frechet", "frechet_reconstruction", "frechet_real"} < set(result)
+    names = (where.folder / "samples").names()
+    assert {f"{name}-000000000480.png" for name in ("reconstructions", "samples", "traversals")} < set(names)
+    page = where.folder.read("report.html").decode()
+    assert all(f'alt="{name}"' in page for name in ("samples", "traversals"))
+
+    model = load(where.folder.url)
+    index = DatasetIndex.load(Store(where.validation))
+    held_out, _ = read_samples(index, Store(where.validation), range(8))
+    z = model.encode(held_out)
+    assert z.shape == (8, 4)
+    assert torch.equal(model.reconstruct(held_out), model.decode(z))
+    assert model.decode(z).dtype == torch.uint8
+    assert model.sample(5, seed=3).shape == (5, 1, 28, 28)
+    assert torch.equal(model.sample(5, seed=3)[:2], model.sample(2, seed=3))
+
+
+def test_two_ranks_take_the_figures_of_one(data: Path, tmp_path: Path) -> None:
+    figured = {"evaluation__samples": 170, "evaluation__classifier_images": 640, "training__total_images": 24}
+    one, two = place(tmp_path, "one", data), place(tmp_path, "two", data)
+    train_here(tiny("vae", **figured), one)
+    train_on(2, tiny("vae", **figured), two, tmp_path / "meeting")
+    ours, theirs = (json.loads(where.folder.read("result.json")) for where in (one, two))
+    for name in ("rate", "distortion", "elbo", "psnr", "active_units", "frechet"):
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-4), name
+
+
+SHAPES = {"image": (3, 16, 16), "video": (3, 4, 16, 16), "voxels": (1, 8, 8, 8)}
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {"kind": "mlpvae", "hidden": [16], "latent": 4},
+    "conv": {"kind": "convvae", "channels": [8, 8], "kernels": [4], "hidden": [16], "latent": 4},
+    "res": {"kind": "resvae", "channels": 8, "multipliers": [1, 1], "blocks": 1, "latent_channels": 4},
+}
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("modality", SHAPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_family_trains_on_every_modality(model: str, modality: str, conditional: bool, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, *SHAPES[modality]), dtype=np.uint8)
+    extension = "png" if modality == "image" else "npy"
+    pack(((x, number % 2) for number, x in enumerate(noise)), Store(tmp_path / "data"), modality, extension)
+    where = RunSettings("run", str(tmp_path), "x", "train_vae", str(tmp_path / "data"), wandb_mode="disabled")
+    experiment = config.overrides(
+        find_preset("digits-vae").experiment,
+        {
+            **{path: value for path, value in TINY.items() if path != "model.widths"},
+            "model": MODELS[model],
+            "data.conditional": conditional,
+            "training.total_images": 48,
+        }.items(),
+    )
+    assert train_here(experiment, where).complete
+    trained = load(where.folder.url)
+    assert trained.sample(3, seed=1).shape == (3, *SHAPES[modality])
+    assert trained.classes == (2 if conditional else 0)
+
+
+def test_factors_in_the_records_give_disentanglement_scores(tmp_path: Path) -> None:
+    """Bars whose place and brightness are the factors."""
+    random = np.random.default_rng(0)
+
+    def bars(count: int) -> Any:
+        for _ in range(count):
+            row, level = int(random.integers(8)), int(random.integers(4))
+            picture = np.zeros((1, 8, 8), np.uint8)
+            picture[:, row] = 60 + 60 * level
+            yield picture, {"factors": {"row": row, "level": level, "constant": 0}}
+
+    pack(bars(600), Store(tmp_path / "data"))
+    where = RunSettings("run", str(tmp_path), "x", "train_vae", str(tmp_path / "data"), wandb_mode="disabled")
+    train_here(tiny("vae", training__total_images=24 * 3, evaluation__samples=600), where)
+    result = json.loads(where.folder.read("result.json"))
+    assert {"mig", "factor_vae", "beta_vae", "sap", "dci_disentanglement"} < set(result)
+    assert 0 <= result["mig"] <= 1
+    assert "frechet" not in result
