@@ -63,9 +63,13 @@ class Modality(ABC):
     axes: tuple[str, ...]
     extensions: tuple[str, ...] = ("npy",)
 
+    def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
+        """Flat bytes [N·C·prod(S)] as samples [N, C, *S], in the memory layout that `decode_into` fills fastest."""
+        return flat.reshape(-1, *shape.dims)
+
     def empty(self, count: int, shape: SampleShape) -> Pixels:
-        """An uninitialised uint8 array [N, C, *S] in the memory layout that `decode_into` fills fastest."""
-        return np.empty((count, *shape.dims), dtype=np.uint8)
+        """Uninitialised samples, uint8 [N, C, *S], in that layout."""
+        return self.arrange(np.empty(count * shape.numel, dtype=np.uint8), shape)
 
     def shape_of(self, member: bytes, extension: str) -> SampleShape:
         """Shape of an encoded sample from its header alone; alpha does not count. Raises DecodeError."""
@@ -126,11 +130,11 @@ class ImageModality(Modality):
     axes = ("H", "W")
     extensions = ("jpg", "jpeg", "png", "webp", "npy")
 
-    def empty(self, count: int, shape: SampleShape) -> Pixels:
+    def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
         """Colour pictures lie interleaved in memory, [N, H, W, C], as decoders write them."""
         if shape.channels != 3:
-            return super().empty(count, shape)
-        return np.empty((count, *shape.spatial, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
+            return super().arrange(flat, shape)
+        return flat.reshape(-1, *shape.spatial, 3).transpose(0, 3, 1, 2)
 
     def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
         return _save_png([_grid(_shown(samples), columns, scale)]), "png"

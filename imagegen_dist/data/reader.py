@@ -28,7 +28,7 @@ class StreamConfig:
     workers: int = 0  # loader processes of a rank; 0 reads in the training process
     prefetch: int = 2  # steps that each loader process keeps ready
     open_shards: int = 0  # shards that each process keeps open; 0: those of a block of each of its lanes
-    decoded_bytes: int = 64 << 20  # bytes of decoded samples that each process keeps in memory
+    decoded_bytes: int = 64 << 20  # bytes up to which each process keeps a whole dataset decoded in memory
     on_bad: Literal["error", "substitute"] = "error"  # what a damaged sample does
     bad_limit: float = 0.001  # share of damaged samples above which the run stops
     cache: CacheConfig = field(default_factory=CacheConfig)  # of shards from remote storage
@@ -72,11 +72,13 @@ class Reader:
         self._decoded = _Decoded(index, config.decoded_bytes)
         self._next_block: IntArray = np.zeros(plan.lanes, dtype=np.int64)
         self._bad: list[str] = []
+        self._bytes = 0
 
     def read(self, step: int) -> Item:
         """The item of a step. Raises ShardError."""
         samples = self._order.step(step, self._microbatches)
-        pixels = self._modality.empty(samples.id.size, self._index.shape)
+        memory = _allocate(samples.id.size * self._index.shape.numel)
+        pixels = self._modality.arrange(memory.numpy(), self._index.shape)
         labels, ids = np.empty(samples.id.size, dtype=np.int64), samples.id.copy()
         missing = self._decoded.take(ids, pixels, labels)
         self._counters.add("decoded_hits", ids.size - missing.size)
@@ -85,10 +87,12 @@ class Reader:
         for at in missing[np.lexsort((samples.row[missing], samples.shard[missing]))].tolist():
             ids[at], labels[at] = self._read_sample(samples, at, pixels[at])
         self._decoded.keep(ids[missing], missing, pixels, labels)
+        self._counters.add("bytes", self._bytes)
+        self._bytes = 0
         shape = (self._plan.draws, len(self._microbatches), self._plan.microbatch_size)
         return Item(
             step=step,
-            sample=torch.from_numpy(pixels).unflatten(0, shape),
+            sample=memory.as_strided(pixels.shape, pixels.strides).unflatten(0, shape),
             label=None if self._index.classes is None else torch.from_numpy(labels).view(shape),
             id=torch.from_numpy(ids).view(shape),
             counters=self._counters.take(),
@@ -99,7 +103,7 @@ class Reader:
         """Decode a sample into `out`, and its label, 0 where the dataset has none. Raises ShardError."""
         shard = self._shards.get(number)
         member, extension = shard.picture(row)
-        self._counters.add("bytes", len(member))
+        self._bytes += len(member)
         try:
             self._modality.decode_into(member, extension, out)
         except DecodeError as error:
@@ -181,25 +185,37 @@ def read_json_by_id(index: DatasetIndex, store: Store, ids: Sequence[int]) -> li
         shards.close()
 
 
+def _allocate(count: int) -> Tensor:
+    """Uninitialised bytes, [count]: of a loader process in shared memory, where they need not be copied to be sent.
+
+    Else numpy's, since glibc keeps much of what torch.empty frees.
+    """
+    if torch.utils.data.get_worker_info() is None:
+        return torch.from_numpy(np.empty(count, dtype=np.uint8))
+    storage = torch.UntypedStorage._new_shared(count)  # as torch's own collate does
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
 class _Decoded:
-    """Decoded samples kept in memory: those of the lowest ids that fit, so that a small dataset is decoded once."""
+    """All decoded samples of a dataset that is small enough, so that it is decoded once; of another one, none."""
 
     def __init__(self, index: DatasetIndex, limit_bytes: int) -> None:
-        self._capacity = min(index.samples, limit_bytes // index.shape.numel)
+        self._capacity = index.samples if index.samples * index.shape.numel <= limit_bytes else 0
         self._pixels = modality(index.modality).empty(self._capacity, index.shape)
         self._labels = np.empty(self._capacity, dtype=np.int64)
         self._known = np.zeros(self._capacity, dtype=np.bool_)
 
     def take(self, ids: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> IntArray:
         """Fill in the samples that are kept; the places of the others are returned."""
-        held = ids < self._capacity
-        held[held] = self._known[ids[held]]
+        if not self._capacity:
+            return np.arange(ids.size)
+        held = self._known[ids]
         places = np.flatnonzero(held)
         pixels[places], labels[places] = self._pixels[ids[places]], self._labels[ids[places]]
         return np.flatnonzero(~held)
 
     def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> None:
         """Keep the samples at `places` that have room."""
-        room = ids < self._capacity
-        ids, places = ids[room], places[room]
+        if not self._capacity:
+            return
         self._pixels[ids], self._labels[ids], self._known[ids] = pixels[places], labels[places], True

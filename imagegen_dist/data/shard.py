@@ -17,7 +17,8 @@ PLACE = np.dtype(
 )
 """Where a sample's picture and label lie in a shard's file, and of which extension they are; kind -1: no label."""
 
-_LABELS = ("cls", "json")
+_LABELS = ("cls", "json")  # the first of them that a sample has
+_NOWHERE = (0, 0, -1)
 
 
 class Shard:
@@ -53,7 +54,12 @@ class Shard:
             )
         if samples is not None and len(groups) != samples:
             raise ShardError(f"{name} holds {len(groups)} samples, but its index says {samples}")
-        return np.array([(*self._picture_entry(members), *_label_entry(members)) for members in groups], PLACE)
+        kinds = {extension: number for number, extension in enumerate(self._extensions)}
+        entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(-1, len(PLACE.names or ()))
+        places = np.empty(len(groups), PLACE)
+        for column, field in enumerate(PLACE.names or ()):
+            places[field] = entries[:, column]
+        return places
 
     def __len__(self) -> int:
         return len(self.places)
@@ -95,14 +101,19 @@ class Shard:
         """A sample's name, found by another walk: for errors."""
         return group(walk(self._read_at, self._size, self.name).members, self.name)[row][0].key
 
-    def _picture_entry(self, members: list[Member]) -> tuple[int, int, int]:
-        """(offset, size, kind) of a sample's picture."""
-        found = [member for member in members if member.extension in self._extensions]
-        if len(found) != 1:
+    def _entry(self, members: list[Member], kinds: dict[str, int]) -> tuple[int, ...]:
+        """One sample's PLACE. Raises ShardError where it has no picture or several."""
+        picture, pictures, label = _NOWHERE, 0, _NOWHERE
+        for _, extension, offset, size, _ in members:
+            if extension in kinds:
+                picture, pictures = (offset, size, kinds[extension]), pictures + 1
+            elif extension in _LABELS and (label is _NOWHERE or extension == _LABELS[0]):
+                label = offset, size, _LABELS.index(extension)
+        if pictures != 1:
             held = ", ".join("." + member.extension for member in members)
             wanted = ", ".join("." + extension for extension in self._extensions)
             raise ShardError(f"{self.name}: sample {members[0].key} has {held}; exactly one of {wanted} is needed")
-        return found[0].offset, found[0].size, self._extensions.index(found[0].extension)
+        return (*picture, *label)
 
     def _read(self, offset: int, size: int) -> bytes:
         data = self._read_at(offset, size)
@@ -129,15 +140,6 @@ def group(members: Sequence[Member], shard: str) -> list[list[Member]]:
         seen.add(member.key)
         groups.append([member])
     return groups
-
-
-def _label_entry(members: list[Member]) -> tuple[int, int, int]:
-    """(offset, size, kind) of a sample's label; kind -1 where it has none."""
-    by_extension = {member.extension: member for member in members}
-    for kind, extension in enumerate(_LABELS):
-        if extension in by_extension:
-            return by_extension[extension].offset, by_extension[extension].size, kind
-    return 0, 0, -1
 
 
 def _json_label(text: bytes) -> int | None:

@@ -7,11 +7,14 @@ processes cannot change what comes, and any step is reached at once.
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import DatasetError, DatasetIndex
@@ -100,12 +103,36 @@ def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: ran
     raise DatasetError(said)
 
 
-def _watched(items: Iterable[Item | ShardError], bad_limit: float) -> Iterator[Item]:
+@dataclass(frozen=True)
+class _Parcel:
+    """An item on its way from a loader process: small tensors as arrays, which take no file descriptor each."""
+
+    step: int
+    sample: Tensor
+    label: NDArray[np.int64] | None
+    id: NDArray[np.int64]
+    counters: dict[str, int]
+    bad: list[str]
+
+    @classmethod
+    def pack(cls, item: Item) -> "_Parcel":
+        """For the way."""
+        label = None if item.label is None else item.label.numpy()
+        return cls(item.step, item.sample, label, item.id.numpy(), item.counters, item.bad)
+
+    def unpack(self) -> Item:
+        """At the end of it."""
+        label = None if self.label is None else torch.from_numpy(self.label)
+        return Item(self.step, self.sample, label, torch.from_numpy(self.id), self.counters, self.bad)
+
+
+def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> Iterator[Item]:
     """Items until one is an error, or until too many samples were damaged."""
     seen, bad, named = 0, 0, dict[str, None]()
-    for item in items:
-        if isinstance(item, ShardError):
-            raise item
+    for sent in items:
+        if isinstance(sent, ShardError):
+            raise sent
+        item = sent.unpack() if isinstance(sent, _Parcel) else sent
         seen, bad = seen + item.id.numel(), bad + len(item.bad)
         if len(named) < _NAMED:
             named.update(dict.fromkeys(item.bad))
@@ -122,7 +149,7 @@ def _loader_context() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-class _Steps(Dataset["Item | ShardError"]):
+class _Steps(Dataset["Item | _Parcel | ShardError"]):
     """A map from a step to its item; an error is handed over as a value, so that it keeps its one line."""
 
     def __init__(
@@ -131,11 +158,12 @@ class _Steps(Dataset["Item | ShardError"]):
         self._arguments = (index, store, plan, microbatches, config)
         self._reader: Reader | None = None
 
-    def __getitem__(self, step: int) -> "Item | ShardError":
+    def __getitem__(self, step: int) -> "Item | _Parcel | ShardError":
         if self._reader is None:
             self._reader = Reader(*self._arguments)
         try:
-            return self._reader.read(step)
+            item = self._reader.read(step)
+            return item if get_worker_info() is None else _Parcel.pack(item)
         except ShardError as error:
             return error
 

@@ -49,7 +49,7 @@ def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
     Raises ShardError for a corrupt or cut header, truncated data, links, devices, and names outside the archive.
     """
     members: list[Member] = []
-    position, renamed = 0, _Renamed()
+    position, renamed = 0, _PLAIN
     if size == 0:
         raise ShardError(f"{shard} is empty: 0 bytes")
     while position < size:
@@ -57,29 +57,25 @@ def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
         if header == _ZEROS:
             _check_tail(read_at, position, size, shard)
             break
-        entry = _parse(header, position, shard)
-        name, length = renamed.path or entry.name, entry.size if renamed.size is None else renamed.size
+        name, kind, length = _parse(header, position, shard)
+        if renamed is not _PLAIN:
+            name, length = renamed.path or name, length if renamed.size is None else renamed.size
         data = position + _BLOCK
         if data + length > size:
             raise ShardError(f"{shard} is truncated in {name}: {data + length - size} bytes are missing")
-        if entry.kind in b"xgLK":
-            renamed = _extend(renamed, entry.kind, _read_names(read_at, data, length, name, shard), shard)
+        if kind in b"xgLK":
+            renamed = _extend(renamed, kind, _read_names(read_at, data, length, name, shard), shard)
         else:
-            renamed = _Renamed()
-            _check_safe(entry.kind, name, shard)
+            renamed = _PLAIN
+            if kind not in _REGULAR or name[:1] == "/" or ".." in name:
+                _check_safe(kind, name, shard)
             match = _KEY.match(name)
-            if match and entry.kind in _REGULAR:
+            if match and kind in _REGULAR:
                 members.append(Member(match[1], match[2].lower(), data, length, name))
         position = data + -(-length // _BLOCK) * _BLOCK
-    if renamed != _Renamed():
+    if renamed is not _PLAIN:
         raise ShardError(f"{shard} is cut after the header of a long name at byte {position}")
     return Archive(members, ended=position < size)
-
-
-class _Entry(NamedTuple):
-    name: str
-    kind: bytes
-    size: int
 
 
 class _Renamed(NamedTuple):
@@ -89,8 +85,11 @@ class _Renamed(NamedTuple):
     size: int | None = None
 
 
-def _parse(header: bytes, position: int, shard: str) -> _Entry:
-    """Name, type and size in one header block whose checksum holds."""
+_PLAIN = _Renamed()
+
+
+def _parse(header: bytes, position: int, shard: str) -> tuple[str, bytes, int]:
+    """(name, type, size) in one header block whose checksum holds."""
     if len(header) < _BLOCK:
         raise ShardError(f"{shard} is cut in the header at byte {position}")
     stored = header[148:156]
@@ -105,7 +104,7 @@ def _parse(header: bytes, position: int, shard: str) -> _Entry:
     name = _text(header[:100])
     if header[257:263] == b"ustar\0" and header[345]:
         name = f"{_text(header[345:500])}/{name}"
-    return _Entry(name, header[156:157], size)
+    return name, header[156:157], size
 
 
 def _number(field: bytes) -> int:

@@ -164,8 +164,8 @@ VAES: dict[str, Preset] = {
     "beta-vae-dsprites": Preset(
         _BETA_VAE,
         "β-VAE on dSprites; --objective.beta is the knob",
-        "Higgins et al. 2017, Locatello et al. (arXiv:1811.12359): reconstruction / KL in nats of one seed at β 1, 2, 4, "
-        "8, 16, 32: 24.6/27.4, 32.8/18.8, 49.1/14.1, 71.8/9.9, 113.5/6.5, 160/4.5; MIG .21 in the literature.",
+        "Higgins et al. 2017, Locatello et al. (arXiv:1811.12359): reconstruction / KL in nats of one seed at β 1, 2, "
+        "4, 8, 16, 32: 24.6/27.4, 32.8/18.8, 49.1/14.1, 71.8/9.9, 113.5/6.5, 160/4.5; MIG .21 in the literature.",
         _SPRITES,
     ),
     "annealed-vae-dsprites": Preset(
