@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -169,11 +169,17 @@ def latest_picture(folder: Store, name: str) -> str | None:
 
 
 def write_report(
-    settings: RunSettings, experiment: Experiment, index: DatasetIndex, images: int, pictures: Sequence[str], note: str
+    settings: RunSettings,
+    experiment: Experiment,
+    index: DatasetIndex,
+    images: int,
+    picture: tuple[str, str],
+    more: Mapping[str, str],
 ) -> None:
     """Make report.html anew from the run's directory.
 
-    pictures: names of those that it shows, the first one through time, described by `note`.
+    picture: name of the one that it shows through time, and what it is of. more: those that it shows once, with their
+    captions by name.
     """
     folder = settings.folder
     rows = read_rows(folder, METRICS)
@@ -186,17 +192,16 @@ def write_report(
         ("batch", f"{experiment.training.batch_size} in microbatches of {experiment.training.microbatch_size}"),
         ("config", config_hash(experiment)[:12]),
     ]
-    main, *others = pictures
-    shown = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, main)]
-    more = [(name, *read_pictures(folder, name)[-1][1:]) for name in others if read_pictures(folder, name)]
+    shown = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, picture[0])]
+    last = {name: read_pictures(folder, name)[-1:] for name in more}
     page = render_report(
         title=settings.name,
         facts=facts,
         figures=figures,
         rows=rows,
         pictures=shown,
-        more_pictures=more,
-        picture_note=note,
+        more_pictures=[(more[name], data, extension) for name in more for _, data, extension in last[name]],
+        picture_note=picture[1],
         commands=commands(settings),
         config=json.dumps(config.encode(experiment), indent=1),
     )

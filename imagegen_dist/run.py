@@ -380,8 +380,9 @@ class _Session:
         self._write_report()
 
     def _write_report(self) -> None:
-        pictures, note = (self.observer.picture, *self.observer.more_pictures), self.observer.picture_note
-        write_report(self.settings, self.experiment, self.training.index, self.trainer.images, pictures, note)
+        picture = self.observer.picture, self.observer.picture_note
+        images, more = self.trainer.images, self.observer.more_pictures
+        write_report(self.settings, self.experiment, self.training.index, images, picture, more)
 
 
 def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -71,13 +71,14 @@ class Reader:
         self._shards = OpenShards(index, store, config.cache, min(limit, len(index.shards)), self._counters)
         self._decoded = _Decoded(index, config.decoded_bytes)
         self._next_block: IntArray = np.zeros(plan.lanes, dtype=np.int64)
+        self._memory = _Memory(slots=config.prefetch + 2)
         self._bad: list[str] = []
         self._bytes = 0
 
     def read(self, step: int) -> Item:
         """The item of a step. Raises ShardError."""
         samples = self._order.step(step, self._microbatches)
-        memory = _allocate(samples.id.size * self._index.shape.numel)
+        memory = self._memory.take(samples.id.size * self._index.shape.numel)
         pixels = self._modality.arrange(memory.numpy(), self._index.shape)
         labels, ids = np.empty(samples.id.size, dtype=np.int64), samples.id.copy()
         missing = self._decoded.take(ids, pixels, labels)
@@ -185,15 +186,33 @@ def read_json_by_id(index: DatasetIndex, store: Store, ids: Sequence[int]) -> li
         shards.close()
 
 
-def _allocate(count: int) -> Tensor:
-    """Uninitialised bytes, [count]: of a loader process in shared memory, where they need not be copied to be sent.
+class _Memory:
+    """Where steps are decoded: in a loader process, shared memory that is used again and again.
 
-    Else numpy's, since glibc keeps much of what torch.empty frees.
+    New shared memory costs more page faults for a large image than its decoding takes. slots: steps that may be on
+    their way; the loader asks for a step of this process when it hands out the one `prefetch` before, so that prefetch
+    + 1 of them are in use at once.
     """
-    if torch.utils.data.get_worker_info() is None:
-        return torch.from_numpy(np.empty(count, dtype=np.uint8))
-    storage = torch.UntypedStorage._new_shared(count)  # as torch's own collate does
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+    def __init__(self, slots: int) -> None:
+        self._slots: list[Tensor] = []
+        self._count = slots
+        self._taken = 0
+
+    def take(self, count: int) -> Tensor:
+        """Uninitialised bytes, [count]."""
+        if torch.utils.data.get_worker_info() is None:
+            return empty_bytes(count)
+        number, self._taken = self._taken % self._count, self._taken + 1
+        if number == len(self._slots):
+            storage = torch.UntypedStorage._new_shared(count)  # as torch's own collate does
+            self._slots.append(torch.empty(0, dtype=torch.uint8).set_(storage))
+        return self._slots[number]
+
+
+def empty_bytes(count: int) -> Tensor:
+    """Uninitialised bytes, [count], of numpy's: glibc keeps much of what torch.empty frees."""
+    return torch.from_numpy(np.empty(count, dtype=np.uint8))
 
 
 class _Decoded:

@@ -55,7 +55,9 @@ class Shard:
         if samples is not None and len(groups) != samples:
             raise ShardError(f"{name} holds {len(groups)} samples, but its index says {samples}")
         kinds = {extension: number for number, extension in enumerate(self._extensions)}
-        entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(-1, len(PLACE.names or ()))
+        entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(
+            -1, len(PLACE.names or ())
+        )
         places = np.empty(len(groups), PLACE)
         for column, field in enumerate(PLACE.names or ()):
             places[field] = entries[:, column]

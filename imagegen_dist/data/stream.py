@@ -20,7 +20,7 @@ from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.node_folder import room
 from imagegen_dist.data.order import Order, Plan
-from imagegen_dist.data.reader import Item, Reader, StreamConfig, read_by_id, read_json_by_id
+from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_json_by_id
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -108,7 +108,7 @@ class _Parcel:
     """An item on its way from a loader process: small tensors as arrays, which take no file descriptor each."""
 
     step: int
-    sample: Tensor
+    sample: Tensor  # in shared memory, which the loader process will use again
     label: NDArray[np.int64] | None
     id: NDArray[np.int64]
     counters: dict[str, int]
@@ -121,18 +121,25 @@ class _Parcel:
         return cls(item.step, item.sample, label, item.id.numpy(), item.counters, item.bad)
 
     def unpack(self) -> Item:
-        """At the end of it."""
+        """At the end of it, with a copy of the samples."""
         label = None if self.label is None else torch.from_numpy(self.label)
-        return Item(self.step, self.sample, label, torch.from_numpy(self.id), self.counters, self.bad)
+        sample = empty_bytes(self.sample.numel()).as_strided(self.sample.shape, self.sample.stride())
+        sample.copy_(self.sample)
+        return Item(self.step, sample, label, torch.from_numpy(self.id), self.counters, self.bad)
 
 
 def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> Iterator[Item]:
     """Items until one is an error, or until too many samples were damaged."""
     seen, bad, named = 0, 0, dict[str, None]()
+    mapped: dict[int, Tensor] = {}  # shared memory, which stays mapped, since it comes again
     for sent in items:
         if isinstance(sent, ShardError):
             raise sent
-        item = sent.unpack() if isinstance(sent, _Parcel) else sent
+        if isinstance(sent, _Parcel):
+            mapped[sent.sample.data_ptr()] = sent.sample
+            item = sent.unpack()
+        else:
+            item = sent
         seen, bad = seen + item.id.numel(), bad + len(item.bad)
         if len(named) < _NAMED:
             named.update(dict.fromkeys(item.bad))

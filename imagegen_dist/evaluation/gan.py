@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -30,7 +31,7 @@ class GANObserver:
     higher_is_better = False
     picture = "grid"
     picture_note = "The same latents"
-    more_pictures: tuple[str, ...] = ()
+    more_pictures: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,10 +25,11 @@ class Observer(Protocol):
     # The figure by which the best checkpoint is kept.
     figure: str
     higher_is_better: bool
-    # The picture that the report shows through time, what it is of, and those that it shows once.
+    # The picture that the report shows through time, and what it is of.
     picture: str
     picture_note: str
-    more_pictures: tuple[str, ...]
+    # Pictures that it shows once, each with its caption.
+    more_pictures: Mapping[str, str]
 
     def figures(self) -> dict[str, float]:
         """Figures by plain name; called on every rank, equal on all of them; empty where none can be taken."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -46,7 +47,12 @@ class VAEObserver:
     higher_is_better = True
     picture = "reconstructions"
     picture_note = "Held-out samples, each above its reconstruction,"
-    more_pictures: tuple[str, ...] = ("samples", "traversals")
+    more_pictures: Mapping[str, str] = MappingProxyType(
+        {
+            "samples": "Samples of the prior",
+            "traversals": f"A row a latent, from {-_SPAN:g} to {_SPAN:g}; the one of the highest rate on top",
+        }
+    )
 
     def __init__(
         self,
