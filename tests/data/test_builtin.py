@@ -6,9 +6,10 @@ import pytest
 
 from imagegen_dist.data import builtin
 from imagegen_dist.data.builtin import builtin_dataset, stratified_split
+from imagegen_dist.data.dsprites import FACTORS, render
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.order import Plan
-from imagegen_dist.data.stream import stream
+from imagegen_dist.data.stream import read_records, read_samples, stream
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
@@ -92,3 +93,18 @@ def test_unknown_names_and_splits_are_refused(place):
         builtin_dataset("cats", "train", place)
     with pytest.raises(DatasetError, match="no split 'test'; it has train, val"):
         builtin_dataset("digits", "test", place)
+
+
+def test_dsprites_carry_their_factors_and_are_packed_once(tmp_path):
+    folder = builtin.dsprites(Store(tmp_path), count=300)
+    index = DatasetIndex.load(folder / "val")
+    assert (index.samples, index.classes, index.shape.dims) == (30, None, (1, 64, 64))
+    records = read_records(index, folder / "val", range(30))
+    numbers = np.array([list(record["factors"].values()) for record in records])
+    pictures, _ = read_samples(index, folder / "val", range(30))
+    places = np.ravel_multi_index(numbers.T, tuple(FACTORS.values()))
+    assert list(records[0]["factors"]) == list(FACTORS)
+    assert np.array_equal(pictures.numpy(), render(places))
+    before = (tmp_path / "dsprites-300-v1" / "train" / "index.json").stat().st_mtime_ns
+    assert builtin.dsprites(Store(tmp_path), count=300) == folder
+    assert (tmp_path / "dsprites-300-v1" / "train" / "index.json").stat().st_mtime_ns == before
