@@ -1,6 +1,6 @@
 """Steps to microbatches in one process: what a loader process does, and what it is told."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -164,26 +164,29 @@ def read_by_id(
     one_by_one = Plan(seed=0, microbatches=1, microbatch_size=1, draws=1, lanes=1, block=1)
     pixels = np.empty((len(ids), *index.shape.dims), dtype=np.uint8)
     labels = np.empty(len(ids), dtype=np.int64)
-    shards = np.searchsorted(index.offsets, ids, side="right") - 1
-    rows = np.asarray(ids) - index.offsets[shards]
     reader = Reader(index, store, one_by_one, range(1), config)
     try:
-        for at, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+        for at, (shard, row) in enumerate(_locate(index, ids)):
             labels[at] = reader.decode(shard, row, pixels[at])
     finally:
         reader.close()
     return pixels, labels
 
 
-def read_json_by_id(index: DatasetIndex, store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """The JSON records of the samples of those ids, {} where there is none. Raises ShardError."""
+def read_records(index: DatasetIndex, store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """What the `.json` members of the samples of those ids hold; {} for a sample without one. Raises ShardError."""
     shards = OpenShards(index, store, CacheConfig(), 1, Counters())
-    numbers = np.searchsorted(index.offsets, ids, side="right") - 1
-    rows = np.asarray(ids) - index.offsets[numbers]
     try:
-        return [shards.get(number).record(row) for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)]
+        return [shards.get(number).record(row) for number, row in _locate(index, ids)]
     finally:
         shards.close()
+
+
+def _locate(index: DatasetIndex, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(number of the shard, row in it) of each sample."""
+    shards = np.searchsorted(index.offsets, ids, side="right") - 1
+    rows = np.asarray(ids) - index.offsets[shards]
+    return zip(shards.tolist(), rows.tolist(), strict=True)
 
 
 class _Memory:

@@ -8,7 +8,6 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.node_folder import room
 from imagegen_dist.data.order import Order, Plan
-from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_json_by_id
+from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_records
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -68,11 +67,6 @@ def read_samples(
     """
     pixels, labels = read_by_id(index, store, ids, config or StreamConfig(decoded_bytes=0))
     return torch.from_numpy(pixels), None if index.classes is None else torch.from_numpy(labels)
-
-
-def read_records(index: DatasetIndex, store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """What the `.json` members of the samples of those ids hold; {} for a sample without one. Raises ShardError."""
-    return read_json_by_id(index, store, ids)
 
 
 def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: CacheConfig) -> None:

@@ -8,15 +8,15 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from imagegen_dist.data.modality import to_float, to_uint8
-from imagegen_dist.distributed import World, sum_over_ranks
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
+from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.distributed import World
+from imagegen_dist.evaluation.generated import grid_label, score_generated
+from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.experiment import Experiment, conditioning
-from imagegen_dist.metrics.features import agreement
-from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.objectives.base import Draw
 from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import keyed_draw
 
@@ -72,7 +72,8 @@ class GANObserver:
                 self._say,
             )
         reference = self._reference
-        figures = self._of_generated(reference, evaluation.samples)
+        asked = evaluation.samples, self._classes
+        figures = score_generated(self._generate, "evaluate", *asked, reference, self._world, self._device)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
         if reference.accuracy is not None:
@@ -84,32 +85,9 @@ class GANObserver:
         """The grid, rounded as a stored image is."""
         columns = self._classes if 0 < self._classes <= 20 else 10
         count = columns * GRID_ROWS
-        label = None
-        if self._classes:
-            label = torch.arange(count, device=self._device) % columns * self._classes // columns
+        label = grid_label(count, columns, self._classes, self._device)
         draw = keyed_draw(self._experiment.training.seed, 0, "grid", 0, self._device)
-        x = self._generator(draw.normal(count, self._z_dim), label)
-        return {"grid": (to_uint8(x).cpu().numpy(), columns)}
+        return {"grid": (to_uint8(self._generate(count, draw, label)).cpu().numpy(), columns)}
 
-    @torch.no_grad()
-    def _of_generated(self, reference: Reference, samples: int) -> dict[str, float]:
-        """Figures of `samples` generated samples, their classes in turn; the ranks share the work, all get them."""
-        moments = Moments(reference.network.dim, self._device)
-        hits = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for chunk in range(self._world.rank, -(-samples // CHUNK), self._world.size):
-            size = min(CHUNK, samples - chunk * CHUNK)
-            draw = keyed_draw(0, 0, "evaluate", chunk, self._device)
-            label = None
-            if self._classes:
-                label = (torch.arange(size, device=self._device) + chunk * CHUNK) % self._classes
-            x = to_float(to_uint8(self._generator(draw.normal(size, self._z_dim), label)))
-            moments.add(reference.network.features(x))
-            if label is not None and reference.network.logits is not None:
-                right = agreement(reference.network.logits(x), label).double()
-                hits += torch.stack([right.sum(), torch.ones_like(right).sum()])
-        moments = moments.reduce(lambda values: sum_over_ranks(values, self._world))
-        figures = {"frechet": frechet_distance(moments, reference.moments)}
-        right, asked = sum_over_ranks(hits, self._world).tolist()
-        if asked:
-            figures["label_agreement"] = right / asked
-        return figures
+    def _generate(self, count: int, draw: Draw, label: Tensor | None) -> Tensor:
+        return self._generator(draw.normal(count, self._z_dim), label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from types import MappingProxyType
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records, read_samples
 from imagegen_dist.distributed import World, sum_over_ranks
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
+from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
+from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
-from imagegen_dist.metrics.features import agreement
-from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.metrics.image_quality import psnr, ssim
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.gan import GANConfig
@@ -33,9 +33,8 @@ COLUMNS = 10
 _RECONSTRUCTED = 50
 _SPAN = 2.5  # standard deviations of the prior to either side of a traversal
 _MOST_TRAVERSED = 20  # latents
-_ACTIVE = (
-    0.01  # variance of a latent's posterior mean over the data above which it is used (arXiv:1509.00519, Sec. 5.2)
-)
+# Variance of a latent's posterior mean over the data above which it is used (arXiv:1509.00519, Sec. 5.2).
+_ACTIVE = 0.01
 _SSIM_SIDE = 11
 _CATEGORICAL = ("shape",)  # factors whose values have no order
 
@@ -76,6 +75,7 @@ class VAEObserver:
         self._say = say
         self._classes = conditioning(experiment, training.index.classes)
         self._reference: Reference | None = None
+        self._factors: tuple[list[str], np.ndarray] | None = None
 
     def figures(self) -> dict[str, float]:
         """Means over `evaluation.samples` samples, in nats a sample: "rate", "distortion", "elbo", and how many latents
@@ -106,9 +106,8 @@ class VAEObserver:
     def _read(self, ids: range) -> tuple[Tensor, Tensor | None]:
         """Samples of the dataset that is looked at: float [B, C, *S] and the labels that the networks are told."""
         sample, label = read_samples(self._looked_at.index, self._looked_at.store, ids)
-        return to_float(sample.to(self._device)), label.to(
-            self._device
-        ) if self._classes and label is not None else None
+        told = label.to(self._device) if self._classes and label is not None else None
+        return to_float(sample.to(self._device)), told
 
     def _as_seen(self, x: Tensor, chunk: int) -> Tensor:
         objective = self._experiment.objective
@@ -121,18 +120,13 @@ class VAEObserver:
     def _reconstruct(self, x: Tensor, label: Tensor | None) -> Tensor:
         return self._autoencoder.decode(self._autoencoder.encode(x, label), label)
 
-    def _share(self, count: int) -> Iterator[tuple[int, range]]:
-        """(number, ids) of this rank's chunks of `count` samples."""
-        for chunk in range(self._world.rank, -(-count // CHUNK), self._world.size):
-            yield chunk, range(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
-
     @torch.no_grad()
     def _of_real(self, count: int) -> tuple[dict[str, float], np.ndarray | None]:
         """Means over real samples, and the posteriors' means [N, Z] where latents are a vector; equal on all ranks."""
         vector = len(self._autoencoder.latent_dims) == 1
         means = torch.zeros(count, self._autoencoder.latent_dims[0], dtype=torch.float64, device=self._device)
         sums: dict[str, Tensor] = {}
-        for chunk, ids in self._share(count):
+        for chunk, ids in chunks(count, self._world):
             x, label = self._read(ids)
             x = self._as_seen(x, chunk)
             terms = self._terms(x, label, chunk)
@@ -181,14 +175,23 @@ class VAEObserver:
 
     def _of_factors(self, means: np.ndarray) -> dict[str, float]:
         """Disentanglement of the posteriors' means where the samples carry their factors; from every rank alike."""
-        records = read_records(self._looked_at.index, self._looked_at.store, range(len(means)))
-        if not all("factors" in record for record in records):
-            return {}
-        names = list(records[0]["factors"])
-        factors = np.array([[record["factors"][name] for name in names] for record in records], dtype=np.int64)
-        varying = np.flatnonzero((factors != factors[0]).any(0))
+        if self._factors is None:
+            self._factors = self._read_factors(len(means))
+        names, factors = self._factors
+        varying = np.flatnonzero((factors != factors[:1]).any(0))
         categorical = [at for at, number in enumerate(varying.tolist()) if names[number] in _CATEGORICAL]
         return disentanglement_scores(means, factors[:, varying], categorical=categorical) if varying.size else {}
+
+    def _read_factors(self, count: int) -> tuple[list[str], np.ndarray]:
+        """(names, [N, F]) of the first samples' factors; without any where not every sample has them."""
+        index, store = self._looked_at.index, self._looked_at.store
+        if "factors" not in read_records(index, store, range(1))[0]:
+            return [], np.empty((count, 0), np.int64)
+        records = read_records(index, store, range(count))
+        if not all("factors" in record for record in records):
+            return [], np.empty((count, 0), np.int64)
+        names = list(records[0]["factors"])
+        return names, np.array([[record["factors"][name] for name in names] for record in records], dtype=np.int64)
 
     def _of_generated(self, samples: int) -> dict[str, float]:
         """Fréchet distances of prior samples and of reconstructions, in the features of a classifier of the labels."""
@@ -203,41 +206,28 @@ class VAEObserver:
 
     @torch.no_grad()
     def _against(self, reference: Reference, samples: int) -> dict[str, float]:
-        network = reference.network
-        generated, rebuilt = Moments(network.dim, self._device), Moments(network.dim, self._device)
-        hits = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for chunk, ids in self._share(samples):
-            draw = self._draw("generate", chunk)
-            label = torch.tensor(ids, device=self._device) % self._classes if self._classes else None
-            x = self._autoencoder.decode(self._autoencoder.prior(len(ids), draw), label)
-            x = to_float(to_uint8(x))
-            generated.add(network.features(x))
-            if label is not None and network.logits is not None:
-                right = agreement(network.logits(x), label).double()
-                hits += torch.stack([right.sum(), torch.ones_like(right).sum()])
-        for chunk, ids in self._share(min(samples, self._looked_at.index.samples)):
+        figures = score_generated(
+            self._generate, "generate", samples, self._classes, reference, self._world, self._device
+        )
+        rebuilt = Moments(reference.network.dim, self._device)
+        for chunk, ids in chunks(min(samples, self._looked_at.index.samples), self._world):
             x, label = self._read(ids)
-            rebuilt.add(network.features(to_float(to_uint8(self._reconstruct(self._as_seen(x, chunk), label)))))
-        figures = {}
-        for name, moments in (("frechet", generated), ("frechet_reconstruction", rebuilt)):
-            whole = moments.reduce(lambda values: sum_over_ranks(values, self._world))
-            figures[name] = frechet_distance(whole, reference.moments)
+            x = self._reconstruct(self._as_seen(x, chunk), label)
+            rebuilt.add(reference.network.features(to_float(to_uint8(x))))
+        figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
-        right, asked = sum_over_ranks(hits, self._world).tolist()
-        if asked:
-            figures["label_agreement"] = right / asked
         return figures
+
+    def _generate(self, count: int, draw: Draw, label: Tensor | None) -> Tensor:
+        return self._autoencoder.decode(self._autoencoder.prior(count, draw), label)
 
     def _samples(self) -> tuple[np.ndarray, int]:
         columns = self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
         count = columns * COLUMNS
-        label = None
-        if self._classes:
-            label = torch.arange(count, device=self._device) % columns * self._classes // columns
+        label = grid_label(count, columns, self._classes, self._device)
         draw = keyed_draw(self._experiment.training.seed, 0, "samples", 0, self._device)
-        x = self._autoencoder.decode(self._autoencoder.prior(count, draw), label)
-        return to_uint8(x).cpu().numpy(), columns
+        return to_uint8(self._generate(count, draw, label)).cpu().numpy(), columns
 
     def _traversals(self, x: Tensor, label: Tensor | None) -> tuple[np.ndarray, int]:
         """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top."""

@@ -1,0 +1,66 @@
+"""Figures of generated samples, and the classes that they are asked for: the same for every kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.distributed import World, sum_over_ranks
+from imagegen_dist.evaluation.observer import CHUNK
+from imagegen_dist.evaluation.reference import Reference
+from imagegen_dist.metrics.features import agreement
+from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.objectives.base import Draw
+from imagegen_dist.training.loop import keyed_draw
+
+Generate = Callable[[int, Draw, Tensor | None], Tensor]
+"""(count, randomness, labels [count] or None) to samples [count, C, *S] in [-1, 1]."""
+
+
+def chunks(count: int, world: World) -> Iterator[tuple[int, range]]:
+    """(number, ids) of a rank's chunks of `count` samples."""
+    for chunk in range(world.rank, -(-count // CHUNK), world.size):
+        yield chunk, range(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
+
+
+def grid_label(count: int, columns: int, classes: int, device: torch.device) -> Tensor | None:
+    """A class for each sample of a grid, the same down a column: [count]; None without classes."""
+    return torch.arange(count, device=device) % columns * classes // columns if classes else None
+
+
+@torch.no_grad()
+def score_generated(
+    generate: Generate,
+    purpose: str,
+    samples: int,
+    classes: int,
+    reference: Reference,
+    world: World,
+    device: torch.device,
+) -> dict[str, float]:
+    """ "frechet" of generated samples, their classes in turn, and their "label_agreement" where there are classes.
+
+    purpose: tells their randomness from others'. The ranks share the work, and all get the figures.
+    """
+    moments = Moments(reference.network.dim, device)
+    hits = torch.zeros(2, dtype=torch.float64, device=device)
+    for chunk, ids in chunks(samples, world):
+        label = torch.tensor(ids, device=device) % classes if classes else None
+        x = to_float(to_uint8(generate(len(ids), keyed_draw(0, 0, purpose, chunk, device), label)))
+        moments.add(reference.network.features(x))
+        if label is not None and reference.network.logits is not None:
+            right = agreement(reference.network.logits(x), label).double()
+            hits += torch.stack([right.sum(), torch.ones_like(right).sum()])
+    figures = {"frechet": distance_over_ranks(moments, reference, world)}
+    right, asked = sum_over_ranks(hits, world).tolist()
+    if asked:
+        figures["label_agreement"] = right / asked
+    return figures
+
+
+def distance_over_ranks(moments: Moments, reference: Reference, world: World) -> float:
+    """Fréchet distance of what all ranks have added up from the reference."""
+    return frechet_distance(moments.reduce(lambda values: sum_over_ranks(values, world)), reference.moments)
