@@ -18,7 +18,7 @@ from torch import Tensor
 from imagegen_dist import config
 from imagegen_dist.data.counters import COUNTED
 from imagegen_dist.data.modality import modality
-from imagegen_dist.data.stream import Item, check_cache, stream
+from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.distributed import World, same_on_all_ranks, sum_over_ranks, text_from_main
 from imagegen_dist.evaluation import Dataset, Observer, build_observer
@@ -112,6 +112,7 @@ class _Session:
         self.device = device
         self.events = events
         self.folder = settings.folder
+        prepare_loaders(Store(settings.data), experiment.data)
         self.training = Dataset.open(settings.data)
         self.trainer = build_trainer(experiment, self.training.index, world, device)
         self.plan = build_plan(experiment, self.training.index, len(self.trainer.objective.phases()))

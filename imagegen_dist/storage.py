@@ -19,6 +19,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
+from fsspec.registry import known_implementations
 
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")  # a secret may have slashes; digits and a slash are a port
@@ -65,6 +66,11 @@ class Store:
     def protocol(self) -> str:
         """`file`, `memory`, `s3`, ..."""
         return self._protocol
+
+    def client_modules(self) -> list[str]:
+        """Modules that the first use in a process imports, which can take half a second."""
+        found = known_implementations.get(self._protocol)
+        return [str(found["class"]).rpartition(".")[0]] if found else []
 
     def __truediv__(self, name: str) -> "Store":
         return Store(self._join(name))

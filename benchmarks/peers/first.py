@@ -30,15 +30,16 @@ def run(began: float, url: str, workers: int, cache: str) -> dict[str, Any]:
     from imagegen_dist.data.cache import CacheConfig
     from imagegen_dist.data.index import DatasetIndex
     from imagegen_dist.data.order import Plan, default_block
-    from imagegen_dist.data.stream import StreamConfig, stream
+    from imagegen_dist.data.stream import StreamConfig, prepare_loaders, stream
     from imagegen_dist.storage import Store
 
     imported = time.time()
     store = Store(url)
+    config = StreamConfig(workers=workers, cache=CacheConfig(directory=cache))
+    prepare_loaders(store, config)
     index = DatasetIndex.load(store)
     loaded = time.time()
     plan = Plan(seed=0, microbatches=1, microbatch_size=64, draws=1, lanes=64, block=default_block(index.counts, 64))
-    config = StreamConfig(workers=workers, cache=CacheConfig(directory=cache))
     item = next(items := stream(index, store, plan, range(1), 0, 100, config))
     first = time.time()
     assert item.sample.shape[2] == 64

@@ -8,6 +8,7 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import forkserver
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, r
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
-__all__ = ["Item", "StreamConfig", "check_cache", "read_records", "read_samples", "stream"]
+__all__ = ["Item", "StreamConfig", "check_cache", "prepare_loaders", "read_records", "read_samples", "stream"]
 
 _NAMED = 5
 
@@ -45,17 +46,29 @@ def stream(
     config = config or StreamConfig()
     if config.workers and store.protocol == "memory":
         raise ValueError(f"{store} is in this process's memory alone: set --data.workers 0")
+    prepare_loaders(store, config)
     steps = _Steps(index, store, plan, microbatches, config)
     loader = DataLoader(
         steps,
         batch_size=None,
         sampler=range(start_step, end_step),
         num_workers=config.workers,
-        multiprocessing_context=_loader_context() if config.workers else None,
+        # From a server that has imported torch once for all of them, and runs no thread yet.
+        multiprocessing_context="forkserver" if config.workers else None,
         prefetch_factor=config.prefetch if config.workers else None,
     )
     with closing(steps):
         yield from _watched(loader, config.bad_limit)
+
+
+def prepare_loaders(store: Store, config: StreamConfig) -> None:
+    """Begin what loader processes start from, in the background: `stream` then finds it done.
+
+    It takes seconds, in which networks can be built and the index read.
+    """
+    if config.workers:
+        multiprocessing.set_forkserver_preload([__name__, *store.client_modules()])
+        forkserver.ensure_running()
 
 
 def read_samples(
@@ -141,13 +154,6 @@ def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> 
             some = "; ".join(list(named)[:_NAMED])
             raise ShardError(f"{bad} of {seen} samples were damaged, above --data.bad-limit {bad_limit}: {some}")
         yield item
-
-
-def _loader_context() -> multiprocessing.context.ForkServerContext:
-    """Loader processes from a server that has imported torch once for all of them, and runs no thread yet."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 class _Steps(Dataset["Item | _Parcel | ShardError"]):
