@@ -136,24 +136,6 @@ def test_listing_is_sorted_and_one_level_deep(bucket):
     assert store.names("nothing") == []
 
 
-def test_a_reader_sees_the_old_file_or_the_new_one(bucket):
-    store, old, new = Store(bucket.url), b"o" * 500_000, b"n" * 700_000
-    store.write("file", old)
-    seen, over = set(), threading.Event()
-
-    def read():
-        while not over.is_set():
-            seen.add(store.read("file"))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(20):
-        store.write("file", new if number % 2 else old)
-    over.set()
-    reader.join()
-    assert seen == {old, new}
-
-
 def test_what_is_removed_is_gone(bucket):
     store = Store(bucket.url)
     for name in ("file", "tree/x", "tree/y/z"):

