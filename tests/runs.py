@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing
 
 from imagegen_dist import config
 from imagegen_dist.data.builtin import builtin_dataset
@@ -18,6 +19,7 @@ from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, execute
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest
+from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
 
@@ -41,11 +43,17 @@ def tiny(**changes: Any) -> Experiment:
 
 @dataclass
 class Listener:
-    """Collects what a run says; asks it to stop once `stop_at` images were reported."""
+    """Collects what a run says; asks it to stop once `stop_at` images were reported.
+
+    killed: (rank, report) at which this process gets SIGKILL.
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     stop_at: float = float("inf")
+    killed: tuple[int, int] | None = None
+    rank: int = 0
+    reports: int = 0
 
     def row(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -54,6 +62,9 @@ class Listener:
         self.messages.append(text)
 
     def stop_requested(self) -> bool:
+        self.reports += 1
+        if self.killed == (self.rank, self.reports):
+            os.kill(os.getpid(), signal.SIGKILL)
         return bool(self.rows) and self.rows[-1]["images"] + 24 * 4 >= self.stop_at
 
 
@@ -77,18 +88,17 @@ def train_here(experiment: Experiment, where: RunSettings, listener: Listener | 
 
 
 def train_on(
-    ranks: int, experiment: Experiment, where: RunSettings, meeting: Path, stop_at: float = float("inf")
+    ranks: int, experiment: Experiment, where: RunSettings, meeting: Path, listener: Listener | None = None
 ) -> None:
-    """Run on so many gloo processes."""
-    arguments = (ranks, experiment, where, str(meeting), stop_at)
-    torch.multiprocessing.spawn(_rank, arguments, nprocs=ranks)
+    """Run on so many gloo processes, which meet in a new file; each rank has a copy of the listener."""
+    run_ranks(ranks, _rank, ranks, experiment, where, str(meeting), listener or Listener())
 
 
-def _rank(rank: int, ranks: int, experiment: Experiment, where: RunSettings, meeting: str, stop_at: float) -> None:
-    torch.set_num_threads(1)
+def _rank(rank: int, ranks: int, experiment: Experiment, where: RunSettings, meeting: str, listener: Listener) -> None:
     world = World(rank, ranks)
+    listener.rank = rank
     with process_group(world, meeting):
-        execute(experiment, where, world, CPU, Listener(stop_at=stop_at))
+        execute(experiment, where, world, CPU, listener)
 
 
 def final_tensors(where: RunSettings) -> dict[str, torch.Tensor]:

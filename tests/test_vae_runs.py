@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException
 
 from imagegen_dist import config, load
 from imagegen_dist.data.index import DatasetIndex
@@ -20,7 +21,8 @@ from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
-from tests.runs import TINY, assert_bit_identical, final_tensors, settings, train_here, train_on
+from imagegen_dist.training.checkpoint import newest_images
+from tests.runs import TINY, Listener, assert_bit_identical, final_tensors, settings, train_here, train_on
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "vae": {"objective.beta": 2.0, "objective.warmup_images": 240},
@@ -35,12 +37,16 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny(objective: str, **changes: Any) -> Experiment:
-    """The digits-vae preset with small networks and 20 steps."""
+def small_vae(objective: str, **changes: Any) -> dict[str, Any]:
+    """What makes the digits-vae preset one of small networks and 20 steps, by dotted path."""
     small = {path: value for path, value in TINY.items() if path != "model.widths"}
     changed = {"model.hidden": (24,), "model.latent": 4, **small, **OBJECTIVES[objective]}
-    changed |= {path.replace("__", "."): value for path, value in changes.items()}
-    return config.overrides(find_preset("digits-vae").experiment, changed.items())
+    return changed | {path.replace("__", "."): value for path, value in changes.items()}
+
+
+def tiny(objective: str, **changes: Any) -> Experiment:
+    """The digits-vae preset so changed."""
+    return config.overrides(find_preset("digits-vae").experiment, small_vae(objective, **changes).items())
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,17 @@ def test_stopped_and_resumed_is_bit_identical(objective: str, data: Path, tmp_pa
     train_here(tiny(objective, training__total_images=24 * 7), parts)
     train_here(tiny(objective), parts)
     assert_bit_identical(final_tensors(parts), final_tensors(whole))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_killed_rank_and_a_new_start_change_no_bit(objective: str, data: Path, tmp_path: Path) -> None:
+    whole, killed = place(tmp_path, "whole", data), place(tmp_path, "killed", data)
+    train_on(2, tiny(objective), whole, tmp_path / "a")
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_on(2, tiny(objective), killed, tmp_path / "b", Listener(killed=(1, 4)))
+    assert 0 < newest_images(killed.folder) < newest_images(whole.folder)
+    train_on(2, tiny(objective), replace(killed, attempt="1"), tmp_path / "c")
+    assert_bit_identical(final_tensors(killed), final_tensors(whole))
 
 
 @pytest.mark.parametrize("objective", ["vae", "iwae"])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from imagegen_dist.training.checkpoint import weights_digest
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.loop import Augment, Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
+from tests.ranks import run_ranks
 
 SHAPE, CLASSES, MICROBATCH_SIZE = SampleShape(1, (8, 8)), 3, 4
 RELATIVISTIC = GANConfig(gamma=Schedule(1.0, 0.1, 1000))
@@ -223,7 +223,6 @@ CHECKS: dict[str, Callable[[World], dict[str, Tensor]]] = {
 
 def work(rank: int, folder: str) -> None:
     """What one process does, in a group of three and then, if it is one of the first two, in a group of two."""
-    torch.set_num_threads(1)
     for size in sorted(SIZES, reverse=True):
         if rank < size:
             world = World(rank, size)
@@ -235,7 +234,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, (str(path),), nprocs=3)
+    run_ranks(3, work, str(path))
     return path
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
+from tests.ranks import run_ranks
 
 SHAPE, MICROBATCH_SIZE, SAMPLES = SampleShape(1, (8, 8)), 4, 100
 OBJECTIVES = {
@@ -87,7 +87,6 @@ def all_gradients(world: World) -> dict[str, Tensor]:
 
 
 def _rank(rank: int, size: int, folder: str) -> None:
-    torch.set_num_threads(1)
     world = World(rank, size)
     with process_group(world, f"{folder}/meeting-{size}"):
         found = all_gradients(world)
@@ -99,7 +98,7 @@ def _rank(rank: int, size: int, folder: str) -> None:
 def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("gradients")
     for size in SIZES:
-        torch.multiprocessing.spawn(_rank, (size, str(folder)), nprocs=size)
+        run_ranks(size, _rank, size, str(folder))
     return {1: all_gradients(World()), **{size: load_file(Path(folder) / f"{size}.safetensors") for size in SIZES}}
 
 

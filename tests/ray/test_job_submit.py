@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.test_train_gan import ROOT, started
+from tests.ray.jobs import ROOT, started, words
 from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
 
 RAY = Path(sys.executable).parent / "ray"
@@ -55,11 +55,7 @@ def head(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.timeout(400)
 def test_a_submitted_job_does_the_same_work_as_a_plain_start(head: str, tmp_path: Path) -> None:
-    words = []
-    for path, value in (TINY | SHORT).items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        words += [f"--{path.replace('_', '-')}", text]
-    job = ["python", "jobs/train_gan.py", "--storage", str(tmp_path), "--run", "submitted", "--workers", "2", *words]
+    job = ["python", *words(tmp_path, "submitted", TINY | SHORT)[1:]]
     done = subprocess.run(
         [str(RAY), "job", "submit", "--address", head, "--working-dir", ".", "--", *job],
         cwd=ROOT,

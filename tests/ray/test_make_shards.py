@@ -12,7 +12,7 @@ import skimage.data
 from PIL import Image
 
 from imagegen_dist.launch.shards import main
-from tests.ray.test_train_gan import finish, started
+from tests.ray.jobs import finish, started
 
 PICTURES = 240
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest
-from tests.ray.test_train_gan import finish, started, wait_for_checkpoint
+from tests.ray.jobs import finish, started, wait_for_checkpoint, words
 from tests.runs import TINY, assert_bit_identical, final_tensors, tiny, train_on
 from tests.s3.faults import FaultyProxy
 from tests.s3.fixtures import Bucket
@@ -31,13 +30,9 @@ CHANGES = {
 }
 
 
-def words(storage: Path, data: str) -> list[str]:
-    changes = TINY | {path.replace("__", "."): value for path, value in CHANGES.items()}
-    typed = [sys.executable, "jobs/train_gan.py", "--storage", str(storage), "--run", "run", "--workers", "2"]
-    for path, value in changes.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        typed += [f"--{path.replace('_', '-')}", text]
-    return [*typed, "--data", data, "--wandb", "offline", "--data.cache.directory", str(storage / "cache")]
+def command(storage: Path, data: str) -> list[str]:
+    changes = {**TINY, **CHANGES, "data.cache.directory": storage / "cache"}
+    return [*words(storage, "run", changes), "--data", data]
 
 
 @pytest.mark.timeout(400)
@@ -48,7 +43,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job_with_a_checkpoint(
     pictures = ((np.random.default_rng(n).integers(0, 256, (1, 28, 28), dtype=np.uint8), n % 10) for n in range(3000))
     pack(pictures, Store(bucket.folder / "train"), shard_samples=5)
 
-    with started(words(tmp_path, f"{bucket.url}/train")) as process:
+    with started(command(tmp_path, f"{bucket.url}/train")) as process:
         wait_for_checkpoint(tmp_path / "run", process)
         network.go_away()
         gone = time.monotonic()
@@ -65,7 +60,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job_with_a_checkpoint(
     assert 240 <= left.images < IMAGES
 
     network.come_back()
-    with started(words(tmp_path, f"{bucket.url}/train")) as process:
+    with started(command(tmp_path, f"{bucket.url}/train")) as process:
         output += finish(process)
     assert process.returncode == 0, output
     whole = RunSettings(

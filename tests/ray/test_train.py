@@ -1,0 +1,100 @@
+"""A training job as its user runs it, on real Ray workers: a command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.records import RunSettings
+from imagegen_dist.training.checkpoint import newest_images
+from tests.ray.jobs import finish, started, training_workers, wait_for_checkpoint, words
+from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
+from tests.test_vae_runs import place, small_vae
+from tests.test_vae_runs import tiny as tiny_vae
+
+IMAGES = 24 * 240
+LONG = {"training__total_images": IMAGES, "training__checkpoint_every": 24 * 20, "training__report_every": 24 * 10}
+
+
+def kill_a_worker_after_a_checkpoint(process: subprocess.Popen[str], where: RunSettings) -> None:
+    before = newest_images(where.folder)
+    while newest_images(where.folder) == before:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    training_workers(process)[1].kill()
+
+
+def assert_went_on(output: str) -> None:
+    assert "starting again from the last checkpoint" in output
+    assert output.count("was lost") == 1
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The final state of the same experiment on two gloo processes without Ray."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    where = settings(folder, "run", folder / ".data")
+    train_on(2, tiny(**LONG), where, folder / "meeting")
+    return final_tensors(where)
+
+
+@pytest.mark.timeout(400)
+def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dict, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    where = settings(tmp_path, "run", tmp_path / ".data")
+
+    with started(words(tmp_path, "run", TINY | LONG)) as process:
+        wait_for_checkpoint(run, process)
+        process.send_signal(signal.SIGTERM)
+        output = finish(process)
+    assert process.returncode == 143, output
+    assert "stopped with a checkpoint" in output
+    assert not (run / "result.json").exists()
+
+    with started(words(tmp_path, "run", TINY | LONG)) as process:
+        kill_a_worker_after_a_checkpoint(process, where)
+        output = finish(process)
+    assert process.returncode == 0, output
+    assert_went_on(output)
+    assert_bit_identical(final_tensors(where), undisturbed)
+    assert [row["images"] for row in read_rows(where.folder)] == list(range(240, IMAGES + 1, 240))
+
+    result = json.loads((run / "result.json").read_text())
+    for name, path in result["paths"].items():
+        if name == "wandb" and path is None:  # W&B may fail, never silently
+            assert "Weights & Biases" in output
+        else:
+            assert path in output, name
+            assert Path(path).exists()
+    assert "Traceback" not in output
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_worker_changes_nothing_of_a_vae(tmp_path: Path) -> None:
+    whole, where = (place(tmp_path, name, tmp_path / ".data") for name in ("whole", "run"))
+    train_on(2, tiny_vae("beta-tcvae", **LONG), whole, tmp_path / "meeting")
+    with started(words(tmp_path, "run", small_vae("beta-tcvae", **LONG), "train_vae")) as process:
+        kill_a_worker_after_a_checkpoint(process, where)
+        output = finish(process)
+    assert process.returncode == 0, output
+    assert_went_on(output)
+    assert_bit_identical(final_tensors(where), final_tensors(whole))
+
+
+@pytest.mark.timeout(200)
+def test_an_error_of_a_worker_is_shown_once_with_its_cause(tmp_path: Path) -> None:
+    settings(tmp_path, "run", tmp_path / ".data")
+    index = tmp_path / ".data" / "digits-v1" / "train"
+    shard = next(index.glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-5000])
+    with started(words(tmp_path, "run", TINY | LONG)) as process:
+        output = finish(process)
+    assert process.returncode == 1, output
+    assert output.count(shard.name) == 1
+    assert "driver.log" in output
