@@ -1,6 +1,7 @@
 """What every test finds: one thread, a fixed seed, the same examples each time, and no way out to the network."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,14 @@ for _name, _value in {
 # A machine that is busy elsewhere makes an example slow, not wrong.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the two processes that share the tests, one begins with those that start a Ray, one Ray at a time."""
+    for item in items:
+        uses_ray = "ray" in item.path.relative_to(Path(__file__).parent).parts
+        item.add_marker(pytest.mark.xdist_group("ray" if uses_ray else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "ray")
 
 
 @pytest.fixture(scope="session", autouse=True)

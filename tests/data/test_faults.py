@@ -178,7 +178,7 @@ def test_a_run_whose_data_go_away_goes_on_from_its_checkpoint(bucket, network, t
     """Shards of five samples, so that every step needs new ones."""
     digits = ((np.random.default_rng(n).integers(0, 256, (1, 28, 28), dtype=np.uint8), n % 10) for n in range(1500))
     pack(digits, Store(bucket.folder / "set"), shard_samples=5)
-    cache = {"directory": str(tmp_path / "cache"), "timeout_s": 2.0, "stall_s": 1.0}
+    cache = {"directory": str(tmp_path / "cache"), "timeout_s": 6.0, "stall_s": 2.0}
     changes = {f"data__cache__{name}": value for name, value in cache.items()}
     experiment = tiny(data__workers=0, data__decoded_bytes=0, data__lanes=6, data__block=1, **changes)
     whole = run_settings(tmp_path, "whole", str(bucket.folder / "set"))
