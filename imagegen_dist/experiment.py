@@ -37,6 +37,7 @@ from imagegen_dist.objectives.iwae import IWAE, IWAEConfig
 from imagegen_dist.objectives.latents import FSQ
 from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood
 from imagegen_dist.objectives.vae import VAE, Autoencoder, VAEConfig
+from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.ema import Averages
@@ -316,7 +317,7 @@ def build_objective(
             return FactorVAE(networks["encoder"], networks["decoder"], networks["tc_discriminator"], bound)
 
 
-def build_autoencoder(experiment: Experiment, networks: Mapping[str, nn.Module]) -> Autoencoder:
+def build_autoencoder(experiment: Experiment, networks: Mapping[str, nn.Module]) -> VariationalModel:
     """What a VAE's networks are together, of those that a checkpoint or the averages hold, by their roles."""
     objective = experiment.objective
     assert not isinstance(objective, GANConfig)

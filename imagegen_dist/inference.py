@@ -13,7 +13,7 @@ from imagegen_dist.data.modality import modality, to_float, to_uint8
 from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks, conditioning
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.gan import GANConfig
-from imagegen_dist.objectives.vae import Autoencoder
+from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import MANIFEST, Checkpoint, CheckpointError, newest, open_checkpoint
@@ -48,8 +48,8 @@ class Model(nn.Module):
         device = next(self.generator.parameters()).device
         parts = []
         for i in range(n):
-            z = self._latents(keyed_draw(seed, 0, "sample", i, torch.device("cpu"))).to(device)
-            parts.append(self.generator(z, None if label is None else label[i : i + 1].to(device)))
+            draw = keyed_draw(seed, 0, "sample", i, torch.device("cpu"))
+            parts.append(self._generate(draw, None if label is None else label[i : i + 1].to(device)))
         return to_uint8(torch.cat(parts))
 
     def grid(self, path: str | Path, rows: int = 10, seed: int = 0) -> None:
@@ -59,9 +59,9 @@ class Model(nn.Module):
         data, _ = modality(self.modality).preview(samples.cpu().numpy(), columns)
         Path(path).write_bytes(data)
 
-    def _latents(self, draw: Draw) -> Tensor:
-        """Latents of one sample, [1, Z]."""
-        return draw.normal(1, int(self.generator.z_dim))  # type: ignore[arg-type]
+    def _generate(self, draw: Draw, label: Tensor | None) -> Tensor:
+        """One sample, [1, C, *S] in [-1, 1]."""
+        raise NotImplementedError
 
     def _labels(self, n: int, classes: int | Iterable[int] | None) -> Tensor | None:
         if not self.classes:
@@ -78,42 +78,51 @@ class Model(nn.Module):
 class GeneratorModel(Model):
     """A trained generator of a GAN."""
 
+    def _generate(self, draw: Draw, label: Tensor | None) -> Tensor:
+        z = draw.normal(1, int(self.generator.z_dim))  # type: ignore[arg-type]
+        return self.generator(z.to(next(self.generator.parameters()).device), label)
+
 
 class AutoencoderModel(Model):
-    """A trained VAE: samples of its prior, and between samples and latents. Its `generator` is the decoder."""
+    """A trained VAE: samples of its prior, and between samples and latents. Its `generator` decodes.
 
-    def __init__(self, autoencoder: Autoencoder, shape: SampleShape, classes: int, images: int, modality: str) -> None:
+    Latents are [B, Z, *s]; those of several levels are one [B, all], the highest level first.
+    """
+
+    def __init__(
+        self, autoencoder: VariationalModel, shape: SampleShape, classes: int, images: int, modality: str
+    ) -> None:
         super().__init__(Decoding(autoencoder), shape, classes, images, modality)
-        self.encoder = autoencoder.encoder.eval().requires_grad_(False)
         self._autoencoder = autoencoder
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code."""
-        return self._autoencoder.encode(to_float(samples), label)
+        return self._autoencoder.infer(to_float(samples), label).code()
 
     @torch.inference_mode()
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]."""
+        """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]; of several levels, the lower ones may be left out."""
         return to_uint8(self.generator(z, label))
 
     def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """What is left of samples after their latents, uint8 [B, C, *S] -> same."""
         return self.decode(self.encode(samples, label), label)
 
-    def _latents(self, draw: Draw) -> Tensor:
-        return self._autoencoder.prior(1, draw)
+    def _generate(self, draw: Draw, label: Tensor | None) -> Tensor:
+        return self._autoencoder.sample(1, draw, label)
 
 
 class Decoding(nn.Module):
-    """Latents [B, Z, *s] and labels or None to samples [B, C, *S] in [-1, 1]."""
+    """Latents and labels or None to samples [B, C, *S] in [-1, 1]; its children are all of the model's networks."""
 
-    def __init__(self, autoencoder: Autoencoder) -> None:
+    def __init__(self, autoencoder: VariationalModel) -> None:
         super().__init__()
-        self.decoder, self.likelihood = autoencoder.decoder, autoencoder.likelihood
+        self.networks = autoencoder.trained
+        self._decode = autoencoder.decode
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.likelihood.mean(self.decoder(z, label))
+        return self._decode(z, label)
 
 
 def load(url: str | Path, device: torch.device | str = "cpu") -> GeneratorModel | AutoencoderModel:

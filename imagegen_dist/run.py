@@ -113,14 +113,14 @@ class _Session:
         self.events = events
         self.folder = settings.folder
         prepare_loaders(Store(settings.data), experiment.data)
-        self.training = Dataset.open(settings.data)
+        self.training = Dataset.open(settings.data, experiment.data)
         self.trainer = build_trainer(experiment, self.training.index, world, device)
         self.plan = build_plan(experiment, self.training.index, len(self.trainer.objective.phases()))
         self.observer: Observer = build_observer(
             self.trainer.averages.modules(),
             experiment,
             self.training,
-            Dataset.open(settings.validation) if settings.validation else None,
+            Dataset.open(settings.validation, experiment.data) if settings.validation else None,
             Store(settings.storage) / ".cache",
             world,
             device,

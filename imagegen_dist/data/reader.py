@@ -173,9 +173,11 @@ def read_by_id(
     return pixels, labels
 
 
-def read_records(index: DatasetIndex, store: Store, ids: Sequence[int]) -> list[dict[str, Any]]:
+def read_records(
+    index: DatasetIndex, store: Store, ids: Sequence[int], cache: CacheConfig | None = None
+) -> list[dict[str, Any]]:
     """What the `.json` members of the samples of those ids hold; {} for a sample without one. Raises ShardError."""
-    shards = OpenShards(index, store, CacheConfig(), 1, Counters())
+    shards = OpenShards(index, store, cache or CacheConfig(), 1, Counters())
     try:
         return [shards.get(number).record(row) for number, row in _locate(index, ids)]
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
-from imagegen_dist.data.stream import read_samples
+from imagegen_dist.data.stream import StreamConfig, read_samples
 from imagegen_dist.storage import Store
 
 CHUNK = 50
@@ -42,22 +42,26 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """An indexed dataset and where its shards are."""
+    """An indexed dataset, where its shards are, and how they are read."""
 
     index: DatasetIndex
     store: Store
+    reading: StreamConfig = field(default_factory=StreamConfig)
 
     @classmethod
-    def open(cls, url: str) -> Dataset:
+    def open(cls, url: str, reading: StreamConfig | None = None) -> Dataset:
         """Load the index at `url`. Raises DatasetError."""
         store = Store(url)
         index = DatasetIndex.load(store)
-        return cls(index, index.location(store))
+        return cls(index, index.location(store), reading or StreamConfig())
+
+    def read(self, ids: range) -> tuple[Tensor, Tensor | None]:
+        """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""
+        return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))
 
 
 def batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The whole dataset once, in the order of its shards: [B, C, *S] in [-1, 1] and labels."""
     for start in range(0, dataset.index.samples, size):
-        ids = range(start, min(start + size, dataset.index.samples))
-        sample, label = read_samples(dataset.index, dataset.store, ids)
+        sample, label = dataset.read(range(start, min(start + size, dataset.index.samples)))
         yield to_float(sample.to(device)), None if label is None else label.to(device)

@@ -76,7 +76,8 @@ def _make_reference(
         seed=0, microbatches=batching.microbatches, microbatch_size=batching.microbatch_size, draws=1, lanes=64, block=8
     )
     steps = -(-images // batching.batch_size)
-    train(trainer, stream(training.index, training.store, plan, range(batching.microbatches), 0, steps), [])
+    share = range(batching.microbatches)
+    train(trainer, stream(training.index, training.store, plan, share, 0, steps, training.reading), [])
     network = trainer.averages.modules()["classifier"]
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
     features = _feature_network(network, hashlib.sha256(weights).hexdigest())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from imagegen_dist.data.modality import to_float, to_uint8
-from imagegen_dist.data.stream import read_records, read_samples
+from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import World, sum_over_ranks
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.observer import Dataset
@@ -22,8 +22,8 @@ from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.metrics.image_quality import psnr, ssim
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.gan import GANConfig
-from imagegen_dist.objectives.iwae import log_likelihood
 from imagegen_dist.objectives.likelihoods import binarize
+from imagegen_dist.objectives.variational import Inferred, VariationalModel, log_likelihood
 from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import keyed_draw
 
@@ -37,6 +37,16 @@ _MOST_TRAVERSED = 20  # latents
 _ACTIVE = 0.01
 _SSIM_SIDE = 11
 _CATEGORICAL = ("shape",)  # factors whose values have no order
+
+
+class _OfReal(NamedTuple):
+    """Of real samples: means by name; the highest latents without noise [N, Z] where these are a vector; the Fréchet
+    distance of reconstructions where there is a reference.
+    """
+
+    means: dict[str, float]
+    codes: np.ndarray | None
+    frechet: float | None
 
 
 class VAEObserver:
@@ -64,7 +74,7 @@ class VAEObserver:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
-        self._autoencoder = build_autoencoder(experiment, networks)
+        self._autoencoder: VariationalModel = build_autoencoder(experiment, networks)
         self._experiment = experiment
         self._training = training
         self._held_out = held_out
@@ -79,33 +89,54 @@ class VAEObserver:
 
     def figures(self) -> dict[str, float]:
         """Means over `evaluation.samples` samples, in nats a sample: "rate", "distortion", "elbo", and how many latents
-        are used; "log_likelihood" where importance samples are asked for; "psnr" and "ssim" of reconstructions; Fréchet
-        distances where the data have labels; disentanglement where the samples' factors are known.
+        are used; the rate of each level where there are several; "log_likelihood" where importance samples are asked
+        for; "psnr" and "ssim" of reconstructions; Fréchet distances where the data have labels; disentanglement where
+        the samples' factors are known. Of several levels, latents are those of the highest.
         """
         evaluation = self._experiment.evaluation
         if not evaluation.samples:
             return {}
-        count = min(evaluation.samples, self._looked_at.index.samples)
-        figures, means = self._of_real(count)
-        if means is not None:
-            figures["active_units"] = float((means.var(0) > _ACTIVE).sum())
-            figures |= self._of_factors(means)
-        return figures | self._of_generated(evaluation.samples)
+        reference = self._reference_of_labels() if self._training.index.classes else None
+        real = self._of_real(min(evaluation.samples, self._looked_at.index.samples), reference)
+        figures = real.means
+        if real.codes is not None:
+            figures["active_units"] = float((real.codes.var(0) > _ACTIVE).sum())
+            figures |= self._of_factors(real.codes)
+        if reference is None:
+            return figures
+        asked = evaluation.samples, self._classes
+        figures |= score_generated(self._autoencoder.sample, "generate", *asked, reference, self._world, self._device)
+        assert real.frechet is not None
+        figures["frechet_reconstruction"] = real.frechet
+        if reference.real_frechet is not None:
+            figures["frechet_real"] = reference.real_frechet
+        return figures
 
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
         """Originals above their reconstructions, samples of the prior, and where latents are a vector, traversals."""
         x, label = self._read(range(min(_RECONSTRUCTED, self._looked_at.index.samples)))
         x = self._as_seen(x, 0)
-        pairs = torch.stack([self._rows(x), self._rows(self._reconstruct(x, label))], 1).flatten(0, 2)
+        inferred = self._autoencoder.infer(x, label)
+        rebuilt = self._autoencoder.decode(inferred.code(), label)
+        pairs = torch.stack([self._rows(x), self._rows(rebuilt)], 1).flatten(0, 2)
         found = {"reconstructions": (to_uint8(pairs).cpu().numpy(), COLUMNS), "samples": self._samples()}
-        if len(self._autoencoder.latent_dims) == 1 and self._autoencoder.fsq is None:
-            found["traversals"] = self._traversals(x, label)
+        if self._top_is_vector and self._autoencoder.continuous:
+            found["traversals"] = self._traversals(inferred, label)
         return found
+
+    @property
+    def _top_is_vector(self) -> bool:
+        return len(self._autoencoder.group_dims[0]) == 1
+
+    @property
+    def _top_latents(self) -> int:
+        """Latent dimensions, or channels, of the only level or the highest one."""
+        return self._autoencoder.group_dims[0][0]
 
     def _read(self, ids: range) -> tuple[Tensor, Tensor | None]:
         """Samples of the dataset that is looked at: float [B, C, *S] and the labels that the networks are told."""
-        sample, label = read_samples(self._looked_at.index, self._looked_at.store, ids)
+        sample, label = self._looked_at.read(ids)
         told = label.to(self._device) if self._classes and label is not None else None
         return to_float(sample.to(self._device)), told
 
@@ -117,61 +148,56 @@ class VAEObserver:
     def _draw(self, purpose: str, number: int) -> Draw:
         return keyed_draw(0, 0, purpose, number, self._device)
 
-    def _reconstruct(self, x: Tensor, label: Tensor | None) -> Tensor:
-        return self._autoencoder.decode(self._autoencoder.encode(x, label), label)
-
     @torch.no_grad()
-    def _of_real(self, count: int) -> tuple[dict[str, float], np.ndarray | None]:
-        """Means over real samples, and the posteriors' means [N, Z] where latents are a vector; equal on all ranks."""
-        vector = len(self._autoencoder.latent_dims) == 1
-        means = torch.zeros(count, self._autoencoder.latent_dims[0], dtype=torch.float64, device=self._device)
-        sums: dict[str, Tensor] = {}
+    def _of_real(self, count: int, reference: Reference | None) -> _OfReal:
+        """What is measured of the first `count` samples, each read and encoded once; equal on all ranks."""
+        codes = torch.zeros(count, self._top_latents, dtype=torch.float64, device=self._device)
+        sums = torch.zeros(len(self._term_names()), dtype=torch.float64, device=self._device)
+        rebuilt = Moments(reference.network.dim, self._device) if reference else None
         for chunk, ids in chunks(count, self._world):
             x, label = self._read(ids)
             x = self._as_seen(x, chunk)
-            terms = self._terms(x, label, chunk)
-            for name, values in terms.items():
-                sums[name] = sums.get(name, torch.zeros((), device=self._device).double()) + values.double().sum()
-            if vector:
-                means[ids.start : ids.stop] = self._autoencoder.encode(x, label)
-        names = self._term_names()
-        stacked = torch.stack([sums.get(name, torch.zeros((), device=self._device).double()) for name in names])
-        totals = (sum_over_ranks(stacked, self._world) / count).tolist()
-        codes = sum_over_ranks(means, self._world).cpu().numpy() if vector else None
-        return dict(zip(names, totals, strict=True)), codes
+            inferred = self._autoencoder.infer(x, label)
+            code = inferred.code()
+            shown = self._autoencoder.decode(code, label)
+            terms = self._terms(inferred, x, shown, chunk)
+            sums += torch.stack([terms[name].double().sum() for name in self._term_names()])
+            if self._top_is_vector:
+                codes[ids.start : ids.stop] = code[:, : self._top_latents]
+            if reference and rebuilt:
+                rebuilt.add(reference.network.features(to_float(to_uint8(shown))))
+        means = (sum_over_ranks(sums, self._world) / count).tolist()
+        return _OfReal(
+            dict(zip(self._term_names(), means, strict=True)),
+            sum_over_ranks(codes, self._world).cpu().numpy() if self._top_is_vector else None,
+            distance_over_ranks(rebuilt, reference, self._world) if reference and rebuilt else None,
+        )
 
     def _term_names(self) -> list[str]:
         """What `_terms` gives, known also to a rank without a chunk."""
         spatial = self._training.index.shape.spatial
         names = ["rate", "distortion", "elbo", "psnr"]
         names += ["ssim"] if min(spatial) >= _SSIM_SIDE else []
-        return names + (["log_likelihood"] if self._importance_samples else [])
+        names += ["log_likelihood"] if self._importance_samples else []
+        levels = len(self._autoencoder.group_dims)
+        return names + [f"rate_level_{level}" for level in range(levels) if levels > 1]
 
     @property
     def _importance_samples(self) -> int:
-        return 0 if self._autoencoder.fsq else self._experiment.evaluation.importance_samples
+        return self._experiment.evaluation.importance_samples if self._autoencoder.continuous else 0
 
-    def _terms(self, x: Tensor, label: Tensor | None, chunk: int) -> dict[str, Tensor]:
-        """What is measured of each sample, [B]."""
-        autoencoder, draw = self._autoencoder, self._draw("evaluate", chunk)
-        rate, z = self._rate(x, label, draw)
-        distortion = autoencoder.distortion(x, z, label)
-        rebuilt = self._reconstruct(x, label)
-        terms = {"rate": rate, "distortion": distortion, "elbo": -rate - distortion, "psnr": psnr(rebuilt, x)}
-        if "ssim" in self._term_names():
-            terms["ssim"] = ssim(rebuilt, x)
+    def _terms(self, inferred: Inferred, x: Tensor, shown: Tensor, chunk: int) -> dict[str, Tensor]:
+        """What is measured of each sample, [B]. shown: its reconstruction."""
+        draw = self._draw("evaluate", chunk)
+        drawn = inferred.draw(draw)
+        rate, distortion = drawn.rate, -self._autoencoder.likelihood.log_prob(x, drawn.raw)
+        terms = {"rate": rate, "distortion": distortion, "elbo": -rate - distortion, "psnr": psnr(shown, x)}
+        terms |= {f"rate_level_{level}": nats for level, nats in enumerate(drawn.rates)}
+        if min(x.shape[2:]) >= _SSIM_SIDE:
+            terms["ssim"] = ssim(shown, x)
         if k := self._importance_samples:
-            networks = autoencoder.encoder, autoencoder.decoder, autoencoder.likelihood
-            terms["log_likelihood"] = log_likelihood(*networks, x, draw, k, min(k, 50), label)
+            terms["log_likelihood"] = log_likelihood(inferred, x, draw, k, min(k, 50))
         return terms
-
-    def _rate(self, x: Tensor, label: Tensor | None, draw: Draw) -> tuple[Tensor, Tensor]:
-        """(rate in nats, [B]; latents drawn from the posterior)."""
-        if fsq := self._autoencoder.fsq:
-            z = self._autoencoder.encode(x, label)
-            return z.new_full((len(z),), fsq.rate * prod(z.shape[2:])), z
-        posterior = self._autoencoder.posterior(x, label)
-        return posterior.kl().flatten(1).sum(1), posterior.sample(draw)
 
     def _of_factors(self, means: np.ndarray) -> dict[str, float]:
         """Disentanglement of the posteriors' means where the samples carry their factors; from every rank alike."""
@@ -184,56 +210,39 @@ class VAEObserver:
 
     def _read_factors(self, count: int) -> tuple[list[str], np.ndarray]:
         """(names, [N, F]) of the first samples' factors; without any where not every sample has them."""
-        index, store = self._looked_at.index, self._looked_at.store
-        if "factors" not in read_records(index, store, range(1))[0]:
+        data, cache = self._looked_at, self._looked_at.reading.cache
+        if "factors" not in read_records(data.index, data.store, range(1), cache)[0]:
             return [], np.empty((count, 0), np.int64)
-        records = read_records(index, store, range(count))
+        records = read_records(data.index, data.store, range(count), cache)
         if not all("factors" in record for record in records):
             return [], np.empty((count, 0), np.int64)
         names = list(records[0]["factors"])
         return names, np.array([[record["factors"][name] for name in names] for record in records], dtype=np.int64)
 
-    def _of_generated(self, samples: int) -> dict[str, float]:
-        """Fréchet distances of prior samples and of reconstructions, in the features of a classifier of the labels."""
-        if not self._training.index.classes:
-            return {}
+    def _reference_of_labels(self) -> Reference:
+        """A classifier of the labels, in whose features Fréchet distances are taken; from every rank alike."""
         if self._reference is None:
             images = self._experiment.evaluation.classifier_images
             self._reference = build_reference(
                 self._cache, self._training, self._held_out, images, self._world, self._device, self._say
             )
-        return self._against(self._reference, samples)
-
-    @torch.no_grad()
-    def _against(self, reference: Reference, samples: int) -> dict[str, float]:
-        figures = score_generated(
-            self._generate, "generate", samples, self._classes, reference, self._world, self._device
-        )
-        rebuilt = Moments(reference.network.dim, self._device)
-        for chunk, ids in chunks(min(samples, self._looked_at.index.samples), self._world):
-            x, label = self._read(ids)
-            x = self._reconstruct(self._as_seen(x, chunk), label)
-            rebuilt.add(reference.network.features(to_float(to_uint8(x))))
-        figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world)
-        if reference.real_frechet is not None:
-            figures["frechet_real"] = reference.real_frechet
-        return figures
-
-    def _generate(self, count: int, draw: Draw, label: Tensor | None) -> Tensor:
-        return self._autoencoder.decode(self._autoencoder.prior(count, draw), label)
+        return self._reference
 
     def _samples(self) -> tuple[np.ndarray, int]:
         columns = self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
         count = columns * COLUMNS
         label = grid_label(count, columns, self._classes, self._device)
         draw = keyed_draw(self._experiment.training.seed, 0, "samples", 0, self._device)
-        return to_uint8(self._generate(count, draw, label)).cpu().numpy(), columns
+        return to_uint8(self._autoencoder.sample(count, draw, label)).cpu().numpy(), columns
 
-    def _traversals(self, x: Tensor, label: Tensor | None) -> tuple[np.ndarray, int]:
-        """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top."""
-        posterior = self._autoencoder.posterior(x, label)
-        latents = posterior.kl().mean(0).argsort(descending=True)[:_MOST_TRAVERSED]
-        z = posterior.mean[:1].repeat(len(latents) * COLUMNS, 1)
+    def _traversals(self, inferred: Inferred, label: Tensor | None) -> tuple[np.ndarray, int]:
+        """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top.
+
+        Of several levels the highest alone: those below follow from it, without noise.
+        """
+        kl = inferred.draw(self._draw("traversals", 0)).kl[0]
+        latents = kl.mean(0).argsort(descending=True)[:_MOST_TRAVERSED]
+        z = inferred.code()[:1, : self._top_latents].repeat(len(latents) * COLUMNS, 1)
         values = torch.linspace(-_SPAN, _SPAN, COLUMNS, device=self._device, dtype=z.dtype)
         rows = torch.arange(len(z), device=self._device)
         z[rows, latents.repeat_interleave(COLUMNS)] = values.repeat(len(latents))

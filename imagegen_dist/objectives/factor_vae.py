@@ -8,40 +8,27 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
-from imagegen_dist.objectives.likelihoods import LIKELIHOODS, BinarizeName, LikelihoodName, binarize, check_observation
+from imagegen_dist.objectives.likelihoods import binarize
 from imagegen_dist.objectives.penalties import at_least_float32
-from imagegen_dist.objectives.vae import make_autoencoder
+from imagegen_dist.objectives.vae import Autoencoder, make_autoencoder
+from imagegen_dist.objectives.variational import ObservedConfig, VariationalObjective
 from imagegen_dist.schedule import Schedule, constant
 
 
 @dataclass(frozen=True)
-class FactorVAEConfig:
+class FactorVAEConfig(ObservedConfig):
     """distortion + rate + gamma * total correlation, in nats (arXiv:1802.05983, Eq. 2)."""
 
-    # p(x|z).
-    likelihood: LikelihoodName = "bernoulli"
-    # Whether grey samples become black and white ones: above 0, or with their values as probabilities, anew each time.
-    binarize: BinarizeName = "none"
     # Weight of the total correlation.
     gamma: Schedule = constant(10.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.gamma.minimum < 0:
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
-        check_observation(self.likelihood, self.binarize)
-
-    @property
-    def parameters(self) -> int:
-        """Raw encoder outputs for each latent."""
-        return 2
-
-    @property
-    def outputs(self) -> int:
-        """Raw decoder channels for each channel of a sample."""
-        return LIKELIHOODS[self.likelihood].outputs
 
 
-class FactorVAE:
+class FactorVAE(VariationalObjective[Autoencoder]):
     """An autoencoder and a discriminator of its latents that take turns; every turn sees samples of its own.
 
     tc_discriminator: z [B, Z] to logits [B, 2], of "drawn from q(z)" and of "drawn from prod_j q(z_j)".
@@ -50,14 +37,14 @@ class FactorVAE:
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, tc_discriminator: nn.Module, config: FactorVAEConfig
     ) -> None:
-        self.autoencoder = make_autoencoder(encoder, decoder, config.likelihood)
+        super().__init__(make_autoencoder(encoder, decoder, config.likelihood))
         self.tc_discriminator = tc_discriminator
         self.config = config
 
     def phases(self) -> Sequence[Phase]:
         """The autoencoder's turn, then the discriminator's."""
         return [
-            Phase("autoencoder", self.autoencoder.trained, self.autoencoder_loss),
+            *super().phases(),
             Phase("tc_discriminator", self.tc_discriminator, self.tc_discriminator_loss),
         ]
 
@@ -65,11 +52,7 @@ class FactorVAE:
         """The autoencoder's networks and the discriminator."""
         return {**self.autoencoder.modules(), "tc_discriminator": self.tc_discriminator}
 
-    def averaged(self) -> Sequence[str]:
-        """The autoencoder's networks."""
-        return list(self.autoencoder.modules())
-
-    def autoencoder_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+    def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Distortion, rate and the estimated total correlation in nats, the mean over the microbatch."""
         x = binarize(batch.sample, self.config.binarize, draw)
         posterior = self.autoencoder.posterior(x, batch.label)

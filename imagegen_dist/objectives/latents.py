@@ -98,6 +98,10 @@ class FSQ:
         """log(codebook size), nats a position: what a code costs under the uniform prior, the most it can carry."""
         return log(self.codebook_size)
 
+    def nats(self, codes: Tensor) -> Tensor:
+        """log(levels), what each latent of codes [B, Z, *s] costs under the uniform prior: [B, Z, *s]."""
+        return self._per_channel([log(levels) for levels in self.levels], codes).expand_as(codes)
+
     def quantize(self, parameters: Tensor) -> Tensor:
         """An encoder's raw outputs to codes in [-1, 1], [B, Z, *s] -> same; gradients pass the rounding as they are."""
         bounded = self._bound(at_least_float32(parameters))

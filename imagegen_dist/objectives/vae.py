@@ -3,7 +3,7 @@
 Every term is in nats, summed over a sample's values or latents; the loss is the mean over the microbatch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
@@ -11,18 +11,20 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
-from imagegen_dist.objectives.latents import FSQ, Gaussian, free_bits_rate, gaussian
-from imagegen_dist.objectives.likelihoods import (
-    LIKELIHOODS,
-    BinarizeName,
-    Likelihood,
-    LikelihoodName,
-    binarize,
-    check_name,
-    check_observation,
-)
+from imagegen_dist.objectives.base import Batch, Draw, Terms
+from imagegen_dist.objectives.latents import FSQ, Gaussian, free_bits_rate, gaussian, standard_normal_log_prob
+from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood, LikelihoodName, binarize, check_name
 from imagegen_dist.objectives.total_correlation import decompose
+from imagegen_dist.objectives.variational import (
+    Drawn,
+    Inferred,
+    ObservedConfig,
+    VariationalObjective,
+    bound_terms,
+    linear_growth,
+    repeat_label,
+    trained_together,
+)
 from imagegen_dist.schedule import Schedule, constant
 
 LatentName = Literal["gaussian", "fsq"]
@@ -30,7 +32,7 @@ DecompositionName = Literal["none", "mws", "mss"]
 
 
 @dataclass(frozen=True)
-class VAEConfig:
+class VAEConfig(ObservedConfig):
     """distortion + warm-up * beta * rate, with distortion -log p(x|z) and rate KL(q(z|x) || N(0, I)) (arXiv:1312.6114).
 
     capacity > 0 puts capacity_gamma * |rate - C| for each sample in the rate's place (arXiv:1804.03599, Eq. 8).
@@ -38,10 +40,6 @@ class VAEConfig:
     (arXiv:1802.04942, Eq. 4). latent "fsq" has codes in place of q(z|x), and a constant rate (arXiv:2309.15505).
     """
 
-    # p(x|z).
-    likelihood: LikelihoodName = "bernoulli"
-    # Whether grey samples become black and white ones: above 0, or with their values as probabilities, anew each time.
-    binarize: BinarizeName = "none"
     # q(z|x): a diagonal Gaussian, or codes of finite scalar quantisation.
     latent: LatentName = "gaussian"
     # Levels of each latent channel, for fsq.
@@ -62,13 +60,13 @@ class VAEConfig:
     decomposition: DecompositionName = "none"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.beta.minimum < 0:
             raise ValueError(f"beta {self.beta} is negative; set --objective.beta to 0 or more")
         for name in ("warmup_images", "free_bits", "capacity", "capacity_images", "capacity_gamma"):
             if getattr(self, name) < 0:
                 flag = f"--objective.{name.replace('_', '-')}"
                 raise ValueError(f"{name} {getattr(self, name)} is negative; set {flag} to 0 or more")
-        check_observation(self.likelihood, self.binarize)
         check_name("latent", self.latent, LatentName)
         check_name("decomposition", self.decomposition, DecompositionName)
         self._check_combination()
@@ -102,18 +100,13 @@ class VAEConfig:
         """Raw encoder outputs for each latent."""
         return 1 if self.latent == "fsq" else 2
 
-    @property
-    def outputs(self) -> int:
-        """Raw decoder channels for each channel of a sample."""
-        return LIKELIHOODS[self.likelihood].outputs
-
     def warmup(self, images: int) -> float:
         """Weight in [0, 1] of the whole rate at this clock."""
-        return min(images / self.warmup_images, 1.0) if self.warmup_images else 1.0
+        return linear_growth(images, self.warmup_images)
 
     def capacity_at(self, images: int) -> float:
         """C at this clock, in nats a sample."""
-        return self.capacity * (min(images / self.capacity_images, 1.0) if self.capacity_images else 1.0)
+        return self.capacity * linear_growth(images, self.capacity_images)
 
 
 def _refuse(settings: Mapping[str, bool], why: str, instead: str) -> None:
@@ -138,10 +131,9 @@ class Autoencoder:
                 f"levels {fsq.levels} are of {len(fsq.levels)} latent channels, and the model has "
                 f"{self.latent_dims[0]}; set --objective.levels, one for each"
             )
-        named = {"encoder": encoder, "decoder": decoder}
-        if any(True for _ in likelihood.parameters()):
-            named["likelihood"] = likelihood
-        self.trained = nn.ModuleDict(named)
+        self.group_dims: tuple[tuple[int, ...], ...] = (self.latent_dims,)
+        self.continuous = fsq is None
+        self.trained = trained_together(encoder, decoder, likelihood)
 
     def modules(self) -> dict[str, nn.Module]:
         """The networks with weights, by name."""
@@ -151,9 +143,15 @@ class Autoencoder:
         """q(z|x)."""
         return gaussian(self.encoder(x, label))
 
+    def infer(self, x: Tensor, label: Tensor | None = None) -> Inferred:
+        """q(z|x): a Gaussian, or the code."""
+        if self.fsq:
+            return _InferredCode(self, self.fsq, self.fsq.quantize(self.encoder(x, label)), label)
+        return _InferredGaussian(self, self.posterior(x, label), label)
+
     def encode(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """The latents without noise, [B, Z, *s]: the posterior's mean, or the code."""
-        return self.fsq.quantize(self.encoder(x, label)) if self.fsq else self.posterior(x, label).mean
+        return self.infer(x, label).code()
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """The samples to show for these latents, [B, C, *S] in [-1, 1]."""
@@ -165,20 +163,62 @@ class Autoencoder:
             return self.fsq.sample(draw, count, *self.latent_dims[1:])
         return draw.normal(count, *self.latent_dims)
 
+    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+        """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
+        return self.decode(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
+
     def distortion(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
         """-log p(x|z) in nats, [B]."""
         return -self.likelihood.log_prob(x, self.decoder(z, label))
 
     def terms(self, x: Tensor, distortion: Tensor, rate: Tensor, beta: float) -> dict[str, Tensor]:
-        """What every VAE logs, [B] each. beta_normalized: beta * Z / N, latents over values (Higgins et al. 2017)."""
-        normalized = beta * prod(self.latent_dims) / x[0].numel()
-        return {
-            "vae/distortion": distortion,
-            "vae/rate": rate,
-            "vae/elbo": -distortion - rate,
-            "vae/beta": torch.full_like(rate, beta),
-            "vae/beta_normalized": torch.full_like(rate, normalized),
-        }
+        """What every VAE logs, [B] each."""
+        return bound_terms(x, distortion, rate, beta, prod(self.latent_dims))
+
+
+@dataclass(frozen=True)
+class _InferredGaussian:
+    """One Gaussian for each sample."""
+
+    autoencoder: Autoencoder
+    posterior: Gaussian
+    label: Tensor | None
+
+    def code(self) -> Tensor:
+        return self.posterior.mean
+
+    def draw(self, draw: Draw) -> Drawn:
+        z = self.posterior.sample(draw)
+        return Drawn(z, self.autoencoder.decoder(z, self.label), (self.posterior.kl(),))
+
+    def log_weights(self, x: Tensor, draw: Draw, times: int) -> Tensor:
+        repeated = self.posterior.repeat(times)
+        z = repeated.sample(draw)
+        log_joint = standard_normal_log_prob(z) - self.autoencoder.distortion(
+            x.repeat_interleave(times, 0), z, repeat_label(self.label, times)
+        )
+        return (log_joint - repeated.log_prob(z)).unflatten(0, (-1, times))
+
+
+@dataclass(frozen=True)
+class _InferredCode:
+    """One code for each sample, which is certain: its rate is what it costs under the uniform prior."""
+
+    autoencoder: Autoencoder
+    fsq: FSQ
+    z: Tensor
+    label: Tensor | None
+
+    def code(self) -> Tensor:
+        return self.z
+
+    def draw(self, draw: Draw) -> Drawn:
+        return Drawn(self.z, self.autoencoder.decoder(self.z, self.label), (self.fsq.nats(self.z),))
+
+    def log_weights(self, x: Tensor, draw: Draw, times: int) -> Tensor:
+        drawn = self.draw(draw)
+        log_joint = self.autoencoder.likelihood.log_prob(x, drawn.raw) - drawn.rate
+        return log_joint.unsqueeze(1).expand(-1, times)
 
 
 def make_autoencoder(
@@ -200,7 +240,7 @@ class Rate(NamedTuple):
     logged: dict[str, Tensor]
 
 
-class VAE:
+class VAE(VariationalObjective[Autoencoder]):
     """One phase: encoder, decoder and the likelihood's own weights.
 
     dataset_size: samples of the dataset, which a decomposition needs. Raises ValueError where it is missing, or as
@@ -211,53 +251,36 @@ class VAE:
         if config.decomposition != "none" and dataset_size < 1:
             raise ValueError(f"decomposition {config.decomposition!r} needs the dataset's size, not {dataset_size}")
         fsq = FSQ(config.levels) if config.latent == "fsq" else None
-        self.autoencoder = make_autoencoder(encoder, decoder, config.likelihood, fsq)
+        super().__init__(make_autoencoder(encoder, decoder, config.likelihood, fsq))
         self.config = config
         self._dataset_size = dataset_size
-
-    def phases(self) -> Sequence[Phase]:
-        """The autoencoder's only turn."""
-        return [Phase("autoencoder", self.autoencoder.trained, self.loss)]
-
-    def modules(self) -> Mapping[str, nn.Module]:
-        """Encoder, decoder, and the likelihood where it has weights."""
-        return self.autoencoder.modules()
-
-    def averaged(self) -> Sequence[str]:
-        """All of them."""
-        return list(self.autoencoder.modules())
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Distortion and weighted rate in nats, the mean over the microbatch."""
         x = binarize(batch.sample, self.config.binarize, draw)
-        if self.autoencoder.fsq:
-            z = self.autoencoder.encode(x, batch.label)
-            rate = z.new_full((len(z),), self.autoencoder.fsq.rate * prod(z.shape[2:]))
-            weighted = Rate(rate, beta=1.0, logged={})
-        else:
-            posterior = self.autoencoder.posterior(x, batch.label)
-            z, kl = posterior.sample(draw), posterior.kl()
-            rate = kl.flatten(1).sum(1)
-            weighted = self._weighted_rate(posterior, z, kl, draw.images)
-        distortion = self.autoencoder.distortion(x, z, batch.label)
+        inferred = self.autoencoder.infer(x, batch.label)
+        drawn = inferred.draw(draw)
+        weighted = self._weighted_rate(inferred, drawn, draw.images)
+        distortion = -self.autoencoder.likelihood.log_prob(x, drawn.raw)
         loss = distortion + weighted.cost
-        terms = self.autoencoder.terms(x, distortion, rate, weighted.beta) | weighted.logged
+        terms = self.autoencoder.terms(x, distortion, drawn.rate, weighted.beta) | weighted.logged
         terms["loss/autoencoder"] = loss
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
-    def _weighted_rate(self, posterior: Gaussian, z: Tensor, kl: Tensor, images: int) -> Rate:
-        """The rate as the config weighs it now. z, kl: [B, Z, *s]."""
-        config = self.config
-        rate = kl.flatten(1).sum(1)
+    def _weighted_rate(self, inferred: Inferred, drawn: Drawn, images: int) -> Rate:
+        """The rate as the config weighs it now."""
+        config, rate = self.config, drawn.rate
         warmup, beta = config.warmup(images), config.warmup(images) * config.beta(images)
         if config.capacity > 0:
             capacity = config.capacity_at(images)
             more = {"vae/capacity": torch.full_like(rate, capacity)}
             return Rate(config.capacity_gamma * (rate - capacity).abs(), config.capacity_gamma, more)
         if config.decomposition != "none":
-            parts = decompose(z, posterior.mean, posterior.log_variance, self._dataset_size, config.decomposition)
+            assert isinstance(inferred, _InferredGaussian)  # the config allows no other
+            mean, log_variance = inferred.posterior.mean, inferred.posterior.log_variance
+            parts = decompose(drawn.z, mean, log_variance, self._dataset_size, config.decomposition)
             cost = warmup * (parts.mutual_information + parts.dimension_wise_kl) + beta * parts.total_correlation
             return Rate(cost, beta, {f"vae/{name}": value for name, value in parts._asdict().items()})
         if config.free_bits > 0:
-            return Rate(beta * free_bits_rate(kl, config.free_bits).expand(len(rate)), beta, {})
+            return Rate(beta * free_bits_rate(drawn.kl[0], config.free_bits).expand(len(rate)), beta, {})
         return Rate(beta * rate, beta, {})

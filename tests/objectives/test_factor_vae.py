@@ -76,7 +76,7 @@ def test_the_autoencoder_pays_gamma_times_the_discriminators_log_ratio(images, g
     distortion = objective.autoencoder.distortion(batch().sample, z, None)
     probabilities = objective.tc_discriminator(z).softmax(1)
     ratio = (probabilities[:, 0] / probabilities[:, 1]).log()
-    loss, terms = objective.autoencoder_loss(batch(), draw(images))
+    loss, terms = objective.loss(batch(), draw(images))
     torch.testing.assert_close(loss, (distortion + posterior.kl().sum(1) + gamma * ratio).mean())
     torch.testing.assert_close(terms["vae/total_correlation"], ratio)
     torch.testing.assert_close(terms["vae/rate"], posterior.kl().sum(1))
@@ -140,9 +140,7 @@ def test_a_trained_discriminator_knows_the_total_correlation():
         optimizer.zero_grad()
         objective.tc_discriminator_loss(fresh(), draw(seed=step))[0].backward()
         optimizer.step()
-    estimates = torch.cat(
-        [objective.autoencoder_loss(fresh(), draw(seed=seed))[1]["vae/total_correlation"] for seed in range(10)]
-    )
+    estimates = torch.cat([objective.loss(fresh(), draw(seed=seed))[1]["vae/total_correlation"] for seed in range(10)])
     assert estimates.mean().item() == pytest.approx(-0.5 * log(1 - 0.75**2), abs=0.06)
 
 
@@ -152,7 +150,7 @@ def test_each_turn_gives_gradients_to_its_own_network():
     assert objective.tc_discriminator.weight.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in objective.autoencoder.trained.parameters())
     objective.tc_discriminator.requires_grad_(False).zero_grad()
-    objective.autoencoder_loss(batch(), draw())[0].backward()
+    objective.loss(batch(), draw())[0].backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in objective.autoencoder.trained.parameters())
     assert objective.tc_discriminator.weight.grad is None
 
@@ -188,7 +186,7 @@ def test_the_loop_takes_both_turns():
 
 def test_what_is_logged_is_detached_and_per_sample():
     objective = factor_vae()
-    for turn in (objective.autoencoder_loss, objective.tc_discriminator_loss):
+    for turn in (objective.loss, objective.tc_discriminator_loss):
         _, terms = turn(batch(), draw())
         assert all(value.shape == (5,) and not value.requires_grad for value in terms.values())
 

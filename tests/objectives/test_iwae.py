@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from imagegen_dist.objectives.base import Batch, Draw
-from imagegen_dist.objectives.iwae import IWAE, IWAEConfig, log_likelihood
+from imagegen_dist.objectives.iwae import IWAE, IWAEConfig
 from imagegen_dist.objectives.vae import VAE, VAEConfig
+from imagegen_dist.objectives.variational import log_likelihood
 
 LATENT, VALUES, SIGMA = 2, 4, 0.6
 WEIGHT = torch.tensor([[1.0, 0.5, 0.0, -0.5], [0.0, 0.5, 2.0, 0.5]], dtype=torch.float64)
@@ -84,8 +85,7 @@ def log_evidence(x: Tensor) -> Tensor:
 
 
 def evaluate(objective: IWAE, x: Tensor, k: int, chunk: int) -> Tensor:
-    networks = objective.autoencoder
-    return log_likelihood(networks.encoder, networks.decoder, networks.likelihood, x, draw(), k, chunk)
+    return log_likelihood(objective.autoencoder.infer(x), x, draw(), k, chunk)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])

@@ -1,0 +1,181 @@
+"""What every VAE is to those who look at it and to those who train it, whatever its latents are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, log
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.likelihoods import (
+    LIKELIHOODS,
+    BinarizeName,
+    Likelihood,
+    LikelihoodName,
+    check_observation,
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Latents of a batch drawn from q(z|x), and what follows from them.
+
+    z: [B, ...] as `decode` takes them. raw: the likelihood's parameters for them, [B, outputs * C, *S]. kl: for each
+    group of latents, the highest first, what each of them costs in nats, [B, *dims].
+    """
+
+    z: Tensor
+    raw: Tensor
+    kl: tuple[Tensor, ...]
+
+    @property
+    def rates(self) -> tuple[Tensor, ...]:
+        """Nats of each group, [B], the highest first."""
+        return tuple(kl.flatten(1).sum(1) for kl in self.kl)
+
+    @property
+    def rate(self) -> Tensor:
+        """Nats of all of them, [B]."""
+        return torch.stack(self.rates).sum(0)
+
+
+class Inferred(Protocol):
+    """q(z|x) of a batch, for which the encoder has run once."""
+
+    def code(self) -> Tensor:
+        """The latents without noise, [B, ...] as `decode` takes them."""
+        ...
+
+    def draw(self, draw: Draw) -> Drawn:
+        """One draw for each sample."""
+        ...
+
+    def log_weights(self, x: Tensor, draw: Draw, times: int) -> Tensor:
+        """log p(x, z) - log q(z|x) in nats of `times` draws for each sample x [B, C, *S]: [B, times]."""
+        ...
+
+
+class VariationalModel(Protocol):
+    """The networks that a VAE trains together: what inference and evaluation ask of them.
+
+    Latents come in groups, the highest first: (Z,) for a vector, (Z, *s) for a map. Those of a single group are a
+    tensor [B, Z, *s]; those of several are flattened into one [B, all], group after group.
+    """
+
+    trained: nn.ModuleDict
+    likelihood: Likelihood
+    group_dims: tuple[tuple[int, ...], ...]
+    # Whether latents can be moved a little, and have densities: Gaussians, and not codes.
+    continuous: bool
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks with weights, by the name under which a checkpoint keeps them."""
+        ...
+
+    def infer(self, x: Tensor, label: Tensor | None = None) -> Inferred:
+        """q(z|x). x: [B, C, *S] in [-1, 1]; label: [B] or None."""
+        ...
+
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """The samples to show for latents, [B, C, *S] in [-1, 1]; of several groups, the lower ones may be left out."""
+        ...
+
+    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+        """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ObservedConfig:
+    """How a VAE's samples are seen: what all of its objectives share. Raises ValueError for names that do not fit."""
+
+    # p(x|z).
+    likelihood: LikelihoodName = "bernoulli"
+    # Whether grey samples become black and white ones: above 0, or with their values as probabilities, anew each time.
+    binarize: BinarizeName = "none"
+
+    def __post_init__(self) -> None:
+        check_observation(self.likelihood, self.binarize)
+
+    @property
+    def parameters(self) -> int:
+        """Raw encoder outputs for each latent: those of a Gaussian."""
+        return 2
+
+    @property
+    def outputs(self) -> int:
+        """Raw decoder channels for each channel of a sample."""
+        return LIKELIHOODS[self.likelihood].outputs
+
+
+Model = TypeVar("Model", bound=VariationalModel)
+
+
+class VariationalObjective(Generic[Model]):
+    """A loss with one phase, which trains all networks of a model together."""
+
+    def __init__(self, autoencoder: Model) -> None:
+        self.autoencoder = autoencoder
+
+    def phases(self) -> Sequence[Phase]:
+        """The autoencoder's only turn."""
+        return [Phase("autoencoder", self.autoencoder.trained, self.loss)]
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Encoder, decoder, and the likelihood where it has weights."""
+        return self.autoencoder.modules()
+
+    def averaged(self) -> Sequence[str]:
+        """All that inference needs: the autoencoder's."""
+        return list(self.autoencoder.modules())
+
+    def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """The mean loss over the microbatch in nats, and what to log."""
+        raise NotImplementedError
+
+
+def trained_together(encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood) -> nn.ModuleDict:
+    """The networks that have weights, by their names."""
+    named: dict[str, nn.Module] = {"encoder": encoder, "decoder": decoder}
+    if any(True for _ in likelihood.parameters()):
+        named["likelihood"] = likelihood
+    return nn.ModuleDict(named)
+
+
+def bound_terms(x: Tensor, distortion: Tensor, rate: Tensor, beta: float, latents: int) -> dict[str, Tensor]:
+    """What every VAE logs, [B] each. beta_normalized: beta * Z / N, latents over values (Higgins et al. 2017)."""
+    return {
+        "vae/distortion": distortion,
+        "vae/rate": rate,
+        "vae/elbo": -distortion - rate,
+        "vae/beta": torch.full_like(rate, beta),
+        "vae/beta_normalized": torch.full_like(rate, beta * latents / x[0].numel()),
+    }
+
+
+@torch.no_grad()
+def log_likelihood(inferred: Inferred, x: Tensor, draw: Draw, k: int, chunk: int) -> Tensor:
+    """log p(x) in nats by k importance samples, `chunk` of them at a time: [B], float64.
+
+    A lower bound in expectation, which tightens as k grows (arXiv:1509.00519). x: [B, C, *S]; a pass holds B * chunk
+    samples.
+    """
+    total = torch.full((len(x),), -inf, dtype=torch.float64, device=x.device)
+    for start in range(0, k, chunk):
+        weights = inferred.log_weights(x, draw, min(chunk, k - start)).double()
+        total = torch.logaddexp(total, weights.logsumexp(1))
+    return total - log(k)
+
+
+def repeat_label(label: Tensor | None, times: int) -> Tensor | None:
+    """Each label `times` times in a row, [B] -> [B * times]."""
+    return None if label is None else label.repeat_interleave(times, 0)
+
+
+def linear_growth(images: int, over: int) -> float:
+    """From 0 to 1 over the first `over` images seen; 1 throughout where `over` is 0."""
+    return min(images / over, 1.0) if over else 1.0
