@@ -17,10 +17,11 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import Plan, default_block
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
-from imagegen_dist.models import conv_vae, dcgan, mlp, mlp_vae, r3gan, res_vae
+from imagegen_dist.models import conv_vae, dcgan, ladder_vae, mlp, mlp_vae, r3gan, res_vae
 from imagegen_dist.models.classifier import Classifier, ClassifierConfig
 from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.dcgan import DCGANConfig
+from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.mlp_vae import MLPVAEConfig
 from imagegen_dist.models.r3gan import R3GANConfig
@@ -33,6 +34,11 @@ from imagegen_dist.objectives.base import Draw, Objective
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig
 from imagegen_dist.objectives.factor_vae import FactorVAE, FactorVAEConfig
 from imagegen_dist.objectives.gan import GAN, GANConfig
+from imagegen_dist.objectives.hierarchical_vae import (
+    HierarchicalAutoencoder,
+    HierarchicalVAE,
+    HierarchicalVAEConfig,
+)
 from imagegen_dist.objectives.iwae import IWAE, IWAEConfig
 from imagegen_dist.objectives.latents import FSQ
 from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood
@@ -49,6 +55,9 @@ GAN_NETWORKS: Mapping[type, ModuleType] = {R3GANConfig: r3gan, DCGANConfig: dcga
 
 VAE_NETWORKS: Mapping[type, ModuleType] = {MLPVAEConfig: mlp_vae, ConvVAEConfig: conv_vae, ResVAEConfig: res_vae}
 """Which file has the Encoder and the Decoder of a model config."""
+
+LADDER_NETWORKS: Mapping[type, ModuleType] = {LadderVAEConfig: ladder_vae}
+"""Likewise, of latents in levels."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +199,7 @@ FAMILIES: Mapping[type, Family] = {
     VAEConfig: Family(VAE_NETWORKS, VAEOptimConfig),
     IWAEConfig: Family(VAE_NETWORKS, VAEOptimConfig),
     FactorVAEConfig: Family(VAE_NETWORKS, FactorVAEOptimConfig),
+    HierarchicalVAEConfig: Family(LADDER_NETWORKS, VAEOptimConfig),
 }
 """By the objective's config."""
 
@@ -199,11 +209,13 @@ class Experiment:
     """Everything that decides a run's outcome. Raises ValueError where its parts do not belong together."""
 
     # The networks.
-    model: R3GANConfig | DCGANConfig | MLPConfig | MLPVAEConfig | ConvVAEConfig | ResVAEConfig = field(
-        default_factory=R3GANConfig
+    model: R3GANConfig | DCGANConfig | MLPConfig | MLPVAEConfig | ConvVAEConfig | ResVAEConfig | LadderVAEConfig = (
+        field(default_factory=R3GANConfig)
     )
     # The loss.
-    objective: GANConfig | VAEConfig | IWAEConfig | FactorVAEConfig = field(default_factory=GANConfig)
+    objective: GANConfig | VAEConfig | IWAEConfig | FactorVAEConfig | HierarchicalVAEConfig = field(
+        default_factory=GANConfig
+    )
     # The optimizers.
     optim: GANOptimConfig | VAEOptimConfig | FactorVAEOptimConfig = field(default_factory=GANOptimConfig)
     # The samples.
@@ -315,15 +327,19 @@ def build_objective(
             return IWAE(networks["encoder"], networks["decoder"], bound)
         case FactorVAEConfig() as bound:
             return FactorVAE(networks["encoder"], networks["decoder"], networks["tc_discriminator"], bound)
+        case HierarchicalVAEConfig() as bound:
+            return HierarchicalVAE(networks["encoder"], networks["decoder"], bound)
 
 
 def build_autoencoder(experiment: Experiment, networks: Mapping[str, nn.Module]) -> VariationalModel:
     """What a VAE's networks are together, of those that a checkpoint or the averages hold, by their roles."""
     objective = experiment.objective
     assert not isinstance(objective, GANConfig)
+    likelihood = cast(Likelihood, networks.get("likelihood") or LIKELIHOODS[objective.likelihood]())
+    if isinstance(objective, HierarchicalVAEConfig):
+        return HierarchicalAutoencoder(networks["encoder"], networks["decoder"], likelihood)
     quantised = isinstance(objective, VAEConfig) and objective.latent == "fsq"
     fsq = FSQ(objective.levels) if quantised else None  # type: ignore[union-attr]  # seen just before
-    likelihood = cast(Likelihood, networks.get("likelihood") or LIKELIHOODS[objective.likelihood]())
     return Autoencoder(networks["encoder"], networks["decoder"], likelihood, fsq)
 
 

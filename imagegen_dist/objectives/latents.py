@@ -19,18 +19,29 @@ _FSQ_MARGIN = 1e-3
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The diagonal Gaussian q(z|x) of every sample. mean, log_variance: [B, Z, *s]."""
+    """The diagonal Gaussian of every sample's latents, q(z|x). mean, log_variance: [B, Z, *s]."""
 
     mean: Tensor
     log_variance: Tensor
 
     def sample(self, draw: Draw) -> Tensor:
         """mean + deviation * noise, [B, Z, *s]: differentiable in both parameters."""
-        return self.mean + (0.5 * self.log_variance).exp() * draw.normal(*self.mean.shape, dtype=self.mean.dtype)
+        return self.at(draw.normal(*self.mean.shape, dtype=self.mean.dtype))
 
-    def kl(self) -> Tensor:
-        """KL(q || N(0, I)) of every latent in nats, [B, Z, *s]. (arXiv:1312.6114, appendix B)"""
-        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+    def at(self, noise: Tensor) -> Tensor:
+        """mean + deviation * noise, [B, Z, *s]."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+    def kl(self, prior: Gaussian | None = None) -> Tensor:
+        """KL(q || prior) of every latent in nats, [B, Z, *s]; the prior is N(0, I) where none is given.
+
+        (arXiv:1312.6114, appendix B)
+        """
+        if prior is None:
+            return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+        ratio = self.log_variance - prior.log_variance
+        distance = (self.mean - prior.mean).square() * (-prior.log_variance).exp()
+        return 0.5 * (distance + ratio.exp() - 1 - ratio)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) in nats, summed over the latents. z: [B, Z, *s] -> [B]."""
@@ -52,6 +63,21 @@ def gaussian(parameters: Tensor) -> Gaussian:
     """
     mean, log_variance = at_least_float32(parameters).chunk(2, dim=1)
     return Gaussian(mean, log_variance.clamp(*_LOG_VARIANCE_BOUNDS))
+
+
+def standard_gaussian(like: Tensor) -> Gaussian:
+    """N(0, I) of the shape, type and device of `like`."""
+    return Gaussian(torch.zeros_like(like), torch.zeros_like(like))
+
+
+def product(first: Gaussian, second: Gaussian) -> Gaussian:
+    """The Gaussian proportional to the product of two densities: precisions add up, and weigh the means.
+
+    (arXiv:1602.02282, the posterior of a ladder's level)
+    """
+    weight = torch.sigmoid(second.log_variance - first.log_variance)  # the first's share of the precision
+    mean = weight * first.mean + (1 - weight) * second.mean
+    return Gaussian(mean, -torch.logaddexp(-first.log_variance, -second.log_variance))
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

@@ -1,0 +1,212 @@
+"""VAEs of several levels of latents, each with a prior that the levels above give: the ladder (arXiv:1602.02282)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.objectives.base import Batch, Draw, Terms
+from imagegen_dist.objectives.latents import Gaussian, gaussian, product, standard_gaussian
+from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood, binarize
+from imagegen_dist.objectives.variational import (
+    Drawn,
+    Inferred,
+    ObservedConfig,
+    VariationalObjective,
+    bound_terms,
+    linear_growth,
+    repeat_label,
+    trained_together,
+)
+from imagegen_dist.schedule import Schedule, constant
+
+
+@dataclass(frozen=True)
+class HierarchicalVAEConfig(ObservedConfig):
+    """distortion + warm-up * beta * the sum of all levels' rates, each KL(q(z_i|x, z above) || p(z_i|z above)).
+
+    The warm-up is the paper's (arXiv:1602.02282); without it, or free bits, the higher levels soon carry nothing.
+    """
+
+    # Weight of the rate.
+    beta: Schedule = constant(1.0)
+    # Images over which the weight of the whole rate grows from 0, linearly; 0: none.
+    warmup_images: int = 0
+    # Nats of each level, from the highest, below which its rate, averaged over the microbatch, costs the same; one
+    # number for all levels, or none.
+    free_bits: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta.minimum < 0:
+            raise ValueError(f"beta {self.beta} is negative; set --objective.beta to 0 or more")
+        if self.warmup_images < 0:
+            raise ValueError(
+                f"warmup_images {self.warmup_images} is negative; set --objective.warmup-images to 0 or more"
+            )
+        if min(self.free_bits, default=0.0) < 0:
+            raise ValueError(f"free_bits {self.free_bits}: 0 or more for each level; set --objective.free-bits")
+
+    def weight(self, images: int) -> float:
+        """Of the rate, at this clock."""
+        return linear_growth(images, self.warmup_images) * self.beta(images)
+
+
+class _Level(NamedTuple):
+    """One level on the way down: its two distributions, and what was drawn from the first."""
+
+    posterior: Gaussian
+    prior: Gaussian
+    z: Tensor
+
+
+class HierarchicalAutoencoder:
+    """An encoder, a decoder and a likelihood, with latents in levels, the highest first.
+
+    encoder: x [B, C, *S] and labels [B] or None to raw Gaussian parameters of each level, [B, 2 * Z, *s]. decoder: a
+    function (level, raw parameters of its prior, or None for the highest) to its latents [B, Z, *s], and labels, to the
+    likelihood's raw outputs. Both have `group_dims`, the (Z, *s) of each level.
+    """
+
+    continuous = True
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood) -> None:
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.group_dims: tuple[tuple[int, ...], ...] = tuple(encoder.group_dims)  # type: ignore[arg-type]
+        self.sizes = [prod(dims) for dims in self.group_dims]
+        self.trained = trained_together(encoder, decoder, likelihood)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks with weights, by name."""
+        return dict(self.trained.items())
+
+    def infer(self, x: Tensor, label: Tensor | None = None) -> Inferred:
+        """q(z|x): each level's evidence; the posterior below the highest level also needs the draws above."""
+        evidence = [gaussian(raw) for raw in self.encoder(x, label)]
+        return _InferredLevels(self, evidence, label)
+
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """The samples to show for these latents, [B, C, *S] in [-1, 1].
+
+        z: [B, n], levels after one another from the highest; those left out at the end are their priors' means. Raises
+        ValueError where n ends within a level.
+        """
+        given = self._levels(z)
+
+        def choose(level: int, prior: Tensor | None) -> Tensor:
+            if level < len(given):
+                return given[level]
+            assert prior is not None  # the highest level is given
+            return gaussian(prior).mean
+
+        return self.likelihood.mean(self.decoder(choose, label))
+
+    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+        """So many samples to show for latents drawn level by level, [count, C, *S] in [-1, 1]."""
+        device = next(self.decoder.parameters()).device
+        noise = self._levels(draw.normal(count, sum(self.sizes)).to(device))
+
+        def choose(level: int, prior: Tensor | None) -> Tensor:
+            return noise[level] if prior is None else gaussian(prior).at(noise[level])
+
+        return self.likelihood.mean(self.decoder(choose, label))
+
+    def descend(
+        self, evidence: Sequence[Gaussian], draw: Draw | None, label: Tensor | None
+    ) -> tuple[Tensor, list[_Level]]:
+        """(the likelihood's raw outputs; every level) for latents drawn from q(z|x), or its means without a draw."""
+        levels: list[_Level] = []
+
+        def choose(level: int, raw_prior: Tensor | None) -> Tensor:
+            found = evidence[level]
+            prior = standard_gaussian(found.mean) if raw_prior is None else gaussian(raw_prior)
+            posterior = found if raw_prior is None else product(found, prior)
+            z = posterior.mean if draw is None else posterior.sample(draw)
+            levels.append(_Level(posterior, prior, z))
+            return z
+
+        return self.decoder(choose, label), levels
+
+    def _levels(self, z: Tensor) -> list[Tensor]:
+        """[B, n] cut into levels, [B, Z, *s] each."""
+        ends = [sum(self.sizes[: level + 1]) for level in range(len(self.sizes))]
+        if z.ndim != 2 or z.shape[1] not in ends:
+            raise ValueError(
+                f"latents of shape {tuple(z.shape)}: [B, n] with n one of {', '.join(map(str, ends))}, whole levels "
+                "from the highest on"
+            )
+        parts = z.split(self.sizes[: ends.index(z.shape[1]) + 1], 1)
+        return [part.unflatten(1, dims) for part, dims in zip(parts, self.group_dims, strict=False)]
+
+
+@dataclass(frozen=True)
+class _InferredLevels:
+    """What the encoder found at each level."""
+
+    autoencoder: HierarchicalAutoencoder
+    evidence: Sequence[Gaussian]
+    label: Tensor | None
+
+    def code(self) -> Tensor:
+        return _joined(self.autoencoder.descend(self.evidence, None, self.label)[1])
+
+    def draw(self, draw: Draw) -> Drawn:
+        raw, levels = self.autoencoder.descend(self.evidence, draw, self.label)
+        return Drawn(_joined(levels), raw, tuple(level.posterior.kl(level.prior) for level in levels))
+
+    def log_weights(self, x: Tensor, draw: Draw, times: int) -> Tensor:
+        repeated = [found.repeat(times) for found in self.evidence]
+        raw, levels = self.autoencoder.descend(repeated, draw, repeat_label(self.label, times))
+        log_weights = self.autoencoder.likelihood.log_prob(x.repeat_interleave(times, 0), raw)
+        for level in levels:
+            log_weights = log_weights + level.prior.log_prob(level.z) - level.posterior.log_prob(level.z)
+        return log_weights.unflatten(0, (-1, times))
+
+
+def _joined(levels: Sequence[_Level]) -> Tensor:
+    """All latents, [B, n], the highest first."""
+    return torch.cat([level.z.flatten(1) for level in levels], 1)
+
+
+class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
+    """One phase: encoder, decoder and the likelihood's own weights.
+
+    Raises ValueError where free bits are not one number for each level.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, config: HierarchicalVAEConfig) -> None:
+        device = next(encoder.parameters()).device
+        likelihood = LIKELIHOODS[config.likelihood]().to(device)
+        super().__init__(HierarchicalAutoencoder(encoder, decoder, likelihood))
+        self.config = config
+        levels = len(self.autoencoder.group_dims)
+        if len(config.free_bits) not in (0, 1, levels):
+            raise ValueError(
+                f"free_bits {config.free_bits} are for {len(config.free_bits)} levels, and the model has {levels}; set "
+                "--objective.free-bits to one number, or to one for each level from the highest"
+            )
+
+    def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """Distortion and weighted rate in nats, the mean over the microbatch."""
+        x, beta = binarize(batch.sample, self.config.binarize, draw), self.config.weight(draw.images)
+        drawn = self.autoencoder.infer(x, batch.label).draw(draw)
+        distortion = -self.autoencoder.likelihood.log_prob(x, drawn.raw)
+        loss = distortion + beta * self._cost(drawn.rates)
+        terms = bound_terms(x, distortion, drawn.rate, beta, sum(self.autoencoder.sizes))
+        terms |= {f"vae/rate_level_{level}": rate for level, rate in enumerate(drawn.rates)}
+        terms["loss/autoencoder"] = loss
+        return loss.mean(), {name: value.detach() for name, value in terms.items()}
+
+    def _cost(self, rates: Sequence[Tensor]) -> Tensor:
+        """The sum of the levels' rates, [B], or with free bits of their means or these, whichever is more."""
+        free = self.config.free_bits
+        if not any(free):
+            return torch.stack(list(rates)).sum(0)
+        least = free * len(rates) if len(free) == 1 else free
+        means = [rate.mean().clamp_min(nats) for rate, nats in zip(rates, least, strict=True)]
+        return torch.stack(means).sum().expand(len(rates[0]))
