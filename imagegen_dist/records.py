@@ -245,6 +245,9 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
             f"{result['elbo']:.2f} nats a sample = -({result['distortion']:.2f} distortion + {result['rate']:.2f} rate)"
         )
         lines.append(("ELBO", said))
+    if "rate_level_0" in result:
+        levels = [value for name, value in result.items() if name.startswith("rate_level_")]
+        lines.append(("rate by level", f"{', '.join(f'{nats:.2f}' for nats in levels)} nats, from the highest down"))
     if "log_likelihood" in result:
         lines.append(("log-likelihood", f"{result['log_likelihood']:.2f} nats a sample, by importance sampling"))
     if "active_units" in result:

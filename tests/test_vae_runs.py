@@ -34,13 +34,19 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "fsq": {"objective.latent": "fsq", "objective.levels": (5, 5, 5), "model.latent": 3},
     "iwae": {"objective": {"kind": "iwae", "samples": 3, "gradient": "dreg", "binarize": "dynamic"}},
     "factor-vae": {"objective": {"kind": "factorvae"}, "optim": {"kind": "factorvaeoptim"}},
+    "ladder": {
+        "model": {"kind": "laddervae", "channels": [], "latents": [], "units": [24, 12], "vectors": [3, 1]},
+        "objective": {"kind": "hierarchicalvae", "warmup_images": 240, "binarize": "dynamic"},
+    },
 }
 
 
 def small_vae(objective: str, **changes: Any) -> dict[str, Any]:
     """What makes the digits-vae preset one of small networks and 20 steps, by dotted path."""
     small = {path: value for path, value in TINY.items() if path != "model.widths"}
-    changed = {"model.hidden": (24,), "model.latent": 4, **small, **OBJECTIVES[objective]}
+    changed = small | OBJECTIVES[objective]
+    if "model" not in changed:
+        changed = {"model.hidden": (24,), "model.latent": 4, **changed}
     return changed | {path.replace("__", "."): value for path, value in changes.items()}
 
 
@@ -124,6 +130,25 @@ def test_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None
     assert torch.equal(model.sample(5, seed=3)[:2], model.sample(2, seed=3))
 
 
+def test_a_ladders_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, "run", data)
+    figured = {"evaluation__samples": 60, "evaluation__classifier_images": 640, "evaluation__importance_samples": 5}
+    train_here(tiny("ladder", **figured), where)
+    result = json.loads(where.folder.read("result.json"))
+    assert result["rate"] == pytest.approx(result["rate_level_0"] + result["rate_level_1"])
+    assert result["elbo"] < result["log_likelihood"] < 0
+    assert {"active_units", "frechet", "frechet_reconstruction"} < set(result)
+    assert "traversals-000000000480.png" in (where.folder / "samples").names()
+    model = load(where.folder.url)
+    index = DatasetIndex.load(Store(where.validation))
+    held_out = read_samples(index, Store(where.validation), range(8))[0]
+    z = model.encode(held_out)
+    assert z.shape == (8, 1 + 3)
+    assert torch.equal(model.reconstruct(held_out), model.decode(z))
+    assert model.decode(z[:, :1]).shape == held_out.shape
+    assert torch.equal(model.sample(5, seed=3)[:2], model.sample(2, seed=3))
+
+
 def test_two_ranks_take_the_figures_of_one(data: Path, tmp_path: Path) -> None:
     figured = {"evaluation__samples": 170, "evaluation__classifier_images": 640, "training__total_images": 24}
     one, two = place(tmp_path, "one", data), place(tmp_path, "two", data)
@@ -139,6 +164,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlpvae", "hidden": [16], "latent": 4},
     "conv": {"kind": "convvae", "channels": [8, 8], "kernels": [4], "hidden": [16], "latent": 4},
     "res": {"kind": "resvae", "channels": 8, "multipliers": [1, 1], "blocks": 1, "latent_channels": 4},
+    "ladder": {"kind": "laddervae", "channels": [8, 8], "latents": [0, 2], "units": [16], "vectors": [4]},
 }
 
 
@@ -155,6 +181,7 @@ def test_every_family_trains_on_every_modality(model: str, modality: str, condit
         {
             **{path: value for path, value in TINY.items() if path != "model.widths"},
             "model": MODELS[model],
+            **({"objective": "hierarchicalvae"} if model == "ladder" else {}),
             "data.conditional": conditional,
             "training.total_images": 48,
         }.items(),

@@ -24,6 +24,7 @@ _POINTS = 500  # most points of one drawn line
 _MEANS = 100  # a line of more points is drawn as so many means over its pale points
 _DOTS = 40  # up to so many points are marked one by one
 _SCALE_RATIO = 12.0  # curves share an axis unless their sizes differ by more
+_LABEL_ROOM = (11.0, 8.0)  # of a point's label, in percent of the axes
 _LOG_RATIO = 60.0  # a positive curve that spans more is drawn on a logarithmic axis
 
 Point = tuple[float, float | None]
@@ -65,6 +66,29 @@ class Chart:
     logarithmic: bool
 
 
+@dataclass(frozen=True)
+class TradeOffPoint:
+    """One evaluation, at positions in percent of both axes. label: images seen, where there is room for it."""
+
+    x: float
+    y: float
+    label: str
+    note: str
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """The evaluations of a VAE through a run, rate to the right and distortion upwards, in nats a sample.
+
+    path: from each to the next, as an SVG path over 1000 × 1000 units.
+    """
+
+    points: list[TradeOffPoint]
+    path: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+
+
 def render_report(
     title: str,
     facts: Sequence[tuple[str, str]],
@@ -95,6 +119,7 @@ def render_report(
         facts=facts,
         figures=figures,
         charts=charts(rows),
+        trade_off=trade_off(rows),
         pictures=_sources(pictures),
         more_pictures=_sources(more_pictures),
         picture_note=picture_note,
@@ -182,6 +207,43 @@ def _chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Cha
         x_ticks=[Tick(100 * tick / end, numerals.count(tick)) for tick in x_ticks],
         y_ticks=[Tick(100 * height(tick), _tick_text(tick, ticks, logarithmic)) for tick in ticks],
         logarithmic=logarithmic,
+    )
+
+
+def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
+    """Rate against distortion of every evaluation that has both; None where there is none."""
+    found = [
+        (row["images"], row["eval/rate"], row["eval/distortion"])
+        for row in sorted(rows, key=lambda row: row["images"])
+        if math.isfinite(row.get("eval/rate", math.nan)) and math.isfinite(row.get("eval/distortion", math.nan))
+    ]
+    if not found:
+        return None
+    rates, distortions = [rate for _, rate, _ in found], [distortion for _, _, distortion in found]
+    x_ticks, y_ticks = (_linear_ticks(min(values), max(values)) for values in (rates, distortions))
+
+    def percent(value: float, ticks: Sequence[float]) -> float:
+        return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+    points: list[TradeOffPoint] = []
+    labelled: list[tuple[float, float]] = []
+    # The last evaluation is the one to name first; then as many as have room, from the beginning.
+    order = [len(found) - 1, *range(len(found) - 1)]
+    placed = [(percent(rate, x_ticks), percent(distortion, y_ticks)) for _, rate, distortion in found]
+    named = set[int]()
+    for number in order:
+        x, y = placed[number]
+        if all(abs(x - a) > _LABEL_ROOM[0] or abs(y - b) > _LABEL_ROOM[1] for a, b in labelled):
+            labelled.append((x, y))
+            named.add(number)
+    for number, (images, rate, distortion) in enumerate(found):
+        note = f"{images:,.0f} images: rate {figure(rate)}, distortion {figure(distortion)} nats"
+        points.append(TradeOffPoint(*placed[number], numerals.count(images) if number in named else "", note))
+    return TradeOff(
+        points=points,
+        path=_path([(10 * x, 1000 - 10 * y) for x, y in placed]),
+        x_ticks=[Tick(percent(tick, x_ticks), _tick_text(tick, x_ticks, logarithmic=False)) for tick in x_ticks],
+        y_ticks=[Tick(percent(tick, y_ticks), _tick_text(tick, y_ticks, logarithmic=False)) for tick in y_ticks],
     )
 
 

@@ -20,7 +20,9 @@ from imagegen_dist.experiment import (
     build_objective,
 )
 from imagegen_dist.models.conv_vae import ConvVAEConfig
+from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.objectives.factor_vae import FactorVAEConfig
+from imagegen_dist.objectives.hierarchical_vae import HierarchicalVAEConfig
 from imagegen_dist.objectives.iwae import IWAEConfig
 from imagegen_dist.objectives.vae import VAEConfig
 from imagegen_dist.schedule import constant
@@ -41,6 +43,8 @@ OBJECTIVES = {
     "iwae": IWAEConfig(samples=3, binarize="dynamic"),
     "dreg": IWAEConfig(samples=3, gradient="dreg"),
     "factor-vae": FactorVAEConfig(),
+    "ladder": HierarchicalVAEConfig(warmup_images=100),
+    "ladder-free-bits": HierarchicalVAEConfig(free_bits=(0.0, 5.0)),
 }
 MICROBATCHES = (3, 5)
 SIZES = (2, 3)
@@ -56,7 +60,9 @@ class Recorder(ScheduledAdam):
 def gradients(objective: object, microbatches: int, world: World) -> dict[str, Tensor]:
     """Every gradient of the second step."""
     optim = FactorVAEOptimConfig() if isinstance(objective, FactorVAEConfig) else VAEOptimConfig()
-    model = ConvVAEConfig(channels=(4, 4), kernels=(4,), hidden=(12,), latent=3)
+    model: ConvVAEConfig | LadderVAEConfig = ConvVAEConfig(channels=(4, 4), kernels=(4,), hidden=(12,), latent=3)
+    if isinstance(objective, HierarchicalVAEConfig):
+        model = LadderVAEConfig(channels=(4, 4), latents=(0, 2), units=(6,), vectors=(3,))
     experiment = Experiment(model=model, objective=objective, optim=optim, training=TrainingConfig(seed=3))
     networks = {name: network.double() for name, network in build_networks(experiment, SHAPE, None).items()}
     built = build_objective(experiment, networks, SAMPLES)

