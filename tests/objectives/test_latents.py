@@ -13,6 +13,8 @@ from imagegen_dist.objectives.latents import (
     free_bits_rate,
     gaussian,
     log_density,
+    product,
+    standard_gaussian,
     standard_normal_log_prob,
 )
 
@@ -39,6 +41,34 @@ def test_kl_is_that_of_torch(dims):
     ours, theirs = posterior(*dims)
     standard = Normal(torch.zeros_like(ours.mean), torch.ones_like(ours.mean))
     torch.testing.assert_close(ours.kl(), kl_divergence(theirs, standard))
+
+
+@pytest.mark.parametrize("dims", LATENTS)
+def test_kl_from_another_gaussian_is_that_of_torch(dims):
+    ours, theirs = posterior(*dims)
+    prior = Gaussian(random(4, *dims, seed=5), random(4, *dims, seed=6))
+    torch.testing.assert_close(
+        ours.kl(prior), kl_divergence(theirs, Normal(prior.mean, (prior.log_variance / 2).exp()))
+    )
+    torch.testing.assert_close(ours.kl(standard_gaussian(ours.mean)), ours.kl())
+
+
+def test_a_product_is_proportional_to_both_densities_multiplied():
+    first, second = (Gaussian(random(4, 3, seed=seed), 2 * random(4, 3, seed=seed + 10)) for seed in (1, 2))
+    z = torch.linspace(-4, 4, 50, dtype=torch.float64).reshape(-1, 1, 1)
+    both = sum(log_density(z, part.mean, part.log_variance) for part in (first, second))
+    merged = product(first, second)
+    ratio = both - log_density(z, merged.mean, merged.log_variance)
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+
+
+def test_a_product_of_extremes_stays_finite_and_follows_the_certain_one():
+    certain = Gaussian(torch.tensor([[3.0]]), torch.tensor([[-30.0]]))
+    vague = Gaussian(torch.tensor([[-5.0]]), torch.tensor([[20.0]]))
+    for merged in (product(certain, vague), product(vague, certain)):
+        torch.testing.assert_close(merged.mean, certain.mean)
+        torch.testing.assert_close(merged.log_variance, certain.log_variance)
+    assert product(certain, vague).kl(vague).isfinite().all()
 
 
 @pytest.mark.parametrize("dims", LATENTS)
@@ -198,3 +228,10 @@ def test_codes_without_number_can_still_be_drawn_and_quantised():
 def test_levels_below_2_are_refused_with_the_flag(levels):
     with pytest.raises(ValueError, match="2 or more for each latent channel; set"):
         FSQ(levels)
+
+
+@pytest.mark.parametrize("size", [(), (4,), (2, 3)])
+def test_what_each_code_costs_adds_up_to_the_rate_of_every_position(size):
+    fsq = FSQ((8, 6, 5))
+    nats = fsq.nats(fsq.sample(draw(), 2, *size))
+    torch.testing.assert_close(nats.sum(1), torch.full((2, *size), fsq.rate))
