@@ -184,9 +184,9 @@ VAES: dict[str, Preset] = {
         _LADDER,
         "ladder VAE of five levels on MNIST",
         "arXiv:1602.02282: levels and widths, and -log p 81.74 nats (5,000 samples), there with batch normalisation, "
-        "warm-up, perceptrons and fine-tuning by importance samples. Here residual blocks take the place of perceptrons "
-        "and normalisation, features go down beside the latents, and there is no fine-tuning: no published figure for "
-        "this form.",
+        "warm-up, perceptrons and fine-tuning by importance samples. Here residual blocks take the place of "
+        "perceptrons and normalisation, features go down beside the latents, and there is no fine-tuning: no published "
+        "figure for this form.",
         _MNIST,
     ),
     "beta-vae-dsprites": Preset(
