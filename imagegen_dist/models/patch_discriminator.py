@@ -1,0 +1,93 @@
+"""PatchGAN: a discriminator of overlapping patches (arXiv:1611.07004), as autoencoders use it (arXiv:2012.09841).
+
+The published one normalises over the batch. That would tie a sample's logits to the others of its microbatch, and so to
+how many workers there are; here nothing is normalised, and a logit is a function of its own patch alone.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
+from imagegen_dist.nn.conv import Conv
+from imagegen_dist.shape import SampleShape
+
+_KERNEL = 4
+# Positions of an axis that a layer of stride 2, or of stride 1, makes shorter.
+_SHORTEST = {2: 4, 1: 3}
+# Channels do not double further than this, in units of the first layer's.
+_WIDEST = 8
+
+
+@dataclass(frozen=True)
+class PatchDiscriminatorConfig:
+    """Size of the discriminator. Raises ValueError where a field is out of its range."""
+
+    channels: int = 64
+    """Channels of the first layer; every further one has twice as many, up to eight times."""
+    layers: int = 3
+    """Layers of stride 2; a patch is 16, 34, 70, 142, ... positions wide with 1, 2, 3, 4, ..."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "layers"):
+            if getattr(self, name) < 1:
+                flag = f"--objective.discriminator-{name}"
+                raise ValueError(f"discriminator_{name} {getattr(self, name)} is below 1; set {flag} to 1 or more")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the layers of stride 2, then of the one of stride 1."""
+        return tuple(self.channels * min(2**layer, _WIDEST) for layer in range(self.layers + 1))
+
+
+class PatchDiscriminator(nn.Module):
+    """x [B, C, *S] -> logits [B, 1, *s], one a patch.
+
+    Convolutions of kernel 4: `layers` of stride 2 and one of stride 1, with a leaky ReLU of slope 0.2 after each, then
+    one of stride 1 to the logit. Along an axis of fewer than 4 positions (stride 1: fewer than 3) the kernel is 3, of a
+    single position 1, and the extent stays.
+
+    generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, shape: SampleShape, config: PatchDiscriminatorConfig | None = None, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        config = config or PatchDiscriminatorConfig()
+        strides = (*[2] * config.layers, 1)
+        layers: list[nn.Module] = []
+        channels, extents = shape.channels, shape.spatial
+        for width, stride in zip(config.widths, strides, strict=True):
+            conv, extents = _convolution(channels, width, extents, stride, LEAKY_GAIN, generator)
+            layers += [conv, nn.LeakyReLU(LEAKY_SLOPE)]
+            channels = width
+        output, extents = _convolution(channels, 1, extents, 1, 1.0, generator)
+        self.layers = nn.Sequential(*layers)
+        self.output = output
+        self.patches = prod(extents)
+        """Logits of a sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.layers(x))
+
+
+def _convolution(
+    channels: int, width: int, extents: tuple[int, ...], stride: int, gain: float, generator: torch.Generator
+) -> tuple[Conv, tuple[int, ...]]:
+    """(a layer for samples of these extents, the extents that it gives)."""
+    axes = [_along_axis(extent, stride) for extent in extents]
+    kernels, strides, paddings = (tuple(axis[part] for axis in axes) for part in range(3))
+    conv = Conv(len(extents), channels, width, kernels, strides, paddings, bias=True, gain=gain, generator=generator)
+    sizes = zip(extents, axes, strict=True)
+    return conv, tuple((extent + 2 * padding - kernel) // by + 1 for extent, (kernel, by, padding) in sizes)
+
+
+def _along_axis(extent: int, stride: int) -> tuple[int, int, int]:
+    """(kernel, stride, padding) along an axis of this extent."""
+    if extent >= _SHORTEST[stride]:
+        return _KERNEL, stride, 1
+    return (1, 1, 0) if extent == 1 else (3, 1, 1)
