@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from types import ModuleType
@@ -22,10 +22,13 @@ from imagegen_dist.models.classifier import Classifier, ClassifierConfig
 from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
+from imagegen_dist.models.lpips import check_lpips, load_lpips
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.mlp_vae import MLPVAEConfig
+from imagegen_dist.models.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.models.res_vae import ResVAEConfig
+from imagegen_dist.models.vgg import random_features
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
 from imagegen_dist.nn.conv import Linear
 from imagegen_dist.nn.perceptron import perceptron
@@ -42,10 +45,13 @@ from imagegen_dist.objectives.hierarchical_vae import (
 from imagegen_dist.objectives.iwae import IWAE, IWAEConfig
 from imagegen_dist.objectives.latents import FSQ
 from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood
+from imagegen_dist.objectives.perceptual import PerceptualDistance
 from imagegen_dist.objectives.vae import VAE, Autoencoder, VAEConfig
 from imagegen_dist.objectives.variational import VariationalModel
+from imagegen_dist.objectives.vae_gan import VAEGAN, VAEGANConfig
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import file_at
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
@@ -187,6 +193,16 @@ class FactorVAEOptimConfig(VAEOptimConfig):
     )
 
 
+@dataclass(frozen=True)
+class VAEGANOptimConfig:
+    """One optimizer for encoder and decoder, one for the discriminator (arXiv:2012.09841)."""
+
+    # Encoder's and decoder's.
+    autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
+    # The discriminator's.
+    discriminator: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
+
+
 class Family(NamedTuple):
     """What belongs to a kind of objective: networks by their config, and the config of the optimizers."""
 
@@ -200,6 +216,7 @@ FAMILIES: Mapping[type, Family] = {
     IWAEConfig: Family(VAE_NETWORKS, VAEOptimConfig),
     FactorVAEConfig: Family(VAE_NETWORKS, FactorVAEOptimConfig),
     HierarchicalVAEConfig: Family(LADDER_NETWORKS, VAEOptimConfig),
+    VAEGANConfig: Family(VAE_NETWORKS, VAEGANOptimConfig),
 }
 """By the objective's config."""
 
@@ -213,11 +230,13 @@ class Experiment:
         field(default_factory=R3GANConfig)
     )
     # The loss.
-    objective: GANConfig | VAEConfig | IWAEConfig | FactorVAEConfig | HierarchicalVAEConfig = field(
+    objective: GANConfig | VAEConfig | IWAEConfig | FactorVAEConfig | HierarchicalVAEConfig | VAEGANConfig = field(
         default_factory=GANConfig
     )
     # The optimizers.
-    optim: GANOptimConfig | VAEOptimConfig | FactorVAEOptimConfig = field(default_factory=GANOptimConfig)
+    optim: GANOptimConfig | VAEOptimConfig | FactorVAEOptimConfig | VAEGANOptimConfig = field(
+        default_factory=GANOptimConfig
+    )
     # The samples.
     data: DataConfig = field(default_factory=DataConfig)
     # The course of the run.
@@ -234,6 +253,8 @@ class Experiment:
             )
         if type(self.optim) is not family.optim:
             raise ValueError(f"{objective} needs --optim {kind(family.optim)}, not {kind(type(self.optim))}")
+        if isinstance(self.objective, VAEGANConfig):
+            _ = patch_discriminator(self.objective)
         compared = isinstance(self.objective, FactorVAEConfig) or (
             isinstance(self.objective, VAEConfig) and self.objective.decomposition != "none"
         )
@@ -243,6 +264,11 @@ class Experiment:
             )
 
 
+def patch_discriminator(objective: VAEGANConfig) -> PatchDiscriminatorConfig:
+    """The size of a VAE-GAN's discriminator. Raises ValueError where it is out of range."""
+    return PatchDiscriminatorConfig(objective.discriminator_channels, objective.discriminator_layers)
+
+
 CHANGEABLE = (
     "training.total_images",
     "training.report_every",
@@ -250,6 +276,7 @@ CHANGEABLE = (
     "training.checkpoint_every",
     "training.compile",
     "evaluation.every",
+    "objective.lpips_weights",
     "data.url",
     "data.validation",
     "data.workers",
@@ -259,6 +286,15 @@ CHANGEABLE = (
     "data.cache",
 )
 """Settings that a resumed run may change: they decide neither the weights' path nor what a checkpoint holds."""
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """The same experiment for workers in another folder: files by their whole paths. Raises StorageError."""
+    objective = experiment.objective
+    if not (isinstance(objective, VAEGANConfig) and objective.lpips_weights):
+        return experiment
+    store, name = file_at(objective.lpips_weights)
+    return replace(experiment, objective=replace(objective, lpips_weights=f"{store.url.rstrip('/')}/{name}"))
 
 
 def network_generator(seed: int, name: str) -> torch.Generator:
@@ -294,6 +330,9 @@ def build_networks(experiment: Experiment, shape: SampleShape, classes: int | No
     built: dict[str, nn.Module] = {"encoder": encoder, "decoder": decoder}
     if isinstance(objective, FactorVAEConfig):
         built["tc_discriminator"] = _tc_discriminator(prod(encoder.latent_dims), random("tc_discriminator"))
+    if isinstance(objective, VAEGANConfig):
+        size = patch_discriminator(objective)
+        built["discriminator"] = PatchDiscriminator(shape, size, generator=random("discriminator"))
     return built
 
 
@@ -306,6 +345,9 @@ def _tc_discriminator(latents: int, generator: torch.Generator) -> nn.Module:
 
 COMPILED = {"generator", "encoder", "decoder"}
 """Networks without double backward, by their roles."""
+
+UNCOMPILED: Mapping[type, set[str]] = {VAEGANConfig: {"decoder"}}
+"""Those of them that an objective goes back through more than once a step, which torch.compile refuses."""
 
 TC_DISCRIMINATOR = (1000,) * 6
 """Hidden layers of FactorVAE's discriminator (arXiv:1802.05983, appendix A)."""
@@ -329,6 +371,27 @@ def build_objective(
             return FactorVAE(networks["encoder"], networks["decoder"], networks["tc_discriminator"], bound)
         case HierarchicalVAEConfig() as bound:
             return HierarchicalVAE(networks["encoder"], networks["decoder"], bound)
+        case VAEGANConfig() as bound:
+            encoder, decoder, discriminator = (networks[role] for role in ("encoder", "decoder", "discriminator"))
+            last_layer, perceptual = cast(nn.Parameter, decoder.last_layer), build_perceptual(bound, encoder)
+            return VAEGAN(encoder, decoder, discriminator, bound, last_layer=last_layer, perceptual=perceptual)
+
+
+def build_perceptual(objective: VAEGANConfig, encoder: nn.Module) -> PerceptualDistance | None:
+    """The perceptual distance that a VAE-GAN names, for the samples and on the device of its encoder; None for none.
+
+    Raises ValueError where it knows no such samples, or where its weights are not to be had.
+    """
+    shape = cast(SampleShape, encoder.shape)
+    match objective.perceptual:
+        case "none":
+            return None
+        case "random":
+            distance = PerceptualDistance(random_features(shape.ndim, shape.channels))
+        case "lpips":
+            check_lpips(shape)
+            distance = PerceptualDistance(*load_lpips(objective.lpips_weights, objective.lpips_sha256))
+    return distance.to(next(encoder.parameters()).device)
 
 
 def build_autoencoder(experiment: Experiment, networks: Mapping[str, nn.Module]) -> VariationalModel:
@@ -372,7 +435,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     objective = build_objective(experiment, networks, index.samples, fast_discriminator)
     averages = Averages(objective.modules(), objective.averaged(), training.ema_half_life)
     if training.compile:
-        for name in COMPILED & networks.keys():
+        for name in (COMPILED - UNCOMPILED.get(type(experiment.objective), set())) & networks.keys():
             networks[name].compile()
     return Trainer(
         objective,

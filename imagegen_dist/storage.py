@@ -198,6 +198,12 @@ class Store:
         return self._backend
 
 
+def file_at(url: str) -> tuple[Store, str]:
+    """The folder and the name of the file at a path or URL. Raises StorageError as Store does."""
+    folder, slash, name = url.rpartition("/")
+    return Store(folder or slash or "."), name
+
+
 class _Backend(Protocol):
     """The few primitive calls that a store needs, on whole paths."""
 

@@ -14,7 +14,14 @@ from imagegen_dist import records
 from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache
-from imagegen_dist.experiment import Experiment, build_networks, build_objective, build_plan, parameter_counts
+from imagegen_dist.experiment import (
+    Experiment,
+    build_networks,
+    build_objective,
+    build_plan,
+    parameter_counts,
+    with_absolute_paths,
+)
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Command, describe, parse
@@ -72,7 +79,7 @@ def prepare(job: str, command: Command) -> Prepared:
 
     Built-in data are packed on first use; the storage is written to and read back; the networks are built once.
     """
-    options, experiment = command.options, command.experiment
+    options, experiment = command.options, with_absolute_paths(command.experiment)
     if command.workers:
         experiment.training.batching.check_workers(command.workers.high)
     storage = Store(options.storage)

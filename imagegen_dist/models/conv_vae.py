@@ -136,6 +136,11 @@ class Decoder(nn.Module):
             shape.ndim, channels[-1], outputs * shape.channels, kernels[-1], 2, bias=True, generator=generator
         )
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the last layer."""
+        return self.output.weight
+
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)

@@ -90,6 +90,11 @@ class Decoder(nn.Module):
         self.hidden = _hidden_layers((features, *config.hidden[::-1]), config, generator)
         self.output = Linear(config.hidden[0], outputs * shape.numel, bias=True, generator=generator)
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the last layer."""
+        return self.output.weight
+
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)

@@ -159,6 +159,11 @@ class Decoder(nn.Module):
         self.norm = group_norm(widths[-1])
         self.output = Conv(ndim, widths[-1], outputs * shape.channels, 3, bias=True, generator=generator)
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the last layer."""
+        return self.output.weight
+
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.input(self.quant(z))
         if self.embed is not None:

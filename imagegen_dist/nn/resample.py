@@ -1,4 +1,4 @@
-"""Doubling and halving every spatial axis, by a separable FIR filter or a box."""
+"""Doubling and halving every spatial axis, by a separable FIR filter or a box, or by the largest value."""
 
 from typing import Literal
 
@@ -9,6 +9,7 @@ from imagegen_dist.nn.conv import CONVOLVE, CONVOLVE_TRANSPOSED
 
 ResampleKernel = Literal["fir", "box"]
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_LARGEST = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 def _fir_weight(x: Tensor) -> Tensor:
@@ -45,3 +46,11 @@ def downsample(x: Tensor, kernel: ResampleKernel = "fir") -> Tensor:
     if kernel == "box":
         return _AVERAGE[ndim](x, 2)
     return CONVOLVE[ndim](x, _fir_weight(x), stride=2, padding=1, groups=x.shape[1])
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """The largest of every two values along each spatial axis: [B, C, *S] -> [B, C, *(S // 2)].
+
+    An odd axis loses its last value, and one of a single position stays as it is.
+    """
+    return _LARGEST[x.ndim - 2](x, tuple(min(extent, 2) for extent in x.shape[2:]))

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, so
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.penalties import at_least_float32
 
-LikelihoodName = Literal["bernoulli", "gaussian", "logistic", "l1"]
+LikelihoodName = Literal["bernoulli", "gaussian", "logistic", "l1", "mse"]
 BinarizeName = Literal["none", "threshold", "dynamic"]
 
 # log(1 / 127.5 / sqrt(12)) = -6.09 is the deviation of rounding to 8 bits: a sharper Gaussian models the rounding.
@@ -134,11 +134,24 @@ class L1(Likelihood):
         return at_least_float32(raw).clamp(-1, 1)
 
 
+class SquaredError(Likelihood):
+    """Sum of squared differences: a Gaussian density of variance 1/2 less its constant, log(pi) / 2 a value."""
+
+    outputs = 1
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        return -(at_least_float32(x) - at_least_float32(raw)).square().flatten(1).sum(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        return at_least_float32(raw).clamp(-1, 1)
+
+
 LIKELIHOODS: Mapping[LikelihoodName, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "gaussian": GaussianLikelihood,
     "logistic": DiscretizedLogistic,
     "l1": L1,
+    "mse": SquaredError,
 }
 """The class of each likelihood, by its name in a config."""
 

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import relu
 
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
-from imagegen_dist.objectives.likelihoods import L1, check_name
+from imagegen_dist.objectives.likelihoods import BinarizeName, check_name
 from imagegen_dist.objectives.penalties import at_least_float32
-from imagegen_dist.objectives.vae import Autoencoder
+from imagegen_dist.objectives.vae import make_autoencoder
 from imagegen_dist.schedule import Schedule, constant
 
-ReconstructionName = Literal["l1", "mse"]
+DistanceName = Literal["l1", "mse"]
+PerceptualName = Literal["none", "random", "lpips"]
 
 # Of the adaptive weight: added to its denominator, and its largest value.
 _NORM_FLOOR = 1e-4
@@ -23,31 +24,55 @@ _LARGEST_WEIGHT = 1e4
 
 @dataclass(frozen=True)
 class VAEGANConfig:
-    """distortion + beta * rate + adversarial_weight * adaptive weight * -D(reconstruction), per sample.
+    """distortion + perceptual_weight * N * perceptual distance + beta * rate + adversarial term, for each sample.
 
-    distortion is summed over the values, as the rate is over the latents; the perceptual distance, an average over
-    positions, counts once for each value.
+    distortion is summed over a sample's N values: -log p(x|z) less a constant. The rate is in nats, summed over the
+    latents. The perceptual distance is an average over positions, and so counts once for each value. The adversarial
+    term is adversarial_weight * adaptive weight * -D(reconstruction), the mean over patches. (arXiv:2112.10752,
+    appendix G, with the sums of its code)
     """
 
     # Sum of absolute or of squared differences.
-    reconstruction: ReconstructionName = "l1"
-    # Weight of the perceptual distance, where a feature network is given.
+    likelihood: DistanceName = "l1"
+    # Feature network of the perceptual distance: none, a fixed one of random weights, or LPIPS's, from a file.
+    perceptual: PerceptualName = "none"
+    # Weight of the perceptual distance.
     perceptual_weight: float = 1.0
+    # Path or URL of LPIPS's weights, a safetensors file (docs/vae.md).
+    lpips_weights: str = ""
+    # SHA-256 of that file.
+    lpips_sha256: str = ""
     # Weight of the rate.
     beta: Schedule = constant(1e-6)
     # Weight of the adversarial term, beside the adaptive one.
     adversarial_weight: float = 0.5
     # Images before which there is no adversarial term and the discriminator rests.
     adversarial_from_images: int = 0
+    # Channels of the discriminator's first layer.
+    discriminator_channels: int = 64
+    # Layers of stride 2 of the discriminator: a patch is 16, 34, 70, ... positions wide.
+    discriminator_layers: int = 3
 
     def __post_init__(self) -> None:
-        check_name("reconstruction", self.reconstruction, ReconstructionName)
+        check_name("likelihood", self.likelihood, DistanceName)
+        check_name("perceptual", self.perceptual, PerceptualName)
         if self.beta.minimum < 0:
             raise ValueError(f"beta {self.beta} is negative; set --objective.beta to 0 or more")
         for name in ("perceptual_weight", "adversarial_weight", "adversarial_from_images"):
             if getattr(self, name) < 0:
                 flag = f"--objective.{name.replace('_', '-')}"
                 raise ValueError(f"{name} {getattr(self, name)} is negative; set {flag} to 0 or more")
+        for name in ("lpips_weights", "lpips_sha256"):
+            if getattr(self, name) and self.perceptual != "lpips":
+                flag = f"--objective.{name.replace('_', '-')}"
+                raise ValueError(
+                    f"{flag} has no effect with perceptual {self.perceptual}; set --objective.perceptual lpips"
+                )
+
+    @property
+    def binarize(self) -> BinarizeName:
+        """Samples are taken as they are."""
+        return "none"
 
     @property
     def parameters(self) -> int:
@@ -64,8 +89,8 @@ class VAEGAN:
     """An autoencoder and a patch discriminator that take turns; every turn sees samples of its own.
 
     discriminator: x [B, C, *S] to logits [B, ...], one a patch. last_layer: the decoder's last weight, at which the
-    gradients of both terms are compared. features: a fixed network from x to feature maps [B, F, *s], one or a sequence
-    of them, or None for no perceptual term; its weights are frozen here.
+    gradients of both terms are compared. perceptual: a fixed network from x, y [B, C, *S] to distances [B], or None; it
+    is frozen here, and no part of a checkpoint.
     """
 
     def __init__(
@@ -76,13 +101,13 @@ class VAEGAN:
         config: VAEGANConfig,
         *,
         last_layer: nn.Parameter,
-        features: nn.Module | None = None,
+        perceptual: nn.Module | None = None,
     ) -> None:
-        self.autoencoder = Autoencoder(encoder, decoder, L1())
+        self.autoencoder = make_autoencoder(encoder, decoder, config.likelihood)
         self.discriminator = discriminator
         self.config = config
         self._last_layer = last_layer
-        self._features = features.eval().requires_grad_(False) if features else None
+        self._perceptual = None if perceptual is None else perceptual.eval().requires_grad_(False)
 
     def phases(self) -> Sequence[Phase]:
         """The autoencoder's turn, then the discriminator's."""
@@ -100,20 +125,23 @@ class VAEGAN:
         return list(self.autoencoder.modules())
 
     def autoencoder_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Distortion, weighted rate and, from its time on, the adversarial term: the mean over the microbatch."""
+        """Distortion, perceptual distance, weighted rate and, from its time on, the adversarial term.
+
+        The mean over the microbatch. What is logged as distortion is that of the values alone.
+        """
         x, beta = batch.sample, self.config.beta(draw.images)
         posterior = self.autoencoder.posterior(x, batch.label)
         rate = posterior.kl().flatten(1).sum(1)
         reconstruction = self.autoencoder.decoder(posterior.sample(draw), batch.label)
-        distortion = self._distance(x, reconstruction)
-        more = {}
-        if self._features and self.config.perceptual_weight > 0:
-            more["vae/perceptual"] = perceptual_distance(self._features, x, reconstruction)
-            distortion = distortion + self.config.perceptual_weight * x[0].numel() * more["vae/perceptual"]
-        loss = distortion + beta * rate
+        distortion = -self.autoencoder.likelihood.log_prob(x, reconstruction)
+        likeness, more = distortion, {}
+        if self._perceptual is not None and self.config.perceptual_weight > 0:
+            more["vae/perceptual"] = self._perceptual(x, reconstruction)
+            likeness = likeness + self.config.perceptual_weight * x[0].numel() * more["vae/perceptual"]
+        loss = likeness + beta * rate
         if self._is_adversarial(draw):
             adversarial = -self._patches(reconstruction).mean(1)
-            weight = adaptive_weight(distortion.mean(), adversarial.mean(), self._last_layer)
+            weight = adaptive_weight(likeness.mean(), adversarial.mean(), self._last_layer)
             loss = loss + self.config.adversarial_weight * weight * adversarial
             more |= {"loss/generator": adversarial, "vae/adaptive_weight": weight.expand(len(x))}
         terms = {"loss/autoencoder": loss, **self.autoencoder.terms(x, distortion, rate, beta), **more}
@@ -134,11 +162,6 @@ class VAEGAN:
     def _is_adversarial(self, draw: Draw) -> bool:
         return self.config.adversarial_weight > 0 and draw.images >= self.config.adversarial_from_images
 
-    def _distance(self, x: Tensor, reconstruction: Tensor) -> Tensor:
-        difference = at_least_float32(x) - at_least_float32(reconstruction)
-        values = difference.abs() if self.config.reconstruction == "l1" else difference.square()
-        return values.flatten(1).sum(1)
-
     def _patches(self, x: Tensor) -> Tensor:
         """Every patch's logit, [B, patches]."""
         return at_least_float32(self.discriminator(x)).flatten(1)
@@ -148,30 +171,14 @@ class VAEGAN:
         return torch.stack([0 * weight.sum() for weight in self.discriminator.parameters()]).sum()
 
 
-def adaptive_weight(distortion: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """||d distortion|| / (||d adversarial|| + 1e-4) at the last layer, at most 1e4, as a constant.
+def adaptive_weight(likeness: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """||d likeness|| / (||d adversarial|| + 1e-4) at the last layer, at most 1e4, as a constant.
 
-    distortion, adversarial: scalars, whose graphs are kept -> scalar. (arXiv:2012.09841, Eq. 7; constants of its code)
+    likeness: distortion and perceptual distance. Both are scalars, whose graphs are kept -> scalar. (arXiv:2012.09841,
+    Eq. 7; constants of its code)
     """
     norms = []
-    for term in (distortion, adversarial):
+    for term in (likeness, adversarial):
         (gradient,) = torch.autograd.grad(term, last_layer, retain_graph=True)
         norms.append(at_least_float32(gradient).norm())
     return (norms[0] / (norms[1] + _NORM_FLOOR)).clamp_max(_LARGEST_WEIGHT)
-
-
-def perceptual_distance(features: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Squared distance of unit feature vectors, averaged over positions and summed over maps. x, y: [B, C, *S] -> [B].
-
-    That of arXiv:1801.03924, Eq. 1, with equal weights of all channels.
-    """
-    total = torch.zeros(len(x), device=x.device)
-    for of_x, of_y in zip(_maps(features, x), _maps(features, y), strict=True):
-        total = total + (of_x - of_y).square().sum(1).flatten(1).mean(1)
-    return total
-
-
-def _maps(features: nn.Module, x: Tensor) -> list[Tensor]:
-    found = features(x)
-    maps = [found] if isinstance(found, Tensor) else cast(Sequence[Tensor], found)
-    return [normalize(at_least_float32(values), dim=1) for values in maps]

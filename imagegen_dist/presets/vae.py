@@ -13,6 +13,7 @@ from imagegen_dist.experiment import (
     Experiment,
     FactorVAEOptimConfig,
     TrainingConfig,
+    VAEGANOptimConfig,
     VAEOptimConfig,
 )
 from imagegen_dist.models.conv_vae import ConvVAEConfig
@@ -23,6 +24,7 @@ from imagegen_dist.objectives.factor_vae import FactorVAEConfig
 from imagegen_dist.objectives.hierarchical_vae import HierarchicalVAEConfig
 from imagegen_dist.objectives.iwae import IWAEConfig
 from imagegen_dist.objectives.vae import VAEConfig
+from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.presets.preset import MILLION, Preset
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
@@ -36,6 +38,11 @@ _PHOTOS = SampleShape(3, (256, 256))
 def _adam(lr: float | Schedule, **settings: float) -> VAEOptimConfig:
     schedule = lr if isinstance(lr, Schedule) else constant(lr)
     return VAEOptimConfig(AdamConfig(lr=schedule, beta1=0.9, beta2=constant(0.999), **settings))
+
+
+def _slow_adam(lr: float) -> AdamConfig:
+    """Adam (0.5, 0.9), of autoencoders with an adversary."""
+    return AdamConfig(lr=constant(lr), beta1=0.5, beta2=constant(0.9))
 
 
 _DIGITS = Experiment(
@@ -129,23 +136,56 @@ _BETA_VAE = Experiment(
     evaluation=EvaluationConfig(every=64 * 30_000, samples=10_000),
 )
 
+_VAE_GAN = Experiment(
+    model=ConvVAEConfig(channels=(32, 64), kernels=(4,), hidden=(256,), latent=16),
+    objective=VAEGANConfig(
+        likelihood="l1",
+        perceptual="random",
+        beta=constant(1.0),
+        adversarial_weight=0.5,
+        adversarial_from_images=64_000,
+        discriminator_channels=32,
+        discriminator_layers=2,
+    ),
+    optim=VAEGANOptimConfig(_slow_adam(1e-3), _slow_adam(5e-4)),
+    data=DataConfig(conditional=False, lanes=2),
+    training=TrainingConfig(
+        total_images=256_000,
+        batch_size=64,
+        microbatch_size=32,
+        ema_half_life=Schedule(0.0, 10_000, 128_000),
+        report_every=6_400,
+        sample_every=64_000,
+        checkpoint_every=128_000,
+    ),
+    evaluation=EvaluationConfig(every=64_000, classifier_images=80_000),
+)
+
+_KL_F8_BATCH = 96
+
 _KL_F8 = Experiment(
     model=ResVAEConfig(),
-    objective=VAEConfig(likelihood="l1", beta=constant(1e-6)),
-    optim=VAEOptimConfig(AdamConfig(lr=constant(4.5e-6 * 96), beta1=0.5, beta2=constant(0.9))),
+    objective=VAEGANConfig(
+        likelihood="l1",
+        perceptual="lpips",
+        beta=constant(1e-6),
+        adversarial_weight=0.5,
+        adversarial_from_images=50_001 * _KL_F8_BATCH,
+    ),
+    optim=VAEGANOptimConfig(_slow_adam(4.5e-6 * _KL_F8_BATCH), _slow_adam(4.5e-6 * _KL_F8_BATCH)),
     data=DataConfig(flip=True, conditional=False, workers=2),
     training=TrainingConfig(
         total_images=24 * MILLION,
-        batch_size=96,
+        batch_size=_KL_F8_BATCH,
         microbatch_size=12,
         bf16=True,
         compile=True,
         ema_half_life=constant(0),
-        report_every=96 * 50,
-        sample_every=96 * 1000,
-        checkpoint_every=96 * 2000,
+        report_every=_KL_F8_BATCH * 50,
+        sample_every=_KL_F8_BATCH * 1000,
+        checkpoint_every=_KL_F8_BATCH * 2000,
     ),
-    evaluation=EvaluationConfig(every=96 * 10_000, samples=5_000),
+    evaluation=EvaluationConfig(every=_KL_F8_BATCH * 10_000, samples=5_000),
 )
 
 
@@ -189,6 +229,13 @@ VAES: dict[str, Preset] = {
         "figure for this form.",
         _MNIST,
     ),
+    "vae-gan": Preset(
+        _VAE_GAN,
+        "VAE with perceptual and patch-adversarial terms, on handwritten digits, for two CPU cores",
+        "The loss of arXiv:2112.10752 with features of random weights and a beta that keeps the prior. Sized for two "
+        "CPU cores; see the README for the figures that it gave. The discriminator has no batch normalisation.",
+        _MNIST,
+    ),
     "beta-vae-dsprites": Preset(
         _BETA_VAE,
         "β-VAE on dSprites; --objective.beta is the knob",
@@ -220,8 +267,11 @@ VAES: dict[str, Preset] = {
     ),
     "kl-f8": Preset(
         _KL_F8,
-        "residual autoencoder, 8 times smaller maps of 4 channels, 256×256 RGB",
-        "arXiv:2112.10752 without its perceptual and adversarial terms: no published figure for this form.",
+        "the autoencoder of latent diffusion, 256×256 RGB; needs --objective.lpips-weights",
+        "arXiv:2112.10752: L1 + LPIPS + 1e-6 KL, hinge loss of patches 0.5 from step 50,001, learning rate 4.5e-6 an "
+        "image of the batch; published reconstruction FID on ImageNet 256 of the later sd-vae-ft-mse: 0.692. LPIPS's "
+        "weights come from a file, and without one the job is refused; --objective.perceptual random does without. The "
+        "discriminator has no batch normalisation.",
         _PHOTOS,
     ),
     "fsq-f8": Preset(
@@ -229,8 +279,9 @@ VAES: dict[str, Preset] = {
             _KL_F8,
             model=ResVAEConfig(latent_channels=4),
             objective=VAEConfig(likelihood="l1", latent="fsq", levels=(8, 5, 5, 5)),
+            optim=VAEOptimConfig(_slow_adam(4.5e-6 * _KL_F8_BATCH)),
         ),
-        "the same with finite scalar quantisation, 1,000 codes",
+        "its networks with finite scalar quantisation, 1,000 codes, without perceptual and adversarial terms",
         "arXiv:2309.15505, levels 8, 5, 5, 5; no published figure for this form.",
         _PHOTOS,
     ),

@@ -1,4 +1,4 @@
-from math import log
+from math import log, pi
 
 import pytest
 import torch
@@ -110,6 +110,12 @@ def test_l1_is_a_laplace_of_scale_1_less_its_constant():
     x, raw = grey(), raw_of("l1")
     laplace = Laplace(raw, torch.ones_like(raw)).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(LIKELIHOODS["l1"]().log_prob(x, raw), laplace + x[0].numel() * log(2))
+
+
+def test_mse_is_a_gaussian_of_variance_one_half_less_its_constant():
+    x, raw = grey(), raw_of("mse")
+    gaussian = torch.distributions.Normal(raw, 0.5**0.5).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(LIKELIHOODS["mse"]().log_prob(x, raw), gaussian + x[0].numel() * 0.5 * log(pi))
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

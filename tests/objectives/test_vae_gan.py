@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
 from imagegen_dist.objectives.base import Batch, Draw
-from imagegen_dist.objectives.vae_gan import VAEGAN, VAEGANConfig, adaptive_weight, perceptual_distance
+from imagegen_dist.objectives.perceptual import PerceptualDistance
+from imagegen_dist.objectives.vae_gan import VAEGAN, VAEGANConfig, adaptive_weight
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.loop import Batching, PhaseModule, Trainer
@@ -70,7 +71,11 @@ class Features(nn.Module):
         return [fine, conv2d(fine, self.coarse, stride=2)]
 
 
-def vae_gan(features: bool = False, dtype: torch.dtype = torch.float64, **settings) -> VAEGAN:
+def looks(dtype: torch.dtype = torch.float64) -> PerceptualDistance:
+    return PerceptualDistance(Features(dtype))
+
+
+def vae_gan(perceptual: bool = False, dtype: torch.dtype = torch.float64, **settings) -> VAEGAN:
     decoder = Decoder(dtype)
     return VAEGAN(
         Encoder(dtype),
@@ -78,7 +83,7 @@ def vae_gan(features: bool = False, dtype: torch.dtype = torch.float64, **settin
         Patches(dtype),
         VAEGANConfig(**settings),
         last_layer=decoder.last,
-        features=Features(dtype) if features else None,
+        perceptual=looks(dtype) if perceptual else None,
     )
 
 
@@ -97,34 +102,32 @@ def reconstruct(objective: VAEGAN) -> tuple[Tensor, Tensor]:
     return objective.autoencoder.decoder(posterior.sample(draw())), posterior.kl().flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("reconstruction", ["l1", "mse"])
-@pytest.mark.parametrize("features", [False, True])
-def test_without_an_adversary_the_loss_is_distortion_plus_beta_times_rate(reconstruction, features):
+@pytest.mark.parametrize("likelihood", ["l1", "mse"])
+@pytest.mark.parametrize("perceptual", [False, True])
+def test_without_an_adversary_the_loss_is_distortion_plus_beta_times_rate(likelihood, perceptual):
     objective = vae_gan(
-        features, reconstruction=reconstruction, perceptual_weight=0.7, beta=constant(1e-2), adversarial_weight=0.0
+        perceptual, likelihood=likelihood, perceptual_weight=0.7, beta=constant(1e-2), adversarial_weight=0.0
     )
     y, rate = reconstruct(objective)
     difference = batch().sample - y
-    distortion = (difference.abs() if reconstruction == "l1" else difference.square()).flatten(1).sum(1)
-    if features:
-        distortion = distortion + 0.7 * 36 * perceptual_distance(Features(), batch().sample, y)
+    distortion = (difference.abs() if likelihood == "l1" else difference.square()).flatten(1).sum(1)
+    likeness = distortion + 0.7 * 36 * looks()(batch().sample, y) if perceptual else distortion
     loss, terms = objective.autoencoder_loss(batch(), draw())
-    torch.testing.assert_close(loss, (distortion + 1e-2 * rate).mean())
+    torch.testing.assert_close(loss, (likeness + 1e-2 * rate).mean())
     torch.testing.assert_close(terms["vae/distortion"], distortion)
     torch.testing.assert_close(terms["vae/rate"], rate)
-    assert ("vae/perceptual" in terms) == features
+    assert ("vae/perceptual" in terms) == perceptual
 
 
 def test_the_adversarial_term_has_the_ratio_of_gradients_at_the_last_layer_as_its_weight():
-    objective = vae_gan(features=True, adversarial_weight=0.5)
+    objective = vae_gan(perceptual=True, adversarial_weight=0.5)
     y, rate = reconstruct(objective)
-    distortion = (batch().sample - y).abs().flatten(1).sum(1)
-    distortion = distortion + 36 * perceptual_distance(Features(), batch().sample, y)
+    likeness = (batch().sample - y).abs().flatten(1).sum(1) + 36 * looks()(batch().sample, y)
     adversarial = -objective.discriminator(y).flatten(1).mean(1)
     last = objective.autoencoder.decoder.last
-    norms = [torch.autograd.grad(t.mean(), last, retain_graph=True)[0].norm() for t in (distortion, adversarial)]
+    norms = [torch.autograd.grad(t.mean(), last, retain_graph=True)[0].norm() for t in (likeness, adversarial)]
     expected = norms[0] / (norms[1] + 1e-4)
-    by_hand = (distortion + 1e-6 * rate + 0.5 * expected * adversarial).mean()
+    by_hand = (likeness + 1e-6 * rate + 0.5 * expected * adversarial).mean()
     loss, terms = objective.autoencoder_loss(batch(), draw())
     torch.testing.assert_close(terms["vae/adaptive_weight"], expected.expand(5))
     torch.testing.assert_close(loss, by_hand)
@@ -175,7 +178,7 @@ def test_the_discriminators_loss_is_the_hinge_of_every_patch():
 
 
 def test_each_turn_gives_gradients_to_its_own_network():
-    objective = vae_gan(features=True)
+    objective = vae_gan(perceptual=True)
     objective.discriminator_loss(batch(), draw())[0].backward()
     assert objective.discriminator.weight.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in objective.autoencoder.trained.parameters())
@@ -185,36 +188,18 @@ def test_each_turn_gives_gradients_to_its_own_network():
     assert objective.discriminator.weight.grad is None
 
 
-def test_the_perceptual_distance_is_0_at_home_and_ignores_the_features_scale():
-    x, y = batch().sample, batch().sample.flip(0)
-    features = Features()
-    assert perceptual_distance(features, x, x).abs().max() == 0
-    distance = perceptual_distance(features, x, y)
-    assert (distance[:2] > 0).all()
-    features.coarse.data *= 7
-    torch.testing.assert_close(perceptual_distance(features, x, y), distance)
-
-
-def test_the_perceptual_distance_is_that_of_unit_vectors_averaged_over_positions():
-    x, y = batch().sample, batch().sample.flip(0)
-    expected = torch.zeros(5, dtype=torch.float64)
-    for a, b in zip(Features()(x), Features()(y), strict=True):
-        expected += 2 * (1 - torch.cosine_similarity(a, b, dim=1)).flatten(1).mean(1)
-    torch.testing.assert_close(perceptual_distance(Features(), x, y), expected)
-
-
 def test_the_feature_network_is_frozen_and_not_kept():
-    objective = vae_gan(features=True)
+    objective = vae_gan(perceptual=True)
     assert list(objective.modules()) == ["encoder", "decoder", "discriminator"]
     assert objective.averaged() == ["encoder", "decoder"]
-    assert not any(parameter.requires_grad for parameter in objective._features.parameters())
+    assert not any(parameter.requires_grad for parameter in objective._perceptual.parameters())
 
 
 # torch 2.13 warns of the default, earlier versions do not know the new name.
 @pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated:FutureWarning")
 def test_under_ddp_the_gradients_are_those_without(tmp_path):
     """The weight's own autograd.grad, inside the wrapped forward, must not count as DDP's backward."""
-    objective = vae_gan(features=True)
+    objective = vae_gan(perceptual=True)
     (phase, _) = objective.phases()
     objective.discriminator.requires_grad_(False)
     runner = PhaseModule(phase, bf16=False)
@@ -231,7 +216,7 @@ def test_under_ddp_the_gradients_are_those_without(tmp_path):
 
 
 def test_the_loop_trains_both_networks_and_lets_the_discriminator_rest_before_its_time():
-    objective = vae_gan(features=True, dtype=torch.float32, adversarial_from_images=16)
+    objective = vae_gan(perceptual=True, dtype=torch.float32, adversarial_from_images=16)
     before = copy.deepcopy({name: module.state_dict() for name, module in objective.modules().items()})
     trainer = Trainer(
         objective,
@@ -257,7 +242,7 @@ def test_the_loop_trains_both_networks_and_lets_the_discriminator_rest_before_it
 
 
 def test_what_is_logged_is_detached_and_per_sample():
-    objective = vae_gan(features=True)
+    objective = vae_gan(perceptual=True)
     for turn in (objective.autoencoder_loss, objective.discriminator_loss):
         _, terms = turn(batch(), draw())
         assert all(value.shape == (5,) and not value.requires_grad for value in terms.values())
@@ -267,7 +252,9 @@ def test_what_is_logged_is_detached_and_per_sample():
     ("fields", "words"),
     [
         ({"beta": Schedule(-1.0, 1.0, 5)}, "is negative; set --objective.beta to 0 or more"),
-        ({"reconstruction": "l2"}, "reconstruction 'l2' is not known; set --objective.reconstruction to one of l1"),
+        ({"likelihood": "l2"}, "likelihood 'l2' is not known; set --objective.likelihood to one of l1, mse"),
+        ({"perceptual": "vgg"}, "perceptual 'vgg' is not known; set --objective.perceptual to one of none, random"),
+        ({"lpips_weights": "x"}, "--objective.lpips-weights has no effect with perceptual none; set --objective.perc"),
         ({"perceptual_weight": -1.0}, "perceptual_weight -1.0 is negative; set --objective.perceptual-weight"),
         ({"adversarial_weight": -0.5}, "set --objective.adversarial-weight to 0 or more"),
         ({"adversarial_from_images": -5}, "set --objective.adversarial-from-images to 0 or more"),

@@ -1,0 +1,70 @@
+"""VGG (arXiv:1409.1556): plain stacks of 3×3 convolutions, whose activations are features of a perceptual distance."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.conv import Conv
+from imagegen_dist.nn.perceptron import RELU_GAIN
+from imagegen_dist.nn.resample import max_pool
+
+
+@dataclass(frozen=True)
+class VGGConfig:
+    """Size of the network; the default is configuration D, VGG16, without its fully connected layers."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    """Channels of every stage; between two stages the extent is halved."""
+    depths: tuple[int, ...] = (2, 2, 3, 3, 3)
+    """Convolutions of every stage."""
+
+
+RANDOM_FEATURES = VGGConfig(widths=(16, 32, 64), depths=(1, 1, 1))
+"""Size of a feature network of random weights."""
+
+_RANDOM_SEED = 0
+
+
+class VGG(nn.Module):
+    """x [B, C, *S] -> for every stage its last activations, [B, width, *s], the first at the extent of x.
+
+    3×3 convolutions, each with a ReLU; the largest value of two along every axis between the stages.
+
+    ndim: spatial axes. channels: C. generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, ndim: int, channels: int, config: VGGConfig | None = None, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        config = config or VGGConfig()
+        self.depths = config.depths
+        widths = [width for width, depth in zip(config.widths, config.depths, strict=True) for _ in range(depth)]
+        self.convolutions = nn.ModuleList(
+            Conv(ndim, inputs, width, 3, bias=True, gain=RELU_GAIN, generator=generator)
+            for inputs, width in zip((channels, *widths[:-1]), widths, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        convolutions = iter(self.convolutions)
+        for depth in self.depths:
+            x = max_pool(x) if maps else x
+            for _ in range(depth):
+                x = torch.relu(next(convolutions)(x))
+            maps.append(x)
+        return maps
+
+
+def random_features(ndim: int, channels: int) -> VGG:
+    """A small VGG with weights drawn once and for all, for samples [B, C, *S] in [-1, 1] of any number of axes.
+
+    The biases are N(0, 1): without them a flat area's unit features would not tell its value.
+    """
+    generator = torch.Generator().manual_seed(_RANDOM_SEED)
+    network = VGG(ndim, channels, RANDOM_FEATURES, generator=generator)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, generator=generator)
+    return network
