@@ -13,13 +13,15 @@ import torch
 from torch.multiprocessing import ProcessExitedException
 
 from imagegen_dist import config, load
-from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.pack import pack
-from imagegen_dist.data.stream import read_samples
-from imagegen_dist.experiment import Experiment
+from imagegen_dist.data.stream import Item, read_samples
+from imagegen_dist.distributed import World
+from imagegen_dist.experiment import Experiment, build_networks, build_objective, build_trainer
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest_images
 from tests.runs import TINY, Listener, assert_bit_identical, final_tensors, settings, train_here, train_on
@@ -37,6 +39,18 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "ladder": {
         "model": {"kind": "laddervae", "channels": [], "latents": [], "units": [24, 12], "vectors": [3, 1]},
         "objective": {"kind": "hierarchicalvae", "warmup_images": 240, "binarize": "dynamic"},
+    },
+    "vae-gan": {
+        "objective": {
+            "kind": "vaegan",
+            "perceptual": "random",
+            "perceptual_weight": 0.1,
+            "beta": 0.1,
+            "adversarial_from_images": 24 * 6,  # below the 7 steps before the stop, above the 5 of a checkpoint
+            "discriminator_channels": 4,
+            "discriminator_layers": 1,
+        },
+        "optim": {"kind": "vaeganoptim"},
     },
 }
 
@@ -149,6 +163,26 @@ def test_a_ladders_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Pat
     assert torch.equal(model.sample(5, seed=3)[:2], model.sample(2, seed=3))
 
 
+def test_a_vae_gan_has_figures_a_model_and_no_feature_network_in_its_checkpoint(data: Path, tmp_path: Path) -> None:
+    where = place(tmp_path, "run", data)
+    figured = {"evaluation__samples": 60, "evaluation__classifier_images": 640, "training__total_images": 24 * 8}
+    train_here(tiny("vae-gan", **figured), where)
+    result = json.loads(where.folder.read("result.json"))
+    assert {"rate", "distortion", "psnr", "ssim", "frechet", "frechet_reconstruction"} < set(result)
+    assert (where.folder / "samples").exists("traversals-000000000192.png")
+    kept = {name.split("/")[1] for name in final_tensors(where) if not name.startswith("optimizers/")}
+    assert kept == {"encoder", "decoder", "discriminator"}
+    rows = read_rows(where.folder)
+    assert rows[0]["loss/discriminator"] == 0 != rows[-1]["loss/discriminator"]
+
+    model = load(where.folder.url)
+    held_out, _ = read_samples(DatasetIndex.load(Store(where.validation)), Store(where.validation), range(4))
+    z = model.encode(held_out)
+    assert z.shape == (4, 4)
+    assert torch.equal(model.reconstruct(held_out), model.decode(z))
+    assert model.sample(3, seed=1).shape == (3, 1, 28, 28)
+
+
 def test_two_ranks_take_the_figures_of_one(data: Path, tmp_path: Path) -> None:
     figured = {"evaluation__samples": 170, "evaluation__classifier_images": 640, "training__total_images": 24}
     one, two = place(tmp_path, "one", data), place(tmp_path, "two", data)
@@ -190,6 +224,29 @@ def test_every_family_trains_on_every_modality(model: str, modality: str, condit
     trained = load(where.folder.url)
     assert trained.sample(3, seed=1).shape == (3, *SHAPES[modality])
     assert trained.classes == (2 if conditional else 0)
+
+
+@pytest.mark.parametrize("modality", SHAPES)
+def test_a_vae_gan_takes_steps_on_every_modality(modality: str) -> None:
+    experiment = tiny("vae-gan", objective__adversarial_from_images=0, model=MODELS["conv"], data__conditional=True)
+    shape = SampleShape(SHAPES[modality][0], SHAPES[modality][1:])
+    index = DatasetIndex(modality, shape, (ShardInfo("0.tar", 1, 40, 0, "0" * 64),), 2)
+    trainer = build_trainer(experiment, index, World(), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randint(0, 256, (2, 6, 4, *shape.dims), dtype=torch.uint8, generator=generator)
+    label = torch.randint(0, 2, (2, 6, 4), generator=generator)
+    trainer.step(Item(0, sample, label, torch.zeros(2, 6, 4, dtype=torch.int64), {}, []))
+    assert trainer.skipped_steps == 0
+    assert trainer.means()["vae/perceptual"] > 0
+
+
+@pytest.mark.parametrize("modality", ["video", "voxels"])
+def test_lpips_is_refused_on_what_is_no_image(modality: str) -> None:
+    changes = {"objective.perceptual": "lpips", "model": MODELS["conv"]}
+    experiment = config.overrides(find_preset("vae-gan").experiment, changes.items())
+    shape = SampleShape(SHAPES[modality][0], SHAPES[modality][1:])
+    with pytest.raises(ValueError, match="LPIPS compares images of 1 or 3 channels"):
+        build_objective(experiment, build_networks(experiment, shape, None), 40)
 
 
 def test_factors_in_the_records_give_disentanglement_scores(tmp_path: Path) -> None:

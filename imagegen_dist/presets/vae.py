@@ -40,9 +40,9 @@ def _adam(lr: float | Schedule, **settings: float) -> VAEOptimConfig:
     return VAEOptimConfig(AdamConfig(lr=schedule, beta1=0.9, beta2=constant(0.999), **settings))
 
 
-def _slow_adam(lr: float) -> AdamConfig:
+def _quick_adam(lr: float | Schedule) -> AdamConfig:
     """Adam (0.5, 0.9), of autoencoders with an adversary."""
-    return AdamConfig(lr=constant(lr), beta1=0.5, beta2=constant(0.9))
+    return AdamConfig(lr=lr if isinstance(lr, Schedule) else constant(lr), beta1=0.5, beta2=constant(0.9))
 
 
 _DIGITS = Experiment(
@@ -141,24 +141,24 @@ _VAE_GAN = Experiment(
     objective=VAEGANConfig(
         likelihood="l1",
         perceptual="random",
-        beta=constant(1.0),
+        beta=constant(4.0),
         adversarial_weight=0.5,
-        adversarial_from_images=64_000,
-        discriminator_channels=32,
+        adversarial_from_images=48_000,
+        discriminator_channels=16,
         discriminator_layers=2,
     ),
-    optim=VAEGANOptimConfig(_slow_adam(1e-3), _slow_adam(5e-4)),
+    optim=VAEGANOptimConfig(_quick_adam(Schedule(1e-3, 1e-4, 128_000)), _quick_adam(5e-4)),
     data=DataConfig(conditional=False, lanes=2),
     training=TrainingConfig(
-        total_images=256_000,
+        total_images=128_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 10_000, 128_000),
+        ema_half_life=Schedule(0.0, 10_000, 64_000),
         report_every=6_400,
-        sample_every=64_000,
-        checkpoint_every=128_000,
+        sample_every=32_000,
+        checkpoint_every=64_000,
     ),
-    evaluation=EvaluationConfig(every=64_000, classifier_images=80_000),
+    evaluation=EvaluationConfig(every=32_000, classifier_images=80_000),
 )
 
 _KL_F8_BATCH = 96
@@ -172,7 +172,7 @@ _KL_F8 = Experiment(
         adversarial_weight=0.5,
         adversarial_from_images=50_001 * _KL_F8_BATCH,
     ),
-    optim=VAEGANOptimConfig(_slow_adam(4.5e-6 * _KL_F8_BATCH), _slow_adam(4.5e-6 * _KL_F8_BATCH)),
+    optim=VAEGANOptimConfig(_quick_adam(4.5e-6 * _KL_F8_BATCH), _quick_adam(4.5e-6 * _KL_F8_BATCH)),
     data=DataConfig(flip=True, conditional=False, workers=2),
     training=TrainingConfig(
         total_images=24 * MILLION,
@@ -279,7 +279,7 @@ VAES: dict[str, Preset] = {
             _KL_F8,
             model=ResVAEConfig(latent_channels=4),
             objective=VAEConfig(likelihood="l1", latent="fsq", levels=(8, 5, 5, 5)),
-            optim=VAEOptimConfig(_slow_adam(4.5e-6 * _KL_F8_BATCH)),
+            optim=VAEOptimConfig(_quick_adam(4.5e-6 * _KL_F8_BATCH)),
         ),
         "its networks with finite scalar quantisation, 1,000 codes, without perceptual and adversarial terms",
         "arXiv:2309.15505, levels 8, 5, 5, 5; no published figure for this form.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ from torch import Tensor
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
 from imagegen_dist.experiment import (
+    FAMILIES,
     Experiment,
-    FactorVAEOptimConfig,
     TrainingConfig,
-    VAEOptimConfig,
     build_networks,
     build_objective,
 )
@@ -25,6 +25,7 @@ from imagegen_dist.objectives.factor_vae import FactorVAEConfig
 from imagegen_dist.objectives.hierarchical_vae import HierarchicalVAEConfig
 from imagegen_dist.objectives.iwae import IWAEConfig
 from imagegen_dist.objectives.vae import VAEConfig
+from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.schedule import constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.ema import Averages
@@ -45,6 +46,8 @@ OBJECTIVES = {
     "factor-vae": FactorVAEConfig(),
     "ladder": HierarchicalVAEConfig(warmup_images=100),
     "ladder-free-bits": HierarchicalVAEConfig(free_bits=(0.0, 5.0)),
+    "vae-gan": VAEGANConfig(perceptual="random", discriminator_channels=4, discriminator_layers=1),
+    "vae-gan-at-rest": VAEGANConfig(discriminator_channels=4, discriminator_layers=1, adversarial_from_images=10**6),
 }
 MICROBATCHES = (3, 5)
 SIZES = (2, 3)
@@ -57,12 +60,12 @@ class Recorder(ScheduledAdam):
         self.seen = {name: value.grad.clone() for name, value in zip(self.names, self.parameters, strict=True)}
 
 
-def gradients(objective: object, microbatches: int, world: World) -> dict[str, Tensor]:
+def gradients(objective: Any, microbatches: int, world: World) -> dict[str, Tensor]:
     """Every gradient of the second step."""
-    optim = FactorVAEOptimConfig() if isinstance(objective, FactorVAEConfig) else VAEOptimConfig()
     model: ConvVAEConfig | LadderVAEConfig = ConvVAEConfig(channels=(4, 4), kernels=(4,), hidden=(12,), latent=3)
     if isinstance(objective, HierarchicalVAEConfig):
         model = LadderVAEConfig(channels=(4, 4), latents=(0, 2), units=(6,), vectors=(3,))
+    optim = FAMILIES[type(objective)].optim()
     experiment = Experiment(model=model, objective=objective, optim=optim, training=TrainingConfig(seed=3))
     networks = {name: network.double() for name, network in build_networks(experiment, SHAPE, None).items()}
     built = build_objective(experiment, networks, SAMPLES)

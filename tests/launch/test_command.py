@@ -1,12 +1,16 @@
 """The command line: what it resolves to, and the one line that answers a mistake before any worker starts."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from imagegen_dist import config, records
+from imagegen_dist.experiment import with_absolute_paths
 from imagegen_dist.launch.options import Workers, describe, help_text, parse
 from imagegen_dist.launch.train import DONE, MISUSED, main_gan, main_vae, prepare
 from imagegen_dist.presets import PRESETS, find_preset
@@ -106,6 +110,16 @@ def test_a_preset_of_another_job_is_answered_with_that_job(
         (["--beta", "4"], "did you mean --objective.beta?"),
         (["--evaluation.importance-samples", "-1"], "importance_samples -1"),
         (["beta-vae-dsprites", "--model.kernels", "3"], "kernels"),
+        (["vae-gan", "--objective.beta", "-1"], "beta -1 is negative; set --objective.beta to 0 or more"),
+        (["vae-gan", "--objective.likelihood", "bernoulli"], "'bernoulli' is not known; there are l1, mse"),
+        (["vae-gan", "--objective.perceptual", "vgg"], "'vgg' is not known"),
+        (
+            ["vae-gan", "--objective.perceptual", "lpips"],
+            "perceptual lpips needs weights: set --objective.lpips-weights",
+        ),
+        (["vae-gan", "--objective.lpips-weights", "a.safetensors"], "has no effect with perceptual random"),
+        (["vae-gan", "--objective.discriminator-layers", "0"], "set --objective.discriminator-layers to 1 or more"),
+        (["--objective", "vaegan"], "vaegan needs --optim vaeganoptim"),
     ],
 )
 def test_a_mistake_in_a_vae_is_answered_in_one_line(
@@ -117,6 +131,28 @@ def test_a_mistake_in_a_vae_is_answered_in_one_line(
     assert captured.err.startswith("train_vae.py: ")
     assert captured.err.count("\n") == 1
     assert said in captured.err
+
+
+def test_a_file_of_lpips_weights_that_is_another_or_lacks_a_tensor_is_answered_in_one_line(
+    capsys: pytest.CaptureFixture[str], storage: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "lpips.safetensors"
+    save_file({"convolutions.0.weight": torch.zeros(64, 3, 3, 3)}, file)
+    right = hashlib.sha256(file.read_bytes()).hexdigest()
+    words = ["vae-gan", "--storage", storage, "--objective.perceptual", "lpips", "--objective.lpips-weights", str(file)]
+    for sha256, said in {"0" * 64: f"has the SHA-256 {right}", right: "lacks the tensor convolutions.0.bias"}.items():
+        assert main_vae([*words, "--objective.lpips-sha256", sha256]) == MISUSED
+        captured = capsys.readouterr().err
+        assert captured.count("\n") == 1
+        assert said in captured
+
+
+def test_a_relative_path_of_lpips_weights_is_made_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = [("objective.perceptual", "lpips"), ("objective.lpips_weights", "some/lpips.safetensors")]
+    whole = with_absolute_paths(config.overrides(find_preset("vae-gan").experiment, changes))
+    assert whole.objective.lpips_weights == str(tmp_path / "some" / "lpips.safetensors")
+    assert with_absolute_paths(whole) == whole
 
 
 def test_objective_and_optimizer_may_be_changed_together(storage: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,17 @@ def test_class_changes_posterior_and_sample(family):
 
 
 @every_family
+@every_shape
+def test_the_last_layer_is_a_linear_map_to_the_outputs(family, shape):
+    """Doubled, it doubles the output of a decoder whose last bias is 0."""
+    _, decoder = build(family, SHAPES[shape], 0)
+    z = noise(2, *decoder.latent_dims)
+    before = decoder(z)
+    decoder.last_layer.data *= 2
+    torch.testing.assert_close(decoder(z), 2 * before)
+
+
+@every_family
 def test_conditional_networks_refuse_calls_without_labels(family):
     for network, size in with_inputs(build(family)):
         with pytest.raises(ValueError, match="needs a label"):
