@@ -172,8 +172,8 @@ def test_a_vae_gan_has_figures_a_model_and_no_feature_network_in_its_checkpoint(
     assert (where.folder / "samples").exists("traversals-000000000192.png")
     kept = {name.split("/")[1] for name in final_tensors(where) if not name.startswith("optimizers/")}
     assert kept == {"encoder", "decoder", "discriminator"}
-    rows = read_rows(where.folder)
-    assert rows[0]["loss/discriminator"] == 0 != rows[-1]["loss/discriminator"]
+    losses = [row["loss/discriminator"] for row in read_rows(where.folder) if "loss/discriminator" in row]
+    assert losses[0] == 0 != losses[-1]
 
     model = load(where.folder.url)
     held_out, _ = read_samples(DatasetIndex.load(Store(where.validation)), Store(where.validation), range(4))
