@@ -47,8 +47,8 @@ from imagegen_dist.objectives.latents import FSQ
 from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood
 from imagegen_dist.objectives.perceptual import PerceptualDistance
 from imagegen_dist.objectives.vae import VAE, Autoencoder, VAEConfig
-from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.objectives.vae_gan import VAEGAN, VAEGANConfig
+from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import file_at
