@@ -329,17 +329,18 @@ def build_networks(experiment: Experiment, shape: SampleShape, classes: int | No
     decoder = networks.Decoder(shape, known, model, outputs=objective.outputs, generator=random("decoder"))
     built: dict[str, nn.Module] = {"encoder": encoder, "decoder": decoder}
     if isinstance(objective, FactorVAEConfig):
-        built["tc_discriminator"] = _tc_discriminator(prod(encoder.latent_dims), random("tc_discriminator"))
+        built["tc_discriminator"] = _tc_discriminator(
+            (prod(encoder.latent_dims), *objective.discriminator_hidden), random("tc_discriminator")
+        )
     if isinstance(objective, VAEGANConfig):
         size = patch_discriminator(objective)
         built["discriminator"] = PatchDiscriminator(shape, size, generator=random("discriminator"))
     return built
 
 
-def _tc_discriminator(latents: int, generator: torch.Generator) -> nn.Module:
-    """z [B, Z] -> logits [B, 2]."""
-    widths, leaky = (latents, *TC_DISCRIMINATOR), partial(nn.LeakyReLU, LEAKY_SLOPE)
-    hidden = perceptron(widths, leaky, LEAKY_GAIN, generator=generator)
+def _tc_discriminator(widths: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+    """z [B, Z] -> logits [B, 2]. widths: Z and those of the hidden layers."""
+    hidden = perceptron(widths, partial(nn.LeakyReLU, LEAKY_SLOPE), LEAKY_GAIN, generator=generator)
     return nn.Sequential(hidden, Linear(widths[-1], 2, bias=True, generator=generator))
 
 
@@ -348,9 +349,6 @@ COMPILED = {"generator", "encoder", "decoder"}
 
 UNCOMPILED: Mapping[type, set[str]] = {VAEGANConfig: {"decoder"}}
 """Those of them that an objective goes back through more than once a step, which torch.compile refuses."""
-
-TC_DISCRIMINATOR = (1000,) * 6
-"""Hidden layers of FactorVAE's discriminator (arXiv:1802.05983, appendix A)."""
 
 
 def build_objective(

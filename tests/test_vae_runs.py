@@ -35,7 +35,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "logistic": {"objective.likelihood": "logistic"},
     "fsq": {"objective.latent": "fsq", "objective.levels": (5, 5, 5), "model.latent": 3},
     "iwae": {"objective": {"kind": "iwae", "samples": 3, "gradient": "dreg", "binarize": "dynamic"}},
-    "factor-vae": {"objective": {"kind": "factorvae"}, "optim": {"kind": "factorvaeoptim"}},
+    "factor-vae": {
+        "objective": {"kind": "factorvae", "discriminator_hidden": [32, 32]},
+        "optim": {"kind": "factorvaeoptim"},
+    },
     "ladder": {
         "model": {"kind": "laddervae", "channels": [], "latents": [], "units": [24, 12], "vectors": [3, 1]},
         "objective": {"kind": "hierarchicalvae", "warmup_images": 240, "binarize": "dynamic"},

@@ -21,9 +21,16 @@ class FactorVAEConfig(ObservedConfig):
 
     # Weight of the total correlation.
     gamma: Schedule = constant(10.0)
+    # Units of the discriminator's hidden layers (appendix A).
+    discriminator_hidden: tuple[int, ...] = (1000,) * 6
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if min(self.discriminator_hidden, default=1) < 1:
+            raise ValueError(
+                f"discriminator_hidden {self.discriminator_hidden}: positive widths, as "
+                "--objective.discriminator-hidden 1000,1000"
+            )
         if self.gamma.minimum < 0:
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
 

@@ -43,7 +43,7 @@ OBJECTIVES = {
     "fsq": VAEConfig(latent="fsq", levels=(5, 5, 4)),
     "iwae": IWAEConfig(samples=3, binarize="dynamic"),
     "dreg": IWAEConfig(samples=3, gradient="dreg"),
-    "factor-vae": FactorVAEConfig(),
+    "factor-vae": FactorVAEConfig(discriminator_hidden=(32, 32)),
     "ladder": HierarchicalVAEConfig(warmup_images=100),
     "ladder-free-bits": HierarchicalVAEConfig(free_bits=(0.0, 5.0)),
     "vae-gan": VAEGANConfig(perceptual="random", discriminator_channels=4, discriminator_layers=1),
