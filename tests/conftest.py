@@ -1,13 +1,14 @@
 """What every test finds: one thread, a fixed seed, the same examples each time, and no way out to the network."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.s3.fixtures"]
+_RAY = "tests/ray/"
 
 for _name, _value in {
     "WANDB_MODE": "offline",
@@ -22,13 +23,20 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class _WholeFiles(LoadScopeScheduling):
+    """Each of the processes that share the tests takes whole files, and one of them all that start a Ray."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if nodeid.startswith(_RAY) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return _WholeFiles(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the two processes that share the tests, one begins with those that start a Ray, one Ray at a time."""
-    for item in items:
-        uses_ray = "ray" in item.path.relative_to(Path(__file__).parent).parts
-        item.add_marker(pytest.mark.xdist_group("ray" if uses_ray else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] != "ray")
+    """Those that start a Ray come first: they take long."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_RAY))
 
 
 @pytest.fixture(scope="session", autouse=True)
