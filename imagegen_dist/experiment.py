@@ -152,6 +152,8 @@ class EvaluationConfig:
     classifier_images: int = 100_000
     # Importance samples of a VAE's log-likelihood, for each sample; 0 for none.
     importance_samples: int = 0
+    # Factors that disentanglement is measured of, where the samples carry factors; none: all of them.
+    factors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.samples < 0 or self.samples == 1 or self.classifier_images < 1:
@@ -162,6 +164,11 @@ class EvaluationConfig:
         if self.importance_samples < 0:
             raise ValueError(
                 f"importance_samples {self.importance_samples}: 0 or more, by --evaluation.importance-samples"
+            )
+        if len(self.factors) == 1 or len(set(self.factors)) < len(self.factors):
+            raise ValueError(
+                f"factors {','.join(self.factors)}: disentanglement is of two different ones or more; "
+                "set --evaluation.factors"
             )
 
 
@@ -276,6 +283,7 @@ CHANGEABLE = (
     "training.checkpoint_every",
     "training.compile",
     "evaluation.every",
+    "evaluation.factors",
     "objective.lpips_weights",
     "data.url",
     "data.validation",

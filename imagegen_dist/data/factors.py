@@ -9,6 +9,18 @@ from numpy.typing import NDArray
 from imagegen_dist.data.index import DatasetError
 
 
+def choose_factors(names: Sequence[str], asked: Sequence[str], place: object) -> list[int]:
+    """The places of the factors asked for among those of the samples in `place`; all of them where none is asked for.
+
+    Raises DatasetError for one that the samples do not have.
+    """
+    for name in asked:
+        if name not in names:
+            has = f"have {', '.join(names)}" if names else "carry none"
+            raise DatasetError(f"there is no factor {name!r}: the samples of {place} {has}; set --evaluation.factors")
+    return [names.index(name) for name in asked or names]
+
+
 def factor_table(records: Sequence[dict[str, Any]]) -> tuple[list[str], NDArray[np.int64]]:
     """(names, [N, F]) of records that each hold {"factors": {name: whole number}}, in the order of the first one's.
 

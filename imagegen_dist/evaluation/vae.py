@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.data.factors import factor_table
+from imagegen_dist.data.factors import choose_factors, factor_table
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import World, sum_over_ranks
@@ -210,9 +210,15 @@ class VAEObserver:
         if self._factors is None:
             self._factors = self._read_factors(len(means))
         names, factors = self._factors
+        if not names:
+            return {}
+        chosen = choose_factors(names, self._experiment.evaluation.factors, self._looked_at.store)
+        names, factors = [names[at] for at in chosen], factors[:, chosen]
         varying = np.flatnonzero((factors != factors[:1]).any(0))
         categorical = [at for at, number in enumerate(varying.tolist()) if names[number] in _CATEGORICAL]
-        return disentanglement_scores(means, factors[:, varying], categorical=categorical) if varying.size else {}
+        if varying.size < 2:
+            return {}
+        return disentanglement_scores(means, factors[:, varying], categorical=categorical)
 
     def _read_factors(self, count: int) -> tuple[list[str], np.ndarray]:
         """(names, [N, F]) of the first samples' factors; without any where not every sample has them."""

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from imagegen_dist import records
 from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
+from imagegen_dist.data.factors import choose_factors
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.stream import check_cache
+from imagegen_dist.data.stream import check_cache, read_records
 from imagegen_dist.experiment import (
     Experiment,
     build_networks,
@@ -86,8 +87,11 @@ def prepare(job: str, command: Command) -> Prepared:
     storage.probe()
     data, validation = _datasets(experiment, storage)
     index = DatasetIndex.load(Store(data))
-    if validation:
-        DatasetIndex.load(Store(validation))
+    looked_at = DatasetIndex.load(Store(validation)) if validation else index
+    if asked := experiment.evaluation.factors:
+        place = looked_at.location(Store(validation or data))
+        [first] = read_records(looked_at, place, range(1), experiment.data.cache)
+        choose_factors(list(first.get("factors", {})), asked, place)
     build_objective(experiment, build_networks(experiment, index.shape, index.classes), index.samples)
     if os.environ.get("RAY_ADDRESS", "") in ("", "local"):  # all workers will be on this node
         plan = build_plan(experiment, index, draws=1)

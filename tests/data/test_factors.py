@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from imagegen_dist.data.factors import factor_table
+from imagegen_dist.data.factors import choose_factors, factor_table
 from imagegen_dist.data.index import DatasetError
 
 
@@ -23,3 +23,14 @@ def test_columns_are_in_the_order_of_the_first_record():
 def test_records_of_other_factors_are_refused_in_one_line(second, said):
     with pytest.raises(DatasetError, match=said):
         factor_table([{"factors": {"shape": 1, "x": 7}}, {"factors": second}])
+
+
+def test_factors_are_chosen_in_the_order_asked_for():
+    assert choose_factors(["shape", "scale", "x"], ("x", "shape"), "there") == [2, 0]
+    assert choose_factors(["shape", "x"], (), "there") == [0, 1]
+
+
+@pytest.mark.parametrize(("names", "said"), [(["shape", "x"], "have shape, x"), ([], "carry none")])
+def test_a_factor_that_the_samples_do_not_have_is_refused_with_those_that_they_have(names, said):
+    with pytest.raises(DatasetError, match=f"there is no factor 'colour': the samples of there {said}"):
+        choose_factors(names, ("colour",), "there")

@@ -120,6 +120,8 @@ def test_a_preset_of_another_job_is_answered_with_that_job(
         (["vae-gan", "--objective.lpips-weights", "a.safetensors"], "has no effect with perceptual random"),
         (["vae-gan", "--objective.discriminator-layers", "0"], "set --objective.discriminator-layers to 1 or more"),
         (["--objective", "vaegan"], "vaegan needs --optim vaeganoptim"),
+        (["--evaluation.factors", "scale,x"], "there is no factor 'scale': the samples of"),
+        (["--evaluation.factors", "scale"], "disentanglement is of two different ones or more"),
     ],
 )
 def test_a_mistake_in_a_vae_is_answered_in_one_line(
