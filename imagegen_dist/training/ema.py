@@ -1,10 +1,10 @@
 """Exponential moving averages of weights, by half-life in images."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imagegen_dist.schedule import Schedule
 
@@ -16,21 +16,32 @@ class Averages:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str], half_life: Schedule) -> None:
-        self._pairs = {name: (copy.deepcopy(modules[name]), modules[name]) for name in names}
+        self._averaged = {name: copy.deepcopy(modules[name]) for name in names}
         self._half_life = half_life
-        for averaged in self.modules().values():
+        for averaged in self._averaged.values():
             averaged.eval().requires_grad_(False)
+        # Listed once, as in the loop.
+        current = [modules[name] for name in names]
+        self._weights = _parameters(self._averaged.values()), _parameters(current)
+        self._buffers = _buffers(self._averaged.values()), _buffers(current)
 
     def modules(self) -> dict[str, nn.Module]:
         """The averaged networks, by name."""
-        return {name: averaged for name, (averaged, _) in self._pairs.items()}
+        return dict(self._averaged)
 
     @torch.no_grad()
     def update(self, images_seen: int, batch_size: int) -> None:
         """Move the averages towards the weights: decay 0.5 ** (batch / half-life)."""
         half_life = self._half_life(images_seen)
         decay = 0.5 ** (batch_size / half_life) if half_life > 0 else 0.0
-        for averaged, current in self._pairs.values():
-            torch._foreach_lerp_(list(averaged.parameters()), list(current.parameters()), 1 - decay)
-            for mine, theirs in zip(averaged.buffers(), current.buffers(), strict=True):
-                mine.copy_(theirs)
+        torch._foreach_lerp_(*self._weights, 1 - decay)
+        for mine, theirs in zip(*self._buffers, strict=True):
+            mine.copy_(theirs)
+
+
+def _parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+def _buffers(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [buffer for module in modules for buffer in module.buffers()]

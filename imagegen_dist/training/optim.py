@@ -1,6 +1,6 @@
 """Optimizers whose settings follow the clock, and which skip a step with non-finite gradients without a host sync."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,8 @@ class ScheduledAdam:
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the step before."""
-        self._adam.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def step(self, images_seen: int, bad: Tensor) -> None:
         """Update the parameters, or leave everything as it is where `bad` (float32 scalar on the device) is 1."""
@@ -80,8 +81,7 @@ def poison_if_non_finite(loss: Tensor) -> Tensor:
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
-def set_requires_grad(modules: Iterable[nn.Module], trained: nn.Module) -> None:
-    """Only the parameters of `trained` require gradients."""
-    for module in modules:
-        module.requires_grad_(False)
-    trained.requires_grad_(True)
+def set_requires_grad(parameters: Iterable[nn.Parameter], trained: Container[nn.Parameter]) -> None:
+    """Of the parameters, only those that are trained require gradients."""
+    for parameter in parameters:
+        parameter.requires_grad_(parameter in trained)

@@ -176,10 +176,11 @@ def test_a_finite_loss_is_left_as_it_is():
     assert torch.equal(weight.grad, torch.full((3,), 2.0))
 
 
-def test_only_the_trained_module_requires_gradients():
+def test_only_what_is_trained_requires_gradients():
     modules = [network(), network()]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
     for trained in (0, 1, 0):
-        set_requires_grad(modules, modules[trained])
+        set_requires_grad(parameters, set(modules[trained].parameters()))
         wanted = [all(parameter.requires_grad for parameter in module.parameters()) for module in modules]
         assert wanted == [trained == 0, trained == 1]
 
