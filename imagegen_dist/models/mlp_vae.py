@@ -46,8 +46,9 @@ def _hidden_layers(widths: tuple[int, ...], config: MLPVAEConfig, generator: tor
 
 
 class Encoder(nn.Module):
-    """x [B, C, *S], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z].
+    """x [B, C, *S] in [-1, 1], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z].
 
+    The first layer sees values in [0, 1], as in the papers: a pixel that is black moves none of its weights.
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to x.
     parameters: values a latent, one after another along dimension 1 (mean and log-variance are 2).
     generator: draws the initial weights. Raises ValueError where a class-conditional call has no labels.
@@ -65,7 +66,7 @@ class Encoder(nn.Module):
         self.output = Linear(config.hidden[-1], parameters * config.latent, bias=True, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        features = x.flatten(1)
+        features = (x.flatten(1) + 1) / 2
         if self.embed is not None:
             features = torch.cat([features, self.embed(label)], dim=1)
         return self.output(self.hidden(features))

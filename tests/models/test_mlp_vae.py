@@ -51,6 +51,16 @@ def test_activation_bounds_the_hidden_layers(activation, lowest, highest):
     assert 0.99 < features.max() <= highest
 
 
+def test_a_black_pixel_moves_no_weight():
+    encoder, _ = build(MLPVAEConfig(hidden=(30,), latent=5))
+    x = torch.rand(4, 1, 28, 28, generator=seeded(1)) * 2 - 1
+    x[..., :14] = -1
+    encoder(x).sum().backward()
+    moved = encoder.hidden[0].weight.grad.unflatten(1, (28, 28)) != 0
+    assert not moved[..., :14].any()
+    assert moved[..., 14:].any()
+
+
 def test_neither_latents_nor_samples_are_squashed():
     encoder, decoder = build(MLPVAEConfig())
     assert encoder(50 * torch.randn(4, 1, 28, 28, generator=seeded(1))).abs().max() > 10
