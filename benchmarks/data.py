@@ -307,7 +307,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{time.strftime('%Y-%m-%d')}, python {' '.join(sys.argv)}, {os.cpu_count()} CPUs,")
         names = ("torch", "webdataset", "simplejpeg", "pillow", "s3fs", "obstore", "numpy")
-        print(", ".join([*(f"{name} {version(name)}" for name in names), *(each[0] for each in PACKAGES.values())]))
+        peers = [PACKAGES[name][0] for name in ("litdata", "streaming")]
+        print(", ".join([*(f"{name} {version(name)}" for name in names), *peers]))
         if options.clients:
             for object_mb, objects in ((1, 100), (32, 8), (128, 3)):
                 print(f"\n{clients_table(folder, options.rounds, object_mb, objects)}", flush=True)

@@ -1,8 +1,8 @@
 """What β trades: `python benchmarks/rate_distortion.py [--images N] [--at-once 2] [--storage DIR] [--picture PNG]`
 
 A β-VAE a value of β on the built-in dSprites, each a whole run of preset `beta-vae-dsprites` in a process of one
-thread; then rate and distortion of held-out sprites in nats, beside the published ones of runs of 19.2 million images, as
-a table, and as a picture with a row of reconstructions a β. Every rise of β has to lower the rate and to raise the
+thread; then rate and distortion of held-out sprites in nats, beside the published ones of runs of 19.2 million images,
+as a table, and as a picture with a row of reconstructions a β. Every rise of β has to lower the rate and to raise the
 distortion, or the script ends with an error. The same command goes on where it was interrupted, and with more --images
 where it ended.
 

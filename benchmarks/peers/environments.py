@@ -17,6 +17,7 @@ PACKAGES = {
         *("mosaicml-streaming==0.13.0", "Brotli", "catalogue", "python-snappy", "cramjam", "tqdm", "xxhash", "zstd"),
         *_S3,
     ),
+    "pythae": ("pythae==0.1.2", "cloudpickle", "imageio", "tqdm"),
 }
 _STUBS: dict[str, dict[str, str]] = {
     "streaming": {
@@ -27,6 +28,7 @@ _STUBS: dict[str, dict[str, str]] = {
         "transformers/models/auto/tokenization_auto.py": "class AutoTokenizer: ...",
     },
     "litdata": {},
+    "pythae": {},
 }
 
 
