@@ -61,11 +61,24 @@ class RunSettings:
     wandb_directory: str = "wandb"
     # Whether a W&B key is at hand.
     wandb_key: bool = False
+    # W&B group, e.g. the sweep that the run is a trial of; empty for none.
+    wandb_group: str = ""
+    # URL of what is computed once for a dataset and shared by runs; empty: a folder beside the runs.
+    cache: str = ""
+    # URL of a checkpoint of another run, from which this one begins; empty: from the beginning.
+    start: str = ""
+    # Newest checkpoints that are kept, two at least, besides the best.
+    keep: int = 2
 
     @property
     def folder(self) -> Store:
         """The run's directory."""
         return Store(self.storage) / self.name
+
+    @property
+    def shared(self) -> Store:
+        """What is computed once for a dataset."""
+        return Store(self.cache) if self.cache else Store(self.storage) / ".cache"
 
 
 def versions() -> dict[str, str]:

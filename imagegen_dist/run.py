@@ -70,6 +70,10 @@ class Events(Protocol):
         """Whether this rank has been asked to end in good order."""
         ...
 
+    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
+        """A checkpoint is being written, which `published` waits for; rank 0 only."""
+        ...
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -121,7 +125,7 @@ class _Session:
             experiment,
             self.training,
             Dataset.open(settings.validation, experiment.data) if settings.validation else None,
-            Store(settings.storage) / ".cache",
+            settings.shared,
             world,
             device,
             events.message,
@@ -129,7 +133,7 @@ class _Session:
         node = world.share_of_node(self.plan.microbatches)
         check_cache(self.training.index, self.training.store, self.plan, node, experiment.data.cache)
         self.stopwatch = Stopwatch(clock)
-        self.checkpointer = Checkpointer(self.folder, config_hash(experiment), settings.attempt)
+        self.checkpointer = Checkpointer(self.folder, config_hash(experiment), settings.attempt, settings.keep)
         self.data_counters: Counter[str] = Counter()
         self.sinks: list[Sink] = []
         self.logged_at: dict[str, int] = {}
@@ -251,6 +255,7 @@ class _Session:
                 figure = self.figure if self.logged_at.get("eval") == images else None
                 self.checkpointer.save(self._snapshot(weights), figure)
                 self._write_report()
+                self.events.checkpoint(self.checkpointer.wait)
         self.saved_at = images
 
     def _keep_progress(self) -> None:
@@ -315,9 +320,9 @@ class _Session:
         return Snapshot(self.trainer.images, on_host(model), on_host(state), facts)
 
     def _resume(self) -> Checkpoint | None:
-        """Continue from the newest whole checkpoint, chosen by rank 0, if there is one."""
+        """Continue from the newest whole checkpoint, chosen by rank 0, or else from the one that the run begins at."""
         found = newest(self.folder, lambda why: self.events.message(f"skipped {why}")) if self.world.is_main else None
-        url = text_from_main(found.url if found else "", self.world, self.device)
+        url = text_from_main(found.url if found else self.settings.start, self.world, self.device)
         if not url:
             return None
         checkpoint = found or open_checkpoint(Store(url))
@@ -350,6 +355,7 @@ class _Session:
                 self.settings.name,
                 {"preset": self.settings.preset, **config.encode(self.experiment)},
                 Path(self.settings.wandb_directory),
+                group=self.settings.wandb_group or None,
                 mode=self.settings.wandb_mode or None,
                 api_key_present=self.settings.wandb_key,
                 warn=self.events.message,

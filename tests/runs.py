@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, execute
 from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import newest
+from imagegen_dist.training.checkpoint import Checkpoint, newest
 from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
@@ -60,6 +61,9 @@ class Listener:
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
+        pass
 
     def stop_requested(self) -> bool:
         self.reports += 1

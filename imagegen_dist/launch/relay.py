@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from imagegen_dist.training.checkpoint import Checkpoint
 
 _POLL_S = 1.0
 
@@ -76,6 +79,9 @@ class RelayedEvents:
     def stop_requested(self) -> bool:
         """Whether the driver has asked the workers to end."""
         return self._stop.is_set()
+
+    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
+        """Nothing is sent: the driver finds checkpoints in the run's directory."""
 
     def _poll(self) -> None:
         while not self._stop.is_set():
