@@ -1,0 +1,186 @@
+"""Searches by name: what is changed of which preset, by which figure trials are compared, and how they are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from imagegen_dist.config import ConfigError, nearest
+from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.presets import PRESETS, Preset
+from imagegen_dist.presets.space import Space, grid, log_uniform, space
+
+Searcher = Literal["random", "grid", "tpe"]
+Scheduler = Literal["none", "asha", "median", "pbt"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A logged figure, and whether less of it is better or more."""
+
+    metric: str
+    mode: Literal["min", "max"] = "min"
+
+    def __str__(self) -> str:
+        return f"{self.metric.removeprefix('eval/')} ({self.mode})"
+
+    def loss(self, value: float) -> float:
+        """The value so that less is better."""
+        return value if self.mode == "min" else -value
+
+
+@dataclass(frozen=True)
+class Search:
+    """A complete search; every part of it can be set otherwise on the command line."""
+
+    # Name of the preset that its trials train.
+    preset: str
+    # What is changed.
+    space: Space
+    # By which figures trials are compared; several for a trade-off between them.
+    goals: tuple[Goal, ...]
+    # One line for a list of searches.
+    summary: str
+    # How values are chosen: random, grid (every combination), tpe (Optuna).
+    searcher: Searcher = "random"
+    # Who stops trials early: none, asha, median; or pbt, which changes values on the way.
+    scheduler: Scheduler = "none"
+    # Trials; 0: all combinations of a grid.
+    trials: int = 16
+    # Settings of the preset that the trials have otherwise, by path.
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SHORT_GAN = {
+    "training.total_images": 76_800,
+    "training.sample_every": 38_400,
+    "evaluation.every": 6_400,
+    "evaluation.samples": 1000,
+}
+_SHORT_VAE = {
+    "training.total_images": 192_000,
+    "training.sample_every": 96_000,
+    "training.checkpoint_every": 96_000,
+    "evaluation.every": 32_000,
+    "evaluation.importance_samples": 0,
+    "training.ema_half_life": 5_000,
+}
+
+SEARCHES: dict[str, Search] = {
+    "vae-beta": Search(
+        "digits-vae",
+        space(objective__beta=grid(0.25, 0.5, 1, 2, 4, 8)),
+        (Goal("eval/rate"), Goal("eval/distortion")),
+        "β of a VAE on digits: the rate–distortion curve",
+        "grid",
+        trials=0,
+        changes=_SHORT_VAE,
+    ),
+    "vae-lr": Search(
+        "digits-vae",
+        space(optim__autoencoder__lr=log_uniform(1e-4, 1e-2)),
+        (Goal("eval/elbo", "max"),),
+        "learning rate of a VAE on digits",
+        scheduler="asha",
+        changes=_SHORT_VAE,
+    ),
+    "gan-lr": Search(
+        "digits",
+        space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
+        (Goal("eval/frechet"),),
+        "learning rate and γ of a GAN on digits, bad ones stopped early",
+        scheduler="asha",
+        changes=_SHORT_GAN,
+    ),
+    "gan-tpe": Search(
+        "digits",
+        space(
+            optim__generator__lr=log_uniform(1e-4, 1e-2),
+            optim__discriminator__lr=log_uniform(1e-4, 1e-2),
+            objective__gamma=log_uniform(0.01, 10),
+        ),
+        (Goal("eval/frechet"),),
+        "both learning rates and γ by Optuna's TPE",
+        searcher="tpe",
+        scheduler="asha",
+        trials=32,
+        changes=_SHORT_GAN,
+    ),
+    "gan-pbt": Search(
+        "digits",
+        space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
+        (Goal("eval/frechet"),),
+        "learning rate and γ of a population, changed on the way",
+        scheduler="pbt",
+        trials=8,
+        changes=_SHORT_GAN,
+    ),
+    "dsprites-beta": Search(
+        "beta-vae-dsprites",
+        space(objective__beta=grid(1, 2, 4, 8, 16)),
+        (Goal("eval/rate"), Goal("eval/distortion")),
+        "β of a β-VAE on dSprites: rate, distortion and disentanglement",
+        "grid",
+        trials=0,
+        changes={
+            "data.url": "dsprites",
+            "training.total_images": 640_000,
+            "training.checkpoint_every": 320_000,
+            "evaluation.every": 160_000,
+            "evaluation.samples": 3_000,
+        },
+    ),
+}
+
+
+def find_search(name: str) -> Search:
+    """The search of that name, or one of the preset of that name with nothing to change yet. Raises ConfigError."""
+    if name in SEARCHES:
+        return SEARCHES[name]
+    if name in PRESETS:
+        return Search(name, Space(), (default_goal(PRESETS[name]),), "")
+    if not name:
+        raise ConfigError(f"give a SEARCH: {', '.join(SEARCHES)}; or a preset with --space")
+    raise ConfigError(f"there is no search {name!r}; {nearest(name, [*SEARCHES, *PRESETS])}")
+
+
+def default_goal(preset: Preset) -> Goal:
+    """The figure by which a preset's runs keep their best checkpoint."""
+    is_gan = isinstance(preset.experiment.objective, GANConfig)
+    return Goal("eval/frechet", "min") if is_gan else Goal("eval/elbo", "max")
+
+
+def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, ...]:
+    """Goals from --metric NAME[,NAME] and --mode min|max[,...]; those `given` where a flag is empty.
+
+    A name without its group is one of an evaluation. Raises ConfigError.
+    """
+    names = [_full_name(part) for part in metric.split(",") if part] or [goal.metric for goal in given]
+    modes = mode.split(",") if mode else [_known_mode(name, given) for name in names]
+    if len(modes) == 1:
+        modes *= len(names)
+    wrong = [each for each in modes if each not in ("min", "max")]
+    if wrong or len(modes) != len(names):
+        raise ConfigError(f"--mode {mode}: give min or max, once or for each of {len(names)} metrics")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--metric {metric}: a metric comes twice")
+    return tuple(Goal(name, "min" if each == "min" else "max") for name, each in zip(names, modes, strict=True))
+
+
+_MORE_IS_BETTER = (
+    *("elbo", "log_likelihood", "psnr", "ssim", "label_agreement", "active_units"),
+    *("mig", "factor_vae", "beta_vae", "sap", "dci_disentanglement"),
+)
+
+
+def _full_name(name: str) -> str:
+    return name.strip() if "/" in name else f"eval/{name.strip()}"
+
+
+def _known_mode(name: str, given: tuple[Goal, ...]) -> str:
+    """The direction that the search names, else that of the figure's kind."""
+    for goal in given:
+        if goal.metric == name:
+            return goal.mode
+    return "max" if name.split("/")[-1] in _MORE_IS_BETTER else "min"
