@@ -82,19 +82,23 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text(job, summary))
         raise SystemExit(0)
-    flags, assignments = _split(job, arguments)
+    flags, assignments = split(arguments, Options, next(iter(_presets_of(job).values())))
     options = parse_flags(Options, job, flags)
     options = replace(options, preset=options.preset or next(iter(_presets_of(job))))
     try:
-        experiment = _preset(job, options.preset).experiment
-        if options.config:
-            experiment = _apply_file(experiment, options.config)
-        if options.data:
-            experiment = config.override(experiment, "data.url", options.data)
-        experiment = config.overrides(experiment, assignments)
+        experiment = resolve(_preset(job, options.preset).experiment, options.config, options.data, assignments)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return Command(options, experiment, Workers.parse(options.workers) if options.workers else None)
+
+
+def resolve(experiment: Experiment, file: str, data: str, assignments: Sequence[tuple[str, str]]) -> Experiment:
+    """A preset's experiment with a JSON file, a dataset and overrides by path, in this order. Raises ValueError."""
+    if file:
+        experiment = _apply_file(experiment, file)
+    if data:
+        experiment = config.override(experiment, "data.url", data)
+    return config.overrides(experiment, assignments)
 
 
 def help_text(job: str, summary: str) -> str:
@@ -121,9 +125,12 @@ def _preset(job: str, name: str) -> Preset:
     return preset
 
 
-def _split(job: str, words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """The words for the flags, and the pairs of dotted path and text of the overrides. Raises UsageError."""
-    known = [field.name.replace("_", "-") for field in fields(Options) if field.name != "preset"]
+def split(words: Sequence[str], options: type, preset: Preset) -> tuple[list[str], list[tuple[str, str]]]:
+    """The words for the flags of `options`, and the pairs of dotted path and text of the overrides. Raises UsageError.
+
+    preset: one whose settings are named where a word is no flag.
+    """
+    known = [field.name.replace("_", "-") for field in fields(options)][1:]  # the first one is positional
     flags: list[str] = []
     assignments: list[tuple[str, str]] = []
     rest = list(words)
@@ -133,7 +140,7 @@ def _split(job: str, words: Sequence[str]) -> tuple[list[str], list[tuple[str, s
         if not word.startswith("--") or path in known:
             flags.append(word)
         elif "." not in path and path not in _KINDS:
-            raise UsageError(f"--{path}: no such flag; {_meant_flag(job, path, known)}")
+            raise UsageError(f"--{path}: no such flag; {_meant_flag(preset, path, known)}")
         elif given or (rest and not rest[0].startswith("--")):
             assignments.append((path, value if given else rest.pop(0)))
         else:
@@ -141,9 +148,8 @@ def _split(job: str, words: Sequence[str]) -> tuple[list[str], list[tuple[str, s
     return flags, assignments
 
 
-def _meant_flag(job: str, path: str, known: Sequence[str]) -> str:
-    first = next(iter(_presets_of(job).values()))
-    settings = [name.replace("_", "-") for name in config.paths(first.experiment)]
+def _meant_flag(preset: Preset, path: str, known: Sequence[str]) -> str:
+    settings = [name.replace("_", "-") for name in config.paths(preset.experiment)]
     same = [setting for setting in settings if setting.rsplit(".", 1)[-1] == path]
     guess = f"did you mean --{same[0]}?" if same else config.nearest(path, known)
     return guess.replace("did you mean ", "did you mean --").replace("----", "--")

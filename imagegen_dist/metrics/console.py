@@ -49,7 +49,52 @@ class Progress:
         return (self.total_images - self.images) / pace if pace > 0 else math.inf
 
 
-class Console:
+class Screen:
+    """Lines that stay, in plain text: messages, errors, a last summary.
+
+    file: where to write, by default standard output. terminal, width: override what it says of itself.
+    """
+
+    def __init__(self, file: TextIO | None = None, terminal: bool | None = None, width: int | None = None) -> None:
+        self._terminal = Terminal(
+            file=file, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False
+        )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a view that changes in place can be shown."""
+        return self._terminal.is_terminal and not self._terminal.is_dumb_terminal
+
+    def message(self, text: str, style: str = "") -> None:
+        """A line that stays, above a live view."""
+        self._write(text, style)
+
+    def error(self, title: str, text: str = "") -> None:
+        """What went wrong in one line, and the whole of it below, free of decoration so that it can be copied."""
+        self._write(title, "bold red")
+        if text:
+            self._write(text.rstrip())
+
+    def summary(self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+        """The last table: groups of (name, value). Values are never cut, and paths never broken by a line's end."""
+        names = [name for _, entries in groups for name, _ in entries]
+        indent = 2 + max((len(name) for name in names), default=0) + 3
+        for title, entries in groups:
+            self._write("")
+            self._write(title, "bold")
+            for name, value in entries:
+                first, *others = value.splitlines() or [""]
+                line = Text(f"  {name:<{indent - 2}}", "dim").append(first, "not dim")
+                for other in others:
+                    line.append("\n" + " " * indent + other, "not dim")
+                self._terminal.print(line, soft_wrap=True)
+        self._write("")
+
+    def _write(self, text: str, style: str = "") -> None:
+        self._terminal.print(Text(text, style), soft_wrap=True)
+
+
+class Console(Screen):
     """Shows one run: phases, metric rows, messages, a last summary. Enter it as a context before the first row.
 
     total_images: images seen at which the run ends.
@@ -71,9 +116,7 @@ class Console:
         clock: Callable[[], float] = time.monotonic,
         min_interval_s: float = 3.0,
     ) -> None:
-        self._terminal = Terminal(
-            file=file, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False
-        )
+        super().__init__(file, terminal, width)
         self._title = title
         self._clock = clock
         self._min_interval_s = min_interval_s
@@ -84,7 +127,7 @@ class Console:
         self._unwritten: Mapping[str, float] | None = None
         self._written_s = -math.inf
         self._live: Live | None = None
-        if self._terminal.is_terminal and not self._terminal.is_dumb_terminal:
+        if self.is_live:
             self._live = Live(
                 console=self._terminal, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S, transient=True
             )
@@ -135,34 +178,6 @@ class Console:
             self._write_row(row)
         else:
             self._unwritten = row
-
-    def message(self, text: str, style: str = "") -> None:
-        """A line that stays, above the live view."""
-        self._write(text, style)
-
-    def error(self, title: str, text: str = "") -> None:
-        """What went wrong in one line, and the whole of it below, free of decoration so that it can be copied."""
-        self._write(title, "bold red")
-        if text:
-            self._write(text.rstrip())
-
-    def summary(self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
-        """The last table: groups of (name, value). Values are never cut, and paths never broken by a line's end."""
-        names = [name for _, entries in groups for name, _ in entries]
-        indent = 2 + max((len(name) for name in names), default=0) + 3
-        for title, entries in groups:
-            self._write("")
-            self._write(title, "bold")
-            for name, value in entries:
-                first, *others = value.splitlines() or [""]
-                line = Text(f"  {name:<{indent - 2}}", "dim").append(first, "not dim")
-                for other in others:
-                    line.append("\n" + " " * indent + other, "not dim")
-                self._terminal.print(line, soft_wrap=True)
-        self._write("")
-
-    def _write(self, text: str, style: str = "") -> None:
-        self._terminal.print(Text(text, style), soft_wrap=True)
 
     def _write_row(self, row: Mapping[str, float]) -> None:
         """One plain line; evaluation figures are on it where the row brought them."""
