@@ -20,4 +20,8 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a sweep keeps its own records
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # how far a trial is comes without figures
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # a sweep goes on from its own records
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

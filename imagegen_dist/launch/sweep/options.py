@@ -1,0 +1,215 @@
+"""The command line of jobs/sweep.py: a search, where things are, limits, and overrides by dotted path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import tyro
+
+from imagegen_dist import config
+from imagegen_dist.config import ConfigError
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
+from imagegen_dist.launch.options import resolve, split
+from imagegen_dist.launch.sweep.plan import Demand
+from imagegen_dist.presets import PRESETS, find_preset
+from imagegen_dist.presets.searches import (
+    SEARCHES,
+    Goal,
+    Scheduler,
+    Search,
+    Searcher,
+    default_goal,
+    find_search,
+    parse_goals,
+)
+from imagegen_dist.presets.space import Space, as_grid, parse_space
+
+JOB = "sweep"
+SUMMARY = (
+    "Search an experiment's values: every trial is a run of its own, and they are compared by a logged figure. "
+    "--resume NAME goes on where a sweep was."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    search: Annotated[str, tyro.conf.Positional, flag("SEARCH")] = ""
+    """A named search, see below, or a preset with --space."""
+    space: Annotated[tuple[str, ...], flag("PATH=KIND:VALUES")] = ()
+    """What is changed, in place of what the search does. KIND: uniform, loguniform, int, logint, choice, grid."""
+    metric: Annotated[str, flag("NAME[,NAME]")] = ""
+    """Figure that trials are compared by: frechet, elbo, any logged one (vae/rate); several for a trade-off."""
+    mode: Annotated[str, flag("min|max")] = ""
+    """Whether less of it is better or more. Default: by the figure."""
+    trials: Annotated[int | None, flag("N")] = None
+    """Trials. Default: the search's; all combinations of a grid."""
+    searcher: Annotated[Literal["", "random", "grid", "tpe"], flag("random|grid|tpe")] = ""
+    """How values are chosen. Default: the search's."""
+    scheduler: Annotated[Literal["", "none", "asha", "median", "pbt"], flag("none|asha|median|pbt")] = ""
+    """Who ends trials early (asha, median) or changes them on the way (pbt). Default: the search's."""
+    preset: Annotated[str, flag("PRESET")] = ""
+    """What trials train, in place of the search's own preset."""
+    name: Annotated[str, flag("NAME")] = ""
+    """Name of the sweep. Default: SEARCH-DATE-TIME."""
+    storage: Annotated[str, flag("URL")] = "runs"
+    """Where sweeps are kept: a folder, s3://..., gs://... Default: runs."""
+    data: Annotated[str, flag("URL")] = ""
+    """Shards with an index.json, or a built-in dataset. Default: the preset's."""
+    config: Annotated[str, flag("FILE.json")] = ""
+    """Settings as JSON, as the training jobs take them."""
+    resume: Annotated[str, flag("NAME")] = ""
+    """Go on with the sweep of that name: trials that are over are not run again."""
+    max_concurrent: Annotated[int | None, flag("N")] = None
+    """Trials at once. Default: as many as there is room for."""
+    time_budget: Annotated[float | None, flag("SECONDS")] = None
+    """End the sweep after so long."""
+    gpu_hours: Annotated[float | None, flag("HOURS")] = None
+    """End the sweep once its trials have taken so many hours of GPUs."""
+    cpus: Annotated[int | None, flag("N")] = None
+    """CPU cores of a trial. Default: a GPU's share of them; without GPUs one."""
+    gpus: Annotated[float | None, flag("N")] = None
+    """GPUs of a trial, or a share of one, e.g. 0.25. Default: one, where there are any."""
+    seed: Annotated[int, flag("N")] = 0
+    """Seed of the search. Default: 0."""
+    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
+    """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Check everything, show the first trials and what the sweep will cost, train nothing."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line: the flags, and what they resolve to."""
+
+    options: Options
+    preset: str
+    experiment: Experiment
+    space: Space
+    goals: tuple[Goal, ...]
+    searcher: Searcher
+    scheduler: Scheduler
+    trials: int
+    demand: Demand = field(default_factory=Demand)
+
+
+def parse(arguments: Sequence[str]) -> Command | Options:
+    """Read the job's arguments; the flags alone where --resume names a sweep. Raises ValueError; --help ends."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text())
+        raise SystemExit(0)
+    flags, assignments = split(_joined(arguments), Options, next(iter(PRESETS.values())))
+    options = parse_flags(Options, JOB, _spread(flags))
+    _check_limits(options)
+    if options.resume:
+        return _resumed(options, assignments)
+    search = find_search(options.search)
+    if options.preset:
+        search = _on_preset(search, options)
+    experiment = config.overrides(find_preset(search.preset).experiment, search.changes.items())
+    experiment = resolve(experiment, options.config, options.data, assignments)
+    space = parse_space(options.space) if options.space else search.space
+    searcher = options.searcher or search.searcher
+    if searcher == "grid":
+        space = as_grid(space)
+    space.check(experiment)
+    trials = options.trials or (0 if options.space else search.trials) or (len(space.grid) if space.is_grid else 16)
+    return Command(
+        options,
+        search.preset,
+        experiment,
+        space,
+        parse_goals(options.metric, options.mode, search.goals),
+        "grid" if space.is_grid and searcher == "random" else searcher,
+        options.scheduler or search.scheduler,
+        min(trials, len(space.grid)) if space.is_grid else trials,
+        Demand(1, options.cpus, options.gpus),
+    )
+
+
+def help_text() -> str:
+    """What --help prints."""
+    text = flags_help(Options, JOB, SUMMARY)
+    listed = "\n".join(f"  {name:<16} {search.summary}\n{'':<18} {search.space}" for name, search in SEARCHES.items())
+    return (
+        f"{text}\n\nsearches\n{listed}\n\n"
+        "a space over any settings, by dotted path; a star gives all that match the same value\n"
+        "  --space objective.gamma=loguniform:0.01:10 'optim.*.lr=choice:1e-4,2e-4' model.widths=grid:64,32|96,48\n\n"
+        "any setting that all trials share, by dotted path\n  --training.total-images 400000"
+    )
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words with all of --space as one, so that none is taken for another flag's."""
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--space":
+            taken = []
+            while rest and not rest[0].startswith("--"):
+                taken.append(rest.pop(0))
+            if not taken:
+                raise UsageError("--space needs PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10")
+            word = f"--space={_MARK.join(taken)}"
+        found.append(word)
+    return found
+
+
+def _spread(words: Sequence[str]) -> list[str]:
+    """The words with --space as tyro reads it."""
+    return [
+        part
+        for word in words
+        for part in (["--space", *word[8:].split(_MARK)] if word.startswith("--space=") else [word])
+    ]
+
+
+_MARK = "\0"
+
+
+def _check_limits(options: Options) -> None:
+    """Raise UsageError for a number that is no limit."""
+    for name in ("trials", "max_concurrent", "time_budget", "gpu_hours", "cpus"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: give more than 0")
+    if options.gpus is not None and (options.gpus < 0 or (options.gpus > 1 and not options.gpus.is_integer())):
+        raise UsageError(f"--gpus {options.gpus:g}: give a share of one up to 1, or a whole number")
+    if options.gpus is not None and options.gpus > 1:
+        raise UsageError(f"--gpus {options.gpus:g}: a trial has one worker, which uses one GPU; give at most 1")
+    if options.gpu_hours is not None and options.gpus == 0:
+        raise UsageError(f"--gpu-hours {options.gpu_hours:g} would never be reached with --gpus 0; use --time-budget")
+    for name in ("name", "resume"):
+        value = getattr(options, name)
+        if value and (not re.fullmatch(r"[\w.-]+", value) or value.startswith(".")):
+            raise UsageError(f"--{name} {value!r}: letters, digits, '-', '_' and '.' make a name, the first not '.'")
+
+
+def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Options:
+    """The flags of a command that goes on with a sweep. Raises UsageError for one that would change it."""
+    may = {"resume", "storage", "max_concurrent", "time_budget", "gpu_hours", "cpus", "gpus"}
+    fresh = Options()
+    changed = [name for name in vars(fresh) if name not in may and getattr(options, name) != getattr(fresh, name)]
+    changed += [path for path, _ in assignments]
+    if changed:
+        raise UsageError(
+            f"--resume {options.resume} goes on with that sweep as it is: leave out --{changed[0].replace('_', '-')}"
+            if changed[0] != "search"
+            else f"--resume {options.resume} goes on with that sweep as it is: leave out {options.search}"
+        )
+    return options
+
+
+def _on_preset(search: Search, options: Options) -> Search:
+    """The search on another preset, as that one is. Raises ConfigError where it has another kind of objective."""
+    preset, own = find_preset(options.preset), find_preset(search.preset)
+    if preset.job != own.job and not (options.space and options.metric):
+        raise ConfigError(f"--preset {options.preset} is trained by {preset.job}, which {options.search} is not for")
+    goals = search.goals if preset.job == own.job else (default_goal(preset),)
+    return replace(search, preset=options.preset, changes={}, goals=goals)

@@ -1,0 +1,145 @@
+"""What a sweep came to: the best trial, tables of all, and the files that hold them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from imagegen_dist import config
+from imagegen_dist.launch.sweep.ledger import COMPLETE, DIVERGED, FAILED, REPLACED, Ledger, Trial
+from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
+from imagegen_dist.launch.sweep.report import write_report
+from imagegen_dist.metrics.numerals import duration, figure
+from imagegen_dist.presets.searches import Goal
+
+BEST, TABLE, ROWS, REPORT = "best.json", "results.csv", "results.jsonl", "report.html"
+
+
+def candidates(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
+    """The trials that may be the best: complete ones with all figures, or where there are none, any with figures."""
+    scored = [t for t in trials if all(map(math.isfinite, t.score(goals))) and t.state not in (DIVERGED, FAILED)]
+    complete = [trial for trial in scored if trial.state == COMPLETE]
+    return complete or [trial for trial in scored if trial.state != REPLACED]
+
+
+def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
+    """Those of the candidates that no other one is at least as good as in every figure and better in one."""
+    found = candidates(trials, goals)
+    scores = {trial.run: trial.score(goals) for trial in found}
+    return [trial for trial in found if not any(_dominates(other, scores[trial.run]) for other in scores.values())]
+
+
+def best(trials: Sequence[Trial], goals: Sequence[Goal]) -> Trial | None:
+    """The trial of the best figure; of several figures, the one on the front that is nearest to the best of each.
+
+    Distances are Euclidean, each figure scaled by its span over the front.
+    """
+    found = front(trials, goals)
+    if not found:
+        return None
+    scores = [trial.score(goals) for trial in found]
+    low = [min(values) for values in zip(*scores, strict=True)]
+    span = [max(values) - least or 1.0 for values, least in zip(zip(*scores, strict=True), low, strict=True)]
+
+    def distance(score: Sequence[float]) -> float:
+        return math.hypot(*((value - least) / width for value, least, width in zip(score, low, span, strict=True)))
+
+    return min(zip(found, scores, strict=True), key=lambda pair: (distance(pair[1]), pair[0].number))[0]
+
+
+def table(plan: SweepPlan, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """A row a trial: what it is, its figures by plain names, its values by path, where it is."""
+    goals = plan.goals
+    return [
+        {
+            "trial": trial.run,
+            "state": trial.state,
+            "images": trial.images,
+            "seconds": round(trial.seconds, 1),
+            **{goal.metric.removeprefix("eval/"): trial.figures.get(goal.metric) for goal in goals},
+            **trial.values,
+            "parent": trial.parent,
+            "note": trial.note,
+            "url": (plan.folder / TRIALS / trial.run).url,
+        }
+        for trial in trials
+    ]
+
+
+def write_results(plan: SweepPlan) -> None:
+    """best.json, results.csv, results.jsonl and report.html, from what the sweep's directory holds."""
+    trials = Ledger.read(plan.folder).trials
+    rows = table(plan, trials)
+    plan.folder.write(ROWS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    plan.folder.write(TABLE, as_csv(rows).encode())
+    chosen = best(trials, plan.goals)
+    if chosen is not None:
+        plan.folder.write(BEST, json.dumps(best_document(plan, chosen), indent=1).encode())
+    else:
+        plan.folder.remove(BEST)
+    write_report(plan, trials, chosen, front(trials, plan.goals))
+
+
+def best_document(plan: SweepPlan, trial: Trial) -> dict[str, Any]:
+    """What best.json holds: the whole experiment, as --config takes it, and where it comes from."""
+    experiment = plan.space.apply(plan.experiment, trial.values)
+    return {
+        "preset": plan.settings.preset,
+        "job": plan.settings.job,
+        "sweep": plan.settings.name,
+        "trial": trial.run,
+        "values": trial.values,
+        "figures": {goal.metric: trial.figures[goal.metric] for goal in plan.goals},
+        "run": (plan.folder / TRIALS / trial.run).url,
+        "experiment": config.encode(experiment),
+    }
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as comma-separated values under their names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["trial"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def closing_table(plan: SweepPlan, log: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The last table of a sweep: the best trial, files, commands to go on with."""
+    trials = Ledger.read(plan.folder).trials
+    states = [trial.state for trial in trials]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    spent = sum(trial.seconds for trial in trials)
+    images = sum(trial.images - trial.born for trial in trials)
+    said = [("trials", counted or "none"), ("spent", f"{images:,} images, {duration(spent)} of trials' time")]
+    chosen, where = best(trials, plan.goals), plan.folder.url
+    following = [("go on, or once more", f"python jobs/sweep.py --resume {plan.settings.name}{_storage(plan)}")]
+    if chosen is not None:
+        values = "  ".join(f"{path} {value}" for path, value in chosen.values.items())
+        figures = ", ".join(
+            f"{goal.metric.split('/')[-1].replace('_', ' ')} {figure(chosen.figures[goal.metric])}"
+            for goal in plan.goals
+        )
+        said.append(("best", f"{chosen.run}: {figures}\n{values}"))
+        job, run = plan.settings.job, (plan.folder / TRIALS / chosen.run).url
+        following = [
+            ("train the best in full", f"python jobs/{job}.py --config {where}/{BEST} --training.total-images IMAGES"),
+            ("sample from it", f"python -c \"import imagegen_dist as i; i.load('{run}').grid('samples.png')\""),
+            *following,
+        ]
+    files = [(name.split(".")[0], f"{where}/{name}") for name in (REPORT, BEST, TABLE) if plan.folder.exists(name)]
+    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Go on with", following)]
+
+
+def _storage(plan: SweepPlan) -> str:
+    from imagegen_dist.storage import Store
+
+    return "" if plan.settings.storage == Store("runs").url else f" --storage {plan.settings.storage}"
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True)) and any(a < b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,152 @@
+"""Who chooses the values of each trial, for Ray Tune: by number, or Optuna's TPE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.sweep.ledger import COMPLETE, STOPPED, Ledger, Trial
+from imagegen_dist.launch.sweep.plan import SweepPlan
+from imagegen_dist.presets.searches import Goal
+from imagegen_dist.presets.space import Choice, Range, Space
+
+
+class Points(Searcher):
+    """Trials by their numbers: what the space has there. Those that are over are left out, unless they are replayed.
+
+    A trial is suggested with the values that the ledger has of it, and where a population has changed it, as its newest
+    generation: nothing of Tune's own state is needed to go on with a sweep.
+    replay: whether trials that are over are suggested again, to report what they had, because the scheduler compares
+    others with them.
+    """
+
+    def __init__(self, plan: SweepPlan, ledger: Ledger, replay: bool) -> None:
+        super().__init__(metric=plan.goals[0].metric, mode=plan.goals[0].mode)
+        self._plan = plan
+        self._ledger = ledger
+        self._replay = replay
+        self._next = 0
+
+    def suggest(self, trial_id: str) -> Any:
+        """The configuration of the next trial: the name of its run and what it was given."""
+        while self._next < self._plan.trials:
+            number, self._next = self._next, self._next + 1
+            trial = self._ledger.latest(number)
+            if trial is None:
+                trial = Trial(number, self._values(number, trial_id))
+                self._ledger.put(trial)
+            elif trial.is_over and not self._replay:
+                continue
+            else:
+                self._goes_on(trial, trial_id)
+            return tune_config(trial, replay=trial.images > 0)
+        return Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Values do not follow from results here."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the ledger has it all."""
+
+    def _values(self, number: int, trial_id: str) -> dict[str, Any]:
+        return self._plan.space.point(number, self._plan.seed)
+
+    def _goes_on(self, trial: Trial, trial_id: str) -> None:
+        """A trial with known values is suggested again."""
+
+
+class TreeParzen(Points):
+    """Optuna's TPE (arXiv:2304.11127), for one figure or several at once. Raises UsageError where there is no Optuna.
+
+    Trials that are over are told to it at the beginning.
+    """
+
+    def __init__(self, plan: SweepPlan, ledger: Ledger, replay: bool) -> None:
+        super().__init__(plan, ledger, replay)
+        optuna = _optuna()
+        sampler = optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True)
+        directions = ["minimize"] * len(plan.goals)
+        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        self._distributions = distributions(plan.space)
+        self._asked: dict[str, Any] = {}
+        for trial in ledger.trials:
+            if trial.state in (COMPLETE, STOPPED) and _is_finite(trial.score(plan.goals)):
+                told = optuna.trial.create_trial(
+                    params=trial.values, distributions=self._distributions, values=list(trial.score(plan.goals))
+                )
+                self._study.add_trial(told)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell it the figures; a trial without is a failed one."""
+        asked = self._asked.pop(trial_id, None)
+        if asked is None:
+            return
+        optuna = _optuna()
+        losses = losses_of(result or {}, self._plan.goals)
+        if error or not _is_finite(losses):
+            self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(asked, list(losses))
+
+    def _values(self, number: int, trial_id: str) -> dict[str, Any]:
+        self._asked[trial_id] = asked = self._study.ask(self._distributions)
+        return {path: _short(self._plan.space, path, value) for path, value in asked.params.items()}
+
+    def _goes_on(self, trial: Trial, trial_id: str) -> None:
+        if not trial.is_over:
+            self._study.enqueue_trial(trial.values)
+            self._asked[trial_id] = self._study.ask(self._distributions)
+
+
+def build_searcher(plan: SweepPlan, ledger: Ledger) -> Points:
+    """The plan's searcher. A scheduler that compares trials with earlier ones needs these replayed."""
+    kind = TreeParzen if plan.searcher == "tpe" else Points
+    return kind(plan, ledger, replay=plan.scheduler in ("asha", "median"))
+
+
+def tune_config(trial: Trial, replay: bool = False) -> dict[str, Any]:
+    """What the trial's function gets. replay: whether it first reports what its run has logged already."""
+    return {"run": trial.run, "values": trial.values, "start": trial.start, "over": trial.is_over, "replay": replay}
+
+
+def losses_of(result: Mapping[str, Any], goals: Sequence[Goal]) -> tuple[float, ...]:
+    """Figures of a result so that less is better; infinite where one is missing."""
+    return tuple(goal.loss(float(result[goal.metric])) if goal.metric in result else math.inf for goal in goals)
+
+
+def distributions(space: Space) -> dict[str, Any]:
+    """The space as Optuna knows it."""
+    made: dict[str, Any] = {}
+    distribution = _optuna().distributions
+    for dimension in space.dimensions:
+        match dimension.domain:
+            case Choice(values=values):
+                made[dimension.path] = distribution.CategoricalDistribution(values)
+            case Range(low=low, high=high, log=log, whole=True):
+                made[dimension.path] = distribution.IntDistribution(int(low), int(high), log=log)
+            case Range(low=low, high=high, log=log):
+                made[dimension.path] = distribution.FloatDistribution(low, high, log=log)
+    return made
+
+
+def _short(space: Space, path: str, value: Any) -> Any:
+    """A drawn number with a few digits, as the other searchers have it."""
+    domain = next(dimension.domain for dimension in space.dimensions if dimension.path == path)
+    return domain.rounded(value) if isinstance(domain, Range) else value
+
+
+def _is_finite(losses: Sequence[float]) -> bool:
+    return all(math.isfinite(loss) for loss in losses)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UsageError("--searcher tpe needs Optuna: pip install 'imagegen_dist[sweep]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
