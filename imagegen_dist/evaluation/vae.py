@@ -32,7 +32,9 @@ from imagegen_dist.training.loop import keyed_draw
 COLUMNS = 10
 """Samples in a row of a picture, and values of a latent in a traversal."""
 
-_RECONSTRUCTED = 50
+RECONSTRUCTED = 50
+"""Samples whose reconstructions are shown, at most."""
+
 _SPAN = 2.5  # standard deviations of the prior to either side of a traversal
 _MOST_TRAVERSED = 20  # latents
 # Variance of a latent's posterior mean over the data above which it is used (arXiv:1509.00519, Sec. 5.2).
@@ -121,7 +123,7 @@ class VAEObserver:
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
         """Originals above their reconstructions, samples of the prior, and where latents are a vector, traversals."""
-        x, label = self._read(range(min(_RECONSTRUCTED, self._looked_at.index.samples)))
+        x, label = self._read(range(min(RECONSTRUCTED, self._looked_at.index.samples)))
         x = self._as_seen(x, 0)
         inferred = self._autoencoder.infer(x, label)
         rebuilt = self._autoencoder.decode(inferred.code(), label)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from imagegen_dist.metrics import numerals
 from imagegen_dist.metrics.numerals import figure, words
@@ -107,14 +107,7 @@ def render_report(
     says. commands: (what it does, command line). config: the resolved configuration as text. more_pictures: likewise,
     shown once below the others.
     """
-    environment = Environment(
-        loader=PackageLoader("imagegen_dist.metrics", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=title,
         facts=facts,
         figures=figures,
@@ -128,8 +121,20 @@ def render_report(
     )
 
 
+def template(name: str) -> Template:
+    """A page of this folder, which escapes what it is given."""
+    environment = Environment(
+        loader=PackageLoader("imagegen_dist.metrics", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
 def _sources(pictures: Sequence[tuple[str, bytes, str]]) -> list[dict[str, str]]:
-    return [{"caption": caption, "source": _data_url(data, extension)} for caption, data, extension in pictures]
+    return [{"caption": caption, "source": data_url(data, extension)} for caption, data, extension in pictures]
 
 
 def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
@@ -149,7 +154,7 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
             groups.setdefault(name.partition("/")[0], []).append(name)
     order = sorted(groups, key=lambda group: (_GROUP_ORDER.index(group) if group in _GROUP_ORDER else 99, group))
     return [
-        _chart(_GROUP_TITLES.get(group, group.capitalize()), {words(name): series[name] for name in names}, end)
+        chart(_GROUP_TITLES.get(group, group.capitalize()), {words(name): series[name] for name in names}, end)
         for group in order
         for names in _alike(groups[group], series)
     ]
@@ -173,11 +178,12 @@ def _typical(points: Sequence[Point]) -> float:
     return sizes[len(sizes) // 2]
 
 
-def _chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
+def chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
+    """The curves of a group, by their names, over images seen from 0 to `end`."""
     values = [value for points in series.values() for _, value in points if value is not None]
     low, high = min(values), max(values)
     logarithmic = low > 0 and high > _LOG_RATIO * low
-    ticks = _log_ticks(low, high) if logarithmic else _linear_ticks(low, high)
+    ticks = log_ticks(low, high) if logarithmic else linear_ticks(low, high)
     scale = math.log10 if logarithmic else float
     bottom, top = scale(min(low, ticks[0])), scale(max(high, ticks[-1]))
     end = max(end, 1.0)
@@ -198,14 +204,14 @@ def _chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Cha
         lines.append(
             Line(name, _path(placed), _path(place(downsample(points))) if crowded else "", _dots(placed), readings)
         )
-    x_ticks = [tick for tick in _linear_ticks(0.0, end) if tick <= end]
+    x_ticks = [tick for tick in linear_ticks(0.0, end) if tick <= end]
     title = group if len(series) > 1 else f"{group}: {next(iter(series))}"
     return Chart(
         title=title,
         end=end,
         lines=lines,
         x_ticks=[Tick(100 * tick / end, numerals.count(tick)) for tick in x_ticks],
-        y_ticks=[Tick(100 * height(tick), _tick_text(tick, ticks, logarithmic)) for tick in ticks],
+        y_ticks=[Tick(100 * height(tick), tick_text(tick, ticks, logarithmic)) for tick in ticks],
         logarithmic=logarithmic,
     )
 
@@ -296,7 +302,7 @@ def _dots(placed: Sequence[Point]) -> str:
     return "".join(alone)
 
 
-def _linear_ticks(low: float, high: float) -> list[float]:
+def linear_ticks(low: float, high: float) -> list[float]:
     """About five round numbers that span [low, high]; zero among them where it is near."""
     if low == high:
         low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
@@ -307,14 +313,14 @@ def _linear_ticks(low: float, high: float) -> list[float]:
     return [step * i for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten that span [low, high], thinned to about five."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / 5))
     return [10.0**power for power in range(first, last + every, every)]
 
 
-def _tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
+def tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
     """A tick's number with the digits that its neighbours need."""
     if abs(tick) >= 10_000:
         return numerals.count(tick)
@@ -327,7 +333,8 @@ def _tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
     return f"{tick:,.{decimals}f}"
 
 
-def _data_url(data: bytes, extension: str) -> str:
+def data_url(data: bytes, extension: str) -> str:
+    """A picture as the address of an image. Raises ValueError for another type."""
     if extension not in _MEDIA_TYPES:
         raise ValueError(f"pictures of type {extension!r} cannot be shown; allowed: {', '.join(_MEDIA_TYPES)}")
     return f"data:{_MEDIA_TYPES[extension]};base64,{base64.b64encode(data).decode()}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -272,10 +273,18 @@ def _parse_dimension(word: str) -> Dimension:
 def _parse_domain(kind: str, text: str) -> Domain:
     if kind in ("choice", "grid"):
         values = [part.strip() for part in text.split("|" if "|" in text else ",")]
-        return Choice(tuple(value for value in values if value), every=kind == "grid")
+        return Choice(tuple(_number_or_text(value) for value in values if value), every=kind == "grid")
     numbers = text.split(":")
     try:
         low, high = (float(number) for number in numbers)
     except ValueError:
         raise ConfigError(f"{kind}:{text}: write {kind}:LOW:HIGH with two numbers") from None
     return Range(low, high, log=kind.startswith("log"), whole=kind.endswith("int"))
+
+
+def _number_or_text(text: str) -> Value:
+    """The number that the text is, or the text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text

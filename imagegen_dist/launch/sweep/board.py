@@ -26,6 +26,7 @@ from imagegen_dist.launch.sweep.ledger import (
     Trial,
     encode_trial,
 )
+from imagegen_dist.launch.sweep.report import labels
 from imagegen_dist.metrics.console import Screen
 from imagegen_dist.metrics.numerals import count, duration, figure
 from imagegen_dist.presets.searches import Goal
@@ -101,7 +102,7 @@ class Board(Screen):
         before = self._trials.get(trial.run)
         self._trials[trial.run] = trial
         seen = before is not None and before.state == trial.state and before.figures == trial.figures
-        if self._live is None and not seen:
+        if self._live is None and not seen and trial.state != WAITING:
             self._write(self._line(trial))
 
     def phase(self, text: str) -> None:
@@ -203,13 +204,6 @@ class Wire:
 
     def _send(self, event: dict[str, Any]) -> None:
         print(json.dumps(event), file=self._file, flush=True)
-
-
-def labels(paths: Sequence[str]) -> list[str]:
-    """Short names of settings: the last part of each path, with the one before it where that is not enough."""
-    last = [path.split(".")[-1] for path in paths]
-    more = [".".join(path.split(".")[-2:]) for path in paths]
-    return [name if last.count(name) == 1 else more[i] for i, name in enumerate(last)]
 
 
 def shown(value: Any) -> str:

@@ -56,7 +56,8 @@ class SweepDriver:
         self._limits = limits
         self._view = view
         self._ledger = Ledger.read(plan.folder)
-        self._scribe = Scribe(self._ledger, plan.goals, view.trial)
+        self._ledger.show = view.trial
+        self._scribe = Scribe(self._ledger, plan.goals)
         self._signal: int | None = None
         self._demand = plan.demand
         self._began = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,11 +76,19 @@ def run_name(number: int, generation: int) -> str:
 
 
 class Ledger:
-    """The trials of one sweep by their runs' names, written at each change of a state."""
+    """The trials of one sweep by their runs' names, written at each change of a state.
+
+    show: told of a trial each time it has changed; set it once there is somebody to see it.
+    """
 
     def __init__(self, folder: Store, trials: Sequence[Trial] = ()) -> None:
         self._folder = folder
         self._trials = {trial.run: trial for trial in trials}
+        self.show: Callable[[Trial], None] = _nobody
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune keeps a copy beside its own state, which nobody reads."""
+        return {"_folder": self._folder, "_trials": self._trials, "show": _nobody}
 
     @classmethod
     def read(cls, folder: Store) -> Ledger:
@@ -88,7 +96,7 @@ class Ledger:
         if not folder.exists(LEDGER):
             return cls(folder)
         try:
-            trials = [_decode(entry) for entry in json.loads(folder.read(LEDGER))]
+            trials = [decode_trial(entry) for entry in json.loads(folder.read(LEDGER))]
         except (ValueError, TypeError) as error:
             raise UsageError(f"{folder.url}/{LEDGER} cannot be read ({error}); restore it, or remove it") from error
         return cls(folder, trials)
@@ -114,6 +122,8 @@ class Ledger:
         self._trials[trial.run] = trial
         if before is None or before.state != trial.state:
             self.write()
+        if before != trial:
+            self.show(trial)
 
     def change(self, run: str, **changes: Any) -> Trial:
         """Change a trial, and return it as it is then."""
@@ -127,13 +137,18 @@ class Ledger:
         self._folder.write(LEDGER, json.dumps(data, indent=1).encode())
 
 
+def _nobody(trial: Trial) -> None:
+    """Nobody is told."""
+
+
 def encode_trial(trial: Trial) -> dict[str, Any]:
     """The JSON form; figures that are not finite are null."""
     figures = {name: value if math.isfinite(value) else None for name, value in trial.figures.items()}
     return {**{name: getattr(trial, name) for name in _FIELDS}, "figures": figures}
 
 
-def _decode(data: Mapping[str, Any]) -> Trial:
+def decode_trial(data: Mapping[str, Any]) -> Trial:
+    """The trial whose JSON form that is. Raises ValueError."""
     unknown = set(data) - set(_FIELDS)
     if unknown:
         raise ConfigError(f"{sorted(unknown)[0]} is not known; {config.nearest(sorted(unknown)[0], _FIELDS)}")
@@ -141,5 +156,4 @@ def _decode(data: Mapping[str, Any]) -> Trial:
     return Trial(**{**data, "figures": figures})
 
 
-decode_trial = _decode
 _FIELDS = tuple(Trial.__dataclass_fields__)

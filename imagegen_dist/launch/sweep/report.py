@@ -2,11 +2,174 @@
 
 from __future__ import annotations
 
+import io
+import json
+import math
 from collections.abc import Sequence
 
-from imagegen_dist.launch.sweep.ledger import Trial
-from imagegen_dist.launch.sweep.plan import SweepPlan
+from PIL import Image
+
+from imagegen_dist import config
+from imagegen_dist.evaluation.vae import COLUMNS, RECONSTRUCTED
+from imagegen_dist.launch.sweep.ledger import COMPLETE, Trial
+from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
+from imagegen_dist.metrics.numerals import count, duration, figure
+from imagegen_dist.metrics.report import Point
+from imagegen_dist.metrics.sinks import read_pictures, read_rows
+from imagegen_dist.metrics.sweep_report import Strip, TrialView, relative_ranks, render_sweep_report
+from imagegen_dist.records import last_values
+from imagegen_dist.storage import Store
+
+PICTURED = 6
+"""Best trials whose samples are shown."""
+
+_STRIPS = 12
+_STRIP_PIXELS = 1200  # most columns of a strip
 
 
-def write_report(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None, front: Sequence[Trial]) -> None:
-    pass
+def report_page(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None, front: Sequence[Trial]) -> str:
+    """The page. chosen: the best trial; front: those that no other beats in every figure."""
+    folder = plan.folder / TRIALS
+    losses = overall_losses(plan, trials)
+    order = sorted(trials, key=lambda trial: losses[trial.run])
+    pictured = {trial.run for trial in order[:PICTURED] if math.isfinite(losses[trial.run])}
+    rows = {trial.run: read_rows(folder / trial.run) for trial in trials}
+    views = [
+        TrialView(
+            trial.run,
+            trial.values,
+            {goal.metric.removeprefix("eval/"): trial.figures[goal.metric] for goal in plan.goals if trial.figures},
+            losses[trial.run],
+            trial.state,
+            trial.note,
+            trial.images,
+            trial.born,
+            trial.parent,
+            trial.number,
+            _curve(rows[trial.run], plan.goals[0].metric),
+            _samples(folder / trial.run) if trial.run in pictured else None,
+        )
+        for trial in trials
+    ]
+    paths = [dimension.path for dimension in plan.space.dimensions]
+    best_experiment = plan.space.apply(plan.experiment, chosen.values) if chosen else None
+    return render_sweep_report(
+        title=plan.settings.name,
+        facts=_facts(plan, trials),
+        figures=_figures(plan, trials, chosen),
+        trials=views,
+        labels=dict(zip(paths, labels(paths), strict=True)),
+        best=chosen.run if chosen else "",
+        front=[trial.run for trial in front],
+        strips=_strips(plan, trials, rows),
+        commands=commands(plan, chosen),
+        config=json.dumps(config.encode(best_experiment), indent=1) if best_experiment else "",
+    )
+
+
+def overall_losses(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, float]:
+    """One number a trial to rank them by: its figure's loss, or the mean of its ranks over several figures."""
+    scores = [trial.score(plan.goals) for trial in trials]
+    if len(plan.goals) == 1:
+        return {trial.run: score[0] for trial, score in zip(trials, scores, strict=True)}
+    ranks = [relative_ranks(column) for column in zip(*scores, strict=True)]
+    finite = [all(map(math.isfinite, score)) for score in scores]
+    return {trial.run: sum(column[i] for column in ranks) if finite[i] else math.inf for i, trial in enumerate(trials)}
+
+
+def commands(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
+    """What a user may do next: what for, and the command."""
+    storage = "" if plan.settings.storage == Store("runs").url else f" --storage {plan.settings.storage}"
+    following = [("go on with the sweep", f"python jobs/sweep.py --resume {plan.settings.name}{storage}")]
+    if chosen is None:
+        return following
+    run = (plan.folder / TRIALS / chosen.run).url
+    train = f"python jobs/{plan.settings.job}.py --config {plan.folder.url}/best.json"
+    return [
+        ("train the best in full", f"{train} --training.total-images IMAGES"),
+        ("sample from it", f"python -c \"import imagegen_dist as i; i.load('{run}').grid('samples.png')\""),
+        *following,
+    ]
+
+
+def labels(paths: Sequence[str]) -> list[str]:
+    """Short names of settings: the last part of each path, with the one before it where that is not enough."""
+    last = [path.split(".")[-1] for path in paths]
+    more = [".".join(path.split(".")[-2:]) for path in paths]
+    return [name if last.count(name) == 1 else more[i] for i, name in enumerate(last)]
+
+
+def best_figures(plan: SweepPlan, chosen: Trial) -> list[tuple[str, str]]:
+    """(name, value) of each of the best trial's figures."""
+    return [(goal.metric.split("/")[-1].replace("_", " "), figure(chosen.figures[goal.metric])) for goal in plan.goals]
+
+
+def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    states = [trial.state for trial in trials]
+    images = sum(trial.images - trial.born for trial in trials)
+    return [
+        ("search", plan.search),
+        ("preset", plan.settings.preset),
+        ("space", str(plan.space)),
+        ("compared by", " and ".join(map(str, plan.goals))),
+        ("searcher", plan.searcher),
+        ("scheduler", plan.scheduler),
+        ("trials", ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))),
+        ("spent", f"{count(images)} images, {duration(sum(trial.seconds for trial in trials))} of trials' time"),
+    ]
+
+
+def _figures(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None) -> list[tuple[str, str]]:
+    if chosen is None:
+        return []
+    values = zip(labels(list(chosen.values)), chosen.values.values(), strict=True)
+    shown = [(name, f"{value:.4g}" if isinstance(value, int | float) else str(value)) for name, value in values]
+    return [(f"best {name}", value) for name, value in best_figures(plan, chosen)] + shown
+
+
+def _curve(rows: Sequence[dict[str, float]], metric: str) -> list[Point]:
+    points = [(row["images"], row[metric]) for row in rows if metric in row]
+    return [(images, value if math.isfinite(value) else None) for images, value in points]
+
+
+def _samples(run: Store) -> tuple[bytes, str] | None:
+    """The newest picture of a run's samples."""
+    found = read_pictures(run, "samples")[-1:]
+    return (found[0][1], found[0][2]) if found else None
+
+
+def _strips(plan: SweepPlan, trials: Sequence[Trial], rows: dict[str, list[dict[str, float]]]) -> list[Strip]:
+    """Rate, distortion and the first reconstructions of each complete trial, in the order of its values."""
+    found: list[Strip] = []
+    names = labels(list(trials[0].values)) if trials else []
+    for trial in sorted(trials, key=lambda trial: [_sortable(value) for value in trial.values.values()]):
+        last = last_values(rows[trial.run], "eval/")
+        if trial.state == COMPLETE and {"rate", "distortion"} <= last.keys():
+            said = ", ".join(f"{name} {_text(value)}" for name, value in zip(names, trial.values.values(), strict=True))
+            pictures = read_pictures(plan.folder / TRIALS / trial.run, "reconstructions")[-1:]
+            data = first_rows(pictures[0][1]) if pictures and len(found) < _STRIPS else b""
+            found.append(Strip(said.replace("beta ", "β "), last["rate"], last["distortion"], data))
+    return found
+
+
+def first_rows(picture: bytes) -> bytes:
+    """The first row of originals and the row of their reconstructions, out of a picture of all of them."""
+    with Image.open(io.BytesIO(picture)) as whole:
+        rows = 2 * -(-RECONSTRUCTED // COLUMNS)
+        strip = whole.crop((0, 0, whole.width, whole.height * 2 // rows))
+        if strip.width > _STRIP_PIXELS:
+            strip = strip.resize((_STRIP_PIXELS, strip.height * _STRIP_PIXELS // strip.width))
+        kept = io.BytesIO()
+        strip.save(kept, "PNG")
+    return kept.getvalue()
+
+
+def _sortable(value: object) -> tuple[float, str]:
+    try:
+        return float(value), ""  # type: ignore[arg-type]  # what is no number is sorted by its text
+    except (TypeError, ValueError):
+        return math.inf, str(value)
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

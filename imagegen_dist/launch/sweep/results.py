@@ -12,8 +12,8 @@ from typing import Any
 from imagegen_dist import config
 from imagegen_dist.launch.sweep.ledger import COMPLETE, DIVERGED, FAILED, REPLACED, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
-from imagegen_dist.launch.sweep.report import write_report
-from imagegen_dist.metrics.numerals import duration, figure
+from imagegen_dist.launch.sweep.report import best_figures, commands, report_page
+from imagegen_dist.metrics.numerals import duration
 from imagegen_dist.presets.searches import Goal
 
 BEST, TABLE, ROWS, REPORT = "best.json", "results.csv", "results.jsonl", "report.html"
@@ -81,7 +81,7 @@ def write_results(plan: SweepPlan) -> None:
         plan.folder.write(BEST, json.dumps(best_document(plan, chosen), indent=1).encode())
     else:
         plan.folder.remove(BEST)
-    write_report(plan, trials, chosen, front(trials, plan.goals))
+    plan.folder.write(REPORT, report_page(plan, trials, chosen, front(trials, plan.goals)).encode())
 
 
 def best_document(plan: SweepPlan, trial: Trial) -> dict[str, Any]:
@@ -117,28 +117,12 @@ def closing_table(plan: SweepPlan, log: str) -> list[tuple[str, list[tuple[str, 
     images = sum(trial.images - trial.born for trial in trials)
     said = [("trials", counted or "none"), ("spent", f"{images:,} images, {duration(spent)} of trials' time")]
     chosen, where = best(trials, plan.goals), plan.folder.url
-    following = [("go on, or once more", f"python jobs/sweep.py --resume {plan.settings.name}{_storage(plan)}")]
     if chosen is not None:
         values = "  ".join(f"{path} {value}" for path, value in chosen.values.items())
-        figures = ", ".join(
-            f"{goal.metric.split('/')[-1].replace('_', ' ')} {figure(chosen.figures[goal.metric])}"
-            for goal in plan.goals
-        )
+        figures = ", ".join(f"{name} {value}" for name, value in best_figures(plan, chosen))
         said.append(("best", f"{chosen.run}: {figures}\n{values}"))
-        job, run = plan.settings.job, (plan.folder / TRIALS / chosen.run).url
-        following = [
-            ("train the best in full", f"python jobs/{job}.py --config {where}/{BEST} --training.total-images IMAGES"),
-            ("sample from it", f"python -c \"import imagegen_dist as i; i.load('{run}').grid('samples.png')\""),
-            *following,
-        ]
     files = [(name.split(".")[0], f"{where}/{name}") for name in (REPORT, BEST, TABLE) if plan.folder.exists(name)]
-    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Go on with", following)]
-
-
-def _storage(plan: SweepPlan) -> str:
-    from imagegen_dist.storage import Store
-
-    return "" if plan.settings.storage == Store("runs").url else f" --storage {plan.settings.storage}"
+    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Go on with", commands(plan, chosen))]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

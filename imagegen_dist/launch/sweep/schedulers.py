@@ -43,9 +43,9 @@ def build_scheduler(plan: SweepPlan, ledger: Ledger) -> TrialScheduler:
 class Population(FIFOScheduler):
     """Population based training (arXiv:1711.09846): the worst go on from checkpoints of the best, with other values.
 
-    Weights are handed over as the URL of a checkpoint. A member's next generation is a run of its own, so that every
-    run has one configuration. Members train an interval each in turn, the one that has seen the fewest images first:
-    there may be more of them than the cluster has room for.
+    All members meet each time they have seen `every` more images, so that what comes of them does not depend on who was
+    faster, and there may be more of them than the cluster has room for. Weights are handed over as the URL of a
+    checkpoint. A member's next generation is a run of its own, so that every run has one configuration.
     """
 
     def __init__(self, plan: SweepPlan, ledger: Ledger) -> None:
@@ -53,65 +53,71 @@ class Population(FIFOScheduler):
         self._plan = plan
         self._ledger = ledger
         self._losses: dict[str, float] = {}
-        self._decided: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._added: set[str] = set()
+        latest = [ledger.latest(number) for number in range(plan.trials)]
+        reached = [0 if trial is None else trial.images for trial in latest if trial is None or not trial.is_over]
+        self._members = len(reached)
+        self._meeting = (min(reached, default=0) // plan.every + 1) * plan.every
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Note a member: they are made one after another."""
+        self._added.add(trial.trial_id)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        """Let the member go on, give way to one that waits, or go on from another's checkpoint."""
-        loss = losses_of(result, self._plan.goals)[0]
-        images = int(result.get(CLOCK, 0))
-        if not math.isfinite(loss) or images - self._decided.get(trial.trial_id, 0) < self._plan.every:
+        """Let the member go on to the next meeting, or wait there for the others."""
+        loss, images = losses_of(result, self._plan.goals)[0], int(result.get(CLOCK, 0))
+        if not math.isfinite(loss) or images < self._meeting:
             return TrialScheduler.CONTINUE
-        self._losses[trial.trial_id], self._decided[trial.trial_id] = loss, images
         if images >= self._plan.experiment.training.total_images:
             return TrialScheduler.CONTINUE
-        donor = choose_donor(trial.trial_id, self._losses, Random(f"{self._plan.seed}/{trial.config['run']}/{images}"))
-        if donor is not None:
-            other = next(each for each in tune_controller.get_trials() if each.trial_id == donor)
-            metric = self._plan.goals[0].metric
-            figures = {metric: float(result[metric])}
-            member = self._ledger.change(trial.config["run"], images=images, figures=figures)
-            successor = self._succeed(member, self._ledger[other.config["run"]])
-            if successor is not None:
-                self._decided[trial.trial_id] = successor.born
-                tune_controller.pause_trial(trial, should_checkpoint=False)
-                trial.set_config(tune_config(successor))
-                return TrialScheduler.NOOP
-        if any(each.status in (TuneTrial.PENDING, TuneTrial.PAUSED) for each in tune_controller.get_trials()):
-            tune_controller.pause_trial(trial, should_checkpoint=False)
-            return TrialScheduler.NOOP
-        return TrialScheduler.CONTINUE
+        metric = self._plan.goals[0].metric
+        self._ledger.change(trial.config["run"], images=images, figures={metric: float(result[metric])})
+        self._losses[trial.trial_id], self._seen[trial.trial_id] = loss, images
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        return TrialScheduler.NOOP
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """Of the members that wait, the one that has seen the fewest images."""
+        """A member that is not at the meeting yet."""
+        self._meet(tune_controller)
         waiting = [t for t in tune_controller.get_trials() if t.status in (TuneTrial.PENDING, TuneTrial.PAUSED)]
-        return min(waiting, key=lambda t: self._decided.get(t.trial_id, 0), default=None)
+        return next((trial for trial in waiting if self._seen.get(trial.trial_id, 0) < self._meeting), None)
+
+    def _meet(self, tune_controller: Any) -> None:
+        """Once all members that are left are there: the worst get successors, and all may go on."""
+        trials = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
+        there = [trial for trial in trials if self._seen.get(trial.trial_id, 0) >= self._meeting]
+        if len(self._added) < self._members or not there or len(there) < len(trials):
+            return
+        losses = {trial.config["run"]: self._losses[trial.trial_id] for trial in there}
+        by_run = {trial.config["run"]: trial for trial in there}
+        for member, donor in handed_over(losses, Random(f"{self._plan.seed}/{self._meeting}")):
+            successor = self._succeed(self._ledger[member], self._ledger[donor])
+            if successor is not None:
+                by_run[member].set_config(tune_config(successor))
+        self._meeting += self._plan.every
 
     def _succeed(self, member: Trial, donor: Trial) -> Trial | None:
         """The member's next generation, from the donor's newest checkpoint; None where it has none."""
-        folder = self._plan.trial_settings(donor.run, "").folder
-        found = newest(folder, lambda why: None)
-        start, born = (found.url, found.images) if found else (donor.start, donor.born)
-        if not start:
+        found = newest(self._plan.trial_settings(donor.run, "").folder, lambda why: None)
+        if found is None:
             return None
         self._ledger.change(member.run, state=REPLACED)
-        random = Random(f"{self._plan.seed}/{member.run}/{donor.run}/{born}")
         successor = Trial(
             member.number,
-            self._plan.space.perturbed(donor.values, random),
+            self._plan.space.perturbed(donor.values, Random(f"{self._plan.seed}/{member.run}/{found.images}")),
             generation=member.generation + 1,
             parent=donor.run,
-            start=start,
-            born=born,
-            images=born,
+            start=found.url,
+            born=found.images,
+            images=found.images,
         )
         self._ledger.put(successor)
         return successor
 
 
-def choose_donor(member: str, losses: Mapping[str, float], random: Random) -> str | None:
-    """Whose checkpoint a member goes on from: one of the best quarter, where it is of the worst; else None."""
-    order = sorted(losses, key=lambda name: losses[name])
-    count = min(math.ceil(len(order) * QUANTILE), len(order) // 2)
-    if len(order) < SETTLED_TRIALS or member not in order[len(order) - count :]:
-        return None
-    return random.choice(order[:count])
+def handed_over(losses: Mapping[str, float], random: Random) -> list[tuple[str, str]]:
+    """(member, donor) for each of the worst quarter of a population, its donor drawn of the best quarter."""
+    order = sorted(losses, key=lambda name: (losses[name], name))
+    count = min(math.ceil(len(order) * QUANTILE), len(order) // 2) if len(order) >= SETTLED_TRIALS else 0
+    return [(member, random.choice(order[:count])) for member in order[len(order) - count :]] if count else []

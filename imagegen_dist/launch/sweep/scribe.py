@@ -6,22 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, FAILED, RUNNING, STOPPED, Ledger, Trial
+from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, FAILED, RUNNING, STOPPED, WAITING, Ledger
 from imagegen_dist.presets.searches import Goal
-
-Show = Callable[[Trial], None]
-"""Told of a trial each time it has changed."""
 
 
 class Scribe:
-    """Keeps the ledger while trials run. show: see Show. clock: seconds, monotonic."""
+    """Keeps the ledger while trials run. clock: seconds, monotonic."""
 
-    def __init__(
-        self, ledger: Ledger, goals: Sequence[Goal], show: Show, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, ledger: Ledger, goals: Sequence[Goal], clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._goals = goals
-        self._show = show
         self._clock = clock
         self._since: dict[str, float] = {}
         self.misused = ""
@@ -66,8 +60,7 @@ class Scribe:
 
     def lost(self, run: str) -> None:
         """The trial's process was lost; it is started again."""
-        self._ledger.change(run, state="waiting")
-        self._show(self._ledger[run])
+        self._ledger.change(run, state=WAITING)
 
     def gpu_seconds(self, gpus: float) -> float:
         """Time of GPUs that all trials have taken, at so many of them each."""
@@ -82,4 +75,4 @@ class Scribe:
         now = self._clock()
         seconds = self._ledger[run].seconds + now - self._since.get(run, now)
         self._since[run] = now
-        self._show(self._ledger.change(run, seconds=seconds, **changes))
+        self._ledger.change(run, seconds=seconds, **changes)

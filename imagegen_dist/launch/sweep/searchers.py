@@ -16,19 +16,19 @@ from imagegen_dist.presets.space import Choice, Range, Space
 
 
 class Points(Searcher):
-    """Trials by their numbers: what the space has there. Those that are over are left out, unless they are replayed.
+    """Trials by their numbers: what the space has there. Those that are over are left out, unless they are compared.
 
     A trial is suggested with the values that the ledger has of it, and where a population has changed it, as its newest
     generation: nothing of Tune's own state is needed to go on with a sweep.
-    replay: whether trials that are over are suggested again, to report what they had, because the scheduler compares
+    compared: whether trials that are over are suggested again, to report what they had, because the scheduler compares
     others with them.
     """
 
-    def __init__(self, plan: SweepPlan, ledger: Ledger, replay: bool) -> None:
+    def __init__(self, plan: SweepPlan, ledger: Ledger, compared: bool) -> None:
         super().__init__(metric=plan.goals[0].metric, mode=plan.goals[0].mode)
         self._plan = plan
         self._ledger = ledger
-        self._replay = replay
+        self._compared = compared
         self._next = 0
 
     def suggest(self, trial_id: str) -> Any:
@@ -39,7 +39,7 @@ class Points(Searcher):
             if trial is None:
                 trial = Trial(number, self._values(number, trial_id))
                 self._ledger.put(trial)
-            elif trial.is_over and not self._replay:
+            elif trial.is_over and not self._compared:
                 continue
             else:
                 self._goes_on(trial, trial_id)
@@ -65,8 +65,8 @@ class TreeParzen(Points):
     Trials that are over are told to it at the beginning.
     """
 
-    def __init__(self, plan: SweepPlan, ledger: Ledger, replay: bool) -> None:
-        super().__init__(plan, ledger, replay)
+    def __init__(self, plan: SweepPlan, ledger: Ledger, compared: bool) -> None:
+        super().__init__(plan, ledger, compared)
         optuna = _optuna()
         sampler = optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True)
         directions = ["minimize"] * len(plan.goals)
@@ -103,9 +103,9 @@ class TreeParzen(Points):
 
 
 def build_searcher(plan: SweepPlan, ledger: Ledger) -> Points:
-    """The plan's searcher. A scheduler that compares trials with earlier ones needs these replayed."""
+    """The plan's searcher. ASHA and median stopping compare trials with those that are over."""
     kind = TreeParzen if plan.searcher == "tpe" else Points
-    return kind(plan, ledger, replay=plan.scheduler in ("asha", "median"))
+    return kind(plan, ledger, compared=plan.scheduler in ("asha", "median"))
 
 
 def tune_config(trial: Trial, replay: bool = False) -> dict[str, Any]:
