@@ -112,6 +112,7 @@ def render_sweep_report(
     order = sorted(trials, key=lambda trial: (ranks[trial.name], trial.name))
     names = list(dict.fromkeys(name for trial in trials for name in trial.figures))
     curves, drawn = _curves(order, names)
+    is_population = any(trial.parent for trial in trials)
     axes, threads = parallel(order, labels, names, ranks)
     return template("sweep.html.j2").render(
         title=title,
@@ -125,7 +126,7 @@ def render_sweep_report(
         curves=curves,
         curve_ranks=[ranks[trial.name] for trial in drawn],
         read=_READ,
-        importances=importances(trials, labels),
+        importances=[] if is_population else importances(trials, labels),
         scatter=rate_distortion(strips) if len(strips) > 1 else None,
         strips=[
             {"strip": strip, "source": data_url(strip.data, strip.extension) if strip.data else ""} for strip in strips
@@ -135,7 +136,7 @@ def render_sweep_report(
             for trial in order
             if trial.picture
         ],
-        lineage=lineage(trials, ranks) if any(trial.parent for trial in trials) else None,
+        lineage=lineage(trials, ranks) if is_population else None,
         commands=commands,
         config=config,
     )

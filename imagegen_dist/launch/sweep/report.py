@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
@@ -16,7 +16,7 @@ from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.metrics.numerals import count, duration, figure
 from imagegen_dist.metrics.report import Point
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
-from imagegen_dist.metrics.sweep_report import Strip, TrialView, relative_ranks, render_sweep_report
+from imagegen_dist.metrics.sweep_report import Strip, TrialView, render_sweep_report
 from imagegen_dist.records import last_values
 from imagegen_dist.storage import Store
 
@@ -27,10 +27,15 @@ _STRIPS = 12
 _STRIP_PIXELS = 1200  # most columns of a strip
 
 
-def report_page(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None, front: Sequence[Trial]) -> str:
-    """The page. chosen: the best trial; front: those that no other beats in every figure."""
+def report_page(
+    plan: SweepPlan,
+    trials: Sequence[Trial],
+    chosen: Trial | None,
+    front: Sequence[Trial],
+    losses: Mapping[str, float],
+) -> str:
+    """The page. chosen: the best trial; front: those that no other beats in every figure; losses: to rank trials by."""
     folder = plan.folder / TRIALS
-    losses = overall_losses(plan, trials)
     order = sorted(trials, key=lambda trial: losses[trial.run])
     pictured = {trial.run for trial in order[:PICTURED] if math.isfinite(losses[trial.run])}
     rows = {trial.run: read_rows(folder / trial.run) for trial in trials}
@@ -65,16 +70,6 @@ def report_page(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None, 
         commands=commands(plan, chosen),
         config=json.dumps(config.encode(best_experiment), indent=1) if best_experiment else "",
     )
-
-
-def overall_losses(plan: SweepPlan, trials: Sequence[Trial]) -> dict[str, float]:
-    """One number a trial to rank them by: its figure's loss, or the mean of its ranks over several figures."""
-    scores = [trial.score(plan.goals) for trial in trials]
-    if len(plan.goals) == 1:
-        return {trial.run: score[0] for trial, score in zip(trials, scores, strict=True)}
-    ranks = [relative_ranks(column) for column in zip(*scores, strict=True)]
-    finite = [all(map(math.isfinite, score)) for score in scores]
-    return {trial.run: sum(column[i] for column in ranks) if finite[i] else math.inf for i, trial in enumerate(trials)}
 
 
 def commands(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
@@ -124,7 +119,8 @@ def _figures(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None) -> 
         return []
     values = zip(labels(list(chosen.values)), chosen.values.values(), strict=True)
     shown = [(name, f"{value:.4g}" if isinstance(value, int | float) else str(value)) for name, value in values]
-    return [(f"best {name}", value) for name, value in best_figures(plan, chosen)] + shown
+    best = "best " if len(plan.goals) == 1 else ""
+    return [(f"{best}{name}", value) for name, value in best_figures(plan, chosen)] + shown
 
 
 def _curve(rows: Sequence[dict[str, float]], metric: str) -> list[Point]:

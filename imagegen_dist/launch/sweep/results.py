@@ -34,21 +34,26 @@ def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
 
 
 def best(trials: Sequence[Trial], goals: Sequence[Goal]) -> Trial | None:
-    """The trial of the best figure; of several figures, the one on the front that is nearest to the best of each.
-
-    Distances are Euclidean, each figure scaled by its span over the front.
-    """
+    """The trial of the best figure; of several figures, the one on the front that is nearest to the best of each."""
     found = front(trials, goals)
-    if not found:
-        return None
-    scores = [trial.score(goals) for trial in found]
-    low = [min(values) for values in zip(*scores, strict=True)]
-    span = [max(values) - least or 1.0 for values, least in zip(zip(*scores, strict=True), low, strict=True)]
+    far = distances(found, found, goals)
+    return min(found, key=lambda trial: (far[trial.run], trial.number), default=None)
+
+
+def distances(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence[Goal]) -> dict[str, float]:
+    """How far each trial is, by its run, from the best of each figure on the front; infinite without figures.
+
+    Of one figure it is the loss itself; of several the Euclidean distance, each scaled by its span over the front.
+    """
+    if len(goals) == 1:
+        return {trial.run: trial.score(goals)[0] for trial in trials}
+    columns = list(zip(*(trial.score(goals) for trial in front), strict=True)) or [(0.0,)] * len(goals)
+    scales = [(min(column), (max(column) - min(column)) or 1.0) for column in columns]
 
     def distance(score: Sequence[float]) -> float:
-        return math.hypot(*((value - least) / width for value, least, width in zip(score, low, span, strict=True)))
+        return math.hypot(*((value - least) / span for value, (least, span) in zip(score, scales, strict=True)))
 
-    return min(zip(found, scores, strict=True), key=lambda pair: (distance(pair[1]), pair[0].number))[0]
+    return {trial.run: distance(trial.score(goals)) for trial in trials}
 
 
 def table(plan: SweepPlan, trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -81,7 +86,9 @@ def write_results(plan: SweepPlan) -> None:
         plan.folder.write(BEST, json.dumps(best_document(plan, chosen), indent=1).encode())
     else:
         plan.folder.remove(BEST)
-    plan.folder.write(REPORT, report_page(plan, trials, chosen, front(trials, plan.goals)).encode())
+    unbeaten = front(trials, plan.goals)
+    losses = distances(trials, unbeaten, plan.goals)
+    plan.folder.write(REPORT, report_page(plan, trials, chosen, unbeaten, losses).encode())
 
 
 def best_document(plan: SweepPlan, trial: Trial) -> dict[str, Any]:

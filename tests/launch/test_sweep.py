@@ -1,0 +1,412 @@
+"""What a sweep decides without a cluster: its plan, its ledger, what is reported when, who is best, who goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from imagegen_dist import load
+from imagegen_dist.launch.options import parse as parse_training
+from imagegen_dist.launch.sweep import estimate
+from imagegen_dist.launch.sweep.command import build_plan, main
+from imagegen_dist.launch.sweep.ledger import (
+    COMPLETE,
+    CUT,
+    DIVERGED,
+    FAILED,
+    REPLACED,
+    RUNNING,
+    STOPPED,
+    Ledger,
+    Trial,
+    decode_trial,
+    encode_trial,
+)
+from imagegen_dist.launch.sweep.options import Command, help_text, parse
+from imagegen_dist.launch.sweep.plan import Demand, SweepPlan, most_images, read_plan, write_plan
+from imagegen_dist.launch.sweep.results import best, front, table, write_results
+from imagegen_dist.launch.sweep.schedulers import handed_over
+from imagegen_dist.launch.sweep.scribe import Scribe
+from imagegen_dist.launch.sweep.searchers import Points, TreeParzen
+from imagegen_dist.launch.sweep.trial import DivergedError, MetricError, TuneEvents, failure, replayed, train
+from imagegen_dist.launch.train import DONE, MISUSED
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.presets.searches import SEARCHES, Goal
+from imagegen_dist.run import RunError
+from imagegen_dist.storage import Store
+from tests.runs import CPU, TINY
+
+FRECHET = (Goal("eval/frechet"),)
+SMALL = [
+    word
+    for path, value in (TINY | {"evaluation.samples": 50, "evaluation.classifier_images": 500}).items()
+    for word in (f"--{path.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+]
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shared by the module's tests, so that the digits are packed once."""
+    return str(tmp_path_factory.getbasetemp() / "storage")
+
+
+def planned(storage: str, *words: str) -> SweepPlan:
+    """The plan of a small sweep over the learning rate of the digits."""
+    space = () if "--space" in words else ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
+    command = parse(["digits", *space, "--storage", storage, "--wandb", "disabled", *SMALL, *words])
+    assert isinstance(command, Command)
+    return build_plan(command)
+
+
+def test_a_plan_can_be_written_and_read_back(storage: str) -> None:
+    plan = planned(storage, "--name", "kept", "--scheduler", "asha", "--evaluation.every", "96", "--gpus", "0.5")
+    write_plan(plan)
+    assert read_plan(plan.folder, "kept") == plan
+    assert plan.experiment.training.checkpoint_every == 96
+
+
+def test_options_of_a_named_search_can_be_changed_one_by_one() -> None:
+    command = parse(["gan-lr", "--trials", "5", "--scheduler", "none", "--metric", "label_agreement"])
+    assert isinstance(command, Command)
+    assert (command.trials, command.scheduler, command.goals) == (5, "none", (Goal("eval/label_agreement", "max"),))
+    assert command.space == SEARCHES["gan-lr"].space
+    grid = parse(["digits", "--space", "objective.gamma=choice:1,2", "optim.*.lr=choice:1,2,3", "--searcher", "grid"])
+    assert isinstance(grid, Command)
+    assert grid.trials == 6
+
+
+def test_help_lists_every_search() -> None:
+    text = help_text()
+    assert all(f"  {name} " in text for name in SEARCHES)
+    assert len(text.splitlines()) < 80
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give a SEARCH: vae-beta"),
+        (["gan-lrr"], "did you mean gan-lr?"),
+        (["digits"], "the space is empty"),
+        (["digits", "--space"], "--space needs PATH=KIND:VALUES"),
+        (["digits", "--space", "objective.gama=uniform:0:1"], "did you mean --objective.gamma?"),
+        (["digits", "--space", "objective.gamma=uniform:1:1"], "LOW has to be below HIGH"),
+        (["gan-lr", "--spce", "x"], "did you mean --space?"),
+        (["gan-lr", "--trials", "0"], "--trials 0: give more than 0"),
+        (["gan-lr", "--time-budget", "-1"], "--time-budget -1"),
+        (["gan-lr", "--gpus", "2"], "a trial has one worker"),
+        (["gan-lr", "--gpus", "0", "--gpu-hours", "1"], "would never be reached"),
+        (["gan-lr", "--name", "../up"], "--name '../up'"),
+        (["gan-lr", "--mode", "less"], "--mode less"),
+        (["gan-lr", "--scheduler", "hyperband"], "hyperband"),
+        (["gan-lr", "--metric", "frechet,label_agreement"], "compares trials by one figure"),
+        (["gan-lr", "--evaluation.every", "0"], "needs figures on the way"),
+        (["gan-lr", "--evaluation.samples", "0"], "is never reported"),
+        (["gan-pbt", "--space", "model.widths=grid:8,16"], "which model.widths=grid:8,16 does not allow"),
+        (["gan-pbt", "--searcher", "tpe"], "chooses values itself"),
+        (["gan-pbt", "--trials", "2"], "a population needs 3"),
+        (["vae-beta", "--searcher", "tpe"], "has nothing to choose"),
+        (["gan-lr", "--searcher", "grid"], "cannot try optim.*.lr"),
+        (["gan-lr", "--preset", "digits-vae"], "is trained by train_vae"),
+        (["--resume", "nothing"], "there is no sweep in"),
+        (["--resume", "kept", "--trials", "3"], "leave out --trials"),
+        (["gan-lr", "--resume", "kept"], "leave out gan-lr"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    assert main([*words, "--storage", storage]) == MISUSED == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("sweep.py: ")
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+
+
+def test_a_name_that_is_taken_is_answered_with_how_to_go_on(
+    storage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_plan(planned(storage, "--name", "taken"))
+    assert main(["gan-lr", "--name", "taken", "--storage", storage]) == MISUSED
+    assert "go on with --resume taken" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_will_cost(
+    storage: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "MEASURED_S", 0.1)
+    words = ["digits", "--space", "objective.gamma=grid:0.1,1", *SMALL, "--dry-run", "--storage", storage]
+    assert main(words) == DONE
+    shown = capsys.readouterr().out
+    for word in ("objective.gamma=grid:0.1,1", "at most 480 images a trial", "960 in all", "images/s", "Nothing was"):
+        assert word in shown
+
+
+def test_asha_is_expected_to_cost_less_than_all_trials_in_full(storage: str) -> None:
+    plan = planned(storage, "--trials", "9", "--scheduler", "asha", "--evaluation.every", "48")
+    # 9 trials to 48 images, 3 of them to 144, 1 to 432, and that one to the end at 480
+    assert most_images(plan) == 9 * 48 + 3 * 96 + 288 + 48
+    assert most_images(replace(plan, scheduler="none")) == 9 * 480
+
+
+def test_a_demand_gets_its_share_of_a_machine() -> None:
+    assert Demand().of(2, 0) == Demand(1, 1, 0.0)
+    assert Demand().of(16, 4) == Demand(1, 4, 1.0)
+    assert Demand(gpus=0.25).of(16, 4) == Demand(1, 1, 0.25)
+    assert Demand(cpus=3, gpus=0).of(16, 4) == Demand(1, 3, 0.0)
+
+
+# The ledger
+
+
+def test_the_ledger_is_what_it_was_when_it_is_read_back(tmp_path: Path) -> None:
+    ledger = Ledger(Store(tmp_path))
+    ledger.put(Trial(1, {"a": 1.5}, figures={"eval/frechet": 2.5}, state=COMPLETE))
+    ledger.put(Trial(0, {"a": "1e-3:1e-4:10"}, state=RUNNING))
+    ledger.put(Trial(0, {"a": 2}, generation=1, parent="0001", start="s3://x", born=10))
+    again = Ledger.read(Store(tmp_path))
+    assert again.trials == ledger.trials
+    assert [trial.run for trial in again.trials] == ["0000", "0000-g1", "0001"]
+    assert again.latest(0) == again["0000-g1"]
+    assert again.latest(2) is None
+
+
+def test_a_trial_survives_strict_json_with_a_figure_that_is_not_finite() -> None:
+    trial = Trial(3, {"a": 1}, figures={"x": math.nan, "y": 1.0})
+    again = decode_trial(json.loads(json.dumps(encode_trial(trial), allow_nan=False)))
+    assert math.isnan(again.figures["x"])
+    assert replace(again, figures={}) == replace(trial, figures={})
+
+
+def scribed(tmp_path: Path) -> tuple[Scribe, Ledger]:
+    ledger = Ledger(Store(tmp_path))
+    ledger.put(Trial(0, {"a": 1}))
+    seconds: Iterator[float] = iter(range(0, 1000, 10))
+    return Scribe(ledger, FRECHET, clock=lambda: float(next(seconds))), ledger
+
+
+def test_a_trial_that_a_scheduler_ends_was_stopped_early_and_one_that_a_limit_ends_is_cut_short(tmp_path: Path) -> None:
+    scribe, ledger = scribed(tmp_path)
+    scribe.started("0000")
+    scribe.reported("0000", {"images": 100, "eval/frechet": 5.0})
+    assert (ledger["0000"].state, ledger["0000"].images, ledger["0000"].seconds) == (RUNNING, 100, 20.0)
+    scribe.ended("0000")
+    assert ledger["0000"].state == STOPPED
+    assert ledger["0000"].is_over
+    ledger.change("0000", state=RUNNING)
+    scribe.ending = True
+    scribe.ended("0000")
+    assert ledger["0000"].state == CUT
+    assert not ledger["0000"].is_over
+
+
+def test_a_trial_that_has_diverged_stays_so_when_its_process_ends(tmp_path: Path) -> None:
+    scribe, ledger = scribed(tmp_path)
+    scribe.started("0000")
+    scribe.reported("0000", failure(RunError("10 steps in a row had a non-finite loss")))
+    scribe.ended("0000")
+    assert ledger["0000"].state == DIVERGED
+    assert "10 steps" in ledger["0000"].note
+    assert not scribe.misused
+
+
+def test_a_metric_that_is_never_reported_is_a_mistake_of_the_command(tmp_path: Path) -> None:
+    scribe, _ = scribed(tmp_path)
+    scribe.started("0000")
+    scribe.reported("0000", failure(MetricError("eval/frechte", ["eval/frechet", "eval/label_agreement"])))
+    assert "did you mean eval/frechet?" in scribe.misused
+
+
+# What a trial reports
+
+
+class Reports:
+    """Collects what is reported, with a clock that stands still unless it is moved."""
+
+    def __init__(self, goals: tuple[Goal, ...] = FRECHET, total: int = 300) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.now = 0.0
+        self.events = TuneEvents(goals, total, self.results.append, lambda: self.now)
+
+
+def test_a_figure_is_reported_once_its_checkpoint_is_published() -> None:
+    reports = Reports()
+    order: list[str] = []
+    reports.events.row({"images": 100.0, "eval/frechet": 3.0, "eval/other": 1.0})
+    assert not reports.results
+    reports.events.checkpoint(lambda: order.append("published"))  # type: ignore[func-returns-value,arg-type]
+    assert order == ["published"]
+    assert reports.results == [{"images": 100, "eval/frechet": 3.0}]
+
+
+def test_a_figure_without_a_checkpoint_is_reported_with_the_next_row() -> None:
+    reports = Reports()
+    reports.events.row({"images": 100.0, "eval/frechet": 3.0})
+    reports.events.row({"images": 110.0, "loss/generator": 1.0})
+    assert reports.results[0] == {"images": 100, "eval/frechet": 3.0}
+
+
+def test_how_far_a_trial_is_comes_every_two_seconds_without_figures() -> None:
+    reports = Reports()
+    for images in range(10, 110, 10):
+        reports.now += 0.5
+        reports.events.row({"images": float(images), "loss/generator": 1.0})
+    assert [result["seen"] for result in reports.results] == [10, 50, 90]
+
+
+def test_the_last_figures_wait_for_the_result_to_be_written() -> None:
+    reports = Reports()
+    reports.events.row({"images": 300.0, "eval/frechet": 3.0})
+    reports.events.checkpoint(lambda: None)
+    assert not reports.results
+    reports.events.end()
+    assert reports.results == [{"images": 300, "eval/frechet": 3.0, "state": COMPLETE}]
+
+
+def test_a_figure_that_is_not_finite_ends_the_trial() -> None:
+    with pytest.raises(DivergedError, match="eval/frechet is nan at 100 images"):
+        Reports().events.row({"images": 100.0, "eval/frechet": math.nan})
+
+
+def test_a_figure_that_does_not_come_is_named_with_those_that_do() -> None:
+    with pytest.raises(MetricError, match="did you mean eval/frechet_real"):
+        Reports().events.row({"images": 100.0, "eval/frechet_real": 1.0})
+    with pytest.raises(MetricError, match="--metric loss/critic is never reported"):
+        Reports((Goal("loss/critic"),)).events.row({"images": 100.0, "loss/generator": 1.0})
+
+
+def test_a_trial_is_a_run_like_any_other(storage: str) -> None:
+    plan = planned(storage, "--name", "alone", "--evaluation.every", "240")
+    write_plan(plan)
+    values = plan.space.point(0, plan.seed)
+    settings = plan.trial_settings("0000", "")
+    results: list[dict[str, Any]] = []
+    experiment = plan.space.apply(plan.experiment, values)
+    train(experiment, settings, plan, CPU, results.append)
+    figures = [result for result in results if "images" in result]
+    assert [result["images"] for result in figures] == [240, 480]
+    assert results[-1]["state"] == COMPLETE
+    assert replayed(settings.folder, plan.goals) == [
+        {name: value for name, value in result.items() if name != "state"} for result in figures
+    ]
+    assert load(settings.folder.url).images == 480
+    assert json.loads(settings.folder.read("result.json"))["frechet"] == results[-1]["eval/frechet"]
+
+    # One that begins from its checkpoint has another learning rate, and only what it does itself in its records.
+    ledger = Ledger(plan.folder)
+    ledger.put(Trial(0, values, COMPLETE, 480, {"eval/frechet": results[-1]["eval/frechet"]}))
+    first = settings.folder / "checkpoints" / "step-000000000360"
+    start = (first / first.names()[0]).url
+    successor = plan.trial_settings("0000-g1", start)
+    train(plan.space.apply(plan.experiment, {"optim.*.lr": 1e-5}), successor, plan, CPU, results.append)
+    assert read_rows(successor.folder)[0]["images"] > 360
+    assert load(successor.folder.url).images == 480
+
+    write_results(plan)
+    document = json.loads(plan.folder.read("best.json"))
+    assert document["run"] == settings.folder.url
+    local = plan.folder.local_path("best.json")
+    trained = parse_training("train_gan", ["--config", str(local)], "")
+    assert trained.experiment == experiment
+    rows = list(csv.DictReader(plan.folder.read("results.csv").decode().splitlines()))
+    assert [row["trial"] for row in rows] == ["0000"]
+    assert float(rows[0]["optim.*.lr"]) == values["optim.*.lr"]
+    assert "<svg" in plan.folder.read("report.html").decode()
+
+
+# Who is best
+
+
+def scored(*scores: tuple[float, ...], state: str = COMPLETE) -> list[Trial]:
+    names = [goal.metric for goal in TRADE]
+    return [Trial(i, {"b": i}, state, figures=dict(zip(names, s, strict=False))) for i, s in enumerate(scores)]
+
+
+TRADE = (Goal("eval/rate"), Goal("eval/distortion"))
+
+
+def test_the_front_has_those_that_no_other_beats() -> None:
+    trials = scored((1, 9), (2, 5), (3, 5), (9, 1), (9, 2))
+    assert [trial.number for trial in front(trials, TRADE)] == [0, 1, 3]
+    assert best(trials, TRADE) == trials[1]
+
+
+def test_the_best_is_complete_where_any_is_and_finite() -> None:
+    goals = TRADE[:1]
+    trials = scored((5,), (4,), (3,), (2,))
+    states = [COMPLETE, COMPLETE, STOPPED, DIVERGED]
+    trials = [replace(trial, state=state) for trial, state in zip(trials, states, strict=True)]
+    assert best(trials, goals) == trials[1]
+    assert best(trials[2:], goals) == trials[2]
+    assert best([replace(trial, state=FAILED) for trial in trials], goals) is None
+    assert best([replace(trials[0], state=REPLACED)], goals) is None
+    assert best(trials, (Goal("eval/rate", "max"),)) == trials[0]
+
+
+# Searchers and schedulers
+
+
+def suggested(searcher: Points) -> list[dict[str, Any]]:
+    found = []
+    while isinstance(suggestion := searcher.suggest(f"id{len(found)}"), dict):
+        found.append(suggestion)
+    return found
+
+
+def test_trials_that_are_over_are_left_out_and_others_keep_their_values(storage: str) -> None:
+    plan = planned(storage, "--trials", "4")
+    ledger = Ledger(Store("memory://sweep-points"))
+    first = suggested(Points(plan, ledger, compared=False))
+    assert [each["run"] for each in first] == ["0000", "0001", "0002", "0003"]
+    ledger.change("0001", state=COMPLETE)
+    ledger.change("0002", state=CUT, images=96)
+    assert suggested(Points(plan, ledger, compared=False)) == [first[0], first[2] | {"replay": True}, first[3]]
+    again = suggested(Points(plan, ledger, compared=True))
+    assert again[1] == first[1] | {"over": True}
+
+
+def test_tpe_learns_from_what_it_is_told_and_from_the_ledger(storage: str) -> None:
+    """The figure is the distance of lr from 1.5e-4 in decades: 0.9 in the middle for lr drawn from the whole range."""
+    plan = planned(storage, "--trials", "60", "--searcher", "tpe")
+    ledger = Ledger(Store("memory://sweep-tpe"))
+
+    def loss(suggestion: dict[str, Any]) -> float:
+        return abs(math.log10(suggestion["values"]["optim.*.lr"] / 1.5e-4))
+
+    losses = []
+    searcher = TreeParzen(plan, ledger, compared=False)
+    for number in range(40):
+        suggestion = searcher.suggest(f"id{number}")
+        losses.append(loss(suggestion))
+        searcher.on_trial_complete(f"id{number}", {"eval/frechet": losses[-1]})
+        ledger.change(suggestion["run"], state=COMPLETE, figures={"eval/frechet": losses[-1]})
+    later = [loss(suggestion) for suggestion in suggested(TreeParzen(plan, ledger, compared=False))]
+    assert len(later) == 20
+    assert sorted(losses[20:40])[10] < 0.45
+    assert sorted(later)[10] < 0.45
+
+
+def test_the_worst_quarter_goes_on_from_the_best() -> None:
+    losses = {f"{i:04d}": float(i) for i in range(8)}
+    pairs = handed_over(losses, Random(0))
+    assert [member for member, _ in pairs] == ["0006", "0007"]
+    assert {donor for _, donor in pairs} <= {"0000", "0001"}
+    donors = Counter(donor for seed in range(50) for _, donor in handed_over(losses, Random(seed)))
+    assert set(donors) == {"0000", "0001"}
+    assert handed_over({"0000": 1.0, "0001": 2.0}, Random(0)) == []
+
+
+def test_the_table_has_a_row_a_trial(storage: str) -> None:
+    plan = planned(storage)
+    row = table(plan, [Trial(0, {"optim.*.lr": 0.1}, COMPLETE, 480, {"eval/frechet": 2.0}, 12.34)])[0]
+    assert row["trial"] == "0000"
+    assert (row["frechet"], row["optim.*.lr"], row["seconds"]) == (2.0, 0.1, 12.3)
