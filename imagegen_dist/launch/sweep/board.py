@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -31,23 +31,13 @@ from imagegen_dist.metrics.console import Screen
 from imagegen_dist.metrics.numerals import count, duration, figure
 from imagegen_dist.presets.searches import Goal
 
+WIRED = "IMAGEGEN_SWEEP_WIRED"
+"""Environment variable of a job whose sweep is shown on another machine."""
+
 _REFRESH_PER_S = 4
 _AROUND = 7  # lines of the screen that are not trials
 _STYLES = {RUNNING: "cyan", COMPLETE: "green", DIVERGED: "red", FAILED: "red", CUT: "yellow"}
 _FIRST = (RUNNING, COMPLETE, STOPPED, REPLACED, WAITING, CUT, DIVERGED, FAILED)
-
-
-class View(Protocol):
-    """Where a sweep is shown: this screen, or by lines to another machine's."""
-
-    def trial(self, trial: Trial) -> None:
-        """A trial has changed."""
-
-    def phase(self, text: str) -> None:
-        """What is being done; "" while trials run."""
-
-    def message(self, text: str, style: str = "") -> None:
-        """A line that stays."""
 
 
 class Board(Screen):
@@ -92,6 +82,10 @@ class Board(Screen):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the live table, which leaves its last state."""
         self._phase = ""
         if self._live is not None:
             self._live.transient = not self._trials

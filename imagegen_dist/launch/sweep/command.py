@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
 
+from imagegen_dist import config
+from imagegen_dist.data.builtin import BUILTIN
 from imagegen_dist.launch import options as run_options
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.options import Options as RunOptions
 from imagegen_dist.launch.quiet import output_to
-from imagegen_dist.launch.sweep.board import Board
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.sweep.board import WIRED, Board, Wire
 from imagegen_dist.launch.sweep.estimate import dry_run_text
 from imagegen_dist.launch.sweep.options import JOB, Command, Options, parse
 from imagegen_dist.launch.sweep.plan import SweepPlan, read_plan, with_checkpoints, write_plan
@@ -23,8 +29,11 @@ from imagegen_dist.storage import Store
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from its command line; the exit code, as named in launch/train.py."""
     try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        command = parse(words)
         options = command if isinstance(command, Options) else command.options
+        if options.address:
+            return elsewhere(words, options)
         if isinstance(command, Options):
             plan = read_plan(Store(options.storage) / options.resume, options.resume)
         else:
@@ -40,10 +49,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISUSED
 
 
+def elsewhere(words: Sequence[str], options: Options) -> int:
+    """Submit the command to a cluster and follow it there, or do what is asked of a job; the exit code."""
+    set_ray_environment()
+    from imagegen_dist.launch.sweep import remote  # after the environment that Ray reads when it is imported
+
+    if not options.asks:
+        remote.check_reachable("storage", options.storage)
+        if options.data not in BUILTIN:
+            remote.check_reachable("data", options.data)
+        if options.config and not (remote.ROOT / options.config).is_file():
+            raise UsageError(f"--config {options.config}: put it into {remote.ROOT}, which is sent, and name it from there")
+    client = remote.connect(options.address)
+    match options.asks:
+        case "attach":
+            return remote.follow(client, options.attach)
+        case "status":
+            return remote.status(client, options.status)
+        case "stop":
+            return remote.stop(client, options.stop)
+        case "fetch":
+            return remote.fetch(client, options.fetch[0], Path(options.fetch[1]))
+    name = options.resume or options.name or default_name(options)
+    sent = [word for word in without_flag(words, "--address") if word]
+    job = remote.submit(client, sent if options.name or options.resume else [*sent, "--name", name], name)
+    print(f"job {job}, W&B group {name}; Ctrl-C leaves it running, --attach {job} comes back")
+    return remote.follow(client, job)
+
+
+def without_flag(words: Sequence[str], flag: str) -> list[str]:
+    """The words without a flag and its value."""
+    kept, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == flag:
+            rest.pop(0)
+        elif not word.startswith(f"{flag}="):
+            kept.append(word)
+    return kept
+
+
+def default_name(options: Options) -> str:
+    """The name of a sweep that was given none."""
+    return f"{options.search}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def build_plan(command: Command) -> SweepPlan:
     """The plan of a command, checked against data and storage. Raises ValueError with one line."""
     options = command.options
-    name = options.name or f"{options.search}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = options.name or default_name(options)
     first = prepare_run(command, name)
     plan = SweepPlan(
         search=options.search,
@@ -80,11 +134,21 @@ def run(plan: SweepPlan, options: Options) -> int:
     log = log_path(plan.folder, plan.settings.name)
     limits = Limits(options.max_concurrent, options.time_budget, options.gpu_hours)
     with output_to(log) as screen:
-        paths = [dimension.path for dimension in plan.space.dimensions]
-        board = Board(f"{plan.search} · {plan.settings.name}", paths, plan.goals, plan.trials, screen)
+        board = view(plan, screen)
         with board:
             code = SweepDriver(plan, limits, board).run()
             board.phase("writing the results")
             write_results(plan)
         board.summary(closing_table(plan, str(log)))
     return code
+
+
+def view(plan: SweepPlan, screen: TextIO) -> Board | Wire:
+    """Where the sweep is shown: here, or where the job was submitted from."""
+    paths = [dimension.path for dimension in plan.space.dimensions]
+    title = f"{plan.search} · {plan.settings.name}"
+    if not os.environ.get(WIRED):
+        return Board(title, paths, plan.goals, plan.trials, screen)
+    goals = [config.encode(goal) for goal in plan.goals]
+    facts = {"title": title, "paths": paths, "goals": goals, "total": plan.trials, "folder": plan.folder.url}
+    return Wire(facts, screen)

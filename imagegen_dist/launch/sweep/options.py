@@ -79,8 +79,23 @@ class Options:
     """Seed of the search. Default: 0."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
     """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
+    address: Annotated[str, flag("http://HEAD:8265")] = ""
+    """Submit the command to the cluster whose dashboard that is, and follow it there; Ctrl-C leaves it running."""
+    attach: Annotated[str, flag("ID")] = ""
+    """With --address: follow a job that was submitted before."""
+    status: Annotated[str, flag("ID")] = ""
+    """With --address: print a job's state and table."""
+    stop: Annotated[str, flag("ID")] = ""
+    """With --address: end a job; --resume goes on with its sweep."""
+    fetch: Annotated[tuple[str, ...], flag("ID DIR")] = ()
+    """With --address: copy best config, best checkpoint, tables and plots of a job's sweep into a folder here."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
     """Check everything, show the first trials and what the sweep will cost, train nothing."""
+
+    @property
+    def asks(self) -> str:
+        """What it asks of a job that was submitted before: "attach", "status", "stop", "fetch", or "" for nothing."""
+        return next((name for name in ("attach", "status", "stop", "fetch") if getattr(self, name)), "")
 
 
 @dataclass(frozen=True)
@@ -99,13 +114,16 @@ class Command:
 
 
 def parse(arguments: Sequence[str]) -> Command | Options:
-    """Read the job's arguments; the flags alone where --resume names a sweep. Raises ValueError; --help ends."""
+    """Read the job's arguments; the flags alone where a sweep or a job is named. Raises ValueError; --help ends."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text())
         raise SystemExit(0)
     flags, assignments = split(_joined(arguments), Options, next(iter(PRESETS.values())))
     options = parse_flags(Options, JOB, _spread(flags))
     _check_limits(options)
+    if options.asks:
+        _check_asked(options)
+        return options
     if options.resume:
         return _resumed(options, assignments)
     search = find_search(options.search)
@@ -145,32 +163,44 @@ def help_text() -> str:
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """The words with all of --space as one, so that none is taken for another flag's."""
+    """The words with all of a flag of several as one, so that none is taken for another flag's."""
     found: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if word == "--space":
+        if word in _SEVERAL:
             taken = []
             while rest and not rest[0].startswith("--"):
                 taken.append(rest.pop(0))
             if not taken:
-                raise UsageError("--space needs PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10")
-            word = f"--space={_MARK.join(taken)}"
+                raise UsageError(f"{word} needs {_SEVERAL[word]}")
+            word = f"{word}={_MARK.join(taken)}"
         found.append(word)
     return found
 
 
 def _spread(words: Sequence[str]) -> list[str]:
-    """The words with --space as tyro reads it."""
-    return [
-        part
-        for word in words
-        for part in (["--space", *word[8:].split(_MARK)] if word.startswith("--space=") else [word])
-    ]
+    """The words with flags of several as tyro reads them."""
+    found: list[str] = []
+    for word in words:
+        name, given, rest = word.partition("=")
+        found += [name, *rest.split(_MARK)] if given and name in _SEVERAL else [word]
+    return found
 
 
 _MARK = "\0"
+_SEVERAL = {
+    "--space": "PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10",
+    "--fetch": "the id of a job and a folder",
+}
+
+
+def _check_asked(options: Options) -> None:
+    """Raise UsageError for a question about a job that cannot be asked."""
+    if not options.address:
+        raise UsageError(f"--{options.asks} needs --address http://HEAD:8265, of the cluster that the job is on")
+    if options.fetch and len(options.fetch) != 2:
+        raise UsageError(f"--fetch {' '.join(options.fetch)}: give the id of a job and a folder")
 
 
 def _check_limits(options: Options) -> None:
@@ -193,7 +223,7 @@ def _check_limits(options: Options) -> None:
 
 def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Options:
     """The flags of a command that goes on with a sweep. Raises UsageError for one that would change it."""
-    may = {"resume", "storage", "max_concurrent", "time_budget", "gpu_hours", "cpus", "gpus"}
+    may = {"address", "resume", "storage", "max_concurrent", "time_budget", "gpu_hours", "cpus", "gpus"}
     fresh = Options()
     changed = [name for name in vars(fresh) if name not in may and getattr(options, name) != getattr(fresh, name)]
     changed += [path for path, _ in assignments]

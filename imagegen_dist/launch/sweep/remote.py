@@ -1,0 +1,222 @@
+"""A sweep on a cluster from a machine that only types the command: submitted as a Ray job, followed, fetched.
+
+The job is the same command. It says what happens as lines of JSON (board.Wire), which any machine that reaches the
+dashboard can turn into the live table again: nothing else is kept here, and closing the laptop changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+import imagegen_dist
+from imagegen_dist import config
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.sweep.board import WIRED, Board
+from imagegen_dist.launch.sweep.ledger import decode_trial
+from imagegen_dist.launch.sweep.options import JOB
+from imagegen_dist.launch.train import DONE, FAILED, MISUSED
+from imagegen_dist.presets.searches import Goal
+from imagegen_dist.storage import Store
+
+ROOT = Path(imagegen_dist.__file__).parents[1]
+"""The checkout: what a job's machine gets of this one."""
+
+NOT_SENT = [".git", "/runs", "/docs", "/tests", "/benchmarks", ".venv", "**/__pycache__", "**/.*_cache", ".env", ".netrc"]
+"""Beside what .gitignore names."""
+
+_POLL_S = 1.0
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """The cluster's job server. Raises UsageError where none answers, or one of another version of Ray."""
+    if not address.startswith(("http://", "https://")):
+        raise UsageError(f"--address {address}: give the address of the head's dashboard, e.g. http://HEAD:8265")
+    try:
+        client = JobSubmissionClient(address)
+    except Exception as error:  # connection, version and authentication errors have no common kind
+        line = " ".join(str(error).split())
+        raise UsageError(f"--address {address}: no Ray answers there ({line})") from error
+    theirs = str(getattr(client, "_server_ray_version", ray.__version__))
+    if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
+        raise UsageError(
+            f"--address {address}: the cluster runs Ray {theirs}, this machine Ray {ray.__version__}; "
+            f"pip install ray=={theirs}"
+        )
+    return client
+
+
+def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
+    """Submit the command as a job; its id. Nothing of this machine's environment goes with it."""
+    if not (ROOT / "jobs" / f"{JOB}.py").exists():
+        raise UsageError(f"--address submits a checkout, and there is no jobs/{JOB}.py beside {ROOT / 'imagegen_dist'}")
+    try:
+        return client.submit_job(
+            entrypoint=shlex.join(["python", f"jobs/{JOB}.py", *words]),
+            submission_id=f"sweep-{name}-{time.strftime('%H%M%S')}",
+            runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT, "env_vars": {WIRED: "1"}},
+            metadata={"sweep": name},
+        )
+    except (RuntimeError, ValueError, ConnectionError) as error:
+        raise UsageError(f"the job was not accepted: {' '.join(str(error).split())}") from error
+
+
+def check_reachable(flag: str, url: str) -> None:
+    """Raise UsageError for a place that the cluster's machines would look for on their own disks."""
+    if url and "://" not in url and not Path(url).is_absolute():
+        raise UsageError(
+            f"--{flag} {url}: on a cluster give a place that all machines reach: s3://..., gs://..., or the absolute "
+            "path of a folder that they share"
+        )
+
+
+def follow(client: JobSubmissionClient, job: str) -> int:
+    """Show the job's table until it ends, or until Ctrl-C, which leaves it alone; the exit code."""
+    _info(client, job)
+    shown = _Shown()
+    try:
+        asyncio.run(_tail(client, job, shown.line))
+    except KeyboardInterrupt:
+        shown.close()
+        print(f"The sweep goes on. --attach {job} to see it again, --stop {job} to end it.")
+        return DONE
+    shown.close()
+    return shown.code(_ended(client, job))
+
+
+def status(client: JobSubmissionClient, job: str) -> int:
+    """Print the job's state and its table as it is now."""
+    info = _info(client, job)
+    print(f"{job}: {str(info.status).lower()}{f' ({info.message})' if info.message else ''}")
+    shown = _Shown()
+    for line in client.get_job_logs(job).splitlines():
+        shown.line(line)
+    shown.close()
+    return DONE
+
+
+def stop(client: JobSubmissionClient, job: str) -> int:
+    """End the job; its trials keep their checkpoints, and --resume goes on with them."""
+    _info(client, job)
+    client.stop_job(job)
+    state = _ended(client, job)
+    print(f"{job}: {state.lower()}")
+    return DONE
+
+
+def fetch(client: JobSubmissionClient, job: str, folder: Path) -> int:
+    """Copy the sweep's tables, plots, best config and best checkpoint here, through the logs of a small job."""
+    _info(client, job)
+    facts = next((e for e in _events(client.get_job_logs(job).splitlines()) if e["event"] == "sweep"), None)
+    if facts is None:
+        raise UsageError(f"--fetch {job}: the sweep has not begun yet")
+    sending = client.submit_job(
+        entrypoint=shlex.join(["python", "-m", "imagegen_dist.launch.sweep.sending", facts["folder"]]),
+        runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT},
+    )
+    state = _ended(client, sending)
+    if state != JobStatus.SUCCEEDED:
+        raise UsageError(f"--fetch {job}: {facts['folder']} could not be read there; see the logs of job {sending}")
+    for name in received(client.get_job_logs(sending).splitlines(), Store(folder)):
+        print(folder / name)
+    return DONE
+
+
+def received(lines: Sequence[str], folder: Store) -> Iterator[str]:
+    """Write the files that `sending` printed, and yield their names. Raises ValueError where one is damaged."""
+    parts: list[str] = []
+    for event in _events(lines):
+        if event["event"] == "part":
+            parts.append(event["data"])
+        elif event["event"] == "file":
+            data, parts = base64.b64decode("".join(parts)), []
+            if hashlib.sha256(data).hexdigest() != event["sha256"]:
+                raise ValueError(f"{event['name']} did not arrive whole; fetch once more")
+            folder.write(event["name"], data)
+            yield event["name"]
+
+
+class _Shown:
+    """A job's lines as the table that they describe."""
+
+    def __init__(self) -> None:
+        self._board: Board | None = None
+        self._misused = ""
+
+    def line(self, line: str) -> None:
+        """Take one line of the job's output; what is not an event is left out."""
+        if line.startswith(f"{JOB}.py: "):
+            self._misused = line
+        for event in _events([line]):
+            self._take(event)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "sweep":
+            goals = [config.decode(Goal, goal) for goal in event["goals"]]
+            self._board = Board(event["title"], event["paths"], goals, event["total"])
+            self._board.__enter__()
+        board = self._board
+        if board is None:
+            return
+        match event["event"]:
+            case "trial":
+                board.trial(decode_trial({key: value for key, value in event.items() if key != "event"}))
+            case "phase":
+                board.phase(event["text"])
+            case "message":
+                board.message(event["text"], event["style"])
+            case "error":
+                board.error(event["title"], event["text"])
+            case "summary":
+                board.close()
+                board.summary(event["groups"])
+
+    def close(self) -> None:
+        """The last state of the table."""
+        if self._board is not None:
+            self._board.close()
+
+    def code(self, state: str) -> int:
+        """The exit code of a job that has ended so."""
+        if self._misused:
+            print(self._misused, file=sys.stderr)
+            return MISUSED
+        return DONE if state == JobStatus.SUCCEEDED else FAILED
+
+
+def _events(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if line.startswith('{"event": '):
+            yield json.loads(line)
+
+
+async def _tail(client: JobSubmissionClient, job: str, take: Callable[[str], None]) -> None:
+    rest = ""
+    async for chunk in client.tail_job_logs(job):
+        *lines, rest = (rest + chunk).split("\n")
+        for line in lines:
+            take(line)
+
+
+def _info(client: JobSubmissionClient, job: str) -> Any:
+    try:
+        return client.get_job_info(job)
+    except RuntimeError as error:
+        raise UsageError(f"there is no job {job} on this cluster") from error
+
+
+def _ended(client: JobSubmissionClient, job: str) -> str:
+    while not (state := client.get_job_status(job)).is_terminal():
+        time.sleep(_POLL_S)
+    return state
