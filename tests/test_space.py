@@ -111,12 +111,12 @@ def test_an_impossible_space_is_answered_with_what_exists(word: str, said: str) 
 
 
 def test_a_setting_may_not_be_changed_twice() -> None:
-    with pytest.raises(ConfigError, match="optim.generator.lr is set by"):
+    with pytest.raises(ConfigError, match=r"optim\.generator\.lr is set by"):
         parse_space(["optim.*.lr=choice:1,2", "optim.generator.lr=choice:1"]).check(DIGITS)
 
 
 def test_a_range_cannot_be_tried_in_full() -> None:
-    with pytest.raises(ConfigError, match="write objective.gamma=grid:A,B,C"):
+    with pytest.raises(ConfigError, match=r"write objective\.gamma=grid:A,B,C"):
         as_grid(parse_space(["objective.gamma=uniform:0:1"]))
 
 

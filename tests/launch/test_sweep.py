@@ -132,9 +132,7 @@ def test_a_mistake_is_answered_in_one_line(
     assert said in captured.err
 
 
-def test_a_name_that_is_taken_is_answered_with_how_to_go_on(
-    storage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_taken_is_answered_with_how_to_go_on(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(planned(storage, "--name", "taken"))
     assert main(["gan-lr", "--name", "taken", "--storage", storage]) == MISUSED
     assert "go on with --resume taken" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
         if options.data not in BUILTIN:
             remote.check_reachable("data", options.data)
         if options.config and not (remote.ROOT / options.config).is_file():
-            raise UsageError(f"--config {options.config}: put it into {remote.ROOT}, which is sent, and name it from there")
+            raise UsageError(f"--config {options.config}: put it below {remote.ROOT}, which is sent")
     client = remote.connect(options.address)
     match options.asks:
         case "attach":

@@ -33,7 +33,7 @@ from imagegen_dist.storage import Store
 ROOT = Path(imagegen_dist.__file__).parents[1]
 """The checkout: what a job's machine gets of this one."""
 
-NOT_SENT = [".git", "/runs", "/docs", "/tests", "/benchmarks", ".venv", "**/__pycache__", "**/.*_cache", ".env", ".netrc"]
+NOT_SENT = [".git", "/runs", "/docs", "/tests", "/benchmarks", ".venv", "**/__pycache__", ".env", ".netrc"]
 """Beside what .gitignore names."""
 
 _POLL_S = 1.0
