@@ -13,9 +13,9 @@ from imagegen_dist import config
 from imagegen_dist.data.builtin import BUILTIN
 from imagegen_dist.launch import options as run_options
 from imagegen_dist.launch.environment import set_ray_environment
+from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Options as RunOptions
 from imagegen_dist.launch.quiet import output_to
-from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.sweep.board import WIRED, Board, Wire
 from imagegen_dist.launch.sweep.estimate import dry_run_text
 from imagegen_dist.launch.sweep.options import JOB, Command, Options, parse
