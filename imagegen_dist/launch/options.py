@@ -84,8 +84,9 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
         raise SystemExit(0)
     flags, assignments = split(arguments, Options, next(iter(_presets_of(job).values())))
     options = parse_flags(Options, job, flags)
-    options = replace(options, preset=options.preset or next(iter(_presets_of(job))))
     try:
+        named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
+        options = replace(options, preset=options.preset or str(named or next(iter(_presets_of(job)))))
         experiment = resolve(_preset(job, options.preset).experiment, options.config, options.data, assignments)
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -157,16 +158,22 @@ def _meant_flag(preset: Preset, path: str, known: Sequence[str]) -> str:
 
 def _apply_file(experiment: Experiment, name: str) -> Experiment:
     """The experiment with the settings of a JSON file: dotted paths, an experiment, or a run's config.json."""
+    data = _read_file(name)
+    data = data.get("experiment", data)
+    if "kind" in data:
+        return config.decode(Experiment, data)
+    return config.overrides(experiment, _flatten(data))
+
+
+def _read_file(name: str) -> dict[str, Any]:
+    """The JSON object in a file of settings. Raises UsageError."""
     try:
         data = json.loads(Path(name).read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {name}: {error}") from error
     if not isinstance(data, dict):
         raise UsageError(f"--config {name}: it has to hold one JSON object")
-    data = data.get("experiment", data)
-    if "kind" in data:
-        return config.decode(Experiment, data)
-    return config.overrides(experiment, _flatten(data))
+    return data
 
 
 def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

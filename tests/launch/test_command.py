@@ -63,6 +63,9 @@ def test_two_overrides_that_only_fit_together_may_come_in_any_order() -> None:
 def test_a_config_file_holds_an_experiment_or_paths(tmp_path: Path) -> None:
     whole, some = tmp_path / "whole.json", tmp_path / "some.json"
     whole.write_text(json.dumps({"experiment": config.encode(find_preset("article-gan").experiment)}))
+    named = tmp_path / "named.json"
+    named.write_text(json.dumps({"preset": "article-gan", **json.loads(whole.read_text())}))
+    assert parsed("--config", str(named)).options.preset == "article-gan"
     some.write_text(json.dumps({"objective.gamma": 0.5, "training": {"batch_size": 128}}))
     assert parsed("--config", str(whole)).experiment == find_preset("article-gan").experiment
     experiment = parsed("--config", str(some)).experiment

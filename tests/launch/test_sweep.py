@@ -315,6 +315,7 @@ def test_a_trial_is_a_run_like_any_other(storage: str) -> None:
     local = plan.folder.local_path("best.json")
     trained = parse_training("train_gan", ["--config", str(local)], "")
     assert trained.experiment == experiment
+    assert trained.options.preset == "digits"
     rows = list(csv.DictReader(plan.folder.read("results.csv").decode().splitlines()))
     assert [row["trial"] for row in rows] == ["0000"]
     assert float(rows[0]["optim.*.lr"]) == values["optim.*.lr"]

@@ -111,8 +111,9 @@ def test_a_population_on_a_cluster_is_left_rejoined_and_fetched(head: str, tmp_p
     population = words(storage, "--trials", "4", "--scheduler", "pbt", "--name", "p")
     with started(laptop(*population), HOME=str(home), RAY_AUTH_MODE="disabled") as process:
         assert process.stdout is not None
-        job = process.stdout.readline().split()[1].rstrip(",")
-        assert job.startswith("sweep-p-")
+        said = process.stdout.readline()
+        assert said.startswith("job sweep-p-"), said
+        job = said.split()[1].rstrip(",")
         process.kill()  # the laptop is closed
     assert "running" in ask("--status", job) or "pending" in ask("--status", job)
 
