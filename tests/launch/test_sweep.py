@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections import Counter
@@ -13,10 +14,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from rich.console import Console as Terminal
 
-from imagegen_dist import load
+from imagegen_dist import config, load
 from imagegen_dist.launch.options import parse as parse_training
 from imagegen_dist.launch.sweep import estimate
+from imagegen_dist.launch.sweep.board import Board, Wire
 from imagegen_dist.launch.sweep.command import build_plan, main
 from imagegen_dist.launch.sweep.ledger import (
     COMPLETE,
@@ -33,10 +36,12 @@ from imagegen_dist.launch.sweep.ledger import (
 )
 from imagegen_dist.launch.sweep.options import Command, help_text, parse
 from imagegen_dist.launch.sweep.plan import Demand, SweepPlan, most_images, read_plan, write_plan
+from imagegen_dist.launch.sweep.remote import Shown, received
 from imagegen_dist.launch.sweep.results import best, front, table, write_results
 from imagegen_dist.launch.sweep.schedulers import handed_over
 from imagegen_dist.launch.sweep.scribe import Scribe
 from imagegen_dist.launch.sweep.searchers import Points, TreeParzen
+from imagegen_dist.launch.sweep.sending import send
 from imagegen_dist.launch.sweep.trial import DivergedError, MetricError, TuneEvents, failure, replayed, train
 from imagegen_dist.launch.train import DONE, MISUSED
 from imagegen_dist.metrics.sinks import read_rows
@@ -282,7 +287,7 @@ def test_a_figure_that_does_not_come_is_named_with_those_that_do() -> None:
         Reports((Goal("loss/critic"),)).events.row({"images": 100.0, "loss/generator": 1.0})
 
 
-def test_a_trial_is_a_run_like_any_other(storage: str) -> None:
+def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = planned(storage, "--name", "alone", "--evaluation.every", "240")
     write_plan(plan)
     values = plan.space.point(0, plan.seed)
@@ -320,6 +325,87 @@ def test_a_trial_is_a_run_like_any_other(storage: str) -> None:
     assert [row["trial"] for row in rows] == ["0000"]
     assert float(rows[0]["optim.*.lr"]) == values["optim.*.lr"]
     assert "<svg" in plan.folder.read("report.html").decode()
+
+    capsys.readouterr()
+    send(plan.folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert set(received(lines, Store(tmp_path))) >= {"best.json", "results.csv", "report.html"}
+    assert load(tmp_path / "trials" / "0000").images == 480
+    damaged = [line.replace('"data": "', '"data": "AAAA', 1) for line in lines]
+    with pytest.raises(ValueError, match="did not arrive whole"):
+        list(received(damaged, Store(tmp_path)))
+
+
+# What is shown
+
+
+def shown_trials(board: Board | Wire) -> None:
+    board.phase("starting trials")
+    board.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 100))
+    board.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 200))
+    board.trial(Trial(0, {"optim.*.lr": 0.00123456}, COMPLETE, 480, {"eval/frechet": 2.5}))
+    board.trial(Trial(1, {"optim.*.lr": 0.1}, DIVERGED, 50, note="10 steps in a row"))
+
+
+def test_off_a_terminal_a_sweep_is_a_line_a_change() -> None:
+    out = io.StringIO()
+    with Board("gan-lr · s", ["optim.*.lr"], FRECHET, 2, out) as board:
+        shown_trials(board)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines[:2] == ["gan-lr · s", "· starting trials"]
+    assert lines[2] == "0000       lr 0.001235       100 images   running"
+    assert lines[3].endswith("frechet 2.500   complete")
+    assert lines[4].endswith("diverged: 10 steps in a row")
+    assert len(lines) == 5
+
+
+def test_on_a_terminal_it_is_a_table_with_the_best_marked() -> None:
+    board = Board("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=100)
+    shown_trials(board)
+    board.phase("")
+    screen = Terminal(file=io.StringIO(), width=100)
+    screen.print(board.view())
+    said = screen.file.getvalue()
+    assert "2 of 2 done, 0 running" in said
+    assert "complete  best" in said
+    assert "diverged: 10 steps in a row" in said
+
+
+def test_a_sweep_elsewhere_is_shown_as_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    sent, here = io.StringIO(), io.StringIO()
+    facts = {"title": "gan-lr · s", "paths": ["optim.*.lr"], "goals": [config.encode(goal) for goal in FRECHET]}
+    with Wire({**facts, "total": 2, "folder": "s3://bucket/s"}, sent) as wire:
+        shown_trials(wire)
+        wire.summary([("Sweep", [("best", "0000")])])
+    with Board("gan-lr · s", ["optim.*.lr"], FRECHET, 2, here) as board:
+        shown_trials(board)
+    board.summary([("Sweep", [("best", "0000")])])
+    shown = Shown()
+    for line in ["(raylet) noise", *sent.getvalue().splitlines()]:
+        shown.line(line)
+    assert capsys.readouterr().out == here.getvalue()
+    assert shown.code("SUCCEEDED") == DONE
+    shown.line("sweep.py: --metric x is never reported")
+    assert shown.code("FAILED") == MISUSED
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["gan-lr", "--address", "HEAD:8265", "--storage", "s3://b"], "http://HEAD:8265"),
+        (["gan-lr", "--address", "http://h", "--storage", "runs"], "that all machines reach"),
+        (["gan-lr", "--address", "http://h", "--storage", "/s", "--data", "shards"], "--data shards"),
+        (["--attach", "sweep-x"], "--attach needs --address"),
+        (["--address", "http://h", "--fetch", "sweep-x"], "give the id of a job and a folder"),
+    ],
+)
+def test_a_mistake_about_a_cluster_is_answered_in_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == MISUSED
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
 
 
 # Who is best

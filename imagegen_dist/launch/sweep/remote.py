@@ -87,7 +87,7 @@ def check_reachable(flag: str, url: str) -> None:
 def follow(client: JobSubmissionClient, job: str) -> int:
     """Show the job's table until it ends, or until Ctrl-C, which leaves it alone; the exit code."""
     _info(client, job)
-    shown = _Shown()
+    shown = Shown()
     try:
         asyncio.run(_tail(client, job, shown.line))
     except KeyboardInterrupt:
@@ -102,7 +102,7 @@ def status(client: JobSubmissionClient, job: str) -> int:
     """Print the job's state and its table as it is now."""
     info = _info(client, job)
     print(f"{job}: {str(info.status).lower()}{f' ({info.message})' if info.message else ''}")
-    shown = _Shown()
+    shown = Shown()
     for line in client.get_job_logs(job).splitlines():
         shown.line(line)
     shown.close()
@@ -150,7 +150,7 @@ def received(lines: Sequence[str], folder: Store) -> Iterator[str]:
             yield event["name"]
 
 
-class _Shown:
+class Shown:
     """A job's lines as the table that they describe."""
 
     def __init__(self) -> None:
