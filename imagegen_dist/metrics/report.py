@@ -226,7 +226,7 @@ def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
     if not found:
         return None
     rates, distortions = [rate for _, rate, _ in found], [distortion for _, _, distortion in found]
-    x_ticks, y_ticks = (_linear_ticks(min(values), max(values)) for values in (rates, distortions))
+    x_ticks, y_ticks = (linear_ticks(min(values), max(values)) for values in (rates, distortions))
 
     def percent(value: float, ticks: Sequence[float]) -> float:
         return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
@@ -248,8 +248,8 @@ def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
     return TradeOff(
         points=points,
         path=_path([(10 * x, 1000 - 10 * y) for x, y in placed]),
-        x_ticks=[Tick(percent(tick, x_ticks), _tick_text(tick, x_ticks, logarithmic=False)) for tick in x_ticks],
-        y_ticks=[Tick(percent(tick, y_ticks), _tick_text(tick, y_ticks, logarithmic=False)) for tick in y_ticks],
+        x_ticks=[Tick(percent(tick, x_ticks), tick_text(tick, x_ticks, logarithmic=False)) for tick in x_ticks],
+        y_ticks=[Tick(percent(tick, y_ticks), tick_text(tick, y_ticks, logarithmic=False)) for tick in y_ticks],
     )
 
 

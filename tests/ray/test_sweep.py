@@ -18,8 +18,8 @@ from imagegen_dist.launch.sweep.ledger import COMPLETE, REPLACED, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import read_plan
 from imagegen_dist.launch.sweep.trial import train
 from imagegen_dist.storage import Store
+from tests.ray.jobs import ROOT, finish, started
 from tests.ray.test_job_submit import head  # noqa: F401 - a fixture
-from tests.ray.test_train_gan import ROOT, finish, started
 from tests.runs import CPU, TINY
 
 SMALL = TINY | {
