@@ -44,8 +44,7 @@ def connect(address: str) -> JobSubmissionClient:
     """The cluster's job server. Raises UsageError where none answers, or one of another version of Ray."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--address {address}: give the address of the head's dashboard, e.g. http://HEAD:8265")
-    for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.disable(logging.WARNING)  # Ray's notes about what it packs and sends
     try:
         client = JobSubmissionClient(address)
     except Exception as error:  # connection, version and authentication errors have no common kind
