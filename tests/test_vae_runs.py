@@ -91,13 +91,23 @@ def test_stopped_and_resumed_is_bit_identical(objective: str, data: Path, tmp_pa
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_killed_rank_and_a_new_start_change_no_bit(objective: str, data: Path, tmp_path: Path) -> None:
+def test_a_killed_process_and_a_new_start_change_no_bit(objective: str, data: Path, tmp_path: Path) -> None:
     whole, killed = place(tmp_path, "whole", data), place(tmp_path, "killed", data)
-    train_on(2, tiny(objective), whole, tmp_path / "a")
+    train_here(tiny(objective), whole)
     with pytest.raises(ProcessExitedException, match="SIGKILL"):
-        train_on(2, tiny(objective), killed, tmp_path / "b", Listener(killed=(1, 4)))
+        train_on(1, tiny(objective), killed, tmp_path / "meeting", Listener(killed=(0, 4)))
     assert 0 < newest_images(killed.folder) < newest_images(whole.folder)
-    train_on(2, tiny(objective), replace(killed, attempt="1"), tmp_path / "c")
+    train_here(tiny(objective), replace(killed, attempt="1"))
+    assert_bit_identical(final_tensors(killed), final_tensors(whole))
+
+
+def test_a_killed_rank_of_two_and_a_new_start_change_no_bit(data: Path, tmp_path: Path) -> None:
+    whole, killed = place(tmp_path, "whole", data), place(tmp_path, "killed", data)
+    train_on(2, tiny("vae-gan"), whole, tmp_path / "a")
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_on(2, tiny("vae-gan"), killed, tmp_path / "b", Listener(killed=(1, 4)))
+    assert 0 < newest_images(killed.folder) < newest_images(whole.folder)
+    train_on(2, tiny("vae-gan"), replace(killed, attempt="1"), tmp_path / "c")
     assert_bit_identical(final_tensors(killed), final_tensors(whole))
 
 

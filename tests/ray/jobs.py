@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
+RAY = Path(sys.executable).parent / "ray"
 START_S = 150.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,17 +61,10 @@ def test_a_store_that_is_gone_for_good_ends_the_job_with_a_checkpoint(
     assert 240 <= left.images < IMAGES
 
     network.come_back()
-    with started(command(tmp_path, f"{bucket.url}/train")) as process:
-        output += finish(process)
-    assert process.returncode == 0, output
-    whole = RunSettings(
-        "whole",
-        str(tmp_path),
-        preset="digits",
-        job="train_gan",
-        data=str(bucket.folder / "train"),
-        wandb_mode="disabled",
-    )
+    again = replace(where, data=f"{bucket.url}/train", attempt="again")
+    cached = tiny(**CHANGES, data__cache__directory=str(tmp_path / "cache"))
+    train_on(2, cached, again, tmp_path / "again")
+    whole = replace(where, name="whole", data=str(bucket.folder / "train"))
     train_on(2, tiny(**CHANGES), whole, tmp_path / "meeting")
     assert_bit_identical(final_tensors(where), final_tensors(whole))
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())

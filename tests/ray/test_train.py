@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from imagegen_dist.metrics.sinks import read_rows
-from imagegen_dist.records import RunSettings
 from imagegen_dist.training.checkpoint import newest_images
 from tests.ray.jobs import finish, started, training_workers, wait_for_checkpoint, words
 from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
-from tests.test_vae_runs import place, small_vae
-from tests.test_vae_runs import tiny as tiny_vae
 
 IMAGES = 24 * 240
 LONG = {"training__total_images": IMAGES, "training__checkpoint_every": 24 * 20, "training__report_every": 24 * 10}
-
-
-def kill_a_worker_after_a_checkpoint(process: subprocess.Popen[str], where: RunSettings) -> None:
-    before = newest_images(where.folder)
-    while newest_images(where.folder) == before:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    training_workers(process)[1].kill()
-
-
-def assert_went_on(output: str) -> None:
-    assert "starting again from the last checkpoint" in output
-    assert output.count("was lost") == 1
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +41,15 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
     assert not (run / "result.json").exists()
 
     with started(words(tmp_path, "run", TINY | LONG)) as process:
-        kill_a_worker_after_a_checkpoint(process, where)
+        before = newest_images(where.folder)
+        while newest_images(where.folder) == before:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        training_workers(process)[1].kill()
         output = finish(process)
     assert process.returncode == 0, output
-    assert_went_on(output)
+    assert "starting again from the last checkpoint" in output
+    assert output.count("was lost") == 1
     assert_bit_identical(final_tensors(where), undisturbed)
     assert [row["images"] for row in read_rows(where.folder)] == list(range(240, IMAGES + 1, 240))
 
@@ -73,18 +61,6 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
             assert path in output, name
             assert Path(path).exists()
     assert "Traceback" not in output
-
-
-@pytest.mark.timeout(300)
-def test_a_killed_worker_changes_nothing_of_a_vae(tmp_path: Path) -> None:
-    whole, where = (place(tmp_path, name, tmp_path / ".data") for name in ("whole", "run"))
-    train_on(2, tiny_vae("beta-tcvae", **LONG), whole, tmp_path / "meeting")
-    with started(words(tmp_path, "run", small_vae("beta-tcvae", **LONG), "train_vae")) as process:
-        kill_a_worker_after_a_checkpoint(process, where)
-        output = finish(process)
-    assert process.returncode == 0, output
-    assert_went_on(output)
-    assert_bit_identical(final_tensors(where), final_tensors(whole))
 
 
 @pytest.mark.timeout(200)

@@ -19,7 +19,6 @@ from imagegen_dist.launch.sweep.plan import read_plan
 from imagegen_dist.launch.sweep.trial import train
 from imagegen_dist.storage import Store
 from tests.ray.jobs import ROOT, finish, started
-from tests.ray.test_job_submit import head  # noqa: F401 - a fixture
 from tests.runs import CPU, TINY
 
 SMALL = TINY | {
@@ -93,7 +92,7 @@ def is_trial(process: psutil.Process) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_a_population_on_a_cluster_is_left_rejoined_and_fetched(head: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_population_on_a_cluster_is_left_rejoined_and_fetched(head: str, tmp_path: Path) -> None:
     """The command is typed in an empty folder, in an environment of its own: home, no data, no W&B."""
     home = tmp_path / "laptop"
     home.mkdir()
