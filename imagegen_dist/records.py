@@ -175,6 +175,18 @@ def last_values(rows: Sequence[dict[str, float]], prefix: str) -> dict[str, floa
     return found
 
 
+def by_group(values: Mapping[str, float]) -> dict[str, Any]:
+    """Figures by plain names; those of one group, "group/name", as a dictionary under the group's name."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        group, _, member = name.partition("/")
+        if member:
+            found.setdefault(group, {})[member] = value
+        else:
+            found[name] = value
+    return found
+
+
 def latest_picture(folder: Store, name: str) -> str | None:
     """URL of the newest picture of that name."""
     found = sorted(entry for entry in (folder / "samples").names() if PurePosixPath(entry).name.startswith(f"{name}-"))
@@ -196,7 +208,8 @@ def write_report(
     """
     folder = settings.folder
     rows = read_rows(folder, METRICS)
-    figures = [(name.replace("_", " "), f"{value:.4g}") for name, value in last_values(rows, "eval/").items()]
+    evaluated = last_values(rows, "eval/")
+    figures = [(name.replace("_", " "), f"{value:.4g}") for name, value in evaluated.items() if "/" not in name]
     total = experiment.training.total_images
     facts = [
         ("preset", settings.preset),

@@ -31,6 +31,7 @@ from imagegen_dist.records import (
     REPORT,
     RESULT,
     RunSettings,
+    by_group,
     config_hash,
     describe_data,
     last_values,
@@ -373,7 +374,7 @@ class _Session:
             "images": self.trainer.images,
             "seconds": round(self.stopwatch.seconds, 1),
             "images_per_s": round(statistics.median(speeds), 1) if speeds else None,
-            **last_values(rows, "eval/"),
+            **by_group(last_values(rows, "eval/")),
             "paths": {
                 "run": self.folder.url,
                 "picture": latest_picture(self.folder, self.observer.picture),

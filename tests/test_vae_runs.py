@@ -141,6 +141,9 @@ def test_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None
     assert result["elbo"] == pytest.approx(-result["rate"] - result["distortion"])
     assert result["elbo"] < result["log_likelihood"] < 0
     assert {"psnr", "ssim", "active_units", "frechet", "frechet_reconstruction", "frechet_real"} < set(result)
+    assert list(result["rate_of_latent"]) == ["000", "001", "002", "003"]
+    assert sum(result["rate_of_latent"].values()) == pytest.approx(result["rate"])
+    assert "bits_per_dim" not in result  # grey values as probabilities are no code
     names = (where.folder / "samples").names()
     assert {f"{name}-000000000480.png" for name in ("reconstructions", "samples", "traversals")} < set(names)
     page = where.folder.read("report.html").decode()
@@ -163,6 +166,9 @@ def test_a_ladders_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Pat
     train_here(tiny("ladder", **figured), where)
     result = json.loads(where.folder.read("result.json"))
     assert result["rate"] == pytest.approx(result["rate_level_0"] + result["rate_level_1"])
+    assert result["rate_level_0"] == pytest.approx(result["rate_of_latent"]["000"])
+    assert len(result["rate_of_latent"]) == 1 + 3
+    assert result["bits_per_dim"] == pytest.approx(-result["log_likelihood"] / (28 * 28 * np.log(2)))
     assert result["elbo"] < result["log_likelihood"] < 0
     assert {"active_units", "frechet", "frechet_reconstruction"} < set(result)
     assert "traversals-000000000480.png" in (where.folder / "samples").names()

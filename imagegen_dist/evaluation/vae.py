@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import log
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.metrics.image_quality import psnr, ssim
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.gan import GANConfig
-from imagegen_dist.objectives.likelihoods import binarize
+from imagegen_dist.objectives.likelihoods import binarize, is_probability
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.objectives.variational import Inferred, VariationalModel, log_likelihood
 from imagegen_dist.storage import Store
@@ -51,6 +52,11 @@ class _OfReal(NamedTuple):
     means: dict[str, float]
     codes: np.ndarray | None
     frechet: float | None
+
+
+def _latent_name(latent: int) -> str:
+    """Of the figure that says what one latent carries; latents are counted from the highest level's first."""
+    return f"rate_of_latent/{latent:03}"
 
 
 class VAEObserver:
@@ -97,9 +103,11 @@ class VAEObserver:
 
     def figures(self) -> dict[str, float]:
         """Means over `evaluation.samples` samples, in nats a sample: "rate", "distortion", "elbo", and how many latents
-        are used; the rate of each level where there are several; "log_likelihood" where importance samples are asked
-        for; "psnr" and "ssim" of reconstructions; Fréchet distances where the data have labels; disentanglement where
-        the samples' factors are known. Of several levels, latents are those of the highest.
+        are used; the rate of each latent, of all its positions together, and of each level where there are several;
+        "log_likelihood" where importance samples are asked for; "bits_per_dim" where p(x|z) is a probability, by the
+        log-likelihood or else the bound; "psnr" and "ssim" of reconstructions; Fréchet distances where the data have
+        labels; disentanglement where the samples' factors are known. Of several levels, active latents and those of
+        factors are the highest one's.
         """
         evaluation = self._experiment.evaluation
         if not evaluation.samples:
@@ -107,6 +115,9 @@ class VAEObserver:
         reference = self._reference_of_labels() if self._training.index.classes else None
         real = self._of_real(min(evaluation.samples, self._looked_at.index.samples), reference)
         figures = real.means
+        if self._counts_bits:
+            nats = figures.get("log_likelihood", figures["elbo"])
+            figures["bits_per_dim"] = -nats / (self._training.index.shape.numel * log(2))
         if real.codes is not None:
             figures["active_units"] = float((real.codes.var(0) > _ACTIVE).sum())
             figures |= self._of_factors(real.codes)
@@ -132,6 +143,12 @@ class VAEObserver:
         if self._top_is_vector and self._autoencoder.continuous:
             found["traversals"] = self._traversals(inferred, label)
         return found
+
+    @property
+    def _counts_bits(self) -> bool:
+        objective = self._experiment.objective
+        assert not isinstance(objective, GANConfig)
+        return is_probability(objective.likelihood, objective.binarize)
 
     @property
     def _top_is_vector(self) -> bool:
@@ -187,8 +204,9 @@ class VAEObserver:
         names = ["rate", "distortion", "elbo", "psnr"]
         names += ["ssim"] if min(spatial) >= _SSIM_SIDE else []
         names += ["log_likelihood"] if self._importance_samples else []
-        levels = len(self._autoencoder.group_dims)
-        return names + [f"rate_level_{level}" for level in range(levels) if levels > 1]
+        levels = self._autoencoder.group_dims
+        names += [f"rate_level_{level}" for level in range(len(levels)) if len(levels) > 1]
+        return names + [_latent_name(latent) for latent in range(sum(dims[0] for dims in levels))]
 
     @property
     def _importance_samples(self) -> int:
@@ -201,6 +219,8 @@ class VAEObserver:
         rate, distortion = drawn.rate, -self._autoencoder.likelihood.log_prob(x, drawn.raw)
         terms = {"rate": rate, "distortion": distortion, "elbo": -rate - distortion, "psnr": psnr(shown, x)}
         terms |= {f"rate_level_{level}": nats for level, nats in enumerate(drawn.rates)}
+        latents = torch.cat([kl.flatten(2).sum(2) if kl.ndim > 2 else kl for kl in drawn.kl], 1).unbind(1)
+        terms |= {_latent_name(latent): nats for latent, nats in enumerate(latents)}
         if min(x.shape[2:]) >= _SSIM_SIDE:
             terms["ssim"] = ssim(shown, x)
         if k := self._importance_samples:

@@ -249,7 +249,9 @@ class Console(Screen):
 
 
 def _group(figures: Mapping[str, float], group: str) -> list[tuple[str, float]]:
-    return [(words(name), value) for name, value in figures.items() if name.startswith(f"{group}/")]
+    """Of a group, without those of a group within it."""
+    inside = [name for name in figures if name.startswith(f"{group}/") and name.count("/") == 1]
+    return [(words(name), figures[name]) for name in inside]
 
 
 def _skipped(figures: Mapping[str, float]) -> int:

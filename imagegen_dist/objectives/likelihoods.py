@@ -189,6 +189,11 @@ def check_observation(likelihood: LikelihoodName, how: BinarizeName) -> None:
         )
 
 
+def is_probability(likelihood: str, how: BinarizeName) -> bool:
+    """Whether p(x|z) is a probability of the samples as they are stored or binarised, so that bits can be counted."""
+    return likelihood == "logistic" or (likelihood == "bernoulli" and how != "none")
+
+
 def _check_range(x: Tensor) -> None:
     lowest, highest = x.min().item(), x.max().item()
     if not -1 <= lowest <= highest <= 1:
