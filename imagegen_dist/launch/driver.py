@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -27,7 +24,8 @@ from imagegen_dist.launch.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.launch.options import Workers
 from imagegen_dist.launch.quiet import output_to
 from imagegen_dist.launch.relay import start_relay
-from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, TERMINATED
+from imagegen_dist.launch.signals import Interruption
+from imagegen_dist.launch.train import DONE, FAILED
 from imagegen_dist.launch.worker import work
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
@@ -41,8 +39,6 @@ LOSSES_WITHOUT_PROGRESS = 3
 
 POLL_S = 0.5
 
-_SIGNALLED = {int(signal.SIGTERM): TERMINATED, int(signal.SIGINT): INTERRUPTED}
-
 
 class Driver:
     """A training job while it runs: its workers, its console, its signals."""
@@ -54,7 +50,7 @@ class Driver:
         self._settings = settings
         self._index = index
         self._workers = workers
-        self._signal: int | None = None
+        self._interruption = Interruption()
         self._failure: Failure | None = None
         self._complete = False
         self._own_ray = False
@@ -67,20 +63,10 @@ class Driver:
             console = Console(self._experiment.training.total_images, title, screen)
             with console:
                 console.phase("starting Ray")
-                with connected() as own, self._signals():
+                with connected() as own, self._interruption.watched():
                     code = self._train(console, own)
             self._close(console, code, log)
         return code
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT ask for a checkpoint within the block, which begins after Ray has set its own handlers."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _train(self, console: Console, own: bool) -> int:
         """Start workers, and again from the last checkpoint where they die; the exit code."""
@@ -95,8 +81,10 @@ class Driver:
         while True:
             console.phase(f"starting {share}")
             self._failure = self._fit(console, share)
-            if self._complete or self._signal:
-                return DONE if self._complete else _SIGNALLED[self._signal or 0]
+            if self._complete:
+                return DONE
+            if self._interruption.code is not None:
+                return self._interruption.code
             if self._failure is None:
                 console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
                 continue
@@ -125,7 +113,7 @@ class Driver:
             while thread.is_alive():
                 thread.join(POLL_S)
                 self._show(console, relay)
-                if self._signal and not told:
+                if self._interruption.code is not None and not told:
                     told = True
                     relay.request_stop.remote()
                     console.message("stopping: the workers write a checkpoint first", "yellow")
@@ -145,12 +133,6 @@ class Driver:
                 self._complete = payload
             else:
                 console.message(payload)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal, which `_fit` passes on; a second one ends the process at once."""
-        if self._signal:
-            raise SystemExit(_SIGNALLED[number])
-        self._signal = number
 
     def _close(self, console: Console, code: int, log: Path) -> None:
         """The last lines: what went wrong, or where everything is and how to go on."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -21,6 +18,7 @@ from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.launch.cluster import connected
 from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.sweep.board import Board, Wire
 from imagegen_dist.launch.sweep.ledger import Ledger
 from imagegen_dist.launch.sweep.plan import Demand, SweepPlan
@@ -28,15 +26,13 @@ from imagegen_dist.launch.sweep.schedulers import build_scheduler
 from imagegen_dist.launch.sweep.scribe import Scribe
 from imagegen_dist.launch.sweep.searchers import build_searcher
 from imagegen_dist.launch.sweep.trial import make_reference, run_trial
-from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, TERMINATED
+from imagegen_dist.launch.train import DONE, FAILED
 from imagegen_dist.storage import Store
 
 LOSSES = 3
 """How often a trial whose process is lost is started again."""
 
 POLL_S = 0.5
-
-_SIGNALLED = {int(signal.SIGTERM): TERMINATED, int(signal.SIGINT): INTERRUPTED}
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,14 @@ class SweepDriver:
         self._ledger = Ledger.read(plan.folder)
         self._ledger.show = view.trial
         self._scribe = Scribe(self._ledger, plan.goals)
-        self._signal: int | None = None
+        self._interruption = Interruption()
         self._demand = plan.demand
         self._began = time.monotonic()
 
     def run(self) -> int:
         """All trials to their ends, or to a limit or a signal; the exit code."""
         self._view.phase("starting Ray")
-        with connected(), self._signals():
+        with connected(), self._interruption.watched():
             resources = ray.cluster_resources()
             self._demand = self._plan.demand.of(resources.get("CPU", 1.0), resources.get("GPU", 0.0))
             check_room(self._demand)
@@ -82,8 +78,8 @@ class SweepDriver:
         if error is not None:
             self._view.error(f"the sweep has failed: {type(error).__name__}: {' '.join(str(error).split())}")
             return FAILED
-        if self._signal:
-            return _SIGNALLED[self._signal]
+        if self._interruption.code is not None:
+            return self._interruption.code
         return DONE if self._scribe.complete else FAILED
 
     def _fit(self) -> BaseException | None:
@@ -135,7 +131,7 @@ class SweepDriver:
             why = f"--time-budget of {seconds:g} s is spent"
         elif hours is not None and spent >= hours:
             why = f"--gpu-hours {hours:g} are spent"
-        elif self._signal:
+        elif self._interruption.code is not None:
             why = "stopping"
         elif not self._scribe.misused:
             return False
@@ -149,21 +145,6 @@ class SweepDriver:
         cpus, gpus = demand.cpus or 1, demand.gpus or 0.0
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
         ray.get(remote.remote(config.encode(self._plan), cpus, gpus > 0))
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the sweep within the block; a second one ends the process at once."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal:
-            raise SystemExit(_SIGNALLED[number])
-        self._signal = number
 
 
 class _Stateless:

@@ -1,0 +1,21 @@
+import os
+import signal
+
+import pytest
+
+from imagegen_dist.launch.signals import Interruption
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(number, code):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    interruption = Interruption()
+    with interruption.watched():
+        assert interruption.code is None
+        os.kill(os.getpid(), number)
+        assert interruption.code == code
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert ended.value.code == 130
+    assert interruption.code == code
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
