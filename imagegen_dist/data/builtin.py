@@ -22,21 +22,34 @@ SPLITS = ("train", "val")
 
 _SHARD_SAMPLES = 500
 _RENDERED = 1000
+_FEWEST = 100
 _DIGITS = "digits-v1"
 _DIGITS_VAL_SHARE = 0.2
+
+
+def is_builtin(name: str) -> bool:
+    """Whether this is the name of a built-in dataset, with or without a size: `digits`, `dsprites:5000`."""
+    return name.partition(":")[0] in BUILTIN
 
 
 def builtin_dataset(name: str, split: str, store: Store) -> Store:
     """The folder of a built-in dataset's split, packed under `store` where it is not there yet.
 
-    split: `train` or `val`. Two processes may do this at once: both write the same bytes.
-    Raises DatasetError for a name or a split that there is not, and where the package that holds it is missing.
+    name: as of `is_builtin`. split: `train` or `val`. Two processes may do this at once: both write the same bytes.
+    Raises DatasetError for a name, size or split that there is not, and where the package that holds it is missing.
     """
-    if name not in BUILTIN:
+    plain, _, size = name.partition(":")
+    if plain not in BUILTIN:
         raise DatasetError(f"there is no built-in dataset {name!r}; there is {', '.join(BUILTIN)}")
     if split not in SPLITS:
         raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
-    return BUILTIN[name](store) / split
+    if not size:
+        return BUILTIN[plain](store) / split
+    if plain != "dsprites" or not size.isascii() or not size.isdigit() or not _FEWEST <= int(size) <= SAMPLES:
+        raise DatasetError(
+            f"{name}: only dsprites has a size, of {_FEWEST:,} to {SAMPLES:,} pictures, as in --data dsprites:5000"
+        )
+    return dsprites(store, int(size)) / split
 
 
 def digits(store: Store) -> Store:

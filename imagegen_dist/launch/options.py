@@ -53,7 +53,7 @@ class Options:
     preset: Annotated[str, tyro.conf.Positional, flag("PRESET")] = ""
     """A named experiment, see below. Default: the first of them."""
     data: Annotated[str, flag("URL")] = ""
-    """Shards with an index.json, or a built-in dataset (digits, dsprites). Default: the preset's."""
+    """Shards with an index.json, or a built-in dataset (digits, dsprites, dsprites:5000). Default: the preset's."""
     storage: Annotated[str, flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
     run: Annotated[str, flag("NAME")] = ""

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from imagegen_dist.data.builtin import BUILTIN, SPLITS, builtin_dataset
+from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.images import Conversion
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.parts import Recipe
@@ -165,7 +165,7 @@ def _targets(command: Command) -> Iterator[list[Target]]:
     """The datasets to be made and what of. Raises UsageError, DatasetError, StorageError."""
     options = command.options
     columns = Columns(options.image_column, options.label_column)
-    if options.source in BUILTIN:
+    if is_builtin(options.source):
         if options.split or columns != Columns():
             raise UsageError(f"{options.source} comes split, in a form of its own: give neither --split nor columns")
         with tempfile.TemporaryDirectory(prefix="imagegen-builtin-") as cache:
@@ -194,7 +194,7 @@ def _pack(targets: Sequence[Target], command: Command) -> str:
     """
     options, dest = command.options, Store(command.options.dest)
     source = targets[0].source
-    workers = 0 if options.source in BUILTIN else options.workers  # built-in data lie on this node alone
+    workers = 0 if is_builtin(options.source) else options.workers  # built-in data lie on this node alone
     request = Request(_flags(command), Recipe(command.conversion, options.format), command.shard_bytes, workers)
     packing = Packing(dest, targets, request)
     try:
@@ -221,7 +221,7 @@ def _flags(command: Command) -> dict[str, str]:
     """All that makes the bytes of a dataset, by the names that the user knows; equal where they are."""
     options, size = command.options, command.conversion.size
     return {
-        "SOURCE": options.source if options.source in BUILTIN else Store(options.source).url,
+        "SOURCE": options.source if is_builtin(options.source) else Store(options.source).url,
         "--size": "" if size is None else f"{size[1]}x{size[0]}",
         "--crop": options.crop,
         "--format": options.format,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagegen_dist import records
-from imagegen_dist.data.builtin import BUILTIN, builtin_dataset
+from imagegen_dist.data.builtin import builtin_dataset, is_builtin
 from imagegen_dist.data.factors import choose_factors
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache, read_records
@@ -116,10 +116,10 @@ def prepare(job: str, command: Command) -> Prepared:
 def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
     """URLs of the training and held-out shards; "" for none."""
     data = experiment.data
-    if data.url in BUILTIN:
+    if is_builtin(data.url):
         folder = storage / ".data"
         held_out = data.validation or data.url
-        given = None if held_out in BUILTIN else Store(held_out)
+        given = None if is_builtin(held_out) else Store(held_out)
         validation = builtin_dataset(held_out, "val", folder) if given is None else given
         return builtin_dataset(data.url, "train", folder).url, validation.url
     return Store(data.url).url, Store(data.validation).url if data.validation else ""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from imagegen_dist.data import builtin
-from imagegen_dist.data.builtin import builtin_dataset, stratified_split
+from imagegen_dist.data.builtin import builtin_dataset, is_builtin, stratified_split
 from imagegen_dist.data.dsprites import FACTORS, render
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.order import Plan
@@ -108,3 +108,16 @@ def test_dsprites_carry_their_factors_and_are_packed_once(tmp_path):
     before = (tmp_path / "dsprites-300-v1" / "train" / "index.json").stat().st_mtime_ns
     assert builtin.dsprites(Store(tmp_path), count=300) == folder
     assert (tmp_path / "dsprites-300-v1" / "train" / "index.json").stat().st_mtime_ns == before
+
+
+def test_dsprites_come_in_the_size_asked_for(tmp_path):
+    parts = [DatasetIndex.load(builtin_dataset("dsprites:150", split, Store(tmp_path))) for split in ("train", "val")]
+    assert [part.samples for part in parts] == [135, 15]
+    assert is_builtin("dsprites:150")
+    assert not is_builtin("s3://bucket/dsprites")
+
+
+@pytest.mark.parametrize("name", ["dsprites:99", "dsprites:800000", "dsprites:many", "digits:500"])
+def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(name, tmp_path):
+    with pytest.raises(DatasetError, match="only dsprites has a size, of 100 to 737,280 pictures"):
+        builtin_dataset(name, "train", Store(tmp_path))

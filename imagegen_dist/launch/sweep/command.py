@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from imagegen_dist import config
-from imagegen_dist.data.builtin import BUILTIN
+from imagegen_dist.data.builtin import is_builtin
 from imagegen_dist.launch import options as run_options
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.flags import UsageError
@@ -56,7 +56,7 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
 
     if not options.asks:
         remote.check_reachable("storage", options.storage)
-        if options.data not in BUILTIN:
+        if not is_builtin(options.data):
             remote.check_reachable("data", options.data)
         if options.config and not (remote.ROOT / options.config).is_file():
             raise UsageError(f"--config {options.config}: put it below {remote.ROOT}, which is sent")
