@@ -36,9 +36,12 @@ def head(tmp_path: Path) -> Iterator[str]:
     with started([*command, f"--temp-dir={temporary}"], **environment) as process:
         address = f"http://127.0.0.1:{dashboard}"
         deadline = time.monotonic() + 90
+        job = urllib.request.Request(
+            f"{address}/api/jobs/", b'{"entrypoint": "true"}', {"Content-Type": "application/json"}
+        )
         while True:
             try:
-                with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+                with urllib.request.urlopen(job, timeout=30):  # an agent that takes jobs comes after the dashboard
                     break
             except OSError:
                 assert process.poll() is None, process.communicate()[0]

@@ -38,6 +38,7 @@ NOT_SENT = [".git", "/runs", "/docs", "/tests", "/benchmarks", ".venv", "**/__py
 """Beside what .gitignore names."""
 
 _POLL_S = 1.0
+_AGENT_S = 60.0  # within which a new head has an agent that takes jobs
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -60,18 +61,25 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
-    """Submit the command as a job; its id. Nothing of this machine's environment goes with it."""
+    """Submit the command as a job; its id. Nothing of this machine's environment goes with it.
+
+    A head that has just started may have no agent yet that takes jobs: that is waited for.
+    """
     if not (ROOT / "jobs" / f"{JOB}.py").exists():
         raise UsageError(f"--address submits a checkout, and there is no jobs/{JOB}.py beside {ROOT / 'imagegen_dist'}")
-    try:
-        return client.submit_job(
-            entrypoint=shlex.join(["python", f"jobs/{JOB}.py", *words]),
-            submission_id=f"sweep-{name}-{time.strftime('%H%M%S')}",
-            runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT, "env_vars": {WIRED: "1"}},
-            metadata={"sweep": name},
-        )
-    except (RuntimeError, ValueError, ConnectionError) as error:
-        raise UsageError(f"the job was not accepted: {' '.join(str(error).split())}") from error
+    deadline = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=shlex.join(["python", f"jobs/{JOB}.py", *words]),
+                submission_id=f"sweep-{name}-{time.strftime('%H%M%S')}",
+                runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT, "env_vars": {WIRED: "1"}},
+                metadata={"sweep": name},
+            )
+        except (RuntimeError, ValueError, ConnectionError) as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise UsageError(f"the job was not accepted: {' '.join(str(error).split())}") from error
+            time.sleep(1)
 
 
 def check_reachable(flag: str, url: str) -> None:
