@@ -287,8 +287,8 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         said = f"{result['label_agreement']:.1%} of generated samples are what was asked for, to a classifier{beside}"
         lines.append(("label agreement", said))
     if "frechet" in result:
-        compared = [f"reconstructions: {result['frechet_reconstruction']:.2f}"] * ("frechet_reconstruction" in result)
-        compared += [f"held-out real samples: {result['frechet_real']:.2f}"] * ("frechet_real" in result)
+        others = {"reconstructions": "frechet_reconstruction", "held-out real samples": "frechet_real"}
+        compared = [f"{words}: {result[name]:.2f}" for words, name in others.items() if name in result]
         beside = f" ({', '.join(compared)})" if compared else ""
         lines.append(("Fréchet distance", f"{result['frechet']:.2f} in the classifier's features{beside}"))
     return lines

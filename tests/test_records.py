@@ -1,0 +1,48 @@
+"""What the last table of a run says of its figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagegen_dist import records
+from imagegen_dist.records import RunSettings, by_group, closing_table
+
+GAN = {"frechet": 4.645, "label_agreement": 0.976, "frechet_real": 2.149, "classifier_accuracy": 0.978}
+VAE = {"elbo": -111.94, "distortion": 88.75, "rate": 23.19, "frechet": 36.78, "frechet_reconstruction": 5.23}
+
+
+def figures(folder: Path, result: dict[str, Any]) -> dict[str, str]:
+    """The lines of the first table, by their names."""
+    settings = RunSettings("run", str(folder), "digits", "train_gan", data="")
+    paths = {"run": settings.folder.url, "wandb": None}
+    whole = {"images": 190_016, "seconds": 221.3, "images_per_s": 933.2, "paths": paths, **result}
+    settings.folder.write(records.RESULT, json.dumps(whole).encode())
+    [(title, lines), *_] = closing_table(settings, "driver.log")
+    assert title == "Figures"
+    return dict(lines)
+
+
+def test_figures_of_a_gan_stand_beside_what_they_are_held_against(tmp_path: Path) -> None:
+    said = figures(tmp_path, GAN)
+    assert said["Fréchet distance"] == "4.64 in the classifier's features (held-out real samples: 2.15)"
+    assert said["label agreement"].startswith("97.6% of generated samples")
+    assert "97.8%" in said["label agreement"]
+
+
+def test_figures_of_a_vae_too(tmp_path: Path) -> None:
+    said = figures(tmp_path, VAE)
+    assert said["ELBO"] == "-111.94 nats a sample = -(88.75 distortion + 23.19 rate)"
+    assert said["Fréchet distance"] == "36.78 in the classifier's features (reconstructions: 5.23)"
+
+
+@pytest.mark.parametrize("left_out", GAN)
+def test_any_figure_may_be_missing(left_out: str, tmp_path: Path) -> None:
+    assert figures(tmp_path, {name: value for name, value in GAN.items() if name != left_out})["images"]
+
+
+def test_figures_of_one_group_come_together() -> None:
+    assert by_group({"rate": 3.0, "of/a": 1.0, "of/b": 2.0}) == {"rate": 3.0, "of": {"a": 1.0, "b": 2.0}}
