@@ -33,8 +33,9 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.models.mlp_vae import Decoder, Encoder, MLPVAEConfig
-from imagegen_dist.objectives.iwae import log_likelihood
 from imagegen_dist.objectives.likelihoods import Bernoulli, binarize
+from imagegen_dist.objectives.vae import Autoencoder
+from imagegen_dist.objectives.variational import log_likelihood
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import keyed_draw
@@ -58,8 +59,8 @@ def negative_log_likelihood(weights: Path, x: Tensor, latent: int, k: int) -> tu
     encoder = Encoder(shape, 0, networks, parameters=2, generator=generator)
     decoder = Decoder(shape, 0, networks, outputs=1, generator=generator)
     torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder}).load_state_dict(load_file(weights))
-    draw, likelihood = keyed_draw(0, 0, "evaluate", 0, CPU), Bernoulli()
-    parts = [log_likelihood(encoder, decoder, likelihood, some, draw, k, 50) for some in x.split(50)]
+    draw, model = keyed_draw(0, 0, "evaluate", 0, CPU), Autoencoder(encoder, decoder, Bernoulli())
+    parts = [log_likelihood(model.infer(some), some, draw, k, 50) for some in x.split(50)]
     count = sum(parameter.numel() for network in (encoder, decoder) for parameter in network.parameters())
     return -float(torch.cat(parts).mean()), count
 
