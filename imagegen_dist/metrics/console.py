@@ -50,12 +50,17 @@ class Progress:
 
 
 class Screen:
-    """Lines that stay, in plain text: messages, errors, a last summary.
+    """Lines that stay, in plain text: messages, errors, a last summary; on a terminal a live view below them.
 
-    file: where to write, by default standard output. terminal, width: override what it says of itself.
+    Enter it as a context; off a terminal that writes the title. file: where to write, by default standard output.
+    terminal, width: override what it says of itself.
     """
 
-    def __init__(self, file: TextIO | None = None, terminal: bool | None = None, width: int | None = None) -> None:
+    def __init__(
+        self, title: str, file: TextIO | None = None, terminal: bool | None = None, width: int | None = None
+    ) -> None:
+        self._title = title
+        self._live: Live | None = None
         self._terminal = Terminal(
             file=file, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False
         )
@@ -64,6 +69,23 @@ class Screen:
     def is_live(self) -> bool:
         """Whether a view that changes in place can be shown."""
         return self._terminal.is_terminal and not self._terminal.is_dumb_terminal
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        else:
+            self._write(self._title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the live view."""
+        if self._live is not None:
+            self._live.stop()
 
     def message(self, text: str, style: str = "") -> None:
         """A line that stays, above a live view."""
@@ -116,8 +138,7 @@ class Console(Screen):
         clock: Callable[[], float] = time.monotonic,
         min_interval_s: float = 3.0,
     ) -> None:
-        super().__init__(file, terminal, width)
-        self._title = title
+        super().__init__(title, file, terminal, width)
         self._clock = clock
         self._min_interval_s = min_interval_s
         self._progress = Progress(total_images)
@@ -126,30 +147,17 @@ class Console(Screen):
         self._phases_written: set[str] = set()
         self._unwritten: Mapping[str, float] | None = None
         self._written_s = -math.inf
-        self._live: Live | None = None
         if self.is_live:
             self._live = Live(
                 console=self._terminal, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S, transient=True
             )
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        else:
-            self._write(self._title)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the live view, which leaves its last state if there were rows; off a terminal, write a held-back row."""
         if self._live is not None:
             self._phase = ("", self._clock())
             self._live.transient = not self._figures
-            self._live.stop()
+            super().close()
         elif self._unwritten is not None:
             self._write_row(self._unwritten)
 

@@ -59,8 +59,7 @@ class Board(Screen):
         width: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(file, terminal, width)
-        self._title = title
+        super().__init__(title, file, terminal, width)
         self._labels = dict(zip(paths, labels(paths), strict=True))
         self._goals = goals
         self._total = total
@@ -68,28 +67,15 @@ class Board(Screen):
         self._began = clock()
         self._phase = ""
         self._trials: dict[str, Trial] = {}
-        self._live: Live | None = None
         if self.is_live:
             self._live = Live(console=self._terminal, get_renderable=self.view, refresh_per_second=_REFRESH_PER_S)
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        else:
-            self._write(self._title)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the live table, which leaves its last state."""
         self._phase = ""
         if self._live is not None:
             self._live.transient = not self._trials
-            self._live.stop()
+            super().close()
 
     def trial(self, trial: Trial) -> None:
         """A trial has changed; off a terminal a line, where it has a new state or a new figure."""
