@@ -160,8 +160,10 @@ def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:
     torch.set_num_threads(threads)
     sweep = config.decode(SweepPlan, plan)
     settings = sweep.trial_settings("", "")
-    training, held_out = Dataset.open(settings.data), Dataset.open(settings.validation) if settings.validation else None
-    images, device = sweep.experiment.evaluation.classifier_images, torch.device("cuda" if gpu else "cpu")
+    reading, images = sweep.experiment.data, sweep.experiment.evaluation.classifier_images
+    training = Dataset.open(settings.data, reading)
+    held_out = Dataset.open(settings.validation, reading) if settings.validation else None
+    device = torch.device("cuda" if gpu else "cpu")
     build_reference(settings.shared, training, held_out, images, World(), device, print)
 
 
