@@ -22,6 +22,12 @@ def flag(metavar: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
+def check_name(flag_name: str, name: str) -> None:
+    """Raise UsageError where a run or a sweep cannot be called so."""
+    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
+        raise UsageError(f"--{flag_name} {name!r}: letters, digits, '-', '_' and '.' make a name, the first not '.'")
+
+
 def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Options:
     """The dataclass that the words describe. Raises UsageError."""
     complaint = io.StringIO()

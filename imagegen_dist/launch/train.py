@@ -24,7 +24,7 @@ from imagegen_dist.experiment import (
     with_absolute_paths,
 )
 from imagegen_dist.launch.environment import set_ray_environment
-from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.flags import check_name
 from imagegen_dist.launch.options import Command, describe, parse
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
@@ -127,8 +127,7 @@ def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
 
 def _run_name(asked: str, preset: str) -> str:
     name = asked or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
-        raise UsageError(f"--run {name!r}: letters, digits, '-', '_' and '.' make a name, the first not '.'")
+    check_name("run", name)
     return name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
@@ -12,7 +11,7 @@ import tyro
 from imagegen_dist import config
 from imagegen_dist.config import ConfigError
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
+from imagegen_dist.launch.flags import UsageError, check_name, flag, flags_help, parse_flags
 from imagegen_dist.launch.options import resolve, split
 from imagegen_dist.launch.sweep.plan import Demand
 from imagegen_dist.presets import PRESETS, find_preset
@@ -216,9 +215,7 @@ def _check_limits(options: Options) -> None:
     if options.gpu_hours is not None and options.gpus == 0:
         raise UsageError(f"--gpu-hours {options.gpu_hours:g} would never be reached with --gpus 0; use --time-budget")
     for name in ("name", "resume"):
-        value = getattr(options, name)
-        if value and (not re.fullmatch(r"[\w.-]+", value) or value.startswith(".")):
-            raise UsageError(f"--{name} {value!r}: letters, digits, '-', '_' and '.' make a name, the first not '.'")
+        check_name(name, getattr(options, name))
 
 
 def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Options:
