@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install lint format types floors test ci
+.PHONY: install lint format types floors test test-cluster ci
 
 install:  ## the package with everything that development needs, editable
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -21,6 +21,9 @@ floors:  ## imports go down only
 
 test:  ## all tests; GPU tests are skipped where there is none
 	$(PYTHON) -m pytest
+
+test-cluster:  ## what takes several Ray nodes, or minutes of faults
+	$(PYTHON) -m pytest -m cluster -n 0
 
 ci:  ## everything above in a fresh environment
 	.ci/run

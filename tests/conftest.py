@@ -7,8 +7,8 @@ import torch
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-pytest_plugins = ["tests.s3.fixtures"]
-_RAY = "tests/ray/"
+pytest_plugins = ["tests.ray.head", "tests.s3.fixtures"]
+_RAY = ("tests/ray/", "tests/cluster/")
 
 for _name, _value in {
     "WANDB_MODE": "offline",
@@ -34,8 +34,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return _WholeFiles(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that start a Ray come first: they take long."""
+    """Those that start a Ray come first: they take long. All of tests/cluster is marked as its folder says."""
+    for item in items:
+        if item.nodeid.startswith("tests/cluster/"):
+            item.add_marker(pytest.mark.cluster)
     items.sort(key=lambda item: not item.nodeid.startswith(_RAY))
 
 
