@@ -115,38 +115,40 @@ class _Parcel:
     """An item on its way from a loader process: small tensors as arrays, which take no file descriptor each."""
 
     step: int
-    sample: Tensor  # in shared memory, which the loader process will use again
+    place: tuple[int, int]  # number of the loader process and address there: the shared memory that holds the samples
+    sample: Tensor | None  # that memory where it comes for the first time; a descriptor costs more than small samples
     label: NDArray[np.int64] | None
     id: NDArray[np.int64]
     counters: dict[str, int]
     bad: list[str]
 
     @classmethod
-    def pack(cls, item: Item) -> "_Parcel":
-        """For the way."""
+    def pack(cls, item: Item, loader: int, sent: set[int]) -> "_Parcel":
+        """For the way. sent: addresses of the memory that has gone before, to which this one is added."""
+        address = item.sample.data_ptr()
+        sample = None if address in sent else item.sample
+        sent.add(address)
         label = None if item.label is None else item.label.numpy()
-        return cls(item.step, item.sample, label, item.id.numpy(), item.counters, item.bad)
+        return cls(item.step, (loader, address), sample, label, item.id.numpy(), item.counters, item.bad)
 
-    def unpack(self) -> Item:
-        """At the end of it, with a copy of the samples."""
+    def unpack(self, mapped: dict[tuple[int, int], Tensor]) -> Item:
+        """At the end of it, with a copy of the samples. mapped: the memory that has come before."""
+        if self.sample is not None:
+            mapped[self.place] = self.sample
+        shared = mapped[self.place]
+        sample = empty_bytes(shared.numel()).as_strided(shared.shape, shared.stride()).copy_(shared)
         label = None if self.label is None else torch.from_numpy(self.label)
-        sample = empty_bytes(self.sample.numel()).as_strided(self.sample.shape, self.sample.stride())
-        sample.copy_(self.sample)
         return Item(self.step, sample, label, torch.from_numpy(self.id), self.counters, self.bad)
 
 
 def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> Iterator[Item]:
     """Items until one is an error, or until too many samples were damaged."""
     seen, bad, named = 0, 0, dict[str, None]()
-    mapped: dict[int, Tensor] = {}  # shared memory, which stays mapped, since it comes again
+    mapped: dict[tuple[int, int], Tensor] = {}
     for sent in items:
         if isinstance(sent, ShardError):
             raise sent
-        if isinstance(sent, _Parcel):
-            mapped[sent.sample.data_ptr()] = sent.sample
-            item = sent.unpack()
-        else:
-            item = sent
+        item = sent.unpack(mapped) if isinstance(sent, _Parcel) else sent
         seen, bad = seen + item.id.numel(), bad + len(item.bad)
         if len(named) < _NAMED:
             named.update(dict.fromkeys(item.bad))
@@ -164,13 +166,15 @@ class _Steps(Dataset["Item | _Parcel | ShardError"]):
     ) -> None:
         self._arguments = (index, store, plan, microbatches, config)
         self._reader: Reader | None = None
+        self._sent = set[int]()  # addresses of the shared memory that the training process has
 
     def __getitem__(self, step: int) -> "Item | _Parcel | ShardError":
         if self._reader is None:
             self._reader = Reader(*self._arguments)
         try:
             item = self._reader.read(step)
-            return item if get_worker_info() is None else _Parcel.pack(item)
+            loader = get_worker_info()
+            return item if loader is None else _Parcel.pack(item, loader.id, self._sent)
         except ShardError as error:
             return error
 
