@@ -6,20 +6,24 @@ new, never a part. Errors are one line that names the URL.
 
 import asyncio
 import os
+import random
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
 from fsspec.registry import known_implementations
+
+PATIENCE_S = 180.0
+"""For how long a run tries again what a remote place fails with, before it ends."""
 
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")  # a secret may have slashes; digits and a slash are a port
@@ -28,6 +32,10 @@ _BLOCK_BYTES = 4 << 20
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
 
 _CHUNK_BYTES = 1 << 20
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+
+Result = TypeVar("Result")
 
 # Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
 _S3_CONFIG = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
@@ -39,7 +47,7 @@ class StorageError(OSError, ValueError):
 
 
 class AccessError(StorageError):
-    """A place that may not be read or written with the credentials at hand: trying again does not help."""
+    """A place that is not there, or may not be used with the credentials at hand: trying again does not help."""
 
 
 class Store:
@@ -47,13 +55,16 @@ class Store:
 
     url: a local path (made absolute), `file://`, `memory://`, `s3://`, or another protocol that fsspec knows.
     Raises StorageError for a protocol that nobody knows and for a URL that carries a password.
+    patience_s: for how long whatever a place that is not this machine's fails with is tried again, a refusal and a
+    download excepted. Writes are whole files, so that one that has arrived unseen may come again.
 
-    A store is a value: it compares by URL, and is pickled as its URL alone. The client behind it is made on first use
-    in each process.
+    A store is a value: it compares by URL, and is pickled without its client, which is made on first use in each
+    process.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], patience_s: float = 0.0) -> None:
         self._protocol, self._root = _parse(os.fspath(url))
+        self._patience_s = patience_s if self._protocol not in ("file", "memory") else 0.0
         self._backend: _Backend | None = None
         self._backend_pid = 0
 
@@ -73,7 +84,7 @@ class Store:
         return [str(found["class"]).rpartition(".")[0]] if found else []
 
     def __truediv__(self, name: str) -> "Store":
-        return Store(self._join(name))
+        return Store(self._join(name), self._patience_s)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Store) and other.url == self.url
@@ -87,32 +98,28 @@ class Store:
     def __str__(self) -> str:
         return self.url
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.url,)
+    def __reduce__(self) -> tuple[type["Store"], tuple[str, float]]:
+        return Store, (self.url, self._patience_s)
 
     def read(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError, StorageError."""
         path = self._join(name)
-        with _named("read", path):
-            return self._files().read(path)
+        return self._try("read", path, lambda files: files.read(path))
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
         """Bytes [start, end) of a file; fewer where the file ends before. Raises FileNotFoundError, StorageError."""
         path = self._join(name)
-        with _named("read", path):
-            return self._files().read_range(path, start, end)
+        return self._try("read", path, lambda files: files.read_range(path, start, end))
 
     def write(self, name: str, data: bytes) -> None:
         """Publish `data` as the file `name`, atomically. Raises StorageError."""
         path = self._join(name)
-        with _named("write", path):
-            self._files().write(path, data)
+        self._try("write", path, lambda files: files.write(path, data))
 
     def upload(self, name: str, local_path: str | os.PathLike[str]) -> None:
         """Publish a copy of a local file as `name`, atomically. Raises StorageError."""
         path = self._join(name)
-        with _named("write", path):
-            self._files().upload(path, os.fspath(local_path))
+        self._try("write", path, lambda files: files.upload(path, os.fspath(local_path)))
 
     def download(
         self,
@@ -143,14 +150,12 @@ class Store:
     def exists(self, name: str = "") -> bool:
         """Whether there is such a file or folder. Raises StorageError."""
         path = self._join(name)
-        with _named("reach", path):
-            return self._files().exists(path)
+        return self._try("reach", path, lambda files: files.exists(path))
 
     def size(self, name: str) -> int:
         """Bytes in a file. Raises FileNotFoundError, StorageError."""
         path = self._join(name)
-        with _named("reach", path):
-            return self._files().size(path)
+        return self._try("reach", path, lambda files: files.size(path))
 
     def names(self, prefix: str = "") -> list[str]:
         """Sorted names of the files and folders in the folder `prefix`, one level down; [] where there is none.
@@ -158,14 +163,13 @@ class Store:
         Raises StorageError.
         """
         path = self._join(prefix)
-        with _named("list", path):
-            return sorted(name for name in self._files().names(path) if not _UNPUBLISHED.match(name))
+        found = self._try("list", path, lambda files: files.names(path))
+        return sorted(name for name in found if not _UNPUBLISHED.match(name))
 
     def remove(self, name: str = "") -> None:
         """Delete a file or a whole folder; a missing one is fine. Raises StorageError."""
         path = self._join(name)
-        with _named("remove", path):
-            self._files().remove(path)
+        self._try("remove", path, lambda files: files.remove(path))
 
     def local_path(self, name: str = "") -> Path | None:
         """The file's path where the store is the local disk, else None."""
@@ -190,6 +194,21 @@ class Store:
         if name.startswith("/") or not set(name.split("/")).isdisjoint(("", ".", "..")):
             raise StorageError(f"{name!r} is not a name inside {self.url}: no absolute, empty, '.' or '..' parts")
         return os.path.join(self._root, name) if self._protocol == "file" else f"{self._root}/{name}"
+
+    def _try(self, action: str, path: str, call: Callable[["_Backend"], Result]) -> Result:
+        """What the call returns, after as many attempts as this store's patience has time for."""
+        deadline, pause = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                with _named(action, path):
+                    return call(self._files())
+            except AccessError:
+                raise
+            except StorageError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _files(self) -> "_Backend":
         if self._backend is None or self._backend_pid != os.getpid():
@@ -411,7 +430,7 @@ def _named(action: str, path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         if action == "write":
-            raise StorageError(f"cannot write {path}: there is no such bucket or folder") from error
+            raise AccessError(f"cannot write {path}: there is no such bucket or folder") from error
         raise FileNotFoundError(f"cannot {action} {path}: it does not exist") from error
     except PermissionError as error:
         raise AccessError(f"cannot {action} {path}: {_first_line(error)}") from error

@@ -6,7 +6,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from imagegen_dist.storage import StorageError, Store
+from imagegen_dist import storage
+from imagegen_dist.storage import AccessError, StorageError, Store
 
 
 class DyingFileSystem(MemoryFileSystem):
@@ -117,10 +118,10 @@ def test_plain_paths_are_local_and_absolute(tmp_path, monkeypatch):
     assert Store("memory://runs").local_path("a") is None
 
 
-def test_a_store_is_pickled_as_its_url(tmp_path):
+def test_a_store_is_pickled_without_its_client(tmp_path):
     store = Store("memory://somewhere/below")
     store.write("a", b"1")
-    assert store.__reduce__() == (Store, ("memory://somewhere/below",))
+    assert store.__reduce__() == (Store, ("memory://somewhere/below", 0.0))
     sent = copy.deepcopy(store)
     assert sent == store
     assert hash(sent) == hash(store)
@@ -168,6 +169,60 @@ def test_a_local_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, mon
 def test_files_that_a_crash_left_unpublished_are_not_listed(tmp_path):
     (tmp_path / ".a.0123.tmp").write_bytes(b"half")
     assert Store(tmp_path).names() == []
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """A remote place that fails as often as it is told, by a clock that moves when somebody sleeps."""
+    fsspec.register_implementation("dying", DyingFileSystem, clobber=True)
+    DyingFileSystem.store.clear()
+    DyingFileSystem.writes_left = 0
+    now = [0.0]
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] > 60:
+            DyingFileSystem.writes_left = 1
+
+    monkeypatch.setattr(storage.time, "sleep", sleep)
+    return now
+
+
+def test_a_patient_store_outlasts_a_place_that_is_gone_for_a_while(faulty):
+    place = Store("dying://bucket", patience_s=180.0) / "run"
+    place.write("a", b"new")
+    assert 60 < faulty[0] < 70
+    assert place.read("a") == b"new"
+
+
+def test_patience_ends(faulty):
+    with pytest.raises(StorageError, match="the disk is gone"):
+        Store("dying://bucket", patience_s=50.0).write("a", b"new")
+    assert 40 < faulty[0] <= 50
+
+
+def test_a_store_without_patience_and_the_local_disk_are_asked_once(faulty, tmp_path):
+    with pytest.raises(StorageError):
+        Store("dying://bucket").write("a", b"new")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError):
+        Store(tmp_path / "file", patience_s=180.0).write("below", b"")
+    assert faulty[0] == 0
+
+
+def test_what_is_missing_or_refused_is_not_asked_for_again(faulty, monkeypatch):
+    place = Store("dying://bucket", patience_s=180.0)
+    with pytest.raises(FileNotFoundError):
+        place.read("nothing")
+
+    def refuse(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(DyingFileSystem, "pipe_file", refuse)
+    with pytest.raises(AccessError, match="Access Denied"):
+        place.write("a", b"new")
+    assert faulty[0] == 0
 
 
 @pytest.mark.parametrize("survived", range(4))

@@ -13,7 +13,7 @@ from torch import Tensor
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.stream import StreamConfig, read_samples
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 
 CHUNK = 50
 """Samples looked at at a time; their randomness depends on the chunk's number alone: any number of ranks, one value."""
@@ -51,9 +51,8 @@ class Dataset:
     @classmethod
     def open(cls, url: str, reading: StreamConfig | None = None) -> Dataset:
         """Load the index at `url`. Raises DatasetError."""
-        store = Store(url)
-        index = DatasetIndex.load(store)
-        return cls(index, index.location(store), reading or StreamConfig())
+        index = DatasetIndex.load(Store(url, PATIENCE_S))
+        return cls(index, index.location(Store(url)), reading or StreamConfig())
 
     def read(self, ids: range) -> tuple[Tensor, Tensor | None]:
         """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""
