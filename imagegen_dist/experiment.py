@@ -92,6 +92,9 @@ class DataConfig(StreamConfig):
             )
 
 
+_LISTEN_STEPS = 20
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """How long, in what portions, and how often the run is looked at. Every interval is in global images seen."""
@@ -116,6 +119,8 @@ class TrainingConfig:
     sample_every: int = 100_000
     # Between checkpoints.
     checkpoint_every: int = 100_000
+    # Between looks at whether the run is to end, and whether its last checkpoint was written; 0: twenty steps.
+    listen_every: int = 0
     # Steps in a row with non-finite gradients after which the run stops.
     max_bad_steps: int = 10
 
@@ -126,6 +131,8 @@ class TrainingConfig:
             raise ValueError(
                 "--training.total-images, the *-every intervals and --training.max-bad-steps are 1 or more"
             )
+        if self.listen_every < 0:
+            raise ValueError(f"listen_every {self.listen_every}: 0 or more, by --training.listen-every")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} leaves [0, 2^63); set --training.seed")
 
@@ -133,6 +140,11 @@ class TrainingConfig:
     def batching(self) -> Batching:
         """The global batch as microbatches."""
         return Batching(self.batch_size, self.microbatch_size)
+
+    @property
+    def listening(self) -> int:
+        """Images between looks at whether the run is to end."""
+        return self.listen_every or _LISTEN_STEPS * self.batch_size
 
     @property
     def steps(self) -> int:
@@ -281,6 +293,7 @@ CHANGEABLE = (
     "training.report_every",
     "training.sample_every",
     "training.checkpoint_every",
+    "training.listen_every",
     "training.compile",
     "evaluation.every",
     "evaluation.factors",

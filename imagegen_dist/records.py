@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import CHANGEABLE, Experiment
 from imagegen_dist.metrics.report import render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
+from imagegen_dist.versions import versions
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -73,18 +72,12 @@ class RunSettings:
     @property
     def folder(self) -> Store:
         """The run's directory."""
-        return Store(self.storage) / self.name
+        return Store(self.storage, PATIENCE_S) / self.name
 
     @property
     def shared(self) -> Store:
         """What is computed once for a dataset."""
-        return Store(self.cache) if self.cache else Store(self.storage) / ".cache"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
-    packages = ("imagegen_dist", "torch", "numpy", "ray", "webdataset", "wandb", "fsspec", "s3fs")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
+        return Store(self.cache, PATIENCE_S) if self.cache else Store(self.storage, PATIENCE_S) / ".cache"
 
 
 def describe_data(index: DatasetIndex) -> dict[str, Any]:

@@ -36,7 +36,6 @@ from imagegen_dist.records import (
     describe_data,
     last_values,
     latest_picture,
-    versions,
     write_report,
 )
 from imagegen_dist.storage import Store
@@ -50,6 +49,7 @@ from imagegen_dist.training.checkpoint import (
     weights_digest,
 )
 from imagegen_dist.training.loop import Hook, Stopped, train
+from imagegen_dist.versions import versions
 
 
 class RunError(RuntimeError):
@@ -68,7 +68,7 @@ class Events(Protocol):
         ...
 
     def stop_requested(self) -> bool:
-        """Whether this rank has been asked to end in good order."""
+        """Whether this rank has been asked to end in good order; called on all ranks together."""
         ...
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
@@ -192,16 +192,15 @@ class _Session:
             Hook(evaluation.every, self._evaluate),
             Hook(training.sample_every, self._sample),
             Hook(training.checkpoint_every, self._checkpoint),
+            Hook(training.listening, self._listen),
         ]
 
     def _report(self) -> None:
-        """A row of what the losses logged, on all ranks together; raises Stopped or RunError on all of them."""
+        """A row of what the losses logged, on all ranks together; raises RunError on all of them."""
         images = self.trainer.images
         row = self.trainer.means()
         if not row:
             return
-        stop = torch.tensor([float(self.events.stop_requested())], device=self.device)
-        requested = bool(sum_over_ranks(stop, self.world).item())
         for name, optimizer in self.trainer.optimizers.items():
             row[f"optim/lr_{name}"] = optimizer.config.lr(images)
         row["train/skipped_steps"] = float(self.trainer.skipped_steps)
@@ -215,6 +214,12 @@ class _Session:
                 f"{longest} steps in a row had a non-finite loss or gradient, up to {images:,} images; "
                 "lower --optim.*.lr (with a GAN, or raise --objective.gamma), and start under a new --run"
             )
+
+    def _listen(self) -> None:
+        """Raise Stopped on all ranks together where one was asked to end, or what a checkpoint's write failed with."""
+        self.checkpointer.check()
+        stop = torch.tensor([float(self.events.stop_requested())], device=self.device)
+        requested = bool(sum_over_ranks(stop, self.world).item())
         if requested and self.trainer.step_index < self.experiment.training.steps:
             raise Stopped
 
@@ -250,11 +255,12 @@ class _Session:
             weights = self._weights()
             if not same_on_all_ranks(weights_digest(weights), self.world):
                 raise RunError(f"the workers' weights differ at {images:,} images; no checkpoint was written")
+            unreported = self.trainer.meter.totals(lambda values: sum_over_ranks(values, self.world))
             if self.world.is_main:
                 for sink in self.sinks:
                     sink.flush()
                 figure = self.figure if self.logged_at.get("eval") == images else None
-                self.checkpointer.save(self._snapshot(weights), figure)
+                self.checkpointer.save(self._snapshot(weights, unreported), figure)
                 self._write_report()
                 self.events.checkpoint(self.checkpointer.wait)
         self.saved_at = images
@@ -301,7 +307,9 @@ class _Session:
     def _weights(self) -> dict[str, Tensor]:
         return flatten({name: module.state_dict() for name, module in self.trainer.objective.modules().items()})
 
-    def _snapshot(self, weights: dict[str, Tensor]) -> Snapshot:
+    def _snapshot(
+        self, weights: dict[str, Tensor], unreported: Mapping[str, tuple[float, float]] | None = None
+    ) -> Snapshot:
         model = flatten({name: module.state_dict() for name, module in self.trainer.averages.modules().items()})
         optimizers = flatten({name: adam.tensors() for name, adam in self.trainer.optimizers.items()})
         state = {f"weights/{key}": value for key, value in weights.items()}
@@ -311,6 +319,7 @@ class _Session:
             "images": self.trainer.images,
             "seconds": self.stopwatch.seconds,
             "skipped_steps": int(self.trainer.skipped_steps),
+            "unreported": unreported or {},
             "lanes": self.plan.lanes,
             "data": describe_data(index),
             "preset": self.settings.preset,
@@ -330,6 +339,8 @@ class _Session:
         facts, state, model = checkpoint.facts(), checkpoint.state(), checkpoint.model()
         self.trainer.images = int(facts["images"])
         self.trainer.skipped_steps += facts["skipped_steps"]
+        if url != self.settings.start:
+            self.trainer.meter.restore(facts.get("unreported", {}), self.device, self.world.is_main)
         for name, module in self.trainer.objective.modules().items():
             module.load_state_dict(below(state, f"weights/{name}/"))
         for name, adam in self.trainer.optimizers.items():

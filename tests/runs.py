@@ -30,6 +30,7 @@ TINY = {
     "training.microbatch_size": 4,
     "training.total_images": 24 * 20,
     "training.report_every": 24 * 4,
+    "training.listen_every": 24 * 4,
     "training.sample_every": 24 * 1000,
     "training.checkpoint_every": 24 * 5,
     "evaluation.samples": 0,

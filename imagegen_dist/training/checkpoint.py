@@ -192,6 +192,11 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._write, args=(snapshot, metric), name="checkpoint")
         self._thread.start()
 
+    def check(self) -> None:
+        """Raise what a write that has ended by now failed with; waits for none."""
+        if self._thread is None or not self._thread.is_alive():
+            self.wait()
+
     def wait(self) -> Checkpoint | None:
         """Wait for the write in progress and return the newest checkpoint. Raises what it failed with."""
         if self._thread is not None:

@@ -82,3 +82,21 @@ def test_one_reduction_serves_all_names():
     calls = []
     meter.reduce(lambda values: calls.append(values.shape) or values)
     assert calls == [(2, 3)]
+
+
+def test_totals_leave_the_means_as_they_are_and_another_meter_goes_on_from_them():
+    whole, first, others = Meter(), Meter(), [Meter(), Meter()]
+    before, after = {"a": torch.tensor([1.0, 2.0])}, {"a": torch.tensor([6.0, 7.0, 8.0])}
+    for meter in (whole, first):
+        meter.add(before)
+    totals = first.totals(alone)
+    assert totals == {"a": (3.0, 2.0)}
+    assert first.reduce(alone) == {"a": 1.5}
+    for rank, meter in enumerate(others):
+        meter.restore(totals, torch.device("cpu"), share=rank == 0)
+    whole.add(after)
+    others[1].add(after)
+    others[0].add({"a": torch.zeros(0)})
+    sent = []
+    others[1].reduce(lambda values: sent.append(values) or values)
+    assert others[0].reduce(lambda values: values + sent[0]) == whole.reduce(alone) == {"a": 24 / 5}

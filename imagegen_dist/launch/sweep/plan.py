@@ -14,6 +14,7 @@ from imagegen_dist.presets.searches import Goal, Scheduler, Searcher
 from imagegen_dist.presets.space import Space
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
+from imagegen_dist.versions import versions
 
 PLAN = "sweep.json"
 TRIALS = "trials"
@@ -153,7 +154,7 @@ def write_plan(plan: SweepPlan) -> None:
         raise UsageError(f"{folder.url} holds a sweep: go on with --resume {name}, or choose another --name")
     if folder.exists(records.CONFIG):
         raise UsageError(f"{folder.url} holds a run: choose another --name")
-    document = {**config.encode(plan), "versions": records.versions(), "git_commit": records.git_commit()}
+    document = {**config.encode(plan), "versions": versions(), "git_commit": records.git_commit()}
     folder.write(PLAN, json.dumps(document, indent=1).encode())
 
 
