@@ -1,0 +1,234 @@
+"""The watcher of a machine that may be taken away: its notice drains the machine's Ray node ahead of time.
+
+    imagegen-spot-watch                 beside Ray on an EC2 spot machine
+    imagegen-spot-watch --now           in a Kubernetes preStop hook
+
+Ray has no eye on EC2's notice of interruption, two minutes before it. Drained with the reason "preemption", a node gets
+no new work, and Ray Train tells the training that runs there, which writes a checkpoint and goes on elsewhere. It needs
+neither torch nor Ray in its own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psutil
+
+ENDPOINT = "http://169.254.169.254"
+POLL_S = 5.0
+REBALANCE_S = 120.0
+"""How long a machine is given where EC2 says that it may soon be interrupted, and not when."""
+
+_TOKEN_TTL_S = 21_600
+_REQUEST_TIMEOUT_S = 2.0
+_DRAIN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Why a machine is given up, and when: Unix time in seconds."""
+
+    reason: str
+    at: float
+
+
+class InstanceMetadata:
+    """EC2's instance metadata by its second version, which wants a session token. (EC2 User Guide, "Use IMDS")"""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint.rstrip("/")
+        self._token = ""
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def interruption(self) -> Notice | None:
+        """When this machine will be stopped, hibernated or terminated; None while nobody says. Raises OSError."""
+        found = self._get("spot/instance-action")
+        return None if found is None else Notice(f"spot {found['action']}", _unix_time(found["time"]))
+
+    def rebalance(self) -> Notice | None:
+        """Since when EC2 thinks an interruption likely; None while it does not. Raises OSError."""
+        found = self._get("events/recommendations/rebalance")
+        return None if found is None else Notice("spot rebalance recommendation", _unix_time(found["noticeTime"]))
+
+    def _get(self, name: str) -> dict[str, str] | None:
+        """A JSON document, or None where there is none. A token that has run out is renewed."""
+        for _ in range(2):
+            self._token = self._token or self._new_token()
+            try:
+                text = self._ask("GET", f"meta-data/{name}", {"X-aws-ec2-metadata-token": self._token})
+                return json.loads(text)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code == 404:
+                    return None
+                if error.code != 401:
+                    raise
+                self._token = ""
+        raise PermissionError(f"{self._endpoint}: the metadata service takes no token that it gave")
+
+    def _new_token(self) -> str:
+        return self._ask("PUT", "api/token", {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_TTL_S)})
+
+    def _ask(self, method: str, path: str, headers: dict[str, str]) -> str:
+        request = urllib.request.Request(f"{self._endpoint}/latest/{path}", method=method, headers=headers)
+        with self._opener.open(request, timeout=_REQUEST_TIMEOUT_S) as answer:
+            return answer.read().decode()
+
+
+def drain(notice: Notice, address: str = "", node_id: str = "") -> None:
+    """Drain a Ray node, this machine's unless another is named, with the notice's reason and time.
+
+    address: of the cluster; empty for the one that this machine is part of. Raises OSError.
+    """
+    left = max(0, int(notice.at - time.time()))
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message", notice.reason, f"--deadline-remaining-seconds={left}"]
+    command += [f"--address={address}"] if address else []
+    command += [f"--node-id={node_id}"] if node_id else []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DRAIN_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"Ray did not drain the node within {_DRAIN_TIMEOUT_S:g} s") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise OSError(f"Ray did not drain the node: {said[-1]}")
+
+
+class Watch:
+    """Looks for a notice, and drains the node for it.
+
+    drain_node: drains it, or raises OSError. told_to_end: set where the machine is given up for another reason than
+    EC2's; it has then grace_s seconds left. heed_rebalance: whether EC2's recommendation to move elsewhere drains the
+    node too; one that is older than this watch does not, since Ray was started on the machine in spite of it.
+    """
+
+    def __init__(
+        self,
+        metadata: InstanceMetadata,
+        drain_node: Callable[[Notice], None],
+        told_to_end: threading.Event,
+        grace_s: float = 30.0,
+        heed_rebalance: bool = True,
+    ) -> None:
+        self._metadata = metadata
+        self._drain_node = drain_node
+        self._told_to_end = told_to_end
+        self._grace_s = grace_s
+        self._heed_rebalance = heed_rebalance
+        self._began = time.time()
+        self._complaint = ""
+
+    def run(self, poll_s: float) -> Notice:
+        """Until the machine is given up, and its node drained; what for."""
+        while (notice := self._look()) is None:
+            self._told_to_end.wait(poll_s)
+        _say(f"{notice.reason} in {notice.at - time.time():.0f} s: draining this machine's Ray node")
+        while not self._tried(lambda: self._drain_node(notice)) and time.time() < notice.at:
+            time.sleep(min(1.0, poll_s))
+        return notice
+
+    def _look(self) -> Notice | None:
+        """The notice by which this machine is given up, if it has come."""
+        found: list[Notice | None] = [None]
+        if self._told_to_end.is_set():
+            return Notice("SIGTERM", time.time() + self._grace_s)
+
+        def ask() -> None:
+            found[0] = self._metadata.interruption()
+            if found[0] is None and self._heed_rebalance:
+                self._heed(self._metadata.rebalance())
+
+        self._tried(ask)
+        return found[0]
+
+    def _heed(self, recommended: Notice | None) -> None:
+        if recommended is None:
+            return
+        if recommended.at < self._began:
+            _say("EC2 recommended to move elsewhere before this watch began; it goes on")
+        else:
+            _say("EC2 recommends to move elsewhere: draining this machine's Ray node")
+            self._drain_node(Notice(recommended.reason, time.time() + REBALANCE_S))
+        self._heed_rebalance = False
+
+    def _tried(self, action: Callable[[], None]) -> bool:
+        """Whether it could be done. A fault, of the network or of a Ray that is not up yet, is said once."""
+        try:
+            action()
+        except (OSError, ValueError, KeyError) as error:
+            said = f"{type(error).__name__}: {error}"
+            if said != self._complaint:
+                _say(said)
+            self._complaint = said
+            return False
+        self._complaint = ""
+        return True
+
+
+def wait_until_gone(until: float) -> None:
+    """Return once no raylet runs here any more, which a drained one ends when it is idle, or at that Unix time."""
+    while time.time() < until and any(process.name() == "raylet" for process in psutil.process_iter(["name"])):
+        time.sleep(0.5)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen-spot-watch`: returns the exit code."""
+    options = _parse(arguments)
+    told = threading.Event()
+    if options.now:
+        told.set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    notice = Watch(
+        InstanceMetadata(options.endpoint),
+        lambda notice: drain(notice, options.address, options.node_id),
+        told,
+        options.grace,
+        options.rebalance == "drain",
+    ).run(options.poll)
+    _say(f"{max(0.0, notice.at - time.time()):.0f} s left")
+    if told.is_set():
+        wait_until_gone(notice.at)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("imagegen-spot-watch", description="Drain this machine's Ray node in good time.")
+    endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", ENDPOINT)
+    parser.add_argument("--address", default="", help="the cluster's GCS, HOST:PORT; default: this machine's")
+    parser.add_argument("--node-id", default="", help="the Ray node; default: this machine's")
+    parser.add_argument("--endpoint", default=endpoint, help="of EC2's metadata; default: %(default)s")
+    parser.add_argument("--poll", type=float, default=POLL_S, help="seconds between looks; default: %(default)g")
+    parser.add_argument("--grace", type=float, default=30.0, help="seconds left after SIGTERM; default: %(default)g")
+    parser.add_argument(
+        "--rebalance",
+        choices=("drain", "ignore"),
+        default="drain",
+        help="what EC2's recommendation to move elsewhere does; default: %(default)s",
+    )
+    parser.add_argument("--now", action="store_true", help="do at once what SIGTERM does, and end")
+    return parser.parse_args(arguments)
+
+
+def _unix_time(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

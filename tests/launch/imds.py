@@ -1,0 +1,90 @@
+"""EC2's instance metadata service on loopback: a real HTTP server that keeps the rules of IMDSv2."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_HEADER = "X-aws-ec2-metadata-token"
+
+
+class FakeIMDS:
+    """Answers with a document only who shows a token that was put out here and has not run out.
+
+    documents: by path below /latest/meta-data/. tokens: those put out. refused: requests without a good one.
+    """
+
+    def __init__(self) -> None:
+        self.documents: dict[str, dict[str, str]] = {}
+        self.tokens: list[str] = []
+        self.refused = 0
+        self.port = 0
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def interrupt(self, seconds: float, action: str = "terminate") -> None:
+        """From now on, say that the machine ends in so many seconds."""
+        self.documents["spot/instance-action"] = {"action": action, "time": stamp(time.time() + seconds)}
+
+    def recommend(self, seconds_ago: float) -> None:
+        """From now on, say that since then an interruption is likely."""
+        self.documents["events/recommendations/rebalance"] = {"noticeTime": stamp(time.time() - seconds_ago)}
+
+    def forget_tokens(self) -> None:
+        """Let all run out."""
+        self.tokens = ["run out"] * len(self.tokens)
+
+
+def stamp(unix_time: float) -> str:
+    """As EC2 writes it, in whole seconds."""
+    return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextmanager
+def serving() -> Iterator[FakeIMDS]:
+    """The service for the block."""
+    imds = FakeIMDS()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            ttl = self.headers.get(f"{_HEADER}-ttl-seconds", "")
+            if self.path != "/latest/api/token" or not ttl.isdecimal() or not 1 <= int(ttl) <= 21_600:
+                return self._answer(400, b"")
+            if "X-Forwarded-For" in self.headers:
+                return self._answer(403, b"")
+            imds.tokens.append(f"token-{len(imds.tokens)}")
+            return self._answer(200, imds.tokens[-1].encode())
+
+        def do_GET(self) -> None:
+            if self.headers.get(_HEADER) not in imds.tokens:
+                imds.refused += 1
+                return self._answer(401, b"")
+            found = imds.documents.get(self.path.removeprefix("/latest/meta-data/"))
+            return self._answer(404, b"") if found is None else self._answer(200, json.dumps(found).encode())
+
+        def _answer(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        imds.port = int(server.server_address[1])
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield imds
+        finally:
+            server.shutdown()
+            thread.join()
