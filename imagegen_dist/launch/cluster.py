@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -27,11 +27,16 @@ class Share:
     # What the cluster lacks now for the fewest workers asked for; empty where it has room.
     short_of: str = ""
 
-    def __str__(self) -> str:
-        number = self.workers
-        plural = "worker" if number.high == 1 else "workers"
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, as Ray counts them."""
+        return {"CPU": float(self.cpus), **({"GPU": 1.0} if self.gpu else {})}
+
+    def of(self, workers: int) -> str:
+        """So many workers with this, in words."""
         kind = "1 GPU" if self.gpu else f"{self.cpus} CPU thread{'s' if self.cpus > 1 else ''}"
-        return f"{number} {plural} of {kind} each, {'NCCL' if self.gpu else 'gloo'}"
+        number = f"{workers} worker{'s' if workers != 1 else ''}"
+        return f"{number} of {kind} each, {'NCCL' if self.gpu else 'gloo'}"
 
 
 @contextmanager
@@ -82,20 +87,34 @@ def yield_to_training() -> None:
                 os.sched_setscheduler(thread.id, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
-def divide(asked: Workers | None, microbatches: int, own: bool) -> Share:
+def divide(
+    asked: Workers | None, microbatches: int, own: bool, gpus: int | None = None, cpus: int | None = None
+) -> Share:
     """What each worker gets of the cluster, and how many there are where the user did not say.
 
-    Raises UsageError where this machine cannot hold them; a shared cluster may still grow.
+    gpus, cpus: for each worker, where the user says so. Raises UsageError where this machine cannot hold them; a shared
+    cluster may still grow.
     """
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    available = gpus or cpus
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    use_gpu = any(machine.get("GPU", 0) >= 1 for machine in machines) if gpus is None else gpus > 0
+    kind, name = ("GPU", "GPU") if use_gpu else ("CPU", "CPU core")
+    available = int(sum(machine.get(kind, 0) for machine in machines))
     if asked is None:
-        number = min(gpus or min(DEFAULT_CPU_WORKERS, cpus), microbatches)
+        number = max(1, min(available if use_gpu else min(DEFAULT_CPU_WORKERS, available), microbatches))
         asked = Workers(number, number)
-    kind = "GPU" if gpus else "CPU core"
-    has = f"{available} {kind}{'s' if available != 1 else ''}"
-    if own and asked.low > available:
-        raise UsageError(f"--workers {asked.low}: this machine has {has}; set --workers to at most {available}")
-    short_of = f"{asked.low} workers need a {kind} each, and it has {has}" if asked.low > available else ""
-    return Share(asked, gpus > 0, max(1, cpus // asked.high), short_of)
+    cpus = cpus or _cores(machines, kind, asked.high)
+    has = f"{available} {name}{'s' if available != 1 else ''}"
+    room = available if use_gpu else available // cpus
+    if own and asked.low > room:
+        raise UsageError(f"--workers {asked.low}: this machine has {has}; set --workers to at most {room}")
+    short_of = f"{asked.low} workers need a {name} each, and it has {has}" if asked.low > room else ""
+    return Share(asked, use_gpu, cpus, short_of)
+
+
+def _cores(machines: Sequence[Mapping[str, float]], kind: str, workers: int) -> int:
+    """CPU cores of a worker: its share of a machine with GPUs, however many there are, or else of all machines."""
+    fitting = [machine for machine in machines if machine.get(kind, 0) >= 1]
+    if kind == "GPU":
+        return max(1, min((int(machine.get("CPU", 0) // machine["GPU"]) for machine in fitting), default=1))
+    cores = [int(machine["CPU"]) for machine in fitting]
+    return max(1, min(sum(cores) // workers, max(cores, default=1)))

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,29 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.cluster import Share, connected, divide, yield_to_training
 from imagegen_dist.launch.failure import Failure, RestartPolicy, diagnose
-from imagegen_dist.launch.options import Workers
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.lease import Lease
+from imagegen_dist.launch.nodes import Inspector, fitting_nodes
+from imagegen_dist.launch.options import Demand, Workers
 from imagegen_dist.launch.quiet import output_to
 from imagegen_dist.launch.relay import start_relay
+from imagegen_dist.launch.room import Growth, wait_for_room
 from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.train import DONE, FAILED
 from imagegen_dist.launch.worker import work
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
+from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 from imagegen_dist.training.checkpoint import newest_images
 
 COLLECTIVE_TIMEOUT_S = 120
-"""Seconds after which a rank that hangs in a collective fails the group, beyond those that it may wait for its data."""
+"""Seconds after which a rank that hangs in a collective fails the group, beyond those that it may wait for a store."""
 
 LOSSES_WITHOUT_PROGRESS = 3
 """How often workers may be lost without a new checkpoint between before the run is given up."""
+
+GROW_AFTER_S = 20.0
+"""How long the number of places for more workers must not have changed before the run moves onto them."""
 
 POLL_S = 0.5
 
@@ -44,27 +53,39 @@ class Driver:
     """A training job while it runs: its workers, its console, its signals."""
 
     def __init__(
-        self, experiment: Experiment, settings: RunSettings, index: DatasetIndex, workers: Workers | None
+        self,
+        experiment: Experiment,
+        settings: RunSettings,
+        index: DatasetIndex,
+        workers: Workers | None,
+        demand: Demand,
     ) -> None:
         self._experiment = experiment
         self._settings = settings
         self._index = index
         self._workers = workers
+        self._demand = demand
         self._interruption = Interruption()
+        self._lease = Lease(settings.folder)
         self._failure: Failure | None = None
         self._complete = False
         self._own_ray = False
+        self._heard = False  # whether this group of workers has said anything
+        self._inspected: set[str] = set()
 
     def run(self) -> int:
-        """Train to the end, or to a signal; the exit code."""
+        """Train to the end, or to a signal; the exit code. Raises UsageError where it cannot be begun."""
         log = _log_path(self._settings)
         with output_to(log) as screen:
             title = f"{self._settings.preset} · {self._settings.name}"
             console = Console(self._experiment.training.total_images, title, screen)
             with console:
-                console.phase("starting Ray")
-                with connected() as own, self._interruption.watched():
-                    code = self._train(console, own)
+                self._lease.acquire(console.phase)
+                with self._lease:
+                    console.phase("starting Ray")
+                    with connected() as own, self._interruption.watched():
+                        self._lease.confirm()
+                        code = self._train(console, own)
             self._close(console, code, log)
         return code
 
@@ -72,27 +93,65 @@ class Driver:
         """Start workers, and again from the last checkpoint where they die; the exit code."""
         self._own_ray = own
         batching = self._experiment.training.batching
-        share = divide(self._workers, batching.microbatches, own)
+        share = divide(self._workers, batching.microbatches, own, self._demand.gpus, self._demand.cpus)
         if share.short_of:
             console.message(f"waiting for the cluster to grow: {share.short_of}", "yellow")
         launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}
         records.write_config(self._settings, self._experiment, self._index, launch)
         policy = RestartPolicy(LOSSES_WITHOUT_PROGRESS)
         while True:
-            console.phase(f"starting {share}")
-            self._failure = self._fit(console, share)
+            workers = self._room(console, share)
+            if workers:
+                console.phase(f"starting {share.of(workers)}")
+                self._failure = self._fit(console, share, workers)
             if self._complete:
                 return DONE
+            if self._lease.lost.is_set():
+                self._failure = Failure("another driver trains this run now: this one has ended its workers")
+                return FAILED
             if self._interruption.code is not None:
                 return self._interruption.code
             if self._failure is None:
                 console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
                 continue
-            if not policy.allows(self._failure, newest_images(self._settings.folder)):
+            if not policy.allows(self._failure, self._newest_images()):
                 return FAILED
             console.message(f"{self._failure.cause}; starting again from the last checkpoint", "yellow")
 
-    def _fit(self, console: Console, share: Share) -> Failure | None:
+    def _room(self, console: Console, share: Share) -> int:
+        """How many workers there is room for, once they are enough and their machines fit; 0 where it was given up.
+
+        Raises UsageError where the machines of the first workers do not fit.
+        """
+        low, high = share.workers.low, share.workers.high
+        if self._own_ray:
+            has = ray.cluster_resources()
+            return min(high, *(int(has[name] // amount) for name, amount in share.resources.items()))
+
+        def waiting(held: int) -> bool:
+            console.phase(f"waiting for room for {low} workers; there is for {held}")
+            return self._interruption.code is None and not self._lease.lost.is_set()
+
+        workers = wait_for_room(low, high, share.resources, waiting)
+        if workers:
+            self._inspect(console, share)
+        return workers
+
+    def _inspect(self, console: Console, share: Share) -> None:
+        """Ask machines that are new. What is wrong with a later one is said, and left to show."""
+        console.phase("looking at the machines")
+        first = not self._inspected
+        new = [node for node in fitting_nodes(share.resources) if node not in self._inspected]
+        self._inspected |= set(new)
+        place = self._index.location(Store(self._settings.data))
+        try:
+            Inspector(self._settings.storage, [(place.url, self._index.shards[0].name)]).check(new)
+        except (UsageError, StorageError) as error:
+            if first:
+                raise
+            console.message(str(error), "yellow")
+
+    def _fit(self, console: Console, share: Share, workers: int) -> Failure | None:
         """One group of workers from its start to its end; what it failed with, if it did."""
         relay = start_relay()
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
@@ -102,26 +161,36 @@ class Driver:
             "settings": config.encode(settings),
             "threads": share.cpus,
             "relay": relay,
+            "cluster": not self._own_ray,
         }
         outcome: list[BaseException | None] = []
-        with tempfile.TemporaryDirectory(prefix="imagegen-ray-") as folder:
-            timeout_s = COLLECTIVE_TIMEOUT_S + self._experiment.data.cache.timeout_s
-            trainer = _trainer(payload, share, settings.name, folder, timeout_s)
+        growth = Growth(0 if self._own_ray else share.workers.high - workers, share.resources, GROW_AFTER_S)
+        self._heard = False
+        with tempfile.TemporaryDirectory(prefix="imagegen-ray-") as folder, closing(growth):
+            timeout_s = COLLECTIVE_TIMEOUT_S + max(self._experiment.data.cache.timeout_s, PATIENCE_S)
+            trainer = _trainer(payload, share, workers, settings.name, folder, timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
-            told = False
+            told = ""
             while thread.is_alive():
                 thread.join(POLL_S)
                 self._show(console, relay)
-                if self._interruption.code is not None and not told:
-                    told = True
-                    relay.request_stop.remote()
-                    console.message("stopping: the workers write a checkpoint first", "yellow")
+                if self._lease.lost.is_set():
+                    return None
+                why = "" if self._interruption.code is None else "stopping: the workers write a checkpoint first"
+                if not why and self._heard and growth.has_come():
+                    why = f"{growth.held} more workers have room: a checkpoint, and on with them"
+                if why or told:
+                    relay.request_stop.remote()  # again and again: a relay that was killed has forgotten it
+                if why and not told:
+                    told = why
+                    console.message(told, "yellow")
             self._show(console, relay)
         return None if outcome[0] is None else diagnose(outcome[0])
 
     def _show(self, console: Console, relay: Any) -> None:
         for kind, payload in ray.get(relay.take.remote()):
+            self._heard = True
             if kind == "row":
                 console.phase("")
                 console.row(payload)
@@ -134,37 +203,48 @@ class Driver:
             else:
                 console.message(payload)
 
+    def _newest_images(self) -> int:
+        """Images of the newest checkpoint, -1 where there is none or the storage does not say."""
+        try:
+            return newest_images(self._settings.folder)
+        except StorageError:
+            return -1
+
     def _close(self, console: Console, code: int, log: Path) -> None:
         """The last lines: what went wrong, or where everything is and how to go on."""
         if code == FAILED and self._failure:
             console.error(self._failure.cause, self._failure.detail)
             where = [("log", str(log)), ("run", self._settings.folder.url)]
-            if newest_images(self._settings.folder) >= 0:
+            if self._newest_images() >= 0:
                 where.append(("to go on", records.resume_command(self._settings)))
             console.summary([("", where)])
         elif code != DONE:
             again = records.resume_command(self._settings)
-            images = newest_images(self._settings.folder)
+            images = self._newest_images()
             console.message(f"stopped with a checkpoint at {images:,} images; to go on:\n  {again}")
         else:
             console.summary(records.closing_table(self._settings, str(log)))
 
 
-def _trainer(payload: dict[str, Any], share: Share, name: str, folder: str, timeout_s: float) -> TorchTrainer:
-    workers = share.workers
+def _trainer(
+    payload: dict[str, Any], share: Share, workers: int, name: str, folder: str, timeout_s: float
+) -> TorchTrainer:
+    """One group of workers that Ray does not start again by itself: how many there are is looked at each time."""
     return TorchTrainer(
         work,
         train_loop_config=payload,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.low if workers.low == workers.high else (workers.low, workers.high),
+            num_workers=workers,
             use_gpu=share.gpu,
-            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
+            resources_per_worker=share.resources,
         ),
         torch_config=TorchConfig(backend="nccl" if share.gpu else "gloo", timeout_s=int(timeout_s)),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=folder,
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            failure_config=ray.train.FailureConfig(
+                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+            ),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )

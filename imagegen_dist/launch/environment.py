@@ -12,8 +12,9 @@ def set_ray_environment() -> None:
 _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else each line comes twice
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # how soon a dead worker is seen
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "300",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",  # how soon a machine that will be taken away is seen
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # room is looked for before; it can be gone again
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "90",  # how soon a process that hangs is seen
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # training is what the machine is for
     # A training thread's large blocks go back to the system after each step and come again as page faults, unless told.

@@ -10,9 +10,10 @@ from ray.train import TrainingFailedError
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.run import RunError
+from imagegen_dist.storage import StorageError
 from imagegen_dist.training.checkpoint import CheckpointError
 
-_FINAL = (RunError, CheckpointError, DatasetError, ShardError)
+_FINAL = (RunError, CheckpointError, DatasetError, ShardError, StorageError)
 _FOLLOWING = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "processgroup", "socket")
 
 
@@ -21,20 +22,24 @@ class Failure:
     """Why workers ended.
 
     cause: one line. detail: the traceback, empty where the line says all. died: a process was lost, not a bug raised.
-    final: starting again cannot help.
+    final: starting again cannot help. started: whether all workers were there; where not, their places were gone.
     """
 
     cause: str
     detail: str = ""
     died: bool = False
     final: bool = False
+    started: bool = True
 
 
 def diagnose(error: BaseException) -> Failure:
     """The one failure that the others followed from, out of what `TorchTrainer.fit` raised."""
     workers: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not workers:
-        return Failure(_line(error), died=isinstance(error, TrainingFailedError | RayError))
+        cause = getattr(error, "controller_failure", error)
+        if "Startup" in type(cause).__name__:
+            return Failure("the workers found no place any more", started=False)
+        return Failure(_line(cause), died=isinstance(error, TrainingFailedError | RayError))
     died = {rank: failure for rank, failure in workers.items() if _is_death(failure)}
     raised = {rank: failure for rank, failure in workers.items() if rank not in died and not _follows(failure)}
     for rank, failure in sorted(raised.items()):
@@ -49,7 +54,7 @@ def diagnose(error: BaseException) -> Failure:
 class RestartPolicy:
     """Whether to start workers again: not for an error that comes back with no new checkpoint between.
 
-    deaths: how often processes may be lost without a new checkpoint between.
+    deaths: how often workers may fail in any way without a new checkpoint between.
     """
 
     def __init__(self, deaths: int) -> None:
@@ -64,10 +69,10 @@ class RestartPolicy:
         self._before = (failure.cause, checkpoint_images)
         if failure.final:
             return False
-        if not failure.died:
-            return progressed or not same
+        if not failure.started:
+            return True
         self._deaths = 1 if progressed else self._deaths + 1
-        return self._deaths <= self._allowed_deaths
+        return self._deaths <= self._allowed_deaths and (failure.died or progressed or not same)
 
 
 def _cause(failure: BaseException) -> BaseException:

@@ -42,8 +42,13 @@ class Workers:
             raise UsageError(f"--workers {text}: give N or MIN:MAX with 1 <= MIN <= MAX, e.g. 2 or 2:8")
         return cls(low, high)
 
-    def __str__(self) -> str:
-        return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+
+@dataclass(frozen=True)
+class Demand:
+    """What each worker asks for, None for its share of the machines: GPUs (0 or 1), CPU cores."""
+
+    gpus: int | None = None
+    cpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class Options:
     """Name of the run; one that is there already is resumed. Default: PRESET-DATE-TIME."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
     """Training workers, elastic as MIN:MAX. Default: one a GPU; without GPUs two."""
+    gpus: Annotated[int | None, flag("0|1")] = None
+    """GPUs a worker. Default: 1 where the cluster has GPUs now; say 1 where it will only get them."""
+    cpus: Annotated[int | None, flag("N")] = None
+    """CPU cores a worker, which are its threads. Default: its share of a machine."""
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
@@ -75,6 +84,7 @@ class Command:
     options: Options
     experiment: Experiment
     workers: Workers | None
+    demand: Demand = Demand()
 
 
 def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
@@ -90,7 +100,12 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
         experiment = resolve(_preset(job, options.preset).experiment, options.config, options.data, assignments)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return Command(options, experiment, Workers.parse(options.workers) if options.workers else None)
+    if options.gpus not in (None, 0, 1):
+        raise UsageError(f"--gpus {options.gpus}: a worker uses one GPU, or none; give 1 or 0")
+    if options.cpus is not None and options.cpus < 1:
+        raise UsageError(f"--cpus {options.cpus}: a worker has one core or more")
+    workers = Workers.parse(options.workers) if options.workers else None
+    return Command(options, experiment, workers, Demand(options.gpus, options.cpus))
 
 
 def resolve(experiment: Experiment, file: str, data: str, assignments: Sequence[tuple[str, str]]) -> Experiment:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -43,19 +44,24 @@ class Relay:
 
 
 def start_relay() -> Any:
-    """Start the actor on this node and return its handle."""
+    """Start the actor on this node and return its handle. Killed, it comes back, without what it was told."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here).remote()
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
 class RelayedEvents:
     """A worker's end: implements imagegen_dist.run.Events.
 
     listens: whether this worker asks for the driver's wish to stop. One of them is enough: the run passes it on.
+    leaving: asked on all ranks together whether a machine of theirs is about to be taken away: in how many seconds, or
+    None.
     """
 
-    def __init__(self, relay: Any, listens: bool) -> None:
+    def __init__(self, relay: Any, listens: bool, leaving: Callable[[], float | None]) -> None:
         self._relay = relay
+        self._listens = listens
+        self._leaving = leaving
         self._stop = threading.Event()
         if listens:
             threading.Thread(target=self._poll, name="relay", daemon=True).start()
@@ -77,17 +83,18 @@ class RelayedEvents:
         ray.get(self._relay.send.remote("ended", complete))
 
     def stop_requested(self) -> bool:
-        """Whether the driver has asked the workers to end."""
-        return self._stop.is_set()
+        """Whether the driver has asked the workers to end, or a machine of theirs is about to be taken away."""
+        left_s = self._leaving()
+        if left_s is not None and self._listens:
+            self.message(f"a machine will be taken away in {left_s:.0f} s: checkpoint, and on without it")
+        return self._stop.is_set() or left_s is not None
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
         """Nothing is sent: the driver finds checkpoints in the run's directory."""
 
     def _poll(self) -> None:
         while not self._stop.is_set():
-            try:
+            with suppress(ray.exceptions.RayError):  # without a driver Ray ends this process
                 if ray.get(self._relay.stop_requested.remote(), timeout=10):
                     self._stop.set()
-            except ray.exceptions.RayError:
-                return
             time.sleep(_POLL_S)

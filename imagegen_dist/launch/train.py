@@ -26,6 +26,7 @@ from imagegen_dist.experiment import (
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.flags import check_name
 from imagegen_dist.launch.options import Command, describe, parse
+from imagegen_dist.launch.secrets import check_secrets
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 
@@ -62,7 +63,8 @@ def train(prepared: Prepared) -> int:
     set_ray_environment()
     from imagegen_dist.launch.driver import Driver  # after the environment that Ray reads when it is imported
 
-    return Driver(prepared.experiment, prepared.settings, prepared.index, prepared.command.workers).run()
+    command = prepared.command
+    return Driver(prepared.experiment, prepared.settings, prepared.index, command.workers, command.demand).run()
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,11 @@ def prepare(job: str, command: Command) -> Prepared:
         wandb_directory=_wandb_directory(storage),
         wandb_key=_has_wandb_key(),
     )
-    prepared = Prepared(command, experiment, settings, index)
+    document = records.document(settings, experiment, index, {})
+    check_secrets(document, os.environ)
     if settings.folder.exists(records.CONFIG):
-        records.check_config(settings.folder, records.document(settings, experiment, index, {}))
-    return prepared
+        records.check_config(settings.folder, document)
+    return Prepared(command, experiment, settings, index)
 
 
 def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray.train
@@ -17,7 +18,11 @@ from imagegen_dist.run import execute
 
 
 def work(payload: dict[str, Any]) -> None:
-    """Train on this worker. payload: "experiment" and "settings" as JSON, "threads", and the "relay"'s handle."""
+    """Train on this worker.
+
+    payload: "experiment" and "settings" as JSON, "threads", the "relay"'s handle, and whether this is a "cluster",
+    whose machines may be taken away.
+    """
     context = ray.train.get_context()
     world = World(
         context.get_world_rank(), context.get_world_size(), context.get_local_rank(), context.get_local_world_size()
@@ -25,7 +30,8 @@ def work(payload: dict[str, Any]) -> None:
     torch.set_num_threads(payload["threads"])
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    events = RelayedEvents(payload["relay"], listens=world.is_main)
+    leaving = seconds_left if payload["cluster"] else lambda: None
+    events = RelayedEvents(payload["relay"], world.is_main, leaving)
     if world.is_main:
         events.phase("building networks and opening data")
     experiment = config.decode(Experiment, payload["experiment"])
@@ -33,3 +39,14 @@ def work(payload: dict[str, Any]) -> None:
     outcome = execute(experiment, settings, world, ray.train.torch.get_device(), events)
     if world.is_main:
         events.ended(outcome.complete)
+
+
+def seconds_left() -> float | None:
+    """Until a machine of this group's is taken away, as Ray has been told; None where it has not. Called by all ranks.
+
+    The same on every rank. A machine without a deadline counts as one that goes now.
+    """
+    info = ray.train.get_preemption_info()
+    if info is None:
+        return None
+    return 0.0 if info.deadline_ms is None else max(0.0, info.deadline_ms / 1000 - time.time())

@@ -1,0 +1,121 @@
+"""What a cluster's machines are asked before workers start on them: versions, data, storage. Loads without torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.storage import Store
+from imagegen_dist.versions import versions
+
+ANSWER_S = 90.0
+"""How long a machine may take to answer, an import of what it needs included."""
+
+_EXCHANGE = ".preflight"
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """Asks each machine once.
+
+    storage: URL where runs are kept. data: URL of a folder of shards and the name of one, for each dataset.
+    """
+
+    storage: str
+    data: Sequence[tuple[str, str]]
+
+    def check(self, node_ids: Sequence[str]) -> None:
+        """Raise UsageError, one line, where a machine cannot do what a worker has to, or differs from this one."""
+        exchange = Store(self.storage) / _EXCHANGE
+        word = f"driver-{time.time_ns()}"
+        exchange.write(word, word.encode())
+        try:
+            for node_id, answer in self._ask(node_ids, word).items():
+                name = node_name(node_id)
+                if answer["problem"]:
+                    raise UsageError(f"machine {name}: {answer['problem']}")
+                if different := differences(versions(), answer["versions"]):
+                    raise UsageError(f"machine {name} has {different}; install the same on all of the cluster")
+                self._read_back(exchange, f"{word}-{node_id}", name)
+        finally:
+            with suppress(OSError):
+                exchange.remove()
+
+    def _ask(self, node_ids: Sequence[str], word: str) -> dict[str, dict[str, Any]]:
+        remote = ray.remote(num_cpus=0, max_retries=0)(look)
+        asked = {}
+        for node_id in node_ids:
+            there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+            asked[node_id] = remote.options(scheduling_strategy=there).remote(
+                self.storage, list(self.data), word, f"{word}-{node_id}"
+            )
+        answers = {}
+        until = time.monotonic() + ANSWER_S
+        for node_id, answer in asked.items():
+            try:
+                answers[node_id] = ray.get(answer, timeout=max(0.0, until - time.monotonic()))
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause or error
+                problem = f"cannot run this job ({type(cause).__name__}: {' '.join(str(cause).split())})"
+                answers[node_id] = {"problem": problem}
+            except ray.exceptions.GetTimeoutError:
+                answers[node_id] = {"problem": f"does not answer within {ANSWER_S:g} s"}
+            except ray.exceptions.RayError:
+                continue  # it has gone meanwhile: no worker starts there
+        return answers
+
+    def _read_back(self, exchange: Store, name: str, machine: str) -> None:
+        with suppress(FileNotFoundError):
+            if exchange.read(name) == name.encode():
+                return
+        raise UsageError(
+            f"machine {machine} writes to {self.storage}, but this one cannot read it back: --storage has to be one "
+            "place for all, e.g. s3://... or a shared folder"
+        )
+
+
+def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: str) -> dict[str, Any]:
+    """On a machine: what it has, and what it cannot do; "" where all is well. It leaves the file `answer`."""
+    problem = ""
+    exchange = Store(storage) / _EXCHANGE
+    try:
+        for url, shard in data:
+            Store(url).read_range(shard, 0, 512)
+        if exchange.read(question) != question.encode():
+            problem = f"a file written to {storage} reads back as another there"
+        exchange.write(answer, answer.encode())
+    except OSError as error:
+        shared = "" if "://" in storage else "; --storage and --data have to be places that all machines see"
+        problem = f"{' '.join(str(error).split())}{shared}"
+    return {"problem": problem, "versions": versions()}
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """In words, what there is that we do not have so; "" where all is equal."""
+    return ", ".join(
+        f"{name} {theirs.get(name, 'missing')} (here {version})"
+        for name, version in ours.items()
+        if theirs.get(name) != version
+    )
+
+
+def fitting_nodes(resources: Mapping[str, float]) -> list[str]:
+    """Ids of the living machines that are large enough for a worker."""
+    return [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in resources.items())
+    ]
+
+
+def node_name(node_id: str) -> str:
+    """A machine's address, and the beginning of its node's id where that is all there is."""
+    found = [node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id]
+    return f"{found[0]} ({node_id[:8]})" if found else node_id[:8]
