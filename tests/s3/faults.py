@@ -19,6 +19,10 @@ FAULTS = ("slow_down", "reset", "stall", "truncate", "flip", "slow")
 """503 SlowDown; connection reset; half a body, then silence; half a body, then the end; a flipped bit; few bytes/s."""
 
 _SLOW_DOWN = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Slow down</Message></Error>"
+_DENIED = (
+    b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+)
+_REFUSALS = {"slow_down": (b"503 Slow Down", _SLOW_DOWN), "denied": (b"403 Forbidden", _DENIED)}
 _SLOW_PIECES = 20
 _HEAD_END = (b"\r\n", b"\n", b"")
 
@@ -26,7 +30,8 @@ _HEAD_END = (b"\r\n", b"\n", b"")
 class FaultyProxy:
     """Passes HTTP on to a port of this machine; `inject` says what goes wrong, `done` counts what did, by kind.
 
-    `go_away` refuses every connection until `come_back`, on the same port.
+    Beside FAULTS there is "denied", 403, which is for good. `go_away` refuses every connection until `come_back`, on
+    the same port.
     """
 
     def __init__(self, upstream_port: int) -> None:
@@ -125,7 +130,7 @@ class FaultyProxy:
             kind = self._kinds[turn % len(self._kinds)]
             if place != random.Random(f"{self._seed}/{turn}").randrange(self._period):
                 return ""
-            if not body and kind not in ("slow_down", "reset"):
+            if not body and kind not in (*_REFUSALS, "reset"):
                 return ""
             self.done[kind] += 1
             return kind
@@ -133,9 +138,10 @@ class FaultyProxy:
     def _answer(self, client: socket.socket, kind: str, head: bytes, body: bytes) -> bool:
         """Send the answer, spoiled by the fault; whether the connection can go on."""
         half = len(body) // 2
-        if kind == "slow_down":
-            told = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
-            client.sendall(told % len(_SLOW_DOWN) + _SLOW_DOWN)
+        if kind in _REFUSALS:
+            told = b"HTTP/1.1 %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s"
+            status, text = _REFUSALS[kind]
+            client.sendall(told % (status, len(text), text))
         elif kind == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif kind == "stall":
@@ -150,7 +156,7 @@ class FaultyProxy:
             self._drip(client, body)
         else:
             client.sendall(head + body)
-        return kind in ("", "slow_down", "flip", "slow") and b"\r\nconnection: close" not in head.lower()
+        return kind in ("", *_REFUSALS, "flip", "slow") and b"\r\nconnection: close" not in head.lower()
 
     def _drip(self, client: socket.socket, body: bytes) -> None:
         piece = max(1, self._bytes_per_s // _SLOW_PIECES)
