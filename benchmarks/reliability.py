@@ -1,0 +1,521 @@
+"""What faults cost a run, and that they change nothing: `python -m benchmarks.reliability [SCENARIO ...]`
+
+Real Ray nodes on this machine, a training job as its user runs it, and one fault after the other while it trains: a
+process killed or stopped, a node lost or added, a spot notice, the driver killed and submitted again, ten kills at
+random, an object store that fails. Each run ends with the weights and the losses of a run that nothing has disturbed.
+Time to recover: from the fault to the first row of metrics that is new. Images lost: those that were trained twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.training.checkpoint import FOLDER, newest, open_checkpoint
+from tests.launch.imds import serving as serving_imds
+from tests.s3.faults import FaultyProxy
+from tests.s3.server import aws_environment
+from tests.s3.server import serving as serving_s3
+
+ROOT = Path(__file__).parents[1]
+STEP = 12
+TOLERANCE = 1e-5
+
+SETTINGS = {
+    "model.widths": "16",
+    "training.batch-size": STEP,
+    "training.microbatch-size": 4,
+    "training.report-every": STEP * 5,
+    "training.listen-every": STEP * 10,
+    "training.sample-every": STEP * 100_000,
+    "training.checkpoint-every": STEP * 60,
+    "evaluation.samples": 0,
+}
+"""The digits preset with one narrow block: steps of milliseconds, so that the faults are what takes time."""
+
+
+class Machines:
+    """A Ray head that trains nothing, and nodes of one CPU core each, all on this machine. Enter it as a context."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __enter__(self) -> Machines:
+        os.environ.update(RAY_AUTH_MODE="disabled", RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0")
+        os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        from ray.cluster_utils import Cluster  # after the environment that its processes inherit
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes = [self.add() for _ in range(self._count)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster.shutdown()
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self) -> Any:
+        """One more node."""
+        return self._cluster.add_node(num_cpus=1)
+
+    def kill(self, node: Any) -> None:
+        """A node's processes are killed at once."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs on the nodes."""
+        return psutil.Process().children(recursive=True)
+
+
+class Job:
+    """A training job in a process of its own, its lines kept with the time at which they came."""
+
+    def __init__(self, storage: str, run: str, workers: str, steps: int, address: str = "", **settings: object) -> None:
+        self.run = Store(storage) / run
+        self.lines: list[str] = []
+        changes = {**SETTINGS, "training.total-images": STEP * steps, **settings}
+        command = [sys.executable, "-u", "jobs/train_gan.py", "--storage", storage, "--run", run, "--workers", workers]
+        command += ["--cpus", "1", "--wandb", "disabled"]
+        command += [word for path, value in changes.items() for word in (f"--{path}", str(value))]
+        self._command = command
+        self._environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        if address:
+            self._environment["RAY_ADDRESS"] = address
+        self.start()
+
+    def start(self) -> None:
+        """Run the command, for the first time or again."""
+        self.process = subprocess.Popen(
+            self._command,
+            cwd=ROOT,
+            env=self._environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        threading.Thread(target=self._follow, args=(self.process,), daemon=True).start()
+
+    def once_more(self) -> tuple[int, str]:
+        """The same command beside this one; its exit code and what it says."""
+        done = subprocess.run(
+            self._command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def finish(self, limit_s: float = 400) -> int:
+        """The exit code, once it has ended."""
+        code = self.process.wait(limit_s)
+        time.sleep(0.2)
+        return code
+
+    def wait_for(self, condition: Callable[[], bool], limit_s: float = 240) -> None:
+        """Return once the condition holds, while the job runs."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the job has not come to that:\n" + "\n".join(self.lines[-30:]))
+            time.sleep(0.05)
+
+    @property
+    def images(self) -> int:
+        """Of the last row of metrics on the disk."""
+        with suppress(OSError, ValueError):
+            rows = read_rows(self.run)
+            return int(rows[-1]["images"]) if rows else 0
+        return 0
+
+    @property
+    def resumed(self) -> list[int]:
+        """Images at which the run went on, each time that it did."""
+        found = (re.search(r"resuming at ([\d,]+) images", line) for line in list(self.lines))
+        return [int(match[1].replace(",", "")) for match in found if match]
+
+    def end(self) -> None:
+        """Kill it, if it still runs."""
+        self.process.kill()
+        self.process.wait()
+
+    def _follow(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.lines.append(line.rstrip())
+
+
+@dataclass
+class Result:
+    """A line of the table."""
+
+    name: str
+    recovered_s: list[float] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    weights: float = math.nan
+    losses: float = math.nan
+    note: str = ""
+
+    def line(self) -> str:
+        seconds = ", ".join(f"{each:.0f}" for each in self.recovered_s) or "–"
+        lost = ", ".join(f"{each:,}" for each in self.lost) or "–"
+        weights = "bit for bit" if self.weights == 0 else f"{self.weights:.1e}"
+        return f"| {self.name} | {seconds} | {lost} | {weights} | {self.losses:.1e} | {self.note} |"
+
+
+HEAD = (
+    "| fault | seconds to recover | images lost | weights: largest relative difference | losses: likewise | |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+def recovered(job: Job, fault: Callable[[], None]) -> tuple[float, int]:
+    """Do it, and see the job go on: seconds until the first new row, and images that had to be trained again."""
+    times, file = len(job.resumed), job.run.local_path("metrics.jsonl")
+    assert file is not None
+    seen, inode = job.images, file.stat().st_ino
+    began = time.monotonic()
+    fault()
+
+    def begun_anew() -> bool:
+        nonlocal seen
+        if file.stat().st_ino == inode:
+            seen = max(seen, job.images)
+            return False
+        return len(job.resumed) > times
+
+    job.wait_for(begun_anew)
+    at = job.resumed[-1]
+    job.wait_for(lambda: job.images > at)
+    return time.monotonic() - began, max(0, seen - at)
+
+
+def tensors(run: Store) -> dict[str, torch.Tensor]:
+    """All of the newest checkpoint: weights, optimizers, averages."""
+    found = newest(run, lambda why: None)
+    assert found is not None
+    return {**found.state(), **{f"averaged/{name}": value for name, value in found.model().items()}}
+
+
+def distance(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> float:
+    """The largest difference of two values, relative to the largest value of their tensor; 0 where all bits agree."""
+    assert ours.keys() == theirs.keys()
+    worst = 0.0
+    for name, value in ours.items():
+        if not torch.equal(value, theirs[name]):
+            scale = float(theirs[name].double().abs().max())
+            worst = max(worst, float((value.double() - theirs[name].double()).abs().max()) / (scale or 1.0))
+    return worst
+
+
+def losses_apart(ours: Store, theirs: Store) -> float:
+    """The largest relative difference of two rows' losses. Each row has to be there once, and in its order."""
+    mine, others = ([row for row in read_rows(run) if "loss/generator" in row] for run in (ours, theirs))
+    assert [row["images"] for row in mine] == [row["images"] for row in others], "rows are missing, or there twice"
+    names = [name for name in others[0] if name.startswith("loss/")]
+    return max(abs(a[name] - b[name]) / abs(b[name]) for a, b in zip(mine, others, strict=True) for name in names)
+
+
+def orphans(run: Store) -> list[str]:
+    """Attempts of checkpoints that are not whole."""
+    found = []
+    for step in (run / FOLDER).names():
+        for attempt in (run / FOLDER / step).names():
+            try:
+                open_checkpoint(run / FOLDER / step / attempt)
+            except (ValueError, StorageError) as error:
+                found.append(str(error))
+    return found
+
+
+def judge(result: Result, job: Job, reference: Store, same_size: bool) -> Result:
+    """Compare a run that has ended with the undisturbed one."""
+    result.weights = distance(tensors(job.run), tensors(reference))
+    result.losses = losses_apart(job.run, reference)
+    assert result.weights <= (0 if same_size else TOLERANCE), f"{result.name}: weights {result.weights}"
+    assert result.losses <= TOLERANCE, f"{result.name}: losses {result.losses}"
+    assert not orphans(job.run), orphans(job.run)
+    return result
+
+
+def workers_of(machines: Machines) -> list[psutil.Process]:
+    """The training workers, in the order of their ranks' nodes."""
+    return [process for process in machines.processes() if "RayTrainWorker" in title(process)]
+
+
+def title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+@dataclass
+class Bench:
+    """What the scenarios share."""
+
+    machines: Machines
+    storage: str
+    steps: int
+    reference: Store
+    count: int = 3
+
+    @contextmanager
+    def job(self, name: str, workers: str, **settings: object) -> Iterator[Job]:
+        """A run that has come to its first checkpoint, and a little further."""
+        job = Job(self.storage, name, workers, self.steps, self.machines.address, **settings)
+        try:
+            job.wait_for(lambda: job.images > STEP * 70)
+            yield job
+        finally:
+            job.end()
+
+
+def worker_killed(bench: Bench) -> Result:
+    result = Result("a worker killed (SIGKILL)")
+    with bench.job("worker-killed", f"{bench.count}") as job:
+        note(result, recovered(job, workers_of(bench.machines)[-1].kill))
+        assert job.finish() == 0, job.lines
+        return judge(result, job, bench.reference, same_size=True)
+
+
+def worker_stopped(bench: Bench) -> Result:
+    limit = os.environ.get("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "90")
+    result = Result("a worker hung (SIGSTOP)", note=f"seen after {limit} s")
+    with bench.job("worker-stopped", f"{bench.count}") as job:
+        victim = workers_of(bench.machines)[-1]
+        note(result, recovered(job, victim.suspend))
+        if victim.is_running():
+            victim.kill()
+        assert job.finish() == 0, job.lines
+        return judge(result, job, bench.reference, same_size=True)
+
+
+def driver_killed(bench: Bench) -> Result:
+    result = Result("the driver killed, and submitted again")
+    with bench.job("driver-killed", f"{bench.count}") as job:
+        code, said = job.once_more()
+        assert code == 2, said
+        assert f"is being trained by process {job.process.pid} on" in said, said
+
+        def again() -> None:
+            job.end()
+            job.start()
+
+        note(result, recovered(job, again))
+        assert job.finish() == 0, job.lines
+        result.note = "a second submission before that: refused with the first one's id"
+        return judge(result, job, bench.reference, same_size=True)
+
+
+def node_lost_and_added(bench: Bench) -> list[Result]:
+    lost = Result(f"a node lost: {bench.count} workers to {bench.count - 1}")
+    grown = Result(f"a node added: {bench.count - 1} workers to {bench.count}")
+    with bench.job("elastic", f"{bench.count - 1}:{bench.count}") as job:
+        victim = bench.machines.nodes.pop()
+        note(lost, recovered(job, lambda: bench.machines.kill(victim)))
+        job.wait_for(lambda: job.images > job.resumed[-1] + STEP * 50)
+        note(grown, recovered(job, lambda: bench.machines.nodes.append(bench.machines.add())))
+        assert job.finish() == 0, job.lines
+        judge(grown, job, bench.reference, same_size=False)
+        lost.weights, lost.losses, lost.note = grown.weights, grown.losses, "the same run as below"
+        return [lost, grown]
+
+
+def holds_rank_0(worker: psutil.Process) -> bool:
+    """Rank 0 writes the metrics."""
+    return any(file.path.endswith("metrics.jsonl") for file in worker.open_files())
+
+
+def node_of(machines: Machines, worker: psutil.Process) -> Any:
+    """The node whose raylet started a process."""
+    above = worker.parent()
+    while above is not None and not re.search(r"--node[-_]id=(\w+)", title(above)):
+        above = above.parent()
+    found = re.search(r"--node[-_]id=(\w+)", title(above) if above else "")
+    return next(node for node in machines.nodes if found and node.node_id == found[1])
+
+
+def spot(bench: Bench, rank_0: bool, notice_s: float = 120.0) -> Result:
+    """The watcher of one node gets EC2's notice; a checkpoint is there before the time that it says."""
+    whose = "rank 0's node" if rank_0 else "another node"
+    result = Result(f"a spot notice of {notice_s:.0f} s to {whose}")
+    with bench.job(f"spot-{rank_0}", f"{bench.count - 1}:{bench.count}") as job, serving_imds() as imds:
+        worker = next(each for each in workers_of(bench.machines) if holds_rank_0(each) == rank_0)
+        victim = node_of(bench.machines, worker)
+        command = [sys.executable, "-m", "imagegen_dist.launch.spot", "--endpoint", imds.endpoint, "--poll", "1"]
+        command += ["--node-id", victim.node_id, "--address", bench.machines.address]
+        with subprocess.Popen(command, cwd=ROOT) as watcher:
+            try:
+                ends = time.time() + notice_s
+                note(result, recovered(job, lambda: imds.interrupt(notice_s)))
+            finally:
+                watcher.kill()
+        written = (job.run.local_path(f"{FOLDER}/step-{job.resumed[-1]:012d}") or Path()).stat().st_mtime
+        assert ends - notice_s < written < ends, "no checkpoint came before the machine's end"
+        result.note = f"checkpoint {ends - written:.0f} s before the end"
+        bench.machines.nodes.remove(victim)
+        bench.machines.kill(victim)  # as EC2 does
+        assert job.finish() == 0, job.lines
+        return judge(result, job, bench.reference, same_size=False)
+
+
+def chaos(bench: Bench, kills: int = 10, seed: int = 0) -> Result:
+    """Random processes are killed at random times: workers, nodes, Ray's helpers, the driver."""
+    result, generator, killed = Result(f"chaos: {kills} kills"), random.Random(seed), []
+    job = Job(bench.storage, "chaos", f"{bench.count - 1}:{bench.count}", bench.steps * 2, bench.machines.address)
+    submissions = 1
+    try:
+        while len(killed) < kills:
+            if job.process.poll() is None:
+                time.sleep(generator.uniform(3, 30))
+                victims = [job.process.pid, *(process.pid for process in killable(bench.machines))]
+                victim = psutil.Process(generator.choice(victims))
+                words = title(victim)
+                driver = victim.pid == job.process.pid
+                killed.append("driver" if driver else "node" if "raylet" in words.split()[0] else words.split("(")[0])
+                print(f"  {len(killed)}: {killed[-1]} at {job.images:,} images", file=sys.stderr, flush=True)
+                if killed[-1] == "node":
+                    lost = next(node for node in bench.machines.nodes if node.node_id in words)
+                    bench.machines.nodes.remove(lost)
+                    bench.machines.kill(lost)
+                    bench.machines.nodes.append(bench.machines.add())
+                else:
+                    victim.kill()
+            if job.process.poll() not in (None, 0):
+                job.start()
+                submissions += 1
+            assert job.process.poll() != 0, f"the run was over after {len(killed)} kills: give it more steps"
+        while job.finish(900) != 0:
+            assert submissions < 2 * kills, job.lines[-30:]
+            job.start()
+            submissions += 1
+    finally:
+        job.end()
+    names = ", ".join(f"{killed.count(name)} {name}" for name in sorted(set(killed)))
+    result.note = f"{names}; submitted {submissions} times"
+    undisturbed = Job(bench.storage, "chaos-undisturbed", f"{bench.count}", bench.steps * 2, bench.machines.address)
+    assert undisturbed.finish(900) == 0, undisturbed.lines
+    return judge(result, job, undisturbed.run, same_size=False)
+
+
+def killable(machines: Machines) -> list[psutil.Process]:
+    """Ray's processes that do something for the run, and the nodes' own; not the head's, which a cluster needs."""
+
+    def counts(words: str) -> bool:
+        if words.startswith("ray::"):
+            return "IDLE" not in words
+        return "raylet/raylet" in words and any(node.node_id in words for node in machines.nodes)
+
+    return [process for process in machines.processes() if counts(title(process))]
+
+
+def store_faults(folder: str, steps: int, kind: str) -> Result:
+    """A run whose data and records are in a bucket, two workers, while the store fails."""
+    names = {"share": "5 % of writes fail", "gone": "the store gone for 60 s", "denied": "writes refused for good"}
+    result = Result(f"object store: {names[kind]}")
+    caches = {"data.cache.directory": f"{folder}/cache-{kind}"}
+    with tempfile.TemporaryDirectory() as served, serving_s3(Path(served)) as server:
+        server.make_bucket("runs")
+        proxy = FaultyProxy(server.port)
+        with aws_environment(proxy.endpoint):
+            job = Job("s3://runs", kind, "2", steps, **caches)
+            try:
+                job.wait_for(lambda: any("images/s" in line or "img/s" in line for line in job.lines))
+                if kind == "share":
+                    proxy.inject("slow_down", "reset", share=0.05, match="^(PUT|POST) ")
+                    assert job.finish() == 0, job.lines
+                    result.note = f"{sum(proxy.done.values())} writes failed"
+                elif kind == "gone":
+                    proxy.go_away()
+                    time.sleep(60)
+                    proxy.come_back()
+                    assert job.finish() == 0, job.lines
+                    result.note = f"went on from a checkpoint {len(job.resumed)} times"
+                else:
+                    proxy.inject("denied", share=1.0, match="^(PUT|POST) ")
+                    began = time.monotonic()
+                    assert job.finish() == 1, job.lines
+                    assert any("cannot write s3://runs" in line for line in job.lines), job.lines
+                    result.note = f"ended with the cause after {time.monotonic() - began:.0f} s; then run again"
+                    proxy.heal()
+                    job.start()
+                    assert job.finish() == 0, job.lines
+            finally:
+                job.end()
+            undisturbed = Job(folder, f"undisturbed-{kind}", "2", steps)
+            assert undisturbed.finish() == 0, undisturbed.lines
+            judge(result, job, undisturbed.run, same_size=True)
+        proxy.go_away()
+    return result
+
+
+NODES: dict[str, Callable[[Bench], Result | list[Result]]] = {
+    "worker-killed": worker_killed,
+    "worker-stopped": worker_stopped,
+    "driver-killed": driver_killed,
+    "elastic": node_lost_and_added,
+    "spot": lambda bench: spot(bench, rank_0=False),
+    "spot-rank-0": lambda bench: spot(bench, rank_0=True),
+    "chaos": chaos,
+}
+STORES = {"store-share": "share", "store-gone": "gone", "store-denied": "denied"}
+
+
+def on_machines(count: int, storage: str, steps: int, names: list[str]) -> Iterator[Result]:
+    """The scenarios of those names, one after the other, beside one undisturbed run."""
+    with Machines(count) as machines:
+        undisturbed = Job(storage, "undisturbed", f"{count}", steps, machines.address)
+        assert undisturbed.finish() == 0, undisturbed.lines
+        for name in names:
+            while len(machines.nodes) < count:
+                machines.nodes.append(machines.add())
+            found = NODES[name](Bench(machines, storage, steps, undisturbed.run, count))
+            yield from found if isinstance(found, list) else [found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*NODES, *STORES])}; or all")
+    parser.add_argument("--nodes", type=int, default=3, help="machines that train, one worker each")
+    parser.add_argument("--steps", type=int, default=800, help="of the run, of 12 images each")
+    options = parser.parse_args()
+    unknown = set(options.scenarios) - {*NODES, *STORES}
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join([*NODES, *STORES])}")
+    asked = options.scenarios or [*NODES, *STORES]
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory() as storage:
+        on_nodes = [name for name in asked if name in NODES]
+        for result in on_machines(options.nodes, storage, options.steps, on_nodes) if on_nodes else ():
+            results.append(result)
+            print(result.line(), file=sys.stderr, flush=True)
+        for name in asked:
+            if name in STORES:
+                results.append(store_faults(storage, options.steps, STORES[name]))
+                print(results[-1].line(), file=sys.stderr, flush=True)
+    print("\n".join([HEAD, *(result.line() for result in results)]))
+
+
+def note(result: Result, found: tuple[float, int]) -> None:
+    result.recovered_s.append(found[0])
+    result.lost.append(found[1])
+
+
+if __name__ == "__main__":
+    main()
