@@ -159,7 +159,7 @@ class _Session:
             complete = True
         except Stopped:
             complete = False
-            self._checkpoint()
+            self._save()
         except ShardError:
             self._keep_progress()
             raise
@@ -218,6 +218,10 @@ class _Session:
     def _listen(self) -> None:
         """Raise Stopped on all ranks together where one was asked to end, or what a checkpoint's write failed with."""
         self.checkpointer.check()
+        self._obey()
+
+    def _obey(self) -> None:
+        """Raise Stopped on all ranks together where any of them was asked to end, and it is not the end anyway."""
         stop = torch.tensor([float(self.events.stop_requested())], device=self.device)
         requested = bool(sum_over_ranks(stop, self.world).item())
         if requested and self.trainer.step_index < self.experiment.training.steps:
@@ -247,6 +251,11 @@ class _Session:
                         sink.picture(name, data, extension, self.trainer.images)
 
     def _checkpoint(self) -> None:
+        """Publish a checkpoint, on all ranks together; raises Stopped on all of them where the run is to end there."""
+        self._save()
+        self._obey()
+
+    def _save(self) -> None:
         """Publish a checkpoint from rank 0, once all ranks are seen to hold the same weights."""
         images = self.trainer.images
         if images == self.saved_at:

@@ -40,18 +40,18 @@ class Share:
 
 
 @contextmanager
-def connected(show_logs: bool = True) -> Iterator[bool]:
+def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]:
     """A connection to Ray for the block: RAY_ADDRESS where it is set, as in a submitted job, else a Ray of our own.
 
-    show_logs: whether what Ray's processes print comes to this process's output. Yields whether it is our own. Raises
-    UsageError where no Ray answers.
+    show_logs: whether what Ray's processes print comes to this process's output. dashboard: whether a Ray of our own
+    has one. Yields whether it is our own. Raises UsageError where no Ray answers.
     """
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     address = os.environ.get("RAY_ADDRESS", "")
     own = address in ("", "local")
     try:
         if own:
-            ray.init(address="local", include_dashboard=False, log_to_driver=show_logs)
+            ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
         else:
             ray.init(log_to_driver=show_logs)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.train
@@ -49,28 +49,53 @@ GROW_AFTER_S = 20.0
 POLL_S = 0.5
 
 
+class View(Protocol):
+    """Who sees a training job: the console, or the sweep that it is a trial of."""
+
+    def row(self, row: dict[str, float]) -> None:
+        """A row of metrics."""
+        ...
+
+    def message(self, text: str, style: str = "") -> None:
+        """Something that the user should read."""
+        ...
+
+    def phase(self, text: str) -> None:
+        """What is being done now; "" while it trains."""
+        ...
+
+
 class Driver:
-    """A training job while it runs: its workers, its console, its signals."""
+    """A training job while it runs: its workers, its console, its signals.
+
+    interruption: the wish to end it; None for signals to this process. at_checkpoint: called at each checkpoint, while
+    the workers wait to go on.
+    """
 
     def __init__(
         self,
         experiment: Experiment,
         settings: RunSettings,
         index: DatasetIndex,
-        workers: Workers | None,
-        demand: Demand,
+        workers: Workers | None = None,
+        demand: Demand = Demand(),
+        *,
+        interruption: Interruption | None = None,
+        at_checkpoint: Callable[[], None] | None = None,
     ) -> None:
         self._experiment = experiment
         self._settings = settings
         self._index = index
         self._workers = workers
         self._demand = demand
-        self._interruption = Interruption()
+        self._interruption = interruption or Interruption()
+        self._at_checkpoint = at_checkpoint
         self._lease = Lease(settings.folder)
-        self._failure: Failure | None = None
+        self.failure: Failure | None = None
         self._complete = False
         self._own_ray = False
         self._heard = False  # whether this group of workers has said anything
+        self._decided = 0  # checkpoints of this group of workers at which it was decided whether they go on
         self._inspected: set[str] = set()
 
     def run(self) -> int:
@@ -90,7 +115,7 @@ class Driver:
         return code
 
     def _train(self, console: Console, own: bool) -> int:
-        """Start workers, and again from the last checkpoint where they die; the exit code."""
+        """Divide the cluster among the workers, note that in the run's directory, and train; the exit code."""
         self._own_ray = own
         batching = self._experiment.training.batching
         share = divide(self._workers, batching.microbatches, own, self._demand.gpus, self._demand.cpus)
@@ -98,27 +123,34 @@ class Driver:
             console.message(f"waiting for the cluster to grow: {share.short_of}", "yellow")
         launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}
         records.write_config(self._settings, self._experiment, self._index, launch)
+        return self.train(console, share)
+
+    def train(self, console: View, share: Share) -> int:
+        """Start workers, and again from the last checkpoint where they die; the exit code.
+
+        On the Ray that this process is connected to. Where the code is FAILED, `failure` says why.
+        """
         policy = RestartPolicy(LOSSES_WITHOUT_PROGRESS)
         while True:
             workers = self._room(console, share)
             if workers:
                 console.phase(f"starting {share.of(workers)}")
-                self._failure = self._fit(console, share, workers)
+                self.failure = self._fit(console, share, workers)
             if self._complete:
                 return DONE
             if self._lease.lost.is_set():
-                self._failure = Failure("another driver trains this run now: this one has ended its workers")
+                self.failure = Failure("another driver trains this run now: this one has ended its workers")
                 return FAILED
             if self._interruption.code is not None:
                 return self._interruption.code
-            if self._failure is None:
+            if self.failure is None:
                 console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
                 continue
-            if not policy.allows(self._failure, self._newest_images()):
+            if not policy.allows(self.failure, self._newest_images()):
                 return FAILED
-            console.message(f"{self._failure.cause}; starting again from the last checkpoint", "yellow")
+            console.message(f"{self.failure.cause}; starting again from the last checkpoint", "yellow")
 
-    def _room(self, console: Console, share: Share) -> int:
+    def _room(self, console: View, share: Share) -> int:
         """How many workers there is room for, once they are enough and their machines fit; 0 where it was given up.
 
         Raises UsageError where the machines of the first workers do not fit.
@@ -137,7 +169,7 @@ class Driver:
             self._inspect(console, share)
         return workers
 
-    def _inspect(self, console: Console, share: Share) -> None:
+    def _inspect(self, console: View, share: Share) -> None:
         """Ask machines that are new. What is wrong with a later one is said, and left to show."""
         console.phase("looking at the machines")
         first = not self._inspected
@@ -151,9 +183,9 @@ class Driver:
                 raise
             console.message(str(error), "yellow")
 
-    def _fit(self, console: Console, share: Share, workers: int) -> Failure | None:
+    def _fit(self, console: View, share: Share, workers: int) -> Failure | None:
         """One group of workers from its start to its end; what it failed with, if it did."""
-        relay = start_relay()
+        relay, self._decided = start_relay(), 0
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         settings = replace(self._settings, attempt=attempt)
         payload = {
@@ -162,13 +194,15 @@ class Driver:
             "threads": share.cpus,
             "relay": relay,
             "cluster": not self._own_ray,
+            "waits": self._at_checkpoint is not None,
         }
         outcome: list[BaseException | None] = []
         growth = Growth(0 if self._own_ray else share.workers.high - workers, share.resources, GROW_AFTER_S)
         self._heard = False
         with tempfile.TemporaryDirectory(prefix="imagegen-ray-") as folder, closing(growth):
             timeout_s = COLLECTIVE_TIMEOUT_S + max(self._experiment.data.cache.timeout_s, PATIENCE_S)
-            trainer = _trainer(payload, share, workers, settings.name, folder, timeout_s)
+            name = "-".join(filter(None, (settings.wandb_group, settings.name)))
+            trainer = _trainer(payload, share, workers, name, folder, timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
             told = ""
@@ -188,7 +222,7 @@ class Driver:
             self._show(console, relay)
         return None if outcome[0] is None else diagnose(outcome[0])
 
-    def _show(self, console: Console, relay: Any) -> None:
+    def _show(self, console: View, relay: Any) -> None:
         for kind, payload in ray.get(relay.take.remote()):
             self._heard = True
             if kind == "row":
@@ -200,6 +234,13 @@ class Driver:
                     yield_to_training()
             elif kind == "ended":
                 self._complete = payload
+            elif kind == "checkpoint" and self._at_checkpoint is not None:
+                if payload > self._decided:
+                    self._decided = payload
+                    self._at_checkpoint()
+                if self._interruption.code is not None:
+                    relay.request_stop.remote()
+                relay.let_pass.remote(payload)
             else:
                 console.message(payload)
 
@@ -212,8 +253,8 @@ class Driver:
 
     def _close(self, console: Console, code: int, log: Path) -> None:
         """The last lines: what went wrong, or where everything is and how to go on."""
-        if code == FAILED and self._failure:
-            console.error(self._failure.cause, self._failure.detail)
+        if code == FAILED and self.failure:
+            console.error(self.failure.cause, self.failure.detail)
             where = [("log", str(log)), ("run", self._settings.folder.url)]
             if self._newest_images() >= 0:
                 where.append(("to go on", records.resume_command(self._settings)))

@@ -23,6 +23,7 @@ class Failure:
 
     cause: one line. detail: the traceback, empty where the line says all. died: a process was lost, not a bug raised.
     final: starting again cannot help. started: whether all workers were there; where not, their places were gone.
+    error: what was raised, where it is final.
     """
 
     cause: str
@@ -30,6 +31,7 @@ class Failure:
     died: bool = False
     final: bool = False
     started: bool = True
+    error: BaseException | None = None
 
 
 def diagnose(error: BaseException) -> Failure:
@@ -45,7 +47,7 @@ def diagnose(error: BaseException) -> Failure:
     for rank, failure in sorted(raised.items()):
         cause = _cause(failure)
         if isinstance(cause, _FINAL):
-            return Failure(str(cause), final=True)
+            return Failure(str(cause), final=True, error=cause)
         return Failure(f"worker {rank} raised {_line(cause)}", _traceback(failure))
     rank, failure = min((died or workers).items())
     return Failure(f"worker {rank} was lost ({type(_cause(failure)).__name__})", died=True)

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from imagegen_dist.training.checkpoint import Checkpoint
 
 _POLL_S = 1.0
+_DECISION_POLL_S = 0.05
 
 
 class Relay:
@@ -23,6 +24,8 @@ class Relay:
     def __init__(self) -> None:
         self._events: deque[tuple[str, Any]] = deque(maxlen=10_000)
         self._stop = False
+        self._reached = 0
+        self._passed = 0
 
     def send(self, kind: str, payload: Any) -> None:
         """Take a "phase", a "row", a "message" or "ended" from a worker."""
@@ -42,6 +45,17 @@ class Relay:
         """Whether they were asked to."""
         return self._stop
 
+    def may_pass(self, number: int) -> bool:
+        """Whether the workers may go on from the checkpoint of that number; the driver is told once that they wait."""
+        if number > self._reached:
+            self._reached = number
+            self._events.append(("checkpoint", number))
+        return number <= self._passed
+
+    def let_pass(self, number: int) -> None:
+        """Let the workers go on from the checkpoint of that number."""
+        self._passed = number
+
 
 def start_relay() -> Any:
     """Start the actor on this node and return its handle. Killed, it comes back, without what it was told."""
@@ -50,21 +64,41 @@ def start_relay() -> Any:
     return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
+def listen(relay: Any, told: Callable[[], None]) -> Callable[[], None]:
+    """Call `told` once the relay was asked to stop, from a thread of its own; the function that ends this."""
+    over = threading.Event()
+
+    def poll() -> None:
+        while not over.is_set():
+            with suppress(ray.exceptions.RayError):
+                if ray.get(relay.stop_requested.remote(), timeout=10):
+                    told()
+                    return
+            over.wait(_POLL_S)
+
+    threading.Thread(target=poll, name="relay", daemon=True).start()
+    return over.set
+
+
 class RelayedEvents:
     """A worker's end: implements imagegen_dist.run.Events.
 
     listens: whether this worker asks for the driver's wish to stop. One of them is enough: the run passes it on.
     leaving: asked on all ranks together whether a machine of theirs is about to be taken away: in how many seconds, or
-    None.
+    None. waits: whether the driver decides at each checkpoint whether the run goes on.
     """
 
-    def __init__(self, relay: Any, listens: bool, leaving: Callable[[], float | None]) -> None:
+    def __init__(
+        self, relay: Any, listens: bool, leaving: Callable[[], float | None], waits: bool = False
+    ) -> None:
         self._relay = relay
         self._listens = listens
         self._leaving = leaving
+        self._waits = waits
+        self._checkpoints = 0
         self._stop = threading.Event()
         if listens:
-            threading.Thread(target=self._poll, name="relay", daemon=True).start()
+            listen(relay, self._stop.set)
 
     def row(self, row: dict[str, float]) -> None:
         """Send a row of metrics."""
@@ -90,11 +124,12 @@ class RelayedEvents:
         return self._stop.is_set() or left_s is not None
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
-        """Nothing is sent: the driver finds checkpoints in the run's directory."""
-
-    def _poll(self) -> None:
-        while not self._stop.is_set():
-            with suppress(ray.exceptions.RayError):  # without a driver Ray ends this process
-                if ray.get(self._relay.stop_requested.remote(), timeout=10):
-                    self._stop.set()
-            time.sleep(_POLL_S)
+        """Wait for the checkpoint, and for the driver, where it decides there; else it finds them by itself."""
+        if not self._waits:
+            return
+        published()
+        self._checkpoints += 1
+        while not ray.get(self._relay.may_pass.remote(self._checkpoints)):
+            time.sleep(_DECISION_POLL_S)
+        if ray.get(self._relay.stop_requested.remote()):
+            self._stop.set()

@@ -20,8 +20,8 @@ from imagegen_dist.run import execute
 def work(payload: dict[str, Any]) -> None:
     """Train on this worker.
 
-    payload: "experiment" and "settings" as JSON, "threads", the "relay"'s handle, and whether this is a "cluster",
-    whose machines may be taken away.
+    payload: "experiment" and "settings" as JSON, "threads", the "relay"'s handle, whether this is a "cluster", whose
+    machines may be taken away, and whether the run "waits" for the driver at each checkpoint.
     """
     context = ray.train.get_context()
     world = World(
@@ -31,7 +31,7 @@ def work(payload: dict[str, Any]) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     leaving = seconds_left if payload["cluster"] else lambda: None
-    events = RelayedEvents(payload["relay"], world.is_main, leaving)
+    events = RelayedEvents(payload["relay"], world.is_main, leaving, payload["waits"])
     if world.is_main:
         events.phase("building networks and opening data")
     experiment = config.decode(Experiment, payload["experiment"])
