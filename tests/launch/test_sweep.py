@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console as Terminal
 
 from imagegen_dist import config, load
+from imagegen_dist.launch.options import Workers
 from imagegen_dist.launch.options import parse as parse_training
 from imagegen_dist.launch.sweep import estimate
 from imagegen_dist.launch.sweep.board import Board, Wire
@@ -46,7 +47,7 @@ from imagegen_dist.launch.sweep.trial import DivergedError, MetricError, TuneEve
 from imagegen_dist.launch.train import DONE, MISUSED
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets.searches import SEARCHES, Goal
-from imagegen_dist.run import RunError
+from imagegen_dist.run import Outcome, RunError
 from imagegen_dist.storage import Store
 from tests.runs import CPU, TINY
 
@@ -107,7 +108,12 @@ def test_help_lists_every_search() -> None:
         (["gan-lr", "--spce", "x"], "did you mean --space?"),
         (["gan-lr", "--trials", "0"], "--trials 0: give more than 0"),
         (["gan-lr", "--time-budget", "-1"], "--time-budget -1"),
-        (["gan-lr", "--gpus", "2"], "a trial has one worker"),
+        (["gan-lr", "--gpus", "2"], "a worker uses one GPU at most"),
+        (["gan-lr", "--workers", "0"], "--workers 0: give N or MIN:MAX"),
+        (["gan-lr", "--workers", "2", "--gpus", "0.5"], "cannot share a GPU"),
+        (["gan-lr", "--workers", "64"], "set --workers to at most"),
+        (["gan-lr", "--preset", "digts"], "did you mean digits?"),
+        (["gan-lr", "--metric", "frechet,loss/generator", "--scheduler", "none"], "metrics of one kind"),
         (["gan-lr", "--gpus", "0", "--gpu-hours", "1"], "would never be reached"),
         (["gan-lr", "--name", "../up"], "--name '../up'"),
         (["gan-lr", "--mode", "less"], "--mode less"),
@@ -162,10 +168,11 @@ def test_asha_is_expected_to_cost_less_than_all_trials_in_full(storage: str) -> 
 
 
 def test_a_demand_gets_its_share_of_a_machine() -> None:
-    assert Demand().of(2, 0) == Demand(1, 1, 0.0)
-    assert Demand().of(16, 4) == Demand(1, 4, 1.0)
-    assert Demand(gpus=0.25).of(16, 4) == Demand(1, 1, 0.25)
-    assert Demand(cpus=3, gpus=0).of(16, 4) == Demand(1, 3, 0.0)
+    assert Demand().of(2, 0) == Demand(cpus=1, gpus=0.0)
+    assert Demand().of(16, 4) == Demand(cpus=4, gpus=1.0)
+    assert Demand(gpus=0.25).of(16, 4) == Demand(cpus=1, gpus=0.25)
+    assert Demand(cpus=3, gpus=0).of(16, 4) == Demand(cpus=3, gpus=0.0)
+    assert Demand(Workers(2, 4)).of(16, 4) == Demand(Workers(2, 4), 4, 1.0)
 
 
 # The ledger
@@ -238,7 +245,7 @@ class Reports:
     def __init__(self, goals: tuple[Goal, ...] = FRECHET, total: int = 300) -> None:
         self.results: list[dict[str, Any]] = []
         self.now = 0.0
-        self.events = TuneEvents(goals, total, self.results.append, lambda: self.now)
+        self.events = TuneEvents(goals, total, self.results.append, lambda: False, lambda: self.now)
 
 
 def test_a_figure_is_reported_once_its_checkpoint_is_published() -> None:
@@ -271,7 +278,7 @@ def test_the_last_figures_wait_for_the_result_to_be_written() -> None:
     reports.events.row({"images": 300.0, "eval/frechet": 3.0})
     reports.events.checkpoint(lambda: None)
     assert not reports.results
-    reports.events.end()
+    reports.events.end(Outcome(300, complete=True))
     assert reports.results == [{"images": 300, "eval/frechet": 3.0, "state": COMPLETE}]
 
 

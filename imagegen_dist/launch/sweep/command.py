@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +19,7 @@ from imagegen_dist.launch.options import Options as RunOptions
 from imagegen_dist.launch.quiet import output_to
 from imagegen_dist.launch.sweep.board import WIRED, Board, Wire
 from imagegen_dist.launch.sweep.estimate import dry_run_text
-from imagegen_dist.launch.sweep.options import JOB, Command, Options, parse
+from imagegen_dist.launch.sweep.options import JOB, Command, Options, demand_of, parse
 from imagegen_dist.launch.sweep.plan import SweepPlan, read_plan, with_checkpoints, write_plan
 from imagegen_dist.launch.sweep.results import closing_table, write_results
 from imagegen_dist.launch.train import DONE, MISUSED, Prepared, prepare
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return elsewhere(words, options)
         if isinstance(command, Options):
             plan = read_plan(Store(options.storage) / options.resume, options.resume)
+            plan = replace(plan, demand=demand_of(options, plan.demand))
         else:
             plan = build_plan(command)
         if options.dry_run:
@@ -58,8 +60,8 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
         remote.check_reachable("storage", options.storage)
         if not is_builtin(options.data):
             remote.check_reachable("data", options.data)
-        if options.config and not (remote.ROOT / options.config).is_file():
-            raise UsageError(f"--config {options.config}: put it below {remote.ROOT}, which is sent")
+        if options.config and not (remote.checkout() / options.config).is_file():
+            raise UsageError(f"--config {options.config}: put it below {remote.checkout()}, which is sent")
     client = remote.connect(options.address)
     match options.asks:
         case "attach":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.launch.cluster import connected
+from imagegen_dist.launch.cluster import Share, connected
 from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.relay import start_relay
 from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.sweep.board import Board, Wire
-from imagegen_dist.launch.sweep.ledger import Ledger
+from imagegen_dist.launch.sweep.ledger import RUNNING, Ledger
 from imagegen_dist.launch.sweep.plan import Demand, SweepPlan
-from imagegen_dist.launch.sweep.schedulers import build_scheduler
+from imagegen_dist.launch.sweep.results import best
+from imagegen_dist.launch.sweep.schedulers import Population, build_scheduler
 from imagegen_dist.launch.sweep.scribe import Scribe
 from imagegen_dist.launch.sweep.searchers import build_searcher
 from imagegen_dist.launch.sweep.trial import make_reference, run_trial
@@ -34,6 +36,9 @@ LOSSES = 3
 
 POLL_S = 0.5
 
+END_S = 120.0
+"""Seconds that trials have to write a checkpoint, once the sweep is to end."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -42,6 +47,14 @@ class Limits:
     at_once: int | None = None
     seconds: float | None = None
     gpu_hours: float | None = None
+
+    def reached(self, seconds: float, gpu_hours: float) -> str:
+        """The budget that is spent, in words, after so long and so many hours of GPUs; "" for none."""
+        if self.seconds is not None and seconds >= self.seconds:
+            return f"--time-budget of {self.seconds:g} s is spent"
+        if self.gpu_hours is not None and gpu_hours >= self.gpu_hours:
+            return f"--gpu-hours {self.gpu_hours:g} are spent"
+        return ""
 
 
 class SweepDriver:
@@ -55,16 +68,31 @@ class SweepDriver:
         self._ledger.show = view.trial
         self._scribe = Scribe(self._ledger, plan.goals)
         self._interruption = Interruption()
+        self._searcher = build_searcher(plan, self._ledger)
         self._demand = plan.demand
+        self._at_once = limits.at_once
         self._began = time.monotonic()
+        self._ending_s: float | None = None
+        self._relay: Any = None
+        self._active = 0
 
     def run(self) -> int:
-        """All trials to their ends, or to a limit or a signal; the exit code."""
+        """All trials to their ends, or to a limit or a signal; the exit code.
+
+        DONE where a trial has come to figures, also if a limit has ended the sweep; FAILED where none has.
+        """
         self._view.phase("starting Ray")
-        with connected(), self._interruption.watched():
+        groups = self._plan.demand.is_group
+        # Ray Train frees what a lost trial's workers had reserved with the help of the dashboard's server.
+        with connected(dashboard=groups), self._interruption.watched():
             resources = ray.cluster_resources()
             self._demand = self._plan.demand.of(resources.get("CPU", 1.0), resources.get("GPU", 0.0))
-            check_room(self._demand)
+            room = check_room(self._demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+            if groups:
+                self._at_once = min(self._at_once or room, max(1, room // self._demand.workers.high))
+            if self._limits.gpu_hours is not None and not self._demand.gpus:
+                raise UsageError(f"--gpu-hours {self._limits.gpu_hours:g}: trials get no GPU here; use --time-budget")
+            self._relay = start_relay()
             if needs_reference(self._plan):
                 self._view.phase("training the network that figures are taken with")
                 self._as_task(make_reference)
@@ -72,6 +100,9 @@ class SweepDriver:
             for trial in self._ledger.trials:
                 self._view.trial(trial)
             error = self._fit()
+        for trial in self._ledger.trials:
+            if trial.state == RUNNING and self._scribe.ending:
+                self._scribe.ended(trial.run)
         self._view.phase("")
         if self._scribe.misused:
             raise UsageError(self._scribe.misused)
@@ -80,7 +111,7 @@ class SweepDriver:
             return FAILED
         if self._interruption.code is not None:
             return self._interruption.code
-        return DONE if self._scribe.complete else FAILED
+        return DONE if best(self._ledger.trials, self._plan.goals) else FAILED
 
     def _fit(self) -> BaseException | None:
         """Ray Tune from start to end, in a thread of its own; what it failed with, if it did."""
@@ -100,45 +131,67 @@ class SweepDriver:
         return None
 
     def _tuner(self, folder: str) -> ray.tune.Tuner:
-        demand = self._demand
-        cpus, gpus = demand.cpus or 1, demand.gpus or 0.0
-        trainable = ray.tune.with_parameters(run_trial, plan=config.encode(self._plan), threads=cpus, gpu=gpus > 0)
+        scheduler = build_scheduler(self._plan, self._ledger)
+        at_once = self._at_once
+        if isinstance(scheduler, Population):
+            # Its members that wait for others take no room, which Ray Tune's own limit does not know.
+            scheduler.at_once, at_once = at_once, None
+            self._searcher.has_room = scheduler.has_room
         return ray.tune.Tuner(
-            ray.tune.with_resources(trainable, {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}),
+            self._trainable(),
             tune_config=ray.tune.TuneConfig(
-                search_alg=build_searcher(self._plan, self._ledger),
-                scheduler=build_scheduler(self._plan, self._ledger),
+                search_alg=self._searcher,
+                scheduler=scheduler,
                 num_samples=self._plan.trials,
-                max_concurrent_trials=self._limits.at_once,
-                reuse_actors=True,
+                max_concurrent_trials=at_once,
+                reuse_actors=not self._demand.is_group,
             ),
             run_config=ray.tune.RunConfig(
                 name="tune",
                 storage_path=folder,
                 stop=_Ending(self._is_over),
-                callbacks=[_Telling(self._scribe)],
+                callbacks=[_Telling(self._scribe, self._count)],
                 failure_config=ray.tune.FailureConfig(max_failures=LOSSES),
                 verbose=0,
             ),
         )
 
+    def _trainable(self) -> Any:
+        """What Ray Tune starts for a trial. The workers of a group are not among the resources that it counts."""
+        demand, plan = self._demand, config.encode(self._plan)
+        cpus, gpus = demand.cpus or 1, demand.gpus or 0.0
+        if demand.is_group:
+            from imagegen_dist.launch.sweep.group import WorkersTrial  # Ray Train takes seconds to import
+
+            share = Share(demand.workers, gpus > 0, cpus)
+            trainable = ray.tune.with_parameters(WorkersTrial, plan=plan, share=share, relay=self._relay)
+            return ray.tune.with_resources(trainable, {"node:__internal_head__": 0.001})
+        trainable = ray.tune.with_parameters(run_trial, plan=plan, threads=cpus, gpu=gpus > 0, relay=self._relay)
+        return ray.tune.with_resources(trainable, {"CPU": float(cpus), **({"GPU": gpus} if gpus else {})})
+
     def _is_over(self) -> bool:
-        """Whether a limit is reached, or the user or a trial's finding has ended the sweep."""
-        seconds, hours = self._limits.seconds, self._limits.gpu_hours
-        spent = self._scribe.gpu_seconds((self._demand.gpus or 0.0) * self._demand.workers) / 3600
-        why = ""
-        if seconds is not None and time.monotonic() - self._began >= seconds:
-            why = f"--time-budget of {seconds:g} s is spent"
-        elif hours is not None and spent >= hours:
-            why = f"--gpu-hours {hours:g} are spent"
-        elif self._interruption.code is not None:
-            why = "stopping"
-        elif not self._scribe.misused:
-            return False
-        if why and not self._scribe.ending:
-            self._view.message(why, "yellow")
-        self._scribe.ending = True
-        return True
+        """Whether Ray Tune is to end all trials: they have ended, or had the time to, or one found a mistake."""
+        if self._scribe.misused:
+            self._scribe.ending = True
+            return True
+        now = time.monotonic()
+        if self._ending_s is None and (why := self._reason_to_end(now)):
+            self._view.message(f"{why}: the trials write a checkpoint", "yellow")
+            self._ending_s = now
+            self._scribe.ending = self._searcher.closed = True
+        if self._ending_s is not None:
+            self._relay.request_stop.remote()  # again and again: a relay that was lost has forgotten it
+        return self._ending_s is not None and (not self._active or now - self._ending_s >= END_S)
+
+    def _reason_to_end(self, now: float) -> str:
+        """Which limit is reached, or that the user has asked for it; "" for neither."""
+        if self._interruption.code is not None:
+            return "stopping"
+        gpus = (self._demand.gpus or 0.0) * self._demand.workers.high
+        return self._limits.reached(now - self._began, self._scribe.gpu_seconds(gpus) / 3600)
+
+    def _count(self, trials: Sequence[TuneTrial]) -> None:
+        self._active = sum(trial.status == TuneTrial.RUNNING for trial in trials)
 
     def _as_task(self, function: Any) -> None:
         demand = self._demand
@@ -168,10 +221,14 @@ class _Ending(_Stateless, ray.tune.Stopper):
 
 
 class _Telling(_Stateless, ray.tune.Callback):
-    """Passes on to the scribe what happens to trials."""
+    """Passes on to the scribe what happens to trials, and at each of Ray Tune's steps how they are to `count`."""
 
-    def __init__(self, scribe: Scribe) -> None:
+    def __init__(self, scribe: Scribe, count: Callable[[Sequence[TuneTrial]], None]) -> None:
         self._scribe = scribe
+        self._count = count
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self._count(trials)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._scribe.started(trial.config["run"])
@@ -198,20 +255,23 @@ def needs_reference(plan: SweepPlan) -> bool:
     return bool(plan.experiment.evaluation.samples and DatasetIndex.load(Store(plan.settings.data)).classes)
 
 
-def check_room(demand: Demand) -> None:
-    """Raise UsageError where the machines of the cluster have no room for the workers of one trial."""
+def check_room(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> int:
+    """For how many workers such as a trial's the machines have room.
+
+    nodes: resources of each machine, "CPU" and "GPU". Raises UsageError where a trial's fewest workers have none.
+    """
     cpus, gpus = demand.cpus or 1, demand.gpus or 0.0
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = 0
-    for node in alive:
-        by_gpu = int(node.get("GPU", 0) / gpus) if gpus else demand.workers
-        room += min(int(node.get("CPU", 0)) // cpus, by_gpu)
-    if room < demand.workers:
-        has = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in alive)
+    for node in nodes:
+        by_cpu = int(node.get("CPU", 0)) // cpus
+        room += min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu
+    if room < demand.workers.low:
+        has = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise UsageError(
             f"a trial needs {demand}, and the cluster has room for {room} such worker{'s' if room != 1 else ''} "
             f"({has}); lower --workers, --cpus or --gpus"
         )
+    return room
 
 
 def log_path(folder: Store, name: str) -> Path:

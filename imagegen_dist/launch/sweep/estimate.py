@@ -28,10 +28,10 @@ def dry_run_text(plan: SweepPlan, options: Options) -> str:
     total = plan.experiment.training.total_images
     images = most_images(plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = plan.demand.cpus or 1
+    threads, workers = plan.demand.cpus or 1, plan.demand.workers.low
     torch.set_num_threads(threads)
-    speed = measured_speed(plan.experiment, Dataset.open(plan.settings.data), device)
-    gpus = plan.demand.gpus if plan.demand.gpus is not None else float(device.type == "cuda")
+    speed = workers * measured_speed(plan.experiment, Dataset.open(plan.settings.data), device)
+    gpus = workers * (plan.demand.gpus if plan.demand.gpus is not None else float(device.type == "cuda"))
     first = [plan.space.point(number, plan.seed) for number in range(min(_LISTED, plan.trials))]
     hours = f", {images / speed * gpus / 3600:.3g} GPU hours" if gpus else ""
     limits = [
@@ -39,6 +39,8 @@ def dry_run_text(plan: SweepPlan, options: Options) -> str:
         f"--gpu-hours {options.gpu_hours:g}" if options.gpu_hours else "",
         f"--max-concurrent {options.max_concurrent}" if options.max_concurrent else "",
     ]
+    measured = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+    measured += f", and {workers} workers as so many times one" if workers > 1 else ""
     lines = [
         f"trials train {plan.settings.preset}",
         describe(plan.experiment),
@@ -51,9 +53,8 @@ def dry_run_text(plan: SweepPlan, options: Options) -> str:
             if plan.searcher != "tpe"
         ),
         f"cost        at most {count(total)} images a trial; {_all(plan)} {count(images)} in all",
-        f"            at {speed:,.0f} images/s, measured on this machine ({device.type}, {threads} "
-        f"thread{'s' if threads > 1 else ''}): {duration(total / speed)} a trial, {duration(images / speed)} of "
-        f"trials' time{hours}",
+        f"            at {speed:,.0f} images/s, measured on this machine ({measured}): "
+        f"{duration(total / speed)} a trial, {duration(images / speed)} of trials' time{hours}",
         f"limits      {', '.join(limit for limit in limits if limit) or 'none'}",
         f"storage     {plan.folder.url}: written and read back",
         "Nothing was trained.",

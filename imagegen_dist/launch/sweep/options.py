@@ -12,7 +12,7 @@ from imagegen_dist import config
 from imagegen_dist.config import ConfigError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.flags import UsageError, check_name, flag, flags_help, parse_flags
-from imagegen_dist.launch.options import resolve, split
+from imagegen_dist.launch.options import Workers, resolve, split
 from imagegen_dist.launch.sweep.plan import Demand
 from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.presets.searches import (
@@ -70,10 +70,12 @@ class Options:
     """End the sweep after so long."""
     gpu_hours: Annotated[float | None, flag("HOURS")] = None
     """End the sweep once its trials have taken so many hours of GPUs."""
+    workers: Annotated[str, flag("N|MIN:MAX")] = ""
+    """Training workers of a trial, elastic as MIN:MAX. Default: one."""
     cpus: Annotated[int | None, flag("N")] = None
-    """CPU cores of a trial. Default: a GPU's share of them; without GPUs one."""
+    """CPU cores of a trial's worker. Default: a GPU's share of them; without GPUs one."""
     gpus: Annotated[float | None, flag("N")] = None
-    """GPUs of a trial, or a share of one, e.g. 0.25. Default: one, where there are any."""
+    """GPUs of a trial's worker: 1, 0, or a share of one, e.g. 0.25. Default: one, where there are any."""
     seed: Annotated[int, flag("N")] = 0
     """Seed of the search. Default: 0."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
@@ -145,7 +147,16 @@ def parse(arguments: Sequence[str]) -> Command | Options:
         "grid" if space.is_grid and searcher == "random" else searcher,
         options.scheduler or search.scheduler,
         min(trials, len(space.grid)) if space.is_grid else trials,
-        Demand(1, options.cpus, options.gpus),
+        demand_of(options, Demand()),
+    )
+
+
+def demand_of(options: Options, otherwise: Demand) -> Demand:
+    """What a trial needs by the flags, and where they say nothing as it is `otherwise`. Raises UsageError."""
+    return Demand(
+        Workers.parse(options.workers) if options.workers else otherwise.workers,
+        options.cpus or otherwise.cpus,
+        otherwise.gpus if options.gpus is None else options.gpus,
     )
 
 
@@ -208,10 +219,8 @@ def _check_limits(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {value:g}: give more than 0")
-    if options.gpus is not None and (options.gpus < 0 or (options.gpus > 1 and not options.gpus.is_integer())):
-        raise UsageError(f"--gpus {options.gpus:g}: give a share of one up to 1, or a whole number")
-    if options.gpus is not None and options.gpus > 1:
-        raise UsageError(f"--gpus {options.gpus:g}: a trial has one worker, which uses one GPU; give at most 1")
+    if options.gpus is not None and not 0 <= options.gpus <= 1:
+        raise UsageError(f"--gpus {options.gpus:g}: a worker uses one GPU at most; give 0 to 1, and --workers for more")
     if options.gpu_hours is not None and options.gpus == 0:
         raise UsageError(f"--gpu-hours {options.gpu_hours:g} would never be reached with --gpus 0; use --time-budget")
     for name in ("name", "resume"):
@@ -220,7 +229,8 @@ def _check_limits(options: Options) -> None:
 
 def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Options:
     """The flags of a command that goes on with a sweep. Raises UsageError for one that would change it."""
-    may = {"address", "resume", "storage", "max_concurrent", "time_budget", "gpu_hours", "cpus", "gpus"}
+    limits = {"max_concurrent", "time_budget", "gpu_hours"}
+    may = {"address", "resume", "storage", "workers", "cpus", "gpus", *limits}
     fresh = Options()
     changed = [name for name in vars(fresh) if name not in may and getattr(options, name) != getattr(fresh, name)]
     changed += [path for path, _ in assignments]

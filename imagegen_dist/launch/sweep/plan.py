@@ -10,6 +10,7 @@ from imagegen_dist import config, records
 from imagegen_dist.config import ConfigError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.options import Workers
 from imagegen_dist.presets.searches import Goal, Scheduler, Searcher
 from imagegen_dist.presets.space import Space
 from imagegen_dist.records import RunSettings
@@ -30,12 +31,25 @@ SETTLED_TRIALS = 3
 class Demand:
     """What one trial needs: workers, and for each CPU cores and GPUs (a fraction where several share one).
 
-    None: a GPU where there are any, and its share of the CPU cores; without GPUs one core.
+    None: a GPU where there are any, and its share of the CPU cores; without GPUs one core. Raises UsageError for a
+    share of a GPU that several workers cannot have.
     """
 
-    workers: int = 1
+    workers: Workers = Workers(1, 1)
     cpus: int | None = None
     gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_group and self.gpus is not None and not self.gpus.is_integer():
+            raise UsageError(
+                f"--gpus {self.gpus:g} with --workers {self.workers}: workers that train together cannot share a GPU; "
+                "give 1 or 0"
+            )
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it may be several workers, which Ray Train starts."""
+        return self.workers.high > 1
 
     def of(self, cpus: float, gpus: float) -> Demand:
         """The demand in full, on a cluster of so many CPU cores and GPUs."""
@@ -46,7 +60,7 @@ class Demand:
     def __str__(self) -> str:
         each = f"{self.cpus or 1} CPU core{'s' if (self.cpus or 1) > 1 else ''}"
         each += f" and {self.gpus:g} GPU" if self.gpus else ""
-        return each if self.workers == 1 else f"{self.workers} workers of {each} each"
+        return f"{self.workers} workers of {each} each" if self.is_group else each
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,13 @@ class SweepPlan:
 
     def __post_init__(self) -> None:
         self.space.check(self.experiment)
+        self.experiment.training.batching.check_workers(self.demand.workers.high)
+        kinds = {goal.metric.startswith("eval/") for goal in self.goals}
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"--metric {','.join(goal.metric for goal in self.goals)} is never reported: figures of an evaluation "
+                "(eval/...) and those of a report come apart; give metrics of one kind"
+            )
         every, total = self.every, self.experiment.training.total_images
         if self.scheduler != "none":
             if len(self.goals) > 1:

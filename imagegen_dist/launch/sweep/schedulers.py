@@ -33,11 +33,27 @@ def build_scheduler(plan: SweepPlan, ledger: Ledger) -> TrialScheduler:
                 CLOCK, goal.metric, goal.mode, max_t=total, grace_period=plan.every, reduction_factor=REDUCTION
             )
         case "median":
-            return MedianStoppingRule(
+            return MedianRule(
                 CLOCK, goal.metric, goal.mode, grace_period=plan.every, min_samples_required=SETTLED_TRIALS
             )
         case "pbt":
             return Population(plan, ledger)
+
+
+class MedianRule(MedianStoppingRule):
+    """The median stopping rule, which lets a trial go on where there is too little to compare it with.
+
+    Ray Tune's pauses such a trial in favour of one that waits, and takes the last result of each trial for figures: one
+    that has diverged would end the sweep.
+    """
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if decision == TrialScheduler.PAUSE else decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Nothing: what it had reported is known."""
 
 
 class Population(FIFOScheduler):
@@ -54,7 +70,9 @@ class Population(FIFOScheduler):
         self._ledger = ledger
         self._losses: dict[str, float] = {}
         self._seen: dict[str, int] = {}
-        self._added: set[str] = set()
+        self._added: dict[str, TuneTrial] = {}
+        self.at_once: int | None = None
+        """Most members that run at once; None for as many as there is room for."""
         latest = [ledger.latest(number) for number in range(plan.trials)]
         reached = [0 if trial is None else trial.images for trial in latest if trial is None or not trial.is_over]
         self._members = len(reached)
@@ -62,7 +80,12 @@ class Population(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Note a member: they are made one after another."""
-        self._added.add(trial.trial_id)
+        self._added[trial.trial_id] = trial
+
+    def has_room(self) -> bool:
+        """Whether one more member may run."""
+        running = [t for t in self._added.values() if t.status in (TuneTrial.PENDING, TuneTrial.RUNNING)]
+        return self.at_once is None or len(running) < self.at_once
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Let the member go on to the next meeting, or wait there for the others."""
@@ -80,7 +103,8 @@ class Population(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """A member that is not at the meeting yet."""
         self._meet(tune_controller)
-        waiting = [t for t in tune_controller.get_trials() if t.status in (TuneTrial.PENDING, TuneTrial.PAUSED)]
+        states = (TuneTrial.PENDING, TuneTrial.PAUSED) if self.has_room() else (TuneTrial.PENDING,)
+        waiting = [trial for trial in tune_controller.get_trials() if trial.status in states]
         return next((trial for trial in waiting if self._seen.get(trial.trial_id, 0) < self._meeting), None)
 
     def _meet(self, tune_controller: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -30,9 +30,21 @@ class Points(Searcher):
         self._ledger = ledger
         self._compared = compared
         self._next = 0
+        self.closed = False
+        """Whether no trial is begun any more: the sweep is being ended."""
+        self.has_room: Callable[[], bool] = lambda: True
+        """Whether another trial may run now, where the scheduler limits that."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles its searcher, which nobody reads."""
+        return {}
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of the next trial: the name of its run and what it was given."""
+        if self.closed:
+            return Searcher.FINISHED
+        if not self.has_room():
+            return None
         while self._next < self._plan.trials:
             number, self._next = self._next, self._next + 1
             trial = self._ledger.latest(number)

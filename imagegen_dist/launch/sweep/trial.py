@@ -1,9 +1,10 @@
-"""One trial, in a process of Ray Tune's: an ordinary run, whose figures are reported once a checkpoint holds them."""
+"""One trial, as Ray Tune starts it: an ordinary run, whose figures are reported once a checkpoint holds them."""
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,12 +20,13 @@ from imagegen_dist.distributed import World
 from imagegen_dist.evaluation import Dataset
 from imagegen_dist.evaluation.reference import build_reference
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.sweep.ledger import COMPLETE, DIVERGED, FAILED
+from imagegen_dist.launch.relay import listen
+from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, DIVERGED, FAILED
 from imagegen_dist.launch.sweep.plan import SweepPlan
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import RunError, execute
+from imagegen_dist.run import Outcome, RunError, execute
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
 
@@ -46,20 +48,30 @@ class DivergedError(RuntimeError):
     """A figure that is not finite: one line."""
 
 
+class WorkersError(RuntimeError):
+    """Workers of a trial that could not go on: one line."""
+
+
 class TuneEvents:
     """What Ray Tune is told of a run: implements imagegen_dist.run.Events.
 
     A row with the figures is reported when the checkpoint of its moment is published, else with the next row: a trial
     that is ended or copied there has lost nothing. The last one waits for `end`, after the run has written its result.
-    report: see Report. clock: seconds, monotonic.
+    report: see Report. asked: whether the sweep is to end. clock: seconds, monotonic.
     """
 
     def __init__(
-        self, goals: Sequence[Goal], total_images: int, report: Report, clock: Callable[[], float] = time.monotonic
+        self,
+        goals: Sequence[Goal],
+        total_images: int,
+        report: Report,
+        asked: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._goals = goals
         self._total_images = total_images
         self._report = report
+        self._asked = asked
         self._clock = clock
         self._told_s = -math.inf
         self._held: dict[str, Any] | None = None
@@ -85,12 +97,15 @@ class TuneEvents:
         print(text, flush=True)
 
     def stop_requested(self) -> bool:
-        """Never: Ray Tune ends a trial when it reports."""
-        return False
+        """Whether the sweep is to end. A trial that is to end alone learns of it when it reports."""
+        return self._asked()
 
-    def end(self) -> None:
-        """The run is complete: report its last figures."""
-        self._tell({**self._last, "state": COMPLETE})
+    def end(self, outcome: Outcome) -> None:
+        """The run is over: report its last figures, or how far it was when the sweep ended."""
+        if outcome.complete:
+            self._tell({**self._last, "state": COMPLETE})
+        else:
+            self._tell({"seen": outcome.images, "state": CUT})
 
     def _let_go(self) -> None:
         """Report the figures that wait, unless they are the last ones."""
@@ -116,43 +131,70 @@ class TuneEvents:
         return {}
 
 
-def run_trial(tune_config: dict[str, Any], plan: dict[str, Any], threads: int, gpu: bool) -> None:
-    """Train one trial to its end, from its own newest checkpoint where there is one; called by Ray Tune.
+def run_trial(tune_config: dict[str, Any], plan: dict[str, Any], threads: int, gpu: bool, relay: Any) -> None:
+    """Train a trial of one worker to its end, in this process; called by Ray Tune.
 
-    tune_config: see searchers.tune_config. plan: the SweepPlan as JSON. What ends only this trial is reported, not
-    raised, so that Tune starts again those alone that were killed.
+    tune_config: see searchers.tune_config. plan: the SweepPlan as JSON. relay: says when the sweep is to end.
     """
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # how long the next trial waits for this one's end
     torch.set_num_threads(threads)
     sweep = config.decode(SweepPlan, plan)
+    device = torch.device("cuda" if gpu else "cpu")
+    asked = threading.Event()
+    close = listen(relay, asked.set)
+
+    def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
+        train(experiment, settings, sweep, device, report, asked.is_set)
+
+    try:
+        carry_out(tune_config, sweep, ray.tune.report, begin, asked.is_set)
+    finally:
+        close()
+
+
+def carry_out(
+    tune_config: dict[str, Any],
+    sweep: SweepPlan,
+    report: Report,
+    begin: Callable[[Experiment, RunSettings, Report], None],
+    asked: Callable[[], bool],
+) -> None:
+    """Report what a trial's run has logged already, where that is wanted, and train it where it is not over.
+
+    begin: trains, from the run's newest checkpoint where there is one. asked: whether the sweep is to end. What ends
+    only this trial is reported, not raised, so that Tune starts again those alone that were killed.
+    """
     settings = sweep.trial_settings(tune_config["run"], tune_config["start"])
     settings = replace(settings, attempt=f"{time.time_ns():020d}")
 
-    def report(result: dict[str, Any]) -> None:
-        ray.tune.report({"run": settings.name, **result})
+    def tell(result: dict[str, Any]) -> None:
+        report({"run": settings.name, **result})
 
     if tune_config["replay"]:
         for result in replayed(settings.folder, sweep.goals):
-            report(result)
-    if tune_config["over"]:
+            tell(result)
+    if tune_config["over"] or asked():
         return
-    report_failures = (RunError, DivergedError, CheckpointError, ConfigError, MetricError, OSError, ValueError)
+    reported = (RunError, WorkersError, DivergedError, CheckpointError, ConfigError, MetricError, OSError, ValueError)
     try:
-        experiment = sweep.space.apply(sweep.experiment, tune_config["values"])
-        train(experiment, settings, sweep, torch.device("cuda" if gpu else "cpu"), report)
-    except report_failures as error:
-        report(failure(error))
+        begin(sweep.space.apply(sweep.experiment, tune_config["values"]), settings, tell)
+    except reported as error:
+        tell(failure(error))
 
 
 def train(
-    experiment: Experiment, settings: RunSettings, sweep: SweepPlan, device: torch.device, report: Report
+    experiment: Experiment,
+    settings: RunSettings,
+    sweep: SweepPlan,
+    device: torch.device,
+    report: Report,
+    asked: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train a trial in this process."""
+    """Train a trial in this process. asked: whether the sweep is to end, which the trial does with a checkpoint."""
     index = DatasetIndex.load(Store(settings.data))
     records.write_config(settings, experiment, index, {"workers": [1, 1], "sweep": sweep.settings.name})
-    events = TuneEvents(sweep.goals, last_images(experiment), report)
-    execute(experiment, settings, World(), device, events)
-    events.end()
+    events = TuneEvents(sweep.goals, last_images(experiment), report, asked)
+    events.end(execute(experiment, settings, World(), device, events))
 
 
 def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:

@@ -1,0 +1,168 @@
+"""Trials of a sweep that end before their time: asked to, judged by a scheduler, or for want of room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import TrialScheduler
+
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.options import Workers
+from imagegen_dist.launch.sweep.command import build_plan
+from imagegen_dist.launch.sweep.driver import Limits, check_room
+from imagegen_dist.launch.sweep.ledger import CUT, DIVERGED, Ledger
+from imagegen_dist.launch.sweep.options import Command, demand_of, parse
+from imagegen_dist.launch.sweep.plan import Demand, SweepPlan
+from imagegen_dist.launch.sweep.schedulers import Population, build_scheduler
+from imagegen_dist.launch.sweep.searchers import Points, build_searcher
+from imagegen_dist.launch.sweep.trial import carry_out, train
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import newest
+from tests.launch.test_sweep import SMALL
+from tests.runs import CPU
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shared by the module's tests, so that the digits are packed once."""
+    return str(tmp_path_factory.getbasetemp() / "storage")
+
+
+def planned(storage: str, *words: str) -> SweepPlan:
+    command = parse(["digits", "--storage", storage, "--wandb", "disabled", *SMALL, *words])
+    assert isinstance(command, Command)
+    return build_plan(command)
+
+
+LEARNING_RATE = ("--space", "optim.*.lr=grid:1e-3,2e-3,3e-3,1e30,1e-9")
+
+
+def test_a_trial_that_is_asked_to_end_writes_a_checkpoint_and_says_how_far_it_is(storage: str) -> None:
+    plan = planned(storage, *LEARNING_RATE, "--name", "asked", "--evaluation.every", "240")
+    settings = plan.trial_settings("0000", "")
+    results: list[dict[str, Any]] = []
+    experiment = plan.space.apply(plan.experiment, {"optim.*.lr": 1e-3})
+    train(experiment, settings, plan, CPU, results.append, asked=lambda: any("eval/frechet" in r for r in results))
+    assert results[-1]["state"] == CUT
+    found = newest(settings.folder, lambda why: None)
+    assert found is not None
+    assert 240 <= found.images == results[-1]["seen"] < 480
+    assert not settings.folder.exists("result.json")
+
+
+def test_a_trial_that_waits_when_the_sweep_ends_is_not_begun(storage: str) -> None:
+    plan = planned(storage, *LEARNING_RATE, "--name", "waiting")
+    tune_config = {"run": "0000", "values": {"optim.*.lr": 1e-3}, "start": "", "over": False, "replay": False}
+    begun: list[object] = []
+    carry_out(tune_config, plan, begun.append, lambda *given: begun.append(given), asked=lambda: True)
+    assert not begun
+    carry_out(tune_config, plan, begun.append, lambda *given: begun.append(given), asked=lambda: False)
+    assert len(begun) == 1
+
+
+def test_no_trial_is_suggested_once_the_sweep_ends(storage: str) -> None:
+    searcher = Points(planned(storage, *LEARNING_RATE), Ledger(Store("memory://sweep-closed")), compared=False)
+    assert searcher.suggest("a")["run"] == "0000"
+    searcher.closed = True
+    assert searcher.suggest("b") == Points.FINISHED
+
+
+class Tune:
+    """As much of Ray Tune's controller as a scheduler asks: a trial waits for a place."""
+
+    def get_live_trials(self) -> list[TuneTrial]:
+        return [TuneTrial("waits", stub=True)]
+
+
+def test_median_stopping_ends_the_bad_trial_alone(storage: str) -> None:
+    """Real trainings, one after another: three learn, one diverges, one has a learning rate of almost nothing."""
+    figures = ("--evaluation.every", "120", "--training.total-images", "360", "--training.max-bad-steps", "2")
+    plan = planned(storage, *LEARNING_RATE, "--name", "median", "--scheduler", "median", *figures)
+    rule = build_scheduler(plan, Ledger(Store("memory://sweep-median")))
+    last: dict[str, dict[str, Any]] = {}
+    for number in range(plan.trials):
+        values = plan.space.point(number, plan.seed)
+        name = str(values["optim.*.lr"])
+        trial = TuneTrial(name, stub=True)
+        rule.on_trial_add(Tune(), trial)
+
+        def report(result: dict[str, Any], trial: TuneTrial = trial, name: str = name) -> None:
+            last[name] = result
+            if rule.on_trial_result(Tune(), trial, result) != TrialScheduler.CONTINUE:
+                raise SystemExit
+
+        def begin(experiment: Any, settings: Any, tell: Any) -> None:
+            train(experiment, settings, plan, CPU, tell)
+
+        tune_config = {"run": f"{number:04d}", "values": values, "start": "", "over": False, "replay": False}
+        try:
+            carry_out(tune_config, plan, report, begin, asked=lambda: False)
+        except SystemExit:
+            last[name] |= {"state": "stopped"}
+        rule.on_trial_complete(Tune(), trial, last[name])
+    states = {name: result.get("state") for name, result in last.items()}
+    assert states == {
+        "0.001": "complete",
+        "0.002": "complete",
+        "0.003": "complete",
+        "1e+30": DIVERGED,
+        "1e-09": "stopped",
+    }
+    ended = newest(plan.trial_settings("0004", "").folder, lambda why: None)
+    assert ended is not None
+    assert ended.images == last["1e-09"]["images"] < 360
+
+
+def test_budgets_are_told_when_they_are_spent() -> None:
+    limits = Limits(seconds=60.0, gpu_hours=2.0)
+    assert limits.reached(59.9, 1.99) == ""
+    assert limits.reached(60.0, 0.0) == "--time-budget of 60 s is spent"
+    assert limits.reached(0.0, 2.0) == "--gpu-hours 2 are spent"
+    assert Limits().reached(1e9, 1e9) == ""
+
+
+NODES = [{"CPU": 8.0, "GPU": 2.0, "memory": 1e9}, {"CPU": 4.0}]
+
+
+def test_room_is_counted_machine_by_machine() -> None:
+    assert check_room(Demand(cpus=1, gpus=0.0), NODES) == 12
+    assert check_room(Demand(cpus=3, gpus=0.0), NODES) == 3
+    assert check_room(Demand(cpus=1, gpus=0.25), NODES) == 8
+    assert check_room(Demand(Workers(2, 4), 4, 1.0), NODES) == 2
+
+
+def test_a_trial_for_which_there_is_no_room_is_refused_with_what_there_is() -> None:
+    said = (
+        "2 to 4 workers of 5 CPU cores each, and the cluster has room for 1 such worker .8 CPU cores and 2 GPUs, 4 CPU"
+    )
+    with pytest.raises(UsageError, match=said):
+        check_room(Demand(Workers(2, 4), 5, 0.0), NODES)
+    with pytest.raises(UsageError, match="needs 1 CPU core and 1 GPU, and the cluster has room for 0 such workers"):
+        check_room(Demand(cpus=1, gpus=1.0), NODES[1:])
+
+
+def test_a_sweep_goes_on_with_other_workers_where_the_command_says_so(storage: str) -> None:
+    plan = planned(storage, *LEARNING_RATE, "--workers", "2:3", "--cpus", "2")
+    assert plan.demand == Demand(Workers(2, 3), 2, None)
+    resumed = parse(["--resume", "x", "--workers", "1", "--gpus", "0.5"])
+    assert not isinstance(resumed, Command)
+    assert demand_of(resumed, plan.demand) == Demand(Workers(1, 1), 2, 0.5)
+
+
+def test_members_of_a_population_beyond_the_limit_wait_their_turn(storage: str) -> None:
+    space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
+    plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "4", "--evaluation.every", "120")
+    ledger = Ledger(Store("memory://sweep-members"))
+    population = build_scheduler(plan, ledger)
+    assert isinstance(population, Population)
+    searcher = build_searcher(plan, ledger)
+    population.at_once, searcher.has_room = 2, population.has_room
+    members = []
+    while isinstance(suggestion := searcher.suggest(str(len(members))), dict):
+        members.append(TuneTrial("member", config=suggestion, trial_id=str(len(members)), stub=True))
+        population.on_trial_add(None, members[-1])
+    assert len(members) == 2
+    members[0].status = TuneTrial.PAUSED  # at the meeting
+    assert searcher.suggest("2")["run"] == "0002"
