@@ -27,15 +27,23 @@ from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.sweep.board import WIRED, Board
 from imagegen_dist.launch.sweep.ledger import decode_trial
 from imagegen_dist.launch.sweep.options import JOB
+from imagegen_dist.launch.sweep.plan import PLAN
+from imagegen_dist.launch.sweep.sending import files
 from imagegen_dist.launch.train import DONE, FAILED, MISUSED
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.storage import Store
 
-ROOT = Path(imagegen_dist.__file__).parents[1]
-"""The checkout: what a job's machine gets of this one."""
-
 NOT_SENT = [".git", "/runs", "/docs", "/tests", "/benchmarks", ".venv", "**/__pycache__", ".env", ".netrc"]
 """Beside what .gitignore names."""
+
+STOP_S = 300
+"""Seconds that a job has to end, once it was asked to: its trials write checkpoints, and it writes its results."""
+
+PYTHON = (
+    "import sys; sys.version_info >= (3, 11) or "
+    f"sys.exit('{JOB}.py: the cluster runs Python %d.%d, and imagegen_dist needs 3.11 or newer' % sys.version_info[:2])"
+)
+"""What a job runs first: nothing has checked the cluster's Python, where the checkout is not installed by pip."""
 
 _POLL_S = 1.0
 _AGENT_S = 60.0  # within which a new head has an agent that takes jobs
@@ -60,20 +68,33 @@ def connect(address: str) -> JobSubmissionClient:
     return client
 
 
+def checkout() -> Path:
+    """What a job's machine gets: the checkout whose script runs here, else the one that the package is in.
+
+    Raises UsageError where there is none.
+    """
+    package = Path(imagegen_dist.__file__).parents[1]
+    for root in (Path(sys.argv[0]).resolve().parent.parent, package):
+        if (root / "jobs" / f"{JOB}.py").is_file() and (root / "imagegen_dist").is_dir():
+            return root
+    raise UsageError(f"--address submits a checkout, and there is no jobs/{JOB}.py beside {package}; run that of one")
+
+
 def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
     """Submit the command as a job; its id. Nothing of this machine's environment goes with it.
 
     A head that has just started may have no agent yet that takes jobs: that is waited for.
     """
-    if not (ROOT / "jobs" / f"{JOB}.py").exists():
-        raise UsageError(f"--address submits a checkout, and there is no jobs/{JOB}.py beside {ROOT / 'imagegen_dist'}")
+    root = checkout()
+    checked, run = shlex.join(["python", "-c", PYTHON]), shlex.join(["python", f"jobs/{JOB}.py", *words])
+    environment = {WIRED: "1", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
     deadline = time.monotonic() + _AGENT_S
     while True:
         try:
             return client.submit_job(
-                entrypoint=shlex.join(["python", f"jobs/{JOB}.py", *words]),
+                entrypoint=f"{checked} && exec {run}",
                 submission_id=f"sweep-{name}-{time.strftime('%H%M%S')}",
-                runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT, "env_vars": {WIRED: "1"}},
+                runtime_env={"working_dir": str(root), "excludes": NOT_SENT, "env_vars": environment},
                 metadata={"sweep": name},
             )
         except (RuntimeError, ValueError, ConnectionError) as error:
@@ -117,30 +138,67 @@ def status(client: JobSubmissionClient, job: str) -> int:
 
 
 def stop(client: JobSubmissionClient, job: str) -> int:
-    """End the job; its trials keep their checkpoints, and --resume goes on with them."""
+    """End the job; its trials write checkpoints first, and --resume goes on with them."""
     _info(client, job)
-    client.stop_job(job)
+    if client.stop_job(job):
+        print(f"{job}: stopping, its trials write a checkpoint first", flush=True)
     state = _ended(client, job)
     print(f"{job}: {state.lower()}")
     return DONE
 
 
 def fetch(client: JobSubmissionClient, job: str, folder: Path) -> int:
-    """Copy the sweep's tables, plots, best config and best checkpoint here, through the logs of a small job."""
+    """Copy the sweep's tables, plots, best config and best checkpoint here.
+
+    From its storage where this machine can read that, else through the log of a small job.
+    """
     _info(client, job)
     facts = next((e for e in _events(client.get_job_logs(job).splitlines()) if e["event"] == "sweep"), None)
     if facts is None:
         raise UsageError(f"--fetch {job}: the sweep has not begun yet")
-    sending = client.submit_job(
-        entrypoint=shlex.join(["python", "-m", "imagegen_dist.launch.sweep.sending", facts["folder"]]),
-        runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT},
-    )
-    state = _ended(client, sending)
-    if state != JobStatus.SUCCEEDED:
-        raise UsageError(f"--fetch {job}: {facts['folder']} could not be read there; see the logs of job {sending}")
-    for name in received(client.get_job_logs(sending).splitlines(), Store(folder)):
+    url = facts["folder"]
+    source = readable(url)
+    if source is not None:
+        print(f"from {url}", flush=True)
+        names = copied(source, folder)
+    else:
+        print(f"through the job server, as this machine cannot read {url}", flush=True)
+        names = received(_sent(client, job, url), Store(folder))
+    for name in names:
         print(folder / name)
     return DONE
+
+
+def _sent(client: JobSubmissionClient, job: str, url: str) -> list[str]:
+    """What `sending` prints, as a job. Raises UsageError where it cannot read the sweep either."""
+    sending = client.submit_job(
+        entrypoint=shlex.join(["python", "-m", "imagegen_dist.launch.sweep.sending", url]),
+        runtime_env={"working_dir": str(checkout()), "excludes": NOT_SENT},
+    )
+    if _ended(client, sending) != JobStatus.SUCCEEDED:
+        raise UsageError(f"--fetch {job}: {url} could not be read there; see the logs of job {sending}")
+    return client.get_job_logs(sending).splitlines()
+
+
+def readable(url: str) -> Store | None:
+    """The folder of a sweep, where that is in a store that this machine reads by itself: no disk of the cluster's."""
+    try:
+        folder = Store(url)
+        return folder if folder.protocol not in ("file", "memory") and folder.exists(PLAN) else None
+    except OSError:
+        return None
+
+
+def copied(source: Store, folder: Path) -> Iterator[str]:
+    """Copy what a sweep came to from its storage, and yield the files' names. Raises StorageError."""
+    for name in files(source):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)
+        source.download(name, part)
+        part.replace(path)
+        yield name
 
 
 def received(lines: Sequence[str], folder: Store) -> Iterator[str]:
