@@ -1,12 +1,15 @@
-"""Sweeps as their user runs them: killed and gone on with; submitted to a Ray head, left, rejoined and fetched."""
+"""Sweeps as their user runs them: ended, killed and gone on with; submitted to a Ray head, left, rejoined, fetched."""
 
 from __future__ import annotations
 
 import json
-import os
+import shutil
+import signal
 import subprocess
 import sys
+import sysconfig
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ import psutil
 import pytest
 
 from imagegen_dist import load
-from imagegen_dist.launch.sweep.ledger import COMPLETE, REPLACED, Ledger, Trial
+from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, REPLACED, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import read_plan
 from imagegen_dist.launch.sweep.trial import train
 from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import newest_images
 from tests.ray.jobs import ROOT, finish, started
-from tests.runs import CPU, TINY
+from tests.runs import CPU, TINY, assert_bit_identical, final_tensors, train_on
 
 SMALL = TINY | {
     "training.total_images": 24 * 40,
@@ -28,11 +32,17 @@ SMALL = TINY | {
     "evaluation.samples": 50,
     "evaluation.classifier_images": 500,
 }
+LONG = SMALL | {
+    "training.total_images": 24 * 1200,
+    "training.checkpoint_every": 24 * 100,
+    "evaluation.every": 24 * 300,
+}
+SWEEP = [sys.executable, "jobs/sweep.py"]
 
 
-def words(storage: Path, *more: str) -> list[str]:
+def words(storage: Path, *more: str, size: dict[str, Any] = SMALL) -> list[str]:
     typed = ["digits", "--space", "optim.*.lr=loguniform:1e-4:1e-2", "--storage", str(storage), "--wandb", "disabled"]
-    for path, value in SMALL.items():
+    for path, value in size.items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         typed += [f"--{path.replace('_', '-')}", text]
     return [*typed, *more]
@@ -52,9 +62,8 @@ def wait_for(process: subprocess.Popen[str], condition: Any, seconds: float = 20
 
 @pytest.mark.timeout(600)
 def test_a_killed_trial_and_a_killed_driver_change_nothing(tmp_path: Path) -> None:
-    sweep = [sys.executable, "jobs/sweep.py"]
     run = tmp_path / "s" / "trials"
-    with started([*sweep, *words(tmp_path, "--trials", "3", "--name", "s", "--max-concurrent", "1")]) as process:
+    with started([*SWEEP, *words(tmp_path, "--trials", "3", "--name", "s", "--max-concurrent", "1")]) as process:
         wait_for(process, lambda: list(run.glob("0000/checkpoints/*/*/manifest.json")))
         workers = [child for child in psutil.Process(process.pid).children(recursive=True) if is_trial(child)]
         assert workers
@@ -66,7 +75,7 @@ def test_a_killed_trial_and_a_killed_driver_change_nothing(tmp_path: Path) -> No
     assert before["0001"].state != COMPLETE
     result = (run / "0000" / "result.json").stat().st_mtime_ns
 
-    with started([*sweep, "--resume", "s", "--storage", str(tmp_path)]) as process:
+    with started([*SWEEP, "--resume", "s", "--storage", str(tmp_path)]) as process:
         output = finish(process, 250)
     assert process.returncode == 0, output
     assert (run / "0000" / "result.json").stat().st_mtime_ns == result
@@ -92,31 +101,138 @@ def is_trial(process: psutil.Process) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_a_population_on_a_cluster_is_left_rejoined_and_fetched(head: str, tmp_path: Path) -> None:
-    """The command is typed in an empty folder, in an environment of its own: home, no data, no W&B."""
+def test_trials_of_two_workers_that_are_ended_and_killed_change_nothing(tmp_path: Path) -> None:
+    """The first trial is ended by SIGTERM, the second one by SIGKILL of all."""
+    run = tmp_path / "w" / "trials"
+    command = [*SWEEP, *words(tmp_path, "--trials", "2", "--name", "w", "--workers", "2", size=LONG)]
+    with started(command) as process:
+        wait_for(process, lambda: list(run.glob("0000/checkpoints/*/*/manifest.json")))
+        process.send_signal(signal.SIGTERM)
+        output = finish(process, 250)
+    assert process.returncode == 143, output
+    [ended] = trials_of(tmp_path, "w")
+    assert ended.state == CUT
+    assert ended.images == newest_images(Store(run) / "0000") < LONG["training.total_images"]
+
+    resume = [*SWEEP, "--resume", "w", "--storage", str(tmp_path)]
+    with started(resume) as process:
+        wait_for(process, lambda: list(run.glob("0001/checkpoints/*/*/manifest.json")))
+        process.kill()
+    with started(resume) as process:
+        output = finish(process, 250)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+
+    plan = read_plan(Store(tmp_path) / "w", "w")
+    for trial in trials_of(tmp_path, "w"):
+        assert trial.state == COMPLETE
+        alone = plan.trial_settings(f"alone-{trial.run}", "")
+        train_on(2, plan.space.apply(plan.experiment, trial.values), alone, tmp_path / f"meeting-{trial.run}")
+        assert_bit_identical(final_tensors(plan.trial_settings(trial.run, "")), final_tensors(alone))
+        assert json.loads((run / trial.run / "config.json").read_text())["launch"]["workers"] == [2, 2]
+
+
+@pytest.mark.timeout(300)
+def test_a_budget_ends_a_sweep_with_its_results_and_loses_nothing(tmp_path: Path) -> None:
+    size = LONG | {"training.total_images": 24 * 100_000, "training.checkpoint_every": 24 * 100_000}
+    with started(
+        [*SWEEP, *words(tmp_path, "--trials", "3", "--name", "b", "--time-budget", "25", size=size)]
+    ) as process:
+        output = finish(process, 120)
+    assert process.returncode == 0, output
+    assert "--time-budget of 25 s is spent: the trials write a checkpoint" in output
+    for name in ("best.json", "results.csv", "report.html"):
+        assert (tmp_path / "b" / name).exists()
+    begun = trials_of(tmp_path, "b")
+    assert begun
+    assert {trial.state for trial in begun} == {CUT}
+    for trial in begun:
+        assert trial.images == newest_images(Store(tmp_path) / "b" / "trials" / trial.run) > 0
+
+
+def test_a_trial_that_no_machine_has_room_for_is_said_at_once(tmp_path: Path) -> None:
+    with started([*SWEEP, *words(tmp_path, "--workers", "2", "--cpus", "999")]) as process:
+        output = finish(process)
+    assert process.returncode == 2, output
+    assert output.splitlines()[-1].startswith("sweep.py: a trial needs 2 workers of 999 CPU cores each")
+    assert "Traceback" not in output
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A second machine, as far as one has room for it: a home, a checkout and an environment of its own; no data."""
+
+    home: Path
+    head: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.home),
+            "PATH": f"{self.home / 'environment' / 'bin'}:/usr/bin:/bin",
+            "CUDA_VISIBLE_DEVICES": "",
+            "RAY_AUTH_MODE": "disabled",
+        }
+
+    def command(self, *typed: str) -> list[str]:
+        return ["python", "jobs/sweep.py", "--address", self.head, *typed]
+
+    def start(self, *typed: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*typed),
+            cwd=self.home / "checkout",
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def ask(self, *typed: str) -> str:
+        process = self.start(*typed)
+        output = finish(process, 250)
+        assert process.returncode == 0, output
+        return output
+
+
+@pytest.fixture
+def laptop(head: str, tmp_path: Path) -> Laptop:
+    """The package is installed there, not editable; only what it depends on is shared with this environment."""
     home = tmp_path / "laptop"
-    home.mkdir()
+    for name in ("imagegen_dist", "jobs"):
+        shutil.copytree(ROOT / name, home / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "environment")], check=True)
+    [packages] = (home / "environment").glob("lib/python*/site-packages")
+    shutil.copytree(home / "checkout" / "imagegen_dist", packages / "imagegen_dist")
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return Laptop(home, head)
+
+
+@pytest.mark.timeout(600)
+def test_a_population_on_a_cluster_is_left_stopped_gone_on_with_and_fetched(laptop: Laptop, tmp_path: Path) -> None:
     storage = tmp_path / "cluster"
+    process = laptop.start(*words(storage, "--trials", "4", "--scheduler", "pbt", "--name", "p"))
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    assert said.startswith("job sweep-p-"), said
+    job = said.split()[1].rstrip(",")
+    process.kill()  # the laptop is closed
+    process.wait()
+    process.stdout.close()
+    asked = laptop.ask("--status", job)
+    assert "running" in asked or "pending" in asked
 
-    def laptop(*typed: str) -> list[str]:
-        return [sys.executable, str(ROOT / "jobs" / "sweep.py"), "--address", head, *typed]
+    deadline = time.monotonic() + 150
+    while not list(storage.glob("p/trials/0000/checkpoints/*/*/manifest.json")):
+        assert time.monotonic() < deadline, laptop.ask("--status", job)
+        time.sleep(0.1)
+    assert "stopped" in laptop.ask("--stop", job)
+    for trial in trials_of(storage, "p"):
+        assert trial.state == CUT
+        assert trial.images <= max(newest_images(Store(storage) / "p" / "trials" / trial.run), 0)
+    assert (storage / "p" / "report.html").exists()
 
-    def ask(*typed: str) -> str:
-        environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-        done = subprocess.run(laptop(*typed), cwd=home, env=environment, capture_output=True, text=True, timeout=250)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    population = words(storage, "--trials", "4", "--scheduler", "pbt", "--name", "p")
-    with started(laptop(*population), HOME=str(home), RAY_AUTH_MODE="disabled") as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        assert said.startswith("job sweep-p-"), said
-        job = said.split()[1].rstrip(",")
-        process.kill()  # the laptop is closed
-    assert "running" in ask("--status", job) or "pending" in ask("--status", job)
-
-    shown = ask("--attach", job)
+    shown = laptop.ask("--resume", "p", "--storage", str(storage))
+    job = shown.split()[1].rstrip(",")
     assert "replaced" in shown
     assert "4 complete" in shown
     trials = trials_of(storage, "p")
@@ -128,16 +244,10 @@ def test_a_population_on_a_cluster_is_left_rejoined_and_fetched(head: str, tmp_p
         assert trial.start.startswith(f"{(Store(storage) / 'p' / 'trials' / trial.parent).url}/checkpoints/")
         assert trial.born in (240, 480, 720)
 
-    ask("--fetch", job, str(home / "got"))
-    fetched = json.loads((home / "got" / "best.json").read_text())
-    assert load(home / "got" / "trials" / fetched["trial"]).images == 960
-    assert (home / "got" / "report.html").read_bytes() == (storage / "p" / "report.html").read_bytes()
-
-
-def test_an_address_where_no_ray_answers_is_said_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "jobs/sweep.py", "gan-lr", "--address", "http://127.0.0.1:9", "--storage", str(tmp_path)]
-    with started(command) as process:
-        output = finish(process)
-    assert process.returncode == 2, output
-    assert output.count("\n") == 1
-    assert "no Ray answers there" in output
+    assert "replaced" in laptop.ask("--attach", job)  # from the beginning, once more
+    got = laptop.home / "got"
+    assert "through the job server" in laptop.ask("--fetch", job, str(got))
+    fetched = json.loads((got / "best.json").read_text())
+    assert load(got / "trials" / fetched["trial"]).images == 960
+    assert (got / "report.html").read_bytes() == (storage / "p" / "report.html").read_bytes()
+    assert not list(laptop.home.rglob("index.json"))
