@@ -78,7 +78,7 @@ class Driver:
         settings: RunSettings,
         index: DatasetIndex,
         workers: Workers | None = None,
-        demand: Demand = Demand(),
+        demand: Demand | None = None,
         *,
         interruption: Interruption | None = None,
         at_checkpoint: Callable[[], None] | None = None,
@@ -87,7 +87,7 @@ class Driver:
         self._settings = settings
         self._index = index
         self._workers = workers
-        self._demand = demand
+        self._demand = demand or Demand()
         self._interruption = interruption or Interruption()
         self._at_checkpoint = at_checkpoint
         self._lease = Lease(settings.folder)

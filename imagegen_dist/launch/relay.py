@@ -88,9 +88,7 @@ class RelayedEvents:
     None. waits: whether the driver decides at each checkpoint whether the run goes on.
     """
 
-    def __init__(
-        self, relay: Any, listens: bool, leaving: Callable[[], float | None], waits: bool = False
-    ) -> None:
+    def __init__(self, relay: Any, listens: bool, leaving: Callable[[], float | None], waits: bool = False) -> None:
         self._relay = relay
         self._listens = listens
         self._leaving = leaving

@@ -36,7 +36,7 @@ from imagegen_dist.launch.sweep.ledger import (
     encode_trial,
 )
 from imagegen_dist.launch.sweep.options import Command, help_text, parse
-from imagegen_dist.launch.sweep.plan import Demand, SweepPlan, most_images, read_plan, write_plan
+from imagegen_dist.launch.sweep.plan import SweepPlan, TrialDemand, most_images, read_plan, write_plan
 from imagegen_dist.launch.sweep.remote import Shown, received
 from imagegen_dist.launch.sweep.results import best, front, table, write_results
 from imagegen_dist.launch.sweep.schedulers import handed_over
@@ -168,11 +168,11 @@ def test_asha_is_expected_to_cost_less_than_all_trials_in_full(storage: str) -> 
 
 
 def test_a_demand_gets_its_share_of_a_machine() -> None:
-    assert Demand().of(2, 0) == Demand(cpus=1, gpus=0.0)
-    assert Demand().of(16, 4) == Demand(cpus=4, gpus=1.0)
-    assert Demand(gpus=0.25).of(16, 4) == Demand(cpus=1, gpus=0.25)
-    assert Demand(cpus=3, gpus=0).of(16, 4) == Demand(cpus=3, gpus=0.0)
-    assert Demand(Workers(2, 4)).of(16, 4) == Demand(Workers(2, 4), 4, 1.0)
+    assert TrialDemand().of(2, 0) == TrialDemand(cpus=1, gpus=0.0)
+    assert TrialDemand().of(16, 4) == TrialDemand(cpus=4, gpus=1.0)
+    assert TrialDemand(gpus=0.25).of(16, 4) == TrialDemand(cpus=1, gpus=0.25)
+    assert TrialDemand(cpus=3, gpus=0).of(16, 4) == TrialDemand(cpus=3, gpus=0.0)
+    assert TrialDemand(Workers(2, 4)).of(16, 4) == TrialDemand(Workers(2, 4), 4, 1.0)
 
 
 # The ledger

@@ -14,7 +14,7 @@ from imagegen_dist.launch.sweep.command import build_plan
 from imagegen_dist.launch.sweep.driver import Limits, check_room
 from imagegen_dist.launch.sweep.ledger import CUT, DIVERGED, Ledger
 from imagegen_dist.launch.sweep.options import Command, demand_of, parse
-from imagegen_dist.launch.sweep.plan import Demand, SweepPlan
+from imagegen_dist.launch.sweep.plan import SweepPlan, TrialDemand
 from imagegen_dist.launch.sweep.schedulers import Population, build_scheduler
 from imagegen_dist.launch.sweep.searchers import Points, build_searcher
 from imagegen_dist.launch.sweep.trial import carry_out, train
@@ -127,10 +127,10 @@ NODES = [{"CPU": 8.0, "GPU": 2.0, "memory": 1e9}, {"CPU": 4.0}]
 
 
 def test_room_is_counted_machine_by_machine() -> None:
-    assert check_room(Demand(cpus=1, gpus=0.0), NODES) == 12
-    assert check_room(Demand(cpus=3, gpus=0.0), NODES) == 3
-    assert check_room(Demand(cpus=1, gpus=0.25), NODES) == 8
-    assert check_room(Demand(Workers(2, 4), 4, 1.0), NODES) == 2
+    assert check_room(TrialDemand(cpus=1, gpus=0.0), NODES) == 12
+    assert check_room(TrialDemand(cpus=3, gpus=0.0), NODES) == 3
+    assert check_room(TrialDemand(cpus=1, gpus=0.25), NODES) == 8
+    assert check_room(TrialDemand(Workers(2, 4), 4, 1.0), NODES) == 2
 
 
 def test_a_trial_for_which_there_is_no_room_is_refused_with_what_there_is() -> None:
@@ -138,17 +138,17 @@ def test_a_trial_for_which_there_is_no_room_is_refused_with_what_there_is() -> N
         "2 to 4 workers of 5 CPU cores each, and the cluster has room for 1 such worker .8 CPU cores and 2 GPUs, 4 CPU"
     )
     with pytest.raises(UsageError, match=said):
-        check_room(Demand(Workers(2, 4), 5, 0.0), NODES)
+        check_room(TrialDemand(Workers(2, 4), 5, 0.0), NODES)
     with pytest.raises(UsageError, match="needs 1 CPU core and 1 GPU, and the cluster has room for 0 such workers"):
-        check_room(Demand(cpus=1, gpus=1.0), NODES[1:])
+        check_room(TrialDemand(cpus=1, gpus=1.0), NODES[1:])
 
 
 def test_a_sweep_goes_on_with_other_workers_where_the_command_says_so(storage: str) -> None:
     plan = planned(storage, *LEARNING_RATE, "--workers", "2:3", "--cpus", "2")
-    assert plan.demand == Demand(Workers(2, 3), 2, None)
+    assert plan.demand == TrialDemand(Workers(2, 3), 2, None)
     resumed = parse(["--resume", "x", "--workers", "1", "--gpus", "0.5"])
     assert not isinstance(resumed, Command)
-    assert demand_of(resumed, plan.demand) == Demand(Workers(1, 1), 2, 0.5)
+    assert demand_of(resumed, plan.demand) == TrialDemand(Workers(1, 1), 2, 0.5)
 
 
 def test_members_of_a_population_beyond_the_limit_wait_their_turn(storage: str) -> None:

@@ -22,7 +22,7 @@ from imagegen_dist.launch.relay import start_relay
 from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.sweep.board import Board, Wire
 from imagegen_dist.launch.sweep.ledger import RUNNING, Ledger
-from imagegen_dist.launch.sweep.plan import Demand, SweepPlan
+from imagegen_dist.launch.sweep.plan import SweepPlan, TrialDemand
 from imagegen_dist.launch.sweep.results import best
 from imagegen_dist.launch.sweep.schedulers import Population, build_scheduler
 from imagegen_dist.launch.sweep.scribe import Scribe
@@ -255,7 +255,7 @@ def needs_reference(plan: SweepPlan) -> bool:
     return bool(plan.experiment.evaluation.samples and DatasetIndex.load(Store(plan.settings.data)).classes)
 
 
-def check_room(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> int:
+def check_room(demand: TrialDemand, nodes: Sequence[Mapping[str, float]]) -> int:
     """For how many workers such as a trial's the machines have room.
 
     nodes: resources of each machine, "CPU" and "GPU". Raises UsageError where a trial's fewest workers have none.

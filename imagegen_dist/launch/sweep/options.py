@@ -13,7 +13,7 @@ from imagegen_dist.config import ConfigError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.flags import UsageError, check_name, flag, flags_help, parse_flags
 from imagegen_dist.launch.options import Workers, resolve, split
-from imagegen_dist.launch.sweep.plan import Demand
+from imagegen_dist.launch.sweep.plan import TrialDemand
 from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.presets.searches import (
     SEARCHES,
@@ -111,7 +111,7 @@ class Command:
     searcher: Searcher
     scheduler: Scheduler
     trials: int
-    demand: Demand = field(default_factory=Demand)
+    demand: TrialDemand = field(default_factory=TrialDemand)
 
 
 def parse(arguments: Sequence[str]) -> Command | Options:
@@ -147,13 +147,13 @@ def parse(arguments: Sequence[str]) -> Command | Options:
         "grid" if space.is_grid and searcher == "random" else searcher,
         options.scheduler or search.scheduler,
         min(trials, len(space.grid)) if space.is_grid else trials,
-        demand_of(options, Demand()),
+        demand_of(options, TrialDemand()),
     )
 
 
-def demand_of(options: Options, otherwise: Demand) -> Demand:
+def demand_of(options: Options, otherwise: TrialDemand) -> TrialDemand:
     """What a trial needs by the flags, and where they say nothing as it is `otherwise`. Raises UsageError."""
-    return Demand(
+    return TrialDemand(
         Workers.parse(options.workers) if options.workers else otherwise.workers,
         options.cpus or otherwise.cpus,
         otherwise.gpus if options.gpus is None else options.gpus,

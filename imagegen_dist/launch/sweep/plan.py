@@ -28,7 +28,7 @@ SETTLED_TRIALS = 3
 
 
 @dataclass(frozen=True)
-class Demand:
+class TrialDemand:
     """What one trial needs: workers, and for each CPU cores and GPUs (a fraction where several share one).
 
     None: a GPU where there are any, and its share of the CPU cores; without GPUs one core. Raises UsageError for a
@@ -51,11 +51,11 @@ class Demand:
         """Whether it may be several workers, which Ray Train starts."""
         return self.workers.high > 1
 
-    def of(self, cpus: float, gpus: float) -> Demand:
+    def of(self, cpus: float, gpus: float) -> TrialDemand:
         """The demand in full, on a cluster of so many CPU cores and GPUs."""
         asked = float(gpus > 0) if self.gpus is None else self.gpus
         share = int(cpus * asked // gpus) if asked and gpus else 1
-        return Demand(self.workers, self.cpus or max(1, share), asked)
+        return TrialDemand(self.workers, self.cpus or max(1, share), asked)
 
     def __str__(self) -> str:
         each = f"{self.cpus or 1} CPU core{'s' if (self.cpus or 1) > 1 else ''}"
@@ -86,7 +86,7 @@ class SweepPlan:
     # Seed of the search.
     seed: int
     # What one trial needs.
-    demand: Demand
+    demand: TrialDemand
 
     def __post_init__(self) -> None:
         self.space.check(self.experiment)
