@@ -42,6 +42,9 @@ class Workers:
             raise UsageError(f"--workers {text}: give N or MIN:MAX with 1 <= MIN <= MAX, e.g. 2 or 2:8")
         return cls(low, high)
 
+    def __str__(self) -> str:
+        return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+
 
 @dataclass(frozen=True)
 class Demand:

@@ -40,11 +40,10 @@ def test_waiting_for_a_place_is_no_loss():
 
 
 def test_a_store_that_refuses_is_the_cause_and_final():
-    error = diagnose(
-        WorkerGroupError({1: RuntimeError("[gloo] timed out"), 0: AccessError("cannot write s3://b/x: no")})
-    )
-    assert error == Failure("cannot write s3://b/x: no", final=True)
-    assert not RestartPolicy(3).allows(error, 5)
+    refused = AccessError("cannot write s3://b/x: no")
+    failure = diagnose(WorkerGroupError({1: RuntimeError("[gloo] timed out"), 0: refused}))
+    assert failure == Failure("cannot write s3://b/x: no", final=True, error=refused)
+    assert not RestartPolicy(3).allows(failure, 5)
 
 
 def test_workers_that_could_not_start_are_told_from_those_that_were_lost():

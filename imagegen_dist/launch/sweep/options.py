@@ -71,11 +71,11 @@ class Options:
     gpu_hours: Annotated[float | None, flag("HOURS")] = None
     """End the sweep once its trials have taken so many hours of GPUs."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
-    """Training workers of a trial, elastic as MIN:MAX. Default: one."""
+    """Training workers of a trial, or MIN:MAX of them. Default: 1."""
     cpus: Annotated[int | None, flag("N")] = None
-    """CPU cores of a trial's worker. Default: a GPU's share of them; without GPUs one."""
+    """CPU cores of a worker. Default: a GPU's share; without GPUs 1."""
     gpus: Annotated[float | None, flag("N")] = None
-    """GPUs of a trial's worker: 1, 0, or a share of one, e.g. 0.25. Default: one, where there are any."""
+    """GPUs of a worker: 0, 1, or a share, e.g. 0.25. Default: 1, if any."""
     seed: Annotated[int, flag("N")] = 0
     """Seed of the search. Default: 0."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
