@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from imagegen_dist import load
-from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, REPLACED, Ledger, Trial
+from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, REPLACED, WAITING, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import read_plan
 from imagegen_dist.launch.sweep.trial import train
 from imagegen_dist.storage import Store
@@ -134,13 +134,14 @@ def test_trials_of_two_workers_that_are_ended_and_killed_change_nothing(tmp_path
 
 @pytest.mark.timeout(300)
 def test_a_budget_ends_a_sweep_with_its_results_and_loses_nothing(tmp_path: Path) -> None:
-    size = LONG | {"training.total_images": 24 * 100_000, "training.checkpoint_every": 24 * 100_000}
+    endless = {"training.total_images": 24 * 1_000_000, "training.checkpoint_every": 24 * 1_000_000}
+    size = LONG | endless | {"evaluation.every": 24 * 40}
     with started(
-        [*SWEEP, *words(tmp_path, "--trials", "3", "--name", "b", "--time-budget", "25", size=size)]
+        [*SWEEP, *words(tmp_path, "--trials", "3", "--name", "b", "--time-budget", "35", size=size)]
     ) as process:
         output = finish(process, 120)
     assert process.returncode == 0, output
-    assert "--time-budget of 25 s is spent: the trials write a checkpoint" in output
+    assert "--time-budget of 35 s is spent: the trials write a checkpoint" in output
     for name in ("best.json", "results.csv", "report.html"):
         assert (tmp_path / "b" / name).exists()
     begun = trials_of(tmp_path, "b")
@@ -227,7 +228,7 @@ def test_a_population_on_a_cluster_is_left_stopped_gone_on_with_and_fetched(lapt
         time.sleep(0.1)
     assert "stopped" in laptop.ask("--stop", job)
     for trial in trials_of(storage, "p"):
-        assert trial.state == CUT
+        assert trial.state in (CUT, WAITING)
         assert trial.images <= max(newest_images(Store(storage) / "p" / "trials" / trial.run), 0)
     assert (storage / "p" / "report.html").exists()
 

@@ -166,3 +166,35 @@ def test_members_of_a_population_beyond_the_limit_wait_their_turn(storage: str) 
     assert len(members) == 2
     members[0].status = TuneTrial.PAUSED  # at the meeting
     assert searcher.suggest("2")["run"] == "0002"
+
+
+class Members(Tune):
+    """A controller of members, which pauses those that wait."""
+
+    def __init__(self, members: list[TuneTrial]) -> None:
+        self.members = members
+
+    def get_trials(self) -> list[TuneTrial]:
+        return self.members
+
+    def pause_trial(self, trial: TuneTrial, should_checkpoint: bool) -> None:
+        trial.status = TuneTrial.PAUSED
+
+
+def test_members_do_not_meet_without_those_that_the_end_of_the_sweep_has_cut_short(storage: str) -> None:
+    space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
+    plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "4", "--evaluation.every", "120")
+    ledger = Ledger(Store("memory://sweep-cut"))
+    population, searcher = build_scheduler(plan, ledger), build_searcher(plan, ledger)
+    assert isinstance(population, Population)
+    members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(4)]
+    controller = Members(members)
+    for number, member in enumerate(members):
+        population.on_trial_add(controller, member)
+        if number < 3:
+            population.on_trial_result(controller, member, {"images": 120, "eval/frechet": float(number)})
+    members[3].status = TuneTrial.TERMINATED
+    population.closed = True
+    assert population.choose_trial_to_run(controller) is None
+    population.closed = False
+    assert population.choose_trial_to_run(controller) in members[:3]  # as if it had diverged: the others go on

@@ -74,6 +74,7 @@ class SweepDriver:
         self._began = time.monotonic()
         self._ending_s: float | None = None
         self._relay: Any = None
+        self._population: Population | None = None
         self._active = 0
 
     def run(self) -> int:
@@ -137,6 +138,7 @@ class SweepDriver:
             # Its members that wait for others take no room, which Ray Tune's own limit does not know.
             scheduler.at_once, at_once = at_once, None
             self._searcher.has_room = scheduler.has_room
+            self._population = scheduler
         return ray.tune.Tuner(
             self._trainable(),
             tune_config=ray.tune.TuneConfig(
@@ -152,6 +154,7 @@ class SweepDriver:
                 stop=_Ending(self._is_over),
                 callbacks=[_Telling(self._scribe, self._count)],
                 failure_config=ray.tune.FailureConfig(max_failures=LOSSES),
+                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # runs keep their own
                 verbose=0,
             ),
         )
@@ -179,6 +182,8 @@ class SweepDriver:
             self._view.message(f"{why}: the trials write a checkpoint", "yellow")
             self._ending_s = now
             self._scribe.ending = self._searcher.closed = True
+            if self._population is not None:
+                self._population.closed = True
         if self._ending_s is not None:
             self._relay.request_stop.remote()  # again and again: a relay that was lost has forgotten it
         return self._ending_s is not None and (not self._active or now - self._ending_s >= END_S)

@@ -73,6 +73,8 @@ class Population(FIFOScheduler):
         self._added: dict[str, TuneTrial] = {}
         self.at_once: int | None = None
         """Most members that run at once; None for as many as there is room for."""
+        self.closed = False
+        """Whether the sweep is being ended: those that wait for members that have ended now meet once it goes on."""
         latest = [ledger.latest(number) for number in range(plan.trials)]
         reached = [0 if trial is None else trial.images for trial in latest if trial is None or not trial.is_over]
         self._members = len(reached)
@@ -102,6 +104,8 @@ class Population(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """A member that is not at the meeting yet."""
+        if self.closed:
+            return None
         self._meet(tune_controller)
         states = (TuneTrial.PENDING, TuneTrial.PAUSED) if self.has_room() else (TuneTrial.PENDING,)
         waiting = [trial for trial in tune_controller.get_trials() if trial.status in states]
