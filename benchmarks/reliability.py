@@ -41,6 +41,8 @@ TOLERANCE = 1e-5
 
 SETTINGS = {
     "model.widths": "16",
+    "optim.discriminator.lr": 1e-5,
+    "optim.generator.lr": 1e-5,
     "training.batch-size": STEP,
     "training.microbatch-size": 4,
     "training.report-every": STEP * 5,
@@ -49,7 +51,11 @@ SETTINGS = {
     "training.checkpoint-every": STEP * 60,
     "evaluation.samples": 0,
 }
-"""The digits preset with one narrow block: steps of milliseconds, so that the faults are what takes time."""
+"""The digits preset with one narrow block: steps of milliseconds, so that the faults are what takes time.
+
+At its own learning rate the game of the two networks is chaotic: what another order of adding changes, 1e-7, is all
+digits after some hundred steps. At this one it stays small, while another sample in a step shows.
+"""
 
 
 class Machines:
@@ -171,12 +177,14 @@ class Result:
     weights: float = math.nan
     losses: float = math.nan
     note: str = ""
+    wrong: str = ""
 
     def line(self) -> str:
         seconds = ", ".join(f"{each:.0f}" for each in self.recovered_s) or "–"
         lost = ", ".join(f"{each:,}" for each in self.lost) or "–"
         weights = "bit for bit" if self.weights == 0 else f"{self.weights:.1e}"
-        return f"| {self.name} | {seconds} | {lost} | {weights} | {self.losses:.1e} | {self.note} |"
+        said = f"WRONG: {self.wrong}" if self.wrong else self.note
+        return f"| {self.name} | {seconds} | {lost} | {weights} | {self.losses:.1e} | {said} |"
 
 
 HEAD = (
@@ -248,9 +256,10 @@ def judge(result: Result, job: Job, reference: Store, same_size: bool) -> Result
     """Compare a run that has ended with the undisturbed one."""
     result.weights = distance(tensors(job.run), tensors(reference))
     result.losses = losses_apart(job.run, reference)
-    assert result.weights <= (0 if same_size else TOLERANCE), f"{result.name}: weights {result.weights}"
-    assert result.losses <= TOLERANCE, f"{result.name}: losses {result.losses}"
-    assert not orphans(job.run), orphans(job.run)
+    if result.weights > (0 if same_size else TOLERANCE) or result.losses > TOLERANCE:
+        result.wrong = "not the undisturbed run"
+    if left := orphans(job.run):
+        result.wrong = f"left behind: {'; '.join(left)}"
     return result
 
 
@@ -510,6 +519,8 @@ def main() -> None:
                 results.append(store_faults(storage, options.steps, STORES[name]))
                 print(results[-1].line(), file=sys.stderr, flush=True)
     print("\n".join([HEAD, *(result.line() for result in results)]))
+    if any(result.wrong for result in results):
+        raise SystemExit(1)
 
 
 def note(result: Result, found: tuple[float, int]) -> None:
