@@ -12,7 +12,7 @@ import psutil
 import ray
 
 from imagegen_dist.launch.flags import UsageError
-from imagegen_dist.launch.options import Workers
+from imagegen_dist.launch.options import Demand, Workers
 
 DEFAULT_CPU_WORKERS = 2
 
@@ -87,15 +87,20 @@ def yield_to_training() -> None:
                 os.sched_setscheduler(thread.id, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
-def divide(
-    asked: Workers | None, microbatches: int, own: bool, gpus: int | None = None, cpus: int | None = None
-) -> Share:
-    """What each worker gets of the cluster, and how many there are where the user did not say.
+def machines() -> list[dict[str, float]]:
+    """The resources of each living machine of the cluster."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-    gpus, cpus: for each worker, where the user says so. Raises UsageError where this machine cannot hold them; a shared
+
+def divide(
+    machines: Sequence[Mapping[str, float]], asked: Workers | None, demand: Demand, microbatches: int, own: bool
+) -> Share:
+    """What each worker gets of the machines, and how many there are where the user did not say.
+
+    own: whether this machine is all that there will ever be. Raises UsageError where it cannot hold them; a shared
     cluster may still grow.
     """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus, cpus = demand.gpus, demand.cpus
     use_gpu = any(machine.get("GPU", 0) >= 1 for machine in machines) if gpus is None else gpus > 0
     kind, name = ("GPU", "GPU") if use_gpu else ("CPU", "CPU core")
     available = int(sum(machine.get(kind, 0) for machine in machines))

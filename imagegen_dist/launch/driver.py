@@ -20,7 +20,7 @@ from ray.train.v2.api.config import LoggingConfig
 from imagegen_dist import config, records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.cluster import Share, connected, divide, yield_to_training
+from imagegen_dist.launch.cluster import Share, connected, divide, machines, yield_to_training
 from imagegen_dist.launch.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.lease import Lease
@@ -118,7 +118,7 @@ class Driver:
         """Divide the cluster among the workers, note that in the run's directory, and train; the exit code."""
         self._own_ray = own
         batching = self._experiment.training.batching
-        share = divide(self._workers, batching.microbatches, own, self._demand.gpus, self._demand.cpus)
+        share = divide(machines(), self._workers, self._demand, batching.microbatches, own)
         if share.short_of:
             console.message(f"waiting for the cluster to grow: {share.short_of}", "yellow")
         launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}

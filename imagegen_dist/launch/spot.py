@@ -20,7 +20,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -135,23 +136,24 @@ class Watch:
         while (notice := self._look()) is None:
             self._told_to_end.wait(poll_s)
         _say(f"{notice.reason} in {notice.at - time.time():.0f} s: draining this machine's Ray node")
-        while not self._tried(lambda: self._drain_node(notice)) and time.time() < notice.at:
-            time.sleep(min(1.0, poll_s))
+        drained = False
+        while not drained and time.time() < notice.at:
+            with self._bearing_faults():
+                self._drain_node(notice)
+                drained = True
+            time.sleep(0 if drained else min(1.0, poll_s))
         return notice
 
     def _look(self) -> Notice | None:
         """The notice by which this machine is given up, if it has come."""
-        found: list[Notice | None] = [None]
         if self._told_to_end.is_set():
             return Notice("SIGTERM", time.time() + self._grace_s)
-
-        def ask() -> None:
-            found[0] = self._metadata.interruption()
-            if found[0] is None and self._heed_rebalance:
+        notice = None
+        with self._bearing_faults():
+            notice = self._metadata.interruption()
+            if notice is None and self._heed_rebalance:
                 self._heed(self._metadata.rebalance())
-
-        self._tried(ask)
-        return found[0]
+        return notice
 
     def _heed(self, recommended: Notice | None) -> None:
         if recommended is None:
@@ -163,18 +165,17 @@ class Watch:
             self._drain_node(Notice(recommended.reason, time.time() + REBALANCE_S))
         self._heed_rebalance = False
 
-    def _tried(self, action: Callable[[], None]) -> bool:
-        """Whether it could be done. A fault, of the network or of a Ray that is not up yet, is said once."""
+    @contextmanager
+    def _bearing_faults(self) -> Iterator[None]:
+        """A fault in the block, of the network or of a Ray that is not up yet, ends it, and is said once."""
+        said = ""
         try:
-            action()
+            yield
         except (OSError, ValueError, KeyError) as error:
             said = f"{type(error).__name__}: {error}"
-            if said != self._complaint:
-                _say(said)
-            self._complaint = said
-            return False
-        self._complaint = ""
-        return True
+        if said and said != self._complaint:
+            _say(said)
+        self._complaint = said
 
 
 def wait_until_gone(until: float) -> None:

@@ -1,0 +1,51 @@
+"""What each worker gets of a cluster's machines."""
+
+import pytest
+
+from imagegen_dist.launch.cluster import divide
+from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.options import Demand, Workers
+
+HEAD = {"CPU": 0.0}
+FOUR_GPUS = {"CPU": 48.0, "GPU": 4.0}
+TWO_CORES = {"CPU": 2.0}
+ANY = Demand()
+
+
+def test_without_a_word_there_is_one_worker_a_gpu_with_its_share_of_the_cores():
+    share = divide([HEAD, FOUR_GPUS, FOUR_GPUS], None, ANY, 64, own=False)
+    assert (share.workers, share.gpu, share.cpus) == (Workers(8, 8), True, 12)
+    assert share.resources == {"CPU": 12.0, "GPU": 1.0}
+
+
+def test_without_gpus_there_are_two_and_never_more_than_microbatches():
+    assert divide([{"CPU": 16.0}], None, ANY, 64, own=True).workers == Workers(2, 2)
+    assert divide([{"CPU": 16.0}], None, ANY, 1, own=True).workers == Workers(1, 1)
+
+
+@pytest.mark.parametrize("machines", [1, 2, 5])
+def test_a_gpu_workers_share_is_the_same_however_many_machines_there_are(machines):
+    assert divide([FOUR_GPUS] * machines, Workers(2, 20), ANY, 64, own=False).cpus == 12
+
+
+def test_a_worker_is_never_larger_than_a_machine():
+    assert divide([TWO_CORES] * 4, Workers(2, 2), ANY, 64, own=False).cpus == 2
+    assert divide([TWO_CORES] * 4, Workers(8, 8), ANY, 64, own=False).cpus == 1
+
+
+def test_gpus_that_will_only_come_are_waited_for():
+    share = divide([HEAD], Workers(2, 8), Demand(gpus=1, cpus=6), 64, own=False)
+    assert (share.gpu, share.cpus) == (True, 6)
+    assert share.short_of == "2 workers need a GPU each, and it has 0 GPUs"
+
+
+def test_gpus_are_left_alone_where_none_is_asked_for():
+    assert not divide([FOUR_GPUS], Workers(2, 2), Demand(gpus=0), 64, own=True).gpu
+
+
+def test_what_this_machine_cannot_hold_is_refused_with_the_fix():
+    with pytest.raises(UsageError, match="--workers 4: this machine has 2 CPU cores; set --workers to at most 2"):
+        divide([TWO_CORES], Workers(4, 4), ANY, 64, own=True)
+    with pytest.raises(UsageError, match="set --workers to at most 1"):
+        divide([TWO_CORES], Workers(2, 2), Demand(cpus=2), 64, own=True)
+    assert divide([TWO_CORES], Workers(2, 4), ANY, 64, own=True).short_of == ""
