@@ -187,10 +187,7 @@ class Result:
         return f"| {self.name} | {seconds} | {lost} | {weights} | {self.losses:.1e} | {said} |"
 
 
-HEAD = (
-    "| fault | seconds to recover | images lost | weights: largest relative difference | losses: likewise | |\n"
-    "|---|---|---|---|---|---|"
-)
+HEAD = "| fault | seconds to recover | images lost | weights | losses | |\n|---|---|---|---|---|---|"
 
 
 def recovered(job: Job, fault: Callable[[], None]) -> tuple[float, int]:
@@ -222,14 +219,22 @@ def tensors(run: Store) -> dict[str, torch.Tensor]:
 
 
 def distance(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> float:
-    """The largest difference of two values, relative to the largest value of their tensor; 0 where all bits agree."""
+    """0 where all bits agree, of optimizers too; else the largest difference of two weights.
+
+    It is relative to the largest weight of their network: Adam moves a bias whose gradient is all rounding by as much
+    as any other, and biases begin at 0.
+    """
     assert ours.keys() == theirs.keys()
-    worst = 0.0
-    for name, value in ours.items():
-        if not torch.equal(value, theirs[name]):
-            scale = float(theirs[name].double().abs().max())
-            worst = max(worst, float((value.double() - theirs[name].double()).abs().max()) / (scale or 1.0))
-    return worst
+    if all(torch.equal(value, theirs[name]) for name, value in ours.items()):
+        return 0.0
+    largest: dict[str, float] = {}
+    apart: dict[str, float] = {}
+    for name, value in theirs.items():
+        network = "/".join(name.split("/")[:2])
+        if not name.startswith("optimizers/"):
+            largest[network] = max(largest.get(network, 0.0), float(value.abs().max()))
+            apart[network] = max(apart.get(network, 0.0), float((value.double() - ours[name].double()).abs().max()))
+    return max(apart[network] / largest[network] for network in apart) or sys.float_info.min
 
 
 def losses_apart(ours: Store, theirs: Store) -> float:
