@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-pytest_plugins = ["tests.ray.head", "tests.s3.fixtures"]
+pytest_plugins = ["tests.cluster.tools", "tests.ray.head", "tests.s3.fixtures"]
 _RAY = ("tests/ray/", "tests/cluster/")
 
 for _name, _value in {
