@@ -197,6 +197,7 @@ class Linear(nn.Module):
 class ClassEmbedding(nn.Module):
     """One learned vector a class: label int64 [B] in [0, classes) -> [B, features], weights N(0, gain²).
 
+    A floating-point label [B, classes] has a weight for each class: the result is the weighted sum of their vectors.
     Calling it without labels raises ValueError.
     """
 
@@ -207,6 +208,8 @@ class ClassEmbedding(nn.Module):
     def forward(self, label: Tensor | None) -> Tensor:
         if label is None:
             raise ValueError(f"a network of {len(self.weight)} classes needs a label for every sample")
+        if label.is_floating_point():
+            return label.to(self.weight.dtype) @ self.weight
         return F.embedding(label, self.weight)
 
     def extra_repr(self) -> str:
