@@ -106,15 +106,22 @@ class HierarchicalAutoencoder:
 
         return self.likelihood.mean(self.decoder(choose, label))
 
-    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
-        """So many samples to show for latents drawn level by level, [count, C, *S] in [-1, 1]."""
-        device = next(self.decoder.parameters()).device
-        noise = self._levels(draw.normal(count, sum(self.sizes)).to(device))
+    def prior(self, count: int, draw: Draw) -> Tensor:
+        """Standard normal noise of all levels, [count, n], the highest first; a level's prior makes latents of it."""
+        return draw.normal(count, sum(self.sizes))
+
+    def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
+        """The samples to show for latents that follow level by level from noise [B, n], [B, C, *S] in [-1, 1]."""
+        noise = self._levels(drawn)
 
         def choose(level: int, prior: Tensor | None) -> Tensor:
             return noise[level] if prior is None else gaussian(prior).at(noise[level])
 
         return self.likelihood.mean(self.decoder(choose, label))
+
+    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+        """So many samples to show for latents drawn level by level, [count, C, *S] in [-1, 1]."""
+        return self.generate(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
 
     def descend(
         self, evidence: Sequence[Gaussian], draw: Draw | None, label: Tensor | None

@@ -163,9 +163,13 @@ class Autoencoder:
             return self.fsq.sample(draw, count, *self.latent_dims[1:])
         return draw.normal(count, *self.latent_dims)
 
+    def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
+        """The samples to show for latents of the prior, which is to decode them."""
+        return self.decode(drawn, label)
+
     def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
         """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
-        return self.decode(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
+        return self.generate(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
 
     def distortion(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
         """-log p(x|z) in nats, [B]."""

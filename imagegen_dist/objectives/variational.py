@@ -84,6 +84,14 @@ class VariationalModel(Protocol):
         """The samples to show for latents, [B, C, *S] in [-1, 1]; of several groups, the lower ones may be left out."""
         ...
 
+    def prior(self, count: int, draw: Draw) -> Tensor:
+        """So many draws of the prior, as `generate` takes them, on the draw's device."""
+        ...
+
+    def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
+        """The samples to show for draws of the prior, [B, C, *S] in [-1, 1]."""
+        ...
+
     def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
         """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
         ...
