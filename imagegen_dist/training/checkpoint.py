@@ -12,7 +12,7 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
@@ -30,6 +30,7 @@ from imagegen_dist.storage import Store
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 FILES = ("model.safetensors", "state.safetensors", "state.json")
+INFERENCE_FILES = ("model.safetensors", "state.json")
 
 
 class CheckpointError(ValueError):
@@ -109,10 +110,10 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
     return Checkpoint(store, snapshot.images, manifest)
 
 
-def open_checkpoint(store: Store) -> Checkpoint:
-    """The checkpoint in `store`, every file of it verified against the manifest. Raises CheckpointError."""
+def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> Checkpoint:
+    """The checkpoint in `store`, these files of it verified against the manifest. Raises CheckpointError."""
     manifest = _manifest(store)
-    for name in FILES:
+    for name in files:
         expected = manifest["files"].get(name)
         if expected is None:
             raise CheckpointError(f"{store.url}: the manifest does not list {name}")
@@ -127,11 +128,14 @@ def open_checkpoint(store: Store) -> Checkpoint:
     return Checkpoint(store, int(manifest["images"]), manifest)
 
 
-def newest(run: Store, skipped: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None; `skipped` is told of each newer one that does not, and why."""
+def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FILES) -> Checkpoint | None:
+    """The newest checkpoint of which these files verify, or None.
+
+    `skipped` is told of each newer one that does not, and why.
+    """
     for store in _attempts(run):
         try:
-            return open_checkpoint(store)
+            return open_checkpoint(store, files)
         except CheckpointError as error:
             skipped(str(error))
     return None
