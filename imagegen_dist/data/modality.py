@@ -116,11 +116,15 @@ class Modality(ABC):
         return _encode_picture(sample, extension)
 
     @abstractmethod
-    def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
-        """A picture of samples, uint8 [N, C, *S], in rows of `columns` -> (bytes, extension).
+    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
+        """Pictures of samples, uint8 [N, C, *S], in rows of `columns`: one, or those of a film.
 
         scale: whole factor by which each is enlarged, pixels kept crisp; None makes small samples readable.
         """
+
+    def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
+        """`pages` as a file: (bytes, extension)."""
+        return _save_png(self.pages(samples, columns, scale)), "png"
 
 
 class ImageModality(Modality):
@@ -136,8 +140,8 @@ class ImageModality(Modality):
             return super().arrange(flat, shape)
         return flat.reshape(-1, *shape.spatial, 3).transpose(0, 3, 1, 2)
 
-    def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
-        return _save_png([_grid(_shown(samples), columns, scale)]), "png"
+    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
+        return [_grid(_shown(samples), columns, scale)]
 
 
 class VideoModality(Modality):
@@ -146,9 +150,9 @@ class VideoModality(Modality):
     name = "video"
     axes = ("T", "H", "W")
 
-    def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
+    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
         shown = _shown(samples)
-        return _save_png([_grid(shown[:, :, frame], columns, scale) for frame in range(shown.shape[2])]), "png"
+        return [_grid(shown[:, :, frame], columns, scale) for frame in range(shown.shape[2])]
 
 
 class VoxelModality(Modality):
@@ -157,11 +161,9 @@ class VoxelModality(Modality):
     name = "voxels"
     axes = ("D", "H", "W")
 
-    def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
+    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
         shown = _shown(samples)
-        return _save_png(
-            [_grid(np.concatenate([_project(shown, axis) for axis in (2, 3, 4)], -1), columns, scale)]
-        ), "png"
+        return [_grid(np.concatenate([_project(shown, axis) for axis in (2, 3, 4)], -1), columns, scale)]
 
 
 _MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (ImageModality, VideoModality, VoxelModality)}

@@ -27,11 +27,12 @@ class Sized(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every picture becomes a sample."""
+    """How every record becomes a sample."""
 
-    conversion: Conversion
-    extension: str  # png, jpg or webp
+    conversion: Conversion | None  # None: the records' bytes are the samples
+    extension: str  # of the members that hold them: png, jpg or webp, or with no conversion the modality's
     sized: Sized | None = None  # where the conversion has no size
+    modality: str = "image"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
                 writer.write({"__key__": f"{place:09d}", **members, **label})
             tell(1)
     data = target.getvalue()
-    packed = Packed(scan_shard(part.name, data, modality("image")), tuple(undecodable))
+    packed = Packed(scan_shard(part.name, data, modality(part.recipe.modality)), tuple(undecodable))
     part.store.write(part.name, data)
     part.receipts.write(part.receipt, json.dumps(_to_json(packed)).encode())
     return packed
@@ -95,26 +96,35 @@ def find_packed(part: Part) -> Packed | None:
 
 def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
     """(mean bytes of a sample in a shard, the first picture's size), from some records."""
-    total, count, sized = 0, 0, None
+    total, count = 0, 0
+    sized: Sized | None = None
     for record in records.read():
         count += 1
         try:
-            encoded = convert_image(_bytes(record), recipe.conversion, recipe.extension)
+            data, size = _sample(record, recipe)
         except DecodeError:
             continue
-        sized = sized or Sized(record.name, encoded.size)
-        total += _in_tar(len(encoded.data)) + (0 if record.label is None else _in_tar(1))
+        if sized is None and size is not None:
+            sized = Sized(record.name, size)
+        total += _in_tar(len(data)) + (0 if record.label is None else _in_tar(1))
     return max(_BLOCK, total / max(1, count)), sized
 
 
 def _convert(record: Record, recipe: Recipe) -> bytes:
-    encoded = convert_image(_bytes(record), recipe.conversion, recipe.extension)
-    if recipe.sized is not None and encoded.size != recipe.sized.size:
+    data, size = _sample(record, recipe)
+    if recipe.sized is not None and size is not None and size != recipe.sized.size:
         raise UnfitError(
             f"the pictures have several sizes: {recipe.sized.name} is {_wide(recipe.sized.size)}, "
-            f"{record.name} {_wide(encoded.size)}; give them one with --size, e.g. --size 64x64"
+            f"{record.name} {_wide(size)}; give them one with --size, e.g. --size 64x64"
         )
-    return encoded.data
+    return data
+
+
+def _sample(record: Record, recipe: Recipe) -> tuple[bytes, tuple[int, int] | None]:
+    """(a sample as the shard holds it, its (H, W) where it was a picture to convert)."""
+    if recipe.conversion is None:
+        return _bytes(record), None
+    return convert_image(_bytes(record), recipe.conversion, recipe.extension)
 
 
 def _bytes(record: Record) -> bytes:

@@ -158,7 +158,8 @@ class Packing:
         self._dest.probe()
         mean, sized = self._probe()
         samples = int(min(_MAX_SAMPLES, max(1, self._request.shard_bytes // mean)))
-        if self._request.recipe.conversion.size is not None:
+        conversion = self._request.recipe.conversion
+        if conversion is not None and conversion.size is not None:
             sized = None
         plan = _Plan(dict(self._request.flags), self.pictures, self._listing, samples, sized)
         document = json.dumps({"version": _VERSION, **asdict(plan)}, indent=1) + "\n"
@@ -257,7 +258,7 @@ class Packing:
                 raise StorageError(f"{store} lacks shards that were written: the cluster's nodes must all reach it")
             source = target.source
             classes = source.classes or (max(largest) + 1 if largest else None)
-            indexes.append(combine_scans(scans, "image", classes, source.class_names))
+            indexes.append(combine_scans(scans, self._request.recipe.modality, classes, source.class_names))
         channels = max(index.shape.channels for index in indexes)
         return [replace(index, shape=SampleShape(channels, index.shape.spatial)) for index in indexes]
 
