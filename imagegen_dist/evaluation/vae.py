@@ -18,6 +18,7 @@ from imagegen_dist.distributed import World, sum_over_ranks
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
 from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
 from imagegen_dist.metrics.frechet import Moments
@@ -36,8 +37,6 @@ COLUMNS = 10
 RECONSTRUCTED = 50
 """Samples whose reconstructions are shown, at most."""
 
-_SPAN = 2.5  # standard deviations of the prior to either side of a traversal
-_MOST_TRAVERSED = 20  # latents
 # Variance of a latent's posterior mean over the data above which it is used (arXiv:1509.00519, Sec. 5.2).
 _ACTIVE = 0.01
 _SSIM_SIDE = 11
@@ -69,7 +68,7 @@ class VAEObserver:
     more_pictures: Mapping[str, str] = MappingProxyType(
         {
             "samples": "Samples of the prior",
-            "traversals": f"A row a latent, from {-_SPAN:g} to {_SPAN:g}; the one of the highest rate on top",
+            "traversals": f"A row a latent, from {-SPAN:g} to {SPAN:g}; the one of the highest rate on top",
         }
     )
 
@@ -274,11 +273,9 @@ class VAEObserver:
         Of several levels the highest alone: those below follow from it, without noise.
         """
         kl = inferred.draw(self._draw("traversals", 0)).kl[0]
-        latents = kl.mean(0).argsort(descending=True)[:_MOST_TRAVERSED]
-        z = inferred.code()[:1, : self._top_latents].repeat(len(latents) * COLUMNS, 1)
-        values = torch.linspace(-_SPAN, _SPAN, COLUMNS, device=self._device, dtype=z.dtype)
-        rows = torch.arange(len(z), device=self._device)
-        z[rows, latents.repeat_interleave(COLUMNS)] = values.repeat(len(latents))
+        latents = kl.mean(0).argsort(descending=True)[:MOST_TRAVERSED].tolist()
+        code = inferred.code()[0, : self._top_latents]
+        z = traverse(code, latents, torch.linspace(-SPAN, SPAN, COLUMNS, device=self._device, dtype=code.dtype))
         labels = None if label is None else label[:1].expand(len(z))
         return to_uint8(self._autoencoder.decode(z, labels)).cpu().numpy(), COLUMNS
 
