@@ -1,56 +1,111 @@
-"""Use a trained model: load it from a run or a checkpoint, by path or URL, and sample from it."""
+"""A trained model as its users have it: samples by seed, and the way between samples and latents.
+
+A sample is a function of (seed, index) and of its class alone, to the last bit: its noise is drawn by a generator of
+its own, on the CPU, and the networks see batches of one fixed size, of which the last is filled up. A matrix product of
+another number of rows may add in another order, and round another way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist import config
 from imagegen_dist.data.modality import modality, to_float, to_uint8
-from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks, conditioning
 from imagegen_dist.objectives.base import Draw
-from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import MANIFEST, Checkpoint, CheckpointError, newest, open_checkpoint
 from imagegen_dist.training.loop import keyed_draw
+
+BATCH = 8
+"""Samples that the networks see at a time, unless a model's `batch` is set otherwise."""
+
+Class = int | Mapping[int, float]
+"""A class, or a blend of several: the weight of each in the class embedding, e.g. {3: 0.5, 7: 0.5}."""
+
+Compute = Callable[[Tensor, Tensor | None], Tensor]
+"""Draws of the prior [B, ...] and labels or None to samples [B, C, *S] in [-1, 1]."""
 
 
 class Model(nn.Module):
-    """What can be sampled from: a trained generator, or the decoder of a VAE.
+    """What can be sampled from: a trained generator, or a VAE.
 
-    generator: z [B, Z] and labels [B] or None to samples [B, C, *S]. shape: of one sample. classes: how many the
-    generator knows, 0 for none. images: how many it has seen. modality: "image", "video" or "voxels".
+    networks: by their roles, under the names that a checkpoint has. shape: of one sample. classes: how many the
+    networks know, 0 for none. images: how many training has seen. modality: "image", "video" or "voxels". facts: what
+    the checkpoint says of itself, the experiment included. batch: samples computed at a time. compute: what makes
+    samples in the networks' place, where that was set (engines.py).
     """
 
-    def __init__(self, generator: nn.Module, shape: SampleShape, classes: int, images: int, modality: str) -> None:
+    gaussian = True
+    """Whether the prior is N(0, I), so that draws of it can be scaled and interpolated."""
+
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        shape: SampleShape,
+        classes: int,
+        images: int,
+        modality: str,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.generator = generator.eval().requires_grad_(False)
+        self.networks = nn.ModuleDict(networks)
         self.shape = shape
         self.classes = classes
         self.images = images
         self.modality = modality
+        self.facts = facts or {}
+        self.batch = BATCH
+        self.compute: Compute | None = None
+        self.eval().requires_grad_(False)
 
-    @torch.inference_mode()
-    def sample(self, n: int, classes: int | Iterable[int] | None = None, seed: int = 0) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.networks.parameters()).device
+
+    def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
+        """Draws of the prior, as `latents` gives them, to samples [B, C, *S] in [-1, 1]."""
+        raise NotImplementedError
+
+    def latents(self, n: int, seed: int = 0, start: int = 0) -> Tensor:
+        """Draws of the prior with the indexes from `start` on, [n, ...], on the CPU: the noise of samples."""
+        drawn = [self._prior(keyed_draw(seed, 0, "sample", i, _CPU)) for i in range(start, start + n)]
+        return torch.cat(drawn)
+
+    def sample(
+        self, n: int, classes: Class | Iterable[Class] | None = None, seed: int = 0, truncation: float = 1.0
+    ) -> Tensor:
         """`n` samples, uint8 [n, C, *S]; sample i depends on the seed, i and its class alone, not on `n`.
 
-        classes: one class for all, or several taken in turn; by default all in turn.
-        Raises ValueError for a class that the generator does not know, and for classes given to one that knows none.
+        classes: one class for all, or several taken in turn; by default all in turn. truncation: the factor by which
+        the noise is scaled towards 0, its mean, from 1 (none) to 0. Raises ValueError for a class that the model does
+        not know, for classes given to one that knows none, and where latents cannot be scaled.
         """
         if n < 1:
             raise ValueError(f"n is {n}; ask for at least 1 sample")
-        label = self._labels(n, classes)
-        device = next(self.generator.parameters()).device
-        parts = []
-        for i in range(n):
-            draw = keyed_draw(seed, 0, "sample", i, torch.device("cpu"))
-            parts.append(self._generate(draw, None if label is None else label[i : i + 1].to(device)))
-        return to_uint8(torch.cat(parts))
+        return self.generate(self.latents(n, seed), self.labels(n, classes), truncation)
+
+    @torch.inference_mode()
+    def generate(self, drawn: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+        """Draws of the prior, as `latents` gives them, to samples uint8 [B, C, *S]. label: as `labels` gives it."""
+        if not 0 <= truncation <= 1:
+            raise ValueError(f"truncation {truncation:g}: from 0 (the mean latent alone) to 1 (none)")
+        if truncation != 1 and not self.gaussian:
+            raise ValueError(f"truncation {truncation:g}: this model's latents are codes, which have no mean")
+        compute = self.compute or self
+        return self._in_batches(lambda *rows: to_uint8(compute(*rows)), drawn * truncation, label)
+
+    def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
+        """Latents of samples uint8 [B, C, *S]."""
+        raise NotImplementedError
+
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Samples of latents, uint8 [B, C, *S]."""
+        raise NotImplementedError
 
     def grid(self, path: str | Path, rows: int = 10, seed: int = 0) -> None:
         """Write a picture of samples to a file, a column for each class (the first 20), or ten columns."""
@@ -59,107 +114,116 @@ class Model(nn.Module):
         data, _ = modality(self.modality).preview(samples.cpu().numpy(), columns)
         Path(path).write_bytes(data)
 
-    def _generate(self, draw: Draw, label: Tensor | None) -> Tensor:
-        """One sample, [1, C, *S] in [-1, 1]."""
-        raise NotImplementedError
+    def labels(self, n: int, classes: Class | Iterable[Class] | None = None) -> Tensor | None:
+        """Labels for `n` samples: int64 [n], or weights [n, K] where a class is a blend; None without classes.
 
-    def _labels(self, n: int, classes: int | Iterable[int] | None) -> Tensor | None:
+        Arguments and errors as `sample`'s.
+        """
         if not self.classes:
             if classes is not None:
                 raise ValueError("this model knows no classes: leave classes out")
             return None
-        asked = range(self.classes) if classes is None else [classes] if isinstance(classes, int) else list(classes)
-        wrong = [label for label in asked if not 0 <= label < self.classes]
-        if wrong or not asked:
+        if classes is None:
+            classes = range(self.classes)
+        asked = [classes] if isinstance(classes, int | Mapping) else list(classes)
+        named = [label for each in asked for label in (each if isinstance(each, Mapping) else [each])]
+        wrong = [label for label in named if not 0 <= label < self.classes]
+        if wrong or not named:
             raise ValueError(f"class {wrong[0] if wrong else asked}: the model knows 0 to {self.classes - 1}")
-        return torch.tensor(asked)[torch.arange(n) % len(asked)]
+        turn = torch.arange(n) % len(asked)
+        if not any(isinstance(each, Mapping) for each in asked):
+            return torch.tensor(asked)[turn]
+        weights = torch.zeros(len(asked), self.classes)
+        for row, each in zip(weights, asked, strict=True):
+            for label, weight in each.items() if isinstance(each, Mapping) else [(each, 1.0)]:
+                row[label] = weight
+        return weights[turn]
+
+    def _prior(self, draw: Draw) -> Tensor:
+        """One draw of the prior, [1, ...]."""
+        raise NotImplementedError
+
+    def _in_batches(self, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+        """The function of rows, [N, ...] each or None -> [N, ...], `batch` rows at a time, the last ones filled up."""
+        given = [None if rows is None else rows.to(self.device) for rows in inputs]
+        count = next(len(rows) for rows in given if rows is not None)
+        parts = []
+        for start in range(0, count, self.batch):
+            some = [None if rows is None else _filled(rows[start : start + self.batch], self.batch) for rows in given]
+            parts.append(function(*some)[: count - start])
+        return torch.cat(parts)
 
 
 class GeneratorModel(Model):
-    """A trained generator of a GAN."""
+    """A trained generator of a GAN; with it the discriminator where that was asked for."""
 
-    def _generate(self, draw: Draw, label: Tensor | None) -> Tensor:
-        z = draw.normal(1, int(self.generator.z_dim))  # type: ignore[arg-type]
-        return self.generator(z.to(next(self.generator.parameters()).device), label)
+    @property
+    def generator(self) -> nn.Module:
+        """z [B, Z] and labels [B] or None to samples [B, C, *S] in [-1, 1]."""
+        return self.networks["generator"]
+
+    def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.generator(drawn, label)
+
+    def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
+        """Raises ValueError: a GAN goes from latents to samples alone."""
+        raise ValueError("a GAN has no encoder: only autoencoders go from samples to latents")
+
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Samples of latents, [B, Z] -> uint8 [B, C, *S]."""
+        return self.generate(z, label)
+
+    def _prior(self, draw: Draw) -> Tensor:
+        return draw.normal(1, int(self.generator.z_dim))  # type: ignore[arg-type]
 
 
 class AutoencoderModel(Model):
-    """A trained VAE: samples of its prior, and between samples and latents. Its `generator` decodes.
+    """A trained VAE: samples of its prior, and the way between samples and latents.
 
-    Latents are [B, Z, *s]; those of several levels are one [B, all], the highest level first.
+    Latents are [B, Z, *s]; those of several levels are one [B, all], the highest level first. What `latents` draws is
+    then the noise of all levels, of which each level's prior makes latents.
     """
 
     def __init__(
-        self, autoencoder: VariationalModel, shape: SampleShape, classes: int, images: int, modality: str
+        self,
+        autoencoder: VariationalModel,
+        shape: SampleShape,
+        classes: int,
+        images: int,
+        modality: str,
+        facts: Mapping[str, Any] | None = None,
+        more: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        super().__init__(Decoding(autoencoder), shape, classes, images, modality)
-        self._autoencoder = autoencoder
+        networks = dict(autoencoder.trained.items()) | dict(more or {})
+        super().__init__(networks, shape, classes, images, modality, facts)
+        self.autoencoder = autoencoder
+        self.gaussian = autoencoder.continuous
+
+    def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.autoencoder.generate(drawn, label)
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code."""
-        return self._autoencoder.infer(to_float(samples), label).code()
+        return self._in_batches(lambda x, rows: self.autoencoder.infer(to_float(x), rows).code(), samples, label)
 
     @torch.inference_mode()
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]; of several levels, the lower ones may be left out."""
-        return to_uint8(self.generator(z, label))
+        return self._in_batches(lambda *rows: to_uint8(self.autoencoder.decode(*rows)), z, label)
 
     def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """What is left of samples after their latents, uint8 [B, C, *S] -> same."""
         return self.decode(self.encode(samples, label), label)
 
-    def _generate(self, draw: Draw, label: Tensor | None) -> Tensor:
-        return self._autoencoder.sample(1, draw, label)
+    def _prior(self, draw: Draw) -> Tensor:
+        return self.autoencoder.prior(1, draw)
 
 
-class Decoding(nn.Module):
-    """Latents and labels or None to samples [B, C, *S] in [-1, 1]; its children are all of the model's networks."""
-
-    def __init__(self, autoencoder: VariationalModel) -> None:
-        super().__init__()
-        self.networks = autoencoder.trained
-        self._decode = autoencoder.decode
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        return self._decode(z, label)
+_CPU = torch.device("cpu")
 
 
-def load(url: str | Path, device: torch.device | str = "cpu") -> GeneratorModel | AutoencoderModel:
-    """The model of a run (its newest whole checkpoint) or of one checkpoint directory, with its averaged weights.
-
-    url: a path, or any URL that fsspec opens. Raises CheckpointError where there is none that verifies.
-    """
-    checkpoint = _find(Store(url))
-    facts = checkpoint.facts()
-    experiment = config.decode(Experiment, facts["experiment"])
-    shape = config.decode(SampleShape, facts["data"]["shape"])
-    networks = {
-        name: network.to(device)
-        for name, network in build_networks(experiment, shape, facts["data"]["classes"]).items()
-    }
-    known = conditioning(experiment, facts["data"]["classes"]), checkpoint.images, facts["data"]["modality"]
-    if isinstance(experiment.objective, GANConfig):
-        networks["generator"].load_state_dict(_below(checkpoint.model(), "generator"))
-        return GeneratorModel(networks["generator"], shape, *known)
-    autoencoder = build_autoencoder(experiment, networks)
-    autoencoder.likelihood.to(device)
-    for name, network in autoencoder.modules().items():
-        network.load_state_dict(_below(checkpoint.model(), name))
-    return AutoencoderModel(autoencoder, shape, *known)
-
-
-def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one network, by their names in it."""
-    return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
-
-
-def _find(store: Store) -> Checkpoint:
-    if store.exists(MANIFEST):
-        return open_checkpoint(store)
-    skipped: list[str] = []
-    found = newest(store, skipped.append)
-    if found is None:
-        why = f": {skipped[0]}" if skipped else "; give a run's directory, or one of a checkpoint"
-        raise CheckpointError(f"{store.url} holds no whole checkpoint{why}")
-    return found
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Rows [n, ...] made `count` by repeating the last."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows

@@ -1,0 +1,65 @@
+"""Which samples are asked for: a pure list of seeds and classes, in the order of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.inference.model import Class, Model
+
+__all__ = ["Asked", "Class"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Samples of seeds: each with every class, seed after seed; or where none are named each with class seed mod K.
+
+    The sample of a seed is the one of index 0: `model.sample(1, classes=c, seed=s)`.
+    """
+
+    seeds: tuple[int, ...]
+    classes: tuple[Class, ...] = ()
+    truncation: float = 1.0
+
+    @property
+    def columns(self) -> int:
+        """Samples of a seed."""
+        return len(self.classes) or 1
+
+    def __len__(self) -> int:
+        return len(self.seeds) * self.columns
+
+    def check(self, model: Model) -> None:
+        """Raise ValueError where the model cannot give them, before anything is computed or written."""
+        if self.classes and not model.classes:
+            raise ValueError("this model knows no classes: leave --classes and --mix out")
+        model.labels(self.columns, self.classes or None)
+        if self.truncation != 1 and not model.gaussian:
+            raise ValueError(f"truncation {self.truncation:g}: this model's latents are codes, which have no mean")
+
+    def drawn(self, model: Model, rows: Sequence[int]) -> Tensor:
+        """The draws of the prior for samples by their numbers, [N, ...]."""
+        return torch.cat([model.latents(1, self.seeds[row // self.columns]) for row in rows])
+
+    def label(self, model: Model, rows: Sequence[int]) -> Tensor | None:
+        """Their labels as the networks take them, [N] or [N, K]; None without classes. Raises ValueError."""
+        if not model.classes or self.classes:
+            whole = model.labels(self.columns, self.classes or None)
+            return None if whole is None else whole[torch.tensor([row % self.columns for row in rows])]
+        return torch.tensor([self.seeds[row] % model.classes for row in rows])
+
+    def class_of(self, model: Model, row: int) -> int | None:
+        """The class of a sample; None where there is none, or where it is a blend."""
+        if not model.classes:
+            return None
+        if not self.classes:
+            return self.seeds[row] % model.classes
+        found = self.classes[row % self.columns]
+        return found if isinstance(found, int) else None
+
+    def sample(self, model: Model, rows: Sequence[int]) -> Tensor:
+        """Samples by their numbers, uint8 [N, C, *S]."""
+        return model.generate(self.drawn(model, rows), self.label(model, rows), self.truncation)

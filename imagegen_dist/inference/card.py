@@ -1,0 +1,176 @@
+"""The model card: what a model is, what it was trained on, how, at what cost, and how good it is by which measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from imagegen_dist import config
+from imagegen_dist.metrics.numerals import count, duration, figure
+from imagegen_dist.presets import PRESETS
+from imagegen_dist.shape import SampleShape
+
+_WORDS = {
+    "frechet": "Fréchet distance of samples",
+    "frechet_reconstruction": "Fréchet distance of reconstructions",
+    "frechet_real": "Fréchet distance of held-out real samples",
+    "label_agreement": "label agreement",
+    "classifier_accuracy": "that classifier's accuracy on held-out real samples",
+    "elbo": "ELBO, nats a sample",
+    "rate": "rate, nats a sample",
+    "distortion": "distortion, nats a sample",
+    "log_likelihood": "log-likelihood, nats a sample",
+    "bits_per_dim": "bits a dimension",
+    "psnr": "PSNR of reconstructions, dB",
+    "ssim": "SSIM of reconstructions",
+    "active_units": "active latents",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card is written from."""
+
+    # What the checkpoint says of itself.
+    facts: Mapping[str, Any]
+    # Figures by plain names, of this checkpoint or the last before it.
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    # The run's config.json; empty where it is not at hand.
+    run: Mapping[str, Any] = field(default_factory=dict)
+    # Trainable numbers of each network.
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    # Identifier of the weights' licence; empty where nobody has said.
+    licence: str = ""
+
+
+def write_card(card: Card) -> str:
+    """README.md with the metadata that the Hugging Face Hub reads."""
+    facts = card.facts
+    kind = str(facts["experiment"]["objective"]["kind"])
+    model = str(facts["experiment"]["model"]["kind"])
+    family = "GAN" if kind == "gan" else "VAE"
+    head = {
+        "license": card.licence or "unknown",
+        "library_name": "imagegen_dist",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["imagegen_dist", family.lower(), model],
+    }
+    sections = [
+        f"# {family} ({model}), {_shape(facts)}",
+        "![Samples](samples.png)",
+        _use(facts, family),
+        _section("Data", _data(facts, card.run)),
+        _section("Figures", _figures(card)),
+        _section("Recipe", _recipe(card)),
+        _section("Cost", _cost(card)),
+        _section("Licence", _licence(card)),
+    ]
+    return f"---\n{_yaml(head)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _yaml(values: Mapping[str, str | Sequence[str]]) -> str:
+    """Plain YAML of plain words."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, str):
+            lines.append(f"{name}: {value}\n")
+        else:
+            lines.append(f"{name}:\n" + "".join(f"- {each}\n" for each in value))
+    return "".join(lines)
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def _shape(facts: Mapping[str, Any]) -> str:
+    return str(config.decode(SampleShape, facts["data"]["shape"]))
+
+
+def _use(facts: Mapping[str, Any], family: str) -> str:
+    conditional = facts["data"]["classes"] and facts["experiment"]["data"]["conditional"]
+    classes = ", classes=[0, 1]" if conditional else ""
+    lines = [
+        "    import imagegen_dist",
+        "",
+        '    model = imagegen_dist.load("path or URL of this folder")',
+        f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; the same for every seed, anywhere",
+    ]
+    if family == "VAE":
+        told = ", label" if conditional else ""
+        lines.append(f"    z = model.encode(images{told}); images = model.decode(z{told})")
+    lines += [
+        "",
+        "or from the Hub, after `pip install 'imagegen_dist[export]'`:",
+        "",
+        "    from imagegen_dist.inference.hub import HubModel",
+        "",
+        '    model = HubModel.from_pretrained("USER/NAME")',
+    ]
+    return "\n".join(lines)
+
+
+def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
+    data = facts["data"]
+    classes = f"{data['classes']} classes" if data["classes"] else "no classes"
+    name = str(facts["experiment"]["data"]["url"]).rstrip("/").rpartition("/")[2]
+    return [
+        f"{data['samples']:,} samples of {_shape(facts)} ({data['modality']}), {classes}: `{name}`.",
+        f"Fingerprint of the dataset (SHA-256 over its index): `{data['fingerprint']}`.",
+    ]
+
+
+def _figures(card: Card) -> list[str]:
+    known = {name: words for name, words in _WORDS.items() if name in card.figures}
+    if not known:
+        return ["None were taken."]
+    evaluation = card.facts["experiment"]["evaluation"]
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {words} | {figure(float(card.figures[name]))} |" for name, words in known.items()]
+    said = f"By {evaluation['samples']:,} samples each, with averaged weights."
+    if any(name.startswith("frechet") for name in known):
+        said += (
+            " Fréchet distances are in the features of a small classifier trained on the dataset's own labels "
+            f"({evaluation['classifier_images']:,} images), against all training samples: no FIDs, and comparable "
+            "among models of this dataset alone."
+        )
+    return [*lines, "", said]
+
+
+def _recipe(card: Card) -> list[str]:
+    facts = card.facts
+    experiment = facts["experiment"]
+    training = experiment["training"]
+    lines = [f"Preset `{facts.get('preset', '')}` of imagegen_dist."]
+    if preset := PRESETS.get(str(facts.get("preset", ""))):
+        lines.append(preset.source)
+    lines.append(
+        f"Batches of {training['batch_size']} in microbatches of {training['microbatch_size']}, seed "
+        f"{training['seed']}; {'bfloat16 autocast' if training['bf16'] else 'float32'}. config.json has every setting."
+    )
+    if commit := card.run.get("git_commit"):
+        lines.append(f"Trained at commit `{commit}`.")
+    if versions := facts.get("versions"):
+        lines.append(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
+    return lines
+
+
+def _cost(card: Card) -> list[str]:
+    facts = card.facts
+    lines = [f"{int(facts['images']):,} images seen."]
+    if seconds := facts.get("seconds"):
+        workers = int(facts.get("world_size", 1))
+        launch = card.run.get("launch", {})
+        each = "of one GPU each" if launch.get("gpu") else "without a GPU" if launch else "each"
+        lines.append(f"{duration(float(seconds))} of training on {workers} worker{'s' * (workers != 1)} {each}.")
+    if card.parameters:
+        sizes = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
+        lines.append(f"Parameters: {sizes}.")
+    return lines
+
+
+def _licence(card: Card) -> list[str]:
+    if card.licence:
+        return [f"The weights: {card.licence}. The data's own terms hold beside it."]
+    return ["Not stated by who exported this model; the terms of its training data hold. The code is Apache-2.0."]

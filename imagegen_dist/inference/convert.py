@@ -1,0 +1,127 @@
+"""Parts of a model as ONNX, checked against PyTorch in ONNX Runtime; and as torch.export programs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagegen_dist.inference.programs import Program, Value
+
+TOLERANCE = 1e-4
+"""The largest difference from PyTorch, in units of the samples' range [-1, 1], that is let pass."""
+
+OPSET = 20
+
+_TRIED = (1, 2, 5)
+"""Batches with which an exported program is held against PyTorch."""
+
+
+class ExportError(ValueError):
+    """A part that cannot be exported, or whose export computes something else: one line."""
+
+
+def check_installed() -> None:
+    """Raise ExportError where ONNX and its runtime are not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f"ONNX needs {error.name}: pip install 'imagegen_dist[export]'") from None
+
+
+def to_torch_program(program: Program) -> bytes:
+    """The bytes of a torch.export program (.pt2) of any batch, tried against PyTorch. Raises ExportError."""
+    with _quiet():
+        exported = torch.export.export(program.module, program.examples(2), dynamic_shapes=_dynamic(program))
+        target = io.BytesIO()
+        torch.export.save(exported, target)
+    _check(program, exported.module(), "its torch.export program")
+    return target.getvalue()
+
+
+def to_onnx(program: Program) -> bytes:
+    """The bytes of an ONNX model of any batch, tried in ONNX Runtime against PyTorch. Raises ExportError."""
+    check_installed()
+    with _quiet():
+        exported = torch.onnx.export(
+            program.module,
+            program.examples(2),
+            input_names=[value.name for value in program.inputs],
+            output_names=[program.output.name],
+            dynamic_shapes=_dynamic(program),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        assert exported is not None
+        model = exported.model_proto.SerializeToString()
+    _check(program, onnx_function(model, program.inputs), "its ONNX model in ONNX Runtime")
+    return model
+
+
+def onnx_function(model: bytes, inputs: tuple[Value, ...], threads: int = 0) -> Callable[..., Tensor]:
+    """An ONNX model as a function of tensors on the CPU. threads: 0 for as many as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(*tensors: Tensor | None) -> Tensor:
+        given: dict[str, Any] = {
+            value.name: np.ascontiguousarray(tensor.numpy())
+            for value, tensor in zip(inputs, tensors, strict=False)
+            if tensor is not None
+        }
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def _dynamic(program: Program) -> tuple[Any, ...]:
+    """Which dimensions of the inputs change: the batch. Nested as the module's arguments are."""
+    batch = torch.export.Dim("batch", min=1)
+    return tuple({0: batch} for _ in program.inputs)
+
+
+@torch.no_grad()
+def _check(program: Program, exported: Callable[..., Tensor], said: str) -> float:
+    """The largest difference of an exported program from PyTorch. Raises ExportError above the tolerance."""
+    worst = 0.0
+    for batch in _TRIED:
+        inputs = program.examples(batch, seed=batch)
+        ours, theirs = program.module(*inputs), exported(*inputs)
+        if ours.shape != theirs.shape:
+            raise ExportError(f"{program.name}: {said} gives {list(theirs.shape)}, and PyTorch {list(ours.shape)}")
+        worst = max(worst, float((ours - theirs).abs().max()))
+    if not worst <= TOLERANCE:
+        raise ExportError(f"{program.name}: {said} differs from PyTorch by {worst:.2g}, above {TOLERANCE:g}")
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What exporters print and warn of on their way is kept off the screen; errors are raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,58 @@
+"""A dataset's latents as a source of records: packed into shards as pictures are, a task a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.modality import modality
+from imagegen_dist.data.order import IntArray
+from imagegen_dist.data.sources.base import Record, Records, Source
+from imagegen_dist.data.stream import read_samples
+from imagegen_dist.inference.generated import Maker, model_of, one_thread
+from imagegen_dist.inference.latents import LatentStatistics, check_latents
+from imagegen_dist.inference.model import AutoencoderModel
+from imagegen_dist.storage import Store
+
+
+def latents_of(
+    model: AutoencoderModel, index: DatasetIndex, store: Store, rows: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """(latents [N, Z, *s], labels [N] or None) of a dataset's samples by their numbers. Raises ShardError."""
+    samples, labels = read_samples(index, index.location(store), rows)
+    return model.encode(samples, labels if model.classes else None), labels
+
+
+@dataclass(frozen=True)
+class EncodedSource(Source):
+    """The latents of a dataset, in its order; `place` is its URL."""
+
+    maker: Maker = Maker("")
+    statistics: LatentStatistics = LatentStatistics((), (), 1.0, 1.0, 0)
+
+    def select(self, rows: IntArray) -> Records:
+        """The latents of those samples."""
+        return _Encoded(self.place, self.maker, self.statistics, tuple(rows.tolist()))
+
+
+@dataclass(frozen=True)
+class _Encoded(Records):
+    data: str
+    maker: Maker
+    statistics: LatentStatistics
+    rows: tuple[int, ...]
+
+    def read(self) -> Iterator[Record]:
+        """Each latent as a shard holds it. In one thread, as samples are."""
+        with one_thread():
+            model, store = check_latents(model_of(self.maker)), Store(self.data)
+            index, kind = DatasetIndex.load(store), modality(model.modality)
+            for start in range(0, len(self.rows), model.batch):
+                some = self.rows[start : start + model.batch]
+                z, labels = latents_of(model, index, store, some)
+                for at, latent in enumerate(self.statistics.store(z).cpu().numpy()):
+                    label = None if labels is None else int(labels[at])
+                    yield Record(f"sample {some[at]}", label, kind.encode(latent, "npy"))

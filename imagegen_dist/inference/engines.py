@@ -1,0 +1,41 @@
+"""What computes samples: PyTorch as it is, compiled, or ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.inference.convert import onnx_function, to_onnx
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.programs import programs
+
+EngineName = Literal["eager", "compiled", "onnxruntime"]
+ENGINES: tuple[str, ...] = get_args(EngineName)
+
+
+def use_engine_(model: GeneratorModel | AutoencoderModel, engine: EngineName, threads: int = 0) -> None:
+    """Let a model make its samples by this engine. Batches have one size, for which each engine prepares once.
+
+    threads: of ONNX Runtime; 0 for as many as PyTorch has. Raises ExportError where ONNX is not installed, ValueError
+    where ONNX Runtime is asked for on another device than the CPU.
+    """
+    match engine:
+        case "eager":
+            model.compute = None
+        case "compiled":
+            model.compute = torch.compile(model.forward, dynamic=False)
+        case "onnxruntime":
+            if model.device.type != "cpu":
+                raise ValueError(f"engine onnxruntime computes on the CPU, and the model is on {model.device}")
+            parts = programs(model)
+            part = next(parts[name] for name in ("generator", "sampler", "decoder") if name in parts)
+            function = onnx_function(to_onnx(part), part.inputs, threads)
+
+            def compute(drawn: Tensor, label: Tensor | None = None) -> Tensor:
+                if label is not None and label.is_floating_point():
+                    raise ValueError("engine onnxruntime takes whole classes, no blends: leave --engine out")
+                return function(drawn, label)
+
+            model.compute = compute

@@ -1,0 +1,88 @@
+"""Samples of a model as a source of records: packed into shards as pictures are, a task a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from imagegen_dist.data.modality import Modality, modality
+from imagegen_dist.data.order import IntArray
+from imagegen_dist.data.sources.base import Record, Records, Source
+from imagegen_dist.inference.asked import Asked
+from imagegen_dist.inference.engines import EngineName, use_engine_
+from imagegen_dist.inference.loading import load
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A model by where it lies, and how it computes: what a task on another machine needs."""
+
+    url: str
+    device: str = "cpu"
+    engine: EngineName = "eager"
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class GeneratedSource(Source):
+    """The samples that are asked for, in their order; `place` is the checkpoint or exported folder."""
+
+    maker: Maker = Maker("")
+    asked: Asked = Asked(())
+
+    def select(self, rows: IntArray) -> Records:
+        """The samples of those numbers."""
+        return _Generated(self.maker, self.asked, tuple(rows.tolist()))
+
+
+@dataclass(frozen=True)
+class _Generated(Records):
+    maker: Maker
+    asked: Asked
+    rows: tuple[int, ...]
+
+    def read(self) -> Iterator[Record]:
+        """Each sample as a shard holds it. In one thread, wherever it is: the bytes do not depend on who makes them."""
+        with one_thread():
+            model = model_of(self.maker)
+            kind, extension = modality(model.modality), sample_extension(model)
+            for start in range(0, len(self.rows), model.batch):
+                some = self.rows[start : start + model.batch]
+                samples = self.asked.sample(model, some).cpu().numpy()
+                for row, sample in zip(some, samples, strict=True):
+                    label = self.asked.class_of(model, row)
+                    yield Record(f"sample {row}", label, _encoded(kind, sample, extension))
+
+
+def sample_extension(model: GeneratorModel | AutoencoderModel) -> str:
+    """How a sample is stored without loss: as a PNG where it is a picture of 1 or 3 channels, else as an array."""
+    return "png" if model.modality == "image" and model.shape.channels in (1, 3) else "npy"
+
+
+def _encoded(kind: Modality, sample: object, extension: str) -> bytes:
+    return kind.encode(sample, extension)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def model_of(maker: Maker) -> GeneratorModel | AutoencoderModel:
+    """The model, which a process keeps for its next task."""
+    model = load(maker.url, maker.device)
+    model.batch = maker.batch
+    use_engine_(model, maker.engine, threads=1)
+    return model
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes in one thread within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,111 @@
+"""Where models come from: a run, one checkpoint of it, or an exported folder. Nothing is unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imagegen_dist import config
+from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks, conditioning
+from imagegen_dist.inference.exported import is_exported, read_exported
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import (
+    FILES,
+    INFERENCE_FILES,
+    MANIFEST,
+    Checkpoint,
+    CheckpointError,
+    newest,
+    open_checkpoint,
+)
+
+DISCRIMINATOR = "discriminator"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as it is stored. url: of the checkpoint or exported folder; tensors: by "network/name"."""
+
+    url: str
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+def load(
+    url: str | Path, device: torch.device | str = "cpu", discriminator: bool = False
+) -> GeneratorModel | AutoencoderModel:
+    """The model of a run (its newest whole checkpoint), of one checkpoint directory, or of an exported folder.
+
+    url: a path, or any URL that fsspec opens. discriminator: whether its discriminator comes along, as it was last
+    trained; the other networks have their averaged weights. Raises CheckpointError where there is no such model, or
+    none that verifies.
+    """
+    return build_model(read_trained(url, discriminator)).to(device)
+
+
+def read_trained(url: str | Path, discriminator: bool = False) -> Trained:
+    """What is stored of a model. Arguments and errors as `load`'s."""
+    store = Store(url)
+    if is_exported(store):
+        facts, tensors = read_exported(store)
+        if discriminator and not _below(tensors, DISCRIMINATOR):
+            raise CheckpointError(
+                f"{store.url} was exported without its discriminator: export it again with --discriminator"
+            )
+        return Trained(store.url, facts, tensors)
+    checkpoint = find_checkpoint(store, FILES if discriminator else INFERENCE_FILES)
+    tensors = checkpoint.model()
+    if discriminator:
+        state = _below(checkpoint.state(), f"weights/{DISCRIMINATOR}")
+        if not state:
+            raise CheckpointError(f"{checkpoint.url} has no discriminator")
+        tensors |= {f"{DISCRIMINATOR}/{name}": tensor for name, tensor in state.items()}
+    return Trained(checkpoint.url, checkpoint.facts(), tensors)
+
+
+def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
+    """The live model, on the CPU. Raises CheckpointError where facts and tensors do not fit together."""
+    facts, tensors = trained.facts, trained.tensors
+    try:
+        experiment = config.decode(Experiment, facts["experiment"])
+        shape = config.decode(SampleShape, facts["data"]["shape"])
+        classes, images, modality = facts["data"]["classes"], int(facts["images"]), facts["data"]["modality"]
+        networks = build_networks(experiment, shape, classes)
+        known = shape, conditioning(experiment, classes), images, modality, facts
+        more = {DISCRIMINATOR: networks[DISCRIMINATOR]} if _below(tensors, DISCRIMINATOR) else {}
+        if isinstance(experiment.objective, GANConfig):
+            model: GeneratorModel | AutoencoderModel
+            model = GeneratorModel({"generator": networks["generator"], **more}, *known)
+        else:
+            model = AutoencoderModel(build_autoencoder(experiment, networks), *known, more=more)
+        for name, network in model.networks.items():
+            network.load_state_dict(_below(tensors, name))
+    except (KeyError, TypeError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{trained.url}: the model cannot be built ({type(error).__name__}: {line})") from error
+    return model
+
+
+def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> Checkpoint:
+    """The checkpoint in this directory, or the newest whole one of the run. Raises CheckpointError."""
+    if store.exists(MANIFEST):
+        return open_checkpoint(store, files)
+    skipped: list[str] = []
+    found = newest(store, skipped.append, files)
+    if found is None:
+        why = f": {skipped[0]}" if skipped else "; give a run, one of its checkpoints, or an exported folder"
+        raise CheckpointError(f"{store.url} holds no whole checkpoint{why}")
+    return found
+
+
+def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one network, by their names in it."""
+    return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}

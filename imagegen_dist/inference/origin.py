@@ -1,0 +1,35 @@
+"""What the run of a checkpoint says of it: figures at that clock, and how it was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.records import CONFIG, METRICS, by_group, last_values
+from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.training.checkpoint import FOLDER
+
+
+def run_of(url: str) -> Store | None:
+    """The run's directory of the checkpoint at this URL, <run>/checkpoints/<step>/<attempt>; None for other places."""
+    run, slash, below = url.rpartition(f"/{FOLDER}/")
+    return Store(run) if slash and below.count("/") == 1 else None
+
+
+def figures_at(run: Store, images: int) -> dict[str, Any]:
+    """The run's figures by plain names, the last that were taken up to so many images; {} where there are none."""
+    try:
+        rows = [row for row in read_rows(run, METRICS) if row.get("images", 0) <= images]
+    except (ValueError, StorageError):
+        return {}
+    return by_group(last_values(rows, "eval/"))
+
+
+def run_config(run: Store) -> Mapping[str, Any]:
+    """The run's config.json; {} where it cannot be read."""
+    with suppress(FileNotFoundError, ValueError):  # StorageError is one
+        return json.loads(run.read(CONFIG))
+    return {}

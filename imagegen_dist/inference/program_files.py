@@ -1,0 +1,60 @@
+"""A folder of exported programs, one file a part, and export.json that says what goes in and what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from imagegen_dist.inference.convert import to_onnx, to_torch_program
+from imagegen_dist.inference.model import Model
+from imagegen_dist.inference.programs import Program, Value
+from imagegen_dist.storage import Store
+
+DESCRIPTION = "export.json"
+
+ProgramFormat = Literal["torch", "onnx"]
+
+_FORMATS: Mapping[ProgramFormat, tuple[str, Callable[[Program], bytes]]] = {
+    "torch": ("pt2", to_torch_program),
+    "onnx": ("onnx", to_onnx),
+}
+
+
+def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramFormat, store: Store) -> list[str]:
+    """Write every part, and the description last; a line on each. Raises ExportError, StorageError."""
+    extension, to_bytes = _FORMATS[form]
+    made = {f"{name}.{extension}": to_bytes(part) for name, part in parts.items()}
+    described, lines = {}, []
+    for (name, data), part in zip(made.items(), parts.values(), strict=True):
+        store.write(name, data)
+        described[part.name] = {
+            "file": name,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "inputs": [_describe(value) for value in part.inputs],
+            "output": _describe(part.output),
+        }
+        inputs = ", ".join(_words(value) for value in part.inputs)
+        lines.append(f"{name}  {inputs} -> {_words(part.output)}")
+    document = {
+        "library_name": "imagegen_dist",
+        "format": form,
+        "preset": model.facts.get("preset"),
+        "images": model.images,
+        "modality": model.modality,
+        "samples": "[-1, 1]; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8",
+        "programs": described,
+    }
+    store.write(DESCRIPTION, json.dumps(document, indent=1).encode())
+    return lines
+
+
+def _describe(value: Value) -> dict[str, Any]:
+    kind = {"dtype": "int64", "classes": value.classes} if value.classes else {"dtype": "float32"}
+    return {"name": value.name, "shape": ["batch", *value.dims], **kind}
+
+
+def _words(value: Value) -> str:
+    return f"{value.name} [{', '.join(['B', *map(str, value.dims)])}]"

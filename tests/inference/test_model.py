@@ -1,0 +1,138 @@
+"""Models in use: samples by seed and index, latents and back, from runs, checkpoints and exported folders."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from imagegen_dist import load
+from imagegen_dist.inference.asked import Asked
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import CheckpointError
+from tests.checkpoints import FAMILIES, write_checkpoint
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+VAES = [name for name in FAMILIES if "vae" in FAMILIES[name].preset]
+
+
+@every_family
+def test_a_sample_does_not_depend_on_how_many_are_asked_for_or_on_the_batch(family: str, tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, family))
+    samples = model.sample(19, seed=3)
+    assert samples.shape == (19, *FAMILIES[family].dims)
+    assert samples.dtype == torch.uint8
+    assert len(samples.flatten(1).unique(dim=0)) > 1
+    for count in (1, 7, 8, 9):
+        assert torch.equal(model.sample(count, seed=3), samples[:count])
+    order = torch.randperm(19, generator=torch.Generator().manual_seed(0))
+    label = model.labels(19)
+    mixed = model.generate(model.latents(19, 3)[order], None if label is None else label[order])
+    assert torch.equal(mixed, samples[order])
+    assert torch.equal(model.latents(4, 3, start=5), model.latents(9, 3)[5:])
+    assert not torch.equal(model.sample(19, seed=4), samples)
+
+
+@pytest.mark.parametrize("family", ["r3gan", "conv-vae"])
+def test_another_batch_gives_the_same_noise_and_samples_within_rounding(family: str, tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, family))
+    before = model.sample(10).int()
+    model.batch = 3
+    assert (model.sample(10).int() - before).abs().max() <= 1
+
+
+@pytest.mark.parametrize("family", VAES)
+def test_latents_and_back(family: str, tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, family))
+    samples, label = model.sample(5), model.labels(5)
+    z = model.encode(samples, label)
+    assert torch.equal(model.encode(samples[3:], None if label is None else label[3:]), z[3:])
+    rebuilt = model.decode(z, label)
+    assert rebuilt.shape == samples.shape
+    assert rebuilt.dtype == torch.uint8
+    assert torch.equal(model.reconstruct(samples, label), rebuilt)
+
+
+def test_a_gan_has_no_encoder(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "mlp"))
+    assert torch.equal(model.decode(model.latents(3)), model.sample(3))
+    with pytest.raises(ValueError, match="no encoder"):
+        model.encode(model.sample(1))
+
+
+def test_truncation_scales_the_noise(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "r3gan"))
+    none, half, mean = (model.sample(6, classes=2, truncation=psi) for psi in (1.0, 0.5, 0.0))
+    assert torch.equal(half, model.generate(model.latents(6) * 0.5, model.labels(6, 2)))
+    assert len(mean.flatten(1).unique(dim=0)) == 1
+    spread = [x.float().std(0).mean() for x in (none, half, mean)]
+    assert spread[0] > spread[1] > spread[2] == 0
+    for psi in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="from 0"):
+            model.sample(1, truncation=psi)
+
+
+def test_a_ladders_truncation_narrows_every_level_about_its_priors_mean(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "ladder"))
+    mean = model.decode(torch.zeros(1, 3))  # the lower level follows from the highest one's mean, without noise
+    assert torch.equal(model.sample(2, truncation=0.0), mean.expand(2, *mean.shape[1:]))
+
+
+def test_codes_have_no_mean_to_be_scaled_to(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "fsq"))
+    with pytest.raises(ValueError, match="codes"):
+        model.sample(1, truncation=0.5)
+
+
+def test_a_blend_of_one_class_is_that_class_and_of_two_lies_between(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "r3gan"))
+    plain = model.sample(4, classes=3).int()
+    assert (model.sample(4, classes={3: 1.0}).int() - plain).abs().max() <= 1
+    embed = model.generator.embed
+    blended = embed(model.labels(1, {3: 0.25, 1: 0.75}))
+    torch.testing.assert_close(blended[0], 0.25 * embed.weight[3] + 0.75 * embed.weight[1])
+    mixed = model.sample(2, classes=[{3: 0.5, 1: 0.5}, 3], seed=1)
+    assert not torch.equal(mixed[0], model.sample(1, classes=3, seed=1)[0])
+    with pytest.raises(ValueError, match="class 5: the model knows 0 to 4"):
+        model.sample(1, classes={5: 1.0})
+
+
+def test_asked_samples_are_those_of_their_seeds(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "r3gan"))
+    asked = Asked((7, 2, 40), (4, 0))
+    samples = asked.sample(model, range(len(asked)))
+    for row, (seed, label) in enumerate([(7, 4), (7, 0), (2, 4), (2, 0), (40, 4), (40, 0)]):
+        assert torch.equal(samples[row], model.sample(1, classes=label, seed=seed)[0])
+        assert asked.class_of(model, row) == label
+    in_turn = Asked((7, 2, 40))
+    assert [in_turn.class_of(model, row) for row in range(3)] == [2, 2, 0]
+    assert torch.equal(in_turn.sample(model, [2]), model.sample(1, classes=0, seed=40))
+
+
+def test_the_networks_move_with_the_model(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "res-vae")).to(torch.float64).to(torch.float32).to("cpu")
+    assert model.device == torch.device("cpu")
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+    assert any(name.startswith("networks.likelihood") for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("family", ["r3gan", "vae-gan"])
+def test_the_discriminator_comes_along_when_it_is_asked_for(family: str, tmp_path: Path) -> None:
+    url = write_checkpoint(tmp_path, family)
+    assert "discriminator" not in load(url).networks
+    model = load(url, discriminator=True)
+    label = (model.labels(2),) if family == "r3gan" else ()
+    assert model.networks["discriminator"](torch.zeros(2, *model.shape.dims), *label).isfinite().all()
+
+
+def test_only_what_inference_reads_has_to_be_whole(tmp_path: Path) -> None:
+    url = write_checkpoint(tmp_path, "mlp")
+    store = Store(url) / "checkpoints" / "step-000000000480" / "0"
+    expected = load(url).sample(2)
+    store.remove("state.safetensors")
+    assert torch.equal(load(store.url).sample(2), expected)
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is missing"):
+        load(url, discriminator=True)
+    store.write("model.safetensors", store.read("model.safetensors")[:-1])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has .* bytes, not"):
+        load(url)
