@@ -15,12 +15,13 @@ from imagegen_dist.metrics.numerals import count
 
 
 class PackingBar:
-    """Pictures done, how many a second, and the time left. Enter it as a context.
+    """Pictures done, how many a second, and the time left. Enter it as a context. doing: what is done to them.
 
     It writes past what others do with standard error: Ray's messages are kept off it while it starts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "packing") -> None:
+        self._doing = doing
         self._shown: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -59,7 +60,7 @@ class PackingBar:
     def advance(self, pictures: int) -> None:
         """So many more are done."""
         if self._shown is not None and pictures:
-            self._shown.update(self._task, description="packing", advance=pictures)
+            self._shown.update(self._task, description=self._doing, advance=pictures)
 
 
 class _Pace(ProgressColumn):

@@ -128,7 +128,7 @@ def parse(arguments: Sequence[str]) -> Command:
         raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
     channels = int(options.channels) if options.channels else None
     conversion = Conversion(_parse_size(options.size), channels, options.crop == "center")
-    return Command(options, conversion, _parse_bytes(options.shard_size), _parse_split(options.split))
+    return Command(options, conversion, parse_bytes(options.shard_size), _parse_split(options.split))
 
 
 def _check_alone(options: Options) -> None:
@@ -155,7 +155,7 @@ def _run(command: Command) -> tuple[str, int]:
         store = Store(options.index_only)
         index_at = Store(options.index_at) if options.index_at else store
         index = index_shards(store, index_at, parallel)
-        return f"{_counts(index_at, index)}\n{_advice(index_at, index)}", DONE
+        return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
     with _targets(command) as targets:
         return _pack(targets, command), DONE
 
@@ -210,7 +210,7 @@ def _pack(targets: Sequence[Target], command: Command) -> str:
             print(line, file=sys.stderr)
     _list_left_out(made.undecodable, packing.pictures, source, dest)
     stores = [dest / target.name if target.name else dest for target in targets]
-    lines = [_counts(store, index) for store, index in zip(stores, made.indexes, strict=True)]
+    lines = [counts(store, index) for store, index in zip(stores, made.indexes, strict=True)]
     if not made.fresh:
         lines.insert(0, "complete already, by this same command: nothing was written")
     by_name = dict(zip((target.name for target in targets), stores, strict=True))
@@ -239,7 +239,8 @@ def _what_is_kept(packing: Packing) -> str:
     return f"interrupted: {packing.kept:,} of {packing.shards:,} shards are kept; the same command goes on from there"
 
 
-def _counts(store: Store, index: DatasetIndex) -> str:
+def counts(store: Store, index: DatasetIndex) -> str:
+    """A dataset in one line."""
     labels = "no labels" if index.classes is None else f"{index.classes:,} class{'es' * (index.classes != 1)}"
     shards = f"{len(index.shards):,} shard{'s' * (len(index.shards) != 1)}"
     size = sum(shard.bytes for shard in index.shards)
@@ -293,8 +294,8 @@ def _parse_size(text: str) -> tuple[int, int] | None:
     return int(match[2]), int(match[1])
 
 
-def _parse_bytes(text: str) -> int:
-    """Bytes in 128MB (10^6) or 128MiB (2^20)."""
+def parse_bytes(text: str) -> int:
+    """Bytes in 128MB (10^6) or 128MiB (2^20). Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?I?)B?", text.upper())
     size = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
     if size < 1:

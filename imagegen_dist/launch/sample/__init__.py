@@ -1,0 +1,1 @@
+"""Samples of a trained model as pictures, animations, folders and shards."""

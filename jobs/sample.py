@@ -1,0 +1,8 @@
+"""Sample from a trained model: python jobs/sample.py --help"""
+
+import sys
+
+from imagegen_dist.launch.sample.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
