@@ -1,0 +1,8 @@
+"""Export a trained model: python jobs/export.py --help"""
+
+import sys
+
+from imagegen_dist.launch.export import main
+
+if __name__ == "__main__":
+    sys.exit(main())
