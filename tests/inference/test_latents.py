@@ -1,0 +1,130 @@
+"""Latents as a dataset: statistics, the 8 bits in which they are stored, and a GAN that trains on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imagegen_dist import config, load
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.pack import pack
+from imagegen_dist.data.stream import read_samples
+from imagegen_dist.inference.latents import LatentStatistics, measure
+from imagegen_dist.launch.encode import main
+from imagegen_dist.launch.train import DONE, MISUSED
+from imagegen_dist.presets import find_preset
+from imagegen_dist.records import RunSettings
+from imagegen_dist.storage import Store
+from tests.checkpoints import write_checkpoint
+from tests.runs import TINY, train_here
+
+
+def test_statistics_in_parts_are_those_of_the_whole() -> None:
+    z = torch.randn(50, 3, 4, 2) * torch.tensor([1.0, 5.0, 0.2]).reshape(3, 1, 1) + 2
+    found = measure(z.split((7, 40, 3)))
+    values = z.double().transpose(0, 1).flatten(1)
+    assert found.mean == pytest.approx(values.mean(1).tolist())
+    assert found.std == pytest.approx(values.std(1, correction=0).tolist())
+    farthest = ((values - values.mean(1, keepdim=True)).abs().amax(1) / values.std(1, correction=0)).max()
+    assert found.span == pytest.approx(float(farthest))
+    assert found.scale_factor == pytest.approx(1 / float(values.std(correction=0)))
+    assert found.samples == 50
+
+
+def test_storing_rounds_to_steps_of_one_255th_of_the_span_and_clamps_no_value_that_was_measured() -> None:
+    z = torch.randn(64, 3, 4, 4) * torch.tensor([1.0, 5.0, 0.2]).reshape(3, 1, 1) - 1
+    statistics = measure([z])
+    stored = statistics.store(z)
+    assert stored.dtype == torch.uint8
+    assert (stored == 0).any() or (stored == 255).any()
+    for channel, std in enumerate(statistics.std):
+        worst = (statistics.restore(stored) - z)[:, channel].abs().max()
+        assert worst <= statistics.span * std / 255 * 1.001
+
+
+def test_a_channel_that_never_changes_and_far_outliers_are_stored() -> None:
+    ones = torch.ones(4, 2, 3, 3)
+    still = measure([ones])
+    torch.testing.assert_close(still.restore(still.store(ones)), ones, rtol=0, atol=1 / 254)
+    outlier = torch.zeros(1000, 1, 2, 2)
+    outlier[0, 0, 0, 0] = 1e3
+    assert measure([outlier]).span == 8
+
+
+def dataset(folder: Path, dims: tuple[int, ...] = (3, 8, 8)) -> str:
+    noise = np.random.default_rng(0).integers(0, 256, (40, *dims), dtype=np.uint8)
+    pack(((sample, number % 2) for number, sample in enumerate(noise)), Store(folder), class_names=("even", "odd"))
+    return str(folder)
+
+
+def test_an_encoded_dataset_holds_the_latents_of_its_samples_and_a_gan_trains_on_it(tmp_path: Path) -> None:
+    run, data, out = write_checkpoint(tmp_path / "run", "res-vae"), dataset(tmp_path / "data"), tmp_path / "latents"
+    command = [run, str(out), "--data", data, "--shard-size", "8kB"]
+    assert main(command) == DONE
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main(command) == DONE
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+    index, model = DatasetIndex.load(Store(out)), load(run)
+    assert len(index.shards) > 1
+    assert (index.shape.dims, index.class_names) == ((3, 4, 4), ("even", "odd"))
+    stored, labels = read_samples(index, Store(out), range(40))
+    samples, expected = read_samples(DatasetIndex.load(Store(data)), Store(data), range(40))
+    assert torch.equal(labels, expected)
+    statistics = LatentStatistics.load(Store(out))
+    z = model.encode(samples)
+    step = statistics.span * torch.tensor(statistics.std).reshape(3, 1, 1) / 127.5
+    assert ((statistics.restore(stored) - z).abs() <= step / 2 * 1.001).all()
+
+    changes = {**TINY, "model": {"kind": "mlp", "hidden": [16], "z_dim": 8}, "training.total_images": 48}
+    del changes["model.widths"]
+    where = RunSettings("gan", str(tmp_path), "digits", "train_gan", str(out), wandb_mode="disabled")
+    experiment = config.overrides(find_preset("digits").experiment, changes.items())
+    assert train_here(experiment, where).complete
+    drawn = load(where.folder.url).sample(2)
+    assert model.decode(statistics.restore(drawn)).shape == (2, 3, 8, 8)
+
+
+def test_codes_are_stored_as_they_are(tmp_path: Path) -> None:
+    run, data = write_checkpoint(tmp_path / "run", "fsq"), dataset(tmp_path / "data")
+    assert main([run, str(tmp_path / "out"), "--data", data]) == DONE
+    statistics = LatentStatistics.load(Store(tmp_path / "out"))
+    stored, _ = read_samples(DatasetIndex.load(Store(tmp_path / "out")), Store(tmp_path / "out"), range(3))
+    samples, _ = read_samples(DatasetIndex.load(Store(data)), Store(data), range(3))
+    assert (statistics.restore(stored) - load(run).encode(samples)).abs().max() <= 1 / 255 * 1.001
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RES", "out"], "CHECKPOINT, DEST and --data URL are needed"),
+        (["RES", "out", "--data", "digits"], "pack it first, python jobs/make_shards.py digits"),
+        (["RES", "out", "--data", "nowhere"], "does not exist"),
+        (["RES", "out", "--data", "DATA", "--statistics", "1"], "--statistics 1"),
+        (["GAN", "out", "--data", "DATA"], "a GAN has no encoder"),
+        (["VECTOR", "out", "--data", "DATA"], "its latents are a vector of 4"),
+        (["LADDER", "out", "--data", "DATA"], "its latents are of several levels"),
+        (["RES", "out", "--data", "OTHER"], "the autoencoder takes 8 × 8 × 3"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    families = {"RES": "res-vae", "GAN": "mlp", "VECTOR": "mlp-vae", "LADDER": "ladder"}
+    places = {word: write_checkpoint(tmp_path / word, families[word]) for word in arguments if word in families}
+    places |= {"DATA": dataset(tmp_path / "data"), "OTHER": dataset(tmp_path / "other", (1, 8, 8))}
+    assert main([places.get(word, word) for word in arguments]) == MISUSED == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.startswith("encode.py: ")
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_something_else_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latents.json").write_text(json.dumps({"mean": 3}))
+    with pytest.raises(ValueError, match="is corrupt"):
+        LatentStatistics.load(Store(tmp_path))
