@@ -237,7 +237,8 @@ def commands(settings: RunSettings) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
     return [
         ("train longer", f"{resume_command(settings)} --training.total-images IMAGES"),
-        ("sample", f"python -c \"import imagegen_dist as i; i.load('{settings.folder.url}').grid('samples.png')\""),
+        ("sample", f"python jobs/sample.py {settings.folder.url} --grid samples.png"),
+        ("export", f"python jobs/export.py {settings.folder.url} exported --to hf"),
     ]
 
 

@@ -82,7 +82,7 @@ def commands(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
     train = f"python jobs/{plan.settings.job}.py --config {plan.folder.url}/best.json"
     return [
         ("train the best in full", f"{train} --training.total-images IMAGES"),
-        ("sample from it", f"python -c \"import imagegen_dist as i; i.load('{run}').grid('samples.png')\""),
+        ("sample from it", f"python jobs/sample.py {run} --grid samples.png"),
         *following,
     ]
 
