@@ -9,7 +9,8 @@ from PIL import Image
 from imagegen_dist import records
 from imagegen_dist.data.pack import pack
 from imagegen_dist.evaluation import Dataset
-from imagegen_dist.launch import shards
+from imagegen_dist.launch import export, shards
+from imagegen_dist.launch.sample import command as sample
 from imagegen_dist.launch.train import DONE, MISUSED, main_gan
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import StorageError, Store
@@ -38,6 +39,9 @@ COMMANDS = {
     "SOURCE": lambda url: shards.main([url, "shards"]),
     "DEST": lambda url: shards.main(["pictures", url]),
     "--index-only": lambda url: shards.main(["--index-only", url]),
+    "CHECKPOINT": lambda url: sample.main([url, "--grid", "grid.png"]),
+    "--shards": lambda url: sample.main(["run", "--shards", url]),
+    "DEST of an export": lambda url: export.main(["run", url]),
 }
 every_url = pytest.mark.parametrize("url", URLS.values(), ids=URLS.keys())
 every_command = pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())

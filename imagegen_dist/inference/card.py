@@ -95,7 +95,7 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
         "    import imagegen_dist",
         "",
         '    model = imagegen_dist.load("path or URL of this folder")',
-        f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; the same for every seed, anywhere",
+        f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; a seed's are the same anywhere",
     ]
     if family == "VAE":
         told = ", label" if conditional else ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from imagegen_dist.data.modality import Modality, modality
+from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
 from imagegen_dist.inference.asked import Asked
@@ -36,8 +36,10 @@ class GeneratedSource(Source):
     asked: Asked = Asked(())
 
     def select(self, rows: IntArray) -> Records:
-        """The samples of those numbers."""
-        return _Generated(self.maker, self.asked, tuple(rows.tolist()))
+        """The samples of those numbers, ascending; with no seeds but theirs, since tasks are sent around."""
+        first, last = rows[0] // self.asked.columns, rows[-1] // self.asked.columns
+        asked = replace(self.asked, seeds=self.asked.seeds[first : last + 1])
+        return _Generated(self.maker, asked, tuple((rows - first * self.asked.columns).tolist()))
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,13 @@ class _Generated(Records):
                 some = self.rows[start : start + model.batch]
                 samples = self.asked.sample(model, some).cpu().numpy()
                 for row, sample in zip(some, samples, strict=True):
-                    label = self.asked.class_of(model, row)
-                    yield Record(f"sample {row}", label, _encoded(kind, sample, extension))
+                    name = f"the sample of seed {self.asked.seeds[row // self.asked.columns]}"
+                    yield Record(name, self.asked.class_of(model, row), kind.encode(sample, extension))
 
 
 def sample_extension(model: GeneratorModel | AutoencoderModel) -> str:
     """How a sample is stored without loss: as a PNG where it is a picture of 1 or 3 channels, else as an array."""
     return "png" if model.modality == "image" and model.shape.channels in (1, 3) else "npy"
-
-
-def _encoded(kind: Modality, sample: object, extension: str) -> bytes:
-    return kind.encode(sample, extension)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)

@@ -1,11 +1,13 @@
 """Pictures that move."""
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageSequence
 
 from imagegen_dist.data.animation import animate, check_encoder
@@ -29,15 +31,13 @@ def test_webp_keeps_every_pixel_of_every_frame(mode: str) -> None:
 
 
 def test_mp4_has_every_frame_and_even_sides(tmp_path: Path) -> None:
-    import imageio_ffmpeg
-
-    made = [Image.new("L", (33, 47), level) for level in (0, 80, 160, 240)]
-    (tmp_path / "film.mp4").write_bytes(animate(made, "mp4", fps=10))
-    reader = imageio_ffmpeg.read_frames(str(tmp_path / "film.mp4"))
-    facts = next(reader)
-    found = [np.frombuffer(frame, np.uint8).reshape(48, 34, 3) for frame in reader]
-    assert facts["size"] == (34, 48)
-    assert facts["fps"] == 10
+    path = tmp_path / "film.mp4"
+    path.write_bytes(animate([Image.new("L", (33, 47), level) for level in (0, 80, 160, 240)], "mp4", fps=10))
+    command = [get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    decoded = subprocess.run(command, capture_output=True, check=True)
+    assert b"34x48" in decoded.stderr
+    assert b"10 fps" in decoded.stderr
+    found = np.frombuffer(decoded.stdout, np.uint8).reshape(4, 48, 34, 3)
     assert [round(float(frame.mean()) / 80) for frame in found] == [0, 1, 2, 3]
 
 
