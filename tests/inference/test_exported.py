@@ -1,6 +1,7 @@
 """Exported models: the same samples bit for bit after a round trip, and nothing but safetensors and JSON to read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from imagegen_dist.launch.train import DONE
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import FAMILIES, write_checkpoint
-from tests.runs import settings, tiny, train_here, train_on
+from tests.runs import settings, tiny, train_on
 
 
 def export(url: str, dest: Path, *more: str) -> str:
@@ -43,18 +44,33 @@ def test_a_checkpoint_of_two_workers_loads_and_is_exported(tmp_path: Path) -> No
     assert again.facts["world_size"] == 2
 
 
-def test_a_trained_run_is_exported_with_its_figures_and_without_its_places(tmp_path: Path) -> None:
-    where = settings(tmp_path, "run", tmp_path / "data")
-    train_here(tiny(training__total_images=72, evaluation__samples=50, evaluation__classifier_images=64), where)
-    model = load(where.folder.url)
-    again = load(export(where.folder.url, tmp_path / "hf", "--license", "cc-by-4.0"))
-    assert torch.equal(again.sample(10, seed=1), model.sample(10, seed=1))
+def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_path: Path) -> None:
+    places = {"data.url": "/home/me/secret/faces", "data.cache.directory": "/home/me/cache"}
+    family = replace(FAMILIES["r3gan"], changes=FAMILIES["r3gan"].changes | places)
+    url = write_checkpoint(tmp_path / "run", family)
+    rows = [
+        {"images": 240, "eval/frechet": 30.0, "eval/label_agreement": 0.5},
+        {"images": 480, "eval/frechet": 12.5},
+        {"images": 960, "eval/frechet": 3.0},  # of a later checkpoint
+    ]
+    Store(url).write("metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    export(url, tmp_path / "hf", "--license", "cc-by-4.0")
     card = (tmp_path / "hf" / "README.md").read_text()
-    for said in ("license: cc-by-4.0", "library_name: imagegen_dist", "label agreement", "72 images seen", "no FIDs"):
+    for said in (
+        "license: cc-by-4.0",
+        "library_name: imagegen_dist",
+        "| Fréchet distance of samples | 12.50 |",
+        "| label agreement | 0.5000 |",
+        "no FIDs",
+        "`faces`",
+        "480 images seen",
+        "0:12 of training on 2 workers",
+    ):
         assert said in card
-    document = json.loads((tmp_path / "hf" / "config.json").read_text())
-    assert document["figures"]["frechet"] > 0
-    assert str(tmp_path) not in json.dumps(document) + card
+    document = (tmp_path / "hf" / "config.json").read_text()
+    assert json.loads(document)["figures"] == {"frechet": 12.5, "label_agreement": 0.5}
+    assert "/home/me" not in document + card
+    assert load(tmp_path / "hf").images == 480
 
 
 def test_an_exported_model_is_exported_again_with_what_its_card_says(tmp_path: Path) -> None:
