@@ -12,6 +12,7 @@ from imagegen_dist.data.dsprites import FACTORS, SAMPLES, factors_of, render, su
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.stacked import MODE_NAMES, MODES, stack_digits
 from imagegen_dist.storage import Store
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -22,13 +23,12 @@ SPLITS = ("train", "val")
 
 _SHARD_SAMPLES = 500
 _RENDERED = 1000
-_FEWEST = 100
 _DIGITS = "digits-v1"
 _DIGITS_VAL_SHARE = 0.2
 
 
 def is_builtin(name: str) -> bool:
-    """Whether this is the name of a built-in dataset, with or without a size: `digits`, `dsprites:5000`."""
+    """Whether this is the name of a built-in dataset, with or without a size: `digits`, `stackedmnist:5000`."""
     return name.partition(":")[0] in BUILTIN
 
 
@@ -45,11 +45,12 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
         raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
     if not size:
         return BUILTIN[plain](store) / split
-    if plain != "dsprites" or not size.isascii() or not size.isdigit() or not _FEWEST <= int(size) <= SAMPLES:
-        raise DatasetError(
-            f"{name}: only dsprites has a size, of {_FEWEST:,} to {SAMPLES:,} pictures, as in --data dsprites:5000"
-        )
-    return dsprites(store, int(size)) / split
+    if plain not in _SIZED:
+        raise DatasetError(f"{name}: only {' and '.join(_SIZED)} have a size; take --data {plain}")
+    pack_so_many, least, most = _SIZED[plain]
+    if not size.isascii() or not size.isdigit() or not least <= int(size) <= most:
+        raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} pictures, as in --data {plain}:5000")
+    return pack_so_many(store, int(size)) / split
 
 
 def digits(store: Store) -> Store:
@@ -57,9 +58,25 @@ def digits(store: Store) -> Store:
     folder = store / _DIGITS
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
-    images, labels = _load_mnist()
-    for split, rows in zip(SPLITS, stratified_split(labels, _DIGITS_VAL_SHARE), strict=True):
-        _pack_once((images[rows], labels[rows]), folder / split)
+    for split, (images, labels) in zip(SPLITS, _split_digits(), strict=True):
+        with _unless_there(folder / split):
+            pack(zip(images, labels.tolist(), strict=True), folder / split, shard_samples=_SHARD_SAMPLES, classes=10)
+    return folder
+
+
+def stackedmnist(store: Store, count: int = 30_000) -> Store:
+    """StackedMNIST, (3, 32, 32): `count` samples of three digits, one a channel, in 1,000 classes of equal size.
+
+    One in ten is held out, and made of digits that no training sample shows: of each of the ten digits the training
+    samples have 400 different ones, the others 100, the same as in `digits`.
+    """
+    folder = store / f"stackedmnist-{count}-v1"
+    if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
+        return folder
+    counts = count - count // 10, count // 10
+    for seed, (split, single, samples) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
+        with _unless_there(folder / split):
+            pack(stack_digits(*single, samples, seed), folder / split, shard_samples=5_000, class_names=MODE_NAMES)
     return folder
 
 
@@ -82,9 +99,16 @@ def dsprites(store: Store, count: int = 30_000) -> Store:
 
 BUILTIN: dict[str, Callable[[Store], Store]] = {
     "digits": digits,
+    "stackedmnist": stackedmnist,
     "dsprites": dsprites,
     "dsprites-full": partial(dsprites, count=SAMPLES),
 }
+
+_SIZED: dict[str, tuple[Callable[[Store, int], Store], int, int]] = {
+    "stackedmnist": (stackedmnist, MODES, 1_000_000),
+    "dsprites": (dsprites, 100, SAMPLES),
+}
+"""Those that have as many pictures as are asked for, with the fewest and the most."""
 
 
 def stratified_split(labels: NDArray[np.int64], val_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -95,6 +119,13 @@ def stratified_split(labels: NDArray[np.int64], val_share: float) -> tuple[NDArr
         rows = shuffled[labels[shuffled] == label]
         held_out[rows[: round(rows.size * val_share)]] = True
     return shuffled[~held_out[shuffled]], shuffled[held_out[shuffled]]
+
+
+def _split_digits() -> tuple[Labelled, Labelled]:
+    """(for training, held out)"""
+    images, labels = _load_mnist()
+    train, val = stratified_split(labels, _DIGITS_VAL_SHARE)
+    return (images[train], labels[train]), (images[val], labels[val])
 
 
 def _load_mnist() -> Labelled:
@@ -111,12 +142,6 @@ def _sprites_with_factors(numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[
         some = numbers[start : start + _RENDERED]
         for picture, values in zip(render(some), factors_of(some).tolist(), strict=True):
             yield picture, {"factors": dict(zip(FACTORS, values, strict=True))}
-
-
-def _pack_once(labelled: Labelled, store: Store) -> None:
-    images, labels = labelled
-    with _unless_there(store):
-        pack(zip(images, labels.tolist(), strict=True), store, shard_samples=_SHARD_SAMPLES, classes=10)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class Options:
     preset: Annotated[str, tyro.conf.Positional, flag("PRESET")] = ""
     """A named experiment, see below. Default: the first of them."""
     data: Annotated[str, flag("URL")] = ""
-    """Shards with an index.json, or a built-in dataset (digits, dsprites, dsprites:5000). Default: the preset's."""
+    """Shards with an index.json, or a built-in dataset (digits, stackedmnist, dsprites:5000). Default: the preset's."""
     storage: Annotated[str, flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
     run: Annotated[str, flag("NAME")] = ""
@@ -123,7 +123,7 @@ def resolve(experiment: Experiment, file: str, data: str, assignments: Sequence[
 def help_text(job: str, summary: str) -> str:
     """What --help prints: flags, presets, and how to find every setting."""
     text = flags_help(Options, job, summary)
-    listed = "\n".join(f"  {name:<22} {preset.summary}" for name, preset in _presets_of(job).items())
+    listed = "\n".join(f"  {name:<24} {preset.summary}" for name, preset in _presets_of(job).items())
     some = ("training.total-images 400000", "training.batch-size 128")
     examples = "\n".join(f"  --{example}" for example in (*_EXAMPLES[job], *some))
     return (

@@ -25,6 +25,7 @@ from imagegen_dist.data.sources.folder import FolderSource
 from imagegen_dist.data.sources.shards import open_shards
 from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.split import mixed_rows, parse_shares, split_rows
+from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.experiment import parameter_counts
 from imagegen_dist.launch.bar import PackingBar
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
@@ -56,7 +57,7 @@ class Options:
     """Flags of the job."""
 
     source: Annotated[str, tyro.conf.Positional, flag("SOURCE")] = ""
-    """Pictures: a folder, .zip, .parquet or shards (local, s3://..., 's3://.../train-*.parquet'), or digits."""
+    """Pictures: folder, .zip, .parquet, shards (local, s3://..., 's3://.../train-*.parquet'); digits, stackedmnist."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """Folder for the shards and their index.json; it may hold nothing but what this command began."""
     size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
@@ -265,7 +266,8 @@ def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) 
 def _suggested_preset(index: DatasetIndex) -> str:
     """A small preset whose networks can have these samples."""
     small = max(index.shape.spatial) <= _SMALL_SIDE
-    for name in ("digits", "dcgan") if small else ("dcgan", "digits"):
+    stacked = () if channel_classes(index) is None else ("r3gan-stackedmnist-small",)
+    for name in (*stacked, *(("digits", "dcgan") if small else ("dcgan", "digits"))):
         with contextlib.suppress(ValueError):
             parameter_counts(PRESETS[name].experiment, index.shape, index.classes)
             return name

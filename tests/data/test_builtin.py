@@ -117,7 +117,14 @@ def test_dsprites_come_in_the_size_asked_for(tmp_path):
     assert not is_builtin("s3://bucket/dsprites")
 
 
-@pytest.mark.parametrize("name", ["dsprites:99", "dsprites:800000", "dsprites:many", "digits:500"])
-def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(name, tmp_path):
-    with pytest.raises(DatasetError, match="only dsprites has a size, of 100 to 737,280 pictures"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *((f"dsprites:{size}", "has a size of 100 to 737,280 pictures") for size in ("99", "800000", "many")),
+        ("stackedmnist:999", "has a size of 1,000 to 1,000,000 pictures, as in --data stackedmnist:5000"),
+        ("digits:500", "only stackedmnist and dsprites have a size; take --data digits"),
+    ],
+)
+def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(name, said, tmp_path):
+    with pytest.raises(DatasetError, match=said):
         builtin_dataset(name, "train", Store(tmp_path))
