@@ -162,6 +162,8 @@ class EvaluationConfig:
     samples: int = 1000
     # Images on which the classifier is trained.
     classifier_images: int = 100_000
+    # Training samples among which the nearest ones of generated samples are looked for at the end; 0: no such check.
+    searched: int = 50_000
     # Importance samples of a VAE's log-likelihood, for each sample; 0 for none.
     importance_samples: int = 0
     # Factors that disentanglement is measured of, where the samples carry factors; none: all of them.
@@ -173,6 +175,8 @@ class EvaluationConfig:
                 f"every {self.every} and samples {self.samples} have to be 0 or more (a Fréchet distance needs two "
                 f"samples), classifier_images {self.classifier_images} 1 or more; set --evaluation.*"
             )
+        if self.searched < 0 or self.searched == 1:
+            raise ValueError(f"searched {self.searched}: 2 or more, or 0 for no check; set --evaluation.searched")
         if self.importance_samples < 0:
             raise ValueError(
                 f"importance_samples {self.importance_samples}: 0 or more, by --evaluation.importance-samples"
@@ -296,6 +300,7 @@ CHANGEABLE = (
     "training.listen_every",
     "training.compile",
     "evaluation.every",
+    "evaluation.searched",
     "evaluation.factors",
     "objective.lpips_weights",
     "data.url",
@@ -481,14 +486,12 @@ CLASSIFIER = ClassifierConfig()
 """The network in whose features samples are compared where the data have labels and no better one is at hand."""
 
 
-def build_classifier(index: DatasetIndex, device: torch.device, images: int) -> Trainer:
-    """A classifier of the dataset's own labels at its first step, for the same loop as everything else, in one process.
+def build_classifier(shape: SampleShape, classes: int, device: torch.device, images: int) -> Trainer:
+    """A classifier of a dataset's own labels at its first step, for the same loop as everything else, in one process.
 
-    images: on how many it will be trained. Raises ValueError where the dataset has no labels.
+    images: on how many it will be trained. Raises ValueError where there are no two classes.
     """
-    if not index.classes:
-        raise ValueError("the dataset has no labels: there is nothing to train a classifier on")
-    classifier = Classifier(index.shape, index.classes, CLASSIFIER, generator=network_generator(0, "classifier"))
+    classifier = Classifier(shape, classes, CLASSIFIER, generator=network_generator(0, "classifier"))
     objective = Classify(classifier.to(device), ClassifyConfig())
     optimizer = AdamConfig(lr=Schedule(2e-3, 1e-5, images), beta1=0.9, beta2=constant(0.99))
     return Trainer(

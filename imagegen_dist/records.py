@@ -12,6 +12,8 @@ from typing import Any
 from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import CHANGEABLE, Experiment
+from imagegen_dist.metrics.copying import COPIES_BELOW
+from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
 from imagegen_dist.storage import PATIENCE_S, Store
@@ -285,4 +287,13 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         compared = [f"{words}: {result[name]:.2f}" for words, name in others.items() if name in result]
         beside = f" ({', '.join(compared)})" if compared else ""
         lines.append(("Fréchet distance", f"{result['frechet']:.2f} in the classifier's features{beside}"))
+    if "modes" in result:
+        samples, classes = result["evaluation"]["samples"], result["evaluation"]["classes"]
+        kl = f"KL to the data {result['modes_kl']:.3f} nats (a perfect sampler's: {perfect_kl(classes, samples):.3f})"
+        lines.append(("modes", f"{result['modes']:,.0f} of {classes:,} in {samples:,} samples; {kl}"))
+    if "authenticity" in result:
+        real, z = result.get("authenticity_real"), result.get("copying_z")
+        beside = "" if real is None else f" (held-out real samples: {real:.1%})"
+        verdict = "" if z is None else f"; z {z:.1f}, {'copies' if z < COPIES_BELOW else 'no sign of copying'}"
+        lines.append(("authenticity", f"{result['authenticity']:.1%} of samples{beside}{verdict}"))
     return lines

@@ -21,8 +21,9 @@ from imagegen_dist.data.modality import modality
 from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.distributed import World, same_on_all_ranks, sum_over_ranks, text_from_main
-from imagegen_dist.evaluation import Dataset, Observer, build_observer
+from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
+from imagegen_dist.metrics.copying import COPIES_BELOW
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.stopwatch import Stopwatch
 from imagegen_dist.metrics.wandb import WandbSink
@@ -236,6 +237,8 @@ class _Session:
                 self.figure = figures.get(self.observer.figure)
                 if self.figure is not None and self.observer.higher_is_better:
                     self.figure = -self.figure
+                if self.trainer.step_index >= self.experiment.training.steps:
+                    figures |= self._look_for_copies()
                 if figures:
                     self._log({f"eval/{name}": value for name, value in figures.items()})
 
@@ -249,6 +252,23 @@ class _Session:
                     data, extension = form.preview(samples, columns)
                     for sink in self.sinks:
                         sink.picture(name, data, extension, self.trainer.images)
+
+    def _look_for_copies(self) -> dict[str, float]:
+        """Whether the trained model repeats its training samples: figures, and a picture; on rank 0, else nothing."""
+        found = self.observer.copies() if self.world.is_main else None
+        if found is None:
+            return {}
+        form = modality(self.training.index.modality)
+        data, extension = form.preview(found.samples, found.columns, captions=found.captions)
+        for sink in self.sinks:
+            sink.picture(PICTURE_OF_COPIES, data, extension, self.trainer.images)
+        z = found.figures.get("copying_z", 0.0)
+        if z < COPIES_BELOW:
+            self.events.message(
+                f"samples lie nearer to training samples than held-out ones do (z {z:.1f}): the model copies; "
+                f"see the neighbours in {REPORT}"
+            )
+        return found.figures
 
     def _checkpoint(self) -> None:
         """Publish a checkpoint, on all ranks together; raises Stopped on all of them where the run is to end there."""
@@ -395,6 +415,11 @@ class _Session:
             "seconds": round(self.stopwatch.seconds, 1),
             "images_per_s": round(statistics.median(speeds), 1) if speeds else None,
             **by_group(last_values(rows, "eval/")),
+            "evaluation": {
+                "samples": self.experiment.evaluation.samples,
+                "searched": min(self.experiment.evaluation.searched, self.training.index.samples),
+                "classes": self.training.index.classes,
+            },
             "paths": {
                 "run": self.folder.url,
                 "picture": latest_picture(self.folder, self.observer.picture),

@@ -44,5 +44,18 @@ def test_any_figure_may_be_missing(left_out: str, tmp_path: Path) -> None:
     assert figures(tmp_path, {name: value for name, value in GAN.items() if name != left_out})["images"]
 
 
+def test_modes_stand_beside_a_perfect_samplers_with_their_number_of_samples(tmp_path: Path) -> None:
+    modes = {"modes": 998.0, "modes_kl": 0.0812, "evaluation": {"samples": 26_000, "classes": 1000}}
+    said = figures(tmp_path, modes)["modes"]
+    assert said == "998 of 1,000 in 26,000 samples; KL to the data 0.081 nats (a perfect sampler's: 0.019)"
+
+
+def test_authenticity_stands_beside_held_out_samples_and_its_verdict(tmp_path: Path) -> None:
+    found = {"authenticity": 0.02, "authenticity_real": 0.55, "copying_z": -31.4}
+    assert figures(tmp_path, found)["authenticity"] == "2.0% of samples (held-out real samples: 55.0%); z -31.4, copies"
+    assert figures(tmp_path, found | {"copying_z": 1.2})["authenticity"].endswith("z 1.2, no sign of copying")
+    assert figures(tmp_path, {"authenticity": 0.5})["authenticity"] == "50.0% of samples"
+
+
 def test_figures_of_one_group_come_together() -> None:
     assert by_group({"rate": 3.0, "of/a": 1.0, "of/b": 2.0}) == {"rate": 3.0, "of": {"a": 1.0, "b": 2.0}}

@@ -10,13 +10,14 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from ast import literal_eval
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from imagegen_dist.shape import SampleShape
@@ -30,6 +31,7 @@ JPEG_QUALITY = 95
 
 _FRAME_MS = 125
 _MIN_TILE_PIXELS = 72
+_CAPTION_PIXELS = 14
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PILLOW = {"png": "PNG", "webp": "WEBP"}
 _PILLOW_ERRORS = (
@@ -116,15 +118,20 @@ class Modality(ABC):
         return _encode_picture(sample, extension)
 
     @abstractmethod
-    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
+    def pages(
+        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
+    ) -> list[Image.Image]:
         """Pictures of samples, uint8 [N, C, *S], in rows of `columns`: one, or those of a film.
 
         scale: whole factor by which each is enlarged, pixels kept crisp; None makes small samples readable.
+        captions: a few characters under each sample; none for no captions.
         """
 
-    def preview(self, samples: Pixels, columns: int, scale: int | None = None) -> tuple[bytes, str]:
+    def preview(
+        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
+    ) -> tuple[bytes, str]:
         """`pages` as a file: (bytes, extension)."""
-        return _save_png(self.pages(samples, columns, scale)), "png"
+        return _save_png(self.pages(samples, columns, scale, captions)), "png"
 
 
 class ImageModality(Modality):
@@ -140,8 +147,10 @@ class ImageModality(Modality):
             return super().arrange(flat, shape)
         return flat.reshape(-1, *shape.spatial, 3).transpose(0, 3, 1, 2)
 
-    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
-        return [_grid(_shown(samples), columns, scale)]
+    def pages(
+        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
+    ) -> list[Image.Image]:
+        return [_grid(_shown(samples), columns, scale, captions)]
 
 
 class VideoModality(Modality):
@@ -150,9 +159,11 @@ class VideoModality(Modality):
     name = "video"
     axes = ("T", "H", "W")
 
-    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
+    def pages(
+        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
+    ) -> list[Image.Image]:
         shown = _shown(samples)
-        return [_grid(shown[:, :, frame], columns, scale) for frame in range(shown.shape[2])]
+        return [_grid(shown[:, :, frame], columns, scale, captions) for frame in range(shown.shape[2])]
 
 
 class VoxelModality(Modality):
@@ -161,9 +172,12 @@ class VoxelModality(Modality):
     name = "voxels"
     axes = ("D", "H", "W")
 
-    def pages(self, samples: Pixels, columns: int, scale: int | None = None) -> list[Image.Image]:
+    def pages(
+        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
+    ) -> list[Image.Image]:
         shown = _shown(samples)
-        return [_grid(np.concatenate([_project(shown, axis) for axis in (2, 3, 4)], -1), columns, scale)]
+        views = np.concatenate([_project(shown, axis) for axis in (2, 3, 4)], -1)
+        return [_grid(views, columns, scale, captions)]
 
 
 _MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (ImageModality, VideoModality, VoxelModality)}
@@ -356,18 +370,23 @@ def _project(samples: Pixels, axis: int) -> Pixels:
     return square
 
 
-def _grid(samples: Pixels, columns: int, scale: int | None) -> Image.Image:
-    """Tiles [N, C, H, W] in rows, on white, with a gap between."""
+def _grid(samples: Pixels, columns: int, scale: int | None, captions: Sequence[str] = ()) -> Image.Image:
+    """Tiles [N, C, H, W] in rows, on white, with a gap between, and each one's caption below it."""
     count, channels, height, width = samples.shape
     scale = scale or max(1, math.ceil(_MIN_TILE_PIXELS / max(height, width)))
-    gap, rows = 2, -(-count // columns)
-    tall, wide = height * scale, width * scale
+    gap, rows, below = 2, -(-count // columns), _CAPTION_PIXELS if captions else 0
+    tall, wide = height * scale + below, width * scale
     page = np.full((rows * (tall + gap) - gap, columns * (wide + gap) - gap, channels), 255, np.uint8)
     tiles = np.moveaxis(samples, 1, -1).repeat(scale, axis=1).repeat(scale, axis=2)
-    for number, tile in enumerate(tiles):
-        top, left = number // columns * (tall + gap), number % columns * (wide + gap)
-        page[top : top + tall, left : left + wide] = tile
-    return Image.fromarray(page[..., 0] if channels == 1 else page)
+    corners = [(number % columns * (wide + gap), number // columns * (tall + gap)) for number in range(count)]
+    for tile, (left, top) in zip(tiles, corners, strict=True):
+        page[top : top + tall - below, left : left + wide] = tile
+    picture = Image.fromarray(page[..., 0] if channels == 1 else page)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_CAPTION_PIXELS - 2) if captions else None
+    for caption, (left, top) in zip(captions, corners, strict=False):
+        black = 0 if channels == 1 else (0, 0, 0)
+        pen.text((left + wide / 2, top + tall - below), caption, black, font, anchor="ma")
+    return picture
 
 
 def _save_png(frames: list[Image.Image]) -> bytes:

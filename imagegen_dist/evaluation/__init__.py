@@ -9,13 +9,14 @@ from torch import nn
 
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.gan import GANObserver
+from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.evaluation.observer import Dataset, Observer
 from imagegen_dist.evaluation.vae import VAEObserver
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.storage import Store
 
-__all__ = ["Dataset", "Observer", "build_observer"]
+__all__ = ["PICTURE_OF_COPIES", "Dataset", "Observer", "build_observer"]
 
 
 def build_observer(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.generated import grid_label, score_generated
-from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
+from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.objectives.base import Draw
@@ -31,7 +32,7 @@ class GANObserver:
     higher_is_better = False
     picture = "grid"
     picture_note = "The same latents"
-    more_pictures: Mapping[str, str] = MappingProxyType({})
+    more_pictures: Mapping[str, str] = MappingProxyType({PICTURE_OF_COPIES: CAPTION})
 
     def __init__(
         self,
@@ -57,7 +58,9 @@ class GANObserver:
         self._reference: Reference | None = None
 
     def figures(self) -> dict[str, float]:
-        """ "frechet" and "label_agreement" of generated samples, "frechet_real" of held-out real ones beside them."""
+        """ "frechet" of generated samples, "frechet_real" of held-out real ones beside it; "label_agreement" where the
+        generator is told the class, and where it is not, "modes", how many classes it makes, and "modes_kl".
+        """
         evaluation = self._experiment.evaluation
         if not evaluation.samples or not self._training.index.classes:
             return {}
@@ -88,6 +91,12 @@ class GANObserver:
         label = grid_label(count, columns, self._classes, self._device)
         draw = keyed_draw(self._experiment.training.seed, 0, "grid", 0, self._device)
         return {"grid": (to_uint8(self._generate(count, draw, label)).cpu().numpy(), columns)}
+
+    def copies(self) -> Copies | None:
+        """Samples and their nearest training samples: in the features of the labels' classifier, or else as pixels."""
+        evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
+        of = self._training, self._held_out, network, self._device
+        return look_for_copies(self._generate, self._classes, evaluation, *of)
 
     def _generate(self, count: int, draw: Draw, label: Tensor | None) -> Tensor:
         return self._generator(draw.normal(count, self._z_dim), label)

@@ -13,6 +13,7 @@ from imagegen_dist.evaluation.observer import CHUNK
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.metrics.features import agreement
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.metrics.modes import mode_coverage
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.training.loop import keyed_draw
 
@@ -41,23 +42,33 @@ def score_generated(
     world: World,
     device: torch.device,
 ) -> dict[str, float]:
-    """ "frechet" of generated samples, their classes in turn, and their "label_agreement" where there are classes.
+    """ "frechet" of generated samples; with classes, all in turn, "label_agreement"; without, "modes" and "modes_kl".
 
     purpose: tells their randomness from others'. The ranks share the work, and all get the figures.
     """
     moments = Moments(reference.network.dim, device)
     hits = torch.zeros(2, dtype=torch.float64, device=device)
+    modes = torch.zeros(len(reference.class_counts), dtype=torch.float64, device=device)
     for chunk, ids in chunks(samples, world):
         label = torch.tensor(ids, device=device) % classes if classes else None
         x = to_float(to_uint8(generate(len(ids), keyed_draw(0, 0, purpose, chunk, device), label)))
-        moments.add(reference.network.features(x))
-        if label is not None and reference.network.logits is not None:
-            right = agreement(reference.network.logits(x), label).double()
+        features, logits = reference.network.features_and_logits(x)
+        moments.add(features)
+        if logits is None:
+            continue
+        if label is None:
+            modes += torch.bincount(logits.argmax(1), minlength=len(modes))
+        else:
+            right = agreement(logits, label).double()
             hits += torch.stack([right.sum(), torch.ones_like(right).sum()])
     figures = {"frechet": distance_over_ranks(moments, reference, world)}
     right, asked = sum_over_ranks(hits, world).tolist()
     if asked:
         figures["label_agreement"] = right / asked
+    counts = sum_over_ranks(modes, world)
+    if counts.sum():
+        covered = mode_coverage(counts, reference.class_counts)
+        figures |= {"modes": float(covered.modes), "modes_kl": covered.kl}
     return figures
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -39,6 +39,28 @@ class Observer(Protocol):
         """By name, samples uint8 [N, C, *S] and in how many columns they are shown; called on rank 0."""
         ...
 
+    def copies(self) -> Copies | None:
+        """Whether the model repeats training samples, once it is trained; None where that is not asked for.
+
+        Called on rank 0, after `figures`.
+        """
+        ...
+
+
+class Copies(NamedTuple):
+    """What was found of a model that may repeat its training data.
+
+    figures: "authenticity", the share of samples that lie further from the nearest training sample than that one from
+    the next (arXiv:2102.08921); and with held-out samples theirs as "authenticity_real", and "copying_z", far below 0
+    where samples lie nearer to the training data than held-out ones do (arXiv:2004.05675).
+    samples: of a picture, uint8 [N, C, *S], in rows of `columns`. captions: what stands under each of them.
+    """
+
+    figures: dict[str, float]
+    samples: np.ndarray
+    columns: int
+    captions: list[str]
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -54,7 +76,7 @@ class Dataset:
         index = DatasetIndex.load(Store(url, PATIENCE_S))
         return cls(index, index.location(Store(url)), reading or StreamConfig())
 
-    def read(self, ids: range) -> tuple[Tensor, Tensor | None]:
+    def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""
         return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))
 

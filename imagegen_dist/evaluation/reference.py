@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor
 
 from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import Plan
-from imagegen_dist.data.stream import stream
+from imagegen_dist.data.stacked import channel_classes
+from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, wait_for_all
 from imagegen_dist.evaluation.observer import Dataset, batches
 from imagegen_dist.experiment import CLASSIFIER, build_classifier
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
-from imagegen_dist.models.classifier import Classifier
+from imagegen_dist.models.classifier import ChannelClassifier, Classifier
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import train
 
@@ -31,12 +33,14 @@ class Reference:
 
     network: a classifier of the dataset's labels. accuracy: its share of right answers on held-out samples, or None.
     moments: of its features over the training samples. real_frechet: the distance of held-out real samples from these.
+    class_counts: training samples of each class, [K].
     """
 
     network: FeatureNetwork
     accuracy: float | None
     moments: Moments
     real_frechet: float | None
+    class_counts: Tensor
 
 
 def build_reference(
@@ -50,9 +54,11 @@ def build_reference(
 ) -> Reference:
     """Load the reference of a dataset from the cache, or let rank 0 train and keep it. Called by every rank.
 
-    images: on how many the classifier is trained. Raises ValueError where the dataset has no labels.
+    Where each channel shows a class (`channel_classes`), one classifier decides on all channels, as the protocol of
+    StackedMNIST has it. images: on how many it is trained. Raises ValueError where the dataset has no labels.
     """
     parts = {
+        "form": 2,
         "training": training.index.fingerprint,
         "held_out": held_out.index.fingerprint if held_out else None,
         "classifier": config.encode(CLASSIFIER),
@@ -70,43 +76,78 @@ def build_reference(
 def _make_reference(
     store: Store, training: Dataset, held_out: Dataset | None, images: int, device: torch.device
 ) -> None:
-    trainer = build_classifier(training.index, device, images)
+    shape, classes = _classified(training.index)
+    trainer = build_classifier(shape, classes, device, images)
     batching = trainer.batching
     plan = Plan(
         seed=0, microbatches=batching.microbatches, microbatch_size=batching.microbatch_size, draws=1, lanes=64, block=8
     )
     steps = -(-images // batching.batch_size)
     share = range(batching.microbatches)
-    train(trainer, stream(training.index, training.store, plan, share, 0, steps, training.reading), [])
+    items = stream(training.index, training.store, plan, share, 0, steps, training.reading)
+    shown = _shown(training.index)
+    train(trainer, items if shown is None else _single_channels(items, shown), [])
     network = trainer.averages.modules()["classifier"]
+    assert isinstance(network, Classifier)
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
-    features = _feature_network(network, hashlib.sha256(weights).hexdigest())
-    moments = feature_statistics(features, (x for x, _ in batches(training, device)), device)
+    features = _feature_network(network, shown, hashlib.sha256(weights).hexdigest())
+    moments, class_counts = Moments(features.dim, device), torch.zeros(training.index.classes or 0, dtype=torch.int64)
+    with torch.no_grad():
+        for x, label in batches(training, device):
+            assert label is not None
+            moments.add(features.features(x))
+            class_counts += torch.bincount(label.cpu(), minlength=len(class_counts))
     facts: dict[str, float | str | None] = {"sha256": features.sha256, "accuracy": None, "real_frechet": None}
     if held_out is not None:
         facts["accuracy"] = _accuracy(features, held_out, device)
         real = feature_statistics(features, (x for x, _ in batches(held_out, device)), device)
         facts["real_frechet"] = frechet_distance(real, moments)
     store.write("classifier.safetensors", weights)
-    store.write("moments.safetensors", save(moments.encode()))
+    store.write("moments.safetensors", save(moments.encode() | {"class_counts": class_counts}))
     store.write("facts.json", json.dumps(facts).encode())
 
 
 def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> Reference:
     facts = json.loads(store.read("facts.json"))
-    classifier = Classifier(index.shape, index.classes or 0, CLASSIFIER, generator=torch.Generator())
+    classifier = Classifier(*_classified(index), CLASSIFIER, generator=torch.Generator())
     classifier.load_state_dict(load(store.read("classifier.safetensors")))
-    network = _feature_network(classifier.to(device), facts["sha256"])
-    moments = Moments.decode(load(store.read("moments.safetensors")), device)
-    return Reference(network, facts["accuracy"], moments, facts["real_frechet"])
+    network = _feature_network(classifier.to(device), _shown(index), facts["sha256"])
+    sums = load(store.read("moments.safetensors"))
+    class_counts = sums.pop("class_counts").to(device)
+    return Reference(network, facts["accuracy"], Moments.decode(sums, device), facts["real_frechet"], class_counts)
 
 
-def _feature_network(classifier: nn.Module, sha256: str) -> FeatureNetwork:
-    assert isinstance(classifier, Classifier)
+def _shown(index: DatasetIndex) -> Tensor | None:
+    """What each channel shows, by the class, [K, C]; None where channels show no class each."""
+    table = channel_classes(index)
+    return None if table is None else torch.from_numpy(table)
+
+
+def _classified(index: DatasetIndex) -> tuple[SampleShape, int]:
+    """Shape and number of classes of what the classifier sees: whole samples, or their channels one by one."""
+    shown = _shown(index)
+    if shown is None:
+        return index.shape, index.classes or 0
+    return replace(index.shape, channels=1), int(shown.max()) + 1
+
+
+def _single_channels(items: Iterator[Item], shown: Tensor) -> Iterator[Item]:
+    """Of every sample one channel, each in turn, with the class that it shows."""
+    for item in items:
+        assert item.label is not None
+        at = torch.arange(item.id.numel()).view(item.id.shape) % shown.shape[1]
+        sample = item.sample.flatten(0, 2)[torch.arange(at.numel()), at.flatten(), None].unflatten(0, item.id.shape)
+        yield replace(item, sample=sample, label=shown[item.label, at])
+
+
+def _feature_network(classifier: Classifier, shown: Tensor | None, sha256: str) -> FeatureNetwork:
     classifier.eval().requires_grad_(False)
-    return FeatureNetwork(
-        "classifier of the dataset's labels", sha256, CLASSIFIER.features, classifier.features, classifier
-    )
+    if shown is None:
+        name, dim = "classifier of the dataset's labels", CLASSIFIER.features
+        return FeatureNetwork(name, sha256, dim, classifier.features, classifier, classifier.output)
+    channels = ChannelClassifier(classifier, shown.to(next(classifier.parameters()).device))
+    dim = shown.shape[1] * CLASSIFIER.features
+    return FeatureNetwork("classifier of every channel", sha256, dim, channels.features, channels, channels.head)
 
 
 @torch.no_grad()

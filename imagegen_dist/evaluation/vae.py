@@ -16,7 +16,8 @@ from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import World, sum_over_ranks
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
-from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
+from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
 from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
@@ -69,6 +70,7 @@ class VAEObserver:
         {
             "samples": "Samples of the prior",
             "traversals": f"A row a latent, from {-SPAN:g} to {SPAN:g}; the one of the highest rate on top",
+            PICTURE_OF_COPIES: CAPTION,
         }
     )
 
@@ -142,6 +144,12 @@ class VAEObserver:
         if self._top_is_vector and self._autoencoder.continuous:
             found["traversals"] = self._traversals(inferred, label)
         return found
+
+    def copies(self) -> Copies | None:
+        """Samples of the prior beside their nearest training samples, as of a GAN."""
+        evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
+        of = self._training, self._held_out, network, self._device
+        return look_for_copies(self._autoencoder.sample, self._classes, evaluation, *of)
 
     @property
     def _counts_bits(self) -> bool:

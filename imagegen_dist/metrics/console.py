@@ -19,6 +19,7 @@ from imagegen_dist.metrics.numerals import count, duration, figure, words
 _REFRESH_PER_S = 4
 _SETTLED_S = 10.0
 _SHORT = {"discriminator": "D", "generator": "G"}
+_SHARES = ("agreement", "accuracy", "authenticity")
 _GROUPS = {"loss": "losses", "eval": "evaluation"}
 
 
@@ -267,8 +268,10 @@ def _skipped(figures: Mapping[str, float]) -> int:
 
 
 def _shown(name: str, value: float) -> str:
-    """Shares as percentages, distances as they are."""
-    return f"{100 * value:.1f} %" if "agreement" in name or "accuracy" in name else figure(value)
+    """Shares as percentages, counts as whole numbers, distances as they are."""
+    if name == "modes":
+        return f"{value:,.0f}"
+    return f"{100 * value:.1f} %" if any(word in name for word in _SHARES) else figure(value)
 
 
 def _cells(entries: Sequence[tuple[str, str]]) -> Columns:

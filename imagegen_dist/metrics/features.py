@@ -1,12 +1,19 @@
 """Feature networks, and what is measured in their features."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from imagegen_dist.metrics.frechet import Moments
+from imagegen_dist.shape import SampleShape
+
+_AVERAGE = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
+_PIXEL_EXTENT = 16
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,7 @@ class FeatureNetwork:
     dim: number of features F.
     features: samples [B, C, *S] float in [-1, 1] -> [B, F].
     logits: samples [B, C, *S] float in [-1, 1] -> [B, K], where the network is a classifier.
+    head: features [B, F] -> the same logits, where they follow from the features.
     """
 
     name: str
@@ -25,6 +33,25 @@ class FeatureNetwork:
     dim: int
     features: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
+    head: Callable[[Tensor], Tensor] | None = None
+
+    def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Both of samples, in one pass where that can be; None in place of logits where there are none."""
+        features = self.features(x)
+        if self.head is not None:
+            return features, self.head(features)
+        return features, None if self.logits is None else self.logits(x)
+
+
+def pixel_network(shape: SampleShape) -> FeatureNetwork:
+    """The samples themselves, averaged down to 16 positions an axis at most: where no network is at hand."""
+    extents = [min(extent, _PIXEL_EXTENT) for extent in shape.spatial]
+    name = f"pixels averaged to {' × '.join(map(str, extents))}"
+
+    def features(x: Tensor) -> Tensor:
+        return _AVERAGE[shape.ndim](x, extents).flatten(1)
+
+    return FeatureNetwork(name, hashlib.sha256(name.encode()).hexdigest(), shape.channels * prod(extents), features)
 
 
 def feature_statistics(

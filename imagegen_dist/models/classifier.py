@@ -70,3 +70,31 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.features(x))
+
+
+class ChannelClassifier(nn.Module):
+    """One classifier for all channels of a sample, each of which shows a class: x [B, C, *S] -> logits [B, K].
+
+    classifier: of single channels, [B, 1, *S] -> [B, k]. shown: the class that each channel shows, by the sample's
+    class, int64 [K, C]. A logit is the log-probability of what all channels show: the likeliest class has the likeliest
+    channels. `features` gives the channels' features side by side, [B, C · F].
+    """
+
+    shown: Tensor
+
+    def __init__(self, classifier: Classifier, shown: Tensor) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("shown", shown, persistent=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The channels' features side by side: x [B, C, *S] -> [B, C · F]."""
+        return self.classifier.features(x.flatten(0, 1)[:, None]).unflatten(0, (len(x), -1)).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Logits of features: [B, C · F] -> [B, K]."""
+        channels = self.classifier.output(features.unflatten(1, (self.shown.shape[1], -1))).log_softmax(2)  # [B, C, k]
+        return torch.stack([channels[:, at, classes] for at, classes in enumerate(self.shown.unbind(1))]).sum(0)

@@ -215,6 +215,21 @@ def test_a_preview_takes_the_scale_it_is_given():
     assert Image.open(io.BytesIO(IMAGE.preview(noise(4, 3, 8, 10), 2, scale=1)[0])).size == (22, 18)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [(IMAGE, (1, 8, 10)), (IMAGE, (3, 8, 10)), (VIDEO, (3, 2, 8, 10))])
+def test_captions_stand_below_their_samples(kind, shape):
+    white = np.full((4, *shape), 255, np.uint8)
+    plain, told = (
+        np.asarray(Image.open(io.BytesIO(kind.preview(white, 2, 3, captions)[0])).convert("L"))
+        for captions in ([], ["", "0.5", "", ""])
+    )
+    assert told.shape[0] > plain.shape[0]
+    dark = np.argwhere(told < 128)
+    rows, columns = dark.min(0), dark.max(0)
+    assert rows[0] >= 3 * 8  # below the first row's samples,
+    assert columns[0] < told.shape[0] / 2  # above the second row's
+    assert rows[1] > told.shape[1] / 2  # and in the second column
+
+
 def test_a_video_preview_moves():
     page = Image.open(io.BytesIO(VIDEO.preview(noise(2, 3, 5, 8, 8), 2, scale=1)[0]))
     assert (page.n_frames, page.size) == (5, (18, 8))

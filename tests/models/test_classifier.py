@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagegen_dist.models.classifier import Classifier, ClassifierConfig
+from imagegen_dist.models.classifier import ChannelClassifier, Classifier, ClassifierConfig
 from imagegen_dist.shape import SampleShape
 
 
@@ -59,3 +59,16 @@ def test_sizes_out_of_range_are_refused(fields):
 def test_a_single_class_is_refused():
     with pytest.raises(ValueError, match="at least 2 classes"):
         Classifier(SampleShape(1, (8, 8)), 1, ClassifierConfig(), generator=seeded())
+
+
+def test_a_classifier_of_channels_is_as_sure_of_a_whole_sample_as_of_its_channels_together():
+    single = Classifier(SampleShape(1, (16, 16)), 3, ClassifierConfig(widths=(4, 8)), generator=seeded()).double()
+    shown = torch.cartesian_prod(torch.arange(3), torch.arange(3))[torch.randperm(9, generator=seeded())]
+    network = ChannelClassifier(single, shown)
+    x = torch.randn(5, 2, 16, 16, generator=seeded(), dtype=torch.float64)
+    channels = [single(x[:, at : at + 1]).softmax(1) for at in range(2)]
+    expected = torch.stack([channels[0][:, a] * channels[1][:, b] for a, b in shown.tolist()], 1)
+    torch.testing.assert_close(network(x).exp(), expected)
+    torch.testing.assert_close(network(x).exp().sum(1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(network.features(x)[:, 96:], single.features(x[:, 1:]))
+    assert network.features(x).shape == (5, 192)
