@@ -64,6 +64,9 @@ class Console:
     def message(self, text: str) -> None:
         print(f"{self.name} {text}", flush=True)
 
+    def checkpoint(self, published: Any) -> None:
+        pass
+
     def stop_requested(self) -> bool:
         return False
 
