@@ -165,7 +165,7 @@ def test_noise_is_authentic_and_without_held_out_samples_there_is_no_z_score(dig
     assert copies_of(noise, digits, held_out=False).figures == {"authenticity": 1.0}
 
 
-def test_the_picture_shows_the_nearest_sample_first_and_its_neighbours_in_order(
+def test_the_picture_shows_the_nearest_sample_first_and_neighbours_in_order(
     digits: tuple[Dataset, Dataset],
 ) -> None:
     train, val = digits
