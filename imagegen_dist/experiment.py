@@ -154,12 +154,22 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Figures taken of generated samples, in the features of a classifier trained on the dataset's own labels."""
+    """Figures taken of generated samples: in the features of a network that is named, else of a classifier trained on
+    the dataset's own labels.
+    """
 
     # Between evaluations, in images seen; 0 evaluates at the end alone.
     every: int = 0
     # Generated samples of one evaluation; 0 for none ever.
     samples: int = 1000
+    # Feature network: "inception", "dinov2", "module:PACKAGE.MODULE:FUNCTION", or empty: a classifier of the labels.
+    features: str = ""
+    # Path or URL of the feature network's weights, in a safetensors file.
+    weights: str = ""
+    # What the SHA-256 of that file has to be.
+    weights_sha256: str = ""
+    # How samples come to Inception's size: "tensorflow" or "bicubic".
+    resize: str = "tensorflow"
     # Images on which the classifier is trained.
     classifier_images: int = 100_000
     # Training samples among which the nearest ones of generated samples are looked for at the end; 0: no such check.
@@ -302,6 +312,10 @@ CHANGEABLE = (
     "evaluation.every",
     "evaluation.searched",
     "evaluation.factors",
+    "evaluation.features",
+    "evaluation.weights",
+    "evaluation.weights_sha256",
+    "evaluation.resize",
     "objective.lpips_weights",
     "data.url",
     "data.validation",
@@ -316,11 +330,17 @@ CHANGEABLE = (
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
     """The same experiment for workers in another folder: files by their whole paths. Raises StorageError."""
-    objective = experiment.objective
-    if not (isinstance(objective, VAEGANConfig) and objective.lpips_weights):
-        return experiment
-    store, name = file_at(objective.lpips_weights)
-    return replace(experiment, objective=replace(objective, lpips_weights=f"{store.url.rstrip('/')}/{name}"))
+    objective, evaluation = experiment.objective, experiment.evaluation
+    if isinstance(objective, VAEGANConfig) and objective.lpips_weights:
+        objective = replace(objective, lpips_weights=_absolute(objective.lpips_weights))
+    if evaluation.weights:
+        evaluation = replace(evaluation, weights=_absolute(evaluation.weights))
+    return replace(experiment, objective=objective, evaluation=evaluation)
+
+
+def _absolute(path: str) -> str:
+    store, name = file_at(path)
+    return f"{store.url.rstrip('/')}/{name}"
 
 
 def network_generator(seed: int, name: str) -> torch.Generator:

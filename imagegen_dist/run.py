@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +45,7 @@ from imagegen_dist.training.checkpoint import (
     Checkpoint,
     Checkpointer,
     Snapshot,
+    lowest_metric,
     newest,
     open_checkpoint,
     publish,
@@ -140,6 +142,7 @@ class _Session:
         self.sinks: list[Sink] = []
         self.logged_at: dict[str, int] = {}
         self.figure: float | None = None
+        self.best = inf
         self.saved_at: int | None = None
         self.wandb: WandbSink | None = None
 
@@ -229,18 +232,24 @@ class _Session:
             raise Stopped
 
     def _evaluate(self) -> None:
-        """The observer's figures, taken on all ranks together."""
+        """The observer's figures, taken on all ranks together; a checkpoint at once where they are the best so far."""
+        if self.logged_at.get("eval") == self.trainer.images:
+            return
         with self.stopwatch.paused():
-            if self.logged_at.get("eval") != self.trainer.images:
-                figures = self.observer.figures()
-                self.logged_at["eval"] = self.trainer.images
-                self.figure = figures.get(self.observer.figure)
-                if self.figure is not None and self.observer.higher_is_better:
-                    self.figure = -self.figure
-                if self.trainer.step_index >= self.experiment.training.steps:
-                    figures |= self._look_for_copies()
-                if figures:
-                    self._log({f"eval/{name}": value for name, value in figures.items()})
+            began = self.stopwatch.seconds
+            figures = self.observer.figures()
+            self.logged_at["eval"] = self.trainer.images
+            self.figure = figures.get(self.observer.figure)
+            if self.figure is not None and self.observer.higher_is_better:
+                self.figure = -self.figure
+            if self.trainer.step_index >= self.experiment.training.steps:
+                figures |= self._look_for_copies()
+            if figures:
+                named = {f"eval/{name}": value for name, value in figures.items()}
+                self._log({**named, "system/evaluation_s": self.stopwatch.seconds - began})
+        if self.figure is not None and self.figure < self.best:
+            self.best = self.figure
+            self._checkpoint()
 
     def _sample(self) -> None:
         """The observer's pictures, from rank 0 alone."""
@@ -377,6 +386,8 @@ class _Session:
         for name, module in self.trainer.averages.modules().items():
             module.load_state_dict(below(model, f"{name}/"))
         self.saved_at = self.trainer.images
+        best = repr(lowest_metric(self.folder)) if self.world.is_main else ""
+        self.best = float(text_from_main(best, self.world, self.device))
         self.stopwatch.start(self.trainer.images, float(facts["seconds"]))
         if self.world.is_main:
             self.events.message(f"resuming at {self.trainer.images:,} images from {checkpoint.url}")

@@ -18,6 +18,7 @@ PACKAGES = {
         *_S3,
     ),
     "pythae": ("pythae==0.1.2", "cloudpickle", "imageio", "tqdm"),
+    "torch_fidelity": ("torch-fidelity==0.4.0", "prdc==0.2", "tqdm"),
 }
 _STUBS: dict[str, dict[str, str]] = {
     "streaming": {
@@ -29,6 +30,11 @@ _STUBS: dict[str, dict[str, str]] = {
     },
     "litdata": {},
     "pythae": {},
+    "torch_fidelity": {
+        "torchvision/__init__.py": "",
+        "torchvision/datasets.py": "class CIFAR10: ...\nclass CIFAR100: ...\nclass STL10: ...",
+        "torchvision/transforms/functional.py": "",
+    },
 }
 
 

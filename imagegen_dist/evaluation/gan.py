@@ -14,8 +14,9 @@ from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.generated import grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
+from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.observer import Copies, Dataset
-from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.storage import Store
@@ -26,7 +27,7 @@ GRID_ROWS = 10
 
 
 class GANObserver:
-    """Looks at the averaged generator: a grid of the same latents, a column a class; figures where data have labels."""
+    """Looks at the averaged generator: a grid of the same latents, a column a class; figures of generated samples."""
 
     figure = "frechet"
     higher_is_better = False
@@ -62,14 +63,14 @@ class GANObserver:
         generator is told the class, and where it is not, "modes", how many classes it makes, and "modes_kl".
         """
         evaluation = self._experiment.evaluation
-        if not evaluation.samples or not self._training.index.classes:
+        if not evaluation.samples or not can_compare(evaluation, self._training.index):
             return {}
         if self._reference is None:
-            self._reference = build_reference(
+            self._reference = find_reference(
                 self._cache,
                 self._training,
                 self._held_out,
-                evaluation.classifier_images,
+                evaluation,
                 self._world,
                 self._device,
                 self._say,

@@ -65,7 +65,7 @@ def score_generated(
     right, asked = sum_over_ranks(hits, world).tolist()
     if asked:
         figures["label_agreement"] = right / asked
-    counts = sum_over_ranks(modes, world)
+    counts = sum_over_ranks(modes, world) if len(modes) else modes
     if counts.sum():
         covered = mode_coverage(counts, reference.class_counts)
         figures |= {"modes": float(covered.modes), "modes_kl": covered.kl}

@@ -33,7 +33,7 @@ class Reference:
 
     network: a classifier of the dataset's labels. accuracy: its share of right answers on held-out samples, or None.
     moments: of its features over the training samples. real_frechet: the distance of held-out real samples from these.
-    class_counts: training samples of each class, [K].
+    class_counts: training samples of each class that the network knows, [K]; empty where it knows none of them.
     """
 
     network: FeatureNetwork

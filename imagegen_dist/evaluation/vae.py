@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import log
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import World, sum_over_ranks
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
+from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.observer import Copies, Dataset
-from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
 from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
@@ -44,14 +45,29 @@ _SSIM_SIDE = 11
 _CATEGORICAL = ("shape",)  # factors whose values have no order
 
 
-class _OfReal(NamedTuple):
-    """Of real samples: means by name; the highest latents without noise [N, Z] where these are a vector; the Fréchet
-    distance of reconstructions where there is a reference.
+@dataclass
+class RealSums:
+    """What is added up of real samples: sums over any split of them add up to the whole's.
+
+    terms: sums of what is measured, in the order of their names. codes: the highest latents without noise, [N, Z], with
+    zeros for samples that were not seen; without columns where latents are no vector. All float64.
     """
 
-    means: dict[str, float]
-    codes: np.ndarray | None
-    frechet: float | None
+    terms: Tensor
+    codes: Tensor
+
+    def merge(self, other: RealSums) -> None:
+        """Count in what was measured of other samples."""
+        self.terms += other.terms
+        self.codes += other.codes
+
+    def on_host(self) -> RealSums:
+        """The same on the CPU."""
+        return RealSums(self.terms.cpu(), self.codes.cpu())
+
+    def reduce(self, all_reduce: Callable[[Tensor], Tensor]) -> RealSums:
+        """The sums of all ranks. all_reduce sums a tensor over the ranks; each calls it for both."""
+        return RealSums(all_reduce(self.terms), all_reduce(self.codes) if self.codes.numel() else self.codes)
 
 
 def _latent_name(latent: int) -> str:
@@ -99,37 +115,57 @@ class VAEObserver:
         self._factors: tuple[list[str], np.ndarray] | None = None
         if isinstance(experiment.objective, VAEGANConfig):
             # Its rate costs next to nothing: the bound does not say how good it is.
-            self.figure = "frechet_reconstruction" if training.index.classes else "distortion"
+            compared = can_compare(experiment.evaluation, training.index)
+            self.figure = "frechet_reconstruction" if compared else "distortion"
             self.higher_is_better = False
+
+    @classmethod
+    def alone(
+        cls, networks: Mapping[str, nn.Module], experiment: Experiment, dataset: Dataset, device: torch.device
+    ) -> VAEObserver:
+        """One that looks at a dataset by itself, outside of a run: for `measure` and `figures_of`."""
+        return cls(networks, experiment, dataset, None, dataset.store, World(), device, lambda text: None)
 
     def figures(self) -> dict[str, float]:
         """Means over `evaluation.samples` samples, in nats a sample: "rate", "distortion", "elbo", and how many latents
         are used; the rate of each latent, of all its positions together, and of each level where there are several;
         "log_likelihood" where importance samples are asked for; "bits_per_dim" where p(x|z) is a probability, by the
         log-likelihood or else the bound; "psnr" and "ssim" of reconstructions; Fréchet distances where the data have
-        labels; disentanglement where the samples' factors are known. Of several levels, active latents and those of
-        factors are the highest one's.
+        labels or a feature network is named; disentanglement where the samples' factors are known. Of several levels,
+        active latents and those of factors are the highest one's.
         """
         evaluation = self._experiment.evaluation
         if not evaluation.samples:
             return {}
-        reference = self._reference_of_labels() if self._training.index.classes else None
-        real = self._of_real(min(evaluation.samples, self._looked_at.index.samples), reference)
-        figures = real.means
-        if self._counts_bits:
-            nats = figures.get("log_likelihood", figures["elbo"])
-            figures["bits_per_dim"] = -nats / (self._training.index.shape.numel * log(2))
-        if real.codes is not None:
-            figures["active_units"] = float((real.codes.var(0) > _ACTIVE).sum())
-            figures |= self._of_factors(real.codes)
-        if reference is None:
+        reference = self._find_reference() if can_compare(evaluation, self._training.index) else None
+        rebuilt = Moments(reference.network.dim, self._device) if reference else None
+
+        def add_rebuilt(x: Tensor, ids: range) -> None:
+            if reference and rebuilt:
+                rebuilt.add(reference.network.features(x))
+
+        count = min(evaluation.samples, self._looked_at.index.samples)
+        real = self.measure(chunks(count, self._world), count, add_rebuilt)
+        figures = self.figures_of(real.reduce(lambda values: sum_over_ranks(values, self._world)))
+        if reference is None or rebuilt is None:
             return figures
         asked = evaluation.samples, self._classes
         figures |= score_generated(self._autoencoder.sample, "generate", *asked, reference, self._world, self._device)
-        assert real.frechet is not None
-        figures["frechet_reconstruction"] = real.frechet
+        figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
+        return figures
+
+    def figures_of(self, real: RealSums) -> dict[str, float]:
+        """The figures that follow from sums over whole samples, as `figures` names them."""
+        codes = real.codes.cpu().numpy()
+        figures = dict(zip(self._term_names(), (real.terms / len(codes)).tolist(), strict=True))
+        if self._counts_bits:
+            nats = figures.get("log_likelihood", figures["elbo"])
+            figures["bits_per_dim"] = -nats / (self._training.index.shape.numel * log(2))
+        if self._top_is_vector:
+            figures["active_units"] = float((codes.var(0) > _ACTIVE).sum())
+            figures |= self._of_factors(codes)
         return figures
 
     @torch.no_grad()
@@ -181,12 +217,18 @@ class VAEObserver:
         return keyed_draw(0, 0, purpose, number, self._device)
 
     @torch.no_grad()
-    def _of_real(self, count: int, reference: Reference | None) -> _OfReal:
-        """What is measured of the first `count` samples, each read and encoded once; equal on all ranks."""
-        codes = torch.zeros(count, self._top_latents, dtype=torch.float64, device=self._device)
+    def measure(
+        self, numbered: Iterable[tuple[int, range]], count: int, rebuilt: Callable[[Tensor, range], None]
+    ) -> RealSums:
+        """What is measured of some of the first `count` samples, each read and encoded once.
+
+        numbered: the chunks that are measured, each with its number, which its randomness depends on. rebuilt: is given
+        each chunk's reconstructions, float [B, C, *S] rounded as stored samples are, and which samples these are of.
+        """
+        width = self._top_latents if self._top_is_vector else 0
+        codes = torch.zeros(count, width, dtype=torch.float64, device=self._device)
         sums = torch.zeros(len(self._term_names()), dtype=torch.float64, device=self._device)
-        rebuilt = Moments(reference.network.dim, self._device) if reference else None
-        for chunk, ids in chunks(count, self._world):
+        for chunk, ids in numbered:
             x, label = self._read(ids)
             x = self._as_seen(x, chunk)
             inferred = self._autoencoder.infer(x, label)
@@ -194,16 +236,10 @@ class VAEObserver:
             shown = self._autoencoder.decode(code, label)
             terms = self._terms(inferred, x, shown, chunk)
             sums += torch.stack([terms[name].double().sum() for name in self._term_names()])
-            if self._top_is_vector:
-                codes[ids.start : ids.stop] = code[:, : self._top_latents]
-            if reference and rebuilt:
-                rebuilt.add(reference.network.features(to_float(to_uint8(shown))))
-        means = (sum_over_ranks(sums, self._world) / count).tolist()
-        return _OfReal(
-            dict(zip(self._term_names(), means, strict=True)),
-            sum_over_ranks(codes, self._world).cpu().numpy() if self._top_is_vector else None,
-            distance_over_ranks(rebuilt, reference, self._world) if reference and rebuilt else None,
-        )
+            if width:
+                codes[ids.start : ids.stop] = code[:, :width]
+            rebuilt(to_float(to_uint8(shown)), ids)
+        return RealSums(sums, codes)
 
     def _term_names(self) -> list[str]:
         """What `_terms` gives, known also to a rank without a chunk."""
@@ -259,12 +295,12 @@ class VAEObserver:
             return [], np.empty((count, 0), np.int64)
         return factor_table(records)
 
-    def _reference_of_labels(self) -> Reference:
-        """A classifier of the labels, in whose features Fréchet distances are taken; from every rank alike."""
+    def _find_reference(self) -> Reference:
+        """What Fréchet distances are taken from; from every rank alike."""
         if self._reference is None:
-            images = self._experiment.evaluation.classifier_images
-            self._reference = build_reference(
-                self._cache, self._training, self._held_out, images, self._world, self._device, self._say
+            evaluation = self._experiment.evaluation
+            self._reference = find_reference(
+                self._cache, self._training, self._held_out, evaluation, self._world, self._device, self._say
             )
         return self._reference
 

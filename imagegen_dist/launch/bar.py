@@ -57,6 +57,11 @@ class PackingBar:
         if self._shown is not None:
             self._shown.reset(self._task, description=phase, total=total, completed=done)
 
+    def phase(self, text: str) -> None:
+        """What is done now, until the next picture is."""
+        if self._shown is not None:
+            self._shown.update(self._task, description=text)
+
     def advance(self, pictures: int) -> None:
         """So many more are done."""
         if self._shown is not None and pictures:

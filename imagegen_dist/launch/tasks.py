@@ -30,6 +30,7 @@ def run_tasks(
     parallel: bool = True,
     at_once: int | None = None,
     tell: Callable[[int], None] | None = None,
+    gpu: bool = False,
 ) -> Generator[tuple[int, Result], None, None]:
     """(number of the piece, what the function returned), as pieces finish.
 
@@ -37,6 +38,7 @@ def run_tasks(
     argument, which it calls with the units of work that it has done since, and which reach `tell` about twice a second.
     parallel: by Ray tasks of one CPU core each, on the cluster of RAY_ADDRESS or a Ray of this machine; else, and where
     there is one piece, in order in this process. at_once: tasks side by side, by default as many as there are cores.
+    gpu: whether a task gets a GPU of its own, on a cluster that has any.
     An exception that the function raises is raised here, as it is, and ends the rest; TaskError where a task died.
     """
     if not parallel or len(pieces) < 2:
@@ -48,8 +50,11 @@ def run_tasks(
 
     with _connected():
         tally = ray.remote(num_cpus=0)(_Tally).remote() if tell else None
-        remote = ray.remote(num_cpus=1, max_retries=3, retry_exceptions=False)(_work)
-        slots = at_once or _WAITING_PER_SLOT * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if gpu else 0
+        needs = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}
+        remote = ray.remote(**needs, max_retries=3, retry_exceptions=False)(_work)
+        slots = at_once or _WAITING_PER_SLOT * max(1, gpus or int(resources.get("CPU", 1)))
         queue, running = iter(enumerate(pieces)), dict[Any, int]()
         try:
             while True:

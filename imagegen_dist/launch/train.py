@@ -10,11 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from imagegen_dist import records
 from imagegen_dist.data.builtin import builtin_dataset, is_builtin
 from imagegen_dist.data.factors import choose_factors
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache, read_records
+from imagegen_dist.evaluation.feature_networks import open_network
+from imagegen_dist.evaluation.named_reference import named_source
 from imagegen_dist.experiment import (
     Experiment,
     build_networks,
@@ -95,6 +99,8 @@ def prepare(job: str, command: Command) -> Prepared:
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
         choose_factors(list(first.get("factors", {})), asked, place)
     build_objective(experiment, build_networks(experiment, index.shape, index.classes), index.samples)
+    if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
+        open_network(source, index.shape, torch.device("cpu"))
     if os.environ.get("RAY_ADDRESS", "") in ("", "local"):  # all workers will be on this node
         plan = build_plan(experiment, index, draws=1)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)

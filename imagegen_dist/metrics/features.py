@@ -1,5 +1,7 @@
 """Feature networks, and what is measured in their features."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
+from imagegen_dist.metrics.class_scores import ClassScores
 from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.shape import SampleShape
 
@@ -26,6 +29,8 @@ class FeatureNetwork:
     features: samples [B, C, *S] float in [-1, 1] -> [B, F].
     logits: samples [B, C, *S] float in [-1, 1] -> [B, K], where the network is a classifier.
     head: features [B, F] -> the same logits, where they follow from the features.
+    classes: K, where there are logits.
+    resize: how samples come to the size that the network takes, e.g. "bilinear (TensorFlow 1) to 299×299".
     """
 
     name: str
@@ -34,6 +39,8 @@ class FeatureNetwork:
     features: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
     head: Callable[[Tensor], Tensor] | None = None
+    classes: int = 0
+    resize: str = "none"
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Both of samples, in one pass where that can be; None in place of logits where there are none."""
@@ -52,6 +59,66 @@ def pixel_network(shape: SampleShape) -> FeatureNetwork:
         return _AVERAGE[shape.ndim](x, extents).flatten(1)
 
     return FeatureNetwork(name, hashlib.sha256(name.encode()).hexdigest(), shape.channels * prod(extents), features)
+
+
+KEPT_AT_MOST = 50_000
+"""Samples whose features themselves are kept, the first ones: comparing each with each costs their square."""
+
+
+@dataclass
+class FeatureSums:
+    """What samples leave behind in a network's features: moments, class scores, and the features where they are kept.
+
+    Any split of the samples into batches and parts, added up in their order, gives one value.
+    """
+
+    moments: Moments
+    scores: ClassScores | None = None
+    kept: list[Tensor] | None = None
+
+    @classmethod
+    def empty(
+        cls, network: FeatureNetwork, device: torch.device | str, *, keep: bool = False, scored_samples: int = 0
+    ) -> FeatureSums:
+        """Of no sample yet.
+
+        keep: whether the features themselves are kept, of the first KEPT_AT_MOST. scored_samples: how many samples
+        there will be in all, where classes are scored, else 0.
+        """
+        scores = ClassScores(scored_samples, network.classes, device=device) if scored_samples else None
+        return cls(Moments(network.dim, device), scores, [] if keep else None)
+
+    @torch.no_grad()
+    def add(self, network: FeatureNetwork, x: Tensor, first: int) -> Tensor | None:
+        """Count in samples x [B, C, *S] in [-1, 1], numbered from `first` on; their logits [B, K], if there are any."""
+        features, logits = network.features_and_logits(x)
+        self.moments.add(features)
+        if self.scores is not None:
+            assert logits is not None
+            self.scores.add(logits, first)
+        if self.kept is not None and first < KEPT_AT_MOST:
+            self.kept.append(features[: KEPT_AT_MOST - first].float().cpu())
+        return logits
+
+    def merge(self, other: FeatureSums) -> None:
+        """Count in what another one has counted, of samples that follow these."""
+        self.moments = self.moments.merge(other.moments)
+        if self.scores is not None and other.scores is not None:
+            self.scores.merge(other.scores)
+        if self.kept is not None and other.kept is not None:
+            self.kept += other.kept
+
+    def features(self) -> Tensor:
+        """The features that were kept, [N, F] float32 on the CPU, in the order of the samples."""
+        assert self.kept is not None
+        return torch.cat(self.kept) if self.kept else torch.empty(0, self.moments.dim)
+
+    def on_host(self) -> FeatureSums:
+        """The same on the CPU, the kept features in one piece."""
+        scores = None if self.scores is None else self.scores.on_host()
+        return FeatureSums(
+            Moments.decode(self.moments.encode()), scores, None if self.kept is None else [self.features()]
+        )
 
 
 def feature_statistics(

@@ -5,16 +5,12 @@ Nothing is downloaded, and nothing is unpickled: the file is safetensors, and it
 order, and `channel_weights.0` [64] to `channel_weights.4` [512], of its five stages.
 """
 
-import hashlib
-
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from imagegen_dist.models.vgg import VGG, VGGConfig
+from imagegen_dist.models.weights import read_weights
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import file_at
 
 # Mean and deviation of ImageNet's channels (.485 .456 .406 and .229 .224 .225 on [0, 1]) on [-1, 1], as in LPIPS.
 _SHIFT = (-0.030, -0.088, -0.188)
@@ -60,28 +56,9 @@ def load_lpips(url: str, sha256: str, config: VGGConfig | None = None) -> tuple[
     """
     if not url:
         raise ValueError(f"perceptual lpips needs weights: {_NEEDED}, {_INSTEAD}")
-    data = _read(url)
-    found = hashlib.sha256(data).hexdigest()
-    if not sha256:
-        raise ValueError(f"{url} has to be known by its SHA-256: set --objective.lpips-sha256 (it has {found})")
-    if found != sha256.lower():
-        raise ValueError(
-            f"{url} has the SHA-256 {found}, not {sha256}; give another file by --objective.lpips-weights, or its hash "
-            "by --objective.lpips-sha256"
-        )
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ValueError(f"{url} is no safetensors file ({error}); {_NEEDED}") from error
+    flags = "--objective.lpips-weights", "--objective.lpips-sha256"
+    tensors = read_weights(url, sha256, *flags, needed=_NEEDED)
     return _features(url, tensors, config or VGGConfig())
-
-
-def _read(url: str) -> bytes:
-    store, name = file_at(url)
-    try:
-        return store.read(name)
-    except FileNotFoundError as error:
-        raise ValueError(f"{error}; {_NEEDED}") from error
 
 
 def _features(url: str, tensors: dict[str, Tensor], config: VGGConfig) -> tuple[LPIPSFeatures, list[Tensor]]:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,16 @@ def newest_images(run: Store) -> int:
         with suppress(CheckpointError):
             return int(_manifest(store)["images"])
     return -1
+
+
+def lowest_metric(run: Store) -> float:
+    """The lowest metric of a checkpoint that has a manifest, inf where none was measured."""
+    lowest = inf
+    for store in _attempts(run):
+        with suppress(CheckpointError):
+            metric = _manifest(store)["metric"]
+            lowest = lowest if metric is None else min(lowest, metric)
+    return lowest
 
 
 def _attempts(run: Store) -> list[Store]:

@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.launch.cluster import Share, connected
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.relay import start_relay
@@ -257,7 +258,8 @@ class _Telling(_Stateless, ray.tune.Callback):
 
 def needs_reference(plan: SweepPlan) -> bool:
     """Whether figures are taken in the features of a network trained on the data's own labels."""
-    return bool(plan.experiment.evaluation.samples and DatasetIndex.load(Store(plan.settings.data)).classes)
+    evaluation = plan.experiment.evaluation
+    return bool(evaluation.samples) and can_compare(evaluation, DatasetIndex.load(Store(plan.settings.data)))
 
 
 def check_room(demand: TrialDemand, nodes: Sequence[Mapping[str, float]]) -> int:

@@ -18,7 +18,7 @@ from imagegen_dist.config import ConfigError
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation import Dataset
-from imagegen_dist.evaluation.reference import build_reference
+from imagegen_dist.evaluation.named_reference import find_reference
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.relay import listen
 from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, DIVERGED, FAILED
@@ -202,11 +202,11 @@ def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:
     torch.set_num_threads(threads)
     sweep = config.decode(SweepPlan, plan)
     settings = sweep.trial_settings("", "")
-    reading, images = sweep.experiment.data, sweep.experiment.evaluation.classifier_images
+    reading, evaluation = sweep.experiment.data, sweep.experiment.evaluation
     training = Dataset.open(settings.data, reading)
     held_out = Dataset.open(settings.validation, reading) if settings.validation else None
     device = torch.device("cuda" if gpu else "cpu")
-    build_reference(settings.shared, training, held_out, images, World(), device, print)
+    find_reference(settings.shared, training, held_out, evaluation, World(), device, print)
 
 
 def last_images(experiment: Experiment) -> int:

@@ -1,0 +1,209 @@
+"""The networks in whose features samples are compared: where one comes from, and how it takes the samples."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.data.stream import StreamConfig
+from imagegen_dist.distributed import World
+from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.evaluation.reference import build_reference
+from imagegen_dist.metrics.features import FeatureNetwork
+from imagegen_dist.models import dinov2, inception
+from imagegen_dist.models.dinov2 import DINOv2
+from imagegen_dist.models.inception import RESIZES, Inception
+from imagegen_dist.models.weights import read_weights
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store
+
+INCEPTION, CLASSIFIER, MODULE = "inception", "classifier", "module"
+DINOV2 = tuple(f"dinov2-{size}" for size in dinov2.SIZES)
+
+FEATURES = (INCEPTION, "dinov2", *DINOV2, CLASSIFIER, "module:PACKAGE.MODULE:FUNCTION")
+"""What a user may ask for; dinov2 is dinov2-l."""
+
+Network = TypeVar("Network", Inception, DINOv2)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled samples that a classifier is trained on, and where it is kept."""
+
+    # URL of the training samples.
+    training: str
+    # URL of held-out ones; empty for none.
+    held_out: str
+    # How both are read.
+    reading: StreamConfig
+    # Images on which it is trained.
+    images: int
+    # URL of the folder of what is computed once.
+    cache: str
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """Where a feature network comes from: a value, which tasks are sent. Raises ValueError for a kind there is not."""
+
+    # "inception", "dinov2-s", -b, -l or -g, "classifier", or "module".
+    kind: str
+    # Path or URL of its safetensors file.
+    weights: str = ""
+    # SHA-256 of that file.
+    sha256: str = ""
+    # How samples come to Inception's size: "tensorflow" or "bicubic".
+    resize: str = "tensorflow"
+    # "package.module:function", which returns a network: x [B, C, *S] in [-1, 1] -> features [B, F].
+    function: str = ""
+    # Of a classifier, what it was trained on, as `build_reference` knows it.
+    labels: Labels | None = None
+    # What the user's flags for all this begin with: "--" of a job, "--evaluation." of a run.
+    flags: str = "--"
+
+    def __post_init__(self) -> None:
+        if self.kind not in (INCEPTION, *DINOV2, CLASSIFIER, MODULE):
+            raise ValueError(f"{self.flags}features {self.kind}: there are {', '.join(FEATURES)}")
+        if self.resize not in RESIZES:
+            raise ValueError(f"{self.flags}resize {self.resize}: there are {', '.join(RESIZES)}")
+
+    @classmethod
+    def parse(cls, text: str, resize: str = "tensorflow", flags: str = "--") -> FeatureSource:
+        """What a user asks for, still without weights. Raises ValueError."""
+        kind, _, function = text.partition(":")
+        if kind == MODULE:
+            if ":" not in function:
+                raise ValueError(f"{flags}features {text}: give module:PACKAGE.MODULE:FUNCTION")
+            return cls(MODULE, function=function, flags=flags)
+        return cls("dinov2-l" if text == "dinov2" else text, resize=resize, flags=flags)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the user has to give a file of weights."""
+        return self.kind == INCEPTION or self.kind in DINOV2
+
+    def read(self, needed: str) -> dict[str, Tensor]:
+        """The tensors of its file, once its hash is seen to be the one given; `needed` as of `read_weights`."""
+        return read_weights(self.weights, self.sha256, f"{self.flags}weights", f"{self.flags}weights-sha256", needed)
+
+
+def open_network(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
+    """The network on a device, for samples of that shape.
+
+    Its file is looked into only where its hash is the one given; a module runs the user's code. Raises ValueError
+    where the file is not to be had or does not fit, and where the network knows no such samples.
+    """
+    match source.kind:
+        case "inception":
+            return _inception(source, shape, device)
+        case "classifier":
+            return trained_classifier(source, device, lambda text: None)
+        case "module":
+            return _module(source, shape, device)
+        case _:
+            return _dinov2(source, shape, device)
+
+
+def _inception(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
+    _check_pictures(source, shape)
+    network = _with_weights(Inception(source.resize), source, device)
+    resize = f"{RESIZES[source.resize]}, to {inception.SIDE}×{inception.SIDE}"
+    return FeatureNetwork(
+        name="Inception of 2015-12-05, pool3",
+        sha256=source.sha256.lower(),
+        dim=inception.FEATURES,
+        features=lambda x: network(_values(x)),
+        head=network.head,
+        classes=inception.CLASSES,
+        resize=resize,
+    )
+
+
+def _dinov2(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
+    _check_pictures(source, shape)
+    size = source.kind.removeprefix("dinov2-")
+    network = _with_weights(DINOv2(size), source, device)
+    resize = f"{dinov2.RESIZE}, to {dinov2.SIDE}×{dinov2.SIDE}"
+    name = f"DINOv2 ViT-{size.upper()}/14 by timm, class token"
+    return FeatureNetwork(name, source.sha256.lower(), network.dim, lambda x: network(_values(x)), resize=resize)
+
+
+def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> FeatureNetwork:
+    """A classifier of a dataset's own labels, found in the cache or trained now, which `say` is told of."""
+    labels = source.labels
+    assert labels is not None
+    training = Dataset.open(labels.training, labels.reading)
+    held_out = Dataset.open(labels.held_out, labels.reading) if labels.held_out else None
+    found = build_reference(Store(labels.cache), training, held_out, labels.images, World(), device, say)
+    return replace(found.network, classes=training.index.classes or 0)
+
+
+def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
+    """The network that a function of the user's returns. This runs the user's code, with the user's rights."""
+    asked = f"{source.flags}features module:{source.function}"
+    place, _, name = source.function.partition(":")
+    try:
+        function: Callable[[], object] = getattr(importlib.import_module(place), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{asked} cannot be imported ({error}); its folder has to be on PYTHONPATH") from error
+    network = function()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{asked} returned a {type(network).__name__}; it has to return a torch.nn.Module")
+    network.to(device).eval().requires_grad_(False)
+    with torch.no_grad():
+        found = network(torch.zeros(2, *shape.dims, device=device))
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
+        has = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(f"{asked}: samples [2, {', '.join(map(str, shape.dims))}] became {has}; [2, F] is needed")
+    return FeatureNetwork(source.function, _hash_of_weights(network), found.shape[1], network, resize="its own")
+
+
+def _hash_of_weights(network: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all that the network holds."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _with_weights(network: Network, source: FeatureSource, device: torch.device) -> Network:
+    """The network on its device with the weights of its file."""
+    needed = _needed(source)
+    if not source.weights:
+        raise ValueError(f"features {source.kind} need weights: {needed}, or {source.flags}features to another network")
+    network.load(source.read(needed), source.weights)
+    network.to(device).eval().requires_grad_(False)
+    return network
+
+
+def _needed(source: FeatureSource) -> str:
+    made_of = (
+        "torch-fidelity's weights-inception-2015-12-05-6726825d.pth"
+        if source.kind == INCEPTION
+        else "the published weights, e.g. timm's model.safetensors of vit_large_patch14_dinov2.lvd142m"
+    )
+    return (
+        f"set {source.flags}weights to the path or URL of a safetensors file of {made_of} "
+        "(docs/evaluate.md says how to get it)"
+    )
+
+
+def _check_pictures(source: FeatureSource, shape: SampleShape) -> None:
+    if shape.ndim != 2 or shape.channels not in (1, 3):
+        raise ValueError(
+            f"features {source.kind} are of images with 1 or 3 channels, not of {shape}; "
+            f"set {source.flags}features classifier or module:..."
+        )
+
+
+def _values(x: Tensor) -> Tensor:
+    """Samples [B, 1 or 3, H, W] in [-1, 1] as stored images have them: [B, 3, H, W], whole numbers from 0 to 255."""
+    return to_uint8(x).float().expand(-1, 3, -1, -1)

@@ -1,0 +1,86 @@
+"""What samples are measured against while a model trains, in the features of a network that the run's settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.modality import to_float
+from imagegen_dist.distributed import World, sum_over_ranks, text_from_main
+from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
+from imagegen_dist.evaluation.generated import chunks
+from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
+from imagegen_dist.experiment import EvaluationConfig
+from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
+from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.storage import Store
+
+
+def can_compare(evaluation: EvaluationConfig, index: DatasetIndex) -> bool:
+    """Whether there is a network to compare samples in: one that is named, or one that the labels can train."""
+    return bool(named_source(evaluation) or index.classes)
+
+
+def named_source(evaluation: EvaluationConfig) -> FeatureSource | None:
+    """The network that a run's settings name; None for a classifier of the dataset's labels. Raises ValueError."""
+    if evaluation.features in ("", CLASSIFIER):
+        return None
+    source = FeatureSource.parse(evaluation.features, evaluation.resize, "--evaluation.")
+    return replace(source, weights=evaluation.weights, sha256=evaluation.weights_sha256)
+
+
+def find_reference(
+    cache: Store,
+    training: Dataset,
+    held_out: Dataset | None,
+    evaluation: EvaluationConfig,
+    world: World,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Reference:
+    """What a run's figures are taken against, from the cache, or made and kept there. Called by every rank.
+
+    Raises ValueError where the network that is named cannot be had, and where none is and the dataset has no labels.
+    """
+    source = named_source(evaluation)
+    if source is None:
+        return build_reference(cache, training, held_out, evaluation.classifier_images, world, device, say)
+    network = open_network(source, training.index.shape, device)
+    moments = moments_over_ranks(cache, training, network, world, device, say)
+    real = None
+    if held_out is not None:
+        real = frechet_distance(moments_over_ranks(cache, held_out, network, world, device, say), moments)
+    # The classes that it may know are not the dataset's.
+    unclassified = torch.zeros(0, dtype=torch.int64, device=device)
+    return Reference(replace(network, logits=None, head=None), None, moments, real, unclassified)
+
+
+def moments_over_ranks(
+    cache: Store,
+    dataset: Dataset,
+    network: FeatureNetwork,
+    world: World,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Moments:
+    """Moments of a whole dataset, from the cache, or summed by all ranks and kept by rank 0. Called by every rank."""
+    key = StatisticsKey.of(dataset.index.fingerprint, dataset.index.samples, network)
+    known = world.is_main and find_statistics(cache, key) is not None
+    if text_from_main("known" if known else "", world, device):
+        found = find_statistics(cache, key)
+        assert found is not None
+        return Moments.decode(found.moments.encode(), device)
+    if world.is_main:
+        say(f"taking statistics of {dataset.index.samples:,} real samples, for the figures")
+    sums = FeatureSums.empty(network, device)
+    for _, ids in chunks(dataset.index.samples, world):
+        sums.add(network, to_float(dataset.read(ids)[0].to(device)), ids.start)
+    moments = sums.moments.reduce(lambda values: sum_over_ranks(values, world))
+    if world.is_main:
+        keep_statistics(cache, key, FeatureSums(moments))
+    return moments

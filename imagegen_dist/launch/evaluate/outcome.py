@@ -1,0 +1,179 @@
+"""What an evaluation says: a table on the console, and every figure with its settings as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from imagegen_dist import config
+from imagegen_dist.launch.evaluate.measuring import Results
+from imagegen_dist.launch.evaluate.request import Network, Request
+from imagegen_dist.metrics.features import KEPT_AT_MOST
+from imagegen_dist.metrics.numerals import duration, figure
+from imagegen_dist.records import by_group, git_commit
+from imagegen_dist.storage import Store
+from imagegen_dist.versions import versions
+
+_NAMES = {
+    "fid": "FID",
+    "kid": "KID",
+    "fd_dinov2": "FD-DINOv2",
+    "kd_dinov2": "KD-DINOv2",
+    "frechet": "Fréchet distance",
+    "fid_reconstruction": "rFID",
+    "frechet_reconstruction": "Fréchet distance, reconstructions",
+    "fd_dinov2_reconstruction": "FD-DINOv2, reconstructions",
+    "elbo": "ELBO",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "log_likelihood": "log-likelihood",
+    "mig": "MIG",
+    "sap": "SAP",
+}
+_UNITS = {
+    **dict.fromkeys(("rate", "distortion", "elbo", "log_likelihood"), "nats a sample"),
+    "bits_per_dim": "bits",
+    "psnr": "dB",
+}
+_SHARES = ("label_agreement",)
+_SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "density", "coverage")
+
+
+def write(request: Request, results: Results) -> str:
+    """Store the figures; URL of the file. Raises StorageError."""
+    content = document(request, results)
+    store, name = request.out or _default_place(request, content)
+    store.write(name, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    return f"{store.url.rstrip('/')}/{name}"
+
+
+def _default_place(request: Request, content: dict[str, Any]) -> tuple[Store, str]:
+    """A file beside the checkpoints: the same evaluation again takes its place, another one does not."""
+    asked = {name: content[name] for name in ("settings", "figures_of", "features", "reference")}
+    name = f"{request.model.checkpoint.images:012d}-{config.fingerprint(asked)[:8]}.json"
+    return request.folder / "evaluations", name
+
+
+def document(request: Request, results: Results) -> dict[str, Any]:
+    """All figures by name, and what each depends on; a value that is not finite is null."""
+    figures: dict[str, Any] = {}
+    figures_of: dict[str, Any] = {}
+    for network, found in results.figures:
+        for each in found:
+            figures[each.name] = _finite(each.value)
+            if each.deviation is not None:
+                figures[f"{each.name}_deviation"] = _finite(each.deviation)
+            kept = each.name in _SIDE_BY_SIDE
+            most = KEPT_AT_MOST if kept else max(request.samples, request.references)
+            figures_of[each.name] = {
+                "features": network.source.kind,
+                "samples": min(request.references if "reconstruction" in each.name else request.samples, most),
+                "references": min(request.references, most),
+                **(each.settings or {}),
+            }
+    figures |= {name: _finite(value) for name, value in results.of_real.items()}
+    checkpoint, index = request.model.checkpoint, request.dataset.index
+    return {
+        "model": checkpoint.url,
+        "images": checkpoint.images,
+        "config": checkpoint.manifest["config"],
+        "figures": by_group(figures),
+        "figures_of": figures_of,
+        "features": {network.source.kind: _describe(network) for network, _ in results.figures},
+        "reference": {
+            "url": request.data,
+            "fingerprint": index.fingerprint,
+            "samples": request.references,
+            "of": index.samples,
+        },
+        "settings": {
+            "samples": request.samples,
+            "seed": request.seed,
+            "importance_samples": request.experiment.evaluation.importance_samples,
+        },
+        "seconds": round(results.seconds, 1),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def _describe(network: Network) -> dict[str, Any]:
+    opened = network.network
+    weights = network.source.weights
+    return {
+        "network": opened.name,
+        "sha256": opened.sha256,
+        "dimensions": opened.dim,
+        "resize": opened.resize,
+        **({"weights": weights} if weights else {}),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def show(request: Request, results: Results, written: str, console: Console) -> None:
+    """Print the table."""
+    checkpoint = request.model.checkpoint
+    console.print(Text(f"{request.folder.url} at {checkpoint.images:,} images", "bold"), soft_wrap=True)
+    console.print(Group(*_tables(request, results)))
+    index = request.dataset.index
+    facts = [
+        ("generated", f"{request.samples:,} samples, seed {request.seed}"),
+        ("real", f"{request.references:,} of {index.samples:,} samples, {request.data}"),
+        ("", f"fingerprint {index.fingerprint}"),
+    ]
+    for network, _ in results.figures:
+        opened = network.network
+        facts += [
+            ("features", f"{opened.name}, {opened.dim} dimensions; resize: {opened.resize}"),
+            ("", f"sha256 {opened.sha256}"),
+        ]
+    facts += [("took", f"{duration(results.seconds)} min"), ("written", written)]
+    for name, value in facts:
+        console.print(Text(f"{name:<10} ", "dim").append(value, "not dim"), soft_wrap=True)
+    for note in results.notes:
+        console.print(Text(note, "yellow"), soft_wrap=True)
+
+
+def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
+    for network, found in results.figures:
+        table = _table(f"in the features of: {network.network.name}")
+        for each in found:
+            value = _value(each.name, each.value)
+            value += "" if each.deviation is None else f" ± {figure(each.deviation)}"
+            better = {None: "", True: "higher is better", False: "lower is better"}[each.higher_is_better]
+            told = ", ".join(f"{name.replace('_', ' ')} {said:,}" for name, said in (each.settings or {}).items())
+            table.add_row(_name(each.name), value, better, told)
+        yield table
+    plain = {name: value for name, value in results.of_real.items() if "/" not in name}
+    if plain:
+        table = _table(f"of {request.references:,} real samples, as the model encodes them")
+        for name, number in plain.items():
+            table.add_row(_name(name), _value(name, number), _UNITS.get(name, ""), "")
+        yield table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="dim")
+    table.add_column(style="dim")
+    return table
+
+
+def _name(name: str) -> str:
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.1%}" if name in _SHARES else figure(value)

@@ -1,0 +1,37 @@
+"""Weights of published networks, from a file that the user has: known by its hash, and never unpickled."""
+
+import hashlib
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from imagegen_dist.storage import file_at
+
+
+def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed: str) -> dict[str, Tensor]:
+    """The tensors of the safetensors file at a path or URL, by name.
+
+    sha256: what its SHA-256 has to be; the file is not looked into before. url_flag, sha256_flag: where the user sets
+    both; needed: what a user should do where it is no such file, as the end of a sentence.
+
+    Raises ValueError where there is no such file, where its hash is another, and where it is no safetensors file;
+    StorageError.
+    """
+    store, name = file_at(url)
+    try:
+        data = store.read(name)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"{error}; {needed}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if not sha256:
+        raise ValueError(f"{url} has to be known by its SHA-256: set {sha256_flag} (it has {found})")
+    if found != sha256.lower():
+        raise ValueError(
+            f"{url} has the SHA-256 {found}, not {sha256}; give another file by {url_flag}, or its hash by "
+            f"{sha256_flag}"
+        )
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{url} is no safetensors file ({error}); {needed}") from error
