@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -119,7 +120,7 @@ def _inception(source: FeatureSource, shape: SampleShape, device: torch.device) 
         name="Inception of 2015-12-05, pool3",
         sha256=source.sha256.lower(),
         dim=inception.FEATURES,
-        features=lambda x: network(_values(x)),
+        features=_of_values(network),
         head=network.head,
         classes=inception.CLASSES,
         resize=resize,
@@ -132,7 +133,7 @@ def _dinov2(source: FeatureSource, shape: SampleShape, device: torch.device) -> 
     network = _with_weights(DINOv2(size), source, device)
     resize = f"{dinov2.RESIZE}, to {dinov2.SIDE}×{dinov2.SIDE}"
     name = f"DINOv2 ViT-{size.upper()}/14 by timm, class token"
-    return FeatureNetwork(name, source.sha256.lower(), network.dim, lambda x: network(_values(x)), resize=resize)
+    return FeatureNetwork(name, source.sha256.lower(), network.dim, _of_values(network), resize=resize)
 
 
 def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> FeatureNetwork:
@@ -204,6 +205,23 @@ def _check_pictures(source: FeatureSource, shape: SampleShape) -> None:
         )
 
 
-def _values(x: Tensor) -> Tensor:
-    """Samples [B, 1 or 3, H, W] in [-1, 1] as stored images have them: [B, 3, H, W], whole numbers from 0 to 255."""
-    return to_uint8(x).float().expand(-1, 3, -1, -1)
+def _of_values(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The network on samples [B, 1 or 3, H, W] in [-1, 1], as stored images have them: whole numbers from 0 to 255."""
+
+    def features(x: Tensor) -> Tensor:
+        with _all_digits():
+            return network(to_uint8(x).float().expand(-1, 3, -1, -1))
+
+    return features
+
+
+@contextmanager
+def _all_digits() -> Iterator[None]:
+    """Products of float32 in the block keep all of its digits on a GPU as well, as published figures do."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before

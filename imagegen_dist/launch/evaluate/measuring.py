@@ -15,7 +15,7 @@ from imagegen_dist.evaluation.pieces import Encoded, Generated, Measured, Piece,
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
 from imagegen_dist.evaluation.vae import VAEObserver
 from imagegen_dist.launch.evaluate.request import Network, Request
-from imagegen_dist.launch.tasks import run_tasks
+from imagegen_dist.launch.tasks import TaskError, run_tasks
 from imagegen_dist.metrics.features import FeatureSums
 from imagegen_dist.storage import StorageError
 
@@ -168,10 +168,16 @@ def _measure(groups: dict[str, list[Piece]], request: Request, bar: Bar) -> dict
     bar.start(samples, 0, "starting Ray" if parallel else "measuring")
     sums = {name: _InOrder() for name in groups}
     work: Callable[..., Measured] = measure
-    with closing(run_tasks(work, pieces, parallel, request.workers or None, bar.advance, gpu=True)) as results:
-        for at, measured in results:
-            name, number = places[at]
-            sums[name].add(number, measured)
+    try:
+        with closing(run_tasks(work, pieces, parallel, request.workers or None, bar.advance, gpu=True)) as results:
+            for at, measured in results:
+                name, number = places[at]
+                sums[name].add(number, measured)
+    except (ValueError, TaskError):
+        raise
+    except Exception as error:  # of whatever kind, it is one line for the user
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise TaskError(f"samples could not be measured ({type(error).__name__}: {line})") from error
     return {name: each.total for name, each in sums.items() if each.total is not None}
 
 

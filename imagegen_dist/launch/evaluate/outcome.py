@@ -137,7 +137,7 @@ def show(request: Request, results: Results, written: str, console: Console) -> 
             ("features", f"{opened.name}, {opened.dim} dimensions; resize: {opened.resize}"),
             ("", f"sha256 {opened.sha256}"),
         ]
-    facts += [("took", f"{duration(results.seconds)} min"), ("written", written)]
+    facts += [("took", duration(results.seconds)), ("written", written)]
     for name, value in facts:
         console.print(Text(f"{name:<10} ", "dim").append(value, "not dim"), soft_wrap=True)
     for note in results.notes:
