@@ -1,0 +1,231 @@
+"""Which loss drops modes: `python benchmarks/stackedmnist.py [--images N] [--at-once 2] [--storage DIR] [--full]`
+
+The ablation of arXiv:2501.05441 (Table 1) on the built-in StackedMNIST: relativistic (RpGAN) or non-saturating (GAN)
+loss, with R1 and R2 or with R1 alone. Each is a whole run of preset `r3gan-stackedmnist-small` in a process of one
+thread; then how many of the 1,000 modes its samples hit and KL(samples || data) of the modes in nats, by a classifier
+of single digits over 26,000 samples, beside the published figures, as a table and as a picture with a row of samples
+each. The same command goes on where it was interrupted, and with more --images where it ended.
+
+--full runs preset `r3gan-stackedmnist`, the published networks and schedule of 10 million images, with the four losses
+one after another; it wants a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import date
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from imagegen_dist import config, load
+from imagegen_dist.data.builtin import builtin_dataset
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.stacked import MODES
+from imagegen_dist.distributed import World
+from imagegen_dist.evaluation import Dataset
+from imagegen_dist.evaluation.reference import build_reference
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.metrics.modes import perfect_kl
+from imagegen_dist.presets import find_preset
+from imagegen_dist.records import RESULT, RunSettings
+from imagegen_dist.run import RunError, execute
+from imagegen_dist.storage import Store
+
+SMALL, FULL = "r3gan-stackedmnist-small", "r3gan-stackedmnist"
+_SHOWN = 16
+
+
+class Variant(NamedTuple):
+    """A loss, and what was published of it with a small ResNet: (modes, KL), or that it diverges."""
+
+    loss: str
+    penalty: str
+    published: tuple[str, str]
+
+
+VARIANTS = {
+    "RpGAN + R1 + R2": Variant("relativistic", "r1+r2", ("1,000", "0.078")),
+    "GAN + R1 + R2": Variant("non-saturating", "r1+r2", ("693", "0.927")),
+    "RpGAN + R1": Variant("relativistic", "r1", ("diverges", "")),
+    "GAN + R1": Variant("non-saturating", "r1", ("diverges", "")),
+}
+
+
+class Console:
+    """A line for each report that has figures, with the name of the run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def row(self, row: dict[str, float]) -> None:
+        if "eval/modes" in row:
+            said = f"{row['eval/modes']:,.0f} modes, KL {row['eval/modes_kl']:.3f}"
+            print(f"{self.name} {row['images']:,.0f} images: {said}", flush=True)
+        elif "loss/generator" in row:
+            losses = f"loss D {row['loss/discriminator']:.2f} G {row['loss/generator']:.2f}"
+            print(f"{self.name} {row['images']:,.0f} images: {losses}, {row['system/images_per_s']:,.0f}/s", flush=True)
+
+    def message(self, text: str) -> None:
+        print(f"{self.name} {text}", flush=True)
+
+    def checkpoint(self, published: Any) -> None:
+        pass
+
+    def stop_requested(self) -> bool:
+        return False
+
+
+def experiment_of(name: str, options: argparse.Namespace) -> Experiment:
+    """The run of a variant."""
+    changes: dict[str, Any] = {
+        "objective.loss": VARIANTS[name].loss,
+        "objective.penalty": VARIANTS[name].penalty,
+        "data.url": options.data,
+        "training.seed": options.seed,
+        "evaluation.searched": 0,
+    }
+    if options.images:
+        changes["training.total_images"] = options.images
+    if not options.full:
+        changes |= {
+            "training.report_every": 12_800,
+            "training.sample_every": 1_000_000_000,
+            "training.checkpoint_every": 6_400,
+            "evaluation.every": options.evaluate_every,
+        }
+    return config.overrides(find_preset(FULL if options.full else SMALL).experiment, changes.items())
+
+
+def settings_of(name: str, options: argparse.Namespace) -> RunSettings:
+    """Where it lives."""
+    preset = FULL if options.full else SMALL
+    return RunSettings(
+        name=f"{preset}-{VARIANTS[name].loss}-{VARIANTS[name].penalty.replace('+', '')}-seed-{options.seed}",
+        storage=options.storage,
+        preset=preset,
+        job="stackedmnist",
+        data=stacks("train", options).url,
+        validation=stacks("val", options).url,
+        attempt=str(time.time_ns()),
+        wandb_mode="disabled",
+    )
+
+
+def train(name: str, options: argparse.Namespace) -> str:
+    """The run of a variant to its end, or what is left of it; why it could not go on, or ""."""
+    if not options.full:
+        torch.set_num_threads(1)
+    experiment, settings = experiment_of(name, options), settings_of(name, options)
+    if settings.folder.exists(RESULT) and read_result(settings)["images"] >= experiment.training.total_images:
+        return ""
+    try:
+        execute(experiment, settings, World(), device_of(options), Console(name))
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """A GPU for the published schedule, where there is one."""
+    return torch.device("cuda" if options.full and torch.cuda.is_available() else "cpu")
+
+
+def stacks(split: str, options: argparse.Namespace) -> Store:
+    """The shards of a split."""
+    return builtin_dataset(options.data, split, Store(options.storage) / ".data")
+
+
+def read_result(settings: RunSettings) -> dict[str, Any]:
+    """A run's figures."""
+    return json.loads(settings.folder.read(RESULT))
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Pack the data and train the classifier once, before the runs that share them."""
+    some = next(iter(VARIANTS))
+    experiment, settings = experiment_of(some, options), settings_of(some, options)
+    training, held_out = (Dataset.open(url, experiment.data) for url in (settings.data, settings.validation))
+    images = experiment.evaluation.classifier_images
+    reference = build_reference(settings.shared, training, held_out, images, World(), device_of(options), print)
+    print(f"the classifier reads all three digits of {reference.accuracy:.1%} of held-out stacks", flush=True)
+
+
+def table(failed: Mapping[str, str], options: argparse.Namespace) -> str:
+    """Markdown: a row a variant."""
+    head = ["loss", "images seen", "modes", "KL, nats", "Fréchet", "images/s", "published modes", "published KL"]
+    rows = [head, ["---"] * len(head)]
+    for name in options.variants:
+        published = list(VARIANTS[name].published)
+        if failed[name]:
+            rows.append([name, failed[name], *[""] * 4, *published])
+            continue
+        found = read_result(settings_of(name, options))
+        figures = [f"{found['modes']:,.0f}", f"{found['modes_kl']:.3f}", f"{found['frechet']:.1f}"]
+        rows.append([name, f"{found['images']:,}", *figures, f"{found['images_per_s']:,.0f}", *published])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def picture(failed: Mapping[str, str], options: argparse.Namespace) -> None:
+    """A row of held-out stacks, and one of samples for every variant, to options.picture."""
+    store = stacks("val", options)
+    real, _ = Dataset(DatasetIndex.load(store), store).read(range(_SHOWN))
+    rows = {"held-out digits": real}
+    for name in options.variants:
+        if not failed[name]:
+            rows[name] = load(settings_of(name, options).folder.url).sample(_SHOWN, seed=options.seed)
+    figure, axes = plt.subplots(figsize=(9, 0.55 * len(rows)), layout="constrained", facecolor="white")
+    axes.imshow(np.concatenate([in_line(samples) for samples in rows.values()]))
+    size = real.shape[-1]
+    axes.set_yticks([(number + 0.5) * size for number in range(len(rows))], rows)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.savefig(options.picture, dpi=110)
+
+
+def in_line(samples: torch.Tensor) -> np.ndarray:
+    """[N, 3, H, W] -> [H, N · W, 3]."""
+    return np.concatenate(list(samples.permute(0, 2, 3, 1).numpy()), axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--images", type=int, default=0, help="images that each run sees; 0: the preset's")
+    parser.add_argument("--evaluate-every", type=int, default=51_200, help="images between two counts of modes")
+    parser.add_argument("--data", default="stackedmnist", help="stackedmnist, or stackedmnist:N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=2, help="runs side by side, of one thread each")
+    parser.add_argument("--full", action="store_true", help="the published networks and schedule, on a GPU")
+    parser.add_argument("--storage", default="runs/stackedmnist", help="directory of the runs")
+    parser.add_argument("--picture", default="docs/stackedmnist.png")
+    options = parser.parse_args()
+    if options.full:
+        options.at_once = 1
+
+    prepare(options)
+    failed = {}
+    with ProcessPoolExecutor(options.at_once, get_context("spawn"), max_tasks_per_child=1) as pool:
+        runs = {pool.submit(train, name, options): name for name in options.variants}
+        for run in as_completed(runs):
+            failed[runs[run]] = run.result()
+            print(f"{runs[run]} is done", flush=True)
+    picture(failed, options)
+    experiment = experiment_of(options.variants[0], options)
+    samples, index = experiment.evaluation.samples, DatasetIndex.load(stacks("train", options))
+    said = f"{date.today()}, torch {torch.__version__}, preset {FULL if options.full else SMALL}, seed {options.seed}"
+    counted = f"modes and KL of {samples:,} samples (a perfect sampler's KL: {perfect_kl(MODES, samples):.3f})"
+    print(f"\n{said}, {index.samples:,} training stacks, {counted}\n")
+    print(table(failed, options))
+
+
+if __name__ == "__main__":
+    main()
