@@ -32,7 +32,7 @@ def dry_run_text(plan: SweepPlan, options: Options) -> str:
     torch.set_num_threads(threads)
     speed = workers * measured_speed(plan.experiment, Dataset.open(plan.settings.data), device)
     gpus = workers * (plan.demand.gpus if plan.demand.gpus is not None else float(device.type == "cuda"))
-    first = [plan.space.point(number, plan.seed) for number in range(min(_LISTED, plan.trials))]
+    first = [plan.point(number) for number in range(min(_LISTED, plan.trials))]
     hours = f", {images / speed * gpus / 3600:.3g} GPU hours" if gpus else ""
     limits = [
         f"--time-budget {options.time_budget:g} s" if options.time_budget else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 from imagegen_dist import config, records
@@ -146,6 +147,18 @@ class SweepPlan:
     def folder(self) -> Store:
         """The sweep's directory."""
         return self.settings.folder
+
+    def point(self, number: int) -> dict[str, Any]:
+        """The values of trial `number`, by path.
+
+        ASHA and median stopping compare a trial with those before it, all of which go on where values come in the order
+        of their worth: they meet a grid in an order that is drawn by the seed.
+        """
+        size = len(self.space.grid)
+        order = list(range(size))
+        if self.scheduler in ("asha", "median"):
+            Random(f"{self.seed}/grid").shuffle(order)
+        return self.space.point(number - number % size + order[number % size], self.seed)
 
     def trial_settings(self, run: str, start: str) -> RunSettings:
         """Those of a trial's run. start: URL of the checkpoint that it begins from, "" for none."""

@@ -65,7 +65,7 @@ class Points(Searcher):
         """Nothing: the ledger has it all."""
 
     def _values(self, number: int, trial_id: str) -> dict[str, Any]:
-        return self._plan.space.point(number, self._plan.seed)
+        return self._plan.point(number)
 
     def _goes_on(self, trial: Trial, trial_id: str) -> None:
         """A trial with known values is suggested again."""
