@@ -33,6 +33,8 @@ def encode(value: Any) -> Any:
         return {"kind": kind(type(value)), **fields}
     if isinstance(value, tuple | list):
         return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): encode(item) for name, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a configuration cannot hold {value!r}")
@@ -52,6 +54,10 @@ def decode(annotation: Any, data: Any, path: str = "") -> Any:
             return _decode_literal(typing.get_args(option), data, path)
         if origin is tuple:
             return _decode_tuple(typing.get_args(option), data, path)
+        if origin is dict:
+            return {name: decode(typing.get_args(option)[1], item, f"{path}.{name}") for name, item in data.items()}
+        if option is Any:
+            return data
         if option is not type(None):
             return _decode_scalar(option, data, path)
     raise ConfigError(f"{path}: nothing can be set here")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -64,6 +64,8 @@ class RunSettings:
     wandb_key: bool = False
     # W&B group, e.g. the sweep that the run is a trial of; empty for none.
     wandb_group: str = ""
+    # What a sweep gave the run, by path, for W&B to show by itself.
+    wandb_values: dict[str, Any] = field(default_factory=dict)
     # URL of what is computed once for a dataset and shared by runs; empty: a folder beside the runs.
     cache: str = ""
     # URL of a checkpoint of another run, from which this one begins; empty: from the beginning.

@@ -401,13 +401,18 @@ class _Session:
             PictureSink(self.folder),
         ]
         if self.settings.wandb_mode != "disabled":
+            group, values = self.settings.wandb_group, self.settings.wandb_values
             self.wandb = WandbSink(
                 self.settings.wandb_project,
                 config.fingerprint([self.settings.storage, self.settings.name])[:16],
-                self.settings.name,
-                {"preset": self.settings.preset, **config.encode(self.experiment)},
+                f"{group}/{self.settings.name}" if group else self.settings.name,
+                {
+                    "preset": self.settings.preset,
+                    **({"values": values} if values else {}),
+                    **config.encode(self.experiment),
+                },
                 Path(self.settings.wandb_directory),
-                group=self.settings.wandb_group or None,
+                group=group or None,
                 mode=self.settings.wandb_mode or None,
                 api_key_present=self.settings.wandb_key,
                 warn=self.events.message,

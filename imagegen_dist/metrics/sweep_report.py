@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from imagegen_dist.metrics.importance import importance, ranked
 from imagegen_dist.metrics.numerals import count, figure
@@ -14,6 +15,7 @@ _LOG_RATIO = 30.0  # numbers above 0 that span more are placed by their logarith
 _READ = 8  # curves that a pointer reads
 _ROWS = 60  # trials of the table
 _MOST_TICKS = 7
+_TICK_ROOM = 7.0  # of a tick's number, in percent of the axis
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,26 @@ class TrialView:
 
 @dataclass(frozen=True)
 class Strip:
-    """Reconstructions of one trial beside its rate and distortion in nats. label: its value. data: encoded picture."""
+    """Reconstructions of one trial beside its rate and distortion in nats.
+
+    label: what it is known by. data: encoded picture. note: its other values.
+    """
 
     label: str
     rate: float
     distortion: float
     data: bytes = b""
     extension: str = "png"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """Rate against distortion: strips, other trials as (name, rate, distortion), and whether the strips are a curve."""
+
+    strips: Sequence[Strip]
+    others: Sequence[tuple[str, float, float]] = ()
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,9 +86,10 @@ class Thread:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points over 1000 × 1000 units, joined in order, with their labels; ticks in percent of the axes."""
+    """Points over 1000 × 1000 units with their labels, a line through them, other points; ticks in percent."""
 
     points: list[tuple[float, float, str]]
+    others: list[tuple[float, float, str]]
     path: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
@@ -97,7 +113,7 @@ def render_sweep_report(
     labels: Mapping[str, str],
     best: str,
     front: Sequence[str],
-    strips: Sequence[Strip],
+    trade_off: TradeOff | None,
     commands: Sequence[tuple[str, str]],
     config: str = "",
 ) -> str:
@@ -105,8 +121,8 @@ def render_sweep_report(
 
     title: the sweep's name. facts: (name, value) of what it is. figures: (name, value), the headline ones. trials: all
     of them. labels: short names of the settings by path, in order. best: name of the best trial, "" for none. front:
-    names of those that no other beats in every figure. strips: for the rate–distortion curve, in the order of the
-    value. commands: (what it does, command line). config: the best trial's configuration as text.
+    names of those that no other beats in every figure. trade_off: of VAEs. commands: (what it does, command line).
+    config: the best trial's configuration as text.
     """
     ranks = dict(zip([trial.name for trial in trials], relative_ranks([trial.loss for trial in trials]), strict=True))
     order = sorted(trials, key=lambda trial: (ranks[trial.name], trial.name))
@@ -126,10 +142,13 @@ def render_sweep_report(
         curves=curves,
         curve_ranks=[ranks[trial.name] for trial in drawn],
         read=_READ,
-        importances=[] if is_population else importances(trials, labels),
-        scatter=rate_distortion(strips) if len(strips) > 1 else None,
+        importances=importances(trials, labels),
+        scatter=rate_distortion(trade_off) if trade_off and len(trade_off.strips) > 1 else None,
+        is_curve=trade_off is not None and trade_off.joined,
         strips=[
-            {"strip": strip, "source": data_url(strip.data, strip.extension) if strip.data else ""} for strip in strips
+            {"strip": strip, "source": data_url(strip.data, strip.extension)}
+            for strip in (trade_off.strips if trade_off else ())
+            if strip.data
         ],
         pictures=[
             {"caption": _caption(trial, labels, names), "source": data_url(*trial.picture)}
@@ -152,8 +171,11 @@ def relative_ranks(losses: Sequence[float]) -> list[float]:
 def importances(trials: Sequence[TrialView], labels: Mapping[str, str]) -> list[tuple[str, float]]:
     """(short name, share) of each setting that can be judged, the largest first. See metrics/importance.py.
 
-    Trials that were ended early are left out: their figures are those of fewer images.
+    Trials that were ended early are left out: their figures are those of fewer images. There is none for a
+    population, whose members had other values before.
     """
+    if any(trial.parent for trial in trials):
+        return []
     judged = [trial for trial in trials if trial.state in ("complete", "diverged")]
     found = []
     for path, label in labels.items():
@@ -166,11 +188,11 @@ def importances(trials: Sequence[TrialView], labels: Mapping[str, str]) -> list[
 def parallel(
     trials: Sequence[TrialView], labels: Mapping[str, str], names: Sequence[str], ranks: Mapping[str, float]
 ) -> tuple[list[Axis], list[Thread]]:
-    """An axis for each setting and figure, and a line for each trial; nothing where there is one axis."""
+    """An axis for each setting and figure, and a line for each trial; nothing where there is no figure."""
     shown = [trial for trial in trials if all(name in trial.figures for name in names)]
     columns = [(label, [trial.values[path] for trial in shown]) for path, label in labels.items()]
     columns += [(name.replace("_", " "), [trial.figures[name] for trial in shown]) for name in names]
-    if len(columns) < 2 or len(shown) < 2:
+    if not names or len(columns) < 2 or len(shown) < 2:
         return [], []
     axes, places = [], []
     for i, (label, column) in enumerate(columns):
@@ -186,7 +208,10 @@ def parallel(
 
 
 def place(column: Sequence[float | str]) -> tuple[list[Tick], list[float]]:
-    """Ticks of an axis, and each value's height on it, both in percent: numbers by size, others one under another."""
+    """Ticks of an axis, and each value's height on it, both in percent: numbers by size, others one under another.
+
+    A few numbers that lie apart, as those of a grid, are the ticks themselves.
+    """
     numbers = [value for value in column if isinstance(value, int | float)]
     if len(numbers) < len(column):
         texts = list(dict.fromkeys(map(str, column)))
@@ -201,14 +226,23 @@ def place(column: Sequence[float | str]) -> tuple[list[Tick], list[float]]:
     inside = [mark for mark in marks if low <= mark <= high] or [low, high]
     if len(inside) == 1 and high > low:
         inside = [low, *inside, high]
-    heights = [100 * (scale(value) - bottom) / width if high > low else 50.0 for value in numbers]
-    ticks = [Tick(100 * (scale(mark) - bottom) / width if high > low else 50.0, f"{mark:.4g}") for mark in inside]
+
+    def height(value: float) -> float:
+        return 100 * (scale(value) - bottom) / width if high > low else 50.0
+
+    heights = [height(value) for value in numbers]
+    levels = sorted(set(heights))
+    if all(b - a >= _TICK_ROOM for a, b in pairwise(levels)):
+        return [Tick(height(mark), f"{mark:.4g}") for mark in sorted(set(numbers))], heights
+    ticks = [Tick(height(mark), f"{mark:.4g}") for mark in inside]
     return ticks[:: -(-len(ticks) // _MOST_TICKS)], heights
 
 
-def rate_distortion(strips: Sequence[Strip]) -> Scatter:
-    """Distortion over rate, in nats, with the value's label at each point."""
-    xs, ys = [strip.rate for strip in strips], [strip.distortion for strip in strips]
+def rate_distortion(trade_off: TradeOff) -> Scatter:
+    """Distortion over rate, in nats, with the label of each strip at its point."""
+    known = [(strip.label, strip.rate, strip.distortion) for strip in trade_off.strips]
+    everything = [*known, *trade_off.others]
+    xs, ys = [rate for _, rate, _ in everything], [distortion for _, _, distortion in everything]
     x_marks, y_marks = linear_ticks(min(xs), max(xs)), linear_ticks(min(ys), max(ys))
 
     def x(value: float) -> float:
@@ -217,11 +251,15 @@ def rate_distortion(strips: Sequence[Strip]) -> Scatter:
     def y(value: float) -> float:
         return (value - y_marks[0]) / (y_marks[-1] - y_marks[0])
 
-    points = [(1000 * x(s.rate), 1000 - 1000 * y(s.distortion), s.label) for s in strips]
-    ordered = sorted(points)
+    def placed(entries: Sequence[tuple[str, float, float]]) -> list[tuple[float, float, str]]:
+        return [(1000 * x(rate), 1000 - 1000 * y(distortion), name) for name, rate, distortion in entries]
+
+    points = placed(known)
+    line = sorted(points) if trade_off.joined else []
     return Scatter(
         points,
-        "".join(f"{'L' if i else 'M'}{a:.1f} {b:.1f}" for i, (a, b, _) in enumerate(ordered)),
+        placed(trade_off.others),
+        "".join(f"{'L' if i else 'M'}{a:.1f} {b:.1f}" for i, (a, b, _) in enumerate(line)),
         [Tick(100 * x(mark), f"{mark:g}") for mark in x_marks],
         [Tick(100 * y(mark), f"{mark:g}") for mark in y_marks],
     )
@@ -252,7 +290,7 @@ def lineage(trials: Sequence[TrialView], ranks: Mapping[str, float]) -> Lineage:
 def _curves(order: Sequence[TrialView], names: Sequence[str]) -> tuple[Chart | None, list[TrialView]]:
     """The first figure over images seen, a line a trial, the best first; and the trials that have one."""
     drawn = [trial for trial in order if any(value is not None for _, value in trial.curve)]
-    if not drawn or not names:
+    if not names or all(len(trial.curve) < 2 for trial in drawn):
         return None, []
     end = max(x for trial in drawn for x, _ in trial.curve)
     made = chart(names[0].replace("_", " "), {trial.name: trial.curve for trial in drawn}, end)

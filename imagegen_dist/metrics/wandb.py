@@ -1,8 +1,9 @@
-"""Weights & Biases: a sink that never stops a run."""
+"""Weights & Biases: a sink that never stops a run, and what it shows besides rows and pictures."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,11 +12,61 @@ from PIL import Image
 _START_TIMEOUT_S = 30.0
 _VIDEO_FORMATS = ("gif", "mp4", "webm")
 
+Cell = float | str | bytes | None
+"""Of a table: a number, a text, an encoded picture, or nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under the names of their columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Curves by their names, as points (x, y); `x` names what they are drawn over."""
+
+    title: str
+    x: str
+    curves: Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points by their names; `x` and `y` name the axes."""
+
+    title: str
+    x: str
+    y: str
+    points: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Sizes by their names; `unit` says what they are."""
+
+    title: str
+    unit: str
+    sizes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole HTML page that needs no other file."""
+
+    html: str
+
+
+Exhibit = Table | Lines | Points | Bars | Page
+
 
 class WandbSink:
     """Rows and pictures in one W&B run, whose x-axis is `images`; a restart with the same run_id goes on in it.
 
-    project, run_id, run_name, group: as W&B knows them; run_id follows from the run's name, so that a restart finds it.
+    project, run_id, run_name, group, job_type: as W&B knows them; run_id follows from the run's name, so that a restart
+    finds it.
     config: the resolved experiment, shown beside the run.
     directory: where W&B keeps its files, made if missing.
     mode: "online", "offline" or "disabled"; None and "online" are online where there is a key, else offline.
@@ -33,6 +84,7 @@ class WandbSink:
         group: str | None = None,
         mode: str | None = None,
         *,
+        job_type: str | None = None,
         api_key_present: bool,
         warn: Callable[[str], None],
     ) -> None:
@@ -53,6 +105,7 @@ class WandbSink:
                 config=dict(config),
                 dir=str(directory),
                 group=group,
+                job_type=job_type,
                 mode=cast(Any, mode),
                 resume="allow",
                 reinit="create_new",
@@ -100,6 +153,18 @@ class WandbSink:
 
         self._attempt("could not log a picture", show)
 
+    def show(self, exhibits: Mapping[str, Exhibit], images: int) -> None:
+        """Show these, by their names, beside the rows."""
+
+        def show() -> None:
+            self._run.log({**{name: _media(exhibit) for name, exhibit in exhibits.items()}, "images": images})
+
+        self._attempt("could not log a table or a plot", show)
+
+    def summarize(self, values: Mapping[str, float | str]) -> None:
+        """Set what W&B's list of runs has in this run's line."""
+        self._attempt("could not log", lambda: self._run.summary.update(dict(values)))
+
     def flush(self) -> None:
         """W&B's own process writes and sends as it goes."""
 
@@ -119,6 +184,36 @@ class WandbSink:
             self._run = None
             _release()
             self._warn(f"Weights & Biases {failure} ({_line(error)}); the run goes on without it")
+
+
+def _media(exhibit: Exhibit) -> Any:
+    """The exhibit as W&B has it."""
+    import wandb
+
+    match exhibit:
+        case Table(columns, rows):
+            data = [[_cell(value) for value in row] for row in rows]
+            return wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)
+        case Lines(title, x, curves):
+            xs, ys = ([[point[axis] for point in points] for points in curves.values()] for axis in (0, 1))
+            return wandb.plot.line_series(xs, ys, list(curves), title, x)
+        case Points(title, x, y, points):
+            data = [[name, *point] for name, point in points.items()]
+            return wandb.plot.scatter(wandb.Table(columns=["name", x, y], data=data), x, y, title)
+        case Bars(title, unit, sizes):
+            data = [list(pair) for pair in sizes.items()]
+            return wandb.plot.bar(wandb.Table(columns=["name", unit], data=data), "name", unit, title)
+        case Page(html):
+            return wandb.Html(html, inject=False)
+
+
+def _cell(value: Cell) -> Any:
+    import wandb
+
+    if not isinstance(value, bytes):
+        return value
+    with Image.open(io.BytesIO(value)) as picture:
+        return wandb.Image(picture)
 
 
 def _release() -> None:

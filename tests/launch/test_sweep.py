@@ -167,6 +167,21 @@ def test_asha_is_expected_to_cost_less_than_all_trials_in_full(storage: str) -> 
     assert most_images(replace(plan, scheduler="none")) == 9 * 480
 
 
+def test_a_scheduler_that_compares_trials_meets_a_grid_in_an_order_of_the_seed(storage: str) -> None:
+    """Values that get better one after another would all go on: each beats those before it."""
+    words = ("--space", "objective.gamma=grid:1,2,3,4,5,6", "--evaluation.every", "96")
+    plan = planned(storage, *words)
+
+    def order(plan: SweepPlan) -> list[float]:
+        return [plan.point(number)["objective.gamma"] for number in range(6)]
+
+    assert order(plan) == [1, 2, 3, 4, 5, 6]
+    drawn = [order(replace(plan, scheduler="asha", seed=seed)) for seed in range(4)]
+    assert all(sorted(values) == [1, 2, 3, 4, 5, 6] for values in drawn)
+    assert len({tuple(values) for values in drawn}) == 4
+    assert drawn[0] == order(replace(plan, scheduler="median"))
+
+
 def test_a_demand_gets_its_share_of_a_machine() -> None:
     assert TrialDemand().of(2, 0) == TrialDemand(cpus=1, gpus=0.0)
     assert TrialDemand().of(16, 4) == TrialDemand(cpus=4, gpus=1.0)
@@ -321,7 +336,7 @@ def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: p
     assert read_rows(successor.folder)[0]["images"] > 360
     assert load(successor.folder.url).images == 480
 
-    write_results(plan)
+    write_results(plan, print)
     document = json.loads(plan.folder.read("best.json"))
     assert document["run"] == settings.folder.url
     local = plan.folder.local_path("best.json")

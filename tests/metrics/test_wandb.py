@@ -1,10 +1,12 @@
 import io
+import json
 
 import pytest
 import wandb
 from PIL import Image
 
-from imagegen_dist.metrics.wandb import WandbSink
+from imagegen_dist.metrics.wandb import Bars, Lines, Page, Points, Table, WandbSink
+from tests.wandb_files import offline_run
 
 
 @pytest.fixture
@@ -120,3 +122,37 @@ def test_a_disabled_run_writes_nothing(start, tmp_path, warnings):
     sink.close()
     assert sink.directory is None
     assert warnings == []
+
+
+def test_tables_plots_and_pages_are_read_back_from_an_offline_run(start, warnings):
+    sink = start(group="a sweep", job_type="sweep")
+    exhibits = {
+        "trials": Table(["trial", "lr", "samples"], [["0000", 1e-3, picture()], ["0001", "1e-3:1e-4:10", None]]),
+        "course": Lines("elbo", "images", {"0000": [(10, -3.0), (20, -2.0)], "0001": [(10, -4.0)]}),
+        "by lr": Points("elbo by lr", "lr", "elbo", {"0000": (1e-3, -2.0)}),
+        "importance": Bars("importance", "share", {"lr": 0.9, "beta": 0.1}),
+        "report": Page("<!doctype html><p>the report</p>"),
+    }
+    sink.show(exhibits, 20)
+    sink.summarize({"best/trial": "0000", "best/elbo": -2.0})
+    sink.close()
+    assert warnings == []
+    read = offline_run(sink.directory)
+    assert (read["group"], read["job_type"], read["ended"]) == ("a sweep", "sweep", True)
+    assert read["summary"]["best/trial"] == "0000"
+    assert read["summary"]["best/elbo"] == -2.0
+    [row] = read["rows"]
+    assert row["images"] == 20
+    tables = {name: media_table(sink.directory, row, name) for name in ("trials", "course", "by lr", "importance")}
+    assert tables["trials"]["data"] == [["0000", 1e-3, "Image"], ["0001", "1e-3:1e-4:10", None]]
+    assert sorted(tables["course"]["data"]) == [[10, "0000", -3.0], [10, "0001", -4.0], [20, "0000", -2.0]]
+    assert tables["by lr"]["data"] == [["0000", 1e-3, -2.0]]
+    assert tables["importance"]["data"] == [["lr", 0.9], ["beta", 0.1]]
+    page = sink.directory / "files" / row["report/path"]
+    assert "the report" in page.read_text()
+
+
+def media_table(directory, row, name):
+    """The table that was logged under that name, or that the plot of that name is drawn from."""
+    path = row.get(f"{name}/path") or row[f"{name}_table/path"]
+    return json.loads((directory / "files" / path).read_text())

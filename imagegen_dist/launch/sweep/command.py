@@ -140,7 +140,7 @@ def run(plan: SweepPlan, options: Options) -> int:
         with board:
             code = SweepDriver(plan, limits, board).run()
             board.phase("writing the results")
-            write_results(plan)
+            write_results(plan, lambda text: board.message(text, "yellow"))
         board.summary(closing_table(plan, str(log)))
     return code
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -16,7 +17,7 @@ from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.metrics.numerals import count, duration, figure
 from imagegen_dist.metrics.report import Point
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
-from imagegen_dist.metrics.sweep_report import Strip, TrialView, render_sweep_report
+from imagegen_dist.metrics.sweep_report import Strip, TradeOff, TrialView, render_sweep_report
 from imagegen_dist.records import last_values
 from imagegen_dist.storage import Store
 
@@ -27,14 +28,16 @@ _STRIPS = 12
 _STRIP_PIXELS = 1200  # most columns of a strip
 
 
-def report_page(
-    plan: SweepPlan,
-    trials: Sequence[Trial],
-    chosen: Trial | None,
-    front: Sequence[Trial],
-    losses: Mapping[str, float],
-) -> str:
-    """The page. chosen: the best trial; front: those that no other beats in every figure; losses: to rank trials by."""
+@dataclass(frozen=True)
+class Findings:
+    """What a sweep's directory shows of its trials. trade_off: of those with rate and distortion, if there are any."""
+
+    trials: list[TrialView]
+    trade_off: TradeOff | None
+
+
+def findings(plan: SweepPlan, trials: Sequence[Trial], losses: Mapping[str, float]) -> Findings:
+    """Read curves and pictures of the trials' runs. losses: to rank trials by, of each run."""
     folder = plan.folder / TRIALS
     order = sorted(trials, key=lambda trial: losses[trial.run])
     pictured = {trial.run for trial in order[:PICTURED] if math.isfinite(losses[trial.run])}
@@ -56,17 +59,24 @@ def report_page(
         )
         for trial in trials
     ]
+    return Findings(views, _trade_off(plan, trials, rows, losses))
+
+
+def report_page(
+    plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None, front: Sequence[Trial], found: Findings
+) -> str:
+    """The page. chosen: the best trial; front: those that no other beats in every figure."""
     paths = [dimension.path for dimension in plan.space.dimensions]
     best_experiment = plan.space.apply(plan.experiment, chosen.values) if chosen else None
     return render_sweep_report(
         title=plan.settings.name,
         facts=_facts(plan, trials),
         figures=_figures(plan, trials, chosen),
-        trials=views,
+        trials=found.trials,
         labels=dict(zip(paths, labels(paths), strict=True)),
         best=chosen.run if chosen else "",
         front=[trial.run for trial in front],
-        strips=_strips(plan, trials, rows),
+        trade_off=found.trade_off,
         commands=commands(plan, chosen),
         config=json.dumps(config.encode(best_experiment), indent=1) if best_experiment else "",
     )
@@ -134,18 +144,42 @@ def _samples(run: Store) -> tuple[bytes, str] | None:
     return (found[0][1], found[0][2]) if found else None
 
 
-def _strips(plan: SweepPlan, trials: Sequence[Trial], rows: dict[str, list[dict[str, float]]]) -> list[Strip]:
-    """Rate, distortion and the first reconstructions of each complete trial, in the order of its values."""
-    found: list[Strip] = []
-    names = labels(list(trials[0].values)) if trials else []
-    for trial in sorted(trials, key=lambda trial: [_sortable(value) for value in trial.values.values()]):
+def _trade_off(
+    plan: SweepPlan, trials: Sequence[Trial], rows: Mapping[str, list[dict[str, float]]], losses: Mapping[str, float]
+) -> TradeOff | None:
+    """Rate and distortion of the complete trials: a strip for each β, of the trial of the least loss at it.
+
+    Where β is not searched, strips of the best trials; None where no trial has both figures.
+    """
+    found = {}
+    for trial in trials:
         last = last_values(rows[trial.run], "eval/")
         if trial.state == COMPLETE and {"rate", "distortion"} <= last.keys():
-            said = ", ".join(f"{name} {_text(value)}" for name, value in zip(names, trial.values.values(), strict=True))
-            pictures = read_pictures(plan.folder / TRIALS / trial.run, "reconstructions")[-1:]
-            data = first_rows(pictures[0][1]) if pictures and len(found) < _STRIPS else b""
-            found.append(Strip(said.replace("beta ", "β "), last["rate"], last["distortion"], data))
-    return found
+            found[trial.run] = (trial, last["rate"], last["distortion"])
+    beta = next((dimension.path for dimension in plan.space.dimensions if dimension.path.endswith(".beta")), "")
+    if not found:
+        return None
+    if not beta or any(not isinstance(trial.values[beta], int | float) for trial, *_ in found.values()):
+        shown = sorted(found.values(), key=lambda entry: losses[entry[0].run])[:PICTURED]
+    else:
+        at: dict[float, tuple[Trial, float, float]] = {}
+        for trial, rate, distortion in found.values():
+            value = float(trial.values[beta])
+            if value not in at or distortion + value * rate < at[value][2] + value * at[value][1]:
+                at[value] = (trial, rate, distortion)
+        shown = [at[value] for value in sorted(at)]
+        if len(shown) > _STRIPS:
+            shown = [shown[round(i * (len(shown) - 1) / (_STRIPS - 1))] for i in range(_STRIPS)]
+    strips = []
+    for trial, rate, distortion in shown:
+        texts = dict(zip(labels(list(trial.values)), map(_text, trial.values.values()), strict=True))
+        label = f"β {texts.pop('beta')}" if beta else trial.run
+        note = ", ".join(f"{name} {text}" for name, text in texts.items())
+        pictures = read_pictures(plan.folder / TRIALS / trial.run, "reconstructions")[-1:]
+        strips.append(Strip(label, rate, distortion, first_rows(pictures[0][1]) if pictures else b"", note=note))
+    named = {trial.run for trial, *_ in shown}
+    others = [(run, rate, distortion) for run, (_, rate, distortion) in found.items() if run not in named]
+    return TradeOff(strips, others, joined=bool(beta))
 
 
 def first_rows(picture: bytes) -> bytes:
@@ -158,13 +192,6 @@ def first_rows(picture: bytes) -> bytes:
         kept = io.BytesIO()
         strip.save(kept, "PNG")
     return kept.getvalue()
-
-
-def _sortable(value: object) -> tuple[float, str]:
-    try:
-        return float(value), ""  # type: ignore[arg-type]  # what is no number is sorted by its text
-    except (TypeError, ValueError):
-        return math.inf, str(value)
 
 
 def _text(value: object) -> str:

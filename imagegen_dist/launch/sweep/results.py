@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.launch.sweep.ledger import COMPLETE, DIVERGED, FAILED, REPLACED, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
-from imagegen_dist.launch.sweep.report import best_figures, commands, report_page
+from imagegen_dist.launch.sweep.report import best_figures, commands, findings, report_page
+from imagegen_dist.launch.sweep.summary import write_summary
 from imagegen_dist.metrics.numerals import duration
 from imagegen_dist.presets.searches import Goal
 
@@ -75,8 +76,8 @@ def table(plan: SweepPlan, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     ]
 
 
-def write_results(plan: SweepPlan) -> None:
-    """best.json, results.csv, results.jsonl and report.html, from what the sweep's directory holds."""
+def write_results(plan: SweepPlan, say: Callable[[str], None]) -> None:
+    """best.json, results.csv, results.jsonl, report.html and the summary in W&B, from what the directory holds."""
     trials = Ledger.read(plan.folder).trials
     rows = table(plan, trials)
     plan.folder.write(ROWS, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -87,8 +88,10 @@ def write_results(plan: SweepPlan) -> None:
     else:
         plan.folder.remove(BEST)
     unbeaten = front(trials, plan.goals)
-    losses = distances(trials, unbeaten, plan.goals)
-    plan.folder.write(REPORT, report_page(plan, trials, chosen, unbeaten, losses).encode())
+    found = findings(plan, trials, distances(trials, unbeaten, plan.goals))
+    page = report_page(plan, trials, chosen, unbeaten, found)
+    plan.folder.write(REPORT, page.encode())
+    write_summary(plan, rows, chosen, found, page, say)
 
 
 def best_document(plan: SweepPlan, trial: Trial) -> dict[str, Any]:

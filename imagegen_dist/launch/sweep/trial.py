@@ -165,7 +165,7 @@ def carry_out(
     only this trial is reported, not raised, so that Tune starts again those alone that were killed.
     """
     settings = sweep.trial_settings(tune_config["run"], tune_config["start"])
-    settings = replace(settings, attempt=f"{time.time_ns():020d}")
+    settings = replace(settings, attempt=f"{time.time_ns():020d}", wandb_values=tune_config["values"])
 
     def tell(result: dict[str, Any]) -> None:
         report({"run": settings.name, **result})
