@@ -74,9 +74,9 @@ def exhibits(plan: SweepPlan, rows: Sequence[Mapping[str, Any]], found: Findings
     }
     for path, label in short.items():
         points = {
-            trial.name: (trial.values[path], trial.figures[name])
+            trial.name: (value, trial.figures[name])
             for trial in found.trials
-            if isinstance(trial.values[path], int | float) and math.isfinite(trial.figures.get(name, math.nan))
+            if isinstance(value := trial.values[path], int | float) and math.isfinite(trial.figures.get(name, math.nan))
         }
         if points:
             shown[f"{name} by {label}"] = Points(f"{name} by {label}", label, name, points)
