@@ -193,7 +193,7 @@ def _needed(source: FeatureSource) -> str:
     )
     return (
         f"set {source.flags}weights to the path or URL of a safetensors file of {made_of} "
-        "(docs/evaluate.md says how to get it)"
+        "(docs/evaluation.md says how to get it)"
     )
 
 

@@ -1,6 +1,6 @@
 """The Inception network of FID, KID and the inception score: TensorFlow's of 2015-12-05, as torch-fidelity has it.
 
-Weights come from a safetensors file with torch-fidelity's names for them; docs/evaluate.md says how to make it.
+Weights come from a safetensors file with torch-fidelity's names for them; docs/evaluation.md says how to make it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Inception(nn.Module):
                 has = "lacks the tensor" if found is None else f"has {list(found.shape)} for the tensor"
                 raise ValueError(
                     f"{source} {has} {name} {list(expected.shape)}: it is no file of FID's Inception network; "
-                    "docs/evaluate.md says how to make one"
+                    "docs/evaluation.md says how to make one"
                 )
         self.load_state_dict({name: tensors[name].float() for name in self.state_dict()})
 

@@ -153,7 +153,7 @@ def test_dinov2_gives_the_class_token_of_timms_network(tmp_path: Path) -> None:
 
 
 def test_the_published_file_is_converted_as_the_guide_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
     code = guide.partition("```python\n")[2].partition("```")[0]
     torch.manual_seed(1)
     published = Inception().state_dict()
