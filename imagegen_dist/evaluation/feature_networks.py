@@ -16,7 +16,7 @@ from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.observer import Dataset
-from imagegen_dist.evaluation.reference import build_reference
+from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.models import dinov2, inception
 from imagegen_dist.models.dinov2 import DINOv2
@@ -105,7 +105,7 @@ def open_network(source: FeatureSource, shape: SampleShape, device: torch.device
         case "inception":
             return _inception(source, shape, device)
         case "classifier":
-            return trained_classifier(source, device, lambda text: None)
+            return trained_classifier(source, device, lambda text: None).network
         case "module":
             return _module(source, shape, device)
         case _:
@@ -136,14 +136,14 @@ def _dinov2(source: FeatureSource, shape: SampleShape, device: torch.device) -> 
     return FeatureNetwork(name, source.sha256.lower(), network.dim, _of_values(network), resize=resize)
 
 
-def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> FeatureNetwork:
+def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> Reference:
     """A classifier of a dataset's own labels, found in the cache or trained now, which `say` is told of."""
     labels = source.labels
     assert labels is not None
     training = Dataset.open(labels.training, labels.reading)
     held_out = Dataset.open(labels.held_out, labels.reading) if labels.held_out else None
     found = build_reference(Store(labels.cache), training, held_out, labels.images, World(), device, say)
-    return replace(found.network, classes=training.index.classes or 0)
+    return replace(found, network=replace(found.network, classes=training.index.classes or 0))
 
 
 def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from imagegen_dist.evaluation.feature_networks import CLASSIFIER, DINOV2, INCEPTION
+from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
 from imagegen_dist.metrics.class_scores import SPLITS
-from imagegen_dist.metrics.features import FeatureSums
+from imagegen_dist.metrics.features import FeatureSums, agreement
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, kernel_distance
+from imagegen_dist.metrics.modes import mode_coverage, perfect_kl
 from imagegen_dist.metrics.neighbourhoods import DENSITY_K, PRECISION_K, neighbourhoods
 
 METRICS: Mapping[str, str] = {
@@ -22,11 +24,15 @@ METRICS: Mapping[str, str] = {
     "dc": "density and coverage",
     "is": "inception score",
     "agreement": "share of samples that are of the class asked for",
+    "modes": "how many of the data's classes come, and how evenly",
     "fd-dinov2": "Fréchet distance in DINOv2's features",
 }
 """What may be asked for, by the name on the command line."""
 
 DEFAULT_METRICS = ("fid", "kid", "pr", "dc", "is")
+
+OF_A_CLASSIFIER = ("agreement", "modes")
+"""Those that ask a classifier of the dataset's own labels, whatever features the others are in."""
 
 OF_EACH_SAMPLE = ("kid", "pr", "dc")
 """Those that compare samples one by one: the features themselves have to be brought together."""
@@ -50,20 +56,51 @@ class Figure:
     settings: Mapping[str, Any] | None = None
 
 
+@dataclass
+class Answers:
+    """What a classifier said of generated samples; sums, which add up.
+
+    shown: how many it took for each class, [K] float64; empty before the first. right, asked: how many it took for the
+    class that was asked for, and for how many there was one.
+    """
+
+    shown: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    right: int = 0
+    asked: int = 0
+
+    def add(self, logits: Tensor, label: Tensor | None) -> None:
+        """Count in samples: logits [B, K], and the classes that were asked for, [B], or None."""
+        shown = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double().cpu()
+        self.merge(Answers(shown))
+        if label is not None:
+            self.right += int(agreement(logits, label).sum())
+            self.asked += len(label)
+
+    def merge(self, other: Answers) -> None:
+        """Count in what another one has counted."""
+        if not len(self.shown):
+            self.shown = torch.zeros_like(other.shown)
+        if len(other.shown):
+            self.shown = self.shown + other.shown
+        self.right += other.right
+        self.asked += other.asked
+
+
 def compare(
     asked: Iterable[str],
     kind: str,
     generated: FeatureSums,
     real: FeatureSums,
-    hits: Tensor,
+    answers: Answers,
+    class_counts: Tensor | None = None,
     subset_size: int = 0,
     seed: int = 0,
 ) -> list[Figure]:
     """The figures asked for, in one network's features.
 
-    kind: of the network. hits: how many samples were of the class asked for, and how many were asked. subset_size: of
-    the kernel distance; 0: 1,000, or all where there are fewer. seed: draws its subsets. Raises ValueError where there
-    are too few samples.
+    kind: of the network. answers: of the classifier, where it is one. class_counts: samples of each class in its
+    training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all where there are fewer. seed: draws its
+    subsets. Raises ValueError where there are too few samples.
     """
     asked = set(asked)
     names = _DISTANCES.get(kind, _OTHER)
@@ -91,8 +128,13 @@ def compare(
         assert generated.scores is not None
         figures.append(Figure(names[2], *generated.scores.score(), True, {"splits": SPLITS}))
     if "agreement" in asked:
-        right, of = hits.tolist()
-        figures.append(Figure("label_agreement", right / of, None, True))
+        figures.append(Figure("label_agreement", answers.right / answers.asked, None, True))
+    if "modes" in asked:
+        assert class_counts is not None
+        covered, there_are = mode_coverage(answers.shown, class_counts.to(answers.shown)), int((class_counts > 0).sum())
+        by_chance = {"perfect_sampler": round(perfect_kl(there_are, int(answers.shown.sum())), 4)}
+        figures.append(Figure("modes", float(covered.modes), None, True, {"of": there_are}))
+        figures.append(Figure("modes_kl", covered.kl, None, False, by_chance))
     return figures
 
 
@@ -112,8 +154,8 @@ def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: 
             raise ValueError(
                 f"--metrics is: features {kind} have no classes; leave it out, or set --features inception"
             )
-        if metric == "agreement" and (kind != CLASSIFIER or not known):
+        if metric == "agreement" and not known:
             raise ValueError(
-                "--metrics agreement asks a classifier of the dataset's labels if samples are of the class that they "
-                "were asked for: leave it out, or set --features classifier with a class-conditional model"
+                "--metrics agreement asks a classifier if samples are of the class that they were asked for: leave it "
+                "out, or evaluate a class-conditional model"
             )

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
+from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.restored import Restored, find_checkpoint
 from imagegen_dist.evaluation.vae import RealSums, VAEObserver
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums, agreement
+from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.loop import keyed_draw
@@ -39,8 +40,8 @@ class Wanted:
     keep: bool = False
     # Whether classes are scored.
     scored: bool = False
-    # Whether it is asked if generated samples are of the class that was asked for.
-    agreement: bool = False
+    # Whether the network, a classifier, is asked what generated samples show.
+    answers: bool = False
 
 
 @dataclass
@@ -48,8 +49,8 @@ class Measured:
     """What was measured of some samples: sums in each network's features, and what the kind of samples adds."""
 
     features: list[FeatureSums]
-    # How many were of the class asked for, and how many were asked.
-    hits: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    # What the classifier said of generated samples.
+    answers: Answers = field(default_factory=Answers)
     # Of real samples, what a VAE's observer adds up.
     real: RealSums | None = None
 
@@ -57,7 +58,7 @@ class Measured:
         """Count in what was measured of the samples that follow."""
         for ours, theirs in zip(self.features, other.features, strict=True):
             ours.merge(theirs)
-        self.hits += other.hits
+        self.answers.merge(other.answers)
         if self.real is not None and other.real is not None:
             self.real.merge(other.real)
 
@@ -81,9 +82,8 @@ class Generated:
             x, label = generate(model, ids, self.seed, device)
             for wanted, network, sums in zip(self.wanted, networks, measured.features, strict=True):
                 logits = sums.add(network, x, ids.start)
-                if wanted.agreement and label is not None and logits is not None:
-                    right = agreement(logits, label).sum().double().cpu()
-                    measured.hits += torch.stack([right, torch.tensor(float(len(ids)), dtype=torch.float64)])
+                if wanted.answers and logits is not None:
+                    measured.answers.add(logits, label)
             tell(len(ids))
         return _on_host(measured)
 
@@ -219,7 +219,7 @@ def _nothing(
 
 
 def _on_host(measured: Measured) -> Measured:
-    return Measured([sums.on_host() for sums in measured.features], measured.hits, measured.real)
+    return Measured([sums.on_host() for sums in measured.features], measured.answers, measured.real)
 
 
 @lru_cache(maxsize=1)

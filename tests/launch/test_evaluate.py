@@ -95,7 +95,7 @@ def _dataset(url: str) -> Any:
 
 
 def test_every_figure_is_stored_with_all_that_it_depends_on(gan: RunSettings, tmp_path: Path) -> None:
-    found = figures(gan, tmp_path, "--metrics", "fid,kid,is,agreement", "--samples", 100)
+    found = figures(gan, tmp_path, "--metrics", "fid,kid,is,agreement,modes", "--samples", 100)
     index = DatasetIndex.load(Store(gan.data))
     assert found["images"] == 48
     assert found["model"].startswith(f"{gan.folder.url}/checkpoints/step-000000000048/")
@@ -122,6 +122,8 @@ def test_every_figure_is_stored_with_all_that_it_depends_on(gan: RunSettings, tm
     assert {"torch", "imagegen_dist"} <= found["versions"].keys()
     assert 1 <= found["figures"]["class_score"] <= 10
     assert 0 <= found["figures"]["label_agreement"] <= 1
+    assert 1 <= found["figures"]["modes"] <= 10
+    assert found["figures_of"]["modes_kl"]["perfect_sampler"] == pytest.approx(9 / 200)
 
 
 def test_the_table_says_it_all_and_the_file_lies_beside_the_checkpoints(

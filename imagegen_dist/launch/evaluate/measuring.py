@@ -70,7 +70,8 @@ def evaluate(request: Request, bar: Bar) -> Results:
             network.source.kind,
             generated.features[at],
             real[at],
-            generated.hits,
+            generated.answers,
+            network.class_counts,
             request.subset_size,
             request.seed,
         )
@@ -113,7 +114,12 @@ def _keep(request: Request, network: Network, sums: FeatureSums) -> list[str]:
 
 def _generated(request: Request) -> list[Piece]:
     wanted = tuple(
-        Wanted(network.source, _keeps(network), "is" in network.metrics, "agreement" in network.metrics)
+        Wanted(
+            network.source,
+            _keeps(network),
+            "is" in network.metrics,
+            not {"agreement", "modes"}.isdisjoint(network.metrics),
+        )
         for network in request.networks
     )
     url = request.model.checkpoint.url

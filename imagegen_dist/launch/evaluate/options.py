@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from imagegen_dist import config
-from imagegen_dist.evaluation.feature_networks import FEATURES, FeatureSource
-from imagegen_dist.evaluation.figures import DEFAULT_METRICS, METRICS
+from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FEATURES, FeatureSource
+from imagegen_dist.evaluation.figures import DEFAULT_METRICS, METRICS, OF_A_CLASSIFIER
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 
 JOB = "evaluate"
@@ -107,8 +107,11 @@ def feature_sources(options: Options, metrics: Sequence[str]) -> dict[FeatureSou
     )
     found: dict[FeatureSource, tuple[str, ...]] = {}
     main = FeatureSource.parse(asked, options.resize)
-    if first := tuple(name for name in metrics if name != "fd-dinov2"):
+    if first := tuple(name for name in metrics if name not in ("fd-dinov2", *OF_A_CLASSIFIER)):
         found[main] = first
+    if of_labels := tuple(name for name in metrics if name in OF_A_CLASSIFIER):
+        classifier = main if main.kind == CLASSIFIER else FeatureSource.parse(CLASSIFIER)
+        found[classifier] = (*found.get(classifier, ()), *of_labels)
     if "fd-dinov2" in metrics:
         dinov2 = main if main.kind.startswith("dinov2") else FeatureSource.parse("dinov2")
         found[dinov2] = (*found.get(dinov2, ()), "fd-dinov2")

@@ -36,10 +36,13 @@ _NAMES = {
     "log_likelihood": "log-likelihood",
     "mig": "MIG",
     "sap": "SAP",
+    "modes": "modes",
+    "modes_kl": "KL of modes",
 }
 _UNITS = {
     **dict.fromkeys(("rate", "distortion", "elbo", "log_likelihood"), "nats a sample"),
     "bits_per_dim": "bits",
+    "modes_kl": "nats",
     "psnr": "dB",
 }
 _SHARES = ("label_agreement",)

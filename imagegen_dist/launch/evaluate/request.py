@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.index import DatasetError
@@ -37,6 +38,8 @@ class Network:
     source: FeatureSource
     metrics: tuple[str, ...]
     network: FeatureNetwork
+    # Of a classifier of the dataset's labels: samples of each class in what it was trained on, [K].
+    class_counts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,14 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     for source, named in sources.items():
         if source.kind == CLASSIFIER:
             source = replace(source, labels=_labels(run, url, model, cache))
-            network = trained_classifier(source, device, say)
+            reference = trained_classifier(source, device, say)
+            network, class_counts = reference.network, reference.class_counts.cpu()
         else:
-            network = open_network(source, dataset.index.shape, device)
+            network, class_counts = open_network(source, dataset.index.shape, device), None
         if not options.metrics and not network.classes:
             named = tuple(name for name in named if name != "is")
         check_metrics(named, source.kind, network.classes > 0, model.known)
-        networks.append(Network(source, named, network))
+        networks.append(Network(source, named, network, class_counts))
     out = file_at(options.out) if options.out else None
     (out[0] if out else folder).probe()
     return Request(
