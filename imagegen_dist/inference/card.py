@@ -162,8 +162,8 @@ def _cost(card: Card) -> list[str]:
     if seconds := facts.get("seconds"):
         workers = int(facts.get("world_size", 1))
         launch = card.run.get("launch", {})
-        each = "of one GPU each" if launch.get("gpu") else "without a GPU" if launch else "each"
-        lines.append(f"{duration(float(seconds))} of training on {workers} worker{'s' * (workers != 1)} {each}.")
+        machine = " of one GPU each" if launch.get("gpu") else " without a GPU" if launch else ""
+        lines.append(f"{duration(float(seconds))} of training on {workers} worker{'s' * (workers != 1)}{machine}.")
     if card.parameters:
         sizes = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
         lines.append(f"Parameters: {sizes}.")

@@ -64,7 +64,7 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
         "no FIDs",
         "`faces`",
         "480 images seen",
-        "0:12 of training on 2 workers",
+        "0:12 of training on 2 workers.",
     ):
         assert said in card
     document = (tmp_path / "hf" / "config.json").read_text()
