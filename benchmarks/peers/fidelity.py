@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 
-def run(tensors: str, subset_size: int, k: int, weights: str) -> dict[str, Any]:
+def run(began: float, tensors: str, subset_size: int, k: int, weights: str) -> dict[str, Any]:
     """Figures of generated and real features, and features of pictures by Inception with the weights of a file.
 
     tensors: safetensors file of "generated" [N, F], "real" [M, F], "logits" [N, K] and "pictures" uint8 [B, 3, H, W].
