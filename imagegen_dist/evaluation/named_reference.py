@@ -11,8 +11,8 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.distributed import World, sum_over_ranks, text_from_main
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
-from imagegen_dist.evaluation.generated import chunks
-from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.evaluation.observer import CHUNK, Dataset
+from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
 from imagegen_dist.experiment import EvaluationConfig
@@ -78,8 +78,10 @@ def moments_over_ranks(
     if world.is_main:
         say(f"taking statistics of {dataset.index.samples:,} real samples, for the figures")
     sums = FeatureSums.empty(network, device)
-    for _, ids in chunks(dataset.index.samples, world):
-        sums.add(network, to_float(dataset.read(ids)[0].to(device)), ids.start)
+    chunks = world.share(-(-dataset.index.samples // CHUNK))
+    share = range(chunks.start * CHUNK, min(chunks.stop * CHUNK, dataset.index.samples))
+    for ids, sample in read_chunks(dataset, share):
+        sums.add(network, to_float(sample.to(device)), ids.start)
     moments = sums.moments.reduce(lambda values: sum_over_ranks(values, world))
     if world.is_main:
         keep_statistics(cache, key, FeatureSums(moments))

@@ -6,7 +6,7 @@ and its number: the same that `imagegen_dist.load(...).sample` gives for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
+from imagegen_dist.evaluation.reading import chunks_of, read_chunks
 from imagegen_dist.evaluation.restored import Restored, find_checkpoint
 from imagegen_dist.evaluation.vae import RealSums, VAEObserver
 from imagegen_dist.experiment import Experiment
@@ -100,8 +101,7 @@ class Reference:
         """Read and measure them. Raises ShardError."""
         device = best_device()
         measured, networks = _nothing(self.wanted, self.dataset.index.shape, device)
-        for ids in chunks_of(self.ids):
-            sample, _ = self.dataset.read(ids)
+        for ids, sample in read_chunks(self.dataset, self.ids):
             x = to_float(sample.to(device))
             for network, sums in zip(networks, measured.features, strict=True):
                 sums.add(network, x, ids.start)
@@ -150,12 +150,6 @@ def cut(samples: int) -> list[range]:
     chunks = -(-samples // CHUNK)
     size = CHUNK * max(_FEWEST_CHUNKS, -(-chunks // _MOST_PIECES))
     return [range(start, min(start + size, samples)) for start in range(0, samples, size)]
-
-
-def chunks_of(ids: range) -> Iterator[range]:
-    """A piece's numbers, a chunk at a time."""
-    for start in range(ids.start, ids.stop, CHUNK):
-        yield range(start, min(start + CHUNK, ids.stop))
 
 
 def best_device() -> torch.device:

@@ -22,11 +22,11 @@ from imagegen_dist.evaluation.pieces import (
     NumberedDraw,
     Reference,
     Wanted,
-    chunks_of,
     cut,
     generate,
     measure,
 )
+from imagegen_dist.evaluation.reading import chunks_of
 from imagegen_dist.evaluation.restored import Restored, find_checkpoint, run_folder
 from imagegen_dist.experiment import EvaluationConfig
 from imagegen_dist.metrics.frechet import frechet_distance
