@@ -139,8 +139,8 @@ def _curve(rows: Sequence[dict[str, float]], metric: str) -> list[Point]:
 
 
 def _samples(run: Store) -> tuple[bytes, str] | None:
-    """The newest picture of a run's samples."""
-    found = read_pictures(run, "samples")[-1:]
+    """The newest picture of a run's samples: a GAN's grid, or what a VAE drew from its prior."""
+    found = (read_pictures(run, "grid") or read_pictures(run, "samples"))[-1:]
     return (found[0][1], found[0][2]) if found else None
 
 
