@@ -12,7 +12,7 @@ import pytest
 from imagegen_dist.launch.evaluate.command import main
 from imagegen_dist.records import RunSettings
 from tests.evaluation.small import PIXELS, pictures
-from tests.ray.jobs import finish, started
+from tests.ray.jobs import ROOT, finish, started
 from tests.runs import tiny, train_here
 
 
@@ -25,7 +25,7 @@ def test_two_tasks_at_once_give_the_figures_of_one_process(tmp_path: Path) -> No
     alone, together = tmp_path / "alone.json", tmp_path / "together.json"
     assert main([*words, str(tmp_path / "a"), "--workers", "0", "--out", str(alone)]) == 0
     command = [sys.executable, "jobs/evaluate.py", *words, str(tmp_path / "b"), "--workers", "2"]
-    with started([*command, "--out", str(together)]) as process:
+    with started([*command, "--out", str(together)], PYTHONPATH=str(ROOT)) as process:  # the user's module is tests/'s
         output = finish(process)
     assert process.returncode == 0, output
     assert "Fréchet distance" in output
