@@ -20,6 +20,7 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.presets import PRESETS
+from imagegen_dist.records import RunSettings
 from imagegen_dist.schedule import Schedule, constant
 
 DIGITS = PRESETS["digits"].experiment
@@ -241,4 +242,11 @@ def test_nearest_lists_what_there_is_where_nothing_is_close():
 
 def test_what_json_cannot_hold_is_our_mistake():
     with pytest.raises(TypeError, match="a configuration cannot hold"):
-        encode({"a": 1})
+        encode({1, 2})
+
+
+def test_values_by_names_are_written_and_read_back():
+    settings = RunSettings(
+        "a run", "runs", "digits", "train_gan", "data", wandb_values={"optim.*.lr": 1e-3, "model": "mlp"}
+    )
+    assert decode(RunSettings, json.loads(json.dumps(encode(settings)))) == settings

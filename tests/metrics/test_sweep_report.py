@@ -109,6 +109,7 @@ def test_what_the_page_is_given_is_shown_and_not_trusted() -> None:
 def test_nothing_is_drawn_of_a_sweep_without_figures() -> None:
     bare = [trial(i, 1e-3, 1.0, float("inf"), figures={}, curve=(), state="failed") for i in range(2)]
     shown = page(bare, best="")
-    for heading in ("Values and figures", "Rate and distortion", "Lineage", "Samples of the best", "Course", "Importance"):
+    headings = ("Values and figures", "Rate and distortion", "Course", "Importance", "Lineage", "Samples of the best")
+    for heading in headings:
         assert f"<h2>{heading}" not in shown
     assert shown.count("failed") == 2
