@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install lint format types floors test test-cluster ci
+.PHONY: install lint format types floors test test-cluster test-cluster-full ci
 
 install:  ## the package with everything that development needs, editable
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -23,6 +23,9 @@ test:  ## all tests; GPU tests are skipped where there is none
 	$(PYTHON) -m pytest
 
 test-cluster:  ## what takes several Ray nodes, or minutes of faults
+	$(PYTHON) -m pytest -m 'cluster and not full' -n 0
+
+test-cluster-full:  ## that, and what takes longer: ray up over SSH
 	$(PYTHON) -m pytest -m cluster -n 0
 
 ci:  ## everything above in a fresh environment

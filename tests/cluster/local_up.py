@@ -81,8 +81,10 @@ def main(folder: Path) -> None:
     said["asked"] = {"without the token": refused, "with it": answered, "output": ""}
     left = [process.name() for process in psutil.process_iter() if "ray" in process.name() or "gcs" in process.name()]
     said["left"] = {"output": left}
-    places = [Path("/tmp/ray"), folder / "s3" / "buckets", home / "imagegen_dist"]
-    texts = {str(path): path.read_bytes() for place in places for path in place.rglob("*") if path.is_file()}
+    # Everything but the three files that hold them: of AWS, of W&B, and the token's.
+    places = [Path("/tmp/ray"), folder / "s3" / "buckets", home / "imagegen_dist", home / ".cache"]
+    files = [home / "ray_bootstrap_config.yaml", *(path for place in places for path in place.rglob("*"))]
+    texts = {str(path): path.read_bytes() for path in files if path.is_file()}
     texts |= {step: str(entry["output"]).encode() for step, entry in said.items() if step != "token"}
     texts["job metadata"] = metadata
     secrets = [SECRET.encode(), WANDB_KEY.encode(), token.encode()]
@@ -108,7 +110,8 @@ def make_machine(folder: Path) -> Path:
     for name in [name for name in os.environ if name.startswith(("AWS_", "RAY_", "WANDB_"))]:
         del os.environ[name]
     (home / "venv").symlink_to(BIN.parent)
-    (home / ".bashrc").write_text(". ~/venv/bin/activate\n")
+    # The package of the checkout that is copied there, as install.sh arranges it on a cloud's machine.
+    (home / ".bashrc").write_text(". ~/venv/bin/activate; export PYTHONPATH=~/imagegen_dist\n")
     key = home / ".ssh" / "id_ed25519"
     for path in (key, folder / "host_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)

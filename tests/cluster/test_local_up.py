@@ -32,6 +32,7 @@ def missing() -> str:
     return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
+@pytest.mark.full
 @pytest.mark.timeout(500)
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_cluster_over_ssh_trains_from_and_to_a_bucket_and_goes(tmp_path: Path) -> None:
