@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
         begun = time.monotonic()
         environment = {**os.environ, "RAY_ADDRESS": DASHBOARD, "RAY_AUTH_MODE": "token"}
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400
         )
         said[step] = {"seconds": round(time.monotonic() - begun, 1), "code": done.returncode, "output": done.stdout}
         (folder / "said.json").write_text(json.dumps(said, indent=1))

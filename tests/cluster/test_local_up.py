@@ -33,14 +33,14 @@ def missing() -> str:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_cluster_over_ssh_trains_from_and_to_a_bucket_and_goes(tmp_path: Path) -> None:
     """The weights are those of two processes without Ray, to the last bit."""
     folder = tmp_path / "machine"
     folder.mkdir()
     command = [*UNSHARE, sys.executable, "-m", "tests.cluster.local_up", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=450)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads((folder / "said.json").read_text())
     print({step: entry["seconds"] for step, entry in said.items() if "seconds" in entry})
