@@ -124,7 +124,7 @@ def test_a_sweep_in_a_store_that_this_machine_reads_is_fetched_from_there(bucket
     write_plan(plan)
     ledger = Ledger(plan.folder)
     ledger.put(Trial(0, {"optim.*.lr": 1e-3}, COMPLETE, 480, {"eval/frechet": 3.0}))
-    write_results(plan)
+    write_results(plan, print)
     source = remote.readable(plan.folder.url)
     assert source == plan.folder
     names = set(remote.copied(source, tmp_path / "got"))

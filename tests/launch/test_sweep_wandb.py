@@ -7,31 +7,37 @@ from pathlib import Path
 from typing import Any
 
 from imagegen_dist import config
+from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.sweep.command import build_plan
 from imagegen_dist.launch.sweep.ledger import COMPLETE, Ledger, Trial
 from imagegen_dist.launch.sweep.options import Command, parse
 from imagegen_dist.launch.sweep.results import write_results
-from imagegen_dist.launch.sweep.trial import run_trial
+from imagegen_dist.launch.sweep.trial import Report, carry_out, train
+from imagegen_dist.records import RunSettings
 from tests.launch.test_sweep import SMALL
+from tests.runs import CPU
 from tests.wandb_files import offline_run
 
 
-def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path, monkeypatch: Any) -> None:
+def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path) -> None:
     words = ["digits", "--space", "optim.*.lr=grid:1e-4,1e-3", "--name", "s", "--storage", str(tmp_path)]
     command = parse([*words, *SMALL, "--wandb", "offline", "--evaluation.samples", "0", "--metric", "loss/generator"])
     assert isinstance(command, Command)
     plan = build_plan(command)
     results: list[dict[str, Any]] = []
-    monkeypatch.setattr("ray.tune.report", results.append)
 
-    def train(number: int, images: int) -> None:
+    def train_trial(number: int, images: int) -> None:
         shorter = replace(plan, experiment=config.override(plan.experiment, "training.total_images", images))
         told = {"run": f"{number:04d}", "values": plan.point(number), "start": "", "over": False, "replay": False}
-        run_trial(told, config.encode(shorter), 1, False)
 
-    train(0, 240)
-    train(0, 480)  # as after a restart: from its checkpoint
-    train(1, 480)
+        def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
+            train(experiment, settings, shorter, CPU, report)
+
+        carry_out(told, shorter, results.append, begin, asked=lambda: False)
+
+    train_trial(0, 240)
+    train_trial(0, 480)  # as after a restart: from its checkpoint
+    train_trial(1, 480)
     ledger = Ledger(plan.folder)
     for number, result in enumerate([result for result in results if result.get("state")][1:]):
         ledger.put(Trial(number, plan.point(number), COMPLETE, 480, {"loss/generator": result["loss/generator"]}))
