@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
     own = address in ("", "local")
     try:
         if own:
-            ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
+            with _address_known():
+                ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
         else:
             ray.init(log_to_driver=show_logs)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -63,6 +65,29 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
         yield own
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _address_known() -> Iterator[None]:
+    """Let the processes of the Ray that is started in the block have its address in their environment.
+
+    Without it those of Ray Train's that ask for a state take whatever Ray they find on the machine, and where another
+    one knows nothing of this run's controller, they take it for dead and free the workers' places.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    ours = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 _KEEP_PRIORITY = ("RayTrainWorker", "ray::IDLE", "raylet/raylet", "gcs_server")

@@ -62,6 +62,13 @@ def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
+def gcs_port(process: subprocess.Popen[str]) -> str:
+    """Where the Ray below a driver listens."""
+    [command] = [child.cmdline() for child in psutil.Process(process.pid).children() if "gcs_server" in child.name()]
+    [port] = [word.partition("=")[2] for word in command if word.startswith("--gcs_server_port=")]
+    return port
+
+
 def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + START_S
     while not list(run.glob("checkpoints/step-*/*/manifest.json")):

@@ -11,7 +11,7 @@ import pytest
 
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.training.checkpoint import newest_images
-from tests.ray.jobs import finish, started, training_workers, wait_for_checkpoint, words
+from tests.ray.jobs import finish, gcs_port, started, training_workers, wait_for_checkpoint, words
 from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
 
 IMAGES = 24 * 240
@@ -45,7 +45,9 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
         while newest_images(where.folder) == before:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
-        training_workers(process)[1].kill()
+        killed = training_workers(process)[1]
+        assert killed.environ()["RAY_ADDRESS"].rpartition(":")[2] == gcs_port(process)  # and not another Ray's
+        killed.kill()
         output = finish(process)
     assert process.returncode == 0, output
     assert "starting again from the last checkpoint" in output
