@@ -11,6 +11,7 @@ from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.generated import Generate, chunks
 from imagegen_dist.evaluation.observer import Copies, Dataset
+from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.experiment import EvaluationConfig
 from imagegen_dist.metrics.copying import closeness, copying_z, nearest
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
@@ -99,5 +100,4 @@ def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.de
 
 def _parts(dataset: Dataset, count: int) -> Iterator[Tensor]:
     """The first samples of a dataset."""
-    for start in range(0, count, _BATCH):
-        yield dataset.read(range(start, min(start + _BATCH, count)))[0]
+    return (samples for _, samples in read_chunks(dataset, range(count)))
