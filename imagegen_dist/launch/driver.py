@@ -104,13 +104,12 @@ class Driver:
         with output_to(log) as screen:
             title = f"{self._settings.preset} · {self._settings.name}"
             console = Console(self._experiment.training.total_images, title, screen)
-            with console:
-                self._lease.acquire(console.phase)
-                with self._lease:
-                    console.phase("starting Ray")
-                    with connected() as own, self._interruption.watched():
-                        self._lease.confirm()
-                        code = self._train(console, own)
+            self._lease.acquire(lambda text: print(text, file=screen, flush=True))
+            with console, self._lease:
+                console.phase("starting Ray")
+                with connected() as own, self._interruption.watched():
+                    self._lease.confirm()
+                    code = self._train(console, own)
             self._close(console, code, log)
         return code
 

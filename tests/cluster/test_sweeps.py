@@ -100,7 +100,8 @@ def is_trial(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.full
+@pytest.mark.timeout(900)
 def test_trials_of_two_workers_that_are_ended_and_killed_change_nothing(tmp_path: Path) -> None:
     """The first trial is ended by SIGTERM, the second one by SIGKILL of all."""
     run = tmp_path / "w" / "trials"
@@ -132,6 +133,7 @@ def test_trials_of_two_workers_that_are_ended_and_killed_change_nothing(tmp_path
         assert json.loads((run / trial.run / "config.json").read_text())["launch"]["workers"] == [2, 2]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_a_budget_ends_a_sweep_with_its_results_and_loses_nothing(tmp_path: Path) -> None:
     endless = {"training.total_images": 24 * 1_000_000, "training.checkpoint_every": 24 * 1_000_000}
@@ -147,8 +149,9 @@ def test_a_budget_ends_a_sweep_with_its_results_and_loses_nothing(tmp_path: Path
     begun = trials_of(tmp_path, "b")
     assert begun
     assert {trial.state for trial in begun} == {CUT}
-    for trial in begun:
-        assert trial.images == newest_images(Store(tmp_path) / "b" / "trials" / trial.run) > 0
+    assert any(trial.images > 0 for trial in begun)
+    for trial in begun:  # one that had only just begun has neither images nor a checkpoint
+        assert trial.images == max(0, newest_images(Store(tmp_path) / "b" / "trials" / trial.run))
 
 
 def test_a_trial_that_no_machine_has_room_for_is_said_at_once(tmp_path: Path) -> None:
@@ -208,6 +211,7 @@ def laptop(head: str, tmp_path: Path) -> Laptop:
     return Laptop(home, head)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_population_on_a_cluster_is_left_stopped_gone_on_with_and_fetched(laptop: Laptop, tmp_path: Path) -> None:
     storage = tmp_path / "cluster"
