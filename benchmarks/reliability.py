@@ -163,8 +163,9 @@ class Job:
 
     def _follow(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.append(line.rstrip())
+        with process.stdout as output:
+            for line in output:
+                self.lines.append(line.rstrip())
 
 
 @dataclass
