@@ -37,6 +37,7 @@ STEPS = 900
 NOTICE_S = 60.0
 
 
+@pytest.mark.full
 @pytest.mark.timeout(400)
 def test_a_spot_notice_to_rank_0_and_a_machine_that_comes_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
