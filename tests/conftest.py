@@ -8,6 +8,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.cluster.tools", "tests.ray.head", "tests.s3.fixtures"]
+_RUNS = ("tests/test_vae_runs.py", "tests/test_run.py", "tests/launch/")
 _RAY = ("tests/ray/", "tests/cluster/")
 
 for _name, _value in {
@@ -36,11 +37,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that start a Ray come first: they take long. All of tests/cluster is marked as its folder says."""
+    """Files that take long come first, so that the processes end together: those that start a Ray, then whole runs.
+
+    All of tests/cluster is marked as its folder says.
+    """
     for item in items:
         if item.nodeid.startswith("tests/cluster/"):
             item.add_marker(pytest.mark.cluster)
-    items.sort(key=lambda item: not item.nodeid.startswith(_RAY))
+    items.sort(key=lambda item: (not item.nodeid.startswith(_RAY), not item.nodeid.startswith(_RUNS)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,8 @@ from tests.ray.jobs import ROOT, finish, started
 from tests.runs import tiny, train_here
 
 
+@pytest.mark.cluster
+@pytest.mark.full
 @pytest.mark.timeout(200)
 def test_two_tasks_at_once_give_the_figures_of_one_process(tmp_path: Path) -> None:
     where = RunSettings("run", str(tmp_path), "digits", "train_gan", pictures(tmp_path / "data", 1100))

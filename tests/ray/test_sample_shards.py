@@ -12,6 +12,8 @@ from tests.checkpoints import write_checkpoint
 from tests.ray.jobs import finish, started
 
 
+@pytest.mark.cluster
+@pytest.mark.full
 @pytest.mark.timeout(400)
 def test_two_tasks_at_once_write_the_bytes_of_this_process(tmp_path: Path) -> None:
     run = write_checkpoint(tmp_path / "run", "r3gan")

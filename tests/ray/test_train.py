@@ -65,6 +65,8 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
     assert "Traceback" not in output
 
 
+@pytest.mark.cluster
+@pytest.mark.full
 @pytest.mark.timeout(200)
 def test_an_error_of_a_worker_is_shown_once_with_its_cause(tmp_path: Path) -> None:
     settings(tmp_path, "run", tmp_path / ".data")
