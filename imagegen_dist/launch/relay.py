@@ -14,6 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from imagegen_dist.training.checkpoint import Checkpoint
 
+SEEN = "seen"
+"""Of a sweep's trial: (the name of its run, the images that it has seen)."""
+
 _POLL_S = 1.0
 _DECISION_POLL_S = 0.05
 
@@ -28,7 +31,7 @@ class Relay:
         self._passed = 0
 
     def send(self, kind: str, payload: Any) -> None:
-        """Take a "phase", a "row", a "message" or "ended" from a worker."""
+        """Take a "phase", a "row", a "message" or "ended" from a worker, and SEEN from a trial."""
         self._events.append((kind, payload))
 
     def take(self) -> list[tuple[str, Any]]:

@@ -198,3 +198,30 @@ def test_members_do_not_meet_without_those_that_the_end_of_the_sweep_has_cut_sho
     assert population.choose_trial_to_run(controller) is None
     population.closed = False
     assert population.choose_trial_to_run(controller) in members[:3]  # as if it had diverged: the others go on
+
+
+def test_the_last_member_at_a_meeting_goes_on_and_the_search_is_open_as_long_as_others_wait(storage: str) -> None:
+    space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
+    plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "3", "--evaluation.every", "120")
+    ledger = Ledger(Store("memory://sweep-last"))
+    population, searcher = build_scheduler(plan, ledger), build_searcher(plan, ledger)
+    assert isinstance(population, Population)
+    searcher.is_awaited = population.goes_on
+    members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(3)]
+    controller = Members(members)
+    for member in members:
+        population.on_trial_add(controller, member)
+        member.status = TuneTrial.RUNNING
+
+    def report(number: int, images: int) -> str:
+        result = {"images": images, "eval/frechet": float(number)}
+        return population.on_trial_result(controller, members[number], result)
+
+    assert [report(number, 120) for number in range(3)] == ["NOOP", "NOOP", "CONTINUE"]
+    assert [member.status for member in members] == ["PAUSED", "PAUSED", "RUNNING"]
+    assert searcher.suggest("3") is None
+    assert population.choose_trial_to_run(controller) is members[0]
+    assert report(2, 240) == "NOOP"
+    for member in members:
+        member.status = TuneTrial.TERMINATED
+    assert searcher.suggest("3") == "FINISHED"

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.launch.cluster import Share, connected
 from imagegen_dist.launch.flags import UsageError
-from imagegen_dist.launch.relay import start_relay
+from imagegen_dist.launch.relay import SEEN, start_relay
 from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.sweep.board import Board, Wire
 from imagegen_dist.launch.sweep.ledger import RUNNING, Ledger
@@ -74,6 +75,7 @@ class SweepDriver:
         self._at_once = limits.at_once
         self._began = time.monotonic()
         self._ending_s: float | None = None
+        self._heard_s = self._began
         self._relay: Any = None
         self._population: Population | None = None
         self._active = 0
@@ -138,14 +140,14 @@ class SweepDriver:
         if isinstance(scheduler, Population):
             # Its members that wait for others take no room, which Ray Tune's own limit does not know.
             scheduler.at_once, at_once = at_once, None
-            self._searcher.has_room = scheduler.has_room
+            self._searcher.has_room, self._searcher.is_awaited = scheduler.has_room, scheduler.goes_on
             self._population = scheduler
         return ray.tune.Tuner(
             self._trainable(),
             tune_config=ray.tune.TuneConfig(
                 search_alg=self._searcher,
                 scheduler=scheduler,
-                num_samples=self._plan.trials,
+                num_samples=self._plan.trials + 1,  # it is the searcher that says when there are no more
                 max_concurrent_trials=at_once,
                 reuse_actors=not self._demand.is_group,
             ),
@@ -179,6 +181,9 @@ class SweepDriver:
             self._scribe.ending = True
             return True
         now = time.monotonic()
+        if now - self._heard_s >= POLL_S:
+            self._heard_s = now
+            self._hear()
         if self._ending_s is None and (why := self._reason_to_end(now)):
             self._view.message(f"{why}: the trials write a checkpoint", "yellow")
             self._ending_s = now
@@ -188,6 +193,14 @@ class SweepDriver:
         if self._ending_s is not None:
             self._relay.request_stop.remote()  # again and again: a relay that was lost has forgotten it
         return self._ending_s is not None and (not self._active or now - self._ending_s >= END_S)
+
+    def _hear(self) -> None:
+        """How far trials are, which they say without waiting for Ray Tune."""
+        with suppress(ray.exceptions.RayError):  # the relay comes back
+            for kind, payload in ray.get(self._relay.take.remote(), timeout=5):
+                if kind == SEEN:
+                    run, images = payload
+                    self._scribe.reported(run, {"seen": images})
 
     def _reason_to_end(self, now: float) -> str:
         """Which limit is reached, or that the user has asked for it; "" for neither."""

@@ -22,10 +22,12 @@ from imagegen_dist.launch.sweep.trial import (
     DivergedError,
     MetricError,
     Report,
+    Tell,
     TuneEvents,
     WorkersError,
     carry_out,
     last_images,
+    teller,
 )
 from imagegen_dist.launch.train import DONE, FAILED, TERMINATED
 from imagegen_dist.records import RunSettings
@@ -57,7 +59,8 @@ class WorkersTrial(ray.tune.Trainable):
         sweep = config.decode(SweepPlan, plan)
 
         def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
-            train_on_workers(experiment, settings, sweep, share, report, self._interruption)
+            tell = teller(relay, settings.name)
+            train_on_workers(experiment, settings, sweep, share, report, tell, self._interruption)
 
         def drive() -> None:
             try:
@@ -107,6 +110,7 @@ def train_on_workers(
     sweep: SweepPlan,
     share: Share,
     report: Report,
+    tell: Tell,
     interruption: Interruption,
 ) -> None:
     """Train a trial by the driver of the training jobs.
@@ -116,7 +120,7 @@ def train_on_workers(
     index = DatasetIndex.load(Store(settings.data))
     launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}
     records.write_config(settings, experiment, index, {**launch, "sweep": sweep.settings.name})
-    events = TuneEvents(sweep.goals, last_images(experiment), report, lambda: interruption.code is not None)
+    events = TuneEvents(sweep.goals, last_images(experiment), report, tell, lambda: interruption.code is not None)
     view = _TrialView(events, interruption)
     decides = view.checkpoint if sweep.scheduler != "none" else None
     driver = Driver(experiment, settings, index, share.workers, interruption=interruption, at_checkpoint=decides)

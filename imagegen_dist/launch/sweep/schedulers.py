@@ -89,6 +89,10 @@ class Population(FIFOScheduler):
         running = [t for t in self._added.values() if t.status in (TuneTrial.PENDING, TuneTrial.RUNNING)]
         return self.at_once is None or len(running) < self.at_once
 
+    def goes_on(self) -> bool:
+        """Whether there are members that have not ended."""
+        return not self.closed and not all(trial.is_finished() for trial in self._added.values())
+
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Let the member go on to the next meeting, or wait there for the others."""
         loss, images = losses_of(result, self._plan.goals)[0], int(result.get(CLOCK, 0))
@@ -99,6 +103,11 @@ class Population(FIFOScheduler):
         metric = self._plan.goals[0].metric
         self._ledger.change(trial.config["run"], images=images, figures={metric: float(result[metric])})
         self._losses[trial.trial_id], self._seen[trial.trial_id] = loss, images
+        run = trial.config["run"]
+        if not self.closed:
+            self._meet(tune_controller)
+        if images < self._meeting and trial.config["run"] == run:
+            return TrialScheduler.CONTINUE  # it was the last to come, and stays what it is
         tune_controller.pause_trial(trial, should_checkpoint=False)
         return TrialScheduler.NOOP
 

@@ -34,6 +34,11 @@ class Points(Searcher):
         """Whether no trial is begun any more: the sweep is being ended."""
         self.has_room: Callable[[], bool] = lambda: True
         """Whether another trial may run now, where the scheduler limits that."""
+        self.is_awaited: Callable[[], bool] = lambda: False
+        """Whether trials that wait may still go on, where the scheduler lets them wait.
+
+        Ray Tune keeps no process for one that waits once the search is over.
+        """
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune pickles its searcher, which nobody reads."""
@@ -56,7 +61,7 @@ class Points(Searcher):
             else:
                 self._goes_on(trial, trial_id)
             return tune_config(trial, replay=trial.images > 0)
-        return Searcher.FINISHED
+        return None if self.is_awaited() else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Values do not follow from results here."""

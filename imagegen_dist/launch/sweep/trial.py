@@ -20,7 +20,7 @@ from imagegen_dist.distributed import World
 from imagegen_dist.evaluation import Dataset
 from imagegen_dist.evaluation.named_reference import find_reference
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.relay import listen
+from imagegen_dist.launch.relay import SEEN, listen
 from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, DIVERGED, FAILED
 from imagegen_dist.launch.sweep.plan import SweepPlan
 from imagegen_dist.metrics.sinks import read_rows
@@ -35,6 +35,9 @@ TELL_S = 2.0
 
 Report = Callable[[dict[str, Any]], None]
 """Gives a result to Ray Tune, and returns when the trial may go on; it ends the thread where it may not."""
+
+Tell = Callable[[int], None]
+"""Says how many images a trial has seen, and does not wait."""
 
 
 class MetricError(ValueError):
@@ -57,7 +60,7 @@ class TuneEvents:
 
     A row with the figures is reported when the checkpoint of its moment is published, else with the next row: a trial
     that is ended or copied there has lost nothing. The last one waits for `end`, after the run has written its result.
-    report: see Report. asked: whether the sweep is to end. clock: seconds, monotonic.
+    report, tell: see Report, Tell. asked: whether the sweep is to end. clock: seconds, monotonic.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class TuneEvents:
         goals: Sequence[Goal],
         total_images: int,
         report: Report,
+        tell: Tell,
         asked: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._goals = goals
         self._total_images = total_images
         self._report = report
+        self._tell = tell
         self._asked = asked
         self._clock = clock
         self._told_s = -math.inf
@@ -84,7 +89,8 @@ class TuneEvents:
         if figures:
             self._last = self._held = {"images": int(row["images"]), **figures}
         elif self._clock() - self._told_s >= TELL_S:
-            self._tell({"seen": int(row["images"])})
+            self._told_s = self._clock()
+            self._tell(int(row["images"]))
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
         """Wait for a checkpoint that is being written where figures wait for it."""
@@ -103,19 +109,16 @@ class TuneEvents:
     def end(self, outcome: Outcome) -> None:
         """The run is over: report its last figures, or how far it was when the sweep ended."""
         if outcome.complete:
-            self._tell({**self._last, "state": COMPLETE})
+            self._report({**self._last, "state": COMPLETE})
         else:
-            self._tell({"seen": outcome.images, "state": CUT})
+            self._report({"seen": outcome.images, "state": CUT})
 
     def _let_go(self) -> None:
         """Report the figures that wait, unless they are the last ones."""
         if self._held is not None and self._held["images"] < self._total_images:
             held, self._held = self._held, None
-            self._tell(held)
-
-    def _tell(self, result: dict[str, Any]) -> None:
-        self._told_s = self._clock()
-        self._report(result)
+            self._told_s = self._clock()
+            self._report(held)
 
     def _figures(self, row: Mapping[str, float]) -> dict[str, float]:
         """Those of the goals, empty where this is a row of another kind."""
@@ -134,7 +137,8 @@ class TuneEvents:
 def run_trial(tune_config: dict[str, Any], plan: dict[str, Any], threads: int, gpu: bool, relay: Any) -> None:
     """Train a trial of one worker to its end, in this process; called by Ray Tune.
 
-    tune_config: see searchers.tune_config. plan: the SweepPlan as JSON. relay: says when the sweep is to end.
+    tune_config: see searchers.tune_config. plan: the SweepPlan as JSON. relay: says when the sweep is to end, and is
+    told how far the trial is.
     """
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # how long the next trial waits for this one's end
     torch.set_num_threads(threads)
@@ -144,7 +148,7 @@ def run_trial(tune_config: dict[str, Any], plan: dict[str, Any], threads: int, g
     close = listen(relay, asked.set)
 
     def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
-        train(experiment, settings, sweep, device, report, asked.is_set)
+        train(experiment, settings, sweep, device, report, teller(relay, settings.name), asked.is_set)
 
     try:
         carry_out(tune_config, sweep, ray.tune.report, begin, asked.is_set)
@@ -188,13 +192,23 @@ def train(
     sweep: SweepPlan,
     device: torch.device,
     report: Report,
+    tell: Tell = lambda images: None,
     asked: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a trial in this process. asked: whether the sweep is to end, which the trial does with a checkpoint."""
     index = DatasetIndex.load(Store(settings.data))
     records.write_config(settings, experiment, index, {"workers": [1, 1], "sweep": sweep.settings.name})
-    events = TuneEvents(sweep.goals, last_images(experiment), report, asked)
+    events = TuneEvents(sweep.goals, last_images(experiment), report, tell, asked)
     events.end(execute(experiment, settings, World(), device, events))
+
+
+def teller(relay: Any, run: str) -> Tell:
+    """Says by the relay how far a run is."""
+
+    def tell(images: int) -> None:
+        relay.send.remote(SEEN, (run, images))
+
+    return tell
 
 
 def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:
