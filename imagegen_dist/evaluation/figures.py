@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
+from imagegen_dist.evaluation.memorisation import Closest
 from imagegen_dist.metrics.class_scores import SPLITS
 from imagegen_dist.metrics.features import FeatureSums, agreement
 from imagegen_dist.metrics.frechet import frechet_distance
@@ -26,6 +27,7 @@ METRICS: Mapping[str, str] = {
     "agreement": "share of samples that are of the class asked for",
     "modes": "how many of the data's classes come, and how evenly",
     "fd-dinov2": "Fréchet distance in DINOv2's features",
+    "copies": "whether samples repeat training samples, and a picture of the nearest",
 }
 """What may be asked for, by the name on the command line."""
 
@@ -34,7 +36,10 @@ DEFAULT_METRICS = ("fid", "kid", "pr", "dc", "is")
 OF_A_CLASSIFIER = ("agreement", "modes")
 """Those that ask a classifier of the dataset's own labels, whatever features the others are in."""
 
-OF_EACH_SAMPLE = ("kid", "pr", "dc")
+COPIES = "copies"
+"""What is held against the training data, whatever the others are held against."""
+
+OF_EACH_SAMPLE = ("kid", "pr", "dc", COPIES)
 """Those that compare samples one by one: the features themselves have to be brought together."""
 
 _DISTANCES = {INCEPTION: ("fid", "kid", "inception_score"), **dict.fromkeys(DINOV2, ("fd_dinov2", "kd_dinov2", ""))}
@@ -142,6 +147,13 @@ def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) 
     """The Fréchet distance of a VAE's reconstructions from what they are reconstructions of."""
     name = f"{_DISTANCES.get(kind, _OTHER)[0]}_reconstruction"
     return Figure(name, frechet_distance(rebuilt.moments, real.moments), None, False)
+
+
+def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Figure]:
+    """What was found of samples that may repeat training samples. searched: how many of these were looked through."""
+    settings = {"samples": samples, "training_samples": searched}
+    better = {"authenticity": True, "authenticity_real": None, "copying_z": None}
+    return [Figure(name, value, None, better[name], settings) for name, value in closest.figures.items()]
 
 
 def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.generated import Generate, chunks
 from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
-from imagegen_dist.experiment import EvaluationConfig
 from imagegen_dist.metrics.copying import closeness, copying_z, nearest
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
+from imagegen_dist.settings import EvaluationConfig
 from imagegen_dist.training.loop import keyed_draw
 
 SAMPLES = 1000
@@ -29,6 +30,48 @@ CAPTION = (
 
 _SHOWN, _NEIGHBOURS = 10, 8
 _BATCH = 250
+
+
+class Closest(NamedTuple):
+    """The samples that come nearest to training samples, nearest first, and what is said of all.
+
+    figures: as `Copies` has them. samples: their numbers, [R]. neighbours: of each the numbers of the training samples
+    nearest to it, nearest first, [R, k]. captions: R * (1 + k), for a picture with a row for each.
+    """
+
+    figures: dict[str, float]
+    samples: Tensor
+    neighbours: Tensor
+    captions: list[str]
+
+
+def closest_to_training(samples: Tensor, training: Tensor, held_out: Tensor | None) -> Closest:
+    """Hold samples against training samples, and held-out ones likewise; all as features [N, F].
+
+    Raises ValueError without a sample, or with fewer than two training samples.
+    """
+    if len(samples) < 1 or len(training) < 2:
+        raise ValueError("copies are looked for of 1 sample or more, among 2 training samples or more")
+    found = nearest(samples, training, min(_NEIGHBOURS, len(training)))
+    ratio = closeness(found, training)
+    figures = {"authenticity": float((ratio > 1).double().mean())}
+    if held_out is not None and len(held_out):
+        real = nearest(held_out, training, 1)
+        figures["authenticity_real"] = float((closeness(real, training) > 1).double().mean())
+        figures["copying_z"] = copying_z(found.distances[:, 0], real.distances[:, 0])
+    closest = ratio.argsort()[:_SHOWN]
+    captions = []
+    for times, distances in zip(ratio[closest].tolist(), found.distances[closest].tolist(), strict=True):
+        captions += [f"×{times:.2f}", *(f"{distance:.3g}" for distance in distances)]
+    return Closest(figures, closest.cpu(), found.rows[closest].cpu(), captions)
+
+
+def show_neighbours(samples: Tensor, closest: Closest, training: Dataset) -> Copies:
+    """The closest samples, uint8 [R, C, *S], each beside its nearest training samples. Raises ShardError."""
+    ids, place = closest.neighbours.unique(return_inverse=True)
+    neighbours = training.read(ids.tolist())[0][place]  # [R, k, C, *S]
+    pictures = torch.cat([samples[:, None].cpu(), neighbours], 1)
+    return Copies(closest.figures, pictures.flatten(0, 1).numpy(), pictures.shape[1], closest.captions)
 
 
 @torch.no_grad()
@@ -46,27 +89,12 @@ def find_copies(
     training samples are looked through, the first of them. In memory are the features of all that are looked at.
     Raises ValueError without a sample, or with fewer than two training samples.
     """
-    if len(samples) < 1 or min(searched, training.index.samples) < 2:
-        raise ValueError("copies are looked for of 1 sample or more, among 2 training samples or more")
-    searched = min(searched, training.index.samples)
-    among = _features(network, _parts(training, searched), device)
-    found = nearest(_features(network, samples.split(_BATCH), device), among, min(_NEIGHBOURS, searched))
-    ratio = closeness(found, among)
-    figures = {"authenticity": float((ratio > 1).double().mean())}
+    among = _features(network, _parts(training, min(searched, training.index.samples)), device)
+    real = None
     if held_out is not None:
-        count = min(len(samples), held_out.index.samples)
-        real = nearest(_features(network, _parts(held_out, count), device), among, 1)
-        figures["authenticity_real"] = float((closeness(real, among) > 1).double().mean())
-        figures["copying_z"] = copying_z(found.distances[:, 0], real.distances[:, 0])
-
-    closest = ratio.argsort()[:_SHOWN]
-    ids, place = found.rows[closest].cpu().unique(return_inverse=True)
-    neighbours = training.read(ids.tolist())[0][place]  # [rows, k, C, *S]
-    pictures = torch.cat([samples[closest.to(samples.device), None].cpu(), neighbours], 1).flatten(0, 1).numpy()
-    captions = []
-    for times, distances in zip(ratio[closest].tolist(), found.distances[closest].tolist(), strict=True):
-        captions += [f"×{times:.2f}", *(f"{distance:.3g}" for distance in distances)]
-    return Copies(figures, pictures, 1 + neighbours.shape[1], captions)
+        real = _features(network, _parts(held_out, min(len(samples), held_out.index.samples)), device)
+    closest = closest_to_training(_features(network, samples.split(_BATCH), device), among, real)
+    return show_neighbours(samples[closest.samples.to(samples.device)], closest, training)
 
 
 @torch.no_grad()
@@ -95,7 +123,8 @@ def look_for_copies(
 
 def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.device) -> Tensor:
     """Features of samples in parts, uint8 [B, C, *S] each: [N, F]."""
-    return torch.cat([network.features(to_float(part.to(device))) for part in parts])
+    found = [network.features(to_float(part.to(device))) for part in parts]
+    return torch.cat(found) if found else torch.empty(0, network.dim)
 
 
 def _parts(dataset: Dataset, count: int) -> Iterator[Tensor]:

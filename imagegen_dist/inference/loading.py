@@ -38,6 +38,14 @@ class Trained:
     facts: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
+    @property
+    def experiment(self) -> Experiment:
+        """What it was trained as. Raises CheckpointError."""
+        try:
+            return config.decode(Experiment, self.facts["experiment"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.url}: its experiment cannot be read ({error})") from error
+
 
 def load(
     url: str | Path, device: torch.device | str = "cpu", discriminator: bool = False
@@ -75,7 +83,7 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
     """The live model, on the CPU. Raises CheckpointError where facts and tensors do not fit together."""
     facts, tensors = trained.facts, trained.tensors
     try:
-        experiment = config.decode(Experiment, facts["experiment"])
+        experiment = trained.experiment
         shape = config.decode(SampleShape, facts["data"]["shape"])
         classes, images, modality = facts["data"]["classes"], int(facts["images"]), facts["data"]["modality"]
         networks = build_networks(experiment, shape, classes)

@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
-from imagegen_dist.evaluation.pieces import Reference
+from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
+from imagegen_dist.evaluation.memorisation import find_copies
+from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.inference import load
+from imagegen_dist.inference.folder import card_of, write_folder
+from imagegen_dist.inference.loading import read_trained
+from imagegen_dist.inference.pieces import Reference
 from imagegen_dist.launch.evaluate.command import main
 from imagegen_dist.launch.evaluate.options import asked_metrics, feature_sources, parse
 from imagegen_dist.launch.train import DONE, MISUSED
@@ -74,7 +81,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def test_figures_are_those_of_samples_that_load_gives_beside_the_real_ones(gan: RunSettings, tmp_path: Path) -> None:
     found = figures(gan, tmp_path, *COARSE, "--samples", 150, "--references", 200, "--seed", 4)
-    features, real = coarse(), Reference(_dataset(gan.data), range(200), ()).dataset.read(range(200))[0]
+    features, real = coarse(), Reference(Dataset.open(gan.data), range(200), ()).dataset.read(range(200))[0]
     x, y = features(to_float(load(gan.folder.url).sample(150, seed=4))), features(to_float(real))
     ours, theirs = Moments(16), Moments(16)
     ours.add(x)
@@ -86,12 +93,6 @@ def test_figures_are_those_of_samples_that_load_gives_beside_the_real_ones(gan: 
         *("frechet", "kernel_distance", "kernel_distance_deviation"),
         *("precision", "recall", "density", "coverage"),
     }
-
-
-def _dataset(url: str) -> Any:
-    from imagegen_dist.evaluation.observer import Dataset
-
-    return Dataset.open(url)
 
 
 def test_every_figure_is_stored_with_all_that_it_depends_on(gan: RunSettings, tmp_path: Path) -> None:
@@ -178,6 +179,36 @@ def test_a_vae_is_also_measured_on_real_samples(vae: RunSettings, tmp_path: Path
     assert "log_likelihood" not in on_training["figures"]
 
 
+def test_an_exported_folder_has_the_figures_of_its_checkpoint(
+    gan: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = Store(tmp_path / "exported")
+    model = load(gan.folder.url)
+    write_folder(model, card_of(model, read_trained(gan.folder.url).url), exported)
+    words = (*COARSE, "--data", gan.data, "--samples", 100, "--metrics", "fid,kid")
+    there = figures(replace(gan, storage=str(tmp_path), name="exported"), tmp_path, *words)
+    assert there["model"] == exported.url
+    assert there["figures"] == figures(gan, tmp_path, *words)["figures"]
+    capsys.readouterr()
+    assert "does not say where the data are" in mistake(capsys, exported.url, *COARSE)
+
+
+def test_copies_are_looked_for_in_what_training_has_seen(gan: RunSettings, tmp_path: Path) -> None:
+    words = (*COARSE, "--metrics", "fid,copies", "--samples", 120)
+    found = figures(gan, tmp_path, *words)
+    said = found["figures"]
+    seen, held_out = Dataset.open(gan.data), Dataset.open(gan.validation)
+    network = open_network(FeatureSource("module", function=PIXELS), seen.index.shape, torch.device("cpu"))
+    expected = find_copies(load(gan.folder.url).sample(120), seen, held_out, network, SAMPLES, torch.device("cpu"))
+    assert {name: said[name] for name in expected.figures} == pytest.approx(expected.figures, abs=0.02)
+    assert found["figures_of"]["authenticity"] == {"features": "module", "samples": 120, "training_samples": SAMPLES}
+    with Image.open(tmp_path / "figures-neighbours.png") as picture:
+        assert min(picture.size) > 100
+    # Held-out data as what training has seen: the run's own samples of them are then none.
+    other = figures(gan, tmp_path, *words, "--data", gan.validation)
+    assert "copying_z" not in other["figures"]
+
+
 def test_help_names_metrics_and_features(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
@@ -226,7 +257,7 @@ def test_mistakes_are_answered_in_one_line(
     assert "there are inception" in mistake(capsys, run, "--features", "vgg")
     assert "did you mean fid?" in mistake(capsys, run, "--metrics", "fidd")
     assert "has 260 samples; ask for at most 260" in mistake(capsys, run, *COARSE, "--references", 5000)
-    assert "holds no whole checkpoint; give a run's directory" in mistake(capsys, tmp_path)
+    assert "holds no whole checkpoint; give a run, one of its checkpoints" in mistake(capsys, tmp_path)
     assert "nowhere holds no whole checkpoint" in mistake(capsys, f"{tmp_path}/nowhere")
     assert "RUN is missing" in mistake(capsys)
     assert "--kid-subset-size 100" in mistake(capsys, run, *COARSE, "--samples", 50, "--kid-subset-size", 100)

@@ -9,15 +9,20 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from imagegen_dist.evaluation.figures import OF_EACH_SAMPLE, Figure, compare, compare_reconstructions
-from imagegen_dist.evaluation.observer import CHUNK
-from imagegen_dist.evaluation.pieces import Encoded, Generated, Measured, Piece, Reference, Wanted, cut, measure
-from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
+import torch
+from torch import Tensor
+
+from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.evaluation.figures import COPIES, Figure, compare, compare_reconstructions, figures_of_copies
+from imagegen_dist.evaluation.memorisation import SAMPLES, closest_to_training, show_neighbours
+from imagegen_dist.evaluation.observer import CHUNK, Copies
 from imagegen_dist.evaluation.vae import VAEObserver
+from imagegen_dist.inference.model import AutoencoderModel
+from imagegen_dist.inference.pieces import Encoded, Generated, Measured, Piece, Wanted, cut, generate, measure
+from imagegen_dist.launch.evaluate.real import Real, find_real
 from imagegen_dist.launch.evaluate.request import Network, Request
 from imagegen_dist.launch.tasks import TaskError, run_tasks
-from imagegen_dist.metrics.features import FeatureSums
-from imagegen_dist.storage import StorageError
+from imagegen_dist.storage import Store
 
 _IN_PROCESS_S = 20.0  # of work, up to which Ray's start would not pay
 
@@ -37,10 +42,11 @@ class Bar(Protocol):
 
 @dataclass(frozen=True)
 class Results:
-    """What came of an evaluation: figures in each network's features, and those of a VAE on real samples."""
+    """What came of an evaluation: figures in each network's features, those of a VAE on real samples, and copies."""
 
     figures: tuple[tuple[Network, tuple[Figure, ...]], ...]
     of_real: dict[str, float]
+    copies: Copies | None
     notes: tuple[str, ...]
     seconds: float
 
@@ -49,101 +55,72 @@ def evaluate(request: Request, bar: Bar) -> Results:
     """Measure what was asked for. Raises ValueError, and TaskError where a task died."""
     began = time.monotonic()
     notes: list[str] = []
-    real, missing = _find_real(request)
-    asked_real = [request.networks[at] for at in missing]
-    groups: dict[str, list[Piece]] = {"generated": _generated(request)}
-    if asked_real:
-        groups["real"] = _real(request, asked_real)
-    if request.model.autoencoder is not None:
+    real = find_real(request)
+    groups = {"generated": _generated(request), **real.pieces()}
+    if isinstance(request.model, AutoencoderModel):
         groups["encoded"] = _encoded(request)
     measured = _measure(groups, request, bar)
     bar.phase("comparing")
-    if asked_real:
-        for at, sums in zip(missing, measured["real"].features, strict=True):
-            real[at] = sums
-            notes += _keep(request, request.networks[at], sums)
-    figures = []
+    notes += real.take(measured)
+    figures, copies = [], None
     for at, network in enumerate(request.networks):
         generated = measured["generated"]
         found = compare(
             network.metrics,
             network.source.kind,
             generated.features[at],
-            real[at],
+            real.of(request.real, network),
             generated.answers,
             network.class_counts,
             request.subset_size,
             request.seed,
         )
-        if request.model.autoencoder is not None:
+        if "encoded" in measured:
             rebuilt = measured["encoded"].features[at]
-            found.append(compare_reconstructions(network.source.kind, rebuilt, real[at]))
+            found.append(compare_reconstructions(network.source.kind, rebuilt, real.of(request.real, network)))
+        if COPIES in network.metrics:
+            more, copies = _copies(request, network, generated.features[at].features()[:SAMPLES], real)
+            found += more
         figures.append((network, tuple(found)))
     of_real = _of_real(request, measured["encoded"]) if "encoded" in measured else {}
-    return Results(tuple(figures), of_real, tuple(notes), time.monotonic() - began)
+    return Results(tuple(figures), of_real, copies, tuple(notes), time.monotonic() - began)
 
 
-def _keeps(network: Network) -> bool:
-    return any(name in OF_EACH_SAMPLE for name in network.metrics)
-
-
-def _key(request: Request, network: Network) -> StatisticsKey:
-    return StatisticsKey.of(request.dataset.index.fingerprint, request.references, network.network)
-
-
-def _find_real(request: Request) -> tuple[dict[int, FeatureSums], list[int]]:
-    """(statistics of the real samples that are known, by the network's place; the places of the others)."""
-    found, missing = {}, []
-    for at, network in enumerate(request.networks):
-        kept = find_statistics(request.cache, _key(request, network), _keeps(network))
-        if kept is None:
-            missing.append(at)
-        else:
-            found[at] = kept
-    return found, missing
-
-
-def _keep(request: Request, network: Network, sums: FeatureSums) -> list[str]:
-    """Keep statistics for the next evaluation; a note where that is not possible."""
-    try:
-        keep_statistics(request.cache, _key(request, network), sums)
-    except StorageError as error:
-        return [f"statistics of the real samples could not be kept: {error}; set --cache"]
-    return []
+def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> tuple[list[Figure], Copies]:
+    """Generated samples, as features [N, F], beside what training has seen."""
+    assert request.seen is not None
+    seen = real.of(request.seen, network).features()
+    held_out = real.of(request.held_out, network).features()[: len(samples)] if request.held_out else None
+    closest = closest_to_training(samples, seen, held_out)
+    shown = torch.cat([generate(request.model, range(at, at + 1), request.seed)[0] for at in closest.samples.tolist()])
+    found = figures_of_copies(closest, len(samples), len(seen))
+    return found, show_neighbours(to_uint8(shown), closest, request.seen.dataset)
 
 
 def _generated(request: Request) -> list[Piece]:
     wanted = tuple(
         Wanted(
             network.source,
-            _keeps(network),
+            network.keeps,
             "is" in network.metrics,
             not {"agreement", "modes"}.isdisjoint(network.metrics),
         )
         for network in request.networks
     )
-    url = request.model.checkpoint.url
-    return [Generated(url, request.samples, ids, request.seed, wanted) for ids in cut(request.samples)]
-
-
-def _real(request: Request, networks: list[Network]) -> list[Piece]:
-    wanted = tuple(Wanted(network.source, _keeps(network)) for network in networks)
-    return [Reference(request.dataset, ids, wanted) for ids in cut(request.references)]
+    return [Generated(request.url, request.samples, ids, request.seed, wanted) for ids in cut(request.samples)]
 
 
 def _encoded(request: Request) -> list[Piece]:
     wanted = tuple(Wanted(network.source) for network in request.networks)
-    url, experiment = request.model.checkpoint.url, request.experiment
-    return [
-        Encoded(url, experiment, request.dataset, request.references, ids, wanted) for ids in cut(request.references)
-    ]
+    url, experiment, real = request.url, request.experiment, request.real
+    return [Encoded(url, experiment, real.dataset, real.samples, ids, wanted) for ids in cut(real.samples)]
 
 
 def _of_real(request: Request, encoded: Measured) -> dict[str, float]:
     assert encoded.real is not None
     model = request.model
-    device = next(iter(model.networks["decoder"].parameters())).device
-    return VAEObserver.alone(model.networks, request.experiment, request.dataset, device).figures_of(encoded.real)
+    observer = VAEObserver.alone(dict(model.networks.items()), request.experiment, request.real.dataset, model.device)
+    return observer.figures_of(encoded.real)
 
 
 class _InOrder:
@@ -189,7 +166,7 @@ def _measure(groups: dict[str, list[Piece]], request: Request, bar: Bar) -> dict
 
 def _in_parallel(groups: dict[str, list[Piece]], request: Request) -> bool:
     """Whether Ray tasks measure: where the user says so, on a cluster, and where they are done sooner."""
-    stores = (request.model.checkpoint.store, request.dataset.store, request.cache)
+    stores = (Store(request.url), request.real.dataset.store, request.cache)
     if request.workers == 0 or any(store.protocol == "memory" for store in stores):
         return False
     if request.workers or os.environ.get("RAY_ADDRESS", "") not in ("", "local"):

@@ -29,7 +29,7 @@ class Options:
     """Flags of the job."""
 
     model: Annotated[str, tyro.conf.Positional, flag("RUN|CHECKPOINT")] = ""
-    """A run's directory (its newest checkpoint) or that of one checkpoint: a path, s3://..., gs://..."""
+    """A run's directory (its newest checkpoint), that of one checkpoint, or an exported folder: a path, s3://..."""
     data: Annotated[str, flag("URL")] = ""
     """Real samples: shards with an index.json, or a built-in dataset. Default: the run's own (held out, for a VAE)."""
     split: Annotated[Literal["train", "val"], flag("train|val")] = "train"

@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from imagegen_dist import config
+from imagegen_dist.data.modality import modality
+from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.launch.evaluate.measuring import Results
 from imagegen_dist.launch.evaluate.request import Network, Request
 from imagegen_dist.metrics.features import KEPT_AT_MOST
 from imagegen_dist.metrics.numerals import duration, figure
-from imagegen_dist.records import by_group, git_commit
+from imagegen_dist.records import by_group, config_hash, git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
 
@@ -38,6 +40,8 @@ _NAMES = {
     "sap": "SAP",
     "modes": "modes",
     "modes_kl": "KL of modes",
+    "authenticity_real": "authenticity of held-out samples",
+    "copying_z": "copying z",
 }
 _UNITS = {
     **dict.fromkeys(("rate", "distortion", "elbo", "log_likelihood"), "nats a sample"),
@@ -45,22 +49,31 @@ _UNITS = {
     "modes_kl": "nats",
     "psnr": "dB",
 }
-_SHARES = ("label_agreement",)
+_SHARES = ("label_agreement", "authenticity", "authenticity_real")
+_OF_COPIES = ("authenticity", "authenticity_real", "copying_z")
 _SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "density", "coverage")
 
 
-def write(request: Request, results: Results) -> str:
-    """Store the figures; URL of the file. Raises StorageError."""
+def write(request: Request, results: Results) -> list[str]:
+    """Store the figures, and a picture where copies were looked for; URLs of the files. Raises StorageError."""
     content = document(request, results)
     store, name = request.out or _default_place(request, content)
-    store.write(name, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    return f"{store.url.rstrip('/')}/{name}"
+    files = {name: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()}
+    if results.copies is not None:
+        shown = results.copies
+        data, extension = modality(request.model.modality).preview(
+            shown.samples, shown.columns, captions=shown.captions
+        )
+        files[f"{name.removesuffix('.json')}-{PICTURE_OF_COPIES}.{extension}"] = data
+    for each, data in files.items():
+        store.write(each, data)
+    return [f"{store.url.rstrip('/')}/{each}" for each in files]
 
 
 def _default_place(request: Request, content: dict[str, Any]) -> tuple[Store, str]:
     """A file beside the checkpoints: the same evaluation again takes its place, another one does not."""
     asked = {name: content[name] for name in ("settings", "figures_of", "features", "reference")}
-    name = f"{request.model.checkpoint.images:012d}-{config.fingerprint(asked)[:8]}.json"
+    name = f"{request.model.images:012d}-{config.fingerprint(asked)[:8]}.json"
     return request.folder / "evaluations", name
 
 
@@ -73,27 +86,24 @@ def document(request: Request, results: Results) -> dict[str, Any]:
             figures[each.name] = _finite(each.value)
             if each.deviation is not None:
                 figures[f"{each.name}_deviation"] = _finite(each.deviation)
-            kept = each.name in _SIDE_BY_SIDE
-            most = KEPT_AT_MOST if kept else max(request.samples, request.references)
             figures_of[each.name] = {
                 "features": network.source.kind,
-                "samples": min(request.references if "reconstruction" in each.name else request.samples, most),
-                "references": min(request.references, most),
+                **_counts(request, each.name),
                 **(each.settings or {}),
             }
     figures |= {name: _finite(value) for name, value in results.of_real.items()}
-    checkpoint, index = request.model.checkpoint, request.dataset.index
+    index = request.real.dataset.index
     return {
-        "model": checkpoint.url,
-        "images": checkpoint.images,
-        "config": checkpoint.manifest["config"],
+        "model": request.url,
+        "images": request.model.images,
+        "config": config_hash(request.experiment),
         "figures": by_group(figures),
         "figures_of": figures_of,
         "features": {network.source.kind: _describe(network) for network, _ in results.figures},
         "reference": {
             "url": request.data,
             "fingerprint": index.fingerprint,
-            "samples": request.references,
+            "samples": request.real.samples,
             "of": index.samples,
         },
         "settings": {
@@ -105,6 +115,16 @@ def document(request: Request, results: Results) -> dict[str, Any]:
         "versions": versions(),
         "git_commit": git_commit(),
     }
+
+
+def _counts(request: Request, name: str) -> dict[str, int]:
+    """How many generated and real samples a figure is of."""
+    if name in _OF_COPIES:
+        return {}  # which say so themselves
+    references = request.real.samples
+    most = KEPT_AT_MOST if name in _SIDE_BY_SIDE else max(request.samples, references)
+    samples = references if "reconstruction" in name else request.samples
+    return {"samples": min(samples, most), "references": min(references, most)}
 
 
 def _describe(network: Network) -> dict[str, Any]:
@@ -123,15 +143,14 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def show(request: Request, results: Results, written: str, console: Console) -> None:
+def show(request: Request, results: Results, written: list[str], console: Console) -> None:
     """Print the table."""
-    checkpoint = request.model.checkpoint
-    console.print(Text(f"{request.folder.url} at {checkpoint.images:,} images", "bold"), soft_wrap=True)
+    console.print(Text(f"{request.folder.url} at {request.model.images:,} images", "bold"), soft_wrap=True)
     console.print(Group(*_tables(request, results)))
-    index = request.dataset.index
+    index = request.real.dataset.index
     facts = [
         ("generated", f"{request.samples:,} samples, seed {request.seed}"),
-        ("real", f"{request.references:,} of {index.samples:,} samples, {request.data}"),
+        ("real", f"{request.real.samples:,} of {index.samples:,} samples, {request.data}"),
         ("", f"fingerprint {index.fingerprint}"),
     ]
     for network, _ in results.figures:
@@ -140,7 +159,7 @@ def show(request: Request, results: Results, written: str, console: Console) -> 
             ("features", f"{opened.name}, {opened.dim} dimensions; resize: {opened.resize}"),
             ("", f"sha256 {opened.sha256}"),
         ]
-    facts += [("took", duration(results.seconds)), ("written", written)]
+    facts += [("took", duration(results.seconds)), ("written", written[0]), *(("", each) for each in written[1:])]
     for name, value in facts:
         console.print(Text(f"{name:<10} ", "dim").append(value, "not dim"), soft_wrap=True)
     for note in results.notes:
@@ -159,7 +178,7 @@ def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
         yield table
     plain = {name: value for name, value in results.of_real.items() if "/" not in name}
     if plain:
-        table = _table(f"of {request.references:,} real samples, as the model encodes them")
+        table = _table(f"of {request.real.samples:,} real samples, as the model encodes them")
         for name, number in plain.items():
             table.add_row(_name(name), _value(name, number), _UNITS.get(name, ""), "")
         yield table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,14 +19,16 @@ from imagegen_dist.evaluation.feature_networks import (
     open_network,
     trained_classifier,
 )
-from imagegen_dist.evaluation.figures import check_metrics
+from imagegen_dist.evaluation.figures import COPIES, OF_EACH_SAMPLE, check_metrics
+from imagegen_dist.evaluation.memorisation import SAMPLES
 from imagegen_dist.evaluation.observer import Dataset
-from imagegen_dist.evaluation.restored import Restored, find_checkpoint, run_folder
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.loading import build_model, read_trained
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.origin import run_config, run_of
 from imagegen_dist.launch.evaluate.options import MOST_BY_DEFAULT, Options, asked_metrics, feature_sources
 from imagegen_dist.launch.flags import UsageError
-from imagegen_dist.metrics.features import FeatureNetwork
-from imagegen_dist.records import CONFIG
+from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
 from imagegen_dist.storage import Store, file_at
 
 
@@ -41,19 +42,37 @@ class Network:
     # Of a classifier of the dataset's labels: samples of each class in what it was trained on, [K].
     class_counts: Tensor | None = None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a metric needs the features themselves."""
+        return any(name in OF_EACH_SAMPLE for name in self.metrics)
+
+
+@dataclass(frozen=True)
+class RealSamples:
+    """The first so many samples of a dataset."""
+
+    dataset: Dataset
+    samples: int
+
 
 @dataclass(frozen=True)
 class Request:
     """A checked evaluation."""
 
-    model: Restored
+    # Of the checkpoint or exported folder.
+    url: str
+    model: GeneratorModel | AutoencoderModel
     # As the model's observer sees real samples, where it is a VAE.
     experiment: Experiment
-    dataset: Dataset
-    # URL of the real samples, as the user knows them.
+    # What generated samples are compared with.
+    real: RealSamples
+    # Its URL, as the user knows it.
     data: str
+    # Where copies are looked for: among what training has seen, and of what else has not been seen, if there is any.
+    seen: RealSamples | None
+    held_out: RealSamples | None
     samples: int
-    references: int
     networks: tuple[Network, ...]
     subset_size: int
     seed: int
@@ -64,8 +83,8 @@ class Request:
 
     @property
     def folder(self) -> Store:
-        """The model's run."""
-        return run_folder(self.model.checkpoint)
+        """The model's run; its own folder where that is none of a run."""
+        return run_of(self.url) or Store(self.url)
 
 
 def prepare(options: Options, say: Callable[[str], None]) -> Request:
@@ -77,37 +96,42 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     metrics = asked_metrics(options.metrics)
     sources = feature_sources(options, metrics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = Restored.open(find_checkpoint(options.model), device)
-    folder = run_folder(model.checkpoint)
+    trained = read_trained(options.model)
+    model, experiment = build_model(trained).to(device), trained.experiment
+    folder = run_of(trained.url) or Store(trained.url)
     storage = Store(folder.url.rpartition("/")[0] or "/")
     cache = Store(options.cache) if options.cache else storage / ".cache"
-    run = _config(folder)
+    run = run_config(folder)
     url = _data_url(options, run, model, storage)
-    dataset = Dataset.open(url, model.experiment.data)
+    dataset = Dataset.open(url, experiment.data)
     _check_fit(url, dataset, model)
     references = _count(options.references, dataset.index.samples, url)
     samples = options.samples or min(references, MOST_BY_DEFAULT)
     networks = []
     for source, named in sources.items():
         if source.kind == CLASSIFIER:
-            source = replace(source, labels=_labels(run, url, model, cache))
+            source = replace(source, labels=_labels(run, url, experiment, cache))
             reference = trained_classifier(source, device, say)
             network, class_counts = reference.network, reference.class_counts.cpu()
         else:
             network, class_counts = open_network(source, dataset.index.shape, device), None
         if not options.metrics and not network.classes:
             named = tuple(name for name in named if name != "is")
-        check_metrics(named, source.kind, network.classes > 0, model.known)
+        check_metrics(named, source.kind, network.classes > 0, model.classes)
         networks.append(Network(source, named, network, class_counts))
+    real = RealSamples(dataset, references)
+    seen, held_out = _for_copies(options, run, dataset) if COPIES in metrics else (None, None)
     out = file_at(options.out) if options.out else None
     (out[0] if out else folder).probe()
     return Request(
+        url=trained.url,
         model=model,
-        experiment=_as_asked(model.experiment, options, references),
-        dataset=dataset,
+        experiment=_as_asked(experiment, options, references),
+        real=real,
         data=url,
+        seen=seen,
+        held_out=held_out,
         samples=samples,
-        references=references,
         networks=tuple(networks),
         subset_size=_subset_size(options, samples, references, metrics),
         seed=options.seed,
@@ -117,16 +141,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     )
 
 
-def _config(folder: Store) -> Mapping[str, Any]:
-    """The run's config.json; nothing where there is none."""
-    try:
-        document = json.loads(folder.read(CONFIG))
-        return document if isinstance(document, dict) else {}
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _data_url(options: Options, run: Mapping[str, Any], model: Restored, storage: Store) -> str:
+def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: Store) -> str:
     """URL of the real samples."""
     if is_builtin(options.data):
         return builtin_dataset(options.data, options.split, storage / ".data").url
@@ -135,15 +150,15 @@ def _data_url(options: Options, run: Mapping[str, Any], model: Restored, storage
     if options.data:
         return Store(options.data).url
     data = run.get("data", {})
-    own = (model.autoencoder is not None and data.get("validation")) or data.get("url")
+    own = (isinstance(model, AutoencoderModel) and data.get("validation")) or data.get("url")
     if not own:
-        raise UsageError(f"{run_folder(model.checkpoint)} does not say what it was trained on: set --data")
+        raise UsageError(f"{options.model} does not say where the data are that it was trained on: set --data")
     return str(own)
 
 
-def _labels(run: Mapping[str, Any], url: str, model: Restored, cache: Store) -> Labels:
+def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Store) -> Labels:
     """What a classifier is trained on: the run's own data, as in training, where they are to be had, else `url`."""
-    data, reading, images = run.get("data", {}), model.experiment.data, model.experiment.evaluation.classifier_images
+    data, reading, images = run.get("data", {}), experiment.data, experiment.evaluation.classifier_images
     with suppress(KeyError, DatasetError, OSError):
         held_out = str(data.get("validation") or "")
         if held_out:
@@ -158,16 +173,29 @@ def _labels(run: Mapping[str, Any], url: str, model: Restored, cache: Store) -> 
     return Labels(url, "", reading, images, cache.url)
 
 
-def _check_fit(url: str, dataset: Dataset, model: Restored) -> None:
+def _for_copies(options: Options, run: Mapping[str, Any], dataset: Dataset) -> tuple[RealSamples, RealSamples | None]:
+    """(what training has seen: --data, or the run's own; held-out samples of the run, where they are to be had)."""
+    data = run.get("data", {})
+    seen = dataset if options.data else Dataset.open(data["url"], dataset.reading)
+    held_out: RealSamples | None = None
+    with suppress(DatasetError, OSError):
+        if data.get("validation"):
+            other = Dataset.open(data["validation"], dataset.reading)
+            if other.index.fingerprint != seen.index.fingerprint:
+                held_out = RealSamples(other, min(other.index.samples, SAMPLES))
+    return RealSamples(seen, min(seen.index.samples, KEPT_AT_MOST)), held_out
+
+
+def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
     """Raise UsageError where the model's samples and these are not of one kind."""
     if dataset.index.shape != model.shape:
         raise UsageError(
             f"--data {url} has samples of {dataset.index.shape}, and the model makes {model.shape}: they cannot be "
             "compared; set --data"
         )
-    if model.autoencoder is not None and model.known and dataset.index.classes != model.known:
+    if isinstance(model, AutoencoderModel) and model.classes and dataset.index.classes != model.classes:
         raise UsageError(
-            f"--data {url} has {dataset.index.classes or 'no'} classes, and the model is told one of {model.known}; "
+            f"--data {url} has {dataset.index.classes or 'no'} classes, and the model is told one of {model.classes}; "
             "set --data"
         )
 

@@ -15,22 +15,12 @@ from imagegen_dist.distributed import World, process_group
 from imagegen_dist.evaluation.feature_networks import FeatureSource
 from imagegen_dist.evaluation.named_reference import find_reference
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
-from imagegen_dist.evaluation.pieces import (
-    Encoded,
-    Generated,
-    Measured,
-    NumberedDraw,
-    Reference,
-    Wanted,
-    cut,
-    generate,
-    measure,
-)
 from imagegen_dist.evaluation.reading import chunks_of
-from imagegen_dist.evaluation.restored import Restored, find_checkpoint, run_folder
-from imagegen_dist.experiment import EvaluationConfig
+from imagegen_dist.inference.loading import find_checkpoint, read_trained
+from imagegen_dist.inference.pieces import Encoded, Generated, Measured, Reference, Wanted, cut, generate, measure
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.records import RunSettings
+from imagegen_dist.settings import EvaluationConfig
 from imagegen_dist.storage import Store
 from tests.evaluation.small import PIXELS, beside
 from tests.ranks import run_ranks
@@ -60,10 +50,6 @@ def vae(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def run_settings(folder: Path) -> RunSettings:
     return RunSettings("run", Store(folder).url, "digits", "train_gan", data="", wandb_mode="disabled")
-
-
-def model_of(where: RunSettings) -> Restored:
-    return Restored.open(find_checkpoint(where.folder.url), CPU)
 
 
 def added(pieces: list[Measured]) -> Measured:
@@ -113,9 +99,9 @@ def test_real_samples_give_one_value_however_they_are_cut(gan: RunSettings) -> N
 
 
 def test_a_vaes_figures_of_real_samples_are_one_however_they_are_cut(vae: RunSettings) -> None:
-    dataset, model = Dataset.open(vae.validation), model_of(vae)
+    dataset, experiment = Dataset.open(vae.validation), read_trained(vae.folder.url).experiment
     whole, other = (
-        added([measure(Encoded(vae.folder.url, model.experiment, dataset, 120, ids, WANTED)) for ids in ranges])
+        added([measure(Encoded(vae.folder.url, experiment, dataset, 120, ids, WANTED)) for ids in ranges])
         for ranges in (cuts(120)[0], [range(50), range(50, 120)])
     )
     assert whole.real is not None
@@ -126,10 +112,11 @@ def test_a_vaes_figures_of_real_samples_are_one_however_they_are_cut(vae: RunSet
 
 
 def same_samples(where: RunSettings) -> None:
-    model = model_of(where)
+    model = load(where.folder.url)
     ids = range(CHUNK, CHUNK + 20)
-    ours = to_uint8(generate(model, ids, 5, CPU)[0]).int()
-    theirs = load(where.folder.url).sample(ids.stop, seed=5)[ids.start :].int()
+    theirs = model.sample(ids.stop, seed=5)[ids.start :].int()
+    model.batch = CHUNK
+    ours = to_uint8(generate(model, ids, 5)[0]).int()
     # Products of a batch and of one sample round differently.
     assert (ours - theirs).abs().max() <= 1
     assert (ours != theirs).float().mean() < 1e-3
@@ -141,22 +128,6 @@ def test_a_gans_samples_are_those_that_load_gives(gan: RunSettings) -> None:
 
 def test_a_vaes_samples_are_those_that_load_gives(vae: RunSettings) -> None:
     same_samples(vae)
-
-
-def test_numbered_draws_depend_on_the_number_alone() -> None:
-    def drawn(ids: range) -> list[torch.Tensor]:
-        draw = NumberedDraw.of(1, ids, CPU)
-        return [draw.normal(len(ids), 3), draw.uniform(len(ids), 2), draw.integers(0, 9, len(ids), 4)]
-
-    for many, few in zip(drawn(range(10)), drawn(range(4, 7)), strict=True):
-        assert torch.equal(many[4:7], few)
-
-
-def test_a_run_is_found_from_its_checkpoint(gan: RunSettings) -> None:
-    checkpoint = find_checkpoint(gan.folder.url)
-    assert run_folder(checkpoint) == gan.folder
-    assert find_checkpoint(checkpoint.url).images == checkpoint.images
-    assert run_folder(find_checkpoint(checkpoint.url)) == gan.folder
 
 
 def reference_on(rank: int, ranks: int, data: str, validation: str, folder: str) -> None:
@@ -213,6 +184,6 @@ def test_a_run_takes_its_figures_in_named_features(tmp_path: Path) -> None:
         checkpoint.images: checkpoint.manifest["metric"]
         for name in (where.folder / "checkpoints").names()
         for attempt in (where.folder / "checkpoints" / name).names()
-        for checkpoint in [find_checkpoint(f"{where.folder.url}/checkpoints/{name}/{attempt}")]
+        for checkpoint in [find_checkpoint(where.folder / "checkpoints" / name / attempt)]
     }
     assert metrics[int(best["images"])] == best["eval/frechet"] == min(metrics.values())

@@ -13,18 +13,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.data.modality import to_float
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import chunks_of, read_chunks
-from imagegen_dist.evaluation.restored import Restored, find_checkpoint
 from imagegen_dist.evaluation.vae import RealSums, VAEObserver
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.loading import load
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
-from imagegen_dist.objectives.base import Draw
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.training.loop import keyed_draw
 
 _MOST_PIECES = 64
 _FEWEST_CHUNKS = 10
@@ -66,9 +65,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Generated:
-    """Samples that a model generates, some of `samples` in all."""
+    """Samples that a model generates, some of `samples` in all. model: URL of a checkpoint or an exported folder."""
 
-    checkpoint: str
+    model: str
     samples: int
     ids: range
     seed: int
@@ -77,10 +76,10 @@ class Generated:
     def measure(self, tell: Tell) -> Measured:
         """Generate and measure them."""
         device = best_device()
-        model = _model(self.checkpoint, device)
+        model = _model(self.model, device)
         measured, networks = _nothing(self.wanted, model.shape, device, self.samples)
         for ids in chunks_of(self.ids):
-            x, label = generate(model, ids, self.seed, device)
+            x, label = generate(model, ids, self.seed)
             for wanted, network, sums in zip(self.wanted, networks, measured.features, strict=True):
                 logits = sums.add(network, x, ids.start)
                 if wanted.answers and logits is not None:
@@ -113,7 +112,7 @@ class Reference:
 class Encoded:
     """Real samples of a dataset as a VAE sees them, some of `samples` in all, and their reconstructions."""
 
-    checkpoint: str
+    model: str
     experiment: Experiment
     dataset: Dataset
     samples: int
@@ -123,9 +122,9 @@ class Encoded:
     def measure(self, tell: Tell) -> Measured:
         """Encode and measure them; features are of their reconstructions. Raises ShardError."""
         device = best_device()
-        model = _model(self.checkpoint, device)
+        model = _model(self.model, device)
         measured, networks = _nothing(self.wanted, self.dataset.index.shape, device)
-        observer = VAEObserver.alone(model.networks, self.experiment, self.dataset, device)
+        observer = VAEObserver.alone(dict(model.networks.items()), self.experiment, self.dataset, device)
 
         def rebuilt(x: Tensor, ids: range) -> None:
             for network, sums in zip(networks, measured.features, strict=True):
@@ -158,46 +157,10 @@ def best_device() -> torch.device:
 
 
 @torch.no_grad()
-def generate(model: Restored, ids: range, seed: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The samples of a chunk, [B, C, *S] in [-1, 1], rounded as stored samples are, and their classes, in turn.
-
-    The networks see whole chunks: a product of fewer rows might be rounded in another way.
-    """
-    whole = range(ids.start, ids.start + CHUNK)
-    label = torch.tensor(whole, device=device) % model.known if model.known else None
-    x = to_float(to_uint8(model.generate(CHUNK, NumberedDraw.of(seed, whole, device), label)))
-    return x[: len(ids)], None if label is None else label[: len(ids)]
-
-
-@dataclass(frozen=True)
-class NumberedDraw(Draw):
-    """The randomness of several samples at once, of each a function of the seed and its number alone.
-
-    Drawn on the CPU, whose numbers are the same everywhere. The first axis of what is drawn is the samples'.
-    """
-
-    generators: Sequence[torch.Generator] = ()
-    device: torch.device = torch.device("cpu")
-
-    @classmethod
-    def of(cls, seed: int, ids: range, device: torch.device) -> NumberedDraw:
-        """Of the samples of those numbers, as `Model.sample` draws them."""
-        generators = [keyed_draw(seed, 0, "sample", number, torch.device("cpu")).generator for number in ids]
-        return cls(0, generators[0], generators, device)
-
-    def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._each(size, lambda draw, one: draw.normal(*one, dtype=dtype))
-
-    def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._each(size, lambda draw, one: draw.uniform(*one, dtype=dtype))
-
-    def integers(self, low: int, high: int, *size: int) -> Tensor:
-        return self._each(size, lambda draw, one: draw.integers(low, high, *one))
-
-    def _each(self, size: Sequence[int], drawn: Callable[[Draw, tuple[int, ...]], Tensor]) -> Tensor:
-        assert size[0] == len(self.generators)
-        one = (1, *size[1:])
-        return torch.cat([drawn(Draw(0, generator), one) for generator in self.generators]).to(self.device)
+def generate(model: Model, ids: range, seed: int) -> tuple[Tensor, Tensor | None]:
+    """The samples of those numbers, [B, C, *S] in [-1, 1] and rounded as stored ones are, and their classes."""
+    label = torch.tensor(ids, device=model.device) % model.classes if model.classes else None
+    return to_float(model.generate(model.latents(len(ids), seed, ids.start), label)), label
 
 
 def _nothing(
@@ -217,9 +180,11 @@ def _on_host(measured: Measured) -> Measured:
 
 
 @lru_cache(maxsize=1)
-def _model(url: str, device: torch.device) -> Restored:
-    """A process's model, from one piece to the next."""
-    return Restored.open(find_checkpoint(url), device)
+def _model(url: str, device: torch.device) -> GeneratorModel | AutoencoderModel:
+    """A process's model, from one piece to the next; its networks see whole chunks."""
+    model = load(url, device)
+    model.batch = CHUNK
+    return model
 
 
 @lru_cache(maxsize=2)
