@@ -15,9 +15,9 @@ from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
-from imagegen_dist.experiment import EvaluationConfig
 from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.settings import EvaluationConfig
 from imagegen_dist.storage import Store
 
 

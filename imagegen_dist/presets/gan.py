@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imagegen_dist.experiment import DataConfig, EvaluationConfig, Experiment, GANOptimConfig, TrainingConfig
+from imagegen_dist.experiment import Experiment
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets.preset import MILLION, Preset
 from imagegen_dist.schedule import Schedule, constant
+from imagegen_dist.settings import DataConfig, EvaluationConfig, GANOptimConfig, TrainingConfig
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.optim import AdamConfig
 

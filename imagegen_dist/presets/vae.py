@@ -7,15 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imagegen_dist.experiment import (
-    DataConfig,
-    EvaluationConfig,
-    Experiment,
-    FactorVAEOptimConfig,
-    TrainingConfig,
-    VAEGANOptimConfig,
-    VAEOptimConfig,
-)
+from imagegen_dist.experiment import Experiment
 from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.models.mlp_vae import MLPVAEConfig
@@ -27,6 +19,14 @@ from imagegen_dist.objectives.vae import VAEConfig
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.presets.preset import MILLION, Preset
 from imagegen_dist.schedule import Schedule, constant
+from imagegen_dist.settings import (
+    DataConfig,
+    EvaluationConfig,
+    FactorVAEOptimConfig,
+    TrainingConfig,
+    VAEGANOptimConfig,
+    VAEOptimConfig,
+)
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.optim import AdamConfig
 

@@ -12,13 +12,7 @@ from torch import Tensor
 
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
-from imagegen_dist.experiment import (
-    FAMILIES,
-    Experiment,
-    TrainingConfig,
-    build_networks,
-    build_objective,
-)
+from imagegen_dist.experiment import FAMILIES, Experiment, build_networks, build_objective
 from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.objectives.factor_vae import FactorVAEConfig
@@ -27,6 +21,7 @@ from imagegen_dist.objectives.iwae import IWAEConfig
 from imagegen_dist.objectives.vae import VAEConfig
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.schedule import constant
+from imagegen_dist.settings import TrainingConfig
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.loop import Batching, Trainer
