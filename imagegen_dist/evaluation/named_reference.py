@@ -13,7 +13,7 @@ from imagegen_dist.distributed import World, sum_over_ranks, text_from_main
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
-from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.reference import Reference, build_reference, is_kept, reference_store
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
 from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
@@ -32,6 +32,13 @@ def named_source(evaluation: EvaluationConfig) -> FeatureSource | None:
         return None
     source = FeatureSource.parse(evaluation.features, evaluation.resize, "--evaluation.")
     return replace(source, weights=evaluation.weights, sha256=evaluation.weights_sha256)
+
+
+def is_reference_kept(cache: Store, training: Dataset, held_out: Dataset | None, evaluation: EvaluationConfig) -> bool:
+    """Whether `find_reference` has nothing left to compute; of a named network, not looked into."""
+    if named_source(evaluation) is not None:
+        return False
+    return is_kept(reference_store(cache, training, held_out, evaluation.classifier_images))
 
 
 def find_reference(

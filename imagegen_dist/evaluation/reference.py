@@ -26,6 +26,8 @@ from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import train
 
+_FACTS = "facts.json"  # written last
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -57,6 +59,16 @@ def build_reference(
     Where each channel shows a class (`channel_classes`), one classifier decides on all channels, as the protocol of
     StackedMNIST has it. images: on how many it is trained. Raises ValueError where the dataset has no labels.
     """
+    store = reference_store(cache, training, held_out, images)
+    if world.is_main and not is_kept(store):
+        say(f"training a classifier on {training.index.samples:,} real samples, for the figures")
+        _make_reference(store, training, held_out, images, device)
+    wait_for_all(world)
+    return _load_reference(store, training.index, device)
+
+
+def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, images: int) -> Store:
+    """Where the reference of a dataset is kept. Arguments as `build_reference`'s."""
     parts = {
         "form": 2,
         "training": training.index.fingerprint,
@@ -65,12 +77,12 @@ def build_reference(
         "images": images,
         "torch": torch.__version__.split("+")[0],
     }
-    store = cache / "features" / config.fingerprint(parts)[:16]
-    if world.is_main and not store.exists("facts.json"):
-        say(f"training a classifier on {training.index.samples:,} real samples, for the figures")
-        _make_reference(store, training, held_out, images, device)
-    wait_for_all(world)
-    return _load_reference(store, training.index, device)
+    return cache / "features" / config.fingerprint(parts)[:16]
+
+
+def is_kept(store: Store) -> bool:
+    """Whether a reference lies there, whole."""
+    return store.exists(_FACTS)
 
 
 def _make_reference(
@@ -104,11 +116,11 @@ def _make_reference(
         facts["real_frechet"] = frechet_distance(real, moments)
     store.write("classifier.safetensors", weights)
     store.write("moments.safetensors", save(moments.encode() | {"class_counts": class_counts}))
-    store.write("facts.json", json.dumps(facts).encode())
+    store.write(_FACTS, json.dumps(facts).encode())
 
 
 def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> Reference:
-    facts = json.loads(store.read("facts.json"))
+    facts = json.loads(store.read(_FACTS))
     classifier = Classifier(*_classified(index), CLASSIFIER, generator=torch.Generator())
     classifier.load_state_dict(load(store.read("classifier.safetensors")))
     network = _feature_network(classifier.to(device), _shown(index), facts["sha256"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.generated import score_generated
 from imagegen_dist.evaluation.memorisation import find_copies
+from imagegen_dist.evaluation.named_reference import is_reference_kept
 from imagegen_dist.evaluation.observer import CHUNK, Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import pixel_network
@@ -29,6 +31,7 @@ from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
+from imagegen_dist.settings import EvaluationConfig
 from imagegen_dist.storage import Store
 from tests.runs import train_here
 
@@ -60,6 +63,16 @@ def figures(generate: Callable[[int, int], Tensor], reference: Reference) -> dic
         return generate(next(made), count)
 
     return score_generated(samples, "test", SAMPLES, 0, reference, World(), CPU)
+
+
+def test_a_reference_is_known_to_be_kept_once_it_was_made(
+    folder: Store, data: tuple[Dataset, Dataset], reference: Reference
+) -> None:
+    made = EvaluationConfig(classifier_images=9_600)
+    assert is_reference_kept(folder / "cache", *data, made)
+    assert not is_reference_kept(folder / "cache", *data, replace(made, classifier_images=9_601))
+    assert not is_reference_kept(folder / "elsewhere", *data, made)
+    assert not is_reference_kept(folder / "cache", *data, replace(made, features="inception"))
 
 
 def test_a_classifier_of_single_digits_reads_the_three_channels(

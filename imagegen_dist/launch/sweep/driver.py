@@ -16,8 +16,7 @@ import ray.tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from imagegen_dist import config
-from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.evaluation.named_reference import can_compare
+from imagegen_dist.evaluation.named_reference import can_compare, is_reference_kept
 from imagegen_dist.launch.cluster import Share, connected
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.relay import SEEN, start_relay
@@ -29,7 +28,7 @@ from imagegen_dist.launch.sweep.results import best
 from imagegen_dist.launch.sweep.schedulers import Population, build_scheduler
 from imagegen_dist.launch.sweep.scribe import Scribe
 from imagegen_dist.launch.sweep.searchers import build_searcher
-from imagegen_dist.launch.sweep.trial import make_reference, run_trial
+from imagegen_dist.launch.sweep.trial import datasets_of, make_reference, run_trial
 from imagegen_dist.launch.train import DONE, FAILED
 from imagegen_dist.storage import Store
 
@@ -270,9 +269,12 @@ class _Telling(_Stateless, ray.tune.Callback):
 
 
 def needs_reference(plan: SweepPlan) -> bool:
-    """Whether figures are taken in the features of a network trained on the data's own labels."""
+    """Whether figures are taken in a network's features, and what of real samples they need is not at hand yet."""
     evaluation = plan.experiment.evaluation
-    return bool(evaluation.samples) and can_compare(evaluation, DatasetIndex.load(Store(plan.settings.data)))
+    training, held_out = datasets_of(plan)
+    if not evaluation.samples or not can_compare(evaluation, training.index):
+        return False
+    return not is_reference_kept(plan.trial_settings("", "").shared, training, held_out, evaluation)
 
 
 def check_room(demand: TrialDemand, nodes: Sequence[Mapping[str, float]]) -> int:

@@ -215,12 +215,17 @@ def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:
     """Compute what the trials' figures are taken against once, before they start; a Ray task."""
     torch.set_num_threads(threads)
     sweep = config.decode(SweepPlan, plan)
-    settings = sweep.trial_settings("", "")
-    reading, evaluation = sweep.experiment.data, sweep.experiment.evaluation
-    training = Dataset.open(settings.data, reading)
-    held_out = Dataset.open(settings.validation, reading) if settings.validation else None
+    training, held_out = datasets_of(sweep)
     device = torch.device("cuda" if gpu else "cpu")
-    find_reference(settings.shared, training, held_out, evaluation, World(), device, print)
+    shared = sweep.trial_settings("", "").shared
+    find_reference(shared, training, held_out, sweep.experiment.evaluation, World(), device, print)
+
+
+def datasets_of(sweep: SweepPlan) -> tuple[Dataset, Dataset | None]:
+    """What all trials train on, and what is held out."""
+    settings, reading = sweep.trial_settings("", ""), sweep.experiment.data
+    held_out = Dataset.open(settings.validation, reading) if settings.validation else None
+    return Dataset.open(settings.data, reading), held_out
 
 
 def last_images(experiment: Experiment) -> int:
