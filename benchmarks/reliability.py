@@ -403,7 +403,9 @@ def chaos(bench: Bench, kills: int = 10, seed: int = 0) -> Result:
                 victim = psutil.Process(generator.choice(victims))
                 words = title(victim)
                 driver = victim.pid == job.process.pid
-                killed.append("driver" if driver else "node" if "raylet" in words.split()[0] else words.split("(")[0])
+                killed.append(
+                    "driver" if driver else "node" if "raylet" in words.split()[0] else words.split("(")[0].split()[0]
+                )
                 print(f"  {len(killed)}: {killed[-1]} at {job.images:,} images", file=sys.stderr, flush=True)
                 if killed[-1] == "node":
                     lost = next(node for node in bench.machines.nodes if node.node_id in words)
@@ -430,11 +432,14 @@ def chaos(bench: Bench, kills: int = 10, seed: int = 0) -> Result:
 
 
 def killable(machines: Machines) -> list[psutil.Process]:
-    """Ray's processes that do something for the run, and the nodes' own; not the head's, which a cluster needs."""
+    """Ray's processes that do something for the run, and the nodes themselves; not the head, which a cluster needs.
+
+    A node ends with either of its agents, and so would the head: nodes are killed as such.
+    """
 
     def counts(words: str) -> bool:
         if words.startswith("ray::"):
-            return "IDLE" not in words
+            return "IDLE" not in words and "Agent" not in words
         return "raylet/raylet" in words and any(node.node_id in words for node in machines.nodes)
 
     return [process for process in machines.processes() if counts(title(process))]

@@ -24,8 +24,8 @@ SAMPLES = 1000
 PICTURE_OF_COPIES = "neighbours"
 CAPTION = (
     "Is it a copy? On the left the ten samples that come nearest to training samples, beside each its nearest training "
-    "samples with their distances. Below a sample: its distance to the first of them, over that one's to the next "
-    "training sample. A copy has 0, an authentic sample more than 1."
+    "samples with their distances. Below a sample: the ratio of its distance to the first of them and of that one's to "
+    "the next training sample. A copy has 0, an authentic sample more than 1."
 )
 
 _SHOWN, _NEIGHBOURS = 10, 8
@@ -62,7 +62,7 @@ def closest_to_training(samples: Tensor, training: Tensor, held_out: Tensor | No
     closest = ratio.argsort()[:_SHOWN]
     captions = []
     for times, distances in zip(ratio[closest].tolist(), found.distances[closest].tolist(), strict=True):
-        captions += [f"×{times:.2f}", *(f"{distance:.3g}" for distance in distances)]
+        captions += [f"ratio {times:.2f}", *(f"{distance:.3g}" for distance in distances)]
     return Closest(figures, closest.cpu(), found.rows[closest].cpu(), captions)
 
 

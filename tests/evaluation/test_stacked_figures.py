@@ -148,7 +148,7 @@ def test_a_generator_that_copies_is_flagged(digits: tuple[Dataset, Dataset]) -> 
     assert found.figures["copying_z"] < -20
     shown = found.samples.reshape(10, found.columns, 1, 28, 28)
     assert np.array_equal(shown[:, 0], shown[:, 1])
-    assert found.captions[:2] == ["×0.00", "0"]
+    assert found.captions[:2] == ["ratio 0.00", "0"]
     almost = copies_of((samples.float() * 0.97).to(torch.uint8), digits)
     assert almost.figures["authenticity"] < 0.02
     assert almost.figures["copying_z"] < -20
@@ -186,10 +186,10 @@ def test_the_picture_shows_the_nearest_sample_first_and_neighbours_in_order(
     samples[50] = train.read(range(7, 8))[0][0]
     found = copies_of(samples, digits)
     assert np.array_equal(found.samples[0], found.samples[1])
-    distances = [float(caption) for caption in found.captions if not caption.startswith("×")]
+    distances = [float(caption) for caption in found.captions if not caption.startswith("ratio ")]
     rows = np.reshape(distances, (10, found.columns - 1))
     assert (np.diff(rows, axis=1) >= 0).all()
-    times = [float(caption[1:]) for caption in found.captions if caption.startswith("×")]
+    times = [float(caption.removeprefix("ratio ")) for caption in found.captions if caption.startswith("ratio ")]
     assert times == sorted(times)
     data, _ = modality("image").preview(found.samples, found.columns, captions=found.captions)
     assert Image.open(io.BytesIO(data)).width > 9 * 28
