@@ -78,6 +78,17 @@ def test_every_search_fits_its_preset_and_can_be_written_and_read_back(name: str
     assert parse_space(search.space.to_json()) == search.space
 
 
+def test_trials_begin_in_a_part_of_a_range_and_a_population_leaves_it() -> None:
+    written = "optim.*.lr=loguniform:1e-05:0.01:1e-05:5e-05"
+    rates = parse_space([written])
+    assert rates.to_json() == [written]
+    begun = [rates.point(number, seed=0) for number in range(50)]
+    assert all(1e-5 <= values["optim.*.lr"] <= 5e-5 for values in begun)
+    later = [rates.perturbed(values, Random(number))["optim.*.lr"] for number, values in enumerate(begun)]
+    assert all(1e-5 <= rate <= 0.01 for rate in later)
+    assert max(later) > 1e-3  # drawn anew, from all of it
+
+
 def test_a_star_gives_all_that_match_the_same_value() -> None:
     changed = parse_space(["optim.*.lr=choice:1e-4"]).apply(DIGITS, {"optim.*.lr": 1e-4})
     assert changed.optim.generator.lr == changed.optim.discriminator.lr == constant(1e-4)
@@ -91,6 +102,8 @@ def test_a_star_gives_all_that_match_the_same_value() -> None:
         ("objective.gamma=unifrom:0:1", "did you mean uniform?"),
         ("objective.gamma=uniform:1:0", "LOW has to be below HIGH"),
         ("objective.gamma=uniform:1", "with two numbers"),
+        ("objective.gamma=uniform:1:2:1", "or two more for those that trials begin with"),
+        ("objective.gamma=uniform:1:2:1:3", "the numbers that trials begin with leave the range"),
         ("objective.gamma=loguniform:0:1", "needs LOW above 0"),
         ("objective.gamma=int:0.5:2", "whole numbers"),
         ("objective.gamma=choice:", "one value at least"),

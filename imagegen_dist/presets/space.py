@@ -39,13 +39,15 @@ Value = Any
 class Range:
     """Numbers from `low` to `high`, both possible. Raises ConfigError where there are none.
 
-    log: uniform in the logarithm. whole: whole numbers alone.
+    log: uniform in the logarithm. whole: whole numbers alone. first: the part that trials begin in, where it is not all:
+    a population goes on over the whole range.
     """
 
     low: float
     high: float
     log: bool = False
     whole: bool = False
+    first: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -54,10 +56,17 @@ class Range:
             raise ConfigError(f"{self}: a logarithm needs LOW above 0")
         if self.whole and not (float(self.low).is_integer() and float(self.high).is_integer()):
             raise ConfigError(f"{self}: LOW and HIGH have to be whole numbers")
+        if self.first is not None and not self.low <= self.start.low < self.start.high <= self.high:
+            raise ConfigError(f"{self}: the numbers that trials begin with leave the range")
 
     def __str__(self) -> str:
         kind = ("logint" if self.log else "int") if self.whole else ("loguniform" if self.log else "uniform")
-        return f"{kind}:{self.low:g}:{self.high:g}"
+        return ":".join([kind, *(f"{number:g}" for number in (self.low, self.high, *(self.first or ())))])
+
+    @property
+    def start(self) -> Range:
+        """The numbers that trials begin with."""
+        return self if self.first is None else Range(*self.first, self.log, self.whole)
 
     def at(self, share: float) -> float | int:
         """The number at this share, 0 to 1, of the way from low to high."""
@@ -100,6 +109,11 @@ class Choice:
     def __str__(self) -> str:
         mark = "|" if any("," in str(value) for value in self.values) else ","
         return f"{'grid' if self.every else 'choice'}:{mark.join(map(str, self.values))}"
+
+    @property
+    def start(self) -> Choice:
+        """The values that trials begin with: all."""
+        return self
 
     def at(self, share: float) -> Value:
         """The value at this share, 0 to 1, of the list."""
@@ -158,7 +172,8 @@ class Space:
         values = grid[number % len(grid)]
         for dimension in self.dimensions:
             if dimension.path not in values:
-                values[dimension.path] = dimension.domain.at(Random(f"{seed}/{number}/{dimension.path}").random())
+                share = Random(f"{seed}/{number}/{dimension.path}").random()
+                values[dimension.path] = dimension.domain.start.at(share)
         return {dimension.path: values[dimension.path] for dimension in self.dimensions}
 
     def perturbed(self, values: Mapping[str, Value], random: Random) -> dict[str, Value]:
@@ -274,12 +289,16 @@ def _parse_domain(kind: str, text: str) -> Domain:
     if kind in ("choice", "grid"):
         values = [part.strip() for part in text.split("|" if "|" in text else ",")]
         return Choice(tuple(_number_or_text(value) for value in values if value), every=kind == "grid")
-    numbers = text.split(":")
     try:
-        low, high = (float(number) for number in numbers)
-    except ValueError:
-        raise ConfigError(f"{kind}:{text}: write {kind}:LOW:HIGH with two numbers") from None
-    return Range(low, high, log=kind.startswith("log"), whole=kind.endswith("int"))
+        low, high, *first = (float(number) for number in text.split(":"))
+        begin = (first[0], first[1]) if first else None
+        if len(first) > 2:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise ConfigError(
+            f"{kind}:{text}: write {kind}:LOW:HIGH with two numbers, or two more for those that trials begin with"
+        ) from None
+    return Range(low, high, log=kind.startswith("log"), whole=kind.endswith("int"), first=begin)
 
 
 def _number_or_text(text: str) -> Value:

@@ -140,7 +140,7 @@ def distributions(space: Space) -> dict[str, Any]:
     made: dict[str, Any] = {}
     distribution = _optuna().distributions
     for dimension in space.dimensions:
-        match dimension.domain:
+        match dimension.domain.start:
             case Choice(values=values):
                 made[dimension.path] = distribution.CategoricalDistribution(values)
             case Range(low=low, high=high, log=log, whole=True):
