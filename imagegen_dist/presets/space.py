@@ -39,8 +39,8 @@ Value = Any
 class Range:
     """Numbers from `low` to `high`, both possible. Raises ConfigError where there are none.
 
-    log: uniform in the logarithm. whole: whole numbers alone. first: the part that trials begin in, where it is not all:
-    a population goes on over the whole range.
+    log: uniform in the logarithm. whole: whole numbers alone. first: the part that trials begin in, where it is not
+    all; a population goes on over the whole range.
     """
 
     low: float
