@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -91,6 +92,9 @@ class SweepDriver:
             resources = ray.cluster_resources()
             self._demand = self._plan.demand.of(resources.get("CPU", 1.0), resources.get("GPU", 0.0))
             room = check_room(self._demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+            if self._plan.searcher != "tpe":  # which chooses better the later it is asked
+                # Else processes are started one after another: a portion of a population may take less than a start.
+                os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(room))
             if groups:
                 self._at_once = min(self._at_once or room, max(1, room // self._demand.workers.high))
             if self._limits.gpu_hours is not None and not self._demand.gpus:
