@@ -402,10 +402,9 @@ def chaos(bench: Bench, kills: int = 10, seed: int = 0) -> Result:
                 victims = [job.process.pid, *(process.pid for process in killable(bench.machines))]
                 victim = psutil.Process(generator.choice(victims))
                 words = title(victim)
+                process = words.split("(")[0].split()[0]
                 driver = victim.pid == job.process.pid
-                killed.append(
-                    "driver" if driver else "node" if "raylet" in words.split()[0] else words.split("(")[0].split()[0]
-                )
+                killed.append("driver" if driver else "node" if "raylet" in process else process)
                 print(f"  {len(killed)}: {killed[-1]} at {job.images:,} images", file=sys.stderr, flush=True)
                 if killed[-1] == "node":
                     lost = next(node for node in bench.machines.nodes if node.node_id in words)

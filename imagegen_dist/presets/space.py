@@ -289,16 +289,20 @@ def _parse_domain(kind: str, text: str) -> Domain:
     if kind in ("choice", "grid"):
         values = [part.strip() for part in text.split("|" if "|" in text else ",")]
         return Choice(tuple(_number_or_text(value) for value in values if value), every=kind == "grid")
-    try:
-        low, high, *first = (float(number) for number in text.split(":"))
-        begin = (first[0], first[1]) if first else None
-        if len(first) > 2:
-            raise ValueError
-    except (ValueError, IndexError):
-        raise ConfigError(
-            f"{kind}:{text}: write {kind}:LOW:HIGH with two numbers, or two more for those that trials begin with"
-        ) from None
-    return Range(low, high, log=kind.startswith("log"), whole=kind.endswith("int"), first=begin)
+    numbers: list[float] = []
+    with suppress(ValueError):
+        numbers = [float(number) for number in text.split(":")]
+    first: tuple[float, float] | None = None
+    match numbers:
+        case [low, high]:
+            pass
+        case [low, high, begin, end]:
+            first = begin, end
+        case _:
+            raise ConfigError(
+                f"{kind}:{text}: write {kind}:LOW:HIGH with two numbers, or two more for those that trials begin with"
+            )
+    return Range(low, high, log=kind.startswith("log"), whole=kind.endswith("int"), first=first)
 
 
 def _number_or_text(text: str) -> Value:
