@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from imagegen_dist.data.png import PNG_SIGNATURE, PngError, read_plain_png
 from imagegen_dist.shape import SampleShape
 
 Pixels = NDArray[np.uint8]
@@ -32,7 +33,6 @@ JPEG_QUALITY = 95
 _FRAME_MS = 125
 _MIN_TILE_PIXELS = 72
 _CAPTION_PIXELS = 14
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PILLOW = {"png": "PNG", "webp": "WEBP"}
 _PILLOW_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
@@ -94,6 +94,8 @@ class Modality(ABC):
             _to_channels(_read_npy(member, out.shape[1:]), out)
         elif extension in _JPEG and extension in self.extensions:
             _decode_jpeg(member, out)
+        elif extension == "png" and extension in self.extensions:
+            _decode_png(member, out)
         elif extension in _PILLOW and extension in self.extensions:
             _decode_pillow(member, extension, out)
         else:
@@ -236,11 +238,22 @@ def _open_pillow(member: bytes, extension: str) -> Image.Image:
 
 def _check_png_size(member: bytes) -> None:
     """Refuse a huge PNG before Pillow sees it."""
-    if len(member) < 24 or not member.startswith(_PNG_SIGNATURE):
+    if len(member) < 24 or not member.startswith(PNG_SIGNATURE):
         raise DecodeError("is no PNG")
     width, height = struct.unpack(">II", member[16:24])
     if width * height > MAX_PIXELS:
         raise DecodeError(f"is {height} × {width}: at most {MAX_PIXELS} pixels are allowed")
+
+
+def _decode_png(member: bytes, out: Pixels) -> None:
+    try:
+        pixels = read_plain_png(member, *out.shape[1:])
+    except PngError as error:
+        raise DecodeError(str(error)) from error
+    if pixels is None:
+        _decode_pillow(member, "png", out)
+    else:
+        _to_channels(pixels.transpose(2, 0, 1), out)
 
 
 def _decode_pillow(member: bytes, extension: str, out: Pixels) -> None:

@@ -181,18 +181,27 @@ class Members(Tune):
         trial.status = TuneTrial.PAUSED
 
 
-def test_members_do_not_meet_without_those_that_the_end_of_the_sweep_has_cut_short(storage: str) -> None:
+def population_of(storage: str, trials: int) -> tuple[Population, Points, Members]:
+    """A population, what it asks for settings, and a controller that knows its members."""
     space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
-    plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "4", "--evaluation.every", "120")
-    ledger = Ledger(Store("memory://sweep-cut"))
+    plan = planned(storage, *space, "--scheduler", "pbt", "--trials", str(trials), "--evaluation.every", "120")
+    ledger = Ledger(Store(f"memory://sweep-of-{trials}"))
     population, searcher = build_scheduler(plan, ledger), build_searcher(plan, ledger)
     assert isinstance(population, Population)
-    members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(4)]
+    searcher.is_awaited = population.goes_on
+    members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(trials)]
     controller = Members(members)
-    for number, member in enumerate(members):
+    for member in members:
         population.on_trial_add(controller, member)
-        if number < 3:
-            population.on_trial_result(controller, member, {"images": 120, "eval/frechet": float(number)})
+        member.status = TuneTrial.RUNNING
+    return population, searcher, controller
+
+
+def test_members_do_not_meet_without_those_that_the_end_of_the_sweep_has_cut_short(storage: str) -> None:
+    population, _, controller = population_of(storage, 4)
+    members = controller.members
+    for number, member in enumerate(members[:3]):
+        population.on_trial_result(controller, member, {"images": 120, "eval/frechet": float(number)})
     members[3].status = TuneTrial.TERMINATED
     population.closed = True
     assert population.choose_trial_to_run(controller) is None
@@ -201,17 +210,8 @@ def test_members_do_not_meet_without_those_that_the_end_of_the_sweep_has_cut_sho
 
 
 def test_the_last_member_at_a_meeting_goes_on_and_the_search_is_open_as_long_as_others_wait(storage: str) -> None:
-    space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
-    plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "3", "--evaluation.every", "120")
-    ledger = Ledger(Store("memory://sweep-last"))
-    population, searcher = build_scheduler(plan, ledger), build_searcher(plan, ledger)
-    assert isinstance(population, Population)
-    searcher.is_awaited = population.goes_on
-    members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(3)]
-    controller = Members(members)
-    for member in members:
-        population.on_trial_add(controller, member)
-        member.status = TuneTrial.RUNNING
+    population, searcher, controller = population_of(storage, 3)
+    members = controller.members
 
     def report(number: int, images: int) -> str:
         result = {"images": images, "eval/frechet": float(number)}

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from imagegen_dist import config
 from imagegen_dist.data.modality import modality
+from imagegen_dist.evaluation.figures import Figure
 from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.launch.evaluate.measuring import Results
 from imagegen_dist.launch.evaluate.request import Network, Request
@@ -50,7 +51,6 @@ _UNITS = {
     "psnr": "dB",
 }
 _SHARES = ("label_agreement", "authenticity", "authenticity_real")
-_OF_COPIES = ("authenticity", "authenticity_real", "copying_z")
 _SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "density", "coverage")
 
 
@@ -88,8 +88,7 @@ def document(request: Request, results: Results) -> dict[str, Any]:
                 figures[f"{each.name}_deviation"] = _finite(each.deviation)
             figures_of[each.name] = {
                 "features": network.source.kind,
-                **_counts(request, each.name),
-                **(each.settings or {}),
+                **_settings(request, each),
             }
     figures |= {name: _finite(value) for name, value in results.of_real.items()}
     index = request.real.dataset.index
@@ -117,14 +116,15 @@ def document(request: Request, results: Results) -> dict[str, Any]:
     }
 
 
-def _counts(request: Request, name: str) -> dict[str, int]:
-    """How many generated and real samples a figure is of."""
-    if name in _OF_COPIES:
-        return {}  # which say so themselves
+def _settings(request: Request, found: Figure) -> dict[str, Any]:
+    """A figure's own settings, and where they do not say so how many generated and real samples it is of."""
+    own = found.settings or {}
+    if "samples" in own:
+        return dict(own)
     references = request.real.samples
-    most = KEPT_AT_MOST if name in _SIDE_BY_SIDE else max(request.samples, references)
-    samples = references if "reconstruction" in name else request.samples
-    return {"samples": min(samples, most), "references": min(references, most)}
+    most = KEPT_AT_MOST if found.name in _SIDE_BY_SIDE else max(request.samples, references)
+    samples = references if "reconstruction" in found.name else request.samples
+    return {"samples": min(samples, most), "references": min(references, most), **own}
 
 
 def _describe(network: Network) -> dict[str, Any]:
