@@ -25,7 +25,7 @@ from imagegen_dist.inference.loading import Trained, build_model
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets import find_preset
-from imagegen_dist.run import flatten
+from imagegen_dist.training.state import flatten
 
 NAIVE = "as in training"
 

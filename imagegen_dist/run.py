@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from imagegen_dist import config
 from imagegen_dist.data.counters import COUNTED
@@ -52,6 +51,7 @@ from imagegen_dist.training.checkpoint import (
     weights_digest,
 )
 from imagegen_dist.training.loop import Hook, Stopped, train
+from imagegen_dist.training.state import model_of, on_host, state_of, take_back, weights_of
 from imagegen_dist.versions import versions
 
 
@@ -290,15 +290,14 @@ class _Session:
         if images == self.saved_at:
             return
         with self.stopwatch.paused():
-            weights = self._weights()
-            if not same_on_all_ranks(weights_digest(weights), self.world):
+            if not same_on_all_ranks(weights_digest(weights_of(self.trainer)), self.world):
                 raise RunError(f"the workers' weights differ at {images:,} images; no checkpoint was written")
             unreported = self.trainer.meter.totals(lambda values: sum_over_ranks(values, self.world))
             if self.world.is_main:
                 for sink in self.sinks:
                     sink.flush()
                 figure = self.figure if self.logged_at.get("eval") == images else None
-                self.checkpointer.save(self._snapshot(weights, unreported), figure)
+                self.checkpointer.save(self._snapshot(unreported), figure)
                 self._write_report()
                 self.events.checkpoint(self.checkpointer.wait)
         self.saved_at = images
@@ -313,7 +312,7 @@ class _Session:
             return
         with suppress(OSError):
             attempt = f"{self.settings.attempt}-rank{self.world.rank}"
-            publish(self.folder, self._snapshot(self._weights()), attempt, config_hash(self.experiment))
+            publish(self.folder, self._snapshot(), attempt, config_hash(self.experiment))
             self.events.message(f"kept a checkpoint at {self.trainer.images:,} images")
 
     def _log(self, values: dict[str, float]) -> None:
@@ -342,16 +341,7 @@ class _Session:
 
     # State
 
-    def _weights(self) -> dict[str, Tensor]:
-        return flatten({name: module.state_dict() for name, module in self.trainer.objective.modules().items()})
-
-    def _snapshot(
-        self, weights: dict[str, Tensor], unreported: Mapping[str, tuple[float, float]] | None = None
-    ) -> Snapshot:
-        model = flatten({name: module.state_dict() for name, module in self.trainer.averages.modules().items()})
-        optimizers = flatten({name: adam.tensors() for name, adam in self.trainer.optimizers.items()})
-        state = {f"weights/{key}": value for key, value in weights.items()}
-        state |= {f"optimizers/{key}": value for key, value in optimizers.items()}
+    def _snapshot(self, unreported: Mapping[str, tuple[float, float]] | None = None) -> Snapshot:
         index = self.training.index
         facts = {
             "images": self.trainer.images,
@@ -365,7 +355,7 @@ class _Session:
             "world_size": self.world.size,
             "versions": versions(),
         }
-        return Snapshot(self.trainer.images, on_host(model), on_host(state), facts)
+        return Snapshot(self.trainer.images, on_host(model_of(self.trainer)), on_host(state_of(self.trainer)), facts)
 
     def _resume(self) -> Checkpoint | None:
         """Continue from the newest whole checkpoint, chosen by rank 0, or else from the one that the run begins at."""
@@ -374,17 +364,12 @@ class _Session:
         if not url:
             return None
         checkpoint = found or open_checkpoint(Store(url))
-        facts, state, model = checkpoint.facts(), checkpoint.state(), checkpoint.model()
+        facts = checkpoint.facts()
+        take_back(self.trainer, checkpoint.model(), checkpoint.state())
         self.trainer.images = int(facts["images"])
         self.trainer.skipped_steps += facts["skipped_steps"]
         if url != self.settings.start:
             self.trainer.meter.restore(facts.get("unreported", {}), self.device, self.world.is_main)
-        for name, module in self.trainer.objective.modules().items():
-            module.load_state_dict(below(state, f"weights/{name}/"))
-        for name, adam in self.trainer.optimizers.items():
-            adam.load_tensors(below(state, f"optimizers/{name}/"))
-        for name, module in self.trainer.averages.modules().items():
-            module.load_state_dict(below(model, f"{name}/"))
         self.saved_at = self.trainer.images
         best = repr(lowest_metric(self.folder)) if self.world.is_main else ""
         self.best = float(text_from_main(best, self.world, self.device))
@@ -452,18 +437,3 @@ class _Session:
         picture = self.observer.picture, self.observer.picture_note
         images, more = self.trainer.images, self.observer.more_pictures
         write_report(self.settings, self.experiment, self.training.index, images, picture, more)
-
-
-def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors by "outer/inner" name."""
-    return {f"{outer}/{inner}": value for outer, group in nested.items() for inner, value in group.items()}
-
-
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that do not change when training goes on."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}

@@ -12,10 +12,10 @@ from imagegen_dist import config
 from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets import find_preset
-from imagegen_dist.run import flatten
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Snapshot, publish
+from imagegen_dist.training.state import flatten
 
 
 @dataclass(frozen=True)

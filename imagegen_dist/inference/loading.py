@@ -26,6 +26,7 @@ from imagegen_dist.training.checkpoint import (
     newest,
     open_checkpoint,
 )
+from imagegen_dist.training.state import WEIGHTS, below
 
 DISCRIMINATOR = "discriminator"
 
@@ -64,7 +65,7 @@ def read_trained(url: str | Path, discriminator: bool = False) -> Trained:
     store = Store(url)
     if is_exported(store):
         facts, tensors = read_exported(store)
-        if discriminator and not _below(tensors, DISCRIMINATOR):
+        if discriminator and not below(tensors, DISCRIMINATOR):
             raise CheckpointError(
                 f"{store.url} was exported without its discriminator: export it again with --discriminator"
             )
@@ -72,7 +73,7 @@ def read_trained(url: str | Path, discriminator: bool = False) -> Trained:
     checkpoint = find_checkpoint(store, FILES if discriminator else INFERENCE_FILES)
     tensors = checkpoint.model()
     if discriminator:
-        state = _below(checkpoint.state(), f"weights/{DISCRIMINATOR}")
+        state = below(checkpoint.state(), f"{WEIGHTS}/{DISCRIMINATOR}")
         if not state:
             raise CheckpointError(f"{checkpoint.url} has no discriminator")
         tensors |= {f"{DISCRIMINATOR}/{name}": tensor for name, tensor in state.items()}
@@ -88,14 +89,14 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         classes, images, modality = facts["data"]["classes"], int(facts["images"]), facts["data"]["modality"]
         networks = build_networks(experiment, shape, classes)
         known = shape, conditioning(experiment, classes), images, modality, facts
-        more = {DISCRIMINATOR: networks[DISCRIMINATOR]} if _below(tensors, DISCRIMINATOR) else {}
+        more = {DISCRIMINATOR: networks[DISCRIMINATOR]} if below(tensors, DISCRIMINATOR) else {}
         if isinstance(experiment.objective, GANConfig):
             model: GeneratorModel | AutoencoderModel
             model = GeneratorModel({"generator": networks["generator"], **more}, *known)
         else:
             model = AutoencoderModel(build_autoencoder(experiment, networks), *known, more=more)
         for name, network in model.networks.items():
-            network.load_state_dict(_below(tensors, name))
+            network.load_state_dict(below(tensors, name))
     except (KeyError, TypeError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{trained.url}: the model cannot be built ({type(error).__name__}: {line})") from error
@@ -112,8 +113,3 @@ def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> Checkpoint:
         why = f": {skipped[0]}" if skipped else "; give a run, one of its checkpoints, or an exported folder"
         raise CheckpointError(f"{store.url} holds no whole checkpoint{why}")
     return found
-
-
-def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one network, by their names in it."""
-    return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}

@@ -25,6 +25,7 @@ from imagegen_dist.training.checkpoint import weights_digest
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.loop import Augment, Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
+from imagegen_dist.training.state import below, flatten, model_of, on_host, state_of, take_back
 from tests.ranks import run_ranks
 
 SHAPE, CLASSES, MICROBATCH_SIZE = SampleShape(1, (8, 8)), 3, 4
@@ -133,23 +134,12 @@ def all_gradients(world: World) -> dict[str, Tensor]:
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
     """Everything that a checkpoint keeps."""
-    named = {f"weights/{name}": module.state_dict() for name, module in trainer.objective.modules().items()}
-    named |= {f"averages/{name}": module.state_dict() for name, module in trainer.averages.modules().items()}
-    named |= {f"optimizers/{name}": adam.tensors() for name, adam in trainer.optimizers.items()}
-    return {f"{group}/{key}": value.clone() for group, values in named.items() for key, value in values.items()}
+    return on_host(flatten({"state": state_of(trainer), "model": model_of(trainer)}))
 
 
 def restore(trainer: Trainer, images: int, kept: dict[str, Tensor]) -> Trainer:
-    def below(group: str) -> dict[str, Tensor]:
-        return {key.removeprefix(group): value for key, value in kept.items() if key.startswith(group)}
-
     trainer.images = images
-    for name, module in trainer.objective.modules().items():
-        module.load_state_dict(below(f"weights/{name}/"))
-    for name, module in trainer.averages.modules().items():
-        module.load_state_dict(below(f"averages/{name}/"))
-    for name, adam in trainer.optimizers.items():
-        adam.load_tensors(below(f"optimizers/{name}/"))
+    take_back(trainer, below(kept, "model"), below(kept, "state"))
     return trainer
 
 
@@ -194,9 +184,9 @@ def skipped_on_all_ranks(world: World) -> dict[str, Tensor]:
 
     trainer = make_trainer(mlp_networks(), RELATIVISTIC, 5, world, augment=poison)
     advance(trainer, 2)
-    before = {f"before/{key}": value for key, value in state(trainer).items() if key.startswith("weights")}
+    before = {f"before/{key}": value for key, value in state(trainer).items() if key.startswith("state/weights")}
     advance(trainer, 1)
-    after = {f"after/{key}": value for key, value in state(trainer).items() if key.startswith("weights")}
+    after = {f"after/{key}": value for key, value in state(trainer).items() if key.startswith("state/weights")}
     advance(trainer, 1)
     return before | after | {"skipped": trainer.skipped_steps, "longest": trainer.longest_bad_run}
 
