@@ -14,7 +14,7 @@ from imagegen_dist.training.checkpoint import newest_images
 from tests.ray.jobs import finish, gcs_port, started, training_workers, wait_for_checkpoint, words
 from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
 
-IMAGES = 24 * 240
+IMAGES = 24 * 120
 LONG = {"training__total_images": IMAGES, "training__checkpoint_every": 24 * 20, "training__report_every": 24 * 10}
 
 
