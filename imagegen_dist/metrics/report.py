@@ -140,7 +140,8 @@ def _sources(pictures: Sequence[tuple[str, bytes, str]]) -> list[dict[str, str]]
 def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     """A chart for each group of metrics, or several where the sizes in a group have nothing in common.
 
-    What was zero all the time, such as a count of faults, is left out.
+    What was zero all the time, such as a count of faults, is left out; so is what was measured once, at the end, beside
+    what was measured on the way.
     """
     series: dict[str, list[Point]] = {}
     for row in sorted(rows, key=lambda row: row["images"]):
@@ -156,8 +157,18 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     return [
         chart(_GROUP_TITLES.get(group, group.capitalize()), {words(name): series[name] for name in names}, end)
         for group in order
-        for names in _alike(groups[group], series)
+        for alike in _kinds(group, groups[group], series)
+        for names in _alike(alike, series)
     ]
+
+
+def _kinds(group: str, names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
+    """The curves of a group; of evaluations shares apart, which stay between 0 and 1, from distances and nats."""
+    curves = [name for name in names if len(series[name]) > 1] or list(names)
+    if group != "eval":
+        return [curves]
+    shares = [name for name in curves if all(value is None or 0 <= value <= 1 for _, value in series[name])]
+    return [kind for kind in ([name for name in curves if name not in shares], shares) if kind]
 
 
 def _alike(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:

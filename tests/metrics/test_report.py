@@ -142,6 +142,16 @@ def test_a_constant_curve_has_an_axis():
         assert len({tick.text for tick in chart.y_ticks}) == len(positions) >= 2
 
 
+def test_shares_have_a_chart_apart_from_distances_and_what_was_measured_once_has_none():
+    evaluations = [
+        {"images": i, "eval/frechet": 9.0 - i, "eval/frechet_real": 2.1, "eval/label_agreement": 0.8 + i / 20}
+        for i in range(4)
+    ]
+    distances, shares = charts([*evaluations, {"images": 4, "eval/authenticity": 0.7, "eval/copying_z": 0.3}])
+    assert [line.name for line in distances.lines] == ["frechet", "frechet real"]
+    assert [line.name for line in shares.lines] == ["label agreement"]
+
+
 def test_ticks_are_round_and_lie_on_the_chart():
     (chart,) = charts([{"images": 400_000 * i / 7, "loss/a": 0.31 + 0.1 * i} for i in range(8)])
     assert [tick.text for tick in chart.x_ticks] == ["0", "100k", "200k", "300k", "400k"]
