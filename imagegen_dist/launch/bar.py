@@ -1,28 +1,37 @@
-"""How far packing is, on standard error where that is a terminal; elsewhere nothing."""
+"""How far a job is, on standard error: a bar where that is a terminal, elsewhere a line a minute."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from imagegen_dist.metrics.numerals import count
+from imagegen_dist.metrics.numerals import count, duration
+
+_LINE_EACH_S = 60.0
+
+Result = TypeVar("Result")
 
 
-class PackingBar:
-    """Pictures done, how many a second, and the time left. Enter it as a context. doing: what is done to them.
+class ProgressBar:
+    """Pictures (or shards) done, how many a second, and the time left. Enter it as a context.
 
-    It writes past what others do with standard error: Ray's messages are kept off it while it starts.
+    doing: what is done to them. It writes past what others do with standard error: Ray's messages are kept off it while
+    it starts. clock: seconds from any moment on.
     """
 
-    def __init__(self, doing: str = "packing") -> None:
-        self._doing = doing
+    def __init__(self, doing: str = "packing", clock: Callable[[], float] = time.monotonic) -> None:
+        self._doing, self._clock = doing, clock
         self._shown: Progress | None = None
+        self._total = self._done = self._new = 0
+        self._began = self._said_at = clock()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -41,7 +50,7 @@ class PackingBar:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._shown.add_task("looking at the pictures", total=None)
+            self._task = self._shown.add_task("looking at what there is", total=None)
             self._shown.start()
         return self
 
@@ -53,23 +62,41 @@ class PackingBar:
             self._screen.close()
 
     def start(self, total: int, done: int, phase: str) -> None:
-        """So many pictures in all, and some done; `phase` until the first of the rest is."""
+        """So many in all, and some done; `phase` until the first of the rest is."""
+        self._total, self._done, self._new = total, done, 0
+        self._began = self._said_at = self._clock()
         if self._shown is not None:
             self._shown.reset(self._task, description=phase, total=total, completed=done)
 
     def phase(self, text: str) -> None:
-        """What is done now, until the next picture is."""
+        """What is done now, until the next one is."""
         if self._shown is not None:
             self._shown.update(self._task, description=text)
 
-    def advance(self, pictures: int) -> None:
+    def advance(self, done: int) -> None:
         """So many more are done."""
-        if self._shown is not None and pictures:
-            self._shown.update(self._task, description=self._doing, advance=pictures)
+        if not done:
+            return
+        self._done, self._new = self._done + done, self._new + done
+        if self._shown is not None:
+            self._shown.update(self._task, description=self._doing, advance=done)
+        elif self._clock() - self._said_at >= _LINE_EACH_S:
+            self._said_at = self._clock()
+            pace = self._new / (self._said_at - self._began)
+            left = duration((self._total - self._done) / pace)
+            how_far = f"{self._doing}: {self._done:,} of {self._total:,}"
+            print(f"{how_far}, {count(pace)}/s, {left} left", file=sys.stderr, flush=True)
+
+    def track(self, results: Iterable[Result], total: int) -> Iterator[Result]:
+        """The results, counted as they come."""
+        self.start(total, 0, self._doing)
+        for result in results:
+            self.advance(1)
+            yield result
 
 
 class _Pace(ProgressColumn):
-    """Pictures a second."""
+    """How many a second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

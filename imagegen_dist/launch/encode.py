@@ -20,7 +20,7 @@ from imagegen_dist.inference.generated import Maker, one_thread
 from imagegen_dist.inference.latents import NAME, LatentStatistics, check_latents, codes_as_they_are, measure
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel
-from imagegen_dist.launch.bar import PackingBar
+from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.device import pick_device
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.launch.packing import Packing, Request, Target
@@ -118,7 +118,7 @@ def _run(options: Options) -> str:
     )
     request = Request(flags, Recipe(None, "npy", modality=model.modality), shard_bytes, _workers(options, device))
     packing = Packing(dest, [Target("", source, np.arange(index.samples))], request)
-    with PackingBar("encoding") as bar:
+    with ProgressBar("encoding") as bar:
         made = packing.run(bar)
     statistics.save(dest)
     step = statistics.span / 127.5

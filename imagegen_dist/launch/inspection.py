@@ -20,7 +20,6 @@ from functools import cached_property, partial
 from typing import IO, NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +39,7 @@ from imagegen_dist.data.index import (
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.tarwalk import ReadAt, ShardError, walk
+from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.tasks import run_tasks
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.shape import SampleShape
@@ -69,8 +69,8 @@ def index_shards(shards: Store, index_at: Store, parallel: bool = True) -> Datas
     try:
         parallel = parallel and _worth_tasks(shards, len(names) * shards.size(names[0]))
         work = run_tasks(_scan, [_Unread(shards, name) for name in names], parallel)
-        with _progress() as bar, closing(work) as results:
-            scans = (scan for _, scan in bar.track(results, total=len(names), description="shards"))
+        with ProgressBar("reading shards") as bar, closing(work) as results:
+            scans = (scan for _, scan in bar.track(results, len(names)))
             index = combine_scans(scans, _MODALITY, None, class_names)
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
@@ -99,8 +99,8 @@ def check_dataset(store: Store, parallel: bool = True) -> CheckReport:
     present = shard_names(place)
     pieces = [_Expected(place, info, index.modality, index.shape, index.classes) for info in index.shards]
     parallel = parallel and _worth_tasks(place, sum(info.bytes for info in index.shards))
-    with _progress() as bar:
-        found = dict(bar.track(run_tasks(_check, pieces, parallel), total=len(pieces), description="shards"))
+    with ProgressBar("checking shards") as bar:
+        found = dict(bar.track(run_tasks(_check, pieces, parallel), len(pieces)))
     listed = [CheckedShard(info.name, info, found[number]) for number, info in enumerate(index.shards)]
     unlisted = sorted(set(present) - {info.name for info in index.shards})
     return CheckReport((*listed, *(CheckedShard(name, None, ("is not in the index",)) for name in unlisted)))
@@ -148,20 +148,6 @@ class CheckReport:
         if len(listed) < len(self.shards):
             parts.append(f"{len(self.shards) - len(listed):,} not in the index")
         return ", ".join(parts)
-
-
-def _progress() -> Progress:
-    """A bar on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
 
 
 class _Unread(NamedTuple):

@@ -27,7 +27,7 @@ from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.split import mixed_rows, parse_shares, split_rows
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.experiment import parameter_counts
-from imagegen_dist.launch.bar import PackingBar
+from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.launch.inspection import check_dataset, index_shards
 from imagegen_dist.launch.packing import UNDECODABLE, Packing, Request, Target, UndecodableError
@@ -199,7 +199,7 @@ def _pack(targets: Sequence[Target], command: Command) -> str:
     request = Request(_flags(command), Recipe(command.conversion, options.format), command.shard_bytes, workers)
     packing = Packing(dest, targets, request)
     try:
-        with PackingBar() as bar:
+        with ProgressBar() as bar:
             made = packing.run(bar)
     except KeyboardInterrupt:
         raise Interrupted(_what_is_kept(packing)) from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from imagegen_dist.launch.bar import PackingBar
+from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.evaluate.measuring import evaluate
 from imagegen_dist.launch.evaluate.options import JOB, parse
 from imagegen_dist.launch.evaluate.outcome import show, write
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from its command line; the exit code, as named in launch/train.py."""
     try:
         options = parse(sys.argv[1:] if arguments is None else arguments)
-        with PackingBar("measuring") as bar:
+        with ProgressBar("measuring") as bar:
             bar.phase("opening the model and the data")
             request = prepare(options, bar.phase)
             results = evaluate(request, bar)

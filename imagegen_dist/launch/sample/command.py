@@ -18,7 +18,7 @@ from imagegen_dist.inference.folder import card_of
 from imagegen_dist.inference.generated import Maker
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
-from imagegen_dist.launch.bar import PackingBar
+from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.device import pick_device
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.sample.options import JOB, Command, parse
@@ -63,7 +63,7 @@ def run(command: Command) -> None:
     if options.grid:
         print(write_grid(model, asked, options.grid, options.scale))
     if options.folder:
-        with PackingBar("sampling") as bar:
+        with ProgressBar("sampling") as bar:
             bar.start(len(asked), 0, "sampling")
             said = write_folder(model, asked, options.folder, options.scale, bar.advance)
         print(said)

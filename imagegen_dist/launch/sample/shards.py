@@ -11,7 +11,7 @@ from imagegen_dist.data.sources.base import listing_digest
 from imagegen_dist.inference.asked import Asked
 from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
-from imagegen_dist.launch.bar import PackingBar
+from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.packing import Packing, Request, Target
 from imagegen_dist.launch.sample.options import SEEDS, Options
@@ -53,7 +53,7 @@ def pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: 
     store = Store(options.shards)
     packing = Packing(store, [Target("", source, np.arange(len(asked)))], request)
     try:
-        with PackingBar() as bar:
+        with ProgressBar() as bar:
             made = packing.run(bar)
     finally:
         for line in packing.notes:
