@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
@@ -25,6 +26,7 @@ from imagegen_dist.inference.loading import read_trained
 from imagegen_dist.inference.pieces import Reference
 from imagegen_dist.launch.evaluate.command import main
 from imagegen_dist.launch.evaluate.options import asked_metrics, feature_sources, parse
+from imagegen_dist.launch.evaluate.request import prepare
 from imagegen_dist.launch.train import DONE, MISUSED
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.metrics.neighbourhoods import neighbourhoods
@@ -207,6 +209,14 @@ def test_copies_are_looked_for_in_what_training_has_seen(gan: RunSettings, tmp_p
     # Held-out data as what training has seen: the run's own samples of them are then none.
     other = figures(gan, tmp_path, *words, "--data", gan.validation)
     assert "copying_z" not in other["figures"]
+
+
+def test_copies_of_a_built_in_dataset_are_looked_for_beside_its_held_out_split(gan: RunSettings) -> None:
+    request = prepare(parse([gan.folder.url, *COARSE, "--metrics", "copies", "--data", "digits"]), lambda _: None)
+    held_out = builtin_dataset("digits", "val", Store(gan.storage) / ".data")
+    assert request.held_out is not None
+    assert request.held_out.dataset.index.fingerprint == Dataset.open(held_out.url).index.fingerprint
+    assert request.held_out.samples == 1000
 
 
 def test_help_names_metrics_and_features(capsys: pytest.CaptureFixture[str]) -> None:

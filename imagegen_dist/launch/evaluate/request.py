@@ -120,7 +120,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         check_metrics(named, source.kind, network.classes > 0, model.classes)
         networks.append(Network(source, named, network, class_counts))
     real = RealSamples(dataset, references)
-    seen, held_out = _for_copies(options, run, dataset) if COPIES in metrics else (None, None)
+    seen, held_out = _for_copies(options, run, dataset, storage) if COPIES in metrics else (None, None)
     out = file_at(options.out) if options.out else None
     (out[0] if out else folder).probe()
     return Request(
@@ -173,14 +173,18 @@ def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Sto
     return Labels(url, "", reading, images, cache.url)
 
 
-def _for_copies(options: Options, run: Mapping[str, Any], dataset: Dataset) -> tuple[RealSamples, RealSamples | None]:
-    """(what training has seen: --data, or the run's own; held-out samples of the run, where they are to be had)."""
+def _for_copies(
+    options: Options, run: Mapping[str, Any], dataset: Dataset, storage: Store
+) -> tuple[RealSamples, RealSamples | None]:
+    """(what training has seen: --data, or the run's own; held-out samples, where they are to be had)."""
     data = run.get("data", {})
     seen = dataset if options.data else Dataset.open(data["url"], dataset.reading)
-    held_out: RealSamples | None = None
+    url, held_out = data.get("validation"), None
+    if is_builtin(options.data) and options.split == SPLITS[0]:
+        url = builtin_dataset(options.data, SPLITS[1], storage / ".data").url
     with suppress(DatasetError, OSError):
-        if data.get("validation"):
-            other = Dataset.open(data["validation"], dataset.reading)
+        if url:
+            other = Dataset.open(url, dataset.reading)
             if other.index.fingerprint != seen.index.fingerprint:
                 held_out = RealSamples(other, min(other.index.samples, SAMPLES))
     return RealSamples(seen, min(seen.index.samples, KEPT_AT_MOST)), held_out
