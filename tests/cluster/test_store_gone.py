@@ -19,7 +19,7 @@ from tests.s3.faults import FaultyProxy
 from tests.s3.fixtures import Bucket
 from tests.s3.server import SECRET
 
-IMAGES = 24 * 120
+IMAGES = 24 * 60
 CHANGES = {
     "training__total_images": IMAGES,
     "training__checkpoint_every": 24 * 10,
