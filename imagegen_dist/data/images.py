@@ -113,17 +113,15 @@ def _is_kept(picture: Image.Image, data: bytes, conversion: Conversion, extensio
         or (extension == "png" and data[_PNG_DEPTH_BYTE] != 8)
     ):
         return False
-    if extension == "jpg":
-        return picture.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9) and _is_sound_jpeg(picture, data)
-    picture.load()
-    return picture.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    upright = picture.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    return upright and _is_sound(picture, data, extension)
 
 
-def _is_sound_jpeg(picture: Image.Image, data: bytes) -> bool:
+def _is_sound(picture: Image.Image, data: bytes, extension: str) -> bool:
     """Whether the decoder that training uses, stricter than Pillow's, reads it."""
     out = np.empty((len(picture.getbands()), picture.height, picture.width), np.uint8)
     try:
-        modality("image").decode_into(data, "jpg", out)
+        modality("image").decode_into(data, extension, out)
     except DecodeError:
         return False
     return True

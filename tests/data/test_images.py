@@ -177,6 +177,18 @@ def test_damage_is_found_in_a_file_that_would_be_kept(extension):
         convert_image(data[: len(data) // 2], AS_IT_IS, extension)
 
 
+def test_a_png_whose_crc_is_wrong_is_encoded_anew():
+    photograph = skimage.data.astronaut()[:64, :64]
+    data = encoded(photograph)
+    last = data.index(b"IEND") - 5  # of the CRC of the pixels, which Pillow does not check
+    odd = data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :]
+    out = np.empty((3, 64, 64), np.uint8)
+    with pytest.raises(DecodeError, match="the CRC of its IDAT is wrong"):
+        modality("image").decode_into(odd, "png", out)
+    modality("image").decode_into(convert_image(odd, AS_IT_IS, "png").data, "png", out)
+    assert np.array_equal(out, np.moveaxis(photograph, -1, 0))
+
+
 def test_a_jpeg_that_only_a_tolerant_decoder_reads_is_encoded_anew():
     data = encoded(skimage.data.camera()[:64, :64], "JPEG")
     odd = data[:-2] + b"\0\0\0" + data[-2:]  # extraneous bytes before the end mark
