@@ -14,12 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from imagegen_dist.metrics.numerals import count, duration, figure, words
+from imagegen_dist.metrics.numerals import count, duration, figure, is_share, words
 
 _REFRESH_PER_S = 4
 _SETTLED_S = 10.0
 _SHORT = {"discriminator": "D", "generator": "G"}
-_SHARES = ("agreement", "accuracy", "authenticity")
 _GROUPS = {"loss": "losses", "eval": "evaluation"}
 
 
@@ -271,7 +270,7 @@ def _shown(name: str, value: float) -> str:
     """Shares as percentages, counts as whole numbers, distances as they are."""
     if name == "modes":
         return f"{value:,.0f}"
-    return f"{100 * value:.1f} %" if any(word in name for word in _SHARES) else figure(value)
+    return f"{100 * value:.1f} %" if is_share(name) else figure(value)
 
 
 def _cells(entries: Sequence[tuple[str, str]]) -> Columns:

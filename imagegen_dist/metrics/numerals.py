@@ -2,6 +2,7 @@
 
 import math
 
+_SHARES = ("agreement", "accuracy", "authenticity")
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -37,6 +38,11 @@ def figure(value: float) -> str:
         return f"{value:,.0f}"
     decimals = 4 if size < 1 else 3 if size < 10 else 2 if size < 100 else 1
     return f"{value:.{decimals}f}"
+
+
+def is_share(name: str) -> bool:
+    """Whether a figure of that name is a share, from 0 to 1, which people read as a percentage."""
+    return any(word in name for word in _SHARES)
 
 
 def words(name: str) -> str:

@@ -163,11 +163,11 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
 
 
 def _kinds(group: str, names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
-    """The curves of a group; of evaluations shares apart, which stay between 0 and 1, from distances and nats."""
+    """The curves of a group; of evaluations shares apart from distances and nats."""
     curves = [name for name in names if len(series[name]) > 1] or list(names)
     if group != "eval":
         return [curves]
-    shares = [name for name in curves if all(value is None or 0 <= value <= 1 for _, value in series[name])]
+    shares = [name for name in curves if numerals.is_share(name)]
     return [kind for kind in ([name for name in curves if name not in shares], shares) if kind]
 
 

@@ -19,7 +19,7 @@ from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.launch.evaluate.measuring import Results
 from imagegen_dist.launch.evaluate.request import Network, Request
 from imagegen_dist.metrics.features import KEPT_AT_MOST
-from imagegen_dist.metrics.numerals import duration, figure
+from imagegen_dist.metrics.numerals import duration, figure, is_share
 from imagegen_dist.records import by_group, config_hash, git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
@@ -50,7 +50,6 @@ _UNITS = {
     "modes_kl": "nats",
     "psnr": "dB",
 }
-_SHARES = ("label_agreement", "authenticity", "authenticity_real")
 _SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "density", "coverage")
 
 
@@ -198,4 +197,4 @@ def _name(name: str) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{value:.1%}" if name in _SHARES else figure(value)
+    return f"{value:.1%}" if is_share(name) else figure(value)
