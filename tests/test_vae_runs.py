@@ -106,11 +106,10 @@ def test_stopped_and_resumed_is_bit_identical(
     assert_bit_identical(final_tensors(parts), undisturbed(objective))
 
 
-@pytest.mark.parametrize("objective", ["vae", "fsq", "factor-vae", "ladder", "vae-gan"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_killed_process_and_a_new_start_change_no_bit(
     objective: str, undisturbed: Callable[[str], dict[str, torch.Tensor]], data: Path, tmp_path: Path
 ) -> None:
-    """Of objectives whose networks or optimizers differ."""
     killed = place(tmp_path, "killed", data)
     with pytest.raises(ProcessExitedException, match="SIGKILL"):
         train_on(1, tiny(objective), killed, tmp_path / "meeting", Listener(killed=(0, 4)))
