@@ -22,12 +22,12 @@ from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
 from fsspec.registry import known_implementations
 
+from imagegen_dist.credentials import without_credentials
+
 PATIENCE_S = 180.0
 """For how long a run tries again what a remote place fails with, before it ends."""
 
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_PASSWORD = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@")  # a secret may have slashes; digits and a slash are a port
-_SIGNATURE = re.compile(r"\?.*(signature|credential|token|secret|sig=|key=).*$", re.IGNORECASE)
 _BLOCK_BYTES = 4 << 20
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
 
@@ -405,10 +405,11 @@ async def _fetch_s3(fs: Any, path: str, local_path: str, progress: _Progress) ->
 
 def _parse(url: str) -> tuple[str, str]:
     """(protocol, root) of a URL; the root of a local path is absolute."""
-    shown = _SIGNATURE.sub("?***", _PASSWORD.sub("://***@", url)) if "://" in url else url
+    shown = without_credentials(url)
     if shown != url:
         raise StorageError(
-            f"{shown} carries a password or a signature: use the environment, a profile or an instance role instead"
+            f"{shown} carries a password, token or signature: use the environment, a profile or an instance role "
+            "instead"
         )
     if "::" in url and "://" in url:
         raise StorageError(f"{url}: chained URLs are not supported; give the place itself, e.g. {url.split('::')[-1]}")
@@ -467,6 +468,6 @@ def _sync_folder(folder: str) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    """The error's message in one line, or its kind where it has none."""
+    """The error's message in one line without the credentials of its URLs, or its kind where it has none."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]
+    return without_credentials((text.strip().splitlines() or [type(error).__name__])[0])

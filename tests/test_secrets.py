@@ -28,6 +28,11 @@ URLS = {
     "a signature over HTTPS": f"https://bucket.example.com/x?X-Amz-Credential={KEY_ID}&X-Amz-Signature={PASSWORD}",
     "a token": f"https://account.example.net/x?sv=2026&sig={PASSWORD}",
     "a user of a server": f"https://user:{PASSWORD}@host/x",
+    "a token as user": f"https://{PASSWORD}@host/x",
+    "a key as user": f"s3://{KEY_ID}@bucket/x",
+    "a password as parameter": f"https://host/x?password={PASSWORD}",
+    "an authorisation as parameter": f"https://host/x?auth={PASSWORD}",
+    "a web token as parameter": f"https://host/x?size=2&jwt={PASSWORD}",
     "a chain": f"simplecache::s3://{KEY_ID}:{PASSWORD}@bucket",
 }
 COMMANDS = {

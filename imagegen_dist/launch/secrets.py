@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from imagegen_dist.credentials import is_secret
 from imagegen_dist.launch.flags import UsageError
 
-_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_PLACE = re.compile(r"(_PATH|_FILE|_DIR|_URL|_URI|_ID|_MODE)$", re.IGNORECASE)
 _SHORTEST = 8
 """Characters of a secret: what is shorter may be in a text by chance."""
 
@@ -32,8 +30,3 @@ def check_secrets(document: Mapping[str, Any], environment: Mapping[str, str]) -
                 f"runtime_env has {name}, which Ray's dashboard and logs show: keep it on the machines, in a file such "
                 "as ~/.netrc or as an instance role, and submit without it"
             )
-
-
-def is_secret(name: str) -> bool:
-    """Whether a variable of this name holds a secret, and not the place of one."""
-    return bool(_SECRET.search(name)) and not _PLACE.search(name)
