@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -32,6 +33,7 @@ _BLOCK_BYTES = 4 << 20
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
 
 _CHUNK_BYTES = 1 << 20
+_DELETED_AT_ONCE = 1000  # objects, the most that S3 takes in a request
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 
@@ -167,7 +169,11 @@ class Store:
         return sorted(name for name in found if not _UNPUBLISHED.match(name))
 
     def remove(self, name: str = "") -> None:
-        """Delete a file or a whole folder; a missing one is fine. Raises StorageError."""
+        """Delete a file or a whole folder; a missing one is fine. Raises StorageError.
+
+        The name is taken literally, as everywhere in a store: `*`, `?`, `[` and `]` match nothing but themselves.
+        A bucket itself is never deleted.
+        """
         path = self._join(name)
         self._try("remove", path, lambda files: files.remove(path))
 
@@ -286,12 +292,13 @@ class _Remote:
     def __init__(self, protocol: str) -> None:
         self._is_s3 = protocol in ("s3", "s3a")
         options: dict[str, Any] = {"config_kwargs": _S3_CONFIG} if self._is_s3 else {}
-        self._fs = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+        client = _s3_client() if self._is_s3 else fsspec.get_filesystem_class(protocol)
+        self._fs = client(use_listings_cache=False, **options)
         # Who downloads large files tries again by himself, counts that and has a time limit: no retries below him.
         self._single = self._fs
         if self._is_s3:
             config = {**_S3_CONFIG, "retries": {"total_max_attempts": 1}, "max_pool_connections": 32}
-            self._single = fsspec.filesystem(protocol, use_listings_cache=False, config_kwargs=config)
+            self._single = client(use_listings_cache=False, config_kwargs=config)
             self._single.retries = 1
 
     def read(self, path: str) -> bytes:
@@ -353,8 +360,67 @@ class _Remote:
         return [entry.removeprefix(folder) for entry in found if entry.startswith(folder)]
 
     def remove(self, path: str) -> None:
+        """List, then delete exactly what was listed: the clients' own `rm` expands patterns in names."""
+        if self._is_s3:
+            sync(self._fs.loop, _remove_s3, self._fs, path)
+            return
+        found: dict[str, Any] = {}
         with suppress(FileNotFoundError):
-            self._fs.rm(path, recursive=True)
+            found = self._fs.find(path, withdirs=True, detail=True)
+        files = [name for name, entry in found.items() if entry.get("type") != "directory"]
+        for name in files:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(name)
+        folders = {str(self._fs._strip_protocol(path)).rstrip("/"), *found} - set(files)
+        for name in sorted(folders, key=len, reverse=True):
+            if "/" in name:  # else it is a bucket
+                with suppress(FileNotFoundError, NotImplementedError):  # most object stores have no folders
+                    self._fs.rmdir(name)
+
+
+@cache
+def _s3_client() -> Any:
+    """s3fs's file system with keys taken literally: its own cuts a key at "?versionId="."""
+
+    class LiteralS3FileSystem(fsspec.get_filesystem_class("s3")):  # type: ignore[misc]
+        def split_path(self, path: str) -> tuple[str, str, None]:
+            bucket, slash, _ = self._strip_protocol(path).lstrip("/").partition("/")
+            if not slash:
+                return bucket, "", None
+            trail = path[len(path.rstrip("/")) :]
+            bucket, key = self._find_bucket_key(self._strip_protocol(path).lstrip("/"))
+            return bucket, key + trail, None
+
+    return LiteralS3FileSystem
+
+
+async def _remove_s3(fs: Any, path: str) -> None:
+    """Delete the object at `path` and all below it, by their exact keys."""
+    bucket, key, _ = fs.split_path(path)
+    keys = await _keys_below(fs, bucket, key)
+    if key:
+        with suppress(FileNotFoundError):
+            await fs._call_s3("head_object", Bucket=bucket, Key=key, **fs.req_kw)
+            keys.append(key)
+    for start in range(0, len(keys), _DELETED_AT_ONCE):
+        objects = [{"Key": each} for each in keys[start : start + _DELETED_AT_ONCE]]
+        asked = {"Bucket": bucket, "Delete": {"Objects": objects, "Quiet": True}, **fs.req_kw}
+        answer = await fs._call_s3("delete_objects", **asked)
+        for failed in answer.get("Errors", ()):
+            kind = PermissionError if failed.get("Code") == "AccessDenied" else OSError
+            raise kind(f"{failed['Key']} was not deleted: {failed.get('Code', 'no reason was given')}")
+
+
+async def _keys_below(fs: Any, bucket: str, folder: str) -> list[str]:
+    """The keys of all objects in a folder of a bucket and in the folders below it."""
+    keys: list[str] = []
+    page = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else "", **fs.req_kw}
+    while True:
+        answer = await fs._call_s3("list_objects_v2", **page)
+        keys += [entry["Key"] for entry in answer.get("Contents", ())]
+        if not answer.get("IsTruncated"):
+            return keys
+        page["ContinuationToken"] = answer["NextContinuationToken"]
 
 
 class _Progress(Callback):

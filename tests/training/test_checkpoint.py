@@ -288,12 +288,6 @@ class DyingFileSystem(MemoryFileSystem):
         self._count()
         super().rm_file(path)
 
-    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
-        for name in sorted(self.find(path)):
-            self.rm_file(name)
-        if recursive and self.isdir(path):
-            super().rm(path, recursive=True)
-
 
 @pytest.fixture
 def dying() -> Iterator[Store]:

@@ -40,10 +40,10 @@ def open_source(url: str, columns: Columns) -> Source:
 
 def _matching(folder: Store, pattern: str) -> list[str]:
     """The files of a folder that a name means, which may be a pattern. Raises DatasetError where there is none."""
-    if not set(pattern) & set("*?["):
-        if not folder.exists(pattern):
-            raise DatasetError(f"{folder / pattern} does not exist")
+    if folder.exists(pattern):
         return [pattern]
+    if not set(pattern) & set("*?["):
+        raise DatasetError(f"{folder / pattern} does not exist")
     names = [name for name in folder.names() if fnmatchcase(name, pattern) and not is_hidden(name)]
     if not names:
         raise DatasetError(f"{folder}/{pattern} fits no file there")
