@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,6 +32,7 @@ from imagegen_dist.models.vgg import random_features
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
 from imagegen_dist.nn.conv import Linear
 from imagegen_dist.nn.perceptron import perceptron
+from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.augment import random_flip
 from imagegen_dist.objectives.base import Draw, Objective
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig
@@ -183,8 +185,8 @@ def _absolute(path: str) -> str:
 
 def network_generator(seed: int, name: str) -> torch.Generator:
     """The generator that draws one network's initial weights."""
-    offset = int.from_bytes(name.encode()[:4].ljust(4, b"\0"), "little")
-    return torch.Generator().manual_seed((seed * 1_000_003 + offset) % 2**63)
+    key = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return keyed_generator(int.from_bytes(key, "little"))
 
 
 def conditioning(experiment: Experiment, classes: int | None) -> int:

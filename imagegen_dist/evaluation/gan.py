@@ -18,9 +18,8 @@ from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.experiment import Experiment, conditioning
-from imagegen_dist.objectives.base import Draw
+from imagegen_dist.noise import SampleNoise
 from imagegen_dist.storage import Store
-from imagegen_dist.training.loop import keyed_draw
 
 GRID_ROWS = 10
 """Samples of each class in a grid."""
@@ -77,7 +76,7 @@ class GANObserver:
             )
         reference = self._reference
         asked = evaluation.samples, self._classes
-        figures = score_generated(self._generate, "evaluate", *asked, reference, self._world, self._device)
+        figures = score_generated(self._generate, *asked, reference, self._world, self._device)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
         if reference.accuracy is not None:
@@ -90,8 +89,8 @@ class GANObserver:
         columns = self._classes if 0 < self._classes <= 20 else 10
         count = columns * GRID_ROWS
         label = grid_label(count, columns, self._classes, self._device)
-        draw = keyed_draw(self._experiment.training.seed, 0, "grid", 0, self._device)
-        return {"grid": (to_uint8(self._generate(count, draw, label)).cpu().numpy(), columns)}
+        noise = SampleNoise.of(self._experiment.training.seed, range(count), self._device)
+        return {"grid": (to_uint8(self._generate(count, noise, label)).cpu().numpy(), columns)}
 
     def copies(self) -> Copies | None:
         """Samples and their nearest training samples: in the features of the labels' classifier, or else as pixels."""
@@ -99,5 +98,5 @@ class GANObserver:
         of = self._training, self._held_out, network, self._device
         return look_for_copies(self._generate, self._classes, evaluation, *of)
 
-    def _generate(self, count: int, draw: Draw, label: Tensor | None) -> Tensor:
-        return self._generator(draw.normal(count, self._z_dim), label)
+    def _generate(self, count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
+        return self._generator(noise.normal(count, self._z_dim), label)

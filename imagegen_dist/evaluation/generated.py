@@ -14,11 +14,10 @@ from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.metrics.features import agreement
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.metrics.modes import mode_coverage
-from imagegen_dist.objectives.base import Draw
-from imagegen_dist.training.loop import keyed_draw
+from imagegen_dist.noise import SampleNoise
 
-Generate = Callable[[int, Draw, Tensor | None], Tensor]
-"""(count, randomness, labels [count] or None) to samples [count, C, *S] in [-1, 1]."""
+Generate = Callable[[int, SampleNoise, Tensor | None], Tensor]
+"""(count, noise, labels [count] or None) to samples [count, C, *S] in [-1, 1]."""
 
 
 def chunks(count: int, world: World) -> Iterator[tuple[int, range]]:
@@ -35,7 +34,6 @@ def grid_label(count: int, columns: int, classes: int, device: torch.device) -> 
 @torch.no_grad()
 def score_generated(
     generate: Generate,
-    purpose: str,
     samples: int,
     classes: int,
     reference: Reference,
@@ -44,14 +42,14 @@ def score_generated(
 ) -> dict[str, float]:
     """ "frechet" of generated samples; with classes, all in turn, "label_agreement"; without, "modes" and "modes_kl".
 
-    purpose: tells their randomness from others'. The ranks share the work, and all get the figures.
+    Their noise is that of seed 0. The ranks share the work, and all get the figures.
     """
     moments = Moments(reference.network.dim, device)
     hits = torch.zeros(2, dtype=torch.float64, device=device)
     modes = torch.zeros(len(reference.class_counts), dtype=torch.float64, device=device)
-    for chunk, ids in chunks(samples, world):
+    for _, ids in chunks(samples, world):
         label = torch.tensor(ids, device=device) % classes if classes else None
-        x = to_float(to_uint8(generate(len(ids), keyed_draw(0, 0, purpose, chunk, device), label)))
+        x = to_float(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), label)))
         features, logits = reference.network.features_and_logits(x)
         moments.add(features)
         if logits is None:

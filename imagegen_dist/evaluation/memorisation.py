@@ -15,8 +15,8 @@ from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.metrics.copying import closeness, copying_z, nearest
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
+from imagegen_dist.noise import SampleNoise
 from imagegen_dist.settings import EvaluationConfig
-from imagegen_dist.training.loop import keyed_draw
 
 SAMPLES = 1000
 """Generated samples, and held-out ones, whose neighbours are looked for, at most."""
@@ -114,9 +114,9 @@ def look_for_copies(
     if not evaluation.samples or not evaluation.searched or training.index.samples < 2:
         return None
     parts = []
-    for chunk, ids in chunks(min(evaluation.samples, SAMPLES), World()):
+    for _, ids in chunks(min(evaluation.samples, SAMPLES), World()):
         label = torch.tensor(ids, device=device) % classes if classes else None
-        parts.append(to_uint8(generate(len(ids), keyed_draw(0, 0, "copies", chunk, device), label)))
+        parts.append(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), label)))
     network = network or pixel_network(training.index.shape)
     return find_copies(torch.cat(parts), training, held_out, network, evaluation.searched, device)
 

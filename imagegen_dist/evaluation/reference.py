@@ -70,7 +70,7 @@ def build_reference(
 def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, images: int) -> Store:
     """Where the reference of a dataset is kept. Arguments as `build_reference`'s."""
     parts = {
-        "form": 2,
+        "form": 3,
         "training": training.index.fingerprint,
         "held_out": held_out.index.fingerprint if held_out else None,
         "classifier": config.encode(CLASSIFIER),

@@ -25,6 +25,7 @@ from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
 from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.metrics.image_quality import psnr, ssim
+from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.objectives.likelihoods import binarize, is_probability
@@ -150,7 +151,7 @@ class VAEObserver:
         if reference is None or rebuilt is None:
             return figures
         asked = evaluation.samples, self._classes
-        figures |= score_generated(self._autoencoder.sample, "generate", *asked, reference, self._world, self._device)
+        figures |= score_generated(self._autoencoder.sample, *asked, reference, self._world, self._device)
         figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
@@ -308,8 +309,8 @@ class VAEObserver:
         columns = self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
         count = columns * COLUMNS
         label = grid_label(count, columns, self._classes, self._device)
-        draw = keyed_draw(self._experiment.training.seed, 0, "samples", 0, self._device)
-        return to_uint8(self._autoencoder.sample(count, draw, label)).cpu().numpy(), columns
+        noise = SampleNoise.of(self._experiment.training.seed, range(count), self._device)
+        return to_uint8(self._autoencoder.sample(count, noise, label)).cpu().numpy(), columns
 
     def _traversals(self, inferred: Inferred, label: Tensor | None) -> tuple[np.ndarray, int]:
         """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top.

@@ -42,7 +42,7 @@ class Asked:
 
     def drawn(self, model: Model, rows: Sequence[int]) -> Tensor:
         """The draws of the prior for samples by their numbers, [N, ...]."""
-        return torch.cat([model.latents(1, self.seeds[row // self.columns]) for row in rows])
+        return model.latents_of([self.seeds[row // self.columns] for row in rows])
 
     def label(self, model: Model, rows: Sequence[int]) -> Tensor | None:
         """Their labels as the networks take them, [N] or [N, K]; None without classes. Raises ValueError."""

@@ -28,7 +28,7 @@ def interpolation(model: Model, asked: Asked, frames: int) -> Tensor:
     A column a class. Where no class is named there is one column, whose class goes from seed to seed as well, in
     straight lines through the weights of the class embeddings.
     """
-    keys = torch.cat([model.latents(1, seed) for seed in asked.seeds])
+    keys = model.latents_of(asked.seeds)
     path = walk(keys, frames)
     if model.classes and not asked.classes:
         weights = torch.zeros(len(asked.seeds), model.classes)
@@ -62,7 +62,7 @@ def traversal(model: AutoencoderModel, asked: Asked, frames: int, latents: Seque
     moved = list(latents)[:MOST_TRAVERSED] or list(range(min(size, MOST_TRAVERSED)))
     seeds = asked.seeds[:TRAVERSED_SEEDS]
     shown = Asked(seeds, asked.classes[:1])
-    bases = torch.cat([model.latents(1, seed)[:, :size] for seed in seeds]) * asked.truncation
+    bases = model.latents_of(seeds)[:, :size] * asked.truncation
     z = torch.stack([traverse(base, moved, swing(frames)).unflatten(0, (len(moved), frames)) for base in bases])
     z = z.permute(2, 1, 0, 3).flatten(0, 2)  # [frames, L, seeds, Z]
     label = shown.label(model, range(len(seeds)))

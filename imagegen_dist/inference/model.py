@@ -1,13 +1,13 @@
 """A trained model as its users have it: samples by seed, and the way between samples and latents.
 
-A sample is a function of (seed, index) and of its class alone, to the last bit: its noise is drawn by a generator of
-its own, on the CPU, and the networks see batches of one fixed size, of which the last is filled up. A matrix product of
+A sample is a function of (seed, index) and of its class alone, to the last bit: its noise is keyed by (seed, index), on
+the CPU (noise.py), and the networks see batches of one fixed size, of which the last is filled up. A matrix product of
 another number of rows may add in another order, and round another way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.data.modality import modality, to_float, to_uint8
-from imagegen_dist.objectives.base import Draw
+from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.training.loop import keyed_draw
 
 BATCH = 8
 """Samples that the networks see at a time, unless a model's `batch` is set otherwise."""
@@ -72,9 +71,15 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def latents(self, n: int, seed: int = 0, start: int = 0) -> Tensor:
-        """Draws of the prior with the indexes from `start` on, [n, ...], on the CPU: the noise of samples."""
-        drawn = [self._prior(keyed_draw(seed, 0, "sample", i, _CPU)) for i in range(start, start + n)]
-        return torch.cat(drawn)
+        """Draws of the prior with the indexes from `start` on, [n, ...], on the CPU: the noise of samples.
+
+        Raises ValueError for a seed outside of [0, 2^64).
+        """
+        return self._prior(n, SampleNoise.of(seed, range(start, start + n)))
+
+    def latents_of(self, seeds: Sequence[int]) -> Tensor:
+        """The draw with index 0 of each of several seeds, [n, ...], on the CPU. Raises as `latents`."""
+        return self._prior(len(seeds), SampleNoise(seeds, [0] * len(seeds)))
 
     def sample(
         self, n: int, classes: Class | Iterable[Class] | None = None, seed: int = 0, truncation: float = 1.0
@@ -139,8 +144,8 @@ class Model(nn.Module):
                 row[label] = weight
         return weights[turn]
 
-    def _prior(self, draw: Draw) -> Tensor:
-        """One draw of the prior, [1, ...]."""
+    def _prior(self, n: int, noise: SampleNoise) -> Tensor:
+        """Draws of the prior, [n, ...]."""
         raise NotImplementedError
 
     def _in_batches(self, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
@@ -173,8 +178,8 @@ class GeneratorModel(Model):
         """Samples of latents, [B, Z] -> uint8 [B, C, *S]."""
         return self.generate(z, label)
 
-    def _prior(self, draw: Draw) -> Tensor:
-        return draw.normal(1, int(self.generator.z_dim))  # type: ignore[arg-type]
+    def _prior(self, n: int, noise: SampleNoise) -> Tensor:
+        return noise.normal(n, int(self.generator.z_dim))  # type: ignore[arg-type]
 
 
 class AutoencoderModel(Model):
@@ -216,11 +221,8 @@ class AutoencoderModel(Model):
         """What is left of samples after their latents, uint8 [B, C, *S] -> same."""
         return self.decode(self.encode(samples, label), label)
 
-    def _prior(self, draw: Draw) -> Tensor:
-        return self.autoencoder.prior(1, draw)
-
-
-_CPU = torch.device("cpu")
+    def _prior(self, n: int, noise: SampleNoise) -> Tensor:
+        return self.autoencoder.prior(n, noise)
 
 
 def _filled(rows: Tensor, count: int) -> Tensor:

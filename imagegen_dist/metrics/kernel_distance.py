@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from imagegen_dist.noise import check_seed, keyed_generator
+
 SUBSETS, SUBSET_SIZE = 100, 1000
 """How many subsets are drawn, and how many samples of either side are in one."""
 
@@ -26,7 +28,7 @@ def kernel_distance(
     a, b = a.double(), b.double()
     if not (a.isfinite().all() and b.isfinite().all()):
         return math.nan, math.nan
-    generator = torch.Generator().manual_seed(seed)
+    generator = keyed_generator(check_seed(seed))
     estimates = torch.stack(
         [
             mmd2(a[_draw(len(a), subset_size, generator)], b[_draw(len(b), subset_size, generator)])

@@ -22,6 +22,18 @@ class Batch:
     label: Tensor | None
 
 
+class Randomness(Protocol):
+    """What random values are drawn from: a microbatch's `Draw`, or the noise of samples (noise.py)."""
+
+    def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal values of the given size."""
+        ...
+
+    def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Values uniform on [0, 1) of the given size."""
+        ...
+
+
 @dataclass(frozen=True)
 class Draw:
     """The time and the randomness of one microbatch: a pure function of seed, images seen, phase and microbatch.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.objectives.base import Batch, Draw, Terms
+from imagegen_dist.objectives.base import Batch, Draw, Randomness, Terms
 from imagegen_dist.objectives.latents import Gaussian, gaussian, product, standard_gaussian
 from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood, binarize
 from imagegen_dist.objectives.variational import (
@@ -106,7 +106,7 @@ class HierarchicalAutoencoder:
 
         return self.likelihood.mean(self.decoder(choose, label))
 
-    def prior(self, count: int, draw: Draw) -> Tensor:
+    def prior(self, count: int, draw: Randomness) -> Tensor:
         """Standard normal noise of all levels, [count, n], the highest first; a level's prior makes latents of it."""
         return draw.normal(count, sum(self.sizes))
 
@@ -119,7 +119,7 @@ class HierarchicalAutoencoder:
 
         return self.likelihood.mean(self.decoder(choose, label))
 
-    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+    def sample(self, count: int, draw: Randomness, label: Tensor | None = None) -> Tensor:
         """So many samples to show for latents drawn level by level, [count, C, *S] in [-1, 1]."""
         return self.generate(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
 

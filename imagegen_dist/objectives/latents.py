@@ -8,7 +8,7 @@ from math import log, pi, prod, tan
 import torch
 from torch import Tensor
 
-from imagegen_dist.objectives.base import Draw
+from imagegen_dist.objectives.base import Draw, Randomness
 from imagegen_dist.objectives.penalties import at_least_float32
 
 # Standard deviations from 3e-7 to 22,000: a network that leaves these has no use for its latent, or has diverged.
@@ -149,7 +149,7 @@ class FSQ:
         digits = numbers // self._bases(numbers) % self._per_channel(self.levels, numbers)
         return self._from_digits(digits.to(dtype))
 
-    def sample(self, draw: Draw, *size: int) -> Tensor:
+    def sample(self, draw: Randomness, *size: int) -> Tensor:
         """Codes of the uniform prior. size: B, *s -> [B, Z, *s]."""
         batch, *positions = size
         uniform = draw.uniform(batch, len(self.levels), *positions)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.objectives.base import Batch, Draw, Terms
+from imagegen_dist.objectives.base import Batch, Draw, Randomness, Terms
 from imagegen_dist.objectives.latents import FSQ, Gaussian, free_bits_rate, gaussian, standard_normal_log_prob
 from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood, LikelihoodName, binarize, check_name
 from imagegen_dist.objectives.total_correlation import decompose
@@ -157,7 +157,7 @@ class Autoencoder:
         """The samples to show for these latents, [B, C, *S] in [-1, 1]."""
         return self.likelihood.mean(self.decoder(z, label))
 
-    def prior(self, count: int, draw: Draw) -> Tensor:
+    def prior(self, count: int, draw: Randomness) -> Tensor:
         """So many latents of the prior, [count, Z, *s]: standard normal, or uniform over the codes."""
         if self.fsq:
             return self.fsq.sample(draw, count, *self.latent_dims[1:])
@@ -167,7 +167,7 @@ class Autoencoder:
         """The samples to show for latents of the prior, which is to decode them."""
         return self.decode(drawn, label)
 
-    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+    def sample(self, count: int, draw: Randomness, label: Tensor | None = None) -> Tensor:
         """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
         return self.generate(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
 

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.base import Batch, Draw, Phase, Randomness, Terms
 from imagegen_dist.objectives.likelihoods import (
     LIKELIHOODS,
     BinarizeName,
@@ -84,7 +84,7 @@ class VariationalModel(Protocol):
         """The samples to show for latents, [B, C, *S] in [-1, 1]; of several groups, the lower ones may be left out."""
         ...
 
-    def prior(self, count: int, draw: Draw) -> Tensor:
+    def prior(self, count: int, draw: Randomness) -> Tensor:
         """So many draws of the prior, as `generate` takes them, on the draw's device."""
         ...
 
@@ -92,7 +92,7 @@ class VariationalModel(Protocol):
         """The samples to show for draws of the prior, [B, C, *S] in [-1, 1]."""
         ...
 
-    def sample(self, count: int, draw: Draw, label: Tensor | None = None) -> Tensor:
+    def sample(self, count: int, draw: Randomness, label: Tensor | None = None) -> Tensor:
         """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
         ...
 

@@ -18,6 +18,7 @@ from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, accumulate, data_parallel, sum_over_ranks
 from imagegen_dist.metrics.meter import Meter
+from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.optim import ScheduledAdam, poison_if_non_finite, set_requires_grad
@@ -191,11 +192,9 @@ class Trainer:
 
 
 def keyed_draw(seed: int, images: int, purpose: str, index: int, device: torch.device) -> Draw:
-    """A Draw whose randomness is a function of the arguments alone (one 64-bit hash seeds its generator)."""
+    """A Draw whose randomness is a function of the arguments alone (one 64-bit hash keys its generator)."""
     key = hashlib.blake2b(f"{seed}/{images}/{purpose}/{index}".encode(), digest_size=8).digest()
-    generator = torch.Generator(device)
-    generator.manual_seed(int.from_bytes(key, "little") & 0x7FFF_FFFF_FFFF_FFFF)
-    return Draw(images, generator)
+    return Draw(images, keyed_generator(int.from_bytes(key, "little"), device))
 
 
 def crossed(every: int, before: int, after: int) -> bool:

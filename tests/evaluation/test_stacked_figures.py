@@ -28,7 +28,7 @@ from imagegen_dist.evaluation.observer import CHUNK, Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.metrics.modes import perfect_kl
-from imagegen_dist.objectives.base import Draw
+from imagegen_dist.noise import SampleNoise
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.settings import EvaluationConfig
@@ -59,10 +59,10 @@ def figures(generate: Callable[[int, int], Tensor], reference: Reference) -> dic
     """Of a generator that is given the place of its first sample and how many are asked for."""
     made = iter(range(0, SAMPLES, CHUNK))
 
-    def samples(count: int, draw: Draw, label: Tensor | None) -> Tensor:
+    def samples(count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
         return generate(next(made), count)
 
-    return score_generated(samples, "test", SAMPLES, 0, reference, World(), CPU)
+    return score_generated(samples, SAMPLES, 0, reference, World(), CPU)
 
 
 def test_a_reference_is_known_to_be_kept_once_it_was_made(

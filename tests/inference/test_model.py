@@ -32,6 +32,19 @@ def test_a_sample_does_not_depend_on_how_many_are_asked_for_or_on_the_batch(fami
     assert not torch.equal(model.sample(19, seed=4), samples)
 
 
+@pytest.mark.parametrize("family", ["r3gan", "conv-vae", "fsq"])
+def test_no_two_seeds_give_one_sample(family: str, tmp_path: Path) -> None:
+    """PyTorch's generator on the CPU keeps 32 bits of its seed: these had one state."""
+    model = load(write_checkpoint(tmp_path, family))
+    seeds = [6464, 17585, 6464 + 2**32, 6464 + 2**63]
+    noise = model.latents_of(seeds)
+    assert len(noise.unique(dim=0)) == len(seeds)
+    assert torch.equal(noise, torch.cat([model.latents(1, seed) for seed in seeds]))
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match=r"0 to 2\^64 - 1"):
+            model.sample(1, seed=seed)
+
+
 @pytest.mark.parametrize("family", ["r3gan", "conv-vae"])
 def test_another_batch_gives_the_same_noise_and_samples_within_rounding(family: str, tmp_path: Path) -> None:
     model = load(write_checkpoint(tmp_path, family))

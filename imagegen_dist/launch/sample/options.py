@@ -114,10 +114,12 @@ def parse_numbers(name: str, text: str) -> tuple[int, ...]:
     """Whole numbers of a list of numbers and ranges, 0-63 or 1,5,8-11. Raises UsageError."""
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part.strip())
+        match = re.fullmatch(r"(\d{1,20})(?:-(\d{1,20}))?", part.strip())
         if match is None:
             raise UsageError(f"--{name} {text}: numbers and ranges, e.g. 0-63 or 1,5,8-11")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**64:
+            raise UsageError(f"--{name} {part.strip()}: whole numbers go up to 2^64 - 1")
         if last < first or last - first >= _MOST_SEEDS:
             raise UsageError(f"--{name} {part.strip()}: a range goes up, over at most {_MOST_SEEDS:,} numbers")
         found += range(first, last + 1)

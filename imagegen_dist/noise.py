@@ -1,0 +1,183 @@
+"""Random numbers that depend on a key alone, the same on every machine and in every language.
+
+The noise of generated samples is Philox 4x32-10 (Salmon et al., SC 2011) and then Box-Muller, in a few lines of integer
+arithmetic and of + - * / sqrt in float64, which IEEE 754 defines to the last bit. No library's log or cos is called:
+those differ between languages in their last bits. docs/sampling.md has the same definition in JavaScript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import log, pi, prod
+from operator import index
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Words = NDArray[np.uint64]
+"""32-bit words, each in an element of 64 bits, which has room for their products."""
+
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_ROUNDS = 10
+
+_BLOCKS_AT_ONCE = 1 << 14  # in numpy: intermediate arrays stay in the CPU's cache
+
+_MT_WORDS = 624  # of the state of a Mersenne Twister
+_MT_STATE_AT = 24  # bytes before these words, 64 bits each, in the state of torch.Generator on the CPU
+
+
+def check_seed(seed: int) -> int:
+    """The seed as an int. Raises ValueError outside of [0, 2^64)."""
+    if not 0 <= (seed := index(seed)) < 2**64:
+        raise ValueError(f"seed {seed}: seeds go from 0 to 2^64 - 1")
+    return seed
+
+
+def philox(counter: Sequence[Words], key: Sequence[Words]) -> list[Words]:
+    """Four random words of each counter of four words and key of two: Philox 4x32-10. Arrays that broadcast."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        a, b = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (b >> _32) ^ c1 ^ k0, b & _LOW, (a >> _32) ^ c3 ^ k1, a & _LOW
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _LOW, (k1 + _KEY_STEPS[1]) & _LOW
+    return [c0, c1, c2, c3]
+
+
+def words(seeds: Words, indexes: Words, blocks: Words, stream: int = 0) -> list[Words]:
+    """The four words of each block of the noise of (seed, index). Arrays of 64-bit numbers that broadcast.
+
+    The key is the seed, lower half first; the counter is (block, stream, index's lower half, index's upper half).
+    """
+    halves = [half for number in (seeds, indexes) for half in (number & _LOW, number >> _32)]
+    return philox([blocks, np.full(1, stream, np.uint64), *halves[2:]], halves[:2])
+
+
+def box_muller(radius: Words, angle: Words) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two independent standard normal values of each two words: r cos(φ) and r sin(φ).
+
+    r = sqrt(-2 ln((radius + 1/2) / 2^32)), φ = 2π angle / 2^32.
+    """
+    r = np.sqrt(-2.0 * _log((radius.astype(np.float64) + 0.5) * 2.0**-32))
+    quadrant = (angle + np.uint64(1 << 29)) >> np.uint64(30)  # the nearest one, 0 to 4
+    within = angle.astype(np.float64) - quadrant * 2.0**30
+    cosine, sine = _cos_sin(within * 2.0**-30 * (pi / 2))
+    odd = (quadrant & np.uint64(1)).astype(bool)
+    x, y = np.where(odd, sine, cosine), np.where(odd, cosine, sine)
+    x_sign = 1.0 - 2.0 * (((quadrant + np.uint64(1)) >> np.uint64(1)) & np.uint64(1))
+    y_sign = 1.0 - 2.0 * ((quadrant >> np.uint64(1)) & np.uint64(1))
+    return r * (x_sign * x), r * (y_sign * y)
+
+
+def _log(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ln(m 2^e) = e ln(2) + 2 artanh((m - 1) / (m + 1)), with m in [sqrt(1/2), sqrt(2)); the series to s^19."""
+    m, e = np.frexp(u)  # m in [1/2, 1)
+    small = m < 0.5**0.5
+    m, e = np.where(small, m + m, m), e - small
+    s = (m - 1.0) / (m + 1.0)
+    t = s * s
+    p = np.full_like(t, 1.0 / 19.0)
+    for k in range(17, 0, -2):
+        p = p * t + 1.0 / k
+    return e * log(2) + 2.0 * s * p
+
+
+def _cos_sin(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Taylor's series to x^17, for |x| <= π / 4."""
+    t = x * x
+    p = np.ones_like(t)
+    cosine = sine = p
+    for k in range(15, 0, -2):
+        cosine = 1.0 - t / (k * (k + 1)) * cosine
+        sine = 1.0 - t / ((k + 1) * (k + 2)) * sine
+    return cosine, x * sine
+
+
+def normals(seeds: Words, indexes: Words, count: int, stream: int = 0) -> NDArray[np.float64]:
+    """The first `count` standard normal values of each (seed, index), [N, count].
+
+    seeds, indexes: [N] each. Block b gives values 4b to 4b + 3: two of its first two words, two of its last two.
+    """
+    return _rows(seeds, indexes, count, stream, _normals_of)
+
+
+def uniforms(seeds: Words, indexes: Words, count: int, stream: int = 0) -> NDArray[np.float64]:
+    """The first `count` values uniform on [0, 1) of each (seed, index), multiples of 2^-24, [N, count]: a word each."""
+    return _rows(seeds, indexes, count, stream, _uniforms_of)
+
+
+def _rows(
+    seeds: Words, indexes: Words, count: int, stream: int, of_words: Callable[[list[Words]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """of_words: the four values of each block, [n, blocks, 4]."""
+    blocks = -(-count // 4)
+    made = np.empty((len(seeds), blocks, 4))
+    rows = max(1, _BLOCKS_AT_ONCE // max(blocks, 1))
+    numbers = np.arange(blocks, dtype=np.uint64)
+    for start in range(0, len(seeds), rows):
+        some = slice(start, start + rows)
+        made[some] = of_words(words(seeds[some, None], indexes[some, None], numbers, stream))
+    return made.reshape(len(seeds), 4 * blocks)[:, :count]
+
+
+def _normals_of(four: list[Words]) -> NDArray[np.float64]:
+    return np.stack([*box_muller(four[0], four[1]), *box_muller(four[2], four[3])], -1)
+
+
+def _uniforms_of(four: list[Words]) -> NDArray[np.float64]:
+    return np.stack([(word >> np.uint64(8)) * 2.0**-24 for word in four], -1)
+
+
+class SampleNoise:
+    """The noise of several samples, each a function of its own (seed, index) alone.
+
+    The k-th call takes stream k, so that what is drawn first is the same whatever is drawn after it.
+    """
+
+    def __init__(self, seeds: Iterable[int], indexes: Iterable[int], device: torch.device | str = "cpu") -> None:
+        """seeds, indexes: as many as there are samples, from 0 to 2^64 - 1. Raises ValueError for others."""
+        self._seeds = np.array([check_seed(seed) for seed in seeds], dtype=np.uint64)
+        self._indexes = np.array(list(indexes), dtype=np.uint64)
+        assert len(self._seeds) == len(self._indexes)
+        self._device = torch.device(device)
+        self._stream = 0
+
+    @classmethod
+    def of(cls, seed: int, indexes: Sequence[int], device: torch.device | str = "cpu") -> SampleNoise:
+        """The noise of some samples of one seed."""
+        return cls([seed] * len(indexes), indexes, device)
+
+    def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal values. size: the number of samples, then that of a sample's noise."""
+        return self._draw(normals, size, dtype)
+
+    def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Values uniform on [0, 1), likewise."""
+        return self._draw(uniforms, size, dtype)
+
+    def _draw(self, kind: Callable[..., NDArray[np.float64]], size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        assert size[0] == len(self._seeds)
+        values = kind(self._seeds, self._indexes, prod(size[1:]), self._stream)
+        self._stream += 1
+        return torch.from_numpy(values).to(dtype).reshape(size).to(self._device)
+
+
+def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """PyTorch's generator with a state that depends on all 64 bits of the key, from 0 to 2^64 - 1.
+
+    On the CPU `manual_seed` keeps 32 bits of its seed. Here Philox fills the whole state of its Mersenne Twister.
+    """
+    generator = torch.Generator(device)
+    generator.manual_seed(key)
+    if generator.device.type == "cpu":
+        state = generator.get_state()
+        filled = np.random.Philox(key=np.array([key, 0], dtype=np.uint64)).random_raw(_MT_WORDS // 2).view(np.uint32)
+        end = _MT_STATE_AT + 8 * _MT_WORDS
+        state.numpy()[_MT_STATE_AT:end].view(np.uint64)[:] = filled
+        generator.set_state(state)
+    return generator
