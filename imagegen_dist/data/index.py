@@ -7,6 +7,7 @@ fingerprint of all that, which checkpoints carry.
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.data.labels import Label, all_differ, natural_order, number_names, too_many
 from imagegen_dist.data.modality import DecodeError, Modality, modality
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ReadAt, ShardError
@@ -56,6 +58,7 @@ class DatasetIndex:
     classes: int | None = None  # labels are 0 .. classes - 1; None: no labels
     class_names: tuple[str, ...] | None = None
     shards_url: str | None = None  # where the shards are; None: beside the index
+    class_counts: tuple[int, ...] | None = None  # samples of each class; None: not known, as in older indexes
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -64,6 +67,8 @@ class DatasetIndex:
             raise DatasetError(f"classes is {self.classes}; it must be at least 1, or null for no labels")
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise DatasetError(f"there are {len(self.class_names)} class names for {self.classes} classes")
+        if self.class_counts is not None and len(self.class_counts) != self.classes:
+            raise DatasetError(f"there are {len(self.class_counts)} class counts for {self.classes} classes")
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise DatasetError("a shard is listed twice")
         if self.samples < 1:
@@ -74,6 +79,11 @@ class DatasetIndex:
     def location(self, store: Store) -> Store:
         """The folder of the shards, for an index that was read from `store`."""
         return store if self.shards_url is None else Store(self.shards_url)
+
+    @cached_property
+    def class_numbers(self) -> dict[str, int]:
+        """The number of each class by its name; {} where classes have no names."""
+        return number_names(self.class_names or ())
 
     @cached_property
     def samples(self) -> int:
@@ -99,7 +109,9 @@ class DatasetIndex:
     def save(self, store: Store) -> None:
         """Publish `index.json` in a dataset's folder. Raises StorageError."""
         place = {} if self.shards_url is None else {"shards_url": self.shards_url}
-        payload = {**self._payload(), **place, "fingerprint": self.fingerprint}
+        # The fingerprint does not cover the counts, which follow from the shards, so that older indexes keep theirs.
+        counts = {} if self.class_counts is None else {"class_counts": list(self.class_counts)}
+        payload = {**self._payload(), **counts, **place, "fingerprint": self.fingerprint}
         store.write(INDEX_NAME, (json.dumps(payload, indent=1) + "\n").encode())
 
     @classmethod
@@ -135,19 +147,19 @@ class ShardScan(NamedTuple):
 
     info: ShardInfo
     shape: SampleShape | None  # RGB where any sample is; None without samples
-    largest_label: int | None  # None where the samples have no labels
+    labels: tuple[tuple[Label, int], ...] | None  # samples of each label that occurs; None where they have none
 
 
-def scan_shard(name: str, data: bytes, kind: Modality) -> ShardScan:
+def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) -> ShardScan:
     """Scan a shard that is in memory. Raises ShardError where it is damaged or its samples do not fit together."""
-    return scan_file(name, lambda offset, length: data[offset : offset + length], len(data), kind)
+    return scan_file(name, lambda offset, length: data[offset : offset + length], len(data), kind, labelled)
 
 
-def scan_file(name: str, read_at: ReadAt, size: int, kind: Modality) -> ShardScan:
+def scan_file(name: str, read_at: ReadAt, size: int, kind: Modality, labelled: bool = True) -> ShardScan:
     """Read a whole shard once for its checksums and again for its samples, never more than one of them in memory.
 
-    read_at: reads the shard's file; size: its bytes. Raises ShardError where it is damaged, MixedSizesError, a kind of
-    that, where its samples differ in size.
+    read_at: reads the shard's file; size: its bytes; labelled: False passes its labels over. Raises ShardError where it
+    is damaged, MixedSizesError, a kind of that, where its samples differ in size.
     """
     crc32, sha256 = checksums(read_at, size)
     shard = Shard(read_at, size, name, kind.extensions)
@@ -162,8 +174,8 @@ def scan_file(name: str, read_at: ReadAt, size: int, kind: Modality) -> ShardSca
         if common is None:
             raise MixedSizesError(f"{name}: sample {shard.key(row)} is {found} where others are {shape}")
         shape = common
-        labels.append(shard.label(row))
-    return ShardScan(ShardInfo(name, size, len(shard), crc32, sha256), shape, _largest_label(labels, name))
+        labels.append(shard.label(row) if labelled else None)
+    return ShardScan(ShardInfo(name, size, len(shard), crc32, sha256), shape, _count_labels(labels, name))
 
 
 def checksums(read_at: ReadAt, size: int) -> tuple[int, str]:
@@ -184,8 +196,11 @@ def combine_scans(
 ) -> DatasetIndex:
     """The index of shards that were scanned, in their order; the first that does not fit the ones before ends it.
 
-    classes: None takes one more than the largest label, or the number of names. Raises DatasetError where only some
-    have labels and where a label is too large, MixedSizesError, a kind of that, where the shards' shapes differ.
+    classes: None takes one more than the largest label, or the number of names. Labels that are names are numbered in
+    the order of class_names, or else in their natural order. Raises DatasetError where only some samples have labels,
+    where some labels are numbers and others names, where a label is too large or its name is not among class_names, and
+    where labels cannot be classes (`too_many`, `all_differ`); MixedSizesError, a kind of that, where the shards' shapes
+    differ.
     """
     seen: list[ShardScan] = []
     shape: SampleShape | None = None
@@ -199,26 +214,63 @@ def combine_scans(
         shape = common
     if shape is None:
         raise DatasetError("there is not one sample in the shards")
-    if class_names is not None and classes is None:
-        classes = len(class_names)
-    classes = _count_classes([scan for scan in seen if scan.shape is not None], classes)
-    return DatasetIndex(modality_name, shape, tuple(scan.info for scan in seen), classes, class_names)
+    filled = [scan for scan in seen if scan.shape is not None]
+    names, counts = _classes(filled, None if classes is None else int(classes), class_names)
+    infos = tuple(scan.info for scan in seen)
+    return DatasetIndex(modality_name, shape, infos, None if counts is None else len(counts), names, None, counts)
 
 
-def _count_classes(scans: list[ShardScan], classes: int | None) -> int | None:
-    """The number of classes, checked against every shard's labels; None where there are no labels."""
-    labelled = [(scan.largest_label, scan.info.name) for scan in scans if scan.largest_label is not None]
+def _classes(
+    scans: list[ShardScan], classes: int | None, names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...] | None, tuple[int, ...] | None]:
+    """(the classes' names, the samples of each class), checked against every shard's labels; None without labels."""
+    labelled = [scan for scan in scans if scan.labels is not None]
     if not labelled:
-        if classes is not None:
-            raise DatasetError(f"classes is {classes}, but the samples have no labels")
-        return None
+        if classes is not None or names is not None:
+            raise DatasetError(f"classes is {classes or len(names or ())}, but the samples have no labels")
+        return None, None
     if len(labelled) < len(scans):
-        without = next(scan.info.name for scan in scans if scan.largest_label is None)
+        without = next(scan.info.name for scan in scans if scan.labels is None)
         raise DatasetError(f"{without} has no labels, but other shards have")
-    largest, name = max(labelled)
-    if classes is not None and largest >= classes:
+    samples = sum(scan.info.samples for scan in labelled)
+    total = Counter[Label]()
+    for scan in labelled:
+        total.update(dict(scan.labels or ()))
+    _check_kinds(labelled)
+    if isinstance(next(iter(total)), str):
+        if names is None:
+            names = tuple(natural_order(map(str, total)))
+            if complaint := all_differ(len(names), samples):
+                raise DatasetError(complaint)
+        _check_known(labelled, names)
+        return names, tuple(total[name] for name in names)
+    largest = max(label for label in total if isinstance(label, int))
+    if classes is None:
+        classes = largest + 1 if names is None else len(names)
+        if names is None and (complaint := too_many(classes, samples)):
+            raise DatasetError(complaint)
+    if largest >= classes:
+        name = next(scan.info.name for scan in labelled if largest in dict(scan.labels or ()))
         raise DatasetError(f"{name} has label {largest}, but classes is {classes}")
-    return classes or largest + 1
+    return names, tuple(total[number] for number in range(classes))
+
+
+def _check_kinds(scans: list[ShardScan]) -> None:
+    """Raises DatasetError where labels are numbers in one shard and names in another."""
+    of_kind = {type(label): scan.info.name for scan in scans for label, _ in scan.labels or ()}
+    if len(of_kind) > 1:
+        raise DatasetError(f"labels are numbers in {of_kind[int]} and names in {of_kind[str]}: one of both is needed")
+
+
+def _check_known(scans: list[ShardScan], names: tuple[str, ...]) -> None:
+    """Raises DatasetError for a label that is none of the classes' names."""
+    known = set(names)
+    for scan in scans:
+        for label, _ in scan.labels or ():
+            if label not in known:
+                raise DatasetError(
+                    f"{scan.info.name} has the label {label!r}, which is none of the {len(names):,} names"
+                )
 
 
 def build_index(store: Store, modality_name: str = "image", class_names: tuple[str, ...] | None = None) -> DatasetIndex:
@@ -247,11 +299,15 @@ def common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape 
     return SampleShape(3, first.spatial)
 
 
-def _largest_label(labels: list[int | None], name: str) -> int | None:
+def _count_labels(labels: list[Label | None], name: str) -> tuple[tuple[Label, int], ...] | None:
+    """Samples of each label of a shard, sorted; None where they have none. Raises ShardError where only some have."""
     known = [label for label in labels if label is not None]
     if known and len(known) != len(labels):
         raise ShardError(f"{name}: {len(labels) - len(known)} of {len(labels)} samples have no label")
-    return max(known, default=None)
+    if len({type(label) for label in known}) > 1:
+        some = next(label for label in known if isinstance(label, str))
+        raise ShardError(f"{name}: labels are numbers and names ({some!r}): one of both is needed")
+    return tuple(sorted(Counter(known).items())) if known else None
 
 
 def _check_place(url: str) -> None:
@@ -290,10 +346,21 @@ def _from_payload(payload: Any) -> DatasetIndex:
         _take(payload, "classes", int, type(None)),
         None if names is None else tuple(str(name) for name in names),
         _take(payload, "shards_url", str) if "shards_url" in payload else None,
+        _class_counts(payload),
     )
     if payload.get("fingerprint") != index.fingerprint:
         raise ValueError("its fingerprint does not belong to its content; it was edited or damaged")
     return index
+
+
+def _class_counts(payload: dict[str, Any]) -> tuple[int, ...] | None:
+    """The samples of each class; None in an index that has no such counts."""
+    if "class_counts" not in payload:
+        return None
+    counts = _take(payload, "class_counts", list)
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError("class_counts holds something else than whole numbers from 0")
+    return tuple(counts)
 
 
 def _shard_info(number: int, shard: Any) -> ShardInfo:

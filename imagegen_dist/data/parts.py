@@ -84,7 +84,10 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
 def find_packed(part: Part) -> Packed | None:
     """What came of a part that is done: its receipt is there, and its shard has the size that it says."""
     try:
-        packed = _from_json(json.loads(part.receipts.read(part.receipt)))
+        payload = json.loads(part.receipts.read(part.receipt))
+        if "labels" not in payload:  # of an older version
+            return None
+        packed = _from_json(payload)
         return packed if part.store.size(part.name) == packed.scan.info.bytes else None
     except FileNotFoundError:
         return None
@@ -149,7 +152,7 @@ def _to_json(packed: Packed) -> dict[str, Any]:
     return {
         "shard": asdict(scan.info),
         "dims": shape,
-        "largest_label": scan.largest_label,
+        "labels": scan.labels,
         "undecodable": packed.undecodable,
     }
 
@@ -157,5 +160,6 @@ def _to_json(packed: Packed) -> dict[str, Any]:
 def _from_json(payload: Any) -> Packed:
     dims = payload["dims"]
     shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]))
-    scan = ShardScan(ShardInfo(**payload["shard"]), shape, payload["largest_label"])
+    labels = None if payload["labels"] is None else tuple((label, count) for label, count in payload["labels"])
+    scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels)
     return Packed(scan, tuple(payload["undecodable"]))

@@ -112,7 +112,9 @@ class Reader:
         if self._index.classes is None:
             return 0
         label = shard.label(row)
-        if label is None or label >= self._index.classes:
+        if isinstance(label, str):
+            label = self._index.class_numbers.get(label, label)
+        if not isinstance(label, int) or label >= self._index.classes:
             raise ShardError(
                 f"{shard.name}: the label of {shard.key(row)} is {label}, of {self._index.classes} classes"
             )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.data.labels import Label, json_label, parse_label
 from imagegen_dist.data.tarwalk import Member, ReadAt, ShardError, walk
 
 PLACE = np.dtype(
@@ -71,22 +72,21 @@ class Shard:
         offset, size, kind, *_ = self.places[row].item()
         return self._read(offset, size), self._extensions[kind]
 
-    def label(self, row: int) -> int | None:
-        """A sample's class: the integer in `.cls`, or "label" in `.json`; None where it has neither.
+    def label(self, row: int) -> Label | None:
+        """A sample's class: the number or name in `.cls`, or under one of LABEL_NAMES in `.json`; None without either.
 
-        Raises ShardError for anything else than an integer from 0.
+        Raises ShardError for anything else than a whole number from 0 or a name.
         """
         *_, offset, size, kind = self.places[row].item()
         if kind < 0:
             return None
         text = self._read(offset, size)
         try:
-            found = int(text) if _LABELS[kind] == "cls" else _json_label(text)
-        except (ValueError, RecursionError):
-            found = -1
-        if found is not None and not 0 <= found < 2**63:
-            raise ShardError(f"{self.name}: the label of {self.key(row)} is not an integer from 0: {text[:40]!r}")
-        return found
+            return parse_label(text) if _LABELS[kind] == "cls" else json_label(text)
+        except ValueError as error:
+            raise ShardError(
+                f"{self.name}: the label of {self.key(row)} is {error}; a whole number from 0 or a name is needed"
+            ) from error
 
     def record(self, row: int) -> dict[str, Any]:
         """What a sample's `.json` holds, where it has one and no `.cls`; else {}. Raises ShardError for other JSON."""
@@ -142,14 +142,3 @@ def group(members: Sequence[Member], shard: str) -> list[list[Member]]:
         seen.add(member.key)
         groups.append([member])
     return groups
-
-
-def _json_label(text: bytes) -> int | None:
-    """The "label" of a record; None where there is none, or a text, as captions are. Quoted digits are a mistake."""
-    record = json.loads(text)
-    label = record.get("label") if isinstance(record, dict) else None
-    if isinstance(label, str) and not label.strip().isdecimal():
-        return None
-    if label is not None and type(label) is not int:
-        raise ValueError("not an integer")
-    return label

@@ -36,6 +36,7 @@ from imagegen_dist.data.index import (
     scan_file,
     shard_names,
 )
+from imagegen_dist.data.labels import clean_name
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.tarwalk import ReadAt, ShardError, walk
@@ -97,7 +98,8 @@ def check_dataset(store: Store, parallel: bool = True) -> CheckReport:
     index = DatasetIndex.load(store)
     place = index.location(store)
     present = shard_names(place)
-    pieces = [_Expected(place, info, index.modality, index.shape, index.classes) for info in index.shards]
+    kinds = index.modality, index.shape, index.classes, index.class_names
+    pieces = [_Expected(place, info, *kinds) for info in index.shards]
     parallel = parallel and _worth_tasks(place, sum(info.bytes for info in index.shards))
     with ProgressBar("checking shards") as bar:
         found = dict(bar.track(run_tasks(_check, pieces, parallel), len(pieces)))
@@ -165,6 +167,7 @@ class _Expected(NamedTuple):
     modality: str
     shape: SampleShape
     classes: int | None
+    class_names: tuple[str, ...] | None = None
 
 
 class _KeyedShard(Shard):
@@ -201,10 +204,10 @@ def _class_names(shards: Store) -> tuple[str, ...] | None:
     if not shards.exists(CLASS_NAMES):
         return None
     try:
-        lines = shards.read(CLASS_NAMES).decode().splitlines()
+        lines = shards.read(CLASS_NAMES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DatasetError(f"{shards / CLASS_NAMES} is no text in UTF-8: {error.reason}") from error
-    names = [line.strip() for line in lines]
+    names = [clean_name(line) for line in lines]
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):
@@ -292,6 +295,9 @@ def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
         return str(error).removeprefix(f"{shard.name}: ")
     if label is None:
         return f"sample {shard.key(row)} has no label"
+    if isinstance(label, str):
+        known = label in (piece.class_names or ())
+        return "" if known else f"sample {shard.key(row)} has the label {label!r}, which is none of the classes' names"
     if label >= piece.classes:
         return f"sample {shard.key(row)} has label {label}, but there are {piece.classes} classes"
     return ""

@@ -250,7 +250,8 @@ class Packing:
 
     def _index(self, parts: list[Part], packed: list[Packed]) -> list[DatasetIndex]:
         """The index of each dataset; all have as many classes and channels. Raises DatasetError, StorageError."""
-        largest = [each.scan.largest_label for each in packed if each.scan.largest_label is not None]
+        found = [label for each in packed for label, _ in each.scan.labels or ()]
+        largest = [label for label in found if isinstance(label, int)]  # the shards that are packed here have numbers
         indexes = []
         for target, store in zip(self._targets, self._stores, strict=True):
             scans = [each.scan for part, each in zip(parts, packed, strict=True) if part.store == store]

@@ -54,6 +54,16 @@ def test_a_saved_index_loads_equal(store):
     assert DatasetIndex.load(store) == index
 
 
+def test_the_samples_of_each_class_are_kept_outside_of_the_fingerprint(store):
+    index = pack([(np.zeros((1, 4, 4), np.uint8), number) for number in (0, 3, 3)], store)
+    assert (index.classes, index.class_counts) == (4, (1, 0, 0, 2))
+    assert DatasetIndex.load(store) == index
+    without = dataclasses.replace(index, class_counts=None)
+    assert without.fingerprint == index.fingerprint
+    without.save(store)
+    assert DatasetIndex.load(store).class_counts is None
+
+
 def test_counts_and_offsets_number_the_samples():
     assert INDEX.samples == 7
     assert INDEX.counts.tolist() == [3, 4]
@@ -165,6 +175,7 @@ def test_a_corrupt_index_says_what_is_wrong(store, damage, told):
         ({"shape": SampleShape(1, (4, 4, 4))}, "cannot have the spatial shape"),
         ({"classes": 0}, "classes is 0"),
         ({"class_names": ("one",)}, "1 class names for 10 classes"),
+        ({"class_counts": (1, 2)}, "2 class counts for 10 classes"),
         ({"shards": (INFO, INFO)}, "listed twice"),
         ({"shards": ()}, "not one sample"),
     ],

@@ -101,4 +101,4 @@ def test_nothing_that_can_be_decoded_still_has_an_estimate():
 
 def test_a_label_may_be_any_integer(tmp_path):
     large = PICTURES[0]._replace(label=int(np.iinfo(np.int64).max))
-    assert pack_part(part(tmp_path, (large,)), lambda _: None).scan.largest_label == large.label
+    assert pack_part(part(tmp_path, (large,)), lambda _: None).scan.labels == ((large.label, 1),)

@@ -25,20 +25,40 @@ def test_samples_have_their_picture_and_label():
     assert found.key(1) == "b"
 
 
-@pytest.mark.parametrize("text", [b'{"caption": "a cat"}', b'{"label": "a cat"}', b'{"label": null}', b"[3]"])
+@pytest.mark.parametrize("text", [b'{"caption": "a cat"}', b'{"label": null}', b'{"label": ""}', b"[3]"])
 def test_a_caption_is_no_label(text):
     assert shard([("a.png", b""), ("a.json", text)]).label(0) is None
 
 
-@pytest.mark.parametrize("text", [b"", b"cat", b"-1", b"1.5", b"9" * 40])
+@pytest.mark.parametrize(
+    ("name", "text", "label"),
+    [
+        ("a.cls", b" 3\n", 3),
+        ("a.cls", b"\xef\xbb\xbf3", 3),  # a byte order mark, as Windows' editors write it
+        ("a.cls", b"\xef\xbb\xbfcat\r\n", "cat"),
+        ("a.json", b'{"label": "e\xcc\x81lan"}', "élan"),  # composed, as the same name from another system is
+        ("a.json", b'{"label": "3"}', "3"),
+        ("a.json", b'{"label": true}', 1),
+        ("a.json", b'{"label": 3.0}', 3),
+        ("a.json", b'{"caption": "a cat", "class": "cat"}', "cat"),
+    ],
+)
+def test_a_label_is_a_number_or_a_name(name, text, label):
+    found = shard([("a.png", b""), (name, text)]).label(0)
+    assert (found, type(found)) == (label, type(label))
+
+
+@pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"nan", b"9" * 40, b"9" * 5000, b"\xff\xfe", b"x" * 300, b"a\0b"])
 def test_a_label_that_is_no_class_is_refused(text):
-    with pytest.raises(ShardError, match=r"s\.tar: the label of a is not an integer"):
+    with pytest.raises(ShardError, match=r"s\.tar: the label of a is .*; a whole number from 0 or a name is needed"):
         shard([("a.png", b""), ("a.cls", text)]).label(0)
 
 
-@pytest.mark.parametrize("text", [b"{", b'{"label": "3"}', b'{"label": true}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "text", [b"{", b'{"label": [3]}', b'{"labels": {"a": 1}}', b'{"label": 1e400}', b"[" * 100_000]
+)
 def test_a_json_that_cannot_be_read_is_refused(text):
-    with pytest.raises(ShardError, match="is not an integer"):
+    with pytest.raises(ShardError, match="a whole number from 0 or a name is needed"):
         shard([("a.png", b""), ("a.json", text)]).label(0)
 
 

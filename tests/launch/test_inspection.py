@@ -24,7 +24,7 @@ from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
-from imagegen_dist.data.stream import StreamConfig, stream
+from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.evaluation import Dataset
 from imagegen_dist.launch import inspection
 from imagegen_dist.launch.inspection import CheckReport, check_dataset
@@ -211,12 +211,41 @@ def test_captions_are_no_labels(tmp_path: Path, record: object) -> None:
     assert index_shards(Store(tmp_path), Store(tmp_path)).classes is None
 
 
-@pytest.mark.parametrize("label", ["7", 1.0, True, -1, [1]])
-def test_a_label_that_is_no_number_from_0_is_refused(tmp_path: Path, label: object) -> None:
+def test_names_in_json_are_classes_in_their_natural_order(tmp_path: Path) -> None:
+    labels = ["10", "2", "cat 10", "cat 9", "2"]
+    with webdataset.ShardWriter(f"{tmp_path}/a-%06d.tar", maxcount=2, verbose=0, mtime=0) as writer:
+        for number, label in enumerate(labels):
+            writer.write({"__key__": f"{number}", "png": np.zeros((8, 8, 3), np.uint8), "json": {"label": label}})
+    index = index_shards(Store(tmp_path), Store(tmp_path))
+    assert index.class_names == ("2", "10", "cat 9", "cat 10")
+    assert index.class_counts == (2, 1, 1, 1)
+    assert read_samples(index, Store(tmp_path), range(5))[1].tolist() == [1, 0, 3, 2, 0]  # type: ignore[union-attr]
+    assert check(Store(tmp_path)).damaged == 0
+    dataclasses.replace(index, class_names=("2", "10", "a", "b")).save(Store(tmp_path))
+    found = findings(check(Store(tmp_path)))["a-000001.tar"]
+    assert found == (
+        "2 samples have a bad label, the first: sample 2 has the label 'cat 10', which is none of the classes' names",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([-1], r"a-000000\.tar: the label of 0 is -1, which is no whole number from 0"),
+        ([[1]], r"the label of 0 is \[1\], which is a list"),
+        ([0, "cat"], r"a-000000\.tar: labels are numbers and names \('cat'\)"),
+        ([0, None], r"1 of 2 samples have no label"),
+        ([4_000_000_000], r"the largest label is 4,000,000,000, .* look like ids or hashes"),
+        ([f"caption {number}" for number in range(30)], r"30 different texts label 30 samples: .* captions"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[object], told: str) -> None:
     with webdataset.ShardWriter(f"{tmp_path}/a-%06d.tar", verbose=0) as writer:
-        writer.write({"__key__": "0", "jpg": np.zeros((8, 8, 3), np.uint8), "json": {"label": label}})
-    with pytest.raises(DatasetError, match=r"a-000000\.tar: the label of 0 is not an integer from 0"):
+        for number, label in enumerate(labels):
+            writer.write({"__key__": f"{number}", "jpg": np.zeros((8, 8, 3), np.uint8), "json": {"label": label}})
+    with pytest.raises(DatasetError, match=told) as error:
         index_shards(Store(tmp_path), Store(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_shards_of_img2dataset(store: Store) -> None:
@@ -257,7 +286,7 @@ def test_archives_made_by_hand(tmp_path: Path, form: str, what: str) -> None:
 def test_classes_are_named_by_a_file_beside_the_shards(store: Store) -> None:
     put_dataset(store)
     store.remove("index.json")
-    store.write("classes.txt", "cat\r\ndog\r\n horse \r\n\u00e9lan\r\n\r\n".encode())
+    store.write("classes.txt", "\ufeffcat\r\ndog\r\n horse \r\n\u00e9lan\r\n\r\n".encode())
     assert index_shards(store, store).class_names == ("cat", "dog", "horse", "élan")
 
 
@@ -364,7 +393,7 @@ def test_what_the_index_says_wrongly_of_a_file_is_found(store: Store) -> None:
 def test_samples_that_do_not_fit_the_index_are_counted(store: Store) -> None:
     index = put_dataset(store)
     shape = dataclasses.replace(index.shape, spatial=(8, 9))
-    dataclasses.replace(index, shape=shape, classes=2).save(store)
+    dataclasses.replace(index, shape=shape, classes=2, class_counts=None).save(store)
 
     def told(picture: int, labels: int, label: int) -> tuple[str, str]:
         size = "8 × 8 × 3, but the index says 8 × 9 × 3"
@@ -424,7 +453,7 @@ def test_every_damage_is_found_in_one_check(store: Store) -> None:
 def test_faults_beyond_counting_take_one_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = ((np.zeros((1, 2, 2), np.uint8), number % 2) for number in range(300))
     index = pack(samples, Store(tmp_path))
-    dataclasses.replace(index, classes=1).save(Store(tmp_path))
+    dataclasses.replace(index, classes=1, class_counts=None).save(Store(tmp_path))
     walks, walk = [], inspection.walk
     monkeypatch.setattr(inspection, "walk", lambda *arguments: walks.append(1) or walk(*arguments))
     assert next(iter(findings(check(Store(tmp_path))).values()))[0].startswith("150 samples have a bad label")
@@ -499,7 +528,9 @@ def test_names_of_others_cannot_write_to_the_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_a_table_keeps_to_its_width_and_says_everything(store: Store, width: int) -> None:
     index = put_dataset(store)
-    dataclasses.replace(index, shape=dataclasses.replace(index.shape, spatial=(8, 9)), classes=3).save(store)
+    dataclasses.replace(
+        index, shape=dataclasses.replace(index.shape, spatial=(8, 9)), classes=3, class_counts=None
+    ).save(store)
     report = check(store)
     table = report.table(width)
     assert max(map(len, table.splitlines())) <= width

@@ -8,10 +8,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
+from imagegen_dist.data.labels import number_names
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.shard import Shard
-from imagegen_dist.data.sources.base import Record, Records, Source, listing_digest, touched
+from imagegen_dist.data.sources.base import Record, Records, Source, UnfitError, listing_digest, touched
 from imagegen_dist.storage import Store
 
 
@@ -37,19 +38,29 @@ class ShardSource(Source):
             first, end = self.offsets[at], self.offsets[at + 1]
             low, high = np.searchsorted(rows, [first, end]).tolist()
             pieces.append(_Piece(self.shards[at], end - first, tuple((rows[low:high] - first).tolist())))
-        return _Samples(Store(self.place), tuple(pieces))
+        return _Samples(Store(self.place), tuple(pieces), number_names(self.class_names or ()))
 
 
 @dataclass(frozen=True)
 class _Samples(Records):
     store: Store
     pieces: tuple[_Piece, ...]
+    numbers: dict[str, int]  # of the classes, by name
 
     def read(self) -> Iterator[Record]:
         for piece in self.pieces:
             with _opened(self.store, piece.shard, piece.samples) as shard:
                 for row in piece.rows:
-                    yield Record(f"{piece.shard} sample {row}", shard.label(row), shard.picture(row)[0])
+                    yield Record(f"{piece.shard} sample {row}", self._label(shard, row), shard.picture(row)[0])
+
+    def _label(self, shard: Shard, row: int) -> int | None:
+        label = shard.label(row)
+        if isinstance(label, str) and label not in self.numbers:
+            raise UnfitError(
+                f"{shard.name}: the label of {shard.key(row)} is {label!r}, which is the name of no class; index the "
+                "shards with --index-only, which numbers their names"
+            )
+        return self.numbers[label] if isinstance(label, str) else label
 
 
 def open_shards(store: Store, names: list[str]) -> ShardSource:

@@ -1,0 +1,150 @@
+"""What stands for a sample's class in the files of a dataset, a number or a name, and how names are numbered."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+Label = int | str
+"""A sample's class as its file says it: a whole number from 0, or a name."""
+
+LABEL_NAMES = ("label", "labels", "cls", "class", "fine_label")
+"""Names under which JSON records and tables keep a label; the first of them that is there."""
+
+LARGEST_LABEL = 2**63 - 1
+LONGEST_NAME = 256  # characters of a class's name; longer texts are captions
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_BYTE_ORDER_MARK = "\ufeff"
+_USUAL_CLASSES = 1_000  # up to which the number of classes is never questioned
+_CLASSES_PER_SAMPLE = 10  # above which numbers are no classes
+_SHOWN = 5
+
+
+def clean_name(text: str) -> str:
+    """A class's name without a byte order mark and spaces around it, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", text.replace(_BYTE_ORDER_MARK, "").strip())
+
+
+def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Sorts names as people do: by the numbers in them, so that 2 comes before 10 and img9 before img10."""
+    parts = re.split(r"([0-9]+)", name)  # text and digits in turn
+    return tuple(int(part) if at % 2 else part for at, part in enumerate(parts)), name
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names in the order in which classes are numbered, see `natural_key`."""
+    return sorted(names, key=natural_key)
+
+
+def as_label(value: Any) -> Label | None:
+    """A label as JSON, a table or Python holds it; None for a missing one, which null and an empty text are.
+
+    True and false are 1 and 0. Raises ValueError, which says what the value is, for all that is no class.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _as_name(value)
+    if isinstance(value, Integral):  # numpy's are, and bool is
+        return _in_range(int(value))
+    if isinstance(value, Real) and float(value).is_integer():
+        return _in_range(int(float(value)))
+    raise ValueError(f"{_short(value)}, which is {_KINDS.get(type(value), 'no class')}")
+
+
+def parse_label(text: bytes) -> Label:
+    """The label in a `.cls` member: digits, or a name. Raises ValueError, which says what it is instead."""
+    try:
+        found = text.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{text[:40]!r}, which is no text in UTF-8") from None
+    if _WHOLE.fullmatch(found):
+        return _in_range(int(found)) if len(found) < 40 else _in_range(LARGEST_LABEL + 1)
+    name = None if _NUMBER.fullmatch(found) else _as_name(found)
+    if name is None:
+        raise ValueError(f"{text[:40]!r}, which is no whole number" if found else "empty")
+    return name
+
+
+def json_label(text: bytes) -> Label | None:
+    """The label in a sample's JSON record; None where it has none. Raises ValueError, which says what is wrong."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"in {text[:40]!r}, which is no JSON") from None
+    if not isinstance(record, dict):
+        return None
+    name = next((name for name in LABEL_NAMES if record.get(name) is not None), None)
+    return None if name is None else as_label(record[name])
+
+
+def number_names(names: Iterable[str]) -> dict[str, int]:
+    """The number of each class by its name."""
+    return {name: number for number, name in enumerate(names)}
+
+
+def too_many(classes: int, samples: int) -> str:
+    """Why so many classes of so few samples are none, or an empty text."""
+    if classes <= max(_USUAL_CLASSES, _CLASSES_PER_SAMPLE * samples):
+        return ""
+    return (
+        f"the largest label is {classes - 1:,}, which makes {classes:,} classes of {samples:,} samples: these look "
+        "like ids or hashes; --relabel numbers those that occur from 0, --labels none packs without labels"
+    )
+
+
+def all_differ(names: int, samples: int) -> str:
+    """Why so many different names of so few samples are no classes, or an empty text."""
+    if names <= max(_USUAL_CLASSES // 50, samples // 2):
+        return ""
+    return (
+        f"{names:,} different texts label {samples:,} samples: these look like captions or file names; "
+        "--labels none packs without labels"
+    )
+
+
+def empty_classes(counts: Sequence[int], names: Sequence[str] | None = None) -> str:
+    """Which classes have no sample, in one line; an empty text where all have some."""
+    empty = [number for number, count in enumerate(counts) if not count]
+    if not empty:
+        return ""
+    shown = [str(number) if names is None else f"{number} ({names[number]})" for number in empty[:_SHOWN]]
+    which = ", ".join(shown) + (", ..." if len(empty) > _SHOWN else "")
+    begins = " (labels begin at 1)" if empty == [0] else ""
+    has = "classes have" if len(empty) > 1 else "class has"
+    return (
+        f"{len(empty):,} of {len(counts):,} {has} no sample: {which}{begins}; --relabel numbers those that occur from 0"
+    )
+
+
+def relabelling(
+    counts: Mapping[int, int] | Sequence[int], names: Sequence[str] | None
+) -> tuple[dict[int, int], list[str]]:
+    """(new number by old number of the classes that have samples, their names: the old ones, or the old numbers)."""
+    pairs = counts.items() if isinstance(counts, Mapping) else enumerate(counts)
+    there = sorted(label for label, count in pairs if count)
+    return {old: new for new, old in enumerate(there)}, [str(old) if names is None else names[old] for old in there]
+
+
+def _as_name(text: str) -> str | None:
+    name = clean_name(text)
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"{name[:40]!r}..., which is no name of a class")
+    return name or None
+
+
+def _in_range(number: int) -> int:
+    if not 0 <= number <= LARGEST_LABEL:
+        raise ValueError(f"{number if number < 0 else 'above 2^63'}, which is no whole number from 0")
+    return number
+
+
+def _short(value: Any) -> str:
+    return str(value)[:40]
+
+
+_KINDS = {list: "a list", dict: "an object", float: "no whole number", bytes: "bytes"}
