@@ -164,9 +164,13 @@ class Store:
 
         Raises StorageError.
         """
+        return list(self.entries(prefix))
+
+    def entries(self, prefix: str = "") -> dict[str, bool]:
+        """Names as `names` gives them, each with True for a folder and False for a file. Raises StorageError."""
         path = self._join(prefix)
-        found = self._try("list", path, lambda files: files.names(path))
-        return sorted(name for name in found if not _UNPUBLISHED.match(name))
+        found = self._try("list", path, lambda files: files.entries(path))
+        return {name: found[name] for name in sorted(found) if not _UNPUBLISHED.match(name)}
 
     def remove(self, name: str = "") -> None:
         """Delete a file or a whole folder; a missing one is fine. Raises StorageError.
@@ -240,7 +244,7 @@ class _Backend(Protocol):
     def open(self, path: str) -> BinaryIO: ...
     def exists(self, path: str) -> bool: ...
     def size(self, path: str) -> int: ...
-    def names(self, path: str) -> list[str]: ...
+    def entries(self, path: str) -> dict[str, bool]: ...
     def remove(self, path: str) -> None: ...
 
 
@@ -275,8 +279,11 @@ class _LocalDisk:
     def size(self, path: str) -> int:
         return os.stat(path).st_size
 
-    def names(self, path: str) -> list[str]:
-        return os.listdir(path) if os.path.isdir(path) else []
+    def entries(self, path: str) -> dict[str, bool]:
+        if not os.path.isdir(path):
+            return {}
+        with os.scandir(path) as found:
+            return {entry.name: entry.is_dir() for entry in found}
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
@@ -351,13 +358,14 @@ class _Remote:
     def size(self, path: str) -> int:
         return int(self._fs.info(path)["size"])
 
-    def names(self, path: str) -> list[str]:
+    def entries(self, path: str) -> dict[str, bool]:
         folder = str(self._fs._strip_protocol(path)).rstrip("/") + "/"
         try:
-            found = [str(entry).rstrip("/") for entry in self._fs.ls(path, detail=False)]
+            listed = self._fs.ls(path, detail=True)
         except FileNotFoundError:
-            return []
-        return [entry.removeprefix(folder) for entry in found if entry.startswith(folder)]
+            return {}
+        found = {str(entry["name"]).rstrip("/"): entry.get("type") == "directory" for entry in listed}
+        return {name.removeprefix(folder): kind for name, kind in found.items() if name.startswith(folder)}
 
     def remove(self, path: str) -> None:
         """List, then delete exactly what was listed: the clients' own `rm` expands patterns in names."""

@@ -74,6 +74,12 @@ def test_names_are_sorted_and_one_level_deep(store):
     assert store.names("a") == (store / "a").names() == ["x", "y"]
 
 
+def test_a_listing_tells_folders_from_files_whatever_their_names_end_with(store):
+    store.write("dogs.zip/a.txt", b"")
+    store.write("cats", b"")
+    assert store.entries() == {"cats": False, "dogs.zip": True}
+
+
 def test_names_of_a_folder_that_does_not_exist_are_none(store):
     assert store.names() == store.names("nowhere") == []
     assert not store.exists()
