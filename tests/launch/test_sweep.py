@@ -504,6 +504,35 @@ def test_tpe_learns_from_what_it_is_told_and_from_the_ledger(storage: str) -> No
     assert sorted(later)[10] < 0.45
 
 
+@pytest.mark.parametrize("cut", [3, 8, 14])
+def test_a_resumed_tree_parzen_search_suggests_what_an_undisturbed_one_does(
+    storage: str, tmp_path: Path, cut: int
+) -> None:
+    """Cut in its random phase or in its modelled one, with trials that run and that diverged among the rest."""
+    plan = planned(storage, "--space", "optim.*.lr=loguniform:1e-6:1e-1", "--searcher", "tpe", "--trials", "18")
+
+    def searched(ledger: Ledger, count: int) -> None:
+        searcher, running = TreeParzen(plan, ledger, compared=False), []
+        for at in range(count):
+            running.append((f"id{at}", searcher.suggest(f"id{at}")))
+            if len(running) == 3:  # two others run while a trial is chosen
+                trial_id, suggestion = running.pop(0)
+                number, loss = int(suggestion["run"]), abs(math.log10(suggestion["values"]["optim.*.lr"]) + 4)
+                result = {} if number % 5 == 2 else {"eval/frechet": loss}
+                searcher.on_trial_complete(trial_id, result)
+                ledger.change(suggestion["run"], state=COMPLETE if result else DIVERGED, figures=result)
+
+    undisturbed, killed = Ledger(Store(tmp_path / "whole")), Ledger(Store(tmp_path / "killed"))
+    searched(undisturbed, 18)
+    searched(killed, cut)
+    killed.write()
+    resumed = Ledger.read(Store(tmp_path / "killed"))
+    searched(resumed, 18 - sum(trial.is_over for trial in resumed.trials))
+    values = [trial.values["optim.*.lr"] for trial in undisturbed.trials]
+    assert len(set(values)) == 18
+    assert [trial.values["optim.*.lr"] for trial in resumed.trials] == values
+
+
 def test_the_worst_quarter_goes_on_from_the_best() -> None:
     losses = {f"{i:04d}": float(i) for i in range(8)}
     pairs = handed_over(losses, Random(0))

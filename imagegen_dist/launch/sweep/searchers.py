@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -79,44 +80,53 @@ class Points(Searcher):
 class TreeParzen(Points):
     """Optuna's TPE (arXiv:2304.11127), for one figure or several at once. Raises UsageError where there is no Optuna.
 
-    Trials that are over are told to it at the beginning.
+    A trial's values are a function of the plan's seed, the trial's number and what is known of the trials before it at
+    that moment. No other state exists, so a sweep that is resumed suggests what it would have suggested undisturbed.
     """
 
     def __init__(self, plan: SweepPlan, ledger: Ledger, compared: bool) -> None:
         super().__init__(plan, ledger, compared)
-        optuna = _optuna()
-        sampler = optuna.samplers.TPESampler(seed=plan.seed, multivariate=True, constant_liar=True)
-        directions = ["minimize"] * len(plan.goals)
-        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        _optuna()
         self._distributions = distributions(plan.space)
-        self._asked: dict[str, Any] = {}
-        for trial in ledger.trials:
-            if trial.state in (COMPLETE, STOPPED) and _is_finite(trial.score(plan.goals)):
-                told = optuna.trial.create_trial(
-                    params=trial.values, distributions=self._distributions, values=list(trial.score(plan.goals))
-                )
-                self._study.add_trial(told)
+        self._numbers: dict[str, int] = {}
+        self._losses: dict[int, tuple[float, ...]] = {}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell it the figures; a trial without is a failed one."""
-        asked = self._asked.pop(trial_id, None)
-        if asked is None:
-            return
-        optuna = _optuna()
-        losses = losses_of(result or {}, self._plan.goals)
-        if error or not _is_finite(losses):
-            self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
-        else:
-            self._study.tell(asked, list(losses))
+        """Note the trial's losses, which Ray Tune tells the searcher before it tells the ledger."""
+        number = self._numbers.pop(trial_id, None)
+        if number is not None:
+            self._losses[number] = (math.inf,) if error else losses_of(result or {}, self._plan.goals)
 
     def _values(self, number: int, trial_id: str) -> dict[str, Any]:
-        self._asked[trial_id] = asked = self._study.ask(self._distributions)
+        self._numbers[trial_id] = number
+        asked = self._study(number).ask(self._distributions)
         return {path: _short(self._plan.space, path, value) for path, value in asked.params.items()}
 
     def _goes_on(self, trial: Trial, trial_id: str) -> None:
         if not trial.is_over:
-            self._study.enqueue_trial(trial.values)
-            self._asked[trial_id] = self._study.ask(self._distributions)
+            self._numbers[trial_id] = trial.number
+
+    def _study(self, number: int) -> Any:
+        """Optuna's study of the trials begun so far, with random numbers that belong to trial `number` alone."""
+        optuna = _optuna()
+        seed = Random(f"{self._plan.seed}/tpe/{number}").getrandbits(32)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        study = optuna.create_study(directions=["minimize"] * len(self._plan.goals), sampler=sampler)
+        for trial in self._ledger.trials:
+            losses = self._losses.get(trial.number)
+            if losses is None and not trial.is_over:
+                result: dict[str, Any] = {"state": optuna.trial.TrialState.RUNNING}
+            else:
+                losses = losses or self._kept_losses(trial)
+                if not _is_finite(losses):
+                    continue
+                result = {"values": list(losses)}
+            study.add_trial(optuna.trial.create_trial(params=trial.values, distributions=self._distributions, **result))
+        return study
+
+    def _kept_losses(self, trial: Trial) -> tuple[float, ...]:
+        """The losses of a trial that the ledger has as over; infinite where it failed."""
+        return trial.score(self._plan.goals) if trial.state in (COMPLETE, STOPPED) else (math.inf,)
 
 
 def build_searcher(plan: SweepPlan, ledger: Ledger) -> Points:
