@@ -79,6 +79,11 @@ class RunSettings:
         return Store(self.storage, PATIENCE_S) / self.name
 
     @property
+    def wandb_id(self) -> str:
+        """The run's id in W&B, which follows from its place: a restart finds it."""
+        return config.fingerprint([self.storage, self.name])[:16]
+
+    @property
     def shared(self) -> Store:
         """What is computed once for a dataset."""
         return Store(self.cache, PATIENCE_S) if self.cache else Store(self.storage, PATIENCE_S) / ".cache"
@@ -256,8 +261,8 @@ def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple
     ]
     files = [(name, path) for name, path in paths.items() if path]
     following = commands(settings)
-    if paths["wandb"] and not settings.wandb_key:
-        following.append(("send to W&B", f"wandb sync {paths['wandb']}"))
+    if result.get("wandb_sync"):
+        following.append(("send to W&B", result["wandb_sync"]))
     return [("Figures", figures), ("Files", files), ("Go on with", following)]
 
 

@@ -35,6 +35,7 @@ from imagegen_dist.records import (
     by_group,
     config_hash,
     describe_data,
+    git_commit,
     last_values,
     latest_picture,
     write_report,
@@ -387,18 +388,28 @@ class _Session:
         ]
         if self.settings.wandb_mode != "disabled":
             group, values = self.settings.wandb_group, self.settings.wandb_values
+            kinds = [config.kind(type(part)) for part in (self.experiment.objective, self.experiment.model)]
+            captions = {self.observer.picture: self.observer.picture_note, **self.observer.more_pictures}
             self.wandb = WandbSink(
                 self.settings.wandb_project,
-                config.fingerprint([self.settings.storage, self.settings.name])[:16],
+                self.settings.wandb_id,
                 f"{group}/{self.settings.name}" if group else self.settings.name,
                 {
                     "preset": self.settings.preset,
                     **({"values": values} if values else {}),
                     **config.encode(self.experiment),
+                    "dataset": describe_data(self.training.index),
+                    "device": _device_name(self.device),
+                    "workers": self.world.size,
+                    "git_commit": git_commit(),
+                    "versions": versions(),
                 },
                 Path(self.settings.wandb_directory),
                 group=group or None,
                 mode=self.settings.wandb_mode or None,
+                job_type="train",
+                tags=[self.settings.preset, *kinds],
+                captions=captions,
                 api_key_present=self.settings.wandb_key,
                 warn=self.events.message,
             )
@@ -421,6 +432,7 @@ class _Session:
                 "searched": min(self.experiment.evaluation.searched, self.training.index.samples),
                 "classes": self.training.index.classes,
             },
+            "wandb_sync": self.wandb.sync_command if self.wandb else "",
             "paths": {
                 "run": self.folder.url,
                 "picture": latest_picture(self.folder, self.observer.picture),
@@ -437,3 +449,8 @@ class _Session:
         picture = self.observer.picture, self.observer.picture_note
         images, more = self.trainer.images, self.observer.more_pictures
         write_report(self.settings, self.experiment, self.training.index, images, picture, more)
+
+
+def _device_name(device: torch.device) -> str:
+    """What one worker computes on, in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -57,5 +57,14 @@ def test_authenticity_stands_beside_held_out_samples_and_its_verdict(tmp_path: P
     assert figures(tmp_path, {"authenticity": 0.5})["authenticity"] == "50.0% of samples"
 
 
+def test_the_command_that_sends_an_offline_run_is_printed_whether_or_not_there_is_a_key(tmp_path: Path) -> None:
+    command = "wandb sync a b"
+    for key in (False, True):
+        settings = RunSettings("run", str(tmp_path), "digits", "train_gan", data="", wandb_key=key)
+        result = {"images": 1, "seconds": 1.0, "images_per_s": 1.0, "paths": {"wandb": "b"}, "wandb_sync": command}
+        settings.folder.write(records.RESULT, json.dumps(result).encode())
+        assert ("send to W&B", command) in closing_table(settings, "driver.log")[-1][1]
+
+
 def test_figures_of_one_group_come_together() -> None:
     assert by_group({"rate": 3.0, "of/a": 1.0, "of/b": 2.0}) == {"rate": 3.0, "of": {"a": 1.0, "b": 2.0}}

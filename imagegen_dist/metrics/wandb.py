@@ -1,6 +1,11 @@
 """Weights & Biases: a sink that never stops a run, and what it shows besides rows and pictures."""
 
 import io
+import shlex
+import ssl
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +15,15 @@ from typing import Any, cast
 from PIL import Image
 
 _START_TIMEOUT_S = 30.0
+_PROBE_TIMEOUT_S = 5.0
+"""Seconds within which the W&B server has to answer a first request; a run starts offline where it does not."""
+_FINISH_TIMEOUT_S = 60.0
+"""Seconds that a run which ends waits for its data to be uploaded; what is left is kept for `wandb sync`."""
+_LONGEST_TAG = 64
+_SUMMARIZED = ("eval", "loss")
+"""Groups of metrics whose least and greatest values W&B's list of runs shows beside the last one."""
+FOLDERS = "wandb"
+"""Directory below that of a run's files, in which W&B makes a folder for each start of a run."""
 _VIDEO_FORMATS = ("gif", "mp4", "webm")
 
 Cell = float | str | bytes | None
@@ -63,13 +77,15 @@ Exhibit = Table | Lines | Points | Bars | Page
 
 
 class WandbSink:
-    """Rows and pictures in one W&B run, whose x-axis is `images`; a restart with the same run_id goes on in it.
+    """Rows and pictures in one W&B run, whose x-axis is `images`; a restart with the same run_id continues that run.
 
     project, run_id, run_name, group, job_type: as W&B knows them; run_id follows from the run's name, so that a restart
     finds it.
     config: the resolved experiment, shown beside the run.
     directory: where W&B keeps its files, made if missing.
     mode: "online", "offline" or "disabled"; None and "online" are online where there is a key, else offline.
+    tags: words by which W&B's list of runs is filtered.
+    captions: what pictures show, by their names.
     api_key_present: whether W&B would find a key.
     warn: told what failed, once. A server that is not reached leads to an offline run, any other failure to no W&B.
     """
@@ -85,18 +101,31 @@ class WandbSink:
         mode: str | None = None,
         *,
         job_type: str | None = None,
+        tags: Sequence[str] = (),
+        captions: Mapping[str, str] | None = None,
         api_key_present: bool,
         warn: Callable[[str], None],
     ) -> None:
         self._warn = warn
+        self._captions = captions or {}
         self._run: Any = None
+        self._run_id = run_id
         self._directory: Path | None = None
+        self._complete = False
 
         def start(mode: str) -> None:
             import wandb
 
-            quiet = wandb.Settings(silent=True, console="off", init_timeout=_START_TIMEOUT_S)
-            wandb.setup(settings=quiet)
+            quiet = wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=_START_TIMEOUT_S,
+                finish_timeout=_FINISH_TIMEOUT_S,
+                finish_timeout_raises=True,
+            )
+            settings = wandb.setup(settings=quiet).settings
+            if mode == "online" and not _answers(settings.base_url, settings.http_proxy, settings.https_proxy):
+                raise ConnectionError(f"{settings.base_url} did not answer within {_PROBE_TIMEOUT_S:g} s")
             directory.mkdir(parents=True, exist_ok=True)
             run = wandb.init(
                 project=project,
@@ -106,12 +135,15 @@ class WandbSink:
                 dir=str(directory),
                 group=group,
                 job_type=job_type,
+                tags=list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag)) or None,
                 mode=cast(Any, mode),
                 resume="allow",
                 reinit="create_new",
                 settings=quiet,
             )
             run.define_metric("images")
+            for name in _SUMMARIZED:
+                run.define_metric(f"{name}/*", step_metric="images", summary="min,max,last")
             run.define_metric("*", step_metric="images")
             self._run = run
             if mode != "disabled":
@@ -134,8 +166,19 @@ class WandbSink:
 
     @property
     def directory(self) -> Path | None:
-        """Where this run's W&B files lie, for `wandb sync`; None where it did not start or is disabled."""
+        """Where the W&B files of this start of the run lie; None where it did not start or is disabled."""
         return self._directory
+
+    @property
+    def sync_command(self) -> str:
+        """The command that uploads what W&B's server lacks of the run, once it is closed; empty where it has all.
+
+        Each start of a run leaves a folder of its own. W&B replaces what it has of a run by what is synced of it, so
+        that the command names all of them, in order.
+        """
+        if self._directory is None:
+            return ""
+        return sync_command(self._directory.parent, [self._run_id], () if self._complete else [self._directory])
 
     def log(self, row: Mapping[str, float]) -> None:
         self._attempt("could not log", lambda: self._run.log(dict(row)))
@@ -144,11 +187,12 @@ class WandbSink:
         def show() -> None:
             import wandb
 
+            caption = ", ".join(filter(None, (self._captions.get(name), f"after {images:,} images")))
             if extension in _VIDEO_FORMATS:
-                media: Any = wandb.Video(io.BytesIO(data), format=extension)
+                media: Any = wandb.Video(io.BytesIO(data), caption=caption, format=extension)
             else:
                 with Image.open(io.BytesIO(data)) as picture:
-                    media = wandb.Image(picture)
+                    media = wandb.Image(picture, caption=caption)
             self._run.log({f"samples/{name}": media, "images": images})
 
         self._attempt("could not log a picture", show)
@@ -169,7 +213,18 @@ class WandbSink:
         """W&B's own process writes and sends as it goes."""
 
     def close(self) -> None:
-        self._attempt("could not finish", lambda: self._run.finish())
+        def finish() -> None:
+            try:
+                self._run.finish()
+                self._complete = True
+            except TimeoutError:
+                _release()
+                self._warn(
+                    f"Weights & Biases had not taken everything {_FINISH_TIMEOUT_S:g} s after the end; "
+                    f"`{self.sync_command}` sends the rest"
+                )
+
+        self._attempt("could not finish", finish)
         self._run = None
 
     def _attempt(self, failure: str, action: Callable[[], None]) -> None:
@@ -184,6 +239,50 @@ class WandbSink:
             self._run = None
             _release()
             self._warn(f"Weights & Biases {failure} ({_line(error)}); the run goes on without it")
+
+
+def sync_command(directory: Path, run_ids: Sequence[str], unsent: Sequence[Path] = ()) -> str:
+    """The command that uploads what W&B's server lacks of some runs; empty where it lacks nothing.
+
+    directory: which holds the folders of the runs' starts. unsent: those of online starts that did not upload
+    everything. Several runs are sent with whatever else waits in the directory, in the order of their starts.
+    """
+    folders = sorted(folder for run_id in run_ids for folder in directory.glob(f"*run-*-{run_id}"))
+    online = [folder for folder in folders if not folder.name.startswith("offline-")]
+    synced = [folder for folder in folders if any(folder.glob("*.wandb.synced"))]
+    sent = {*synced, *(folder for folder in online if folder not in unsent)}
+    if sent.issuperset(folders):
+        return ""
+    flags = ["--include-online"] * bool(online) + ["--include-synced"] * bool(synced)
+    return shlex.join(["wandb", "sync", *flags, *map(str, folders if len(run_ids) == 1 else [directory])])
+
+
+def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
+    """True if the server answers a request within the time limit, whatever it says.
+
+    In a thread of its own, because no time limit of Python's holds for the look-up of a host's name.
+    """
+    answered = threading.Event()
+
+    def ask() -> None:
+        proxies = {"http": http_proxy, "https": https_proxy}
+        given = {scheme: proxy for scheme, proxy in proxies.items() if proxy} or None
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler(given))
+        try:
+            opener.open(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT_S).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ssl.SSLError):
+                return  # a certificate is W&B's to judge, whose settings may accept it
+        except OSError:
+            return
+        answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PROBE_TIMEOUT_S)
+    return answered.is_set()
 
 
 def _media(exhibit: Exhibit) -> Any:

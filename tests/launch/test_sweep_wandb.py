@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from imagegen_dist import config
+from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.sweep.command import build_plan
 from imagegen_dist.launch.sweep.ledger import COMPLETE, Ledger, Trial
 from imagegen_dist.launch.sweep.options import Command, parse
-from imagegen_dist.launch.sweep.results import write_results
+from imagegen_dist.launch.sweep.results import closing_table, write_results
 from imagegen_dist.launch.sweep.trial import Report, carry_out, train
-from imagegen_dist.records import RunSettings
+from imagegen_dist.records import RunSettings, git_commit
+from imagegen_dist.storage import Store
 from tests.launch.test_sweep import SMALL
 from tests.runs import CPU
 from tests.wandb_files import offline_run
@@ -44,6 +46,7 @@ def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path) 
     messages: list[str] = []
     write_results(plan, messages.append)
     assert messages == []
+    assert dict(closing_table(plan, "driver.log")[-1][1])["send to W&B"] == f"wandb sync {tmp_path}/.wandb/wandb"
 
     runs = [offline_run(run) for run in sorted((tmp_path / ".wandb").rglob("offline-run-*")) if run.is_dir()]
     assert {run["group"] for run in runs} == {"s"}
@@ -54,6 +57,14 @@ def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path) 
     assert [run["config"]["values"] for run in trials] == [{"optim.*.lr": 1e-4}] * 2 + [{"optim.*.lr": 1e-3}]
     assert trials[1]["rows"][0]["images"] == 288
     assert [row["images"] for row in trials[2]["rows"] if "loss/generator" in row] == [96, 192, 288, 384, 480]
+
+    index = DatasetIndex.load(Store(plan.settings.data))
+    for run in trials:
+        assert run["job_type"] == "train"
+        assert {"digits", "gan", "r3gan"} <= set(run["tags"])
+        assert run["config"]["dataset"]["fingerprint"] == index.fingerprint
+        assert run["config"]["git_commit"] == git_commit()
+        assert run["config"]["device"].startswith("CPU")
 
     [summary] = [run for run in runs if run["job_type"] == "sweep"]
     best = min(ledger.trials, key=lambda trial: trial.figures["loss/generator"])

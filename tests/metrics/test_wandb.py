@@ -1,12 +1,19 @@
 import io
 import json
+import shlex
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import wandb
 from PIL import Image
 
-from imagegen_dist.metrics.wandb import Bars, Lines, Page, Points, Table, WandbSink
+from imagegen_dist.metrics.wandb import Bars, Lines, Page, Points, Table, WandbSink, sync_command
 from tests.wandb_files import offline_run
+from tests.wandb_server import stalled_server
 
 
 @pytest.fixture
@@ -52,13 +59,39 @@ def test_an_offline_run_leaves_its_files_where_directory_says(start, tmp_path, w
 
 
 def test_a_restart_goes_on_under_the_same_id_and_earlier_images_are_no_fault(start, warnings):
+    folders = []
     for images in ([64, 128, 192], [128, 192]):
         sink = start()
         for seen in images:
             sink.log({"images": seen, "loss/generator": 0.5})
         sink.close()
         assert (sink.directory / "run-fixed-id.wandb").exists()
+        folders.append(sink.directory)
+        sink.directory.rename(earlier := sink.directory.with_name(f"offline-run-2020010{len(folders)}_000000-fixed-id"))
+        folders[-1] = earlier
     assert warnings == []
+    assert sink.sync_command == shlex.join(["wandb", "sync", *map(str, folders)])
+    said = subprocess.run([*shlex.split(sink.sync_command), "--dry-run"], capture_output=True, text=True, check=True)
+    listed = [line for line in said.stderr.splitlines() if "offline-run-" in line]
+    assert [Path(line.split()[-1]).parent.name for line in listed] == [folder.name for folder in folders]
+
+
+def test_folders_that_were_sent_before_are_sent_again_before_those_that_follow_them(start, tmp_path):
+    """W&B replaces a run's rows by those that are synced, so the later folder alone would lose the earlier ones."""
+    sink = start()
+    sink.close()
+    assert sync_command(sink.directory.parent, ["fixed-id"]) == f"wandb sync {sink.directory}"
+    (sink.directory / "run-fixed-id.wandb.synced").touch()
+    assert sync_command(sink.directory.parent, ["fixed-id"]) == ""
+    earlier = sink.directory.with_name("run-20200101_000000-fixed-id")
+    earlier.mkdir()
+    later = sink.directory.with_name("offline-run-20990101_000000-fixed-id")
+    later.mkdir()
+    folders = shlex.join(sorted(map(str, (sink.directory, earlier, later))))
+    assert (
+        sync_command(sink.directory.parent, ["fixed-id"]) == f"wandb sync --include-online --include-synced {folders}"
+    )
+    assert sync_command(sink.directory.parent, ["another-id"]) == ""
 
 
 def test_without_a_key_nothing_is_sent_whatever_the_mode(start, warnings):
@@ -114,6 +147,55 @@ def test_a_server_that_is_not_reached_leads_to_an_offline_run(start, warnings, m
     assert len(warnings) == 1
     assert "was not reached" in warnings[0]
     wandb.teardown()
+
+
+def test_a_server_that_never_answers_does_not_hold_up_the_start(start, warnings, monkeypatch):
+    """As behind a firewall that drops packets: the connection is taken, and nothing comes."""
+    wandb.teardown()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("imagegen_dist.metrics.wandb._PROBE_TIMEOUT_S", 0.2, raising=False)
+        began = time.monotonic()
+        sink = start(mode=None, api_key_present=True)
+        assert time.monotonic() - began < 20
+    sink.close()
+    [warning] = warnings
+    assert "did not answer within 0.2 s" in warning
+    assert sink.sync_command == f"wandb sync {sink.directory}"
+    wandb.teardown()
+
+
+def test_a_server_that_takes_no_data_does_not_hold_up_the_end(start, warnings, monkeypatch):
+    wandb.teardown()
+    monkeypatch.setattr("imagegen_dist.metrics.wandb._FINISH_TIMEOUT_S", 0.5, raising=False)
+    with stalled_server() as address:
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        sink = start(mode="online", api_key_present=True)
+        sink.log({"images": 64})
+        ended = threading.Thread(target=sink.close, daemon=True)
+        ended.start()
+        ended.join(20)
+        assert not ended.is_alive()
+    [warning] = warnings
+    assert sink.directory.name.startswith("run-")
+    assert f"`wandb sync --include-online {sink.directory}` sends the rest" in warning
+    wandb.teardown()
+
+
+def test_what_a_run_is_comes_with_it(start, warnings):
+    sink = start(job_type="train", tags=["digits", "gan", "digits", "x" * 70], captions={"grid": "samples"})
+    sink.log({"images": 64, "eval/frechet": 3.0, "loss/generator": 1.0})
+    sink.picture("grid", picture(), "png", 64)
+    sink.close()
+    assert warnings == []
+    read = offline_run(sink.directory)
+    assert read["job_type"] == "train"
+    assert sorted(read["tags"]) == ["digits", "gan", "x" * 64]
+    assert read["aggregates"] == {"eval/*", "loss/*"}
+    [row] = [row for row in read["rows"] if any(name.startswith("samples/grid") for name in row)]
+    assert "samples, after 64 images" in row.values()
 
 
 def test_a_disabled_run_writes_nothing(start, tmp_path, warnings):

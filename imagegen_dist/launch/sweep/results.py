@@ -7,14 +7,16 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.launch.sweep.ledger import COMPLETE, DIVERGED, FAILED, REPLACED, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.launch.sweep.report import best_figures, commands, findings, report_page
-from imagegen_dist.launch.sweep.summary import write_summary
+from imagegen_dist.launch.sweep.summary import summary_id, write_summary
 from imagegen_dist.metrics.numerals import duration
+from imagegen_dist.metrics.wandb import FOLDERS, sync_command
 from imagegen_dist.presets.searches import Goal
 
 BEST, TABLE, ROWS, REPORT = "best.json", "results.csv", "results.jsonl", "report.html"
@@ -132,7 +134,19 @@ def closing_table(plan: SweepPlan, log: str) -> list[tuple[str, list[tuple[str, 
         figures = ", ".join(f"{name} {value}" for name, value in best_figures(plan, chosen))
         said.append(("best", f"{chosen.run}: {figures}\n{values}"))
     files = [(name.split(".")[0], f"{where}/{name}") for name in (REPORT, BEST, TABLE) if plan.folder.exists(name)]
-    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Go on with", commands(plan, chosen))]
+    following = commands(plan, chosen)
+    if sending := sync_command_of(plan, trials):
+        following.append(("send to W&B", sending))
+    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Go on with", following)]
+
+
+def sync_command_of(plan: SweepPlan, trials: Sequence[Trial]) -> str:
+    """The command that uploads what W&B's server lacks of the trials and of the sweep's own run; empty for nothing.
+
+    Only of the runs that this machine keeps.
+    """
+    ids = [plan.trial_settings(trial.run, "").wandb_id for trial in trials]
+    return sync_command(Path(plan.settings.wandb_directory) / FOLDERS, [*ids, summary_id(plan)])
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -35,13 +35,14 @@ def write_summary(
     decided = {name: value for name, value in config.encode(plan).items() if name not in ("kind", "settings")}
     sink = WandbSink(
         settings.wandb_project,
-        config.fingerprint([plan.folder.url, "sweep"])[:16],
+        summary_id(plan),
         settings.name,
         {"preset": settings.preset, **decided},
         Path(settings.wandb_directory),
         group=settings.name,
         mode=settings.wandb_mode or None,
         job_type="sweep",
+        tags=[settings.preset, plan.search],
         api_key_present=settings.wandb_key,
         warn=say,
     )
@@ -49,6 +50,11 @@ def write_summary(
     sink.show({_GROUP + name: exhibit for name, exhibit in exhibits(plan, rows, found, page).items()}, images)
     sink.summarize({"trials": len(rows), "images": images, **best_values(chosen)})
     sink.close()
+
+
+def summary_id(plan: SweepPlan) -> str:
+    """The id in W&B of the sweep's own run."""
+    return config.fingerprint([plan.folder.url, "sweep"])[:16]
 
 
 def best_values(chosen: Trial | None) -> dict[str, float | str]:
