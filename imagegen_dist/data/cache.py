@@ -2,6 +2,9 @@
 
 A shard is fetched whole, once a node, checked against its size and CRC, and kept under its SHA-256 in a directory of
 bounded size; the one unused for longest goes first. Whoever has opened a shard keeps it open, also when it is evicted.
+
+A file of the cache whose content was checked has a time of modification that follows from its CRC, which any write
+changes. One without it is read through and checked before it is used; the time of last access says when that was.
 """
 
 import os
@@ -14,7 +17,7 @@ from pathlib import Path
 
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import ShardInfo
-from imagegen_dist.data.node_folder import PARTIAL, SHARDS, NodeFolder, default_folder, locked
+from imagegen_dist.data.node_folder import PARTIAL, SHARDS, NodeFolder, locked, node_path
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import AccessError, Store
 
@@ -24,6 +27,8 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 20.0
 _SHORTEST_S = 0.1
 _CHUNK_BYTES = 1 << 20
+_NANOSECONDS = 10**9
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TimedOutError(ShardError):
@@ -34,7 +39,7 @@ class TimedOutError(ShardError):
 class CacheConfig:
     """Where fetched shards are kept on a node, and how they are fetched. Raises ValueError for what cannot work."""
 
-    directory: str = ""  # local folder; empty takes one per user below the system's temporary folder
+    directory: str = ""  # local folder of this user alone; empty: one below the system's temporary folder
     limit_bytes: int = 64 << 30  # bytes of shards kept, beside those that are open
     timeout_s: float = 300.0  # seconds after which a shard that cannot be fetched ends the run
     stall_s: float = 15.0  # seconds without a byte after which a request is tried again
@@ -48,8 +53,8 @@ class CacheConfig:
 
     @property
     def folder(self) -> Path:
-        """The local folder."""
-        return Path(self.directory) if self.directory else default_folder()
+        """The local folder, which is `directory` or, where others may enter that, one of this user's in it."""
+        return node_path(self.directory)
 
 
 class ShardFiles:
@@ -70,10 +75,9 @@ class ShardFiles:
             return _open_in_place(info, local)
         limit_s = self._config.timeout_s if timeout_s is None else timeout_s
         cached, deadline = self._cached(info), time.monotonic() + limit_s
-        descriptor = _open_complete(cached, info.bytes)
+        descriptor = _open_checked(cached, info)
         if descriptor is not None:
             self._counters.add("cache_hits")
-            os.utime(descriptor)
             return descriptor
         self._counters.add("cache_misses")
         with locked(self._lock_of(info), deadline) as held:
@@ -82,7 +86,7 @@ class ShardFiles:
                     f"{self._store / info.name} cannot be fetched: another reader on this node tries since "
                     f"{limit_s:g} s"
                 )
-            descriptor = _open_complete(cached, info.bytes)
+            descriptor = _open_checked(cached, info)
             if descriptor is None:
                 descriptor = self._fetch(info, cached, deadline)
         self._folder.sweep(info.bytes)
@@ -94,9 +98,9 @@ class ShardFiles:
         with locked(self._lock_of(info), deadline=0) as held:
             if not held:
                 return
-            if cached.exists():
-                with suppress(FileNotFoundError):
-                    os.utime(cached)
+            descriptor = _open_checked(cached, info)
+            if descriptor is not None:
+                os.close(descriptor)
                 return
             try:
                 os.close(self._attempt(info, cached, self._config.timeout_s))
@@ -143,7 +147,8 @@ class ShardFiles:
                     partial.unlink()
             raise
         self._counters.add("fetched", info.bytes)
-        descriptor = os.open(partial, os.O_RDONLY)  # before it has a name by which another process may evict it
+        descriptor = os.open(partial, _FLAGS)  # before it has a name by which another process may evict it
+        _mark_checked(descriptor, info)
         os.replace(partial, cached)
         return descriptor
 
@@ -171,10 +176,42 @@ def _open_complete(path: Path, size: int) -> int | None:
     return None
 
 
+def _open_checked(path: Path, info: ShardInfo) -> int | None:
+    """A descriptor of a cached file that is the one which the index describes, marked as used now; else None.
+
+    A symbolic link, and a file whose content differs, count as absent.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except OSError:
+        return None
+    status = os.fstat(descriptor)
+    try:
+        if status.st_size == info.bytes and status.st_mtime_ns != _mark(info):
+            _check_content(path, info)
+        if status.st_size == info.bytes:
+            _mark_checked(descriptor, info)
+            return descriptor
+    except (OSError, ShardError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _mark(info: ShardInfo) -> int:
+    """The time of modification of a file that was checked, in nanoseconds: a whole second between 1970 and 2004."""
+    return (info.crc32 & 0x3FFF_FFFF) * _NANOSECONDS
+
+
+def _mark_checked(descriptor: int, info: ShardInfo) -> None:
+    """Say that the file is the one which the index describes, and that it is used now."""
+    os.utime(descriptor, ns=(time.time_ns(), _mark(info)))
+
+
 def _check_content(path: Path, info: ShardInfo) -> None:
     """Raises ShardError where a fetched file is not the one that the index describes."""
     size, crc, buffer = 0, 0, memoryview(bytearray(_CHUNK_BYTES))
-    with open(path, "rb", buffering=0) as file:
+    with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             size, crc = size + count, zlib.crc32(buffer[:count], crc)
     if size != info.bytes:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -9,17 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from imagegen_dist.private_folder import first_usable, make_private, numbered
+
 SHARDS, PLACES, PARTIAL = ".tar", ".places", ".part"
 
 _LOCK_PAUSE_S = 0.02
 _ABANDONED_S = 3600.0
 
+# What this package writes there, and nothing else, is removed: the folder may be one that somebody keeps shards in.
+_OURS = re.compile(r"[0-9a-f]{64}\.tar|[0-9a-f]{64}-\d+-[0-9a-f]{8}\.places|([0-9a-f]{64}|[0-9a-f]{32})\.part")
+
 
 class NodeFolder:
-    """Files by name; those unused for longest go first where they take more than the limit, or than the disk has."""
+    """Files by name; those unused for longest go first where they take more than the limit, or than the disk has.
+
+    The folder is this user's alone. Raises ValueError where it is not, OSError.
+    """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path)
         self.path = path
         self._limit = min(limit_bytes, room(path))
         self._unswept = self._limit
@@ -48,9 +57,15 @@ class NodeFolder:
                     path.unlink(missing_ok=True)
 
 
-def default_folder() -> Path:
-    """One per user below the system's temporary folder."""
-    return Path(tempfile.gettempdir()) / f"imagegen-shards-{os.getuid()}"
+def node_path(directory: str) -> Path:
+    """The folder that is used where the user asks for `directory`: itself if it is private or not there yet.
+
+    Else, and where nothing is asked for, one per user in it or below the system's temporary folder. It is not made.
+    Raises ValueError where others have taken all names.
+    """
+    asked = [Path(os.path.realpath(directory))] if directory else []
+    parent = asked[0] if asked else Path(tempfile.gettempdir())
+    return first_usable([*asked, *numbered(parent, f"imagegen-shards-{os.getuid()}")])
 
 
 def room(path: Path) -> int:
@@ -66,7 +81,8 @@ def locked(path: Path, deadline: float) -> Iterator[bool]:
 
     deadline: a reading of time.monotonic.
     """
-    with open(path, "ab") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "ab") as file:
         held = True
         while True:
             try:
@@ -85,10 +101,14 @@ def _kept(path: Path) -> list[tuple[float, int, Path]]:
 
 
 def _stats(paths: Iterator[Path]) -> list[tuple[float, int, Path]]:
-    """(last use, bytes, path) of the files that are still there."""
+    """(last use, bytes, path) of the files of ours that are still there."""
     found = []
     for path in paths:
+        if not _OURS.fullmatch(path.name):
+            continue
         with suppress(FileNotFoundError):
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
+            status = path.lstat()
+            # A shard's time of modification says that it was checked (cache.py).
+            used = status.st_atime if path.suffix == SHARDS else status.st_mtime
+            found.append((used, status.st_size, path))
     return found

@@ -158,6 +158,95 @@ def test_a_cut_file_in_the_cache_is_fetched_again(remote, tmp_path):
     assert read(files(remote, tmp_path)[0].open(info)) == b"content"
 
 
+@pytest.mark.parametrize("kind", ["content", "link"])
+def test_a_cached_file_of_other_content_is_not_used(remote, tmp_path, kind):
+    info, planted = put(remote, "a.tar", b"content"), tmp_path / "planted"
+    planted.write_bytes(b"CONTENT" if kind == "content" else b"content")
+    if kind == "content":
+        planted.rename(tmp_path / f"{info.sha256}.tar")
+    else:
+        (tmp_path / f"{info.sha256}.tar").symlink_to(planted)
+    shards, counters = files(remote, tmp_path)
+    assert read(shards.open(info)) == b"content"
+    assert not (tmp_path / f"{info.sha256}.tar").is_symlink()
+    assert counters.take() == counted(fetched=7, cache_misses=1)
+
+
+def test_a_cached_file_is_checked_once_and_after_each_change(remote, tmp_path, monkeypatch):
+    info, checked = put(remote, "a.tar", b"content"), []
+    check = cache._check_content
+    monkeypatch.setattr(cache, "_check_content", lambda path, info: checked.append(path.suffix) or check(path, info))
+    for _ in range(2):
+        os.close(files(remote, tmp_path)[0].open(info))
+    assert checked == [".part"]
+    (tmp_path / f"{info.sha256}.tar").write_bytes(b"content")
+    for _ in range(2):
+        os.close(files(remote, tmp_path)[0].open(info))
+    assert checked == [".part", ".tar"]
+    (tmp_path / f"{info.sha256}.tar").write_bytes(b"CONTENT")
+    assert read(files(remote, tmp_path)[0].open(info)) == b"content"
+
+
+def test_only_what_the_cache_wrote_is_swept(remote, tmp_path):
+    """A folder may be named by mistake, or by the settings of another's model."""
+    mine = [tmp_path / name for name in ("train-000000.tar", "notes.part", "map.places", f"{'A' * 64}.tar")]
+    for path in mine:
+        path.write_bytes(bytes(100))
+        os.utime(path, (0, 0))
+    shards, _ = files(remote, tmp_path, limit_bytes=1)
+    os.close(shards.open(put(remote, "a.tar", b"content")))
+    assert all(path.exists() for path in mine)
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """The system's temporary folder, which all users share."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(node_folder.tempfile, "gettempdir", lambda: str(folder))
+    return folder
+
+
+def link(path, elsewhere):
+    path.symlink_to(elsewhere, target_is_directory=True)
+
+
+def others(path, elsewhere):
+    path.mkdir(mode=0o700)
+    os.chown(path, os.getuid() + 1, -1)
+
+
+def open_to_others(path, elsewhere):
+    path.mkdir()
+    path.chmod(0o770)
+
+
+@pytest.mark.parametrize("take", [link, others, open_to_others])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_folder_that_others_may_have_made_is_left_alone(remote, shared, tmp_path, take, asked):
+    if take is others and os.getuid() != 0:
+        pytest.skip("needs root, to give a folder away")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    name = f"imagegen-shards-{os.getuid()}"
+    take(shared / name, elsewhere)
+    config = CacheConfig(directory=str(shared) if asked else "")
+    folder = NodeFolder(config.folder, config.limit_bytes).path
+    assert folder == config.folder == shared / f"{name}-2"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    os.close(ShardFiles(remote, NodeFolder(folder, 100), config, Counters()).open(put(remote, "a.tar", b"content")))
+    assert not list(elsewhere.iterdir())
+    assert take is link or not list((shared / name).iterdir())
+
+
+def test_a_folder_that_is_made_by_another_in_between_is_refused(shared):
+    folder = CacheConfig().folder
+    open_to_others(folder, None)
+    with pytest.raises(ValueError, match=r"is not a folder of this user alone \(mode 0700\)"):
+        NodeFolder(folder, 100)
+
+
 def test_the_shard_unused_for_longest_goes_first(remote, tmp_path):
     infos = [put(remote, f"{number}.tar", bytes([number]) * 10) for number in range(4)]
     shards, counters = files(remote, tmp_path, limit_bytes=25)
@@ -214,7 +303,7 @@ def test_a_full_disk_bounds_the_cache(remote, tmp_path, monkeypatch):
 
 
 def test_what_died_fetches_left_is_swept(remote, tmp_path):
-    left, fresh = tmp_path / "old.part", tmp_path / "fresh.part"
+    left, fresh = tmp_path / f"{'0' * 64}.part", tmp_path / f"{'1' * 32}.part"
     left.write_bytes(b"half")
     fresh.write_bytes(b"half")
     os.utime(left, (0, 0))
