@@ -40,7 +40,7 @@ from imagegen_dist.records import (
     latest_picture,
     write_report,
 )
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.training.checkpoint import (
     Checkpoint,
     Checkpointer,
@@ -364,7 +364,7 @@ class _Session:
         url = text_from_main(found.url if found else self.settings.start, self.world, self.device)
         if not url:
             return None
-        checkpoint = found or open_checkpoint(Store(url))
+        checkpoint = found or open_checkpoint(Store(url, PATIENCE_S))
         facts = checkpoint.facts()
         take_back(self.trainer, checkpoint.model(), checkpoint.state())
         self.trainer.images = int(facts["images"])

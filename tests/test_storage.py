@@ -1,12 +1,12 @@
 import copy
 import os
+import time
 from typing import Any, ClassVar
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from imagegen_dist import storage
 from imagegen_dist.storage import AccessError, StorageError, Store
 
 
@@ -184,14 +184,14 @@ def faulty(monkeypatch):
     DyingFileSystem.store.clear()
     DyingFileSystem.writes_left = 0
     now = [0.0]
-    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def sleep(seconds):
         now[0] += seconds
         if now[0] > 60:
             DyingFileSystem.writes_left = 1
 
-    monkeypatch.setattr(storage.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     return now
 
 

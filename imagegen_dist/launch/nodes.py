@@ -18,6 +18,9 @@ from imagegen_dist.versions import versions
 ANSWER_S = 90.0
 """How long a machine may take to answer, an import of what it needs included."""
 
+LOOK_PATIENCE_S = 20.0
+"""How long a machine tries again what a remote place fails with: its role's credentials may come late."""
+
 _EXCHANGE = ".preflight"
 
 
@@ -84,10 +87,10 @@ class Inspector:
 def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: str) -> dict[str, Any]:
     """On a machine: what it has, and what it cannot do; "" where all is well. It leaves the file `answer`."""
     problem = ""
-    exchange = Store(storage) / _EXCHANGE
+    exchange = Store(storage, LOOK_PATIENCE_S) / _EXCHANGE
     try:
         for url, shard in data:
-            Store(url).read_range(shard, 0, 512)
+            Store(url, LOOK_PATIENCE_S).read_range(shard, 0, 512)
         if exchange.read(question) != question.encode():
             problem = f"a file written to {storage} reads back as another there"
         exchange.write(answer, answer.encode())

@@ -131,7 +131,9 @@ def test_every_node_has_the_environment_that_a_ray_of_our_own_has() -> None:
         ours = dict(os.environ)
     lines = [line for line in (CLUSTER / "node.env").read_text().splitlines() if not line.startswith("#")]
     node = dict(line.split("=", 1) for line in lines)
-    assert {name: node[name] for name in node if name != "RAY_AUTH_MODE"}.items() <= ours.items()
+    cloud = {name: int(node[name]) for name in node if name.startswith("AWS_METADATA_SERVICE_")}
+    assert cloud == {"AWS_METADATA_SERVICE_TIMEOUT": 5, "AWS_METADATA_SERVICE_NUM_ATTEMPTS": 4}
+    assert {name: node[name] for name in node if name not in ("RAY_AUTH_MODE", *cloud)}.items() <= ours.items()
     reaching_workers = {name for name in ours if name.startswith("MALLOC_")} | {"RAY_worker_niceness"}
     assert reaching_workers <= node.keys()
     [pod_environment] = [document["data"] for document in documents("access.yaml") if document["kind"] == "ConfigMap"]

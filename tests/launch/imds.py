@@ -6,25 +6,30 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 _HEADER = "X-aws-ec2-metadata-token"
+_ROLES = "iam/security-credentials/"
 
 
 class FakeIMDS:
     """Answers with a document only who shows a token that was put out here and has not run out.
 
     documents: by path below /latest/meta-data/. tokens: those put out. refused: requests without a good one.
+    lent: how often the machine's role gave its credentials away.
     """
 
     def __init__(self) -> None:
-        self.documents: dict[str, dict[str, str]] = {}
+        self.documents: dict[str, dict[str, str] | str] = {}
         self.tokens: list[str] = []
         self.refused = 0
+        self.lent = 0
         self.port = 0
+        self._awake = threading.Event()
+        self._awake.set()
 
     @property
     def endpoint(self) -> str:
@@ -37,6 +42,33 @@ class FakeIMDS:
     def recommend(self, seconds_ago: float) -> None:
         """From now on, say that since then an interruption is likely."""
         self.documents["events/recommendations/rebalance"] = {"noticeTime": stamp(time.time() - seconds_ago)}
+
+    def lend(self, key_id: str, secret: str) -> None:
+        """From now on, give the machine's role these credentials, good for some hours."""
+        self.documents[_ROLES] = "role"
+        self.documents[f"{_ROLES}role"] = {
+            "Code": "Success",
+            "AccessKeyId": key_id,
+            "SecretAccessKey": secret,
+            "Token": "session",
+            "Expiration": stamp(time.time() + 6 * 3600),
+        }
+
+    def lend_nothing(self) -> None:
+        """From now on, have no role."""
+        self.documents.pop(_ROLES, None)
+
+    def sleep(self) -> None:
+        """From now on, take requests and answer none until `wake`."""
+        self._awake.clear()
+
+    def wake(self) -> None:
+        """Answer again."""
+        self._awake.set()
+
+    def wait_until_awake(self) -> None:
+        """Return once requests are to be answered."""
+        self._awake.wait()
 
     def forget_tokens(self) -> None:
         """Let all run out."""
@@ -55,6 +87,7 @@ def serving() -> Iterator[FakeIMDS]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
+            imds.wait_until_awake()
             ttl = self.headers.get(f"{_HEADER}-ttl-seconds", "")
             if self.path != "/latest/api/token" or not ttl.isdecimal() or not 1 <= int(ttl) <= 21_600:
                 return self._answer(400, b"")
@@ -64,17 +97,21 @@ def serving() -> Iterator[FakeIMDS]:
             return self._answer(200, imds.tokens[-1].encode())
 
         def do_GET(self) -> None:
+            imds.wait_until_awake()
             if self.headers.get(_HEADER) not in imds.tokens:
                 imds.refused += 1
                 return self._answer(401, b"")
             found = imds.documents.get(self.path.removeprefix("/latest/meta-data/"))
-            return self._answer(404, b"") if found is None else self._answer(200, json.dumps(found).encode())
+            imds.lent += isinstance(found, dict) and "SecretAccessKey" in found
+            text = found if isinstance(found, str) else json.dumps(found)
+            return self._answer(404, b"") if found is None else self._answer(200, text.encode())
 
         def _answer(self, code: int, body: bytes) -> None:
             self.send_response(code)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # who asked has given up
+                self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
             """Nothing."""
@@ -86,5 +123,6 @@ def serving() -> Iterator[FakeIMDS]:
         try:
             yield imds
         finally:
+            imds.wake()
             server.shutdown()
             thread.join()

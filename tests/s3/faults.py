@@ -18,11 +18,13 @@ from typing import BinaryIO
 FAULTS = ("slow_down", "reset", "stall", "truncate", "flip", "slow")
 """503 SlowDown; connection reset; half a body, then silence; half a body, then the end; a flipped bit; few bytes/s."""
 
-_SLOW_DOWN = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>SlowDown</Code><Message>Slow down</Message></Error>"
-_DENIED = (
-    b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-)
-_REFUSALS = {"slow_down": (b"503 Slow Down", _SLOW_DOWN), "denied": (b"403 Forbidden", _DENIED)}
+_ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{}</Code><Message>{}</Message></Error>"
+_REFUSALS = {
+    "slow_down": (b"503 Slow Down", _ERROR.format("SlowDown", "Slow down").encode()),
+    "denied": (b"403 Forbidden", _ERROR.format("AccessDenied", "Access Denied").encode()),
+    "skewed": (b"403 Forbidden", _ERROR.format("RequestTimeTooSkewed", "The times differ too much.").encode()),
+    "expired": (b"400 Bad Request", _ERROR.format("ExpiredToken", "The provided token has expired.").encode()),
+}
 _SLOW_PIECES = 20
 _HEAD_END = (b"\r\n", b"\n", b"")
 
@@ -30,7 +32,8 @@ _HEAD_END = (b"\r\n", b"\n", b"")
 class FaultyProxy:
     """Passes HTTP on to a port of this machine; `inject` says what goes wrong, `done` counts what did, by kind.
 
-    Beside FAULTS there is "denied", 403, which is for good. `go_away` refuses every connection until `come_back`, on
+    Beside FAULTS there are "denied", 403, which is for good, "skewed", 403 for a clock that differs, and "expired", 400
+    for credentials that ran out. `go_away` refuses every connection until `come_back`, on
     the same port.
     """
 
@@ -116,7 +119,8 @@ class FaultyProxy:
                     server.sendall(_read_body(requests, request, by_length=True))
                     head = _read_head(answers)
                 body = b"" if request.startswith(b"HEAD") else _read_body(answers, head)
-                if not head or not self._answer(client, self._draw(request, body), head, body):
+                asks_for_head = request.startswith(b"HEAD")
+                if not head or not self._answer(client, self._draw(request, body), head, body, asks_for_head):
                     return
 
     def _draw(self, request: bytes, body: bytes) -> str:
@@ -135,13 +139,13 @@ class FaultyProxy:
             self.done[kind] += 1
             return kind
 
-    def _answer(self, client: socket.socket, kind: str, head: bytes, body: bytes) -> bool:
+    def _answer(self, client: socket.socket, kind: str, head: bytes, body: bytes, asks_for_head: bool) -> bool:
         """Send the answer, spoiled by the fault; whether the connection can go on."""
         half = len(body) // 2
         if kind in _REFUSALS:
             told = b"HTTP/1.1 %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s"
             status, text = _REFUSALS[kind]
-            client.sendall(told % (status, len(text), text))
+            client.sendall(told % (status, len(text), b"" if asks_for_head else text))
         elif kind == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif kind == "stall":

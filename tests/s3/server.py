@@ -18,7 +18,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
-from fsspec.spec import AbstractFileSystem
+from imagegen_dist.storage import forget_clients
 
 KEY_ID = "AKIAMADEUPFORTESTS00"
 SECRET = "made/up+secret+for+tests+0123456789abcdef"
@@ -107,16 +107,9 @@ def free_port() -> int:
 
 
 def _forget_clients() -> None:
-    """fsspec keeps a client for each set of options, and multiprocessing a server whose environment never changes."""
-    for kind in _kinds(AbstractFileSystem):
-        if "s3" in kind.protocol:
-            kind.clear_instance_cache()
+    """A process keeps a client for each protocol, and multiprocessing a server whose environment never changes."""
+    forget_clients()
     forkserver._forkserver._stop()
-
-
-def _kinds(base: type[AbstractFileSystem]) -> list[type[AbstractFileSystem]]:
-    """All classes that derive from one."""
-    return [deeper for kind in base.__subclasses__() for deeper in (kind, *_kinds(kind))]
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

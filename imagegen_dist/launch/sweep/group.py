@@ -32,7 +32,7 @@ from imagegen_dist.launch.sweep.trial import (
 from imagegen_dist.launch.train import DONE, FAILED, TERMINATED
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.training.checkpoint import newest_images
 
 END_S = 120.0
@@ -117,7 +117,7 @@ def train_on_workers(
 
     interruption: the wish to end it, with a checkpoint. Raises WorkersError and what the workers could not go on for.
     """
-    index = DatasetIndex.load(Store(settings.data))
+    index = DatasetIndex.load(Store(settings.data, PATIENCE_S))
     launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}
     records.write_config(settings, experiment, index, {**launch, "sweep": sweep.settings.name})
     events = TuneEvents(sweep.goals, last_images(experiment), report, tell, lambda: interruption.code is not None)

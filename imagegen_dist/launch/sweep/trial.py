@@ -27,7 +27,7 @@ from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, RunError, execute
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
 
 TELL_S = 2.0
@@ -196,7 +196,7 @@ def train(
     asked: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a trial in this process. asked: whether the sweep is to end, which the trial does with a checkpoint."""
-    index = DatasetIndex.load(Store(settings.data))
+    index = DatasetIndex.load(Store(settings.data, PATIENCE_S))
     records.write_config(settings, experiment, index, {"workers": [1, 1], "sweep": sweep.settings.name})
     events = TuneEvents(sweep.goals, last_images(experiment), report, tell, asked)
     events.end(execute(experiment, settings, World(), device, events))

@@ -1,0 +1,7 @@
+"""Files under a URL: local disk, object storage, the Hugging Face Hub, memory. The only package that touches fsspec."""
+
+from imagegen_dist.storage.backend import forget_clients
+from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError
+from imagegen_dist.storage.store import PATIENCE_S, Store, file_at
+
+__all__ = ["PATIENCE_S", "AccessError", "CredentialsError", "StorageError", "Store", "file_at", "forget_clients"]

@@ -1,0 +1,69 @@
+"""The primitive calls that a store needs of a place, and the client of each process for it."""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+from typing import BinaryIO, Protocol
+
+from imagegen_dist.storage.local import LocalDisk
+
+
+class Backend(Protocol):
+    """The few primitive calls that a store needs, on whole paths, which are taken literally."""
+
+    def read(self, path: str) -> bytes: ...
+    def read_range(self, path: str, start: int, end: int) -> bytes: ...
+    def write(self, path: str, data: bytes) -> None: ...
+    def upload(self, path: str, local_path: str) -> None: ...
+    def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None: ...
+    def open(self, path: str) -> BinaryIO: ...
+    def exists(self, path: str) -> bool: ...
+    def size(self, path: str) -> int: ...
+    def entries(self, path: str) -> dict[str, bool]: ...
+    def remove(self, path: str) -> None: ...
+
+
+_clients: dict[tuple[str, int], Backend] = {}
+_lock = Lock()
+
+
+def backend_of(protocol: str) -> Backend:
+    """This process's client for a protocol, made on first use, which all stores and threads share."""
+    if protocol == "file":
+        return LocalDisk()
+    key = (protocol, os.getpid())
+    with _lock:
+        if key not in _clients:
+            _clients[key] = _connect(protocol)
+        return _clients[key]
+
+
+def forget(backend: Backend | None) -> None:
+    """Let the next store make a client anew, unless another thread has replaced this one already."""
+    with _lock:
+        for key in [key for key, client in _clients.items() if client is backend]:
+            del _clients[key]
+
+
+def forget_clients() -> None:
+    """Let stores that are made from now on find their credentials and settings in the environment anew."""
+    with _lock:
+        _clients.clear()
+
+
+def client_module(protocol: str) -> str:
+    """The module of ours that a protocol's client is in."""
+    known = {"file": "local", "s3": "s3", "s3a": "s3"}
+    return f"imagegen_dist.storage.{known.get(protocol, 'remote')}"
+
+
+def _connect(protocol: str) -> Backend:
+    """Import of a protocol's client alone what it needs: s3fs takes half a second."""
+    if protocol in ("s3", "s3a"):
+        from imagegen_dist.storage.s3 import S3
+
+        return S3()
+    from imagegen_dist.storage.remote import Remote
+
+    return Remote(protocol)

@@ -1,0 +1,87 @@
+"""The local disk: a write is a synced temporary file in the same folder, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_COPIED_BYTES = 1 << 20
+_LONGEST_PREFIX = 100  # bytes of a file's name that its temporary file carries: a name has 255 at most
+
+
+class LocalDisk:
+    """Files by absolute paths."""
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def write(self, path: str, data: bytes) -> None:
+        with replacing(path) as file:
+            file.write(data)
+
+    def upload(self, path: str, local_path: str) -> None:
+        with open(local_path, "rb") as source, replacing(path) as file:
+            shutil.copyfileobj(source, file, length=_COPIED_BYTES)
+
+    def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None:
+        shutil.copyfile(path, local_path)
+
+    def open(self, path: str) -> BinaryIO:
+        return open(path, "rb")
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def size(self, path: str) -> int:
+        return os.stat(path).st_size
+
+    def entries(self, path: str) -> dict[str, bool]:
+        if not os.path.isdir(path):
+            return {}
+        with os.scandir(path) as found:
+            return {entry.name: entry.is_dir() for entry in found}
+
+    def remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[Any]:
+    """A binary file that takes the place of `path` once it is complete and synced."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    start = os.fsencode(name)[:_LONGEST_PREFIX].decode(errors="ignore")
+    temporary = os.path.join(folder, f".{start}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

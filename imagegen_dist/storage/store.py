@@ -1,0 +1,221 @@
+"""A folder of files under a URL, whatever kind of place the URL means.
+
+Every write publishes a whole file at once: a reader sees the old content or the new, never a part. Errors are one line
+that names the URL.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from fsspec.registry import known_implementations
+
+from imagegen_dist.storage.backend import Backend, backend_of, client_module, forget
+from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError, first_line, named
+from imagegen_dist.storage.urls import parse
+
+PATIENCE_S = 180.0
+"""For how long a run tries again what a remote place fails with, before it ends."""
+
+_UNPUBLISHED = re.compile(r"^\..*\.tmp$")
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+
+Result = TypeVar("Result")
+
+
+class Store:
+    """A folder under a URL.
+
+    url: a local path (made absolute), `file://`, `memory://`, `s3://`, or another protocol that fsspec knows.
+    Raises StorageError for a protocol that nobody knows and for a URL that carries a password.
+    patience_s: for how long whatever a place that is not this machine's fails with is tried again, a refusal and a
+    download excepted. Writes are whole files, so that one that has arrived unseen may come again.
+
+    A store is a value: it compares by URL, and is pickled without its client, which is made on first use in each
+    process.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], patience_s: float = 0.0) -> None:
+        self._protocol, self._root = parse(os.fspath(url))
+        self._patience_s = patience_s if self._protocol not in ("file", "memory") else 0.0
+        self._backend: Backend | None = None
+        self._backend_pid = 0
+
+    @property
+    def url(self) -> str:
+        """The folder's URL; on the local disk its absolute path."""
+        return self._root
+
+    @property
+    def protocol(self) -> str:
+        """`file`, `memory`, `s3`, ..."""
+        return self._protocol
+
+    def client_modules(self) -> list[str]:
+        """Modules that the first use in a process imports, which can take half a second."""
+        found = known_implementations.get(self._protocol)
+        return [str(found["class"]).rpartition(".")[0], client_module(self._protocol)] if found else []
+
+    def __truediv__(self, name: str) -> Store:
+        return Store(self._join(name), self._patience_s)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str, float]]:
+        return Store, (self.url, self._patience_s)
+
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError, StorageError."""
+        path = self._join(name)
+        return self._try("read", path, lambda files: files.read(path))
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a file; fewer where the file ends before. Raises FileNotFoundError, StorageError."""
+        path = self._join(name)
+        return self._try("read", path, lambda files: files.read_range(path, start, end))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publish `data` as the file `name`, atomically. Raises StorageError."""
+        path = self._join(name)
+        self._try("write", path, lambda files: files.write(path, data))
+
+    def upload(self, name: str, local_path: str | os.PathLike[str]) -> None:
+        """Publish a copy of a local file as `name`, atomically. Raises StorageError."""
+        path = self._join(name)
+        self._try("write", path, lambda files: files.upload(path, os.fspath(local_path)))
+
+    def download(
+        self,
+        name: str,
+        local_path: str | os.PathLike[str],
+        timeout_s: float | None = None,
+        stall_s: float | None = None,
+    ) -> None:
+        """Copy the file `name` to a local path, in one attempt, which a failure may leave in part.
+
+        A part that an earlier attempt left is gone on with where the client can (S3). timeout_s: for the whole of it;
+        stall_s: without a byte; neither holds for file systems that are not asynchronous. Raises FileNotFoundError,
+        AccessError, StorageError.
+        """
+        path = self._join(name)
+        with self._attempt("read", path) as files:
+            files.download(path, os.fspath(local_path), timeout_s, stall_s)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """A file to seek and read in, closed after the block. Raises FileNotFoundError, StorageError on opening."""
+        path = self._join(name)
+        with self._attempt("read", path) as files:
+            file = files.open(path)
+        with file:
+            yield file
+
+    def exists(self, name: str = "") -> bool:
+        """Whether there is such a file or folder. Raises StorageError."""
+        path = self._join(name)
+        return self._try("reach", path, lambda files: files.exists(path))
+
+    def size(self, name: str) -> int:
+        """Bytes in a file. Raises FileNotFoundError, StorageError."""
+        path = self._join(name)
+        return self._try("reach", path, lambda files: files.size(path))
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Sorted names of the files and folders in the folder `prefix`, one level down; [] where there is none.
+
+        Raises StorageError.
+        """
+        return list(self.entries(prefix))
+
+    def entries(self, prefix: str = "") -> dict[str, bool]:
+        """Names as `names` gives them, each with True for a folder and False for a file. Raises StorageError."""
+        path = self._join(prefix)
+        found = self._try("list", path, lambda files: files.entries(path))
+        return {name: found[name] for name in sorted(found) if not _UNPUBLISHED.match(name)}
+
+    def remove(self, name: str = "") -> None:
+        """Delete a file or a whole folder; a missing one is fine. Raises StorageError.
+
+        The name is taken literally, as everywhere in a store: `*`, `?`, `[` and `]` match nothing but themselves.
+        A bucket itself is never deleted.
+        """
+        path = self._join(name)
+        self._try("remove", path, lambda files: files.remove(path))
+
+    def local_path(self, name: str = "") -> Path | None:
+        """The file's path where the store is the local disk, else None."""
+        path = self._join(name)
+        return Path(path) if self._protocol == "file" else None
+
+    def probe(self) -> None:
+        """Write, read back and delete a small file. Raises StorageError where the place cannot be used."""
+        name, data = f"probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
+        try:
+            self.write(name, data)
+            kept = self.read(name)
+            self.remove(name)
+        except FileNotFoundError as error:
+            raise StorageError(f"cannot write to {self.url}: {first_line(error)}") from error
+        if kept != data:
+            raise StorageError(f"cannot write to {self.url}: a file read back differs from what was written")
+
+    def _join(self, name: str) -> str:
+        if not name:
+            return self._root
+        if name.startswith("/") or not set(name.split("/")).isdisjoint(("", ".", "..")):
+            raise StorageError(f"{name!r} is not a name inside {self.url}: no absolute, empty, '.' or '..' parts")
+        return os.path.join(self._root, name) if self._protocol == "file" else f"{self._root}/{name}"
+
+    def _try(self, action: str, path: str, call: Callable[[Backend], Result]) -> Result:
+        """What the call returns, after as many attempts as this store's patience has time for."""
+        deadline, pause = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                with self._attempt(action, path) as files:
+                    return call(files)
+            except AccessError:
+                raise
+            except StorageError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    @contextmanager
+    def _attempt(self, action: str, path: str) -> Iterator[Backend]:
+        """The client for one attempt, whose errors name the path; one without good credentials is not used again."""
+        if self._backend is None or self._backend_pid != os.getpid():
+            self._backend, self._backend_pid = backend_of(self._protocol), os.getpid()
+        files = self._backend
+        try:
+            with named(action, path):
+                yield files
+        except CredentialsError:
+            self._backend = None
+            forget(files)
+            raise
+
+
+def file_at(url: str) -> tuple[Store, str]:
+    """The folder and the name of the file at a path or URL. Raises StorageError as Store does."""
+    folder, slash, name = url.rpartition("/")
+    return Store(folder or slash or "."), name
