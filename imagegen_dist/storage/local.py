@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imagegen_dist.storage.listing import Listing
+
 _COPIED_BYTES = 1 << 20
 _LONGEST_PREFIX = 100  # bytes of a file's name that its temporary file carries: a name has 255 at most
 
@@ -45,11 +47,11 @@ class LocalDisk:
     def size(self, path: str) -> int:
         return os.stat(path).st_size
 
-    def entries(self, path: str) -> dict[str, bool]:
+    def list(self, path: str) -> Listing:
         if not os.path.isdir(path):
-            return {}
+            return Listing()
         with os.scandir(path) as found:
-            return {entry.name: entry.is_dir() for entry in found}
+            return Listing({entry.name: entry.is_dir() for entry in found})
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):

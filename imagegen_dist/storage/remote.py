@@ -14,6 +14,7 @@ from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
 
 from imagegen_dist.storage.errors import local_room
+from imagegen_dist.storage.listing import Listing
 
 _BLOCK_BYTES = 4 << 20
 
@@ -56,14 +57,14 @@ class Remote:
     def size(self, path: str) -> int:
         return int(self._fs.info(path)["size"])
 
-    def entries(self, path: str) -> dict[str, bool]:
+    def list(self, path: str) -> Listing:
         folder = str(self._fs._strip_protocol(path)).rstrip("/") + "/"
         try:
             listed = self._fs.ls(path, detail=True)
         except FileNotFoundError:
-            return {}
-        found = {str(entry["name"]).rstrip("/"): entry.get("type") == "directory" for entry in listed}
-        return {name.removeprefix(folder): kind for name, kind in found.items() if name.startswith(folder)}
+            return Listing()
+        folders = [entry["name"].removesuffix("/") + "/" for entry in listed if entry.get("type") == "directory"]
+        return Listing.of(folder, (entry["name"] for entry in listed if entry.get("type") != "directory"), folders)
 
     def remove(self, path: str) -> None:
         """List, then delete exactly what was listed."""

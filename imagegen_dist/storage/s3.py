@@ -9,6 +9,7 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from imagegen_dist.storage.errors import error_code, local_room
+from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.remote import Progress, Remote, watch
 
 # Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
@@ -74,6 +75,12 @@ class S3(Remote):
             return False
         return True
 
+    def list(self, path: str) -> Listing:
+        try:
+            return sync(self._fs.loop, _list, self._fs, path)
+        except FileNotFoundError:
+            return Listing()
+
     def remove(self, path: str) -> None:
         sync(self._fs.loop, _remove, self._fs, path)
 
@@ -81,7 +88,7 @@ class S3(Remote):
 async def _remove(fs: Any, path: str) -> None:
     """Delete the object at `path` and all below it, by their exact keys."""
     bucket, key, _ = fs.split_path(path)
-    keys = await _keys_below(fs, bucket, key)
+    keys, _ = await _keys(fs, bucket, f"{key}/" if key else "")
     if key:
         with suppress(FileNotFoundError):
             await fs._call_s3("head_object", Bucket=bucket, Key=key)
@@ -94,15 +101,28 @@ async def _remove(fs: Any, path: str) -> None:
             raise kind(f"{failed['Key']} was not deleted: {failed.get('Code', 'no reason was given')}")
 
 
-async def _keys_below(fs: Any, bucket: str, folder: str) -> list[str]:
-    """The keys of all objects in a folder of a bucket and in the folders below it."""
-    keys: list[str] = []
-    page = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else ""}
+async def _list(fs: Any, path: str) -> Listing:
+    """One folder of a bucket. Below what has no name, every key is listed, so that it can be counted."""
+    bucket, key, _ = fs.split_path(path)
+    folder = f"{key}/" if key else ""
+    keys, prefixes = await _keys(fs, bucket, folder, delimiter="/")
+    found = Listing.of(folder, keys, prefixes)
+    unusable: list[str] = []
+    for each in found.unusable:
+        unusable += (await _keys(fs, bucket, each))[0] if each in prefixes else [each]
+    return Listing(found.entries, tuple(f"s3://{bucket}/{each}" for each in unusable))
+
+
+async def _keys(fs: Any, bucket: str, prefix: str, delimiter: str = "") -> tuple[list[str], list[str]]:
+    """(the keys that begin so, what others begin with up to the delimiter that follows)."""
+    keys, prefixes = list[str](), list[str]()
+    page = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
     while True:
         answer = await fs._call_s3("list_objects_v2", **page)
         keys += [entry["Key"] for entry in answer.get("Contents", ())]
+        prefixes += [entry["Prefix"] for entry in answer.get("CommonPrefixes", ())]
         if not answer.get("IsTruncated"):
-            return keys
+            return keys, prefixes
         page["ContinuationToken"] = answer["NextContinuationToken"]
 
 

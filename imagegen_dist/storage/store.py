@@ -20,6 +20,7 @@ from fsspec.registry import known_implementations
 
 from imagegen_dist.storage.backend import Backend, backend_of, client_module, forget
 from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError, first_line, named
+from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.urls import parse
 
 PATIENCE_S = 180.0
@@ -148,9 +149,17 @@ class Store:
 
     def entries(self, prefix: str = "") -> dict[str, bool]:
         """Names as `names` gives them, each with True for a folder and False for a file. Raises StorageError."""
+        return self.listing(prefix).entries
+
+    def listing(self, prefix: str = "") -> Listing:
+        """Entries, and the objects that a store has no names for, which exist in object storage alone.
+
+        Raises StorageError.
+        """
         path = self._join(prefix)
-        found = self._try("list", path, lambda files: files.entries(path))
-        return {name: found[name] for name in sorted(found) if not _UNPUBLISHED.match(name)}
+        found = self._try("list", path, lambda files: files.list(path))
+        names = sorted(name for name in found.entries if not _UNPUBLISHED.match(name))
+        return Listing({name: found.entries[name] for name in names}, found.unusable)
 
     def remove(self, name: str = "") -> None:
         """Delete a file or a whole folder; a missing one is fine. Raises StorageError.
