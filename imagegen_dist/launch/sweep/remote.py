@@ -30,11 +30,12 @@ from imagegen_dist.launch.sweep.options import JOB
 from imagegen_dist.launch.sweep.plan import PLAN
 from imagegen_dist.launch.sweep.sending import files
 from imagegen_dist.launch.train import DONE, FAILED, MISUSED
+from imagegen_dist.launch.upload import NOT_SENT, check_size
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.storage import Store
 
-NOT_SENT = [".git", "/runs", "/docs", "/tests", "/benchmarks", ".venv", "**/__pycache__", ".env", ".netrc"]
-"""Beside what .gitignore names."""
+EXCLUDED = [*NOT_SENT, "/docs", "/tests", "/benchmarks"]
+"""What is not sent of a checkout, beside what .gitignore and .rayignore name."""
 
 STOP_S = 300
 """Seconds that a job has to end, once it was asked to: its trials write checkpoints, and it writes its results."""
@@ -83,9 +84,12 @@ def checkout() -> Path:
 def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
     """Submit the command as a job; its id. Nothing of this machine's environment goes with it.
 
+    Raises UsageError where the checkout is too large, or the job was not accepted.
+
     A head that has just started may have no agent yet that takes jobs: that is waited for.
     """
     root = checkout()
+    check_size(root, EXCLUDED)
     checked, run = shlex.join(["python", "-c", PYTHON]), shlex.join(["python", f"jobs/{JOB}.py", *words])
     environment = {WIRED: "1", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
     deadline = time.monotonic() + _AGENT_S
@@ -94,7 +98,7 @@ def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
             return client.submit_job(
                 entrypoint=f"{checked} && exec {run}",
                 submission_id=f"sweep-{name}-{time.strftime('%H%M%S')}",
-                runtime_env={"working_dir": str(root), "excludes": NOT_SENT, "env_vars": environment},
+                runtime_env={"working_dir": str(root), "excludes": EXCLUDED, "env_vars": environment},
                 metadata={"sweep": name},
             )
         except (RuntimeError, ValueError, ConnectionError) as error:
@@ -173,7 +177,7 @@ def _sent(client: JobSubmissionClient, job: str, url: str) -> list[str]:
     """What `sending` prints, as a job. Raises UsageError where it cannot read the sweep either."""
     sending = client.submit_job(
         entrypoint=shlex.join(["python", "-m", "imagegen_dist.launch.sweep.sending", url]),
-        runtime_env={"working_dir": str(checkout()), "excludes": NOT_SENT},
+        runtime_env={"working_dir": str(checkout()), "excludes": EXCLUDED},
     )
     if _ended(client, sending) != JobStatus.SUCCEEDED:
         raise UsageError(f"--fetch {job}: {url} could not be read there; see the logs of job {sending}")
