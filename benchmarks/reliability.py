@@ -1,9 +1,12 @@
 """What faults cost a run, and that they change nothing: `python -m benchmarks.reliability [SCENARIO ...]`
 
 Real Ray nodes on this machine, a training job as its user runs it, and one fault after the other while it trains: a
-process killed or stopped, a node lost or added, a spot notice, the driver killed and submitted again, ten kills at
-random, an object store that fails. Each run ends with the weights and the losses of a run that nothing has disturbed.
+process killed or stopped, a node lost or added, a spot notice, the driver killed and submitted again, kills at random,
+an object store that fails. Each run ends with the weights and the losses of a run that nothing has disturbed.
 Time to recover: from the fault to the first row of metrics that is new. Images lost: those that were trained twice.
+
+`chaos` kills a random process `--kills` times, with a random pause of `--pause` seconds before each. A run that is over
+before all kills are done is judged, and the next run takes the rest: `chaos --kills 100 --pause 3:20`.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from tests.s3.server import serving as serving_s3
 
 ROOT = Path(__file__).parents[1]
 STEP = 12
+NEW_ROW_S = 120.0
 TOLERANCE = 1e-5
 
 SETTINGS = {
@@ -287,8 +291,23 @@ class Bench:
     machines: Machines
     storage: str
     steps: int
-    reference: Store
     count: int = 3
+    kills: int = 10
+    pause_s: tuple[float, float] = (3.0, 30.0)
+    _undisturbed: dict[int, Store] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> Store:
+        """The run of `steps` steps that nothing has disturbed."""
+        return self.undisturbed(self.steps)
+
+    def undisturbed(self, steps: int) -> Store:
+        """A run of so many steps that nothing has disturbed; it is trained once."""
+        if steps not in self._undisturbed:
+            job = Job(self.storage, f"undisturbed-{steps}", f"{self.count}", steps, self.machines.address)
+            assert job.finish(900) == 0, job.lines
+            self._undisturbed[steps] = job.run
+        return self._undisturbed[steps]
 
     @contextmanager
     def job(self, name: str, workers: str, **settings: object) -> Iterator[Job]:
@@ -390,44 +409,77 @@ def spot(bench: Bench, rank_0: bool, notice_s: float = 120.0) -> Result:
         return judge(result, job, bench.reference, same_size=False)
 
 
-def chaos(bench: Bench, kills: int = 10, seed: int = 0) -> Result:
-    """Random processes are killed at random times: workers, nodes, Ray's helpers, the driver."""
-    result, generator, killed = Result(f"chaos: {kills} kills"), random.Random(seed), []
-    job = Job(bench.storage, "chaos", f"{bench.count - 1}:{bench.count}", bench.steps * 2, bench.machines.address)
-    submissions = 1
-    try:
-        while len(killed) < kills:
+def chaos(bench: Bench, seed: int = 0) -> Result:
+    """Random processes are killed at random times: workers, nodes, Ray's helpers, the driver.
+
+    A run that is over before all kills are done is judged, and the next run takes the rest.
+    """
+    steps, generator, killed = bench.steps * 2, random.Random(seed), list[str]()
+    result, runs, submissions = Result(f"chaos: {bench.kills} kills", weights=0.0, losses=0.0), 0, 0
+    while len(killed) < bench.kills:
+        runs += 1
+        job = Job(bench.storage, f"chaos-{runs}", f"{bench.count - 1}:{bench.count}", steps, bench.machines.address)
+        before = len(killed)
+        try:
+            submissions += disturb(bench, job, generator, killed)
+        finally:
+            job.end()
+        judged = judge(Result(job.run.url), job, bench.undisturbed(steps), same_size=False)
+        print(f"  run {runs}, {len(killed) - before} kills: {judged.line()}", file=sys.stderr, flush=True)
+        result.weights, result.losses = max(result.weights, judged.weights), max(result.losses, judged.losses)
+        result.wrong = "; ".join(filter(None, (result.wrong, judged.wrong and f"run {runs}: {judged.wrong}")))
+    names = ", ".join(f"{killed.count(name)} {name}" for name in sorted(set(killed)))
+    result.note = f"{runs} run{'s' if runs != 1 else ''}, {submissions} submissions; {names}"
+    return result
+
+
+def disturb(bench: Bench, job: Job, generator: random.Random, killed: list[str]) -> int:
+    """Kill processes of the run, and start its job again where that ends it, until all kills are done and it is over.
+
+    Half of the kills, at random, wait until the training has come further than at the one before.
+    killed: what was killed before, to which this adds. Returns how often the job was submitted.
+    """
+    submissions, first, seen = 1, len(killed), 0
+    while True:
+        if len(killed) < bench.kills:
+            if generator.random() < 0.5:  # else most processes are killed before they have trained anything
+                until = time.monotonic() + NEW_ROW_S
+                while job.process.poll() is None and job.images == seen and time.monotonic() < until:
+                    time.sleep(0.1)
+            with suppress(subprocess.TimeoutExpired):
+                job.process.wait(generator.uniform(*bench.pause_s))
             if job.process.poll() is None:
-                time.sleep(generator.uniform(3, 30))
-                victims = [job.process.pid, *(process.pid for process in killable(bench.machines))]
-                victim = psutil.Process(generator.choice(victims))
-                words = title(victim)
-                process = words.split("(")[0].split()[0]
-                driver = victim.pid == job.process.pid
-                killed.append("driver" if driver else "node" if "raylet" in process else process)
-                print(f"  {len(killed)}: {killed[-1]} at {job.images:,} images", file=sys.stderr, flush=True)
-                if killed[-1] == "node":
-                    lost = next(node for node in bench.machines.nodes if node.node_id in words)
-                    bench.machines.nodes.remove(lost)
-                    bench.machines.kill(lost)
-                    bench.machines.nodes.append(bench.machines.add())
-                else:
-                    victim.kill()
-            if job.process.poll() not in (None, 0):
-                job.start()
-                submissions += 1
-            assert job.process.poll() != 0, f"the run was over after {len(killed)} kills: give it more steps"
-        while job.finish(900) != 0:
-            assert submissions < 2 * kills, job.lines[-30:]
+                seen = job.images
+                killed.append(kill_one(bench.machines, job, generator))
+                print(f"  {len(killed)}: {killed[-1]} at {seen:,} images", file=sys.stderr, flush=True)
+        else:
+            job.finish(900)
+        if job.process.poll() == 0:
+            return submissions
+        if job.process.poll() is not None:
+            assert submissions <= 2 * (len(killed) - first) + 2, "\n".join(job.lines[-30:])
             job.start()
             submissions += 1
-    finally:
-        job.end()
-    names = ", ".join(f"{killed.count(name)} {name}" for name in sorted(set(killed)))
-    result.note = f"{names}; submitted {submissions} times"
-    undisturbed = Job(bench.storage, "chaos-undisturbed", f"{bench.count}", bench.steps * 2, bench.machines.address)
-    assert undisturbed.finish(900) == 0, undisturbed.lines
-    return judge(result, job, undisturbed.run, same_size=False)
+
+
+def kill_one(machines: Machines, job: Job, generator: random.Random) -> str:
+    """Kill a random process of the run; what it was, in a word. A node that is killed is replaced by a new one."""
+    while True:
+        victims = [job.process.pid, *(process.pid for process in killable(machines))]
+        with suppress(psutil.NoSuchProcess):
+            victim = psutil.Process(generator.choice(victims))
+            words = title(victim)
+            if victim.pid == job.process.pid:
+                victim.kill()
+                return "driver"
+            if "raylet" not in words:
+                victim.kill()
+                return re.split(r"[.(\s]", words.removeprefix("ray::"))[0]
+            lost = next(node for node in machines.nodes if node.node_id in words)
+            machines.nodes.remove(lost)
+            machines.kill(lost)
+            machines.nodes.append(machines.add())
+            return "node"
 
 
 def killable(machines: Machines) -> list[psutil.Process]:
@@ -496,23 +548,32 @@ NODES: dict[str, Callable[[Bench], Result | list[Result]]] = {
 STORES = {"store-share": "share", "store-gone": "gone", "store-denied": "denied"}
 
 
-def on_machines(count: int, storage: str, steps: int, names: list[str]) -> Iterator[Result]:
-    """The scenarios of those names, one after the other, beside one undisturbed run."""
-    with Machines(count) as machines:
-        undisturbed = Job(storage, "undisturbed", f"{count}", steps, machines.address)
-        assert undisturbed.finish() == 0, undisturbed.lines
-        for name in names:
-            while len(machines.nodes) < count:
-                machines.nodes.append(machines.add())
-            found = NODES[name](Bench(machines, storage, steps, undisturbed.run, count))
-            yield from found if isinstance(found, list) else [found]
+def on_machines(bench: Bench, names: list[str]) -> Iterator[Result]:
+    """The scenarios of those names, one after the other."""
+    for name in names:
+        while len(bench.machines.nodes) < bench.count:
+            bench.machines.nodes.append(bench.machines.add())
+        found = NODES[name](bench)
+        yield from found if isinstance(found, list) else [found]
+
+
+def pause(text: str) -> tuple[float, float]:
+    """Read MIN:MAX, in seconds. Raises ValueError."""
+    low, high = (float(part) for part in text.split(":"))
+    if not 0 <= low <= high:
+        raise ValueError(text)
+    return low, high
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*NODES, *STORES])}; or all")
     parser.add_argument("--nodes", type=int, default=3, help="machines that train, one worker each")
-    parser.add_argument("--steps", type=int, default=800, help="of the run, of 12 images each")
+    parser.add_argument("--steps", type=int, default=800, help="of the run, of 12 images each; chaos: twice as many")
+    parser.add_argument("--kills", type=int, default=10, help="of chaos, in all; default: %(default)s")
+    parser.add_argument(
+        "--pause", type=pause, default=(3.0, 30.0), metavar="MIN:MAX", help="seconds before a kill; default: 3:30"
+    )
     options = parser.parse_args()
     unknown = set(options.scenarios) - {*NODES, *STORES}
     if unknown:
@@ -520,10 +581,12 @@ def main() -> None:
     asked = options.scenarios or [*NODES, *STORES]
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as storage:
-        on_nodes = [name for name in asked if name in NODES]
-        for result in on_machines(options.nodes, storage, options.steps, on_nodes) if on_nodes else ():
-            results.append(result)
-            print(result.line(), file=sys.stderr, flush=True)
+        if on_nodes := [name for name in asked if name in NODES]:
+            with Machines(options.nodes) as machines:
+                bench = Bench(machines, storage, options.steps, options.nodes, options.kills, options.pause)
+                for result in on_machines(bench, on_nodes):
+                    results.append(result)
+                    print(result.line(), file=sys.stderr, flush=True)
         for name in asked:
             if name in STORES:
                 results.append(store_faults(storage, options.steps, STORES[name]))
