@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 import ray
 
+from imagegen_dist.launch.environment import is_own_ray
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Demand, Workers
 
@@ -48,8 +49,7 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
     has one. Yields whether it is our own. Raises UsageError where no Ray answers.
     """
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
-    address = os.environ.get("RAY_ADDRESS", "")
-    own = address in ("", "local")
+    address, own = os.environ.get("RAY_ADDRESS", ""), is_own_ray()
     try:
         if own:
             with _address_known():

@@ -21,14 +21,16 @@ from imagegen_dist import config, records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.cluster import Share, connected, divide, machines, yield_to_training
+from imagegen_dist.launch.environment import short_job_stop
 from imagegen_dist.launch.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.lease import Lease
-from imagegen_dist.launch.nodes import Inspector, fitting_nodes
+from imagegen_dist.launch.memory import MEMORY_HELP
+from imagegen_dist.launch.nodes import Inspector, fitting_nodes, memory_shortage
 from imagegen_dist.launch.options import Demand, Workers
 from imagegen_dist.launch.quiet import output_to
-from imagegen_dist.launch.relay import start_relay
-from imagegen_dist.launch.room import Growth, wait_for_room
+from imagegen_dist.launch.relay import Inbox, start_relay
+from imagegen_dist.launch.room import Growth, free_abandoned, wait_for_room
 from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.train import DONE, FAILED
 from imagegen_dist.launch.worker import work
@@ -45,6 +47,18 @@ LOSSES_WITHOUT_PROGRESS = 3
 
 GROW_AFTER_S = 20.0
 """How long the number of places for more workers must not have changed before the run moves onto them."""
+
+STARTS_WITHOUT_PLACE = 5
+"""How often in a row workers may find no place on this machine, which is all there is, before the run is given up."""
+
+SILENCE_S = 20.0
+"""After how long without a word from workers that are being started the machines are asked if they lack memory."""
+
+MEMORY_PAUSE_S = 10.0
+"""How long workers that were killed for memory are not started again: what took it may be gone then."""
+
+ANSWER_S = 2.0
+"""How long the relay is waited for at a time."""
 
 POLL_S = 0.5
 
@@ -94,6 +108,7 @@ class Driver:
         self.failure: Failure | None = None
         self._complete = False
         self._own_ray = False
+        self._placeless = 0  # how often in a row workers have found no place
         self._heard = False  # whether this group of workers has said anything
         self._decided = 0  # checkpoints of this group of workers at which it was decided whether they go on
         self._inspected: set[str] = set()
@@ -101,21 +116,27 @@ class Driver:
     def run(self) -> int:
         """Train to the end, or to a signal; the exit code. Raises UsageError where it cannot be begun."""
         log = _log_path(self._settings)
-        with output_to(log) as screen:
+        with output_to(log) as screen, self._interruption.watched(at_once=True):
             title = f"{self._settings.preset} · {self._settings.name}"
             console = Console(self._experiment.training.total_images, title, screen)
-            self._lease.acquire(lambda text: print(text, file=screen, flush=True))
-            with console, self._lease:
-                console.phase("starting Ray")
-                with connected() as own, self._interruption.watched():
-                    self._lease.confirm()
-                    code = self._train(console, own)
+            try:
+                self._lease.acquire(lambda text: print(text, file=screen, flush=True))
+                with console, self._lease:
+                    console.phase("starting Ray")
+                    with connected() as own, self._interruption.watched():
+                        self._lease.confirm()
+                        code = self._train(console, own)
+            except SystemExit:
+                console.message("stopped at once; the same command goes on where the run is", "yellow")
+                raise
             self._close(console, code, log)
         return code
 
     def _train(self, console: Console, own: bool) -> int:
         """Divide the cluster among the workers, note that in the run's directory, and train; the exit code."""
         self._own_ray = own
+        if warning := short_job_stop():
+            console.message(warning, "yellow")
         batching = self._experiment.training.batching
         share = divide(machines(), self._workers, self._demand, batching.microbatches, own)
         if share.short_of:
@@ -142,12 +163,21 @@ class Driver:
                 return FAILED
             if self._interruption.code is not None:
                 return self._interruption.code
+            self._placeless = 0 if self.failure is None or self.failure.started else self._placeless + 1
+            if self._own_ray and self._placeless >= STARTS_WITHOUT_PLACE:
+                free = ", ".join(f"{amount:g} {name}" for name, amount in self._free().items())
+                why = f"{share.of(workers)} found no place {STARTS_WITHOUT_PLACE} times in a row; free are {free}"
+                self.failure = Failure(why, started=False)
+                return FAILED
             if self.failure is None:
                 console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
                 continue
             if not policy.allows(self.failure, self._newest_images()):
                 return FAILED
             console.message(f"{self.failure.cause}; starting again from the last checkpoint", "yellow")
+            if self.failure.memory:
+                console.phase("waiting for memory")
+                self._pause(MEMORY_PAUSE_S)
 
     def _room(self, console: View, share: Share) -> int:
         """How many workers there is room for, once they are enough and their machines fit; 0 where it was given up.
@@ -155,13 +185,15 @@ class Driver:
         Raises UsageError where the machines of the first workers do not fit.
         """
         low, high = share.workers.low, share.workers.high
+        free_abandoned()
         if self._own_ray:
             has = ray.cluster_resources()
             return min(high, *(int(has[name] // amount) for name, amount in share.resources.items()))
 
         def waiting(held: int) -> bool:
-            console.phase(f"waiting for room for {low} workers; there is for {held}")
-            return self._interruption.code is None and not self._lease.lost.is_set()
+            if held < low:
+                console.phase(f"waiting for room for {low} workers; there is for {held}")
+            return not self._ends
 
         workers = wait_for_room(low, high, share.resources, waiting)
         if workers:
@@ -175,8 +207,11 @@ class Driver:
         new = [node for node in fitting_nodes(share.resources) if node not in self._inspected]
         self._inspected |= set(new)
         place = self._index.location(Store(self._settings.data))
+        shard = (place.url, self._index.shards[0].name)
         try:
-            Inspector(self._settings.storage, [(place.url, self._index.shards[0].name)]).check(new)
+            Inspector(
+                self._settings.storage, [shard], lambda: self._ends, lambda text: console.message(text, "yellow")
+            ).check(new)
         except (UsageError, StorageError) as error:
             if first:
                 raise
@@ -185,6 +220,7 @@ class Driver:
     def _fit(self, console: View, share: Share, workers: int) -> Failure | None:
         """One group of workers from its start to its end; what it failed with, if it did."""
         relay, self._decided = start_relay(), 0
+        inbox = Inbox(relay)
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         settings = replace(self._settings, attempt=attempt)
         payload = {
@@ -204,12 +240,17 @@ class Driver:
             trainer = _trainer(payload, share, workers, name, folder, timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
-            told = ""
+            told, heard_s, short = "", time.monotonic(), ""
             while thread.is_alive():
                 thread.join(POLL_S)
-                self._show(console, relay)
-                if self._lease.lost.is_set():
+                self._show(console, relay, inbox)
+                if self._lease.lost.is_set() or (self._interruption.asked and not self._heard):
                     return None
+                if not self._heard and time.monotonic() - heard_s > SILENCE_S:
+                    heard_s, before = time.monotonic(), short
+                    short = memory_shortage(fitting_nodes(share.resources))
+                    if short and not before:
+                        console.message(f"the workers cannot be started: {short}", "yellow")
                 why = "" if self._interruption.code is None else "stopping: the workers write a checkpoint first"
                 if not why and self._heard and growth.has_come():
                     why = f"{growth.held} more workers have room: a checkpoint, and on with them"
@@ -218,11 +259,33 @@ class Driver:
                 if why and not told:
                     told = why
                     console.message(told, "yellow")
-            self._show(console, relay)
-        return None if outcome[0] is None else diagnose(outcome[0])
+            self._show(console, relay, inbox)
+            self._show(console, relay, inbox)  # what came while the last question was open
+        if outcome[0] is None:
+            return None
+        failure = diagnose(outcome[0])
+        if not self._heard and not failure.memory and (short := memory_shortage(fitting_nodes(share.resources))):
+            failure = Failure(f"the workers could not be started: {short}", MEMORY_HELP, died=True, memory=True)
+        return failure
 
-    def _show(self, console: View, relay: Any) -> None:
-        for kind, payload in ray.get(relay.take.remote()):
+    @property
+    def _ends(self) -> bool:
+        """Whether nothing is to be waited for any more."""
+        return self._interruption.asked or self._lease.lost.is_set()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not where the job is to end."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._ends:
+            time.sleep(POLL_S)
+
+    def _free(self) -> dict[str, float]:
+        """What of this machine no one has reserved."""
+        free = ray.available_resources()
+        return {name: free.get(name, 0.0) for name in ("CPU", "GPU") if name in ray.cluster_resources()}
+
+    def _show(self, console: View, relay: Any, inbox: Inbox) -> None:
+        for kind, payload in inbox.take(ANSWER_S):
             self._heard = True
             if kind == "row":
                 console.phase("")
@@ -261,16 +324,29 @@ class Driver:
         elif code != DONE:
             again = records.resume_command(self._settings)
             images = self._newest_images()
-            console.message(f"stopped with a checkpoint at {images:,} images; to go on:\n  {again}")
+            how = f"with a checkpoint at {images:,} images; to go on" if images >= 0 else "before the training; again"
+            console.message(f"stopped {how}:\n  {again}")
         else:
             console.summary(records.closing_table(self._settings, str(log)))
+
+
+class _Trainer(TorchTrainer):
+    """Without Ray Train's own cleaner of placement groups, which the driver replaces (`room.free_abandoned`).
+
+    That one asks the dashboard once a second whether the controller lives. Where there is no dashboard, or a slow one,
+    it says so each time and frees nothing; and it outlives the job.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [each for each in callbacks if type(each).__name__ != "PlacementGroupCleanerCallback"]
 
 
 def _trainer(
     payload: dict[str, Any], share: Share, workers: int, name: str, folder: str, timeout_s: float
 ) -> TorchTrainer:
     """One group of workers that Ray does not start again by itself: how many there are is looked at each time."""
-    return TorchTrainer(
+    return _Trainer(
         work,
         train_loop_config=payload,
         scaling_config=ray.train.ScalingConfig(

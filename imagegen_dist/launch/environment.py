@@ -1,6 +1,33 @@
 """What Ray and its workers read from the environment."""
 
+import json
 import os
+
+JOB_STOP_WAIT_S = 300
+"""Seconds that `ray job stop` gives a job between SIGTERM and SIGKILL; Ray's own are 3, too few for a checkpoint."""
+
+JOB_STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+"""The environment variable of that: Ray reads it on the node that the job's driver runs on."""
+
+
+def is_own_ray() -> bool:
+    """Whether the job starts a Ray of its own on this machine: RAY_ADDRESS names no cluster."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
+
+
+def short_job_stop() -> str:
+    """A warning where this is a submitted job that `ray job stop` would kill before its checkpoint; else ""."""
+    metadata = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("metadata") or {}
+    given = os.environ.get(JOB_STOP_WAIT, "3")
+    if "job_submission_id" not in metadata or not given.isdigit() or int(given) >= _ENOUGH_S:
+        return ""
+    return (
+        f"`ray job stop` kills this job after {given} s, before its checkpoint is written: set {JOB_STOP_WAIT}="
+        f"{JOB_STOP_WAIT_S} where Ray is started, or in the job's --runtime-env (cluster/runtime_env.yaml has it)"
+    )
+
+
+_ENOUGH_S = 30
 
 
 def set_ray_environment() -> None:

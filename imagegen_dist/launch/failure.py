@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ray.exceptions import RayActorError, RayError
@@ -9,6 +11,7 @@ from ray.train import TrainingFailedError
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.launch.memory import MEMORY_HELP, memory_line
 from imagegen_dist.run import RunError
 from imagegen_dist.storage import StorageError
 from imagegen_dist.training.checkpoint import CheckpointError
@@ -17,12 +20,16 @@ _FINAL = (RunError, CheckpointError, DatasetError, ShardError, StorageError)
 _FOLLOWING = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "processgroup", "socket")
 
 
+_KILLED_LOADER = "is killed by signal: Killed"
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why workers ended.
 
     cause: one line. detail: the traceback, empty where the line says all. died: a process was lost, not a bug raised.
     final: starting again cannot help. started: whether all workers were there; where not, their places were gone.
+    memory: it was memory that a machine lacked.
     error: what was raised, where it is final.
     """
 
@@ -31,6 +38,7 @@ class Failure:
     died: bool = False
     final: bool = False
     started: bool = True
+    memory: bool = False
     error: BaseException | None = None
 
 
@@ -39,6 +47,8 @@ def diagnose(error: BaseException) -> Failure:
     workers: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not workers:
         cause = getattr(error, "controller_failure", error)
+        if memory := next(filter(None, map(memory_line, _texts(cause))), ""):
+            return Failure(f"the workers could not be started: {memory}", MEMORY_HELP, died=True, memory=True)
         if "Startup" in type(cause).__name__:
             return Failure("the workers found no place any more", started=False)
         return Failure(_line(cause), died=isinstance(error, TrainingFailedError | RayError))
@@ -49,8 +59,14 @@ def diagnose(error: BaseException) -> Failure:
         if isinstance(cause, _FINAL):
             return Failure(str(cause), final=True, error=cause)
         return Failure(f"worker {rank} raised {_line(cause)}", _traceback(failure))
+    for rank, failure in sorted(died.items()):
+        if memory := next(filter(None, map(memory_line, _texts(failure))), ""):
+            return Failure(f"worker {rank} was killed: {memory}", MEMORY_HELP, died=True, memory=True)
     rank, failure = min((died or workers).items())
-    return Failure(f"worker {rank} was lost ({type(_cause(failure)).__name__})", died=True)
+    if _KILLED_LOADER in str(_cause(failure)):
+        why = "a process that loads its data was killed, as the system does where memory runs out"
+        return Failure(f"worker {rank} was lost: {why}", MEMORY_HELP, died=True, memory=True)
+    return Failure(f"worker {rank} was lost: {_end(_cause(failure))}", died=True)
 
 
 class RestartPolicy:
@@ -79,15 +95,32 @@ class RestartPolicy:
 
 def _cause(failure: BaseException) -> BaseException:
     """The exception that the training function raised, out of Ray's wrappers."""
-    for name in ("_base_exc", "cause"):
+    for name in ("_base_exc", "cause", "health_check_failure"):
         inner = getattr(failure, name, None)
         if isinstance(inner, BaseException):
             return _cause(inner)
     return failure
 
 
+def _texts(failure: BaseException) -> Iterator[str]:
+    """What an exception says, and what those say that it wraps or follows from."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [failure]
+    while waiting:
+        error = waiting.pop()
+        if error is None or error in seen:
+            continue
+        seen.append(error)
+        yield f"{error} {getattr(error, 'error_msg', '')}"
+        inner = [getattr(error, name, None) for name in ("_base_exc", "cause", "health_check_failure")]
+        waiting += [each for each in inner if isinstance(each, BaseException)]
+        waiting += [error.__cause__, error.__context__]
+
+
 def _is_death(failure: BaseException) -> bool:
     cause = _cause(failure)
+    if _KILLED_LOADER in str(cause):
+        return True
     return isinstance(cause, RayActorError | RayError) or "Worker" in type(cause).__name__
 
 
@@ -95,6 +128,18 @@ def _follows(failure: BaseException) -> bool:
     """Whether this is what a rank sees when another one is gone."""
     text = str(_cause(failure)).lower()
     return isinstance(_cause(failure), RuntimeError) and any(word in text for word in _FOLLOWING)
+
+
+def _end(death: BaseException) -> str:
+    """How a process ended, of which no more is known than that it did."""
+    text = str(death)
+    found = re.search(r"^\s*ip: (\S+)", text, re.MULTILINE)
+    place = f" on {found[1]}" if found else ""
+    if "node has died" in text or "node was terminated" in text:
+        return f"its machine{f' {found[1]}' if found else ''} is gone"
+    if isinstance(death, RayActorError):
+        return f"its process{place} ended unexpectedly"
+    return type(death).__name__
 
 
 def _line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.memory import memory_line
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
 
@@ -21,7 +22,11 @@ ANSWER_S = 90.0
 LOOK_PATIENCE_S = 20.0
 """How long a machine tries again what a remote place fails with: its role's credentials may come late."""
 
+PROBE_S = 10.0
+"""How long machines are given to start the process that shows whether they have memory for one."""
+
 _EXCHANGE = ".preflight"
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,14 @@ class Inspector:
     """Asks each machine once.
 
     storage: URL where runs are kept. data: URL of a folder of shards and the name of one, for each dataset.
+    interrupted: whether the user has asked the job to end: nothing more is waited for then. warn: takes a line about a
+    machine that is short of memory, which may pass.
     """
 
     storage: str
     data: Sequence[tuple[str, str]]
+    interrupted: Callable[[], bool] = lambda: False
+    warn: Callable[[str], None] = lambda text: None
 
     def check(self, node_ids: Sequence[str]) -> None:
         """Raise UsageError, one line, where a machine cannot do what a worker has to, or differs from this one."""
@@ -61,9 +70,16 @@ class Inspector:
             )
         answers = {}
         until = time.monotonic() + ANSWER_S
+        waiting = list(asked.values())
+        while waiting and time.monotonic() < until and not self.interrupted():
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_S)
+        if self.interrupted():
+            return {}
         for node_id, answer in asked.items():
             try:
-                answers[node_id] = ray.get(answer, timeout=max(0.0, until - time.monotonic()))
+                answers[node_id] = ray.get(answer, timeout=0)
+            except ray.exceptions.OutOfMemoryError as error:
+                self.warn(memory_line(str(error)) or f"machine {node_name(node_id)} ran out of memory")
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause or error
                 problem = f"cannot run this job ({type(cause).__name__}: {' '.join(str(cause).split())})"
@@ -82,6 +98,31 @@ class Inspector:
             f"machine {machine} writes to {self.storage}, but this one cannot read it back: --storage has to be one "
             "place for all, e.g. s3://... or a shared folder"
         )
+
+
+def memory_shortage(node_ids: Sequence[str], timeout_s: float = PROBE_S) -> str:
+    """Which of the machines kills what Ray starts on it for want of memory, with its numbers; "" where none does.
+
+    A process is started on each of them, which does nothing.
+    """
+    remote = ray.remote(num_cpus=0, max_retries=0)(_nothing)
+    asked = [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
+        for node_id in node_ids
+    ]
+    done, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    for answer in done:
+        try:
+            ray.get(answer)
+        except ray.exceptions.OutOfMemoryError as error:
+            return memory_line(str(error))
+        except ray.exceptions.RayError:
+            continue
+    return ""
+
+
+def _nothing() -> None:
+    """What a process does that shows by its start alone that there is memory for it."""
 
 
 def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: str) -> dict[str, Any]:

@@ -67,6 +67,31 @@ def start_relay() -> Any:
     return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
+class Inbox:
+    """The driver's end of a relay: what has come, without waiting for a relay that does not answer."""
+
+    def __init__(self, relay: Any) -> None:
+        self._relay = relay
+        self._asked: Any = None
+
+    def take(self, timeout_s: float) -> list[tuple[str, Any]]:
+        """What has come since the last call; nothing where the relay does not answer within so many seconds.
+
+        A question that is still open is waited for again by the next call: what it brings is not lost.
+        """
+        if self._asked is None:
+            self._asked = self._relay.take.remote()
+        done, _ = ray.wait([self._asked], timeout=timeout_s)
+        if not done:
+            return []
+        asked, self._asked = self._asked, None
+        try:
+            events: list[tuple[str, Any]] = ray.get(asked)
+        except ray.exceptions.RayError:  # the relay was killed, and comes back
+            return []
+        return events
+
+
 def listen(relay: Any, told: Callable[[], None]) -> Callable[[], None]:
     """Call `told` once the relay was asked to stop, from a thread of its own; the function that ends this."""
     over = threading.Event()

@@ -5,7 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+import ray
+from ray import PlacementGroupID
+from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 POLL_S = 0.5
 SETTLE_S = 5.0
@@ -35,6 +44,23 @@ class Places:
         self._groups = []
 
 
+def free_abandoned() -> int:
+    """Give back what this job's dead actors have reserved, and say how many placement groups that were.
+
+    Ray gives back an actor's placement group only once the job has ended as well. So a controller of Ray Train's that
+    was killed would hold its workers' places for as long as its driver looks for places to start them again.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    freed = 0
+    for row in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(row)
+        made_by_actor = group.creator_job_id.hex() == job and group.creator_actor_id.strip(b"\xff")
+        if made_by_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+            freed += 1
+    return freed
+
+
 class Steady:
     """Whether a number has been the same for a while."""
 
@@ -61,13 +87,13 @@ def wait_for_room(
 ) -> int:
     """How many workers of these resources the cluster has room for: `high`, or fewer once that has settled.
 
-    waiting: called again and again with how many there are while they are fewer than `low`; False gives up, and the
+    waiting: called again and again with how many there are while they are fewer than `high`; False gives up, and the
     answer is 0.
     """
     places, steady = Places(high, resources), Steady(settle_s)
     try:
         while (held := places.held) < high:
-            if held < low and not waiting(held):
+            if not waiting(held):
                 return 0
             if steady.see(held) and held >= low:
                 return held

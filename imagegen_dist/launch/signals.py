@@ -18,17 +18,26 @@ class Interruption:
     def __init__(self) -> None:
         self.code: int | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether the process was asked to end."""
+        return self.code is not None
+
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Take the signals for the block, which begins after Ray has set handlers of its own."""
-        before = {number: signal.signal(number, self._note) for number in _CODES}
+    def watched(self, at_once: bool = False) -> Iterator[None]:
+        """Take the signals for the block. Ray sets handlers of its own when it starts: enter a second block after that.
+
+        at_once: whether the first signal ends the process too, by SystemExit, because there is nothing to save yet.
+        """
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self.asked or at_once:
+                raise SystemExit(_CODES[number])
+            self.code = _CODES[number]
+
+        before = {number: signal.signal(number, note) for number in _CODES}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None:
-            raise SystemExit(_CODES[number])
-        self.code = _CODES[number]

@@ -27,7 +27,7 @@ from imagegen_dist.experiment import (
     parameter_counts,
     with_absolute_paths,
 )
-from imagegen_dist.launch.environment import set_ray_environment
+from imagegen_dist.launch.environment import is_own_ray, set_ray_environment
 from imagegen_dist.launch.flags import check_name
 from imagegen_dist.launch.options import Command, describe, parse
 from imagegen_dist.launch.secrets import check_secrets
@@ -101,7 +101,7 @@ def prepare(job: str, command: Command) -> Prepared:
     build_objective(experiment, build_networks(experiment, index.shape, index.classes), index.samples)
     if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
         open_network(source, index.shape, torch.device("cpu"))
-    if os.environ.get("RAY_ADDRESS", "") in ("", "local"):  # all workers will be on this node
+    if is_own_ray():  # all workers will be on this node
         plan = build_plan(experiment, index, draws=1)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
     settings = RunSettings(

@@ -70,6 +70,20 @@ class Screen:
         """Whether a view that changes in place can be shown."""
         return self._terminal.is_terminal and not self._terminal.is_dumb_terminal
 
+    def _live_view(self, view: Callable[[], RenderableType], transient: bool = False) -> Live:
+        """A view that is drawn again and again. What others print on standard output does not come through it.
+
+        transient: whether nothing of it stays at the end.
+        """
+        return Live(
+            console=self._terminal,
+            get_renderable=view,
+            refresh_per_second=_REFRESH_PER_S,
+            transient=transient,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
@@ -148,9 +162,7 @@ class Console(Screen):
         self._unwritten: Mapping[str, float] | None = None
         self._written_s = -math.inf
         if self.is_live:
-            self._live = Live(
-                console=self._terminal, get_renderable=self._view, refresh_per_second=_REFRESH_PER_S, transient=True
-            )
+            self._live = self._live_view(self._view, transient=True)
 
     def close(self) -> None:
         """End the live view, which leaves its last state if there were rows; off a terminal, write a held-back row."""

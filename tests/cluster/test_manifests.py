@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from imagegen_dist.launch.environment import set_ray_environment
+from imagegen_dist.launch.environment import JOB_STOP_WAIT, JOB_STOP_WAIT_S, set_ray_environment
 from imagegen_dist.launch.options import parse
 from tests.ray.jobs import ROOT
 
@@ -133,11 +133,14 @@ def test_every_node_has_the_environment_that_a_ray_of_our_own_has() -> None:
     node = dict(line.split("=", 1) for line in lines)
     cloud = {name: int(node[name]) for name in node if name.startswith("AWS_METADATA_SERVICE_")}
     assert cloud == {"AWS_METADATA_SERVICE_TIMEOUT": 5, "AWS_METADATA_SERVICE_NUM_ATTEMPTS": 4}
-    assert {name: node[name] for name in node if name not in ("RAY_AUTH_MODE", *cloud)}.items() <= ours.items()
+    of_nodes = {"RAY_AUTH_MODE", JOB_STOP_WAIT, *cloud}  # what is read on a cluster's nodes alone
+    assert {name: node[name] for name in node if name not in of_nodes}.items() <= ours.items()
     reaching_workers = {name for name in ours if name.startswith("MALLOC_")} | {"RAY_worker_niceness"}
     assert reaching_workers <= node.keys()
     [pod_environment] = [document["data"] for document in documents("access.yaml") if document["kind"] == "ConfigMap"]
     assert pod_environment == {name: value for name, value in node.items() if name != "RAY_AUTH_MODE"}
+    sent = yaml.safe_load((CLUSTER / "runtime_env.yaml").read_text())["env_vars"]
+    assert node[JOB_STOP_WAIT] == pod_environment[JOB_STOP_WAIT] == sent[JOB_STOP_WAIT] == str(JOB_STOP_WAIT_S)
 
 
 def test_the_image_has_no_fault_that_hadolint_knows(tools: Path) -> None:

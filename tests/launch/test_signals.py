@@ -19,3 +19,15 @@ def test_the_first_signal_is_noted_and_a_second_one_ends_the_process(number, cod
         assert ended.value.code == 130
     assert interruption.code == code
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_before_there_is_something_to_save_the_first_signal_ends_the_process():
+    """And what Ray sets on its start, within the block, is replaced by a second one that notes the signal."""
+    interruption = Interruption()
+    with interruption.watched(at_once=True):
+        with interruption.watched():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.code == 143
+        with pytest.raises(SystemExit) as ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 143

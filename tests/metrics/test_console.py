@@ -1,9 +1,11 @@
 import io
 import math
+import sys
 
 import pytest
 from rich.console import Console as Terminal
 
+from imagegen_dist.launch.sweep.board import Board
 from imagegen_dist.metrics.console import Console, Progress
 
 
@@ -71,6 +73,20 @@ def test_long_plain_lines_are_not_wrapped(file, clock):
     with Console(1000, "x" * 300, file, clock=clock) as console:
         console.message("y" * 300)
     assert file.getvalue() == "x" * 300 + "\n" + "y" * 300 + "\n"
+
+
+def test_what_others_print_does_not_come_through_the_live_view(file, capsys):
+    with Console(1000, "digits", file, terminal=True, width=80):
+        print("(PlacementGroupCleaner pid=1) Failed to query Ray Train Controller actor state.")
+        sys.stderr.write("Traceback\n")
+    with Board("sweep", ["optim.*.lr"], [], 3, file, terminal=True, width=80):
+        print("noise of a trial")
+    assert "Cleaner" not in file.getvalue()
+    assert "Traceback" not in file.getvalue()
+    assert "noise" not in file.getvalue()
+    said = capsys.readouterr()
+    assert "PlacementGroupCleaner" in said.out
+    assert "Traceback" in said.err
 
 
 def test_a_phase_is_written_once_to_a_plain_file(file):

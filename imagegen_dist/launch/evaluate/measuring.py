@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,7 @@ from imagegen_dist.evaluation.observer import CHUNK, Copies
 from imagegen_dist.evaluation.vae import VAEObserver
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.inference.pieces import Encoded, Generated, Measured, Piece, Wanted, cut, generate, measure
+from imagegen_dist.launch.environment import is_own_ray
 from imagegen_dist.launch.evaluate.real import Real, find_real
 from imagegen_dist.launch.evaluate.request import Network, Request
 from imagegen_dist.launch.tasks import TaskError, run_tasks
@@ -169,7 +169,7 @@ def _in_parallel(groups: dict[str, list[Piece]], request: Request) -> bool:
     stores = (Store(request.url), request.real.dataset.store, request.cache)
     if request.workers == 0 or any(store.protocol == "memory" for store in stores):
         return False
-    if request.workers or os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
+    if request.workers or not is_own_ray():
         return True
     return sum(_seconds(group) for group in groups.values()) > _IN_PROCESS_S
 

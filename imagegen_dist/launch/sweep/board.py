@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -34,7 +33,6 @@ from imagegen_dist.presets.searches import Goal
 WIRED = "IMAGEGEN_SWEEP_WIRED"
 """Environment variable of a job whose sweep is shown on another machine."""
 
-_REFRESH_PER_S = 4
 _AROUND = 7  # lines of the screen that are not trials
 _STYLES = {RUNNING: "cyan", COMPLETE: "green", DIVERGED: "red", FAILED: "red", CUT: "yellow"}
 _FIRST = (RUNNING, COMPLETE, STOPPED, REPLACED, WAITING, CUT, DIVERGED, FAILED)
@@ -68,7 +66,7 @@ class Board(Screen):
         self._phase = ""
         self._trials: dict[str, Trial] = {}
         if self.is_live:
-            self._live = Live(console=self._terminal, get_renderable=self.view, refresh_per_second=_REFRESH_PER_S)
+            self._live = self._live_view(self.view)
 
     def close(self) -> None:
         """End the live table, which leaves its last state."""

@@ -23,6 +23,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 import imagegen_dist
 from imagegen_dist import config
+from imagegen_dist.launch.environment import JOB_STOP_WAIT, JOB_STOP_WAIT_S
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.sweep.board import WIRED, Board
 from imagegen_dist.launch.sweep.ledger import decode_trial
@@ -36,9 +37,6 @@ from imagegen_dist.storage import Store
 
 EXCLUDED = [*NOT_SENT, "/docs", "/tests", "/benchmarks"]
 """What is not sent of a checkout, beside what .gitignore and .rayignore name."""
-
-STOP_S = 300
-"""Seconds that a job has to end, once it was asked to: its trials write checkpoints, and it writes its results."""
 
 PYTHON = (
     "import sys; sys.version_info >= (3, 11) or "
@@ -91,7 +89,7 @@ def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
     root = checkout()
     check_size(root, EXCLUDED)
     checked, run = shlex.join(["python", "-c", PYTHON]), shlex.join(["python", f"jobs/{JOB}.py", *words])
-    environment = {WIRED: "1", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}
+    environment = {WIRED: "1", JOB_STOP_WAIT: str(JOB_STOP_WAIT_S)}
     deadline = time.monotonic() + _AGENT_S
     while True:
         try:
