@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import tempfile
 import threading
 import time
@@ -32,7 +33,7 @@ from imagegen_dist.launch.quiet import output_to
 from imagegen_dist.launch.relay import Inbox, start_relay
 from imagegen_dist.launch.room import Growth, free_abandoned, wait_for_room
 from imagegen_dist.launch.signals import Interruption
-from imagegen_dist.launch.train import DONE, FAILED
+from imagegen_dist.launch.train import DONE, FAILED, TERMINATED
 from imagegen_dist.launch.worker import work
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
@@ -126,9 +127,10 @@ class Driver:
                     with connected() as own, self._interruption.watched():
                         self._lease.confirm()
                         code = self._train(console, own)
-            except SystemExit:
+            except SystemExit as stopped:
                 console.message("stopped at once; the same command goes on where the run is", "yellow")
-                raise
+                # Ray's own handler, which it has for a moment of its start, exits with the signal's number.
+                raise SystemExit(TERMINATED if stopped.code == signal.SIGTERM else stopped.code) from None
             self._close(console, code, log)
         return code
 

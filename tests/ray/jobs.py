@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -48,12 +53,42 @@ def started(command: list[str], **environment: str) -> Iterator[subprocess.Popen
             process.stdout.close()
 
 
+@contextmanager
+def on_terminal(command: list[str], columns: int = 80) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+    """The command while it runs on a terminal, and what has been written there; killed with all that it started."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # the last of those that write there has ended
+            while part := os.read(ours, 1 << 16):
+                written.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    family = psutil.Process(process.pid)
+    try:
+        yield process, lambda: b"".join(written).decode(errors="replace")
+    finally:
+        members = [family, *family.children(recursive=True)] if family.is_running() else []
+        for member in reversed(members):
+            if member.is_running():
+                member.kill()
+        process.wait()
+        reader.join()
+        os.close(ours)
+
+
 def finish(process: subprocess.Popen[str], seconds: float = START_S) -> str:
     output, _ = process.communicate(timeout=seconds)
     return output
 
 
-def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+def training_workers(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     """The Ray Train workers below a driver."""
     return [
         child
@@ -62,7 +97,7 @@ def training_workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-def gcs_port(process: subprocess.Popen[str]) -> str:
+def gcs_port(process: subprocess.Popen[Any]) -> str:
     """Where the Ray below a driver listens."""
     [command] = [child.cmdline() for child in psutil.Process(process.pid).children() if "gcs_server" in child.name()]
     [port] = [word.partition("=")[2] for word in command if word.startswith("--gcs_server_port=")]

@@ -11,7 +11,7 @@ import pytest
 
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.training.checkpoint import newest_images
-from tests.ray.jobs import finish, gcs_port, started, training_workers, wait_for_checkpoint, words
+from tests.ray.jobs import START_S, finish, gcs_port, on_terminal, started, training_workers, wait_for_checkpoint, words
 from tests.runs import TINY, assert_bit_identical, final_tensors, settings, tiny, train_on
 
 IMAGES = 24 * 120
@@ -40,18 +40,20 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
     assert "stopped with a checkpoint" in output
     assert not (run / "result.json").exists()
 
-    with started(words(tmp_path, "run", TINY | LONG)) as process:
+    with on_terminal(words(tmp_path, "run", TINY | LONG)) as (process, shown):
         before = newest_images(where.folder)
         while newest_images(where.folder) == before:
-            assert process.poll() is None, process.communicate()[0]
+            assert process.poll() is None, shown()
             time.sleep(0.05)
         killed = training_workers(process)[1]
         assert killed.environ()["RAY_ADDRESS"].rpartition(":")[2] == gcs_port(process)  # and not another Ray's
         killed.kill()
-        output = finish(process)
+        process.wait(START_S)
+        output = shown()
     assert process.returncode == 0, output
     assert "starting again from the last checkpoint" in output
     assert output.count("was lost") == 1
+    assert "pid=" not in output  # what Ray's processes print is in driver.log
     assert_bit_identical(final_tensors(where), undisturbed)
     assert [row["images"] for row in read_rows(where.folder)] == list(range(240, IMAGES + 1, 240))
 
