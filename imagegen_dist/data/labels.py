@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Label = int | str
 """A sample's class as its file says it: a whole number from 0, or a name."""
 
@@ -87,6 +90,23 @@ def number_names(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
+def number_labels(labels: Sequence[Label]) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
+    """(the number of each label's class, the classes' names where labels are names).
+
+    Raises ValueError where some are numbers and others names, and where names all differ.
+    """
+    of_kind = {type(label): label for label in labels}
+    if len(of_kind) > 1:
+        raise ValueError(f"some labels are numbers ({of_kind[int]}) and others names ({of_kind[str]}): one is needed")
+    if str not in of_kind:
+        return np.array(labels, dtype=np.int64), None
+    names = tuple(natural_order({str(label) for label in labels}))
+    if complaint := all_differ(len(names), len(labels)):
+        raise ValueError(complaint)
+    number = number_names(names)
+    return np.array([number[str(label)] for label in labels], dtype=np.int64), names
+
+
 def too_many(classes: int, samples: int) -> str:
     """Why so many classes of so few samples are none, or an empty text."""
     if classes <= max(_USUAL_CLASSES, _CLASSES_PER_SAMPLE * samples):
@@ -107,18 +127,16 @@ def all_differ(names: int, samples: int) -> str:
     )
 
 
-def empty_classes(counts: Sequence[int], names: Sequence[str] | None = None) -> str:
-    """Which classes have no sample, in one line; an empty text where all have some."""
+def empty_classes(counts: Sequence[int], names: Sequence[str] | None = None, remedy: str = "--relabel") -> str:
+    """Which classes have no sample, in one line; an empty text where all have some. remedy: numbers the rest anew."""
     empty = [number for number, count in enumerate(counts) if not count]
     if not empty:
         return ""
     shown = [str(number) if names is None else f"{number} ({names[number]})" for number in empty[:_SHOWN]]
     which = ", ".join(shown) + (", ..." if len(empty) > _SHOWN else "")
-    begins = " (labels begin at 1)" if empty == [0] else ""
-    has = "classes have" if len(empty) > 1 else "class has"
-    return (
-        f"{len(empty):,} of {len(counts):,} {has} no sample: {which}{begins}; --relabel numbers those that occur from 0"
-    )
+    begins = "; labels begin at 1" if empty == [0] else ""
+    has = "classes have" if len(empty) > 1 else f"class{'es' * (len(counts) > 1)} has"
+    return f"{len(empty):,} of {len(counts):,} {has} no sample: {which}{begins}; {remedy} numbers the others from 0"
 
 
 def relabelling(

@@ -13,7 +13,7 @@ import random
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -36,18 +36,16 @@ from imagegen_dist.data.index import (
     scan_file,
     shard_names,
 )
-from imagegen_dist.data.labels import clean_name
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.shard import Shard, group
+from imagegen_dist.data.sources.subsets import Subset, split_of
+from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.data.tarwalk import ReadAt, ShardError, walk
 from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.tasks import run_tasks
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import AccessError, StorageError, Store
-
-CLASS_NAMES = "classes.txt"
-"""Where shards of others may have the names of their classes, a line each."""
 
 _MODALITY = "image"
 _LISTED_AT_MOST = 20  # shards up to which the good ones have a line as well
@@ -58,18 +56,26 @@ _LONGEST_PAUSE_S = 20.0
 _STALL_S = 15.0
 
 
-def index_shards(shards: Store, index_at: Store, parallel: bool = True) -> DatasetIndex:
+def index_shards(
+    shards: Store, index_at: Store, parallel: bool = True, subset: str = "", labelled: bool = True
+) -> DatasetIndex:
     """Read all shards in a folder, and write index.json beside them or in another folder, for which it says where.
 
     The classes are named where classes.txt lies beside the shards, a line for each label.
-    parallel: by Ray tasks where there is much to read. Raises DatasetError where there is no shard, a damaged one, an
-    index already, and where samples do not fit together; StorageError.
+    parallel: by Ray tasks where there is much to read. subset: the split to index where shards of several lie side by
+    side. labelled: False passes their labels over. Raises DatasetError where there is no shard, a damaged one, an index
+    already, where samples do not fit together, and where names of tars or folders in them are the only labels, which no
+    index can keep; StorageError.
     """
-    names = _check_places(shards, index_at)
-    class_names = _class_names(shards)
+    chosen = Subset(subset)
+    names = chosen.files(_check_places(shards, index_at), "shards", shards.url)
+    chosen.check_used(shards.url)
+    class_names = class_names_beside(shards) if labelled else None
+    if labelled:
+        _check_no_tar_classes(shards, names)
     try:
         parallel = parallel and _worth_tasks(shards, len(names) * shards.size(names[0]))
-        work = run_tasks(_scan, [_Unread(shards, name) for name in names], parallel)
+        work = run_tasks(_scan, [_Unread(shards, name, labelled) for name in names], parallel)
         with ProgressBar("reading shards") as bar, closing(work) as results:
             scans = (scan for _, scan in bar.track(results, len(names)))
             index = combine_scans(scans, _MODALITY, None, class_names)
@@ -104,7 +110,8 @@ def check_dataset(store: Store, parallel: bool = True) -> CheckReport:
     with ProgressBar("checking shards") as bar:
         found = dict(bar.track(run_tasks(_check, pieces, parallel), len(pieces)))
     listed = [CheckedShard(info.name, info, found[number]) for number, info in enumerate(index.shards)]
-    unlisted = sorted(set(present) - {info.name for info in index.shards})
+    listed_names = {info.name for info in index.shards}
+    unlisted = sorted(name for name in set(present) - listed_names if not _of_another_split(name, listed_names))
     return CheckReport((*listed, *(CheckedShard(name, None, ("is not in the index",)) for name in unlisted)))
 
 
@@ -157,6 +164,7 @@ class _Unread(NamedTuple):
 
     store: Store
     name: str
+    labelled: bool
 
 
 class _Expected(NamedTuple):
@@ -199,20 +207,30 @@ def _check_places(shards: Store, index_at: Store) -> list[str]:
     return names
 
 
-def _class_names(shards: Store) -> tuple[str, ...] | None:
-    """The names of the classes, where there is a file of them. Raises DatasetError, StorageError."""
-    if not shards.exists(CLASS_NAMES):
-        return None
-    try:
-        lines = shards.read(CLASS_NAMES).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{shards / CLASS_NAMES} is no text in UTF-8: {error.reason}") from error
-    names = [clean_name(line) for line in lines]
-    while names and not names[-1]:
-        names.pop()
-    if not names or not all(names):
-        raise DatasetError(f"{shards / CLASS_NAMES} has an empty line; it needs the name of a class in each line")
-    return tuple(names)
+def _of_another_split(name: str, listed: Set[str]) -> bool:
+    """True for a shard beside those of an index of one split alone, where its name says that it is of another one."""
+    splits = {found.name if (found := split_of(each)) else "" for each in listed}
+    here = split_of(name)
+    return here is not None and len(splits) == 1 and here.name not in splits and "" not in splits
+
+
+def _check_no_tar_classes(shards: Store, names: list[str]) -> None:
+    """Raises DatasetError where classes are told by the names of tars or of folders in them, by the first and last."""
+    some, surveys = list(dict.fromkeys((names[0], names[-1]))), list[Survey]()
+    for name in some:
+        try:
+            with _opened(shards, name) as (read_at, size):
+                surveys.append(survey(read_at, size, name, modality(_MODALITY).extensions))
+        except (ShardError, FileNotFoundError):  # of which the scan that follows says more
+            return
+        if not surveys[-1].plain:  # it has labels, captions or records
+            return
+    if told := classes_of_tars(some, surveys, shards.url):
+        shown = ", ".join(told[1][:2])
+        raise DatasetError(
+            f"{shards}: the shards have no labels, but their names or folders tell classes ({shown}): pack them with "
+            f"`python jobs/make_shards.py {shards} DEST`, which keeps these, or index without labels by --labels none"
+        )
 
 
 def _worth_tasks(shards: Store, size: int) -> bool:
@@ -222,7 +240,7 @@ def _worth_tasks(shards: Store, size: int) -> bool:
 
 def _scan(piece: _Unread) -> ShardScan:
     with _opened(piece.store, piece.name) as (read_at, size):
-        return scan_file(piece.name, read_at, size, modality(_MODALITY))
+        return scan_file(piece.name, read_at, size, modality(_MODALITY), piece.labelled)
 
 
 def _check(piece: _Expected) -> tuple[str, ...]:

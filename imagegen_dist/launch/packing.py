@@ -139,7 +139,7 @@ class Packing:
         plan, flags = _read_plan(self._dest), self._request.flags
         for flag in sorted(flags.keys() | plan.flags.keys()):
             there, here = plan.flags.get(flag), flags.get(flag)
-            if there != here:
+            if (there or "") != (here or ""):  # a flag that an older version lacked was not given
                 raise DatasetError(
                     f"{self._dest} was made by another command, with {_said(flag, there)} and not {_said(flag, here)}: "
                     "remove it, or choose another place"

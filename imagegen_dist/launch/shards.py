@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -18,10 +18,12 @@ import tyro
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.images import Conversion
 from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.labels import empty_classes
 from imagegen_dist.data.parts import Recipe
 from imagegen_dist.data.sources.base import Source
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.sources.folder import FolderSource
+from imagegen_dist.data.sources.relabelled import check_classes, relabelled
 from imagegen_dist.data.sources.shards import open_shards
 from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.split import mixed_rows, parse_shares, split_rows
@@ -43,6 +45,7 @@ _SUMMARY = (
     "zip, parquet files, or shards. The same command again goes on where it was interrupted. Or index shards that are "
     "there, with --index-only; or check a dataset, with --check."
 )
+_OF_INDEXING: dict[str, Any] = {"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto"}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 _LISTED = 20  # undecodable pictures that are named on the screen
@@ -75,7 +78,13 @@ class Options:
     image_column: Annotated[str, flag("NAME")] = ""
     """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
     label_column: Annotated[str, flag("NAME")] = ""
-    """Column of the labels in parquet files. Default: label, labels, cls, class or fine_label, if there is one."""
+    """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label, if there."""
+    labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
+    """auto: whatever SOURCE has as labels; none: pack or index without them. Default: auto."""
+    relabel: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Number the classes that have pictures from 0, and keep their old names or numbers as names."""
+    subset: Annotated[str, flag("SPLIT")] = ""
+    """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
     workers: Annotated[int | None, flag("N")] = None
     """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
     index_only: Annotated[str, flag("URL")] = ""
@@ -135,7 +144,7 @@ def parse(arguments: Sequence[str]) -> Command:
 def _check_alone(options: Options) -> None:
     """Raises UsageError where flags of several ways to use the job come together."""
     for name, alone, rest in (
-        ("--index-only", options.index_only, replace(options, index_only="", index_at="", workers=None)),
+        ("--index-only", options.index_only, replace(options, **_OF_INDEXING)),
         ("--check", options.check, replace(options, check="", workers=None)),
     ):
         if alone and rest != Options():
@@ -155,7 +164,8 @@ def _run(command: Command) -> tuple[str, int]:
     if options.index_only:
         store = Store(options.index_only)
         index_at = Store(options.index_at) if options.index_at else store
-        index = index_shards(store, index_at, parallel)
+        index = index_shards(store, index_at, parallel, options.subset, options.labels == "auto")
+        _tell_empty_classes([index], f"packing them again with `python jobs/make_shards.py {store} DEST --relabel`")
         return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
     with _targets(command) as targets:
         return _pack(targets, command), DONE
@@ -167,15 +177,22 @@ def _targets(command: Command) -> Iterator[list[Target]]:
     options = command.options
     columns = Columns(options.image_column, options.label_column)
     if is_builtin(options.source):
-        if options.split or columns != Columns():
-            raise UsageError(f"{options.source} comes split, in a form of its own: give neither --split nor columns")
+        if options.split or columns != Columns() or options.subset or options.relabel or options.labels != "auto":
+            raise UsageError(
+                f"{options.source} comes split, in a form of its own: give neither --split, --subset, columns nor what "
+                "changes labels"
+            )
         with tempfile.TemporaryDirectory(prefix="imagegen-builtin-") as cache:
             sources = {name: open_shards(builtin_dataset(options.source, name, Store(cache)), []) for name in SPLITS}
             yield [Target(name, source, np.arange(source.count)) for name, source in sources.items()]
         return
-    source, dest = open_source(options.source, columns), Store(options.dest)
+    dest = Store(options.dest)
+    source = open_source(options.source, columns, options.subset, options.labels == "auto")
+    for note in source.notes:
+        print(note, file=sys.stderr)
     if isinstance(source, FolderSource) and f"{dest}/".startswith(f"{source.place}/"):
         raise UsageError(f"DEST {dest} lies in SOURCE {source.place}, which would not be the same afterwards")
+    source = relabelled(source) if options.relabel else check_classes(source)
     rows = mixed_rows(source.count) if source.mixes else np.arange(source.count)
     if not command.shares:
         yield [Target("", source, rows)]
@@ -210,6 +227,7 @@ def _pack(targets: Sequence[Target], command: Command) -> str:
         for line in packing.notes:
             print(line, file=sys.stderr)
     _list_left_out(made.undecodable, packing.pictures, source, dest)
+    _tell_empty_classes(made.indexes)
     stores = [dest / target.name if target.name else dest for target in targets]
     lines = [counts(store, index) for store, index in zip(stores, made.indexes, strict=True)]
     if not made.fresh:
@@ -231,7 +249,19 @@ def _flags(command: Command) -> dict[str, str]:
         "--split": ",".join(f"{name}:{share:g}" for name, share in command.shares.items()),
         "--image-column": options.image_column,
         "--label-column": options.label_column,
+        "--labels": "none" if options.labels == "none" else "",
+        "--relabel": "yes" if options.relabel else "",
+        "--subset": options.subset,
     }
+
+
+def _tell_empty_classes(indexes: Sequence[DatasetIndex], remedy: str = "--relabel") -> None:
+    """Say on standard error which classes have a sample in none of the datasets."""
+    of_each = [index.class_counts for index in indexes if index.class_counts is not None]
+    if of_each and (
+        line := empty_classes([sum(each) for each in zip(*of_each, strict=True)], indexes[0].class_names, remedy)
+    ):
+        print(line, file=sys.stderr)
 
 
 def _what_is_kept(packing: Packing) -> str:

@@ -4,8 +4,10 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -448,6 +450,64 @@ def test_an_index_made_again_is_the_one_that_packing_wrote(pictures: Path, tmp_p
     (tmp_path / "index.json").unlink()
     assert main(["--index-only", str(tmp_path)]) == DONE
     assert DatasetIndex.load(Store(tmp_path)).shards == packed.shards
+
+
+def test_labels_with_gaps_are_told_and_numbered_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_pictures(tmp_path / "in", 3)
+    names = sorted(str(file.relative_to(folder)) for file in folder.glob("*/*.png"))
+    labels = [[name, 1 if name.startswith("brick") else 3] for name in names]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert main([str(folder), str(tmp_path / "out")]) == DONE
+    assert capsys.readouterr().err == "2 of 4 classes have no sample: 0, 2; --relabel numbers the others from 0\n"
+    assert load(tmp_path / "out")[0].class_counts == (0, 3, 0, 3)
+    for source in (folder, tmp_path / "out"):
+        dest = tmp_path / f"anew-{source.name}"
+        assert main([str(source), str(dest), "--relabel"]) == DONE
+        index, _, found = load(dest)
+        assert (index.class_names, index.class_counts) == (("1", "3"), (3, 3))
+        assert found is not None
+        assert sorted(found.tolist()) == [0, 0, 0, 1, 1, 1]
+        assert capsys.readouterr().err == ""
+    (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 4_000_000_000] for name in names]}))
+    said = mistake(capsys, folder, tmp_path / "ids")
+    assert "these look like ids or hashes; --relabel numbers those that occur from 0" in said
+    assert not (tmp_path / "ids").exists()
+
+
+def test_one_of_several_splits_is_packed_and_indexed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        write_pictures(tmp_path / "in" / split, 2)
+    assert "folders of several splits (train, val): take one, e.g. with --subset train" in mistake(
+        capsys, tmp_path / "in", tmp_path / "out"
+    )
+    for split in ("train", "val"):
+        assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--subset", split, *SMALL]) == DONE
+        assert load(tmp_path / "out")[0].class_names == ("brick", "grass")
+        for file in (tmp_path / "out").glob("*.tar"):
+            (tmp_path / "side").mkdir(exist_ok=True)
+            file.rename(tmp_path / "side" / f"{split}-{file.name}")
+        shutil.rmtree(tmp_path / "out")
+    capsys.readouterr()
+    assert "shards of several splits (train, val)" in mistake(capsys, "--index-only", tmp_path / "side")
+    assert main(["--index-only", str(tmp_path / "side"), "--subset", "train"]) == DONE
+    assert load(tmp_path / "side")[0].samples == 4
+    assert main(["--check", str(tmp_path / "side")]) == DONE
+
+
+def test_tars_named_for_classes_are_packed_and_not_indexed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = write_pictures(tmp_path / "in", 2)
+    (tmp_path / "tars").mkdir()
+    for folder in pictures.iterdir():
+        with tarfile.open(tmp_path / "tars" / f"{folder.name}.tar", "w") as archive:
+            archive.add(folder, ".")
+    assert "their names or folders tell classes (brick, grass): pack them" in mistake(
+        capsys, "--index-only", tmp_path / "tars"
+    )
+    assert main([str(tmp_path / "tars"), str(tmp_path / "out")]) == DONE
+    assert "each tar is a class: 2 classes; --labels none packs without" in capsys.readouterr().err
+    assert load(tmp_path / "out")[0].class_counts == (2, 2)
+    assert main(["--index-only", str(tmp_path / "tars"), "--labels", "none"]) == DONE
+    assert load(tmp_path / "tars")[0].classes is None
 
 
 def test_a_damaged_shard_is_named_with_its_member(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,14 +14,14 @@ from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source, each_ahead, listing_digest
 from imagegen_dist.data.sources.classes import (
     EXTENSIONS,
-    LABELS_NAME,
-    Classified,
     Entries,
-    by_folders,
-    by_labels_file,
+    Wanted,
+    classify,
+    find_root,
     is_hidden,
     is_picture,
 )
+from imagegen_dist.data.sources.label_files import plain_path
 from imagegen_dist.storage import StorageError, Store
 
 _HEADER = struct.Struct("<4s5H3I2H")  # local file header (PKWARE APPNOTE 6.3.10, 4.3.7)
@@ -49,6 +49,10 @@ class ZipSource(Source):
 
     entries: tuple[_Entry, ...] = ()
 
+    def name_of(self, row: int) -> str:
+        """A record's name."""
+        return self.entries[row].name
+
     def select(self, rows: IntArray) -> Records:
         """The records of those numbers."""
         parent, _, name = self.place.rpartition("/")
@@ -75,21 +79,17 @@ class _Members(Records):
             return Record(entry.name, label, b"", f"is damaged in the zip: {error}")
 
 
-def open_zip(folder: Store, name: str) -> ZipSource:
-    """The pictures in a zip, labelled by its dataset.json, or by the folders in it as those on a disk are.
+def open_zip(folder: Store, name: str, wanted: Wanted) -> ZipSource:
+    """The pictures in a zip, labelled by a file of labels in it, or by its folders as those on a disk are.
 
-    One folder around all others is passed over. Raises DatasetError where the file is no zip or has no pictures, where
-    it is encrypted or compressed in an unusual way, and where labels and pictures do not fit; StorageError.
+    Names may be written as Windows does, with backslashes, or begin with ./ or /. Raises DatasetError where the file is
+    no zip or has no pictures, where it is encrypted or compressed in an unusual way, and where labels and pictures do
+    not fit; StorageError.
     """
     place = (folder / name).url
     entries = _directory(folder, name, place)
-    top = _wrapping(list(entries))
-    entries = {name.removeprefix(top): entry for name, entry in entries.items()}
-    if LABELS_NAME in entries:
-        found: Classified | None = by_labels_file(_read(folder, name, entries[LABELS_NAME]), entries, place)
-    else:
-        tree = _tree(entries)
-        found = by_folders(lambda inside: tree.get(inside, Entries([], [], [])), place)
+    tree = _ZipTree(folder, name, entries)
+    found = classify(tree, place, wanted, find_root(tree, wanted.subset, place))
     if found is None:
         raise DatasetError(f"{place} has no pictures ({' '.join(EXTENSIONS)})")
     chosen = tuple(entries[name] for name in found.names)
@@ -105,6 +105,7 @@ def open_zip(folder: Store, name: str) -> ZipSource:
         classes=None if labels is None else int(labels.max()) + 1,
         class_names=found.class_names,
         left_out=found.left_out,
+        notes=found.notes,
         entries=chosen,
     )
 
@@ -122,15 +123,16 @@ def _directory(folder: Store, name: str, place: str) -> dict[str, _Entry]:
         raise StorageError(f"cannot read {place}: {error.strerror or error}") from error
     entries = {}
     for info in found:
-        if info.is_dir() or is_hidden(info.filename):
+        name = plain_path(info.filename)
+        if info.filename.endswith(("/", "\\")) or is_hidden(name):
             continue
         if info.flag_bits & _ENCRYPTED:
-            raise DatasetError(f"{place} is encrypted ({info.filename}): make one without a password")
-        if info.filename in entries:
-            raise DatasetError(f"{place} has {info.filename} twice")
+            raise DatasetError(f"{place} is encrypted ({name}): make one without a password")
+        if name in entries:
+            raise DatasetError(f"{place} has {name} twice")
         header = _HEADER.size + len(info.orig_filename.encode())
         place_of = (info.header_offset, header, info.compress_size, info.file_size, info.CRC, info.compress_type)
-        entries[info.filename] = _Entry(info.filename, *place_of)
+        entries[name] = _Entry(name, *place_of)
     return entries
 
 
@@ -142,29 +144,33 @@ def _check_readable(entries: tuple[_Entry, ...], place: str) -> None:
             )
 
 
-def _wrapping(names: list[str]) -> str:
-    """`pictures/` where the zip holds nothing but that folder, with folders or a dataset.json in it; else ""."""
-    tops = {name.partition("/")[0] for name in names}
-    if len(tops) != 1 or not all("/" in name for name in names):
-        return ""
-    top = tops.pop() + "/"
-    inside = [name.removeprefix(top) for name in names]
-    return top if LABELS_NAME in inside or any("/" in name for name in inside) else ""
+class _ZipTree:
+    """The visible files and folders of a zip."""
 
+    def __init__(self, store: Store, archive: str, members: dict[str, _Entry]) -> None:
+        self._store, self._archive, self._members = store, archive, members
+        self._folders = {"": Entries([], [], [])}
+        for name in sorted(members):
+            folder, _, _ = name.rpartition("/")
+            parts = folder.split("/") if folder else []
+            for depth in range(len(parts)):
+                above, inside = "/".join(parts[:depth]), "/".join(parts[: depth + 1])
+                if inside not in self._folders:
+                    self._folders[inside] = Entries([], [], [])
+                    self._folders[above].folders.append(inside)
+            here = self._folders[folder]
+            (here.pictures if is_picture(name) else here.others).append(name)
 
-def _tree(names: dict[str, _Entry]) -> dict[str, Entries]:
-    """What lies in each folder."""
-    tree: dict[str, Entries] = {"": Entries([], [], [])}
-    for name in sorted(names):
-        folder, _, _ = name.rpartition("/")
-        parts = folder.split("/") if folder else []
-        for depth in range(len(parts)):
-            above, inside = "/".join(parts[:depth]), "/".join(parts[: depth + 1])
-            if inside not in tree:
-                tree[inside] = Entries([], [], [])
-                tree[above].folders.append(inside)
-        (tree[folder].pictures if is_picture(name) else tree[folder].others).append(name)
-    return tree
+    def entries(self, folder: str) -> Entries:
+        """What lies in a folder."""
+        return self._folders.get(folder, Entries([], [], []))
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes. Raises DatasetError, StorageError."""
+        try:
+            return _read(self._store, self._archive, self._members[name])
+        except (zlib.error, struct.error, zipfile.BadZipFile) as error:
+            raise DatasetError(f"{self._store / self._archive}: {name} is damaged in the zip: {error}") from error
 
 
 def _read(store: Store, archive: str, entry: _Entry) -> bytes:

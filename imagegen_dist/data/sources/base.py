@@ -59,6 +59,11 @@ class Source(ABC):
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()  # visible files that are no pictures by their extension
+    notes: tuple[str, ...] = ()  # lines for the user: what was taken for what
+
+    def name_of(self, row: int) -> str:
+        """A record's name, as it has when it is read."""
+        return next(iter(self.select(np.array([row])).read())).name
 
     @abstractmethod
     def select(self, rows: IntArray) -> Records:

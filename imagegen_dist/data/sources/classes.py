@@ -1,20 +1,28 @@
-"""Which pictures a tree of files holds and what their classes are: by sub-folders, or by StyleGAN's dataset.json."""
+"""Which pictures a tree of files holds and what their classes are: by a file of labels, or by sub-folders."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import splitext
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.labels import Label, clean_name, natural_key, number_labels
+from imagegen_dist.data.sources.label_files import (
+    METADATA,
+    STYLEGAN,
+    Labelled,
+    Names,
+    is_table,
+    read_stylegan,
+    read_table,
+    some,
+)
+from imagegen_dist.data.sources.subsets import ALL, Subset, split_of
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 """Of the files that are taken for pictures, in any case."""
 
-LABELS_NAME = "dataset.json"
-"""StyleGAN's list of labels: {"labels": [["00000/img00000000.png", 6], ...]}, or null for none."""
-
-_SHOWN = 3
+_ARCHIVES = (".tar", ".parquet")
 
 
 class Entries(NamedTuple):
@@ -25,14 +33,35 @@ class Entries(NamedTuple):
     others: list[str]
 
 
+class Tree(Protocol):
+    """The visible files and folders below a place, hidden ones left out."""
+
+    def entries(self, folder: str) -> Entries:
+        """What lies in a folder, "" for the top."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        ...
+
+
+class Wanted(NamedTuple):
+    """What is asked of a source of pictures besides its place."""
+
+    subset: Subset
+    labelled: bool = True  # False: whatever tells labels is passed over
+    label_column: str = ""  # of tables; "": one of LABEL_NAMES
+
+
 @dataclass(frozen=True)
 class Classified:
-    """Pictures, sorted by name within each class, with their labels."""
+    """Pictures with their labels, sorted by name within each class where folders are the classes."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...] | None
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # lines for the user: what was taken for what
 
 
 def is_picture(name: str) -> bool:
@@ -45,83 +74,183 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def by_folders(listed: Callable[[str], Entries], place: str) -> Classified | None:
-    """Sub-folders of the top are classes, in the order of their names; without any, no labels. None: no picture.
+def find_root(tree: Tree, subset: Subset, place: str) -> tuple[str, tuple[str, ...]]:
+    """(the folder that holds the pictures or the classes, lines that say so where it is not the top).
 
-    listed: what lies in a folder below the top, "" for the top. Raises DatasetError where a class has no picture, and
-    where pictures lie beside or below classes.
+    Passed through are the folder of a split, and one folder around all others. Raises DatasetError where there are
+    folders of several splits and none is asked for.
     """
-    pictures, folders, left_out = listed("")
+    root = ""
+    while True:
+        here = tree.entries(root)
+        chosen = _choose_folders(here.folders, subset, _below(place, root))
+        if here.pictures or len(chosen) != 1:
+            if len(chosen) > 1 and len(chosen) < len(here.folders):
+                raise DatasetError(f"{place} has several folders of one split ({some(chosen)}): name one of them")
+            break
+        of_split = split_of(_last(chosen[0])) is not None and subset.asked != ALL
+        if not of_split and (any(map(_may_label, here.others)) or not _is_around(tree.entries(chosen[0]))):
+            break
+        root = chosen[0]
+    return root, (f"{_below(place, root)} is taken for the folder of the pictures",) if root else ()
+
+
+def classify(tree: Tree, place: str, wanted: Wanted, found: tuple[str, tuple[str, ...]]) -> Classified | None:
+    """The pictures of a tree and their classes; None without any picture.
+
+    found: as `find_root` returns it. Labels are told by a dataset.json, a table with pictures' names, or else by the
+    sub-folders of the root, which are classes in their natural order. Raises DatasetError where labels and pictures do
+    not fit.
+    """
+    (root, notes), subset = found, wanted.subset
+    pictures, left_out, _ = _all_below(tree, root, subset, place)
+    if not wanted.labelled:
+        return Classified(tuple(pictures), None, None, tuple(left_out), notes) if pictures else None
+    for level in (root, *_folders_above(root)):
+        labelled, more = _find_labels(tree, level, pictures, place, wanted)
+        notes += more
+        if labelled is not None:
+            strict = level == root and subset.asked in ("", ALL)
+            fitted = _by_labels(labelled, Names(pictures, level), pictures, strict)
+            left_out = [name for name in left_out if _below(place, name) != labelled.place]
+            return Classified(*fitted, tuple(left_out), notes)
+    if wanted.label_column:
+        raise DatasetError(f"--label-column {wanted.label_column}: {place} has no table that names its pictures")
+    return _by_folders(tree, root, place, subset, notes)
+
+
+def _by_folders(tree: Tree, root: str, place: str, subset: Subset, notes: tuple[str, ...]) -> Classified | None:
+    """Sub-folders of the root are classes, with all pictures below them; without any, no labels."""
+    pictures, folders, left_out = tree.entries(root)
     if pictures and folders:
         raise DatasetError(
             f"{place} has both pictures ({pictures[0]}, ...) and sub-folders ({folders[0]}, ...): "
             "sub-folders are classes, so either all pictures lie in one or there is none"
         )
     if pictures:
-        return Classified(tuple(pictures), None, None, tuple(left_out))
+        prefix = f"{root}/" if root else ""
+        chosen = subset.alike([_last(name) for name in pictures], "pictures", _below(place, root))
+        return Classified(tuple(prefix + name for name in chosen), None, None, tuple(left_out), notes)
     if not folders:
         return None
-    names, labels = list[str](), list[int]()
-    for label, folder in enumerate(folders):
-        found, deeper, others = listed(folder)
-        if deeper:
-            raise DatasetError(f"{place}/{deeper[0]} lies too deep: classes are sub-folders that hold pictures alone")
+    names, labels, class_names, left_out = list[str](), list[int](), list[str](), list(left_out)
+    for label, folder in enumerate(sorted(folders, key=lambda folder: natural_key(_last(folder)))):
+        found, others, deepest = _all_below(tree, folder, subset, place)
         if not found:
-            raise DatasetError(f"{place}/{folder} has no pictures ({' '.join(EXTENSIONS)}): fill it or remove it")
+            raise DatasetError(
+                f"{_below(place, folder)} has no pictures ({' '.join(EXTENSIONS)}): fill it or remove it"
+            )
+        if deepest and len(notes) < 2:
+            notes += (f"{_below(place, deepest)} is part of the class {_last(folder)}: the first folder is the class",)
+        class_names.append(clean_name(_last(folder)) or _last(folder))
         names += found
         labels += [label] * len(found)
         left_out += others
-    return Classified(tuple(names), tuple(labels), tuple(folders), tuple(left_out))
+    return Classified(tuple(names), tuple(labels), tuple(class_names), tuple(left_out), notes)
 
 
-def by_labels_file(text: bytes, files: Iterable[str], place: str) -> Classified:
-    """The pictures of a tree with the labels of its dataset.json. Raises DatasetError where the two do not fit."""
-    files = sorted(files)
-    names = [name for name in files if is_picture(name)]
-    left_out = tuple(name for name in files if not is_picture(name) and name != LABELS_NAME)
-    where = f"{place}/{LABELS_NAME}"
-    labels = _read_labels(text, where)
-    if not names:
-        raise DatasetError(f"{place} has a {LABELS_NAME}, but no pictures ({' '.join(EXTENSIONS)})")
-    if labels is None:
-        return Classified(tuple(names), None, None, left_out)
-    missing, unlabelled = sorted(labels.keys() - set(names)), [name for name in names if name not in labels]
-    if missing:
-        raise DatasetError(f"{where} names {len(missing):,} files that are not there: {_some(missing)}")
-    if unlabelled:
-        raise DatasetError(f"{where} has no label for {len(unlabelled):,} pictures: {_some(unlabelled)}")
-    return Classified(tuple(names), tuple(labels[name] for name in names), None, left_out)
+def _all_below(tree: Tree, folder: str, subset: Subset, place: str) -> tuple[list[str], list[str], str]:
+    """(all pictures below a folder, all other files, the first folder below it that holds pictures or "")."""
+    pictures, folders, others = tree.entries(folder)
+    pictures, others, deepest = list(pictures), list(others), ""
+    for deeper in _choose_folders(folders, subset, _below(place, folder)):
+        found, more, _ = _all_below(tree, deeper, subset, place)
+        deepest = deepest or (deeper if found else "")
+        pictures += found
+        others += more
+    return pictures, others, deepest
 
 
-def _read_labels(text: bytes, where: str) -> dict[str, int] | None:
-    """Label by file name; None where it says that there are none. Raises DatasetError."""
+def _choose_folders(folders: Sequence[str], subset: Subset, place: str) -> list[str]:
+    chosen = set(subset.alike([_last(folder) for folder in folders], "folders", place))
+    return [folder for folder in folders if _last(folder) in chosen]
+
+
+def _find_labels(
+    tree: Tree, level: str, pictures: Sequence[str], place: str, wanted: Wanted
+) -> tuple[Labelled | None, tuple[str, ...]]:
+    """(what the file of labels in this folder says, lines for the user). Raises DatasetError for several such files."""
+    others, subset = tree.entries(level).others, wanted.subset
+    by_name = {_last(name): name for name in others}
+    if STYLEGAN in by_name:
+        return read_stylegan(tree.read(by_name[STYLEGAN]), _below(place, by_name[STYLEGAN])), ()
+    tables = [name for name in others if is_table(name)]
+    metadata = [by_name[name] for name in METADATA if name in by_name]
+    tables = metadata or [
+        name for name in tables if _last(name) in subset.files([*map(_last, tables)], "tables", place)
+    ]
+    names, found, notes = Names(pictures, level), list[Labelled](), list[str]()
+    for table in tables:
+        where = _below(place, table)
+        read = read_table(tree.read(table), where, names, wanted.label_column, subset)
+        if isinstance(read, Labelled):
+            found.append(read)
+        elif read:
+            notes.append(f"{where} has no column of labels ({read}): --label-column chooses one")
+        elif metadata:
+            raise DatasetError(f"{where} names no picture that is there; a column file_name is needed")
+    if len(found) > 1:
+        raise DatasetError(f"{place} has several tables of labels ({some(each.place for each in found)}): keep one")
+    return (found[0] if found else None), tuple(notes)
+
+
+def _by_labels(
+    said: Labelled, names: Names, pictures: Sequence[str], strict: bool
+) -> tuple[tuple[str, ...], tuple[int, ...] | None, tuple[str, ...] | None]:
+    """(the pictures, their labels, the classes' names). strict: False lets labels of pictures elsewhere pass.
+
+    Raises DatasetError where labels and pictures do not fit.
+    """
+    where = said.place
+    if not pictures:
+        raise DatasetError(f"{where} labels pictures, but there are none ({' '.join(EXTENSIONS)})")
+    if said.labels is None:
+        return tuple(sorted(pictures)), None, None
+    labels: dict[str, Label] = {}
+    missing = []
+    for called, label in said.labels.items():
+        name = names.find(called)
+        if name is None:
+            missing.append(called)
+        elif labels.setdefault(name, label) != label:
+            raise DatasetError(f"{where} names {name} twice, with the labels {labels[name]} and {label}")
+    unlabelled = [name for name in sorted(pictures) if name not in labels]
+    if missing and strict:
+        raise DatasetError(f"{where} names {len(missing):,} files that are not there: {some(sorted(missing))}")
+    if unlabelled and not said.partial:
+        raise DatasetError(
+            f"{where} has no label for {len(unlabelled):,} pictures: {some(unlabelled)}; "
+            "--labels none packs without labels"
+        )
+    chosen = sorted(labels)
     try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{where} is no JSON: {error}") from error
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("labels"), list | None):
-        raise DatasetError(f'{where} must be {{"labels": [["name.png", 0], ...]}}, or null for no labels')
-    if not parsed.get("labels"):
-        return None
-    labels: dict[str, int] = {}
-    for entry in parsed["labels"]:
-        name, label = _read_entry(entry, where)
-        if name in labels:
-            raise DatasetError(f"{where} names {name} twice")
-        labels[name] = label
-    return labels
+        numbers, class_names = number_labels([labels[name] for name in chosen])
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}") from error
+    return tuple(chosen), tuple(numbers.tolist()), class_names
 
 
-def _read_entry(entry: Any, where: str) -> tuple[str, int]:
-    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
-        raise DatasetError(f'{where} has an entry {str(entry)[:60]}; ["name.png", 0] is needed')
-    name, label = entry
-    if isinstance(label, list):
-        raise DatasetError(f"{where} has vectors as labels ({name}: {str(label)[:40]}); whole numbers are needed")
-    if type(label) is not int or label < 0:
-        raise DatasetError(f"{where} has the label {label!r:.40} for {name}; whole numbers from 0 are needed")
-    return name.removeprefix("./"), label
+def _may_label(name: str) -> bool:
+    return _last(name) == STYLEGAN or is_table(name)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+def _is_around(inside: Entries) -> bool:
+    """True for a folder that is no class itself: it holds folders, shards, parquet files or a file of labels."""
+    if any(_last(name) in (STYLEGAN, *METADATA) for name in inside.others):
+        return True
+    archives = any(splitext(name)[1].lower() in _ARCHIVES for name in inside.others)
+    return not inside.pictures and bool(inside.folders or archives)
+
+
+def _folders_above(folder: str) -> list[str]:
+    """The folders around a folder, the nearest first and the top, "", last."""
+    parts = folder.split("/") if folder else []
+    return ["/".join(parts[:depth]) for depth in reversed(range(len(parts)))]
+
+
+def _below(place: str, name: str) -> str:
+    return f"{place}/{name}" if name else place
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]

@@ -1,41 +1,70 @@
 """Which kind of source lies at a URL."""
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from os.path import splitext
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError
 from imagegen_dist.data.sources.archive import open_zip
 from imagegen_dist.data.sources.base import Source
-from imagegen_dist.data.sources.classes import LABELS_NAME, is_hidden, is_picture
-from imagegen_dist.data.sources.folder import open_folder
+from imagegen_dist.data.sources.classes import Entries, Wanted, find_root, is_hidden
+from imagegen_dist.data.sources.folder import FolderTree, open_folder
+from imagegen_dist.data.sources.label_files import STYLEGAN
 from imagegen_dist.data.sources.shards import open_shards
+from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tables import Columns, open_tables
 from imagegen_dist.storage import Store
 
 _FILES = (".zip", ".parquet", ".tar")
 
 
-def open_source(url: str, columns: Columns) -> Source:
+def open_source(url: str, columns: Columns, subset: str = "", labelled: bool = True) -> Source:
     """List what lies at a URL: a zip, parquet files, shards, or a folder of pictures.
 
-    The last part of the URL may be a pattern (`train-*.parquet`) for parquet files or shards. Raises DatasetError where
-    nothing fits, or several do; StorageError.
+    The last part of the URL may be a pattern (`train-*.parquet`) for parquet files or shards. subset: the split to
+    take where several lie side by side, as a word of SPLIT_WORDS, or "all". labelled: False passes labels over. Raises
+    DatasetError where nothing fits, or several do; StorageError.
     """
-    store = Store(url)
+    store, wanted = Store(url), Wanted(Subset(subset), labelled, columns.label)
+    source = _open(store, columns, wanted)
+    wanted.subset.check_used(store.url)
+    return source
+
+
+def _open(store: Store, columns: Columns, wanted: Wanted) -> Source:
     parent, _, last = store.url.rpartition("/")
     kind = splitext(last)[1].lower()
     if kind in _FILES and parent and not store.names():
         folder = Store(parent)
         names = _matching(folder, last)
         if kind == ".zip":
-            _check_no_columns(columns, store)
-            return open_zip(folder, names[0]) if len(names) == 1 else _refuse_several(store, names)
-    else:
-        folder, (kind, names) = store, _kind_of(store)
+            _check_no_columns(columns._replace(label=""), store)
+            names = wanted.subset.files(names, "zips", folder.url)
+            return open_zip(folder, names[0], wanted) if len(names) == 1 else _refuse_several(store, names)
+        return _open_files(kind, folder, names, columns, wanted, ())
+    tree = FolderTree(store)
+    kind, names = _kind_of(tree.entries(""), store)
+    found: tuple[str, tuple[str, ...]] = ("", ())
+    if not kind:
+        found = find_root(tree, wanted.subset, store.url)
+        if found[0]:
+            kind, names = _kind_of(tree.entries(found[0]), store / found[0])
+    if kind:
+        return _open_files(kind, store / found[0] if found[0] else store, names, columns, wanted, found[1])
+    _check_no_columns(columns._replace(label=""), store)
+    return open_folder(tree, wanted, found)
+
+
+def _open_files(
+    kind: str, folder: Store, names: list[str], columns: Columns, wanted: Wanted, notes: tuple[str, ...]
+) -> Source:
+    """Shards or parquet files. names: none for the shards that an index lists."""
     if kind == ".parquet":
-        return open_tables(folder, names, columns)
-    _check_no_columns(columns, store)
-    return open_shards(folder, names) if kind == ".tar" else open_folder(folder)
+        source: Source = open_tables(folder, names, columns, wanted)
+    else:
+        _check_no_columns(columns, folder)
+        source = open_shards(folder, names, wanted)
+    return replace(source, notes=(*notes, *source.notes))
 
 
 def _matching(folder: Store, pattern: str) -> list[str]:
@@ -50,10 +79,10 @@ def _matching(folder: Store, pattern: str) -> list[str]:
     return names
 
 
-def _kind_of(folder: Store) -> tuple[str, list[str]]:
+def _kind_of(entries: Entries, folder: Store) -> tuple[str, list[str]]:
     """(.parquet or .tar, the files) where a folder holds such files and no pictures; else ("", [])."""
-    names = [name for name in folder.names() if not is_hidden(name)]
-    if LABELS_NAME in names or any(is_picture(name) for name in names):
+    names = [name.rpartition("/")[2] for name in entries.others]
+    if STYLEGAN in names or entries.pictures:
         return "", []
     found = {kind: [name for name in names if name.lower().endswith(kind)] for kind in _FILES}
     if found[".tar"] and found[".parquet"]:
@@ -63,12 +92,13 @@ def _kind_of(folder: Store) -> tuple[str, list[str]]:
     for kind in (".tar", ".parquet"):
         if found[kind]:
             return kind, found[kind]
-    if len(found[".zip"]) == len(names) > 0:
+    if len(found[".zip"]) == len(names) > 0 and not entries.folders:
         raise DatasetError(f"{folder} holds zips: name the one you mean, e.g. {folder / found['.zip'][0]}")
     return "", []
 
 
 def _check_no_columns(columns: Columns, store: Store) -> None:
+    """Raises DatasetError where columns are asked for of a source that has none."""
     if columns != Columns():
         raise DatasetError(f"--image-column and --label-column are for parquet files, and {store} has none")
 

@@ -2,26 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os.path import splitext
 
 import numpy as np
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source, each_ahead, listing_digest
-from imagegen_dist.data.sources.classes import (
-    EXTENSIONS,
-    LABELS_NAME,
-    Classified,
-    Entries,
-    by_folders,
-    by_labels_file,
-    is_hidden,
-    is_picture,
-)
+from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, Wanted, classify, is_hidden, is_picture
 from imagegen_dist.storage import Store
-
-_NO_FOLDERS = (".txt", ".json", ".csv", ".tsv", ".xml", ".yaml", ".md", ".npy", ".zip", ".tar", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -29,6 +17,10 @@ class FolderSource(Source):
     """The pictures of a folder, sorted by name."""
 
     names: tuple[str, ...] = ()
+
+    def name_of(self, row: int) -> str:
+        """A record's name."""
+        return self.names[row]
 
     def select(self, rows: IntArray) -> Records:
         """The records of those numbers."""
@@ -54,32 +46,31 @@ class _Files(Records):
             return Record(name, label, b"", "does not exist, or is a link to nowhere")
 
 
-def open_folder(store: Store) -> FolderSource:
+def open_folder(tree: "FolderTree", wanted: Wanted, found: tuple[str, tuple[str, ...]]) -> FolderSource:
     """The pictures in a folder. Hidden files and folders do not count.
 
-    With a dataset.json all pictures below are taken, labelled as it says; else sub-folders are classes.
+    found: the folder that holds them, as `find_root` returns it. A file of labels or sub-folders tell the classes.
     Raises DatasetError where there is no picture, in a class or at all, and where labels and pictures do not fit;
     StorageError.
     """
-    tree = _Tree(store)
-    if store.exists(LABELS_NAME):
-        found: Classified | None = by_labels_file(store.read(LABELS_NAME), tree.files(), store.url)
-    else:
-        found = by_folders(tree.entries, store.url)
-    if found is None:
+    store = tree.store
+    classified = classify(tree, store.url, wanted, found)
+    if classified is None:
         raise DatasetError(_why_no_pictures(store))
-    labels = None if found.labels is None else np.array(found.labels, dtype=np.int64)
-    listed = zip(found.names, found.labels or found.names, _sizes(store, found.names), strict=True)
+    labels = None if classified.labels is None else np.array(classified.labels, dtype=np.int64)
+    names = classified.names
+    listed = zip(names, classified.labels or names, _sizes(store, names), strict=True)
     return FolderSource(
         place=store.url,
-        count=len(found.names),
+        count=len(names),
         listing=listing_digest(listed),
         mixes=True,
         labels=labels,
         classes=None if labels is None else int(labels.max()) + 1,
-        class_names=found.class_names,
-        left_out=found.left_out,
-        names=found.names,
+        class_names=classified.class_names,
+        left_out=classified.left_out,
+        notes=classified.notes,
+        names=names,
     )
 
 
@@ -90,44 +81,28 @@ def _sizes(store: Store, names: tuple[str, ...]) -> Iterator[int]:
         yield path.stat().st_size if path is not None and path.exists() else 0
 
 
-class _Tree:
+class FolderTree:
     """The visible files and folders of a store, each folder listed once."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._names: dict[str, list[str]] = {}
+        self.store = store
+        self._listed: dict[str, Entries] = {}
 
     def entries(self, folder: str) -> Entries:
-        """What is visible in a folder."""
-        entries = Entries([], [], [])
-        for entry in self._list(folder):
-            if not entry or is_hidden(entry):
-                continue
-            name = f"{folder}/{entry}" if folder else entry
-            if is_picture(entry):
-                entries.pictures.append(name)
-            elif splitext(entry)[1].lower() not in _NO_FOLDERS and self._is_folder(name):
-                entries.folders.append(name)
-            else:
-                entries.others.append(name)
-        return entries
+        """What is visible in a folder. What its name ends with does not make a folder a file."""
+        if folder not in self._listed:
+            entries = Entries([], [], [])
+            for entry, is_folder in self.store.entries(folder).items():
+                if not entry or is_hidden(entry):
+                    continue
+                kind = entries.folders if is_folder else entries.pictures if is_picture(entry) else entries.others
+                kind.append(f"{folder}/{entry}" if folder else entry)
+            self._listed[folder] = entries
+        return self._listed[folder]
 
-    def files(self, folder: str = "") -> Iterator[str]:
-        """All visible files below a folder."""
-        found = self.entries(folder)
-        yield from found.pictures
-        yield from found.others
-        for deeper in found.folders:
-            yield from self.files(deeper)
-
-    def _is_folder(self, name: str) -> bool:
-        path = self._store.local_path(name)
-        return bool(self._list(name)) if path is None else path.is_dir()
-
-    def _list(self, folder: str) -> list[str]:
-        if folder not in self._names:
-            self._names[folder] = self._store.names(folder)
-        return self._names[folder]
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        return self.store.read(name)
 
 
 def _why_no_pictures(store: Store) -> str:

@@ -3,17 +3,23 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
-from imagegen_dist.data.labels import number_names
+from imagegen_dist.data.labels import Label, number_labels, number_names
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.sources.base import Record, Records, Source, UnfitError, listing_digest, touched
+from imagegen_dist.data.sources.classes import Wanted
+from imagegen_dist.data.sources.subsets import Subset
+from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
+from imagegen_dist.data.tarwalk import ReadAt
 from imagegen_dist.storage import Store
+
+_EXTENSIONS = modality("image").extensions
 
 
 class _Piece(NamedTuple):
@@ -22,14 +28,25 @@ class _Piece(NamedTuple):
     shard: str
     samples: int  # that the shard has
     rows: tuple[int, ...]  # ascending
+    labels: tuple[int, ...] | None  # of these rows, where they are known
 
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """The samples of shards, in their order."""
+    """The samples of shards, in their order.
+
+    stored: True where the labels are in the shards and were not read yet, which an index makes possible.
+    """
 
     shards: tuple[str, ...] = ()
     offsets: tuple[int, ...] = ()  # number of each shard's first sample and, last, of samples
+    stored: bool = False
+    class_counts: tuple[int, ...] | None = None  # samples of each class, by the index
+
+    def name_of(self, row: int) -> str:
+        """A record's name."""
+        at = touched(self.offsets, np.array([row]))[0]
+        return _name(self.shards[at], row - self.offsets[at])
 
     def select(self, rows: IntArray) -> Records:
         """The records of those numbers, ascending."""
@@ -37,54 +54,83 @@ class ShardSource(Source):
         for at in touched(self.offsets, rows):
             first, end = self.offsets[at], self.offsets[at + 1]
             low, high = np.searchsorted(rows, [first, end]).tolist()
-            pieces.append(_Piece(self.shards[at], end - first, tuple((rows[low:high] - first).tolist())))
-        return _Samples(Store(self.place), tuple(pieces), number_names(self.class_names or ()))
+            labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
+            pieces.append(_Piece(self.shards[at], end - first, tuple((rows[low:high] - first).tolist()), labels))
+        numbers = number_names(self.class_names or ()) if self.stored else None
+        return _Samples(Store(self.place), tuple(pieces), numbers)
 
 
 @dataclass(frozen=True)
 class _Samples(Records):
     store: Store
     pieces: tuple[_Piece, ...]
-    numbers: dict[str, int]  # of the classes, by name
+    numbers: dict[str, int] | None  # of the classes by name, where labels are read from the shards
 
     def read(self) -> Iterator[Record]:
         for piece in self.pieces:
-            with _opened(self.store, piece.shard, piece.samples) as shard:
-                for row in piece.rows:
-                    yield Record(f"{piece.shard} sample {row}", self._label(shard, row), shard.picture(row)[0])
-
-    def _label(self, shard: Shard, row: int) -> int | None:
-        label = shard.label(row)
-        if isinstance(label, str) and label not in self.numbers:
-            raise UnfitError(
-                f"{shard.name}: the label of {shard.key(row)} is {label!r}, which is the name of no class; index the "
-                "shards with --index-only, which numbers their names"
-            )
-        return self.numbers[label] if isinstance(label, str) else label
+            with _opened(self.store, piece.shard) as (read_at, size):
+                shard = Shard(read_at, size, (self.store / piece.shard).url, _EXTENSIONS, piece.samples)
+                for row, label in zip(piece.rows, piece.labels or (None,) * len(piece.rows), strict=True):
+                    known = label if self.numbers is None else _number(shard, row, self.numbers)
+                    yield Record(_name(piece.shard, row), known, shard.picture(row)[0])
 
 
-def open_shards(store: Store, names: list[str]) -> ShardSource:
-    """The samples of a folder's shards, counted by its index where there is one, else by walking their headers.
+def _name(shard: str, row: int) -> str:
+    return f"{shard} sample {row}"
 
-    names: of the shards; none for all that the index lists.
-    Raises ShardError for a damaged shard, DatasetError for a corrupt index and for shards of something else than
-    images, StorageError.
+
+def _number(shard: Shard, row: int, numbers: dict[str, int]) -> int | None:
+    """The label that a shard has for a sample, as a number. Raises UnfitError for a name that is no class."""
+    label = shard.label(row)
+    if isinstance(label, str) and label not in numbers:
+        raise UnfitError(f"{shard.name}: the label of {shard.key(row)} is {label!r}, which the index does not name")
+    return numbers[label] if isinstance(label, str) else label
+
+
+def open_shards(store: Store, names: list[str], wanted: Wanted | None = None) -> ShardSource:
+    """The samples of a folder's shards, counted by its index where there is one, else by reading headers and labels.
+
+    names: of the shards; none for all that the index lists. Without an index, shards of nothing but pictures have
+    classes where there is one tar a class, or where the tars hold folders.
+    Raises ShardError for a damaged shard, DatasetError for a corrupt index, for shards of something else than images,
+    of several splits, and for labels that are no classes; StorageError.
     """
+    wanted = wanted or Wanted(Subset())
     index = DatasetIndex.load(store) if store.exists(INDEX_NAME) else None
-    if index is not None:
-        store = index.location(store)
-        names = names or [shard.name for shard in index.shards]
-    if index is not None and index.modality != "image":
-        raise DatasetError(f"{store} holds {index.modality}, not images")
-    if index is not None and not set(names) <= {shard.name for shard in index.shards}:
-        raise DatasetError(f"{store} has shards that its {INDEX_NAME} does not list: remove one or the other")
-    if index is not None:
-        known = {shard.name: (shard.samples, shard.sha256) for shard in index.shards}
-        counts = [known[name][0] for name in names]
-        contents = [known[name][1] for name in names]
-    else:
-        counts = [_count(store, name) for name in names]
-        contents = [str(store.size(name)) for name in names]
+    if index is None:
+        return _open_unindexed(store, wanted.subset.files(names, "shards", store.url), wanted)
+    listed = index.location(store)
+    names = names or [shard.name for shard in index.shards]
+    if wanted.subset.asked:
+        names = wanted.subset.files(names, "shards", store.url)
+    if index.modality != "image":
+        raise DatasetError(f"{listed} holds {index.modality}, not images")
+    if not set(names) <= {shard.name for shard in index.shards}:
+        raise DatasetError(f"{listed} has shards that its {INDEX_NAME} does not list: remove one or the other")
+    known = {shard.name: (shard.samples, shard.sha256) for shard in index.shards}
+    labelled = wanted.labelled and index.classes is not None
+    return _source(
+        listed,
+        names,
+        [known[name][0] for name in names],
+        [known[name][1] for name in names],
+        classes=index.classes if labelled else None,
+        class_names=index.class_names if labelled else None,
+        stored=labelled,
+        class_counts=index.class_counts if labelled else None,
+    )
+
+
+def _open_unindexed(store: Store, names: list[str], wanted: Wanted) -> ShardSource:
+    surveys = [_survey(store, name, wanted.labelled) for name in names]
+    sizes = [str(store.size(name)) for name in names]
+    counts = [each.samples for each in surveys]
+    labels, class_names, notes = _labels(store, names, surveys) if wanted.labelled else (None, None, ())
+    classes = None if labels is None else len(class_names) if class_names else int(labels.max()) + 1
+    return _source(store, names, counts, sizes, labels=labels, classes=classes, class_names=class_names, notes=notes)
+
+
+def _source(store: Store, names: list[str], counts: list[int], contents: list[str], **more: Any) -> ShardSource:
     if sum(counts) == 0:
         raise DatasetError(f"{store} has shards, but not one sample in them")
     return ShardSource(
@@ -92,25 +138,60 @@ def open_shards(store: Store, names: list[str]) -> ShardSource:
         count=sum(counts),
         listing=listing_digest(zip(names, counts, contents, strict=True)),
         mixes=False,
-        classes=None if index is None else index.classes,
-        class_names=None if index is None else index.class_names,
         shards=tuple(names),
         offsets=(0, *np.cumsum(counts).tolist()),
+        **more,
     )
 
 
-def _count(store: Store, name: str) -> int:
-    with _opened(store, name, None) as shard:
-        return len(shard)
+def _labels(
+    store: Store, names: list[str], surveys: list[Survey]
+) -> tuple[IntArray | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """(each sample's label, the classes' names, lines for the user). Raises DatasetError."""
+    found = [label for each in surveys for label in each.labels]
+    known = [label for label in found if label is not None]
+    named = class_names_beside(store)
+    if not known:
+        told = classes_of_tars(names, surveys, store.url)
+        if named is not None and told is None:
+            raise DatasetError(f"{store} names {len(named):,} classes, but the samples have no labels")
+        if told is None:
+            return None, None, ()
+        if named is None or named == told[1]:
+            return told
+        raise DatasetError(f"{store / CLASS_NAMES} names other classes than the tars do ({', '.join(told[1][:9])})")
+    if len(known) < len(found):
+        raise DatasetError(f"{store}: {len(found) - len(known):,} of {len(found):,} samples have no label")
+    try:
+        return (*_numbered(known, named), ())
+    except ValueError as error:
+        raise DatasetError(f"{store}: {error}") from error
+
+
+def _numbered(labels: list[Label], named: tuple[str, ...] | None) -> tuple[IntArray, tuple[str, ...] | None]:
+    """(labels as numbers, the classes' names). Raises ValueError for those that are not among the names given."""
+    if named is not None and all(isinstance(label, str) for label in labels):
+        number = number_names(named)
+        if unknown := next((label for label in labels if label not in number), None):
+            raise ValueError(f"there is the label {unknown!r}, which is none of the {len(named):,} names")
+        return np.array([number[str(label)] for label in labels], dtype=np.int64), named
+    numbers, names = number_labels(labels)
+    if named is not None and numbers.max() >= len(named):
+        raise ValueError(f"there is the label {numbers.max()}, but there are names for {len(named):,} classes")
+    return numbers, named or names
+
+
+def _survey(store: Store, name: str, labelled: bool) -> Survey:
+    with _opened(store, name) as (read_at, size):
+        return survey(read_at, size, (store / name).url, _EXTENSIONS, labelled)
 
 
 @contextmanager
-def _opened(store: Store, name: str, samples: int | None) -> Iterator[Shard]:
+def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
     """A shard to read in: in place on the local disk, else fetched whole, since its headers lie all over it."""
-    extensions = modality("image").extensions
     if store.local_path(name) is None:
         data = store.read(name)
-        yield Shard(lambda at, length: data[at : at + length], len(data), (store / name).url, extensions, samples)
+        yield (lambda at, length: data[at : at + length]), len(data)
         return
     with store.opened(name) as file:
 
@@ -118,4 +199,4 @@ def _opened(store: Store, name: str, samples: int | None) -> Iterator[Shard]:
             file.seek(offset)
             return file.read(length)
 
-        yield Shard(read_at, store.size(name), (store / name).url, extensions, samples)
+        yield read_at, store.size(name)

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.labels import LABEL_NAMES, clean_name
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import Record, Records, Source, UnfitError, listing_digest, touched
+from imagegen_dist.data.sources.base import Record, Records, Source, listing_digest, touched
+from imagegen_dist.data.sources.classes import Wanted
+from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels
+from imagegen_dist.data.sources.subsets import ALL
 from imagegen_dist.storage import Store
 
-_LABEL_NAMES = ("label", "labels", "cls", "class", "fine_label")
 _BATCH_ROWS = 64  # rows in memory at once
 
 
@@ -21,7 +24,7 @@ class Columns(NamedTuple):
     """Which columns to read; "" finds them."""
 
     image: str = ""  # of bytes, or of Hugging Face's {bytes, path}
-    label: str = ""  # of integers
+    label: str = ""  # of whole numbers, texts, categories or booleans
 
 
 class _Group(NamedTuple):
@@ -38,6 +41,7 @@ class _Piece(NamedTuple):
 
     group: _Group
     rows: tuple[int, ...]  # in the group, ascending
+    labels: tuple[int, ...] | None  # of these rows
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,26 @@ class TableSource(Source):
     groups: tuple[_Group, ...] = ()
     offsets: tuple[int, ...] = ()  # number of each group's first row and, last, of rows
 
+    def name_of(self, row: int) -> str:
+        """A record's name."""
+        group = self.groups[touched(self.offsets, np.array([row]))[0]]
+        return _row_name(group, row - self.offsets[self.groups.index(group)])
+
     def select(self, rows: IntArray) -> Records:
         """The records of those numbers, ascending."""
         pieces = []
         for at in touched(self.offsets, rows):
             first, end = self.offsets[at], self.offsets[at + 1]
             low, high = np.searchsorted(rows, [first, end]).tolist()
-            pieces.append(_Piece(self.groups[at], tuple((rows[low:high] - first).tolist())))
-        return _Rows(Store(self.place), self.columns, tuple(pieces))
+            labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
+            pieces.append(_Piece(self.groups[at], tuple((rows[low:high] - first).tolist()), labels))
+        return _Rows(Store(self.place), self.columns.image, tuple(pieces))
 
 
 @dataclass(frozen=True)
 class _Rows(Records):
     store: Store
-    columns: Columns
+    column: str  # of the pictures
     pieces: tuple[_Piece, ...]
 
     def read(self) -> Iterator[Record]:
@@ -70,54 +80,63 @@ class _Rows(Records):
                 yield from self._read_piece(file, piece)
 
     def _read_piece(self, file: Any, piece: _Piece) -> Iterator[Record]:
-        names = [name for name in self.columns if name]
         wanted, first = np.array(piece.rows), 0
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[piece.group.number], columns=names):
+        labels = iter(piece.labels or (None,) * len(piece.rows))
+        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[piece.group.number], columns=[self.column]):
             low, high = np.searchsorted(wanted, [first, first + batch.num_rows]).tolist()
             chosen = batch.take((wanted[low:high] - first).tolist()) if high > low else batch.slice(0, 0)
-            pictures = chosen.column(self.columns.image).to_pylist()
-            labels = chosen.column(self.columns.label).to_pylist() if self.columns.label else [None] * len(pictures)
-            for row, picture, label in zip(wanted[low:high].tolist(), pictures, labels, strict=True):
-                name = f"{piece.group.file} row {piece.group.first + row}"
-                if self.columns.label and (label is None or label < 0):
-                    raise UnfitError(f"{self.store}/{name} has {label} in {self.columns.label}: labels count from 0")
+            for row, picture in zip(wanted[low:high].tolist(), chosen.column(self.column).to_pylist(), strict=True):
                 data = picture.get("bytes") if isinstance(picture, dict) else picture
-                yield Record(name, label, data or b"", "" if data else "has no picture's bytes")
+                problem = "" if data else "has no picture's bytes"
+                yield Record(_row_name(piece.group, row), next(labels), data or b"", problem)
             first += batch.num_rows
             if first > piece.rows[-1]:
                 return
 
 
-def open_tables(store: Store, names: list[str], columns: Columns) -> TableSource:
-    """The rows of a folder's parquet files. Class names are taken from Hugging Face's metadata.
+def _row_name(group: _Group, row: int) -> str:
+    return f"{group.file} row {group.first + row}"
+
+
+def open_tables(store: Store, names: list[str], columns: Columns, wanted: Wanted) -> TableSource:
+    """The rows of a folder's parquet files, whose labels are read here. Hugging Face's metadata name the classes.
 
     Raises DatasetError where a file is damaged, where no column holds pictures or several could, where a named one is
-    not there, and where files differ; StorageError.
+    not there, where labels are no classes, and where files differ or are of several splits; StorageError.
     """
-    _check_one_split(store, names)
+    names = wanted.subset.files(names, "parquet files", store.url)
+    if wanted.subset.asked != ALL:
+        _check_one_split(store, names)
     groups: list[_Group] = []
     found: tuple[Columns, tuple[str, ...] | None] | None = None
+    labels = list[ColumnLabels]()
     for name in names:
         with _opened(store, name) as file:
             schema = file.schema_arrow
-            here = _choose(schema, columns, (store / name).url)
+            here = _choose(schema, columns, (store / name).url, wanted.labelled)
             if found is not None and here != found[0]:
                 raise DatasetError(f"{store / name} has other columns than {names[0]}: {here} and {found[0]}")
             found = found or (here, _class_names(schema, here.label))
             groups += _groups(name, file.metadata)
+            if here.label:
+                labels.append(read_labels(file, here.label, (store / name).url))
     assert found is not None
     offsets = np.concatenate([[0], np.cumsum([group.rows for group in groups])]).astype(int).tolist()
     if offsets[-1] == 0:
         raise DatasetError(f"{store} has parquet files, but not one row in them")
     chosen, class_names = found
+    numbers, class_names = join_labels(labels, class_names, store.url) if chosen.label else (None, None)
+    notes = () if chosen.label or not wanted.labelled else _other_columns(store, names[0], chosen.image)
     sizes = [[name, store.size(name)] for name in names]
     return TableSource(
         place=store.url,
         count=offsets[-1],
         listing=listing_digest([chosen, *sizes, *groups]),
         mixes=False,
-        classes=None if class_names is None else len(class_names),
+        labels=numbers,
+        classes=None if numbers is None else int(numbers.max()) + 1 if class_names is None else len(class_names),
         class_names=class_names,
+        notes=notes,
         columns=chosen,
         groups=tuple(groups),
         offsets=tuple(offsets),
@@ -147,13 +166,13 @@ def _opened(store: Store, name: str) -> Iterator[Any]:
             raise DatasetError(f"{store / name} is no parquet file, or a damaged one: {line}") from error
 
 
-def _choose(schema: Any, asked: Columns, place: str) -> Columns:
+def _choose(schema: Any, asked: Columns, place: str, labelled: bool) -> Columns:
     """The columns of pictures and of labels. Raises DatasetError."""
     pictures = [field.name for field in schema if _holds_bytes(field.type)]
-    labels = [field.name for field in schema if _is_integer(field.type)]
+    labels = [field.name for field in schema if is_label_type(field.type)]
     for flag, name, fitting, kind in (
         ("--image-column", asked.image, pictures, "bytes"),
-        ("--label-column", asked.label, labels, "whole numbers"),
+        ("--label-column", asked.label, labels, "whole numbers, texts, categories or booleans"),
     ):
         if name and name not in fitting:
             there = f"those are {', '.join(fitting)}" if fitting else "there is none"
@@ -165,10 +184,33 @@ def _choose(schema: Any, asked: Columns, place: str) -> Columns:
             else (f"no column of pictures (bytes, or {{bytes, path}}); it has {', '.join(schema.names)}")
         )
         raise DatasetError(f"{place} has {said}")
-    usual = [name for name in labels if name in _LABEL_NAMES]
-    if not asked.label and len(usual) > 1:
+    image = asked.image or pictures[0]
+    return Columns(image, (asked.label or _label_column(schema, labels, place)) if labelled else "")
+
+
+def _label_column(schema: Any, fitting: list[str], place: str) -> str:
+    """The column that is called like one of labels, or that Hugging Face's metadata name; "" for none.
+
+    Raises DatasetError for several, and for one of another type, which would be lost in silence.
+    """
+    usual = [name for name in schema.names if name in LABEL_NAMES] or _class_labels(schema)
+    if len(usual) > 1:
         raise DatasetError(f"{place} has several columns of labels ({', '.join(usual)}): choose with --label-column")
-    return Columns(asked.image or pictures[0], asked.label or (usual[0] if usual else ""))
+    if usual and usual[0] not in fitting:
+        raise DatasetError(
+            f"{place} has a column {usual[0]} of type {schema.field(usual[0]).type}, which is no label: whole numbers, "
+            "texts, categories or booleans are; choose with --label-column, or pack without by --labels none"
+        )
+    return usual[0] if usual else ""
+
+
+def _other_columns(store: Store, name: str, image: str) -> tuple[str, ...]:
+    """A line for the user on columns that might be labels, where none is called like one."""
+    with _opened(store, name) as file:
+        fitting = [each.name for each in file.schema_arrow if is_label_type(each.type) and each.name != image]
+    if not fitting:
+        return ()
+    return (f"no column is called label, so there are no labels; --label-column takes one of {', '.join(fitting[:9])}",)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -181,20 +223,27 @@ def _holds_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _is_integer(kind: Any) -> bool:
-    from pyarrow import types
+def _features(schema: Any) -> dict[str, Any]:
+    """What Hugging Face's metadata say of each column."""
+    try:
+        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
-    return bool(types.is_integer(kind))
+
+def _class_labels(schema: Any) -> list[str]:
+    """The columns that Hugging Face's metadata call ClassLabel."""
+    features = _features(schema)
+    kinds = {name: features[name].get("_type") for name in schema.names if isinstance(features.get(name), dict)}
+    return [name for name, kind in kinds.items() if kind == "ClassLabel"]
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
     """The names in Hugging Face's ClassLabel of that column."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) and names else None
+    feature = _features(schema).get(label)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(clean_name(str(name)) for name in names) if isinstance(names, list) and names else None
 
 
 def _check_one_split(store: Store, names: list[str]) -> None:

@@ -1,0 +1,98 @@
+"""Labels in a column of a parquet file: whole numbers, texts, categories or booleans, as the numbers of classes."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imagegen_dist.data.labels import LARGEST_LABEL, all_differ, clean_name, natural_order, number_names
+from imagegen_dist.data.order import IntArray
+from imagegen_dist.data.sources.base import UnfitError
+
+_BOOLEANS = ("false", "true")
+
+
+class ColumnLabels(NamedTuple):
+    """One file's labels: the classes' numbers, or where there are names each row's place among them."""
+
+    place: str  # of the file, for errors
+    numbers: IntArray
+    names: tuple[str, ...] | None
+
+
+def is_label_type(kind: Any) -> bool:
+    """True for a column whose values can be classes; of fractions the values decide."""
+    from pyarrow import types  # type: ignore[import-untyped]  # here, since it is slow to import and few need it
+
+    if types.is_dictionary(kind):
+        return is_label_type(kind.value_type)
+    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(texts or types.is_integer(kind) or types.is_boolean(kind) or types.is_floating(kind))
+
+
+def read_labels(file: Any, column: str, place: str) -> ColumnLabels:
+    """The labels in a column of a pyarrow ParquetFile. Raises UnfitError naming the row of a value that is no class."""
+    import pyarrow
+    import pyarrow.compute  # type: ignore[import-untyped]
+    from pyarrow import types
+
+    values = file.read(columns=[column]).column(column)
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    missing = np.flatnonzero(values.is_null().to_numpy())
+    if missing.size:
+        raise UnfitError(f"{place} row {missing[0]} has no {column}: --labels none packs without labels")
+    if types.is_boolean(values.type):
+        return ColumnLabels(place, values.cast(pyarrow.int64()).to_numpy().astype(np.int64), _BOOLEANS)
+    if types.is_integer(values.type) or types.is_floating(values.type):
+        return ColumnLabels(place, _whole(values.to_numpy(), column, place), None)
+    coded = pyarrow.compute.dictionary_encode(values).combine_chunks()
+    coded = coded.chunk(0) if isinstance(coded, pyarrow.ChunkedArray) else coded
+    names = tuple(clean_name(text) for text in coded.dictionary.to_pylist())
+    codes = coded.indices.to_numpy().astype(np.int64)
+    if "" in names:
+        row = np.flatnonzero(codes == names.index(""))[0]
+        raise UnfitError(f"{place} row {row} has an empty {column}: --labels none packs without labels")
+    return ColumnLabels(place, codes, names)
+
+
+def join_labels(
+    parts: Sequence[ColumnLabels], class_names: tuple[str, ...] | None, place: str
+) -> tuple[IntArray, tuple[str, ...] | None]:
+    """(the number of each row's class in all files, the classes' names).
+
+    class_names: what the files' metadata call the classes, whose order numbers them. Raises UnfitError for a label that
+    has no name there, and for texts that all differ.
+    """
+    if all(part.names is None for part in parts):
+        numbers = np.concatenate([part.numbers for part in parts])
+        if class_names is not None and numbers.size and numbers.max() >= len(class_names):
+            raise UnfitError(f"{place} has label {numbers.max()}, but its metadata name {len(class_names):,} classes")
+        return numbers, class_names
+    if numbered := [part.place for part in parts if part.names is None]:
+        raise UnfitError(f"labels are numbers in {numbered[0]} and texts in other files of {place}: one is needed")
+    names = class_names
+    if names is None or parts[0].names == _BOOLEANS:
+        found = {name for part in parts for name in part.names or ()}
+        names = _BOOLEANS if found <= {*_BOOLEANS} else tuple(natural_order(found))
+        if complaint := all_differ(len(names), sum(part.numbers.size for part in parts)):
+            raise UnfitError(f"{place}: {complaint}")
+    number = number_names(names)
+    for part in parts:
+        if unknown := [name for name in part.names or () if name not in number]:
+            raise UnfitError(f"{part.place} has the label {unknown[0]!r}, which its metadata do not name")
+    of_part = [np.array([number[name] for name in part.names or ()], dtype=np.int64)[part.numbers] for part in parts]
+    return np.concatenate(of_part), names
+
+
+def _whole(values: Any, column: str, place: str) -> IntArray:
+    """Numbers as those of classes; fractions that are whole are let pass."""
+    with np.errstate(invalid="ignore"):
+        good = (values >= 0) & (values <= LARGEST_LABEL) & (values == np.floor(values))
+    bad = np.flatnonzero(~good)
+    if bad.size:
+        raise UnfitError(
+            f"{place} row {bad[0]} has {values[bad[0]]} in {column}: labels are whole numbers from 0; "
+            "--labels none packs without labels"
+        )
+    return np.asarray(values).astype(np.int64)

@@ -1,0 +1,122 @@
+"""Classes of shards that hold nothing but pictures: one tar a class, or a folder a class within the tars."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.labels import Label, clean_name, natural_order, number_names
+from imagegen_dist.data.order import IntArray
+from imagegen_dist.data.shard import Shard, group
+from imagegen_dist.data.sources.label_files import plain_path
+from imagegen_dist.data.sources.subsets import SPLIT_WORDS, Subset
+from imagegen_dist.data.tarwalk import ReadAt, walk
+from imagegen_dist.storage import Store
+
+CLASS_NAMES = "classes.txt"
+"""Where shards of others may have the names of their classes, a line each."""
+
+_SYNSET = re.compile(r"[nvars][0-9]{8}")  # WordNet's, by which ImageNet calls its classes
+_NUMBERED = re.compile(r"[-_. ]*[0-9]+$|(^|[-_. ])[a-z]{1,2}$")  # part-000, part-aa
+
+
+class Survey(NamedTuple):
+    """What the headers of a shard say, and its labels."""
+
+    samples: int
+    labels: tuple[Label | None, ...]  # of each sample
+    plain: bool  # True where every sample is a picture and nothing else
+    folders: tuple[str, ...]  # of each sample within the tar, "" for none
+
+
+def survey(read_at: ReadAt, size: int, name: str, extensions: Sequence[str], labelled: bool = True) -> Survey:
+    """Read a shard's headers and labels. Raises ShardError."""
+    shard = Shard(read_at, size, name, extensions)
+    samples = group(walk(read_at, size, name).members, name)
+    labels = [shard.label(row) if labelled else None for row in range(len(shard))]
+    folders = (plain_path(members[0].key).rpartition("/")[0] for members in samples)
+    return Survey(len(shard), tuple(labels), all(len(members) == 1 for members in samples), tuple(folders))
+
+
+def classes_of_tars(
+    names: Sequence[str], surveys: Sequence[Survey], place: str
+) -> tuple[IntArray, tuple[str, ...], tuple[str, ...]] | None:
+    """(each sample's class, the classes' names, a line for the user) of shards without labels.
+
+    None where samples have captions or records of their own, and where nothing tells classes. Raises DatasetError where
+    folders within the tars are splits.
+    """
+    if not all(each.plain for each in surveys):
+        return None
+    folders = _below_common([folder for each in surveys for folder in each.folders])
+    if all(folders) and not _is_series(set(folders)):
+        firsts = [folder.partition("/")[0] for folder in folders]
+        if Subset().alike(sorted(set(firsts)), "folders within tars", place) and len(set(firsts)) > 1:
+            return _numbered(firsts, "a folder within the tars is a class")
+    classes = tar_classes(names)
+    if classes is None:
+        return None
+    counted = zip(classes, surveys, strict=True)
+    return _numbered([name for name, each in counted for _ in range(each.samples)], "each tar is a class")
+
+
+def tar_classes(names: Sequence[str]) -> list[str] | None:
+    """The class that the name of each tar tells; None where they are numbered parts of one dataset.
+
+    Tars are classes where their names differ in more than a split's word and a number or two letters at the end, and
+    where they are WordNet's numbers of synsets, as ImageNet's are.
+    """
+    stems = [name.rpartition("/")[2].rpartition(".")[0] for name in names]
+    if len(stems) > 1 and all(_SYNSET.fullmatch(stem) for stem in stems):
+        return stems
+    bases = [_without_split(_NUMBERED.sub("", stem)) for stem in stems]
+    return bases if len(set(bases)) > 1 and all(bases) else None
+
+
+def class_names_beside(store: Store) -> tuple[str, ...] | None:
+    """The names of the classes, where there is a file of them. Raises DatasetError, StorageError."""
+    if not store.exists(CLASS_NAMES):
+        return None
+    try:
+        lines = store.read(CLASS_NAMES).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{store / CLASS_NAMES} is no text in UTF-8: {error.reason}") from error
+    names = [clean_name(line) for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names):
+        raise DatasetError(f"{store / CLASS_NAMES} has an empty line; it needs the name of a class in each line")
+    return tuple(names)
+
+
+def _numbered(classes: Sequence[str], told: str) -> tuple[IntArray, tuple[str, ...], tuple[str, ...]]:
+    names = tuple(natural_order({clean_name(name) for name in classes}))
+    number = number_names(names)
+    labels = np.array([number[clean_name(name)] for name in classes], dtype=np.int64)
+    return (
+        labels,
+        names,
+        (f"the shards have no labels, and {told}: {len(names):,} classes; --labels none packs without",),
+    )
+
+
+def _below_common(folders: list[str]) -> list[str]:
+    """Folders without those that are around all of them, as long as folders are left."""
+    while folders and all("/" in folder for folder in folders):
+        if len({folder.partition("/")[0] for folder in folders}) > 1:
+            break
+        folders = [folder.partition("/")[2] for folder in folders]
+    return folders
+
+
+def _is_series(names: set[str]) -> bool:
+    """True for names that are numbers: parts of one dataset, as 00000/, 00001/."""
+    return all(re.fullmatch(r"[0-9/]+", name) for name in names)
+
+
+def _without_split(stem: str) -> str:
+    words = re.split(r"([-_. ]+)", stem)
+    kept = [word for word in words if word.lower() not in SPLIT_WORDS]
+    return "".join(kept).strip("-_. ")
