@@ -4,15 +4,22 @@ The only file that touches torch.distributed. With one process nothing is commun
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+Result = TypeVar("Result")
+
+
+class RankError(RuntimeError):
+    """Something that failed on one rank, as every rank is told of it: one line."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +115,46 @@ def same_on_all_ranks(values: Tensor, world: World) -> bool:
 
 def text_from_main(text: str, world: World, device: torch.device) -> str:
     """Rank 0's `text`, on every rank."""
+    return _text_from(0, text, world, device)
+
+
+def _text_from(source: int, text: str, world: World, device: torch.device) -> str:
     if world.size == 1:
         return text
     data = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8).to(device)
     length = torch.tensor([len(text.encode())], device=device)
-    dist.broadcast(length, 0)
-    if not world.is_main:
+    dist.broadcast(length, source)
+    if world.rank != source:
         data = torch.empty(max(int(length), 1), dtype=torch.uint8, device=device)
-    dist.broadcast(data, 0)
+    dist.broadcast(data, source)
     return bytes(data.tolist()[: int(length)]).decode()
+
+
+def together(action: Callable[[], Result], world: World, device: torch.device) -> Result:
+    """What `action` returns on this rank, once it has returned on every rank. Called by every rank.
+
+    The action does not communicate. Where it raises an exception on some rank, RankError is raised on every rank, so
+    that none of them waits for another; in a world of one, the exception itself.
+    """
+    if world.size == 1:
+        return action()
+    failure: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:
+        failure = error
+    first = torch.tensor([world.size if failure is None else world.rank], device=device)
+    dist.all_reduce(first, dist.ReduceOp.MIN)
+    if int(first) < world.size:
+        raise RankError(_text_from(int(first), said(failure), world, device)) from failure
+    return result
+
+
+def said(error: BaseException | None) -> str:
+    """An exception in one line: its kind, and what it says. A RankError says that of the one it was raised for."""
+    line = " ".join(str(error or "").split())
+    named = error is not None and not isinstance(error, RankError)
+    return f"{type(error).__name__}: {line or 'no message'}"[:500] if named else line
 
 
 def wait_for_all(world: World) -> None:

@@ -190,8 +190,8 @@ def network_generator(seed: int, name: str) -> torch.Generator:
 
 
 def conditioning(experiment: Experiment, classes: int | None) -> int:
-    """How many classes the networks know: the dataset's, or 0."""
-    return (classes or 0) if experiment.data.conditional else 0
+    """How many classes the networks know: the dataset's, or 0. One class alone says nothing, and counts as none."""
+    return classes if classes and classes > 1 and experiment.data.conditional else 0
 
 
 def build_networks(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, nn.Module]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -20,7 +22,7 @@ from imagegen_dist.data.counters import COUNTED
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
 from imagegen_dist.data.tarwalk import ShardError
-from imagegen_dist.distributed import World, same_on_all_ranks, sum_over_ranks, text_from_main
+from imagegen_dist.distributed import RankError, World, said, same_on_all_ranks, sum_over_ranks, text_from_main
 from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
 from imagegen_dist.metrics.copying import COPIES_BELOW
@@ -55,6 +57,8 @@ from imagegen_dist.training.loop import Hook, Stopped, train
 from imagegen_dist.training.state import model_of, on_host, state_of, take_back, weights_of
 from imagegen_dist.versions import versions
 
+Found = TypeVar("Found")
+
 
 class RunError(RuntimeError):
     """A run that cannot go on: one line that says why."""
@@ -82,10 +86,15 @@ class Events(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its last clock reading, and whether it was complete or stopped early in good order."""
+    """How a run ended.
+
+    images: its last clock reading. complete: whether it came to its end, else it was stopped early in good order.
+    missing: why the figures of the trained model are missing; empty where they are not.
+    """
 
     images: int
     complete: bool
+    missing: str = ""
 
 
 def execute(
@@ -145,6 +154,8 @@ class _Session:
         self.figure: float | None = None
         self.best = inf
         self.saved_at: int | None = None
+        self.announced_at: int | None = None
+        self.missing = ""
         self.wandb: WandbSink | None = None
 
     def run(self) -> Outcome:
@@ -165,6 +176,7 @@ class _Session:
         except Stopped:
             complete = False
             self._save()
+            self._announce()
         except ShardError:
             self._keep_progress()
             raise
@@ -172,13 +184,14 @@ class _Session:
             self._close()
         if self.world.is_main and complete:
             self._write_result()
-        return Outcome(self.trainer.images, complete)
+        return Outcome(self.trainer.images, complete, self.missing if complete else "")
 
     def _finished(self) -> bool:
-        """Whether an earlier attempt came to the very end, and not only to the last checkpoint."""
+        """Whether an earlier attempt came to the very end with all figures, and not only to the last checkpoint."""
         found = ""
         if self.world.is_main and self.folder.exists(RESULT):
-            found = str(json.loads(self.folder.read(RESULT)).get("images"))
+            result = json.loads(self.folder.read(RESULT))
+            found = "" if result.get("figures_missing") else str(result.get("images"))
         return text_from_main(found, self.world, self.device) == str(self.trainer.images)
 
     def _close(self) -> None:
@@ -191,9 +204,11 @@ class _Session:
     # What happens on the way
 
     def _hooks(self) -> list[Hook]:
+        """What is done when; a checkpoint comes before figures and pictures, whose failure then costs no progress."""
         training, evaluation = self.experiment.training, self.experiment.evaluation
         return [
             Hook(training.report_every, self._report),
+            Hook(training.checkpoint_every, self._save),
             Hook(evaluation.every, self._evaluate),
             Hook(training.sample_every, self._sample),
             Hook(training.checkpoint_every, self._checkpoint),
@@ -233,39 +248,79 @@ class _Session:
             raise Stopped
 
     def _evaluate(self) -> None:
-        """The observer's figures, taken on all ranks together; a checkpoint at once where they are the best so far."""
-        if self.logged_at.get("eval") == self.trainer.images:
+        """The observer's figures, taken on all ranks together after a checkpoint, in which they are noted.
+
+        Where they cannot be taken, that is said, and the run goes on. Where they are the best so far, the driver hears
+        of the checkpoint at once.
+        """
+        if self.logged_at.get("eval") == self.trainer.images or not self.experiment.evaluation.samples:
             return
+        self._save()
         with self.stopwatch.paused():
             began = self.stopwatch.seconds
-            figures = self.observer.figures()
+            figures = self._figures()
             self.logged_at["eval"] = self.trainer.images
             self.figure = figures.get(self.observer.figure)
             if self.figure is not None and self.observer.higher_is_better:
                 self.figure = -self.figure
             if self.trainer.step_index >= self.experiment.training.steps:
-                figures |= self._look_for_copies()
+                figures |= self._alone("copies could not be looked for", self._look_for_copies) or {}
             if figures:
                 named = {f"eval/{name}": value for name, value in figures.items()}
                 self._log({**named, "system/evaluation_s": self.stopwatch.seconds - began})
+            if self.figure is not None and self.world.is_main:
+                self.checkpointer.score(self.figure)
         if self.figure is not None and self.figure < self.best:
             self.best = self.figure
             self._checkpoint()
 
+    def _figures(self) -> dict[str, float]:
+        """The observer's figures, on all ranks together; none where they cannot be taken, which is said."""
+        failures = RankError if self.world.size > 1 else Exception
+        try:
+            figures = self.observer.figures()
+        except Stopped:
+            raise
+        except failures as error:
+            self.missing = f"no figures at {self.trainer.images:,} images: {said(error)}"
+            traceback.print_exception(error, file=sys.stderr)
+            if self.world.is_main:
+                self.events.message(f"{self.missing}; a checkpoint was written before, and the run goes on")
+            return {}
+        self.missing = ""
+        return figures
+
+    def _alone(self, said_first: str, action: Callable[[], Found]) -> Found | None:
+        """Do on rank 0 what adds to the run's records; None elsewhere, and where it fails, which is said."""
+        if not self.world.is_main:
+            return None
+        try:
+            return action()
+        except Stopped:
+            raise
+        except Exception as error:
+            traceback.print_exception(error, file=sys.stderr)
+            self.events.message(f"{said_first} at {self.trainer.images:,} images: {said(error)}; the run goes on")
+            return None
+
     def _sample(self) -> None:
         """The observer's pictures, from rank 0 alone."""
+        if self.logged_at.get("samples") == self.trainer.images:
+            return
         with self.stopwatch.paused():
-            if self.world.is_main and self.logged_at.get("samples") != self.trainer.images:
-                self.logged_at["samples"] = self.trainer.images
-                form = modality(self.training.index.modality)
-                for name, (samples, columns) in self.observer.pictures().items():
-                    data, extension = form.preview(samples, columns)
-                    for sink in self.sinks:
-                        sink.picture(name, data, extension, self.trainer.images)
+            self.logged_at["samples"] = self.trainer.images
+            self._alone("no pictures", self._draw_pictures)
+
+    def _draw_pictures(self) -> None:
+        form = modality(self.training.index.modality)
+        for name, (samples, columns) in self.observer.pictures().items():
+            data, extension = form.preview(samples, columns)
+            for sink in self.sinks:
+                sink.picture(name, data, extension, self.trainer.images)
 
     def _look_for_copies(self) -> dict[str, float]:
-        """Whether the trained model repeats its training samples: figures, and a picture; on rank 0, else nothing."""
-        found = self.observer.copies() if self.world.is_main else None
+        """Whether the trained model repeats its training samples: figures, and a picture; on rank 0."""
+        found = self.observer.copies()
         if found is None:
             return {}
         form = modality(self.training.index.modality)
@@ -281,9 +336,21 @@ class _Session:
         return found.figures
 
     def _checkpoint(self) -> None:
-        """Publish a checkpoint, on all ranks together; raises Stopped on all of them where the run is to end there."""
+        """Publish a checkpoint, on all ranks together, and tell the driver of it.
+
+        Raises Stopped on all of them where the run is to end there.
+        """
         self._save()
+        self._announce()
         self._obey()
+
+    def _announce(self) -> None:
+        """Tell the driver of the checkpoint that was published now, and bring the report up to date."""
+        if self.world.is_main and self.announced_at != self.trainer.images:
+            self.announced_at = self.trainer.images
+            with self.stopwatch.paused():
+                self._alone(f"no {REPORT}", self._write_report)
+                self.events.checkpoint(self.checkpointer.wait)
 
     def _save(self) -> None:
         """Publish a checkpoint from rank 0, once all ranks are seen to hold the same weights."""
@@ -297,10 +364,7 @@ class _Session:
             if self.world.is_main:
                 for sink in self.sinks:
                     sink.flush()
-                figure = self.figure if self.logged_at.get("eval") == images else None
-                self.checkpointer.save(self._snapshot(unreported), figure)
-                self._write_report()
-                self.events.checkpoint(self.checkpointer.wait)
+                self.checkpointer.save(self._snapshot(unreported))
         self.saved_at = images
 
     def _keep_progress(self) -> None:
@@ -420,13 +484,14 @@ class _Session:
         rows = read_rows(self.folder)
         speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]
         checkpoint = self.checkpointer.last or newest(self.folder, lambda _: None)
+        figures = by_group(last_values(rows, "eval/")) if not self.missing else {"figures_missing": self.missing}
         result = {
             "run": self.settings.name,
             "preset": self.settings.preset,
             "images": self.trainer.images,
             "seconds": round(self.stopwatch.seconds, 1),
             "images_per_s": round(statistics.median(speeds), 1) if speeds else None,
-            **by_group(last_values(rows, "eval/")),
+            **figures,
             "evaluation": {
                 "samples": self.experiment.evaluation.samples,
                 "searched": min(self.experiment.evaluation.searched, self.training.index.samples),
@@ -443,7 +508,7 @@ class _Session:
             },
         }
         self.folder.write(RESULT, json.dumps(result, indent=1).encode())
-        self._write_report()
+        self._alone(f"no {REPORT}", self._write_report)
 
     def _write_report(self) -> None:
         picture = self.observer.picture, self.observer.picture_note

@@ -81,6 +81,12 @@ class DatasetIndex:
         return store if self.shards_url is None else Store(self.shards_url)
 
     @cached_property
+    def distinct_classes(self) -> int:
+        """How many classes the labels distinguish, as numbers below it; 0 where there are no labels, or one class."""
+        several = self.class_counts is None or sum(count > 0 for count in self.class_counts) > 1
+        return self.classes or 0 if several and (self.classes or 0) > 1 else 0
+
+    @cached_property
     def class_numbers(self) -> dict[str, int]:
         """The number of each class by its name; {} where classes have no names."""
         return number_names(self.class_names or ())

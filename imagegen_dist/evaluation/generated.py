@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.data.modality import to_float, to_uint8
-from imagegen_dist.distributed import World, sum_over_ranks
+from imagegen_dist.distributed import World, sum_over_ranks, together
 from imagegen_dist.evaluation.observer import CHUNK
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.metrics.features import agreement
@@ -47,19 +47,23 @@ def score_generated(
     moments = Moments(reference.network.dim, device)
     hits = torch.zeros(2, dtype=torch.float64, device=device)
     modes = torch.zeros(len(reference.class_counts), dtype=torch.float64, device=device)
-    for _, ids in chunks(samples, world):
-        label = torch.tensor(ids, device=device) % classes if classes else None
-        x = to_float(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), label)))
-        features, logits = reference.network.features_and_logits(x)
-        moments.add(features)
-        if logits is None:
-            continue
-        if label is None:
-            modes += torch.bincount(logits.argmax(1), minlength=len(modes))
-        else:
-            right = agreement(logits, label).double()
-            hits += torch.stack([right.sum(), torch.ones_like(right).sum()])
-    figures = {"frechet": distance_over_ranks(moments, reference, world)}
+
+    def measure() -> None:
+        for _, ids in chunks(samples, world):
+            label = torch.tensor(ids, device=device) % classes if classes else None
+            x = to_float(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), label)))
+            features, logits = reference.network.features_and_logits(x)
+            moments.add(features)
+            if logits is None:
+                continue
+            if label is None:
+                modes.add_(torch.bincount(logits.argmax(1), minlength=len(modes)))
+            else:
+                right = agreement(logits, label).double()
+                hits.add_(torch.stack([right.sum(), torch.ones_like(right).sum()]))
+
+    together(measure, world, device)
+    figures = {"frechet": distance_over_ranks(moments, reference, world, device)}
     right, asked = sum_over_ranks(hits, world).tolist()
     if asked:
         figures["label_agreement"] = right / asked
@@ -70,6 +74,7 @@ def score_generated(
     return figures
 
 
-def distance_over_ranks(moments: Moments, reference: Reference, world: World) -> float:
+def distance_over_ranks(moments: Moments, reference: Reference, world: World, device: torch.device) -> float:
     """Fréchet distance of what all ranks have added up from the reference."""
-    return frechet_distance(moments.reduce(lambda values: sum_over_ranks(values, world)), reference.moments)
+    of_all = moments.reduce(lambda values: sum_over_ranks(values, world))
+    return together(lambda: frechet_distance(of_all, reference.moments), world, device)

@@ -9,7 +9,7 @@ import torch
 
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
-from imagegen_dist.distributed import World, sum_over_ranks, text_from_main
+from imagegen_dist.distributed import World, sum_over_ranks, text_from_main, together
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
@@ -23,7 +23,7 @@ from imagegen_dist.storage import Store
 
 def can_compare(evaluation: EvaluationConfig, index: DatasetIndex) -> bool:
     """Whether there is a network to compare samples in: one that is named, or one that the labels can train."""
-    return bool(named_source(evaluation) or index.classes)
+    return bool(named_source(evaluation) or index.distinct_classes)
 
 
 def named_source(evaluation: EvaluationConfig) -> FeatureSource | None:
@@ -57,11 +57,12 @@ def find_reference(
     source = named_source(evaluation)
     if source is None:
         return build_reference(cache, training, held_out, evaluation.classifier_images, world, device, say)
-    network = open_network(source, training.index.shape, device)
+    network = together(lambda: open_network(source, training.index.shape, device), world, device)
     moments = moments_over_ranks(cache, training, network, world, device, say)
     real = None
-    if held_out is not None:
-        real = frechet_distance(moments_over_ranks(cache, held_out, network, world, device, say), moments)
+    if held_out is not None and held_out.index.samples > 1:
+        others = moments_over_ranks(cache, held_out, network, world, device, say)
+        real = together(lambda: frechet_distance(others, moments), world, device)
     # The classes that it may know are not the dataset's.
     unclassified = torch.zeros(0, dtype=torch.int64, device=device)
     return Reference(replace(network, logits=None, head=None), None, moments, real, unclassified)
@@ -77,19 +78,31 @@ def moments_over_ranks(
 ) -> Moments:
     """Moments of a whole dataset, from the cache, or summed by all ranks and kept by rank 0. Called by every rank."""
     key = StatisticsKey.of(dataset.index.fingerprint, dataset.index.samples, network)
-    known = world.is_main and find_statistics(cache, key) is not None
+    known = together(lambda: world.is_main and find_statistics(cache, key) is not None, world, device)
     if text_from_main("known" if known else "", world, device):
-        found = find_statistics(cache, key)
-        assert found is not None
-        return Moments.decode(found.moments.encode(), device)
+        return together(lambda: _kept_moments(cache, key, device), world, device)
     if world.is_main:
         say(f"taking statistics of {dataset.index.samples:,} real samples, for the figures")
-    sums = FeatureSums.empty(network, device)
     chunks = world.share(-(-dataset.index.samples // CHUNK))
     share = range(chunks.start * CHUNK, min(chunks.stop * CHUNK, dataset.index.samples))
-    for ids, sample in read_chunks(dataset, share):
-        sums.add(network, to_float(sample.to(device)), ids.start)
-    moments = sums.moments.reduce(lambda values: sum_over_ranks(values, world))
-    if world.is_main:
-        keep_statistics(cache, key, FeatureSums(moments))
+
+    def measure() -> Moments:
+        sums = FeatureSums.empty(network, device)
+        for ids, sample in read_chunks(dataset, share):
+            sums.add(network, to_float(sample.to(device)), ids.start)
+        return sums.moments
+
+    moments = together(measure, world, device).reduce(lambda values: sum_over_ranks(values, world))
+
+    def keep() -> None:
+        if world.is_main:
+            keep_statistics(cache, key, FeatureSums(moments))
+
+    together(keep, world, device)
     return moments
+
+
+def _kept_moments(cache: Store, key: StatisticsKey, device: torch.device) -> Moments:
+    found = find_statistics(cache, key)
+    assert found is not None
+    return Moments.decode(found.moments.encode(), device)

@@ -16,7 +16,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.stream import Item, stream
-from imagegen_dist.distributed import World, wait_for_all
+from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.observer import Dataset, batches
 from imagegen_dist.experiment import CLASSIFIER, build_classifier
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
@@ -34,7 +34,8 @@ class Reference:
     """What generated samples are measured against.
 
     network: a classifier of the dataset's labels. accuracy: its share of right answers on held-out samples, or None.
-    moments: of its features over the training samples. real_frechet: the distance of held-out real samples from these.
+    moments: of its features over the training samples. real_frechet: the distance of held-out real samples from these,
+    where there are two or more.
     class_counts: training samples of each class that the network knows, [K]; empty where it knows none of them.
     """
 
@@ -60,11 +61,14 @@ def build_reference(
     StackedMNIST has it. images: on how many it is trained. Raises ValueError where the dataset has no labels.
     """
     store = reference_store(cache, training, held_out, images)
-    if world.is_main and not is_kept(store):
-        say(f"training a classifier on {training.index.samples:,} real samples, for the figures")
-        _make_reference(store, training, held_out, images, device)
-    wait_for_all(world)
-    return _load_reference(store, training.index, device)
+
+    def make() -> None:
+        if world.is_main and not is_kept(store):
+            say(f"training a classifier on {training.index.samples:,} real samples, for the figures")
+            _make_reference(store, training, held_out, images, device)
+
+    together(make, world, device)
+    return together(lambda: _load_reference(store, training.index, device), world, device)
 
 
 def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, images: int) -> Store:
@@ -112,8 +116,9 @@ def _make_reference(
     facts: dict[str, float | str | None] = {"sha256": features.sha256, "accuracy": None, "real_frechet": None}
     if held_out is not None:
         facts["accuracy"] = _accuracy(features, held_out, device)
-        real = feature_statistics(features, (x for x, _ in batches(held_out, device)), device)
-        facts["real_frechet"] = frechet_distance(real, moments)
+        if held_out.index.samples > 1:
+            real = feature_statistics(features, (x for x, _ in batches(held_out, device)), device)
+            facts["real_frechet"] = frechet_distance(real, moments)
     store.write("classifier.safetensors", weights)
     store.write("moments.safetensors", save(moments.encode() | {"class_counts": class_counts}))
     store.write(_FACTS, json.dumps(facts).encode())
@@ -163,7 +168,10 @@ def _feature_network(classifier: Classifier, shown: Tensor | None, sha256: str) 
 
 
 @torch.no_grad()
-def _accuracy(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> float:
+def _accuracy(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> float | None:
+    """The share of right answers on a dataset, None where it has no labels."""
     assert network.logits is not None
+    if not dataset.index.classes:
+        return None
     hits = [agreement(network.logits(x), label) for x, label in batches(dataset, device) if label is not None]
     return float(torch.cat(hits).mean())

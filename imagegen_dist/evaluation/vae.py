@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from imagegen_dist.data.factors import choose_factors, factor_table
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records
-from imagegen_dist.distributed import World, sum_over_ranks
+from imagegen_dist.distributed import Result, World, sum_over_ranks, together
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
@@ -146,13 +146,14 @@ class VAEObserver:
                 rebuilt.add(reference.network.features(x))
 
         count = min(evaluation.samples, self._looked_at.index.samples)
-        real = self.measure(chunks(count, self._world), count, add_rebuilt)
-        figures = self.figures_of(real.reduce(lambda values: sum_over_ranks(values, self._world)))
+        of_rank = self._together(lambda: self.measure(chunks(count, self._world), count, add_rebuilt))
+        real = of_rank.reduce(lambda values: sum_over_ranks(values, self._world))
+        figures = self._together(lambda: self.figures_of(real))
         if reference is None or rebuilt is None:
             return figures
         asked = evaluation.samples, self._classes
         figures |= score_generated(self._autoencoder.sample, *asked, reference, self._world, self._device)
-        figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world)
+        figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world, self._device)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
         return figures
@@ -295,6 +296,9 @@ class VAEObserver:
         if not all("factors" in record for record in records):
             return [], np.empty((count, 0), np.int64)
         return factor_table(records)
+
+    def _together(self, action: Callable[[], Result]) -> Result:
+        return together(action, self._world, self._device)
 
     def _find_reference(self) -> Reference:
         """What Fréchet distances are taken from; from every rank alike."""

@@ -108,6 +108,7 @@ class Driver:
         self._lease = Lease(settings.folder)
         self.failure: Failure | None = None
         self._complete = False
+        self.missing = ""  # why a complete run has no figures of its trained model
         self._own_ray = False
         self._placeless = 0  # how often in a row workers have found no place
         self._heard = False  # whether this group of workers has said anything
@@ -159,7 +160,7 @@ class Driver:
                 console.phase(f"starting {share.of(workers)}")
                 self.failure = self._fit(console, share, workers)
             if self._complete:
-                return DONE
+                return FAILED if self.missing else DONE
             if self._lease.lost.is_set():
                 self.failure = Failure("another driver trains this run now: this one has ended its workers")
                 return FAILED
@@ -297,7 +298,7 @@ class Driver:
                 if self._own_ray:
                     yield_to_training()
             elif kind == "ended":
-                self._complete = payload
+                self._complete, self.missing = payload
             elif kind == "checkpoint" and self._at_checkpoint is not None:
                 if payload > self._decided:
                     self._decided = payload
@@ -317,19 +318,21 @@ class Driver:
 
     def _close(self, console: Console, code: int, log: Path) -> None:
         """The last lines: what went wrong, or where everything is and how to go on."""
-        if code == FAILED and self.failure:
+        if self._complete:
+            console.summary(records.closing_table(self._settings, str(log)))
+            if self.missing:
+                console.error(f"the model is trained and saved; {self.missing}; the same command takes them again")
+        elif code == FAILED and self.failure:
             console.error(self.failure.cause, self.failure.detail)
             where = [("log", str(log)), ("run", self._settings.folder.url)]
             if self._newest_images() >= 0:
                 where.append(("to go on", records.resume_command(self._settings)))
             console.summary([("", where)])
-        elif code != DONE:
+        else:
             again = records.resume_command(self._settings)
             images = self._newest_images()
             how = f"with a checkpoint at {images:,} images; to go on" if images >= 0 else "before the training; again"
             console.message(f"stopped {how}:\n  {again}")
-        else:
-            console.summary(records.closing_table(self._settings, str(log)))
 
 
 class _Trainer(TorchTrainer):

@@ -138,9 +138,9 @@ class RelayedEvents:
         """Send what is being done now."""
         self._relay.send.remote("phase", text)
 
-    def ended(self, complete: bool) -> None:
-        """Send how the run ended, and wait until that has arrived: the process may be gone next."""
-        ray.get(self._relay.send.remote("ended", complete))
+    def ended(self, complete: bool, missing: str = "") -> None:
+        """Send how the run ended, as of run.Outcome, and wait until it has arrived: the process may be gone next."""
+        ray.get(self._relay.send.remote("ended", (complete, missing)))
 
     def stop_requested(self) -> bool:
         """Whether the driver has asked the workers to end, or a machine of theirs is about to be taken away."""

@@ -17,6 +17,7 @@ from imagegen_dist.data.builtin import builtin_dataset, is_builtin
 from imagegen_dist.data.factors import choose_factors
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache, read_records
+from imagegen_dist.evaluation.checks import check_held_out, foreseen
 from imagegen_dist.evaluation.feature_networks import open_network
 from imagegen_dist.evaluation.named_reference import named_source
 from imagegen_dist.experiment import (
@@ -53,6 +54,8 @@ def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(job, sys.argv[1:] if arguments is None else arguments, summary)
         prepared = prepare(job, command)
+        for note in prepared.notes:
+            print(f"{job}.py: note: {note}", file=sys.stderr)
         if command.options.dry_run:
             print(dry_run_text(prepared))
             return DONE
@@ -79,6 +82,8 @@ class Prepared:
     experiment: Experiment
     settings: RunSettings
     index: DatasetIndex
+    notes: tuple[str, ...] = ()
+    """What the user should know of these settings, in a line each."""
 
 
 def prepare(job: str, command: Command) -> Prepared:
@@ -93,7 +98,10 @@ def prepare(job: str, command: Command) -> Prepared:
     storage.probe()
     data, validation = _datasets(experiment, storage)
     index = DatasetIndex.load(Store(data))
-    looked_at = DatasetIndex.load(Store(validation)) if validation else index
+    held_out = DatasetIndex.load(Store(validation)) if validation else None
+    if held_out:
+        check_held_out(index, held_out)
+    looked_at = held_out or index
     if asked := experiment.evaluation.factors:
         place = looked_at.location(Store(validation or data))
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
@@ -119,7 +127,7 @@ def prepare(job: str, command: Command) -> Prepared:
     check_secrets(document, os.environ)
     if settings.folder.exists(records.CONFIG):
         records.check_config(settings.folder, document)
-    return Prepared(command, experiment, settings, index)
+    return Prepared(command, experiment, settings, index, tuple(foreseen(experiment, index, held_out)))
 
 
 def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def work(payload: dict[str, Any]) -> None:
     settings = config.decode(RunSettings, payload["settings"])
     outcome = execute(experiment, settings, world, ray.train.torch.get_device(), events)
     if world.is_main:
-        events.ended(outcome.complete)
+        events.ended(outcome.complete, outcome.missing)
 
 
 def seconds_left() -> float | None:

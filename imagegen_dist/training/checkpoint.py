@@ -110,6 +110,14 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
     return Checkpoint(store, snapshot.images, manifest)
 
 
+def scored(checkpoint: Checkpoint, metric: float) -> Checkpoint:
+    """The checkpoint with the run's figure at its moment, which was taken once it was published."""
+    manifest = {name: value for name, value in checkpoint.manifest.items() if name != "sha256"} | {"metric": metric}
+    manifest["sha256"] = fingerprint(manifest)
+    checkpoint.store.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+    return Checkpoint(checkpoint.store, checkpoint.images, manifest)
+
+
 def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> Checkpoint:
     """The checkpoint in `store`, these files of it verified against the manifest. Raises CheckpointError."""
     manifest = _manifest(store)
@@ -205,6 +213,13 @@ class Checkpointer:
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(snapshot, metric), name="checkpoint")
         self._thread.start()
+
+    def score(self, metric: float) -> None:
+        """Note the run's figure in the checkpoint that was published last, once it is written. Raises as `wait`."""
+        last = self.wait()
+        if last is not None and isfinite(metric):
+            self.last = scored(last, metric)
+            prune(self._run, self.last, self._keep)
 
     def check(self) -> None:
         """Raise what a write that has ended by now failed with; waits for none."""

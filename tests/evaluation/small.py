@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from imagegen_dist.data.pack import pack
+from imagegen_dist.evaluation import Dataset as Dataset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 
@@ -19,6 +21,27 @@ SAMPLES = 260
 def coarse() -> nn.Module:
     """Means of 7×7 pixels: 16 features of a picture of 28×28."""
     return nn.Sequential(nn.AvgPool2d(7), nn.Flatten())
+
+
+class Breakable(nn.Module):
+    """`coarse`, which raises an error on one rank: that of `broken_rank`, or none."""
+
+    broken_rank: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = coarse()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2 and self.broken_rank == (dist.get_rank() if dist.is_initialized() else 0):
+            raise RuntimeError("it broke")
+        return self.network(x)
+
+
+class BrokenOnRank1(Breakable):
+    """Rank 1 alone fails."""
+
+    broken_rank = 1
 
 
 def pictures(folder: Path, count: int = SAMPLES, classes: int | None = 10, seed: int = 0) -> str:

@@ -299,6 +299,12 @@ def test_the_last_figures_wait_for_the_result_to_be_written() -> None:
     assert reports.results == [{"images": 300, "eval/frechet": 3.0, "state": COMPLETE}]
 
 
+def test_a_trial_whose_last_figures_are_missing_has_failed() -> None:
+    reports = Reports()
+    reports.events.end(Outcome(300, complete=True, missing="no figures at 300 images: it broke"))
+    assert reports.results == [{"state": FAILED, "note": "no figures at 300 images: it broke"}]
+
+
 def test_a_figure_that_is_not_finite_ends_the_trial() -> None:
     with pytest.raises(DivergedError, match="eval/frechet is nan at 100 images"):
         Reports().events.row({"images": 100.0, "eval/frechet": math.nan})

@@ -163,12 +163,12 @@ def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Sto
         held_out = str(data.get("validation") or "")
         if held_out:
             Dataset.open(held_out)
-        if Dataset.open(data["url"]).index.classes:
+        if Dataset.open(data["url"]).index.distinct_classes:
             return Labels(data["url"], held_out, reading, images, cache.url)
-    if not Dataset.open(url).index.classes:
+    if not Dataset.open(url).index.distinct_classes:
         raise UsageError(
-            "--features classifier: the data have no labels to train one on; set --features inception with --weights, "
-            "or module:PACKAGE.MODULE:FUNCTION"
+            "--features classifier: the data have no labels of two classes to train one on; set --features inception "
+            "with --weights, or module:PACKAGE.MODULE:FUNCTION"
         )
     return Labels(url, "", reading, images, cache.url)
 

@@ -129,7 +129,9 @@ def train_on_workers(
         raise view.error
     if code == FAILED and driver.failure is not None:
         raise driver.failure.error or WorkersError(driver.failure.cause)
-    events.end(Outcome(newest_images(settings.folder), complete=code == DONE))
+    events.end(
+        Outcome(newest_images(settings.folder), complete=code == DONE or bool(driver.missing), missing=driver.missing)
+    )
 
 
 class _TrialView:

@@ -107,8 +107,10 @@ class TuneEvents:
         return self._asked()
 
     def end(self, outcome: Outcome) -> None:
-        """The run is over: report its last figures, or how far it was when the sweep ended."""
-        if outcome.complete:
+        """The run is over: report its last figures, that they are missing, or how far it was when the sweep ended."""
+        if outcome.missing:
+            self._report({"state": FAILED, "note": outcome.missing})
+        elif outcome.complete:
             self._report({**self._last, "state": COMPLETE})
         else:
             self._report({"seen": outcome.images, "state": CUT})

@@ -1,0 +1,175 @@
+"""An evaluation that fails, or that cannot be made, costs no training."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagegen_dist import config, load
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.pack import pack
+from imagegen_dist.evaluation.checks import check_held_out, foreseen
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.presets import find_preset
+from imagegen_dist.records import RunSettings
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import newest_images
+from tests.evaluation import small
+from tests.evaluation.small import Breakable, beside, pictures
+from tests.runs import TINY, Listener, final_tensors, tiny, train_here, train_on
+
+BREAKABLE = "module:tests.evaluation.small:Breakable"
+TAKEN = {"evaluation__samples": 50, "training__checkpoint_every": 24 * 1000, "training__total_images": 24 * 8}
+
+
+class Checks(Listener):
+    """Notes the newest checkpoint at each message."""
+
+    def __init__(self, where: RunSettings) -> None:
+        super().__init__()
+        self.where = where
+        self.kept: list[int] = []
+
+    def message(self, text: str) -> None:
+        super().message(text)
+        self.kept.append(newest_images(self.where.folder))
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> RunSettings:
+    run = RunSettings("run", str(tmp_path), "digits", "train_gan", "", wandb_mode="disabled")
+    return beside(run, tmp_path)
+
+
+@pytest.mark.parametrize("preset", ["digits", "digits-vae"])
+def test_a_failed_evaluation_is_said_and_the_run_goes_on(
+    preset: str, where: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Breakable, "broken_rank", 0)
+    changes = {**TAKEN, "evaluation__features": BREAKABLE, "evaluation__every": 24 * 3}
+    experiment = tiny(**changes) if preset == "digits" else small_vae(changes)
+    heard = Checks(where)
+    outcome = train_here(experiment, where, heard)
+    assert outcome.complete
+    assert outcome.missing == "no figures at 192 images: RuntimeError: it broke"
+    said = [text for text in heard.messages if "it broke" in text]
+    assert [text.split(";")[0] for text in said] == [
+        f"no figures at {images} images: RuntimeError: it broke" for images in (72, 144, 192)
+    ]
+    result = json.loads(where.folder.read("result.json"))
+    assert result["images"] == 192
+    assert result["figures_missing"] == outcome.missing
+    assert "frechet" not in result
+
+    before = final_tensors(where)
+    monkeypatch.setattr(Breakable, "broken_rank", None)
+    outcome = train_here(experiment, where)
+    assert outcome.complete
+    assert not outcome.missing
+    result = json.loads(where.folder.read("result.json"))
+    assert "figures_missing" not in result
+    assert result["frechet"] > 0
+    after = final_tensors(where)
+    assert all(after[name].equal(tensor) for name, tensor in before.items())
+
+
+def small_vae(changes: dict[str, Any]) -> Experiment:
+    changed = {path: value for path, value in TINY.items() if path != "model.widths"} | {
+        path.replace("__", "."): value for path, value in changes.items()
+    }
+    return config.overrides(
+        find_preset("digits-vae").experiment, {**changed, "model.hidden": [16], "model.latent": 4}.items()
+    )
+
+
+def test_a_checkpoint_is_there_before_figures_are_taken_and_is_told_them(
+    where: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+
+    class Looks(Breakable):
+        def forward(self, x: Any) -> Any:
+            if len(x) > 2:
+                kept.append(newest_images(where.folder))
+            return super().forward(x)
+
+    monkeypatch.setattr(small, "Breakable", Looks)
+    outcome = train_here(tiny(**TAKEN, evaluation__features=BREAKABLE, evaluation__every=96), where)
+    assert not outcome.missing
+    assert kept[-1] == 192
+    assert 96 in kept
+    folder = where.folder / "checkpoints"
+    manifests = [
+        json.loads((folder / step / attempt).read("manifest.json"))
+        for step in folder.names()
+        for attempt in (folder / step).names()
+    ]
+    taken = {int(row["images"]): row["eval/frechet"] for row in read_rows(where.folder) if "eval/frechet" in row}
+    assert {manifest["images"]: manifest["metric"] for manifest in manifests} == taken
+    assert load(where.folder.url).images == 192
+
+
+def test_what_fails_on_one_rank_is_heard_by_all_of_them(where: RunSettings, tmp_path: Path) -> None:
+    experiment = tiny(**TAKEN, evaluation__features="module:tests.evaluation.small:BrokenOnRank1")
+    train_on(2, experiment, where, tmp_path / "meeting")
+    result = json.loads(where.folder.read("result.json"))
+    assert result["figures_missing"] == "no figures at 192 images: RuntimeError: it broke"
+    assert newest_images(where.folder) == 192
+
+
+def test_pictures_that_cannot_be_made_are_said(where: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imagegen_dist.evaluation.gan import GANObserver
+
+    def fail(self: GANObserver) -> Any:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(GANObserver, "pictures", fail)
+    heard = Listener()
+    experiment = tiny(**TAKEN, evaluation__searched=0, evaluation__features=BREAKABLE)
+    assert train_here(experiment, where, heard).complete
+    assert "no pictures at 192 images: MemoryError: too large; the run goes on" in heard.messages
+
+
+@pytest.mark.parametrize("labels", [1, 3], ids=["one class", "one class of three"])
+def test_one_class_counts_as_no_labels(labels: int, tmp_path: Path) -> None:
+    source = pictures(tmp_path / "unlabelled", 60, classes=None)
+    digits = [small.Dataset.open(source).read([number])[0][0].numpy() for number in range(60)]
+    pack(((picture, labels - 1) for picture in digits), Store(tmp_path / "data"), classes=labels)
+    where = RunSettings("run", str(tmp_path), "x", "train_gan", Store(tmp_path / "data").url, wandb_mode="disabled")
+    heard = Listener()
+    outcome = train_here(tiny(**TAKEN), where, heard)
+    assert outcome.complete
+    assert not outcome.missing
+    assert not any("classifier" in text for text in heard.messages)
+    index = DatasetIndex.load(Store(tmp_path / "data"))
+    assert index.distinct_classes == 0
+    [line] = foreseen(tiny(**TAKEN), index, None)
+    assert line.startswith("no Fréchet distance will be taken: the data have labels of one class alone")
+    assert load(where.folder.url).classes == (0 if labels == 1 else 3)
+
+
+def test_held_out_samples_of_another_kind_are_refused_before_the_run(where: RunSettings, tmp_path: Path) -> None:
+    index = DatasetIndex.load(Store(where.data))
+    check_held_out(index, index)
+    check_held_out(index, replace(index, classes=None, class_counts=None))
+    names = tuple("abcdefghij")
+    wrong = [
+        (replace(index, shape=replace(index.shape, channels=3)), "and the held-out ones image of"),
+        (replace(index, classes=11, class_counts=None), "have 10 classes, and the held-out ones 11"),
+        (replace(index, class_names=("b", *names[1:])), "class 0 is 'a' in training samples and 'b'"),
+    ]
+    for held_out, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            check_held_out(replace(index, class_names=names), held_out)
+
+
+def test_a_held_out_set_of_one_sample_or_without_labels_costs_no_figures(where: RunSettings, tmp_path: Path) -> None:
+    for name, count, classes in (("one", 1, 1), ("unlabelled", 30, None)):
+        held_out = pictures(tmp_path / name, count, classes, 2)
+        run = replace(where, name=name, validation=held_out)
+        outcome = train_here(tiny(**TAKEN, evaluation__classifier_images=400), run)
+        assert not outcome.missing
+        assert json.loads(run.folder.read("result.json"))["frechet"] > 0
