@@ -286,5 +286,5 @@ def test_mistakes_are_answered_in_one_line(
 def test_data_without_labels_need_a_network_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = replace(run_settings(tmp_path), data=pictures(tmp_path / "plain", 40, classes=None))
     trained(where, tiny(training__total_images=48, data__conditional=False))
-    assert "no labels to train one on; set --features inception" in mistake(capsys, where.folder.url)
+    assert "no labels to train one on, or of one class; set --features inception" in mistake(capsys, where.folder.url)
     assert figures(where, tmp_path, *COARSE, "--metrics", "fid")["figures"]["frechet"] > 0

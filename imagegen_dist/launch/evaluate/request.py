@@ -167,7 +167,7 @@ def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Sto
             return Labels(data["url"], held_out, reading, images, cache.url)
     if not Dataset.open(url).index.distinct_classes:
         raise UsageError(
-            "--features classifier: the data have no labels of two classes to train one on; set --features inception "
+            "--features classifier: the data have no labels to train one on, or of one class; set --features inception "
             "with --weights, or module:PACKAGE.MODULE:FUNCTION"
         )
     return Labels(url, "", reading, images, cache.url)
