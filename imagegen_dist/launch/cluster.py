@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import psutil
 import ray
+from ray.exceptions import AuthenticationError
 
 from imagegen_dist.launch.environment import is_own_ray
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Demand, Workers
+from imagegen_dist.launch.token import TOKEN_ADVICE, refused
 
 DEFAULT_CPU_WORKERS = 2
 
@@ -56,10 +58,13 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
                 ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
         else:
             ray.init(log_to_driver=show_logs)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
         line = " ".join(str(error).split())
         raise UsageError(
-            f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS"
+            f"RAY_ADDRESS {address}: {TOKEN_ADVICE}"
+            if refused(error)
+            else f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS. If one runs "
+            f"there, {TOKEN_ADVICE}"
         ) from error
     try:
         yield own

@@ -18,6 +18,7 @@ from tests.ray.head import free_ports
 from tests.ray.jobs import RAY, ROOT, started
 
 WRONG = "0" * 64
+EXPORT = "export RAY_AUTH_MODE=token, with the token in ~/.ray/auth_token"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def bearer(token: str) -> dict[str, str]:
 
 def ask(head: Guarded, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, env={**variables, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_every_node_wants_a_token() -> None:
@@ -100,11 +103,24 @@ def test_a_job_is_taken_from_who_has_the_token_alone(guarded: Guarded, tmp_path:
 
 
 def test_a_driver_joins_with_the_token_alone(guarded: Guarded, tmp_path: Path) -> None:
-    join = f"import ray; ray.init(address='{guarded.gcs}', log_to_driver=False); print('joined', len(ray.nodes()))"
+    join = "import sys, ray\nfrom imagegen_dist.launch import cluster, flags\ntry:\n  with cluster.connected(False):\n"
+    join += "    print('joined', len(ray.nodes()))\nexcept flags.UsageError as error:\n  sys.exit(str(error))"
     command = [sys.executable, "-c", join]
-    empty = {"HOME": str(tmp_path)}
+    empty = {"HOME": str(tmp_path), "RAY_ADDRESS": guarded.gcs}
     wrong = ask(guarded, *command, **empty, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=WRONG)
     assert wrong.returncode != 0
     assert "joined" not in wrong.stdout
+    assert f"RAY_ADDRESS {guarded.gcs}: " in wrong.stderr.splitlines()[-1]
+    assert EXPORT in wrong.stderr.splitlines()[-1]
     right = ask(guarded, *command, **empty, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(guarded.token_file))
     assert "joined 1" in right.stdout, right.stderr
+
+
+def test_a_sweep_that_is_refused_says_what_to_export(guarded: Guarded, tmp_path: Path) -> None:
+    """As in a shell where nothing was exported, though the token is there."""
+    command = [sys.executable, "jobs/sweep.py", "--address", guarded.dashboard, "--status", "x"]
+    refused = ask(guarded, *command, HOME=str(guarded.token_file.parents[1]), RAY_AUTH_MODE="disabled")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"sweep.py: --address {guarded.dashboard}: ")
+    assert EXPORT in refused.stderr
+    assert refused.stderr.count("\n") == 1

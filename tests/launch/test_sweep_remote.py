@@ -74,7 +74,7 @@ def version(of_ray: str) -> bytes:
         (200, version("1.8.0"), "Ray version 1.8.0 is running on the cluster"),
         (200, b"<html>a page</html>", "no Ray answers there"),
         (404, b"", "no Ray answers there"),
-        (401, b"", "no Ray answers there"),
+        (401, b"", "export RAY_AUTH_MODE=token"),
     ],
 )
 def test_an_address_of_another_ray_or_of_none_is_said_plainly(

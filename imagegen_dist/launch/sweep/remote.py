@@ -30,6 +30,7 @@ from imagegen_dist.launch.sweep.ledger import decode_trial
 from imagegen_dist.launch.sweep.options import JOB
 from imagegen_dist.launch.sweep.plan import PLAN
 from imagegen_dist.launch.sweep.sending import files
+from imagegen_dist.launch.token import TOKEN_ADVICE, refused
 from imagegen_dist.launch.train import DONE, FAILED, MISUSED
 from imagegen_dist.launch.upload import NOT_SENT, check_size
 from imagegen_dist.presets.searches import Goal
@@ -49,13 +50,15 @@ _AGENT_S = 60.0  # within which a new head has an agent that takes jobs
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The cluster's job server. Raises UsageError where none answers, or one of another version of Ray."""
+    """The cluster's job server. Raises UsageError where none answers, or one that refuses this client."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--address {address}: give the address of the head's dashboard, e.g. http://HEAD:8265")
     logging.disable(logging.WARNING)  # Ray's notes about what it packs and sends
     try:
         client = JobSubmissionClient(address)
     except Exception as error:  # connection, version and authentication errors have no common kind
+        if refused(error):
+            raise UsageError(f"--address {address}: {TOKEN_ADVICE}") from error
         line = " ".join(str(error).split())
         raise UsageError(f"--address {address}: no Ray answers there ({line})") from error
     theirs = str(getattr(client, "_server_ray_version", ray.__version__))
