@@ -424,6 +424,8 @@ class _Session:
 
     def _resume(self) -> Checkpoint | None:
         """Continue from the newest whole checkpoint, chosen by rank 0, or else from the one that the run begins at."""
+        if self.world.is_main:
+            self.folder.sweep()
         found = newest(self.folder, lambda why: self.events.message(f"skipped {why}")) if self.world.is_main else None
         url = text_from_main(found.url if found else self.settings.start, self.world, self.device)
         if not url:

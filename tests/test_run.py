@@ -123,10 +123,10 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_look(
     where = settings(tmp_path, "refused", data)
     listener = Listener()
 
-    def full(store: Store, name: str, local_path: object) -> None:
+    def full(store: Store, name: str, produce: object) -> None:
         raise StorageError(f"cannot write {store.url}/{name}: No space left on device")
 
-    monkeypatch.setattr(Store, "upload", full)
+    monkeypatch.setattr(Store, "publish", full)
     intervals = {"training__report_every": 24, "training__listen_every": 24, "training__checkpoint_every": 24 * 15}
     with pytest.raises(StorageError, match="No space left"):
         train_here(tiny(training__total_images=24 * 60, **intervals), where, listener)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from imagegen_dist.storage import temporary_folder
 
 EXTENSIONS = ("webp", "mp4")
 
@@ -47,14 +48,27 @@ def _mp4(frames: Sequence[Image.Image], fps: float) -> bytes:
 
     pixels = [_even(np.asarray(frame.convert("RGB"))) for frame in frames]
     height, width, _ = pixels[0].shape
-    with tempfile.TemporaryDirectory(prefix="imagegen-film-") as folder:
-        path = Path(folder) / "film.mp4"
+    with temporary_folder("film") as folder:
+        path = folder / "film.mp4"
         writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2, quality=8)
         writer.send(None)
         for each in pixels:
             writer.send(np.ascontiguousarray(each))
         writer.close()
+        _check_film(path, len(pixels))
         return path.read_bytes()
+
+
+def _check_film(path: Path, frames: int) -> None:
+    """Raise RuntimeError where the encoder failed, which it only tells standard error."""
+    import imageio_ffmpeg
+
+    try:
+        found, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError as error:
+        raise RuntimeError("the encoder wrote no film that can be read") from error
+    if found != frames:
+        raise RuntimeError(f"the encoder wrote {found} of {frames} frames")
 
 
 def _even(pixels: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Samples to shards and index, through webdataset's own writer: the same samples give the same bytes."""
+"""Samples to shards and index, through webdataset's own tar writer: the same samples give the same bytes."""
 
+import io
+import itertools
 import json
-import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
-from imagegen_dist.data.modality import modality
+from imagegen_dist.data.modality import Modality, modality
 from imagegen_dist.storage import Store
 
 SHARD_BYTES = 128 << 20
@@ -38,25 +38,35 @@ def pack(
     if store.exists(INDEX_NAME):
         raise DatasetError(f"{store} holds a dataset already: remove it, or choose another place")
     kind = modality(modality_name)
+    store.sweep()
     scans: list[ShardScan] = []
-
-    def publish(path: str) -> None:
-        name = Path(path).name
-        scans.append(scan_shard(name, Path(path).read_bytes(), kind))
-        store.upload(name, path)
-        Path(path).unlink()
-
-    with tempfile.TemporaryDirectory(prefix="imagegen-pack-") as folder:
-        pattern = str(Path(folder).resolve() / "shard-%06d.tar")
-        with webdataset.ShardWriter(
-            pattern, maxcount=shard_samples, maxsize=shard_bytes, post=publish, verbose=0, encoder=False, mtime=0
-        ) as writer:
-            for number, (sample, label) in enumerate(samples):
-                members = {"__key__": f"{number:09d}", extension: kind.encode(sample, extension)}
-                writer.write(members | _label_members(label))
+    for data in _shards(samples, kind, extension, shard_bytes, shard_samples):
+        name = f"shard-{len(scans):06d}.tar"
+        scans.append(scan_shard(name, data, kind))
+        store.write(name, data)
     index = combine_scans(scans, modality_name, classes, class_names)
     index.save(store)
     return index
+
+
+def _shards(
+    samples: Iterable[tuple[NDArray[np.uint8], int | Mapping[str, Any] | None]],
+    kind: Modality,
+    extension: str,
+    shard_bytes: int,
+    shard_samples: int,
+) -> Iterator[bytes]:
+    """Whole shards, one at a time in memory, cut as webdataset's ShardWriter cuts them."""
+    numbered = enumerate(samples)
+    for first in numbered:
+        target, size = io.BytesIO(), 0
+        with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
+            for count, (number, (sample, label)) in enumerate(itertools.chain([first], numbered), start=1):
+                members = {"__key__": f"{number:09d}", extension: kind.encode(sample, extension)}
+                size += writer.write(members | _label_members(label))
+                if count >= shard_samples or size >= shard_bytes:
+                    break
+        yield target.getvalue()
 
 
 def _label_members(label: int | Mapping[str, Any] | None) -> dict[str, bytes]:

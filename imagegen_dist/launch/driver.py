@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from imagegen_dist.launch.train import DONE, FAILED, TERMINATED
 from imagegen_dist.launch.worker import work
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
-from imagegen_dist.storage import PATIENCE_S, StorageError, Store
+from imagegen_dist.storage import PATIENCE_S, StorageError, Store, temporary_folder
 from imagegen_dist.training.checkpoint import newest_images
 
 COLLECTIVE_TIMEOUT_S = 120
@@ -237,10 +236,10 @@ class Driver:
         outcome: list[BaseException | None] = []
         growth = Growth(0 if self._own_ray else share.workers.high - workers, share.resources, GROW_AFTER_S)
         self._heard = False
-        with tempfile.TemporaryDirectory(prefix="imagegen-ray-") as folder, closing(growth):
+        with temporary_folder("ray") as folder, closing(growth):
             timeout_s = COLLECTIVE_TIMEOUT_S + max(self._experiment.data.cache.timeout_s, PATIENCE_S)
             name = "-".join(filter(None, (settings.wandb_group, settings.name)))
-            trainer = _trainer(payload, share, workers, name, folder, timeout_s)
+            trainer = _trainer(payload, share, workers, name, str(folder), timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
             told, heard_s, short = "", time.monotonic(), ""

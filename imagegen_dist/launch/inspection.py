@@ -10,7 +10,6 @@ import dataclasses
 import io
 import os
 import random
-import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Set
@@ -45,7 +44,7 @@ from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.tasks import run_tasks
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import AccessError, StorageError, Store
+from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file
 
 _MODALITY = "image"
 _LISTED_AT_MOST = 20  # shards up to which the good ones have a line as well
@@ -332,8 +331,7 @@ def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
         if store.protocol == "file":
             file = stack.enter_context(store.opened(name))
         else:
-            # Without a name, it is gone with the process, however that ends.
-            file = stack.enter_context(tempfile.TemporaryFile())
+            file = stack.enter_context(temporary_file())
             _fetch(store, name, file)
         try:
             yield partial(_read_at, file.fileno()), os.fstat(file.fileno()).st_size
@@ -344,6 +342,7 @@ def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
 def _fetch(store: Store, name: str, file: IO[bytes]) -> None:
     """Copy a shard into an open file; what may be a transient fault is tried again. Raises as Store does."""
     size = store.size(name)
+    check_temporary_room(size)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             store.download(name, f"/dev/fd/{file.fileno()}", stall_s=_STALL_S)

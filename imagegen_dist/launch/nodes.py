@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.memory import memory_line
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import StorageError, Store, check_temporary_room
 from imagegen_dist.versions import versions
 
 ANSWER_S = 90.0
@@ -129,6 +129,10 @@ def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: s
     """On a machine: what it has, and what it cannot do; "" where all is well. It leaves the file `answer`."""
     problem = ""
     exchange = Store(storage, LOOK_PATIENCE_S) / _EXCHANGE
+    try:
+        check_temporary_room()
+    except StorageError as error:
+        return {"problem": str(error), "versions": versions()}
     try:
         for url, shard in data:
             Store(url, LOOK_PATIENCE_S).read_range(shard, 0, 512)

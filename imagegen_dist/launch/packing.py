@@ -123,6 +123,8 @@ class Packing:
         if plan is not None and all(store.exists(INDEX_NAME) for store in self._stores):
             self._receipts.remove()
             return Made([DatasetIndex.load(store) for store in self._stores], [], False)
+        for store in self._stores:
+            store.sweep()
         try:
             parts = self._parts(plan or self._make_plan())
             return self._finish(parts, self._pack(parts, bar))

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -37,7 +36,7 @@ from imagegen_dist.launch.tasks import TaskError
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.presets import PRESETS
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, temporary_folder
 
 _JOB = "make_shards"
 _SUMMARY = (
@@ -182,7 +181,7 @@ def _targets(command: Command) -> Iterator[list[Target]]:
                 f"{options.source} comes split, in a form of its own: give neither --split, --subset, columns nor what "
                 "changes labels"
             )
-        with tempfile.TemporaryDirectory(prefix="imagegen-builtin-") as cache:
+        with temporary_folder("builtin") as cache:
             sources = {name: open_shards(builtin_dataset(options.source, name, Store(cache)), []) for name in SPLITS}
             yield [Target(name, source, np.arange(source.count)) for name, source in sources.items()]
         return

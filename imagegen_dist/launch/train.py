@@ -33,7 +33,8 @@ from imagegen_dist.launch.flags import check_name
 from imagegen_dist.launch.options import Command, describe, parse
 from imagegen_dist.launch.secrets import check_secrets
 from imagegen_dist.records import RunSettings
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, check_temporary_room
+from imagegen_dist.training.checkpoint import check_room
 
 DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit codes: trained to the end; failed; a user's mistake; stopped by SIGINT or SIGTERM after a checkpoint."""
@@ -106,7 +107,8 @@ def prepare(job: str, command: Command) -> Prepared:
         place = looked_at.location(Store(validation or data))
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
         choose_factors(list(first.get("factors", {})), asked, place)
-    build_objective(experiment, build_networks(experiment, index.shape, index.classes), index.samples)
+    networks = build_networks(experiment, index.shape, index.classes)
+    build_objective(experiment, networks, index.samples)
     if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
         open_network(source, index.shape, torch.device("cpu"))
     if is_own_ray():  # all workers will be on this node
@@ -123,6 +125,9 @@ def prepare(job: str, command: Command) -> Prepared:
         wandb_directory=_wandb_directory(storage),
         wandb_key=_has_wandb_key(),
     )
+    check_temporary_room()
+    weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
+    check_room(settings.folder, weights, settings.keep)
     document = records.document(settings, experiment, index, {})
     check_secrets(document, os.environ)
     if settings.folder.exists(records.CONFIG):

@@ -1,8 +1,8 @@
 """Where measurements go: one small interface, and the two sinks that every run has."""
 
+import io
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Protocol
@@ -31,7 +31,7 @@ class JSONLSink:
 
     resume_images: images seen at which the run goes on; later rows are dropped first, so that the file becomes equal to
     an undisturbed run's. None starts an empty file.
-    On a local store each row is in the file when `log` returns; on another, rows wait in a local file for `flush`.
+    On a local store each row is in the file when `log` returns; on another, rows wait in memory for `flush`.
     """
 
     def __init__(self, store: Store, name: str = "metrics.jsonl", resume_images: int | None = None) -> None:
@@ -44,7 +44,7 @@ class JSONLSink:
         self._pending = False
         self._file: BinaryIO
         if path is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - held until close
+            self._file = io.BytesIO()
             self._file.write(kept)
         else:
             self._file = path.open("ab")

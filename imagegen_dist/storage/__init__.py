@@ -3,5 +3,17 @@
 from imagegen_dist.storage.backend import forget_clients
 from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError
 from imagegen_dist.storage.store import PATIENCE_S, Store, file_at
+from imagegen_dist.storage.temporary import check_temporary_room, temporary_file, temporary_folder
 
-__all__ = ["PATIENCE_S", "AccessError", "CredentialsError", "StorageError", "Store", "file_at", "forget_clients"]
+__all__ = [
+    "PATIENCE_S",
+    "AccessError",
+    "CredentialsError",
+    "StorageError",
+    "Store",
+    "check_temporary_room",
+    "file_at",
+    "forget_clients",
+    "temporary_file",
+    "temporary_folder",
+]

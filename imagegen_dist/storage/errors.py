@@ -22,7 +22,7 @@ _MISSING_CREDENTIALS = (
 _OUTDATED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed")
 """S3's codes for credentials or a clock that differ from the server's."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StorageError(OSError, ValueError):
@@ -62,8 +62,10 @@ def local_room(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StorageError(f"cannot write {os.path.realpath(path)}: {first_line(error)}") from error
+        if error.errno in NO_ROOM:
+            real = os.path.realpath(path)
+            place = os.path.dirname(real) if path.startswith("/dev/fd/") else real  # a file without a name
+            raise StorageError(f"cannot write {place}: {first_line(error)}") from error
         raise
 
 

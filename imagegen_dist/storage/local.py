@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from imagegen_dist.storage.abandoned import hold, is_abandoned
 from imagegen_dist.storage.listing import Listing
 
+_TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{32}\.tmp$", re.DOTALL)
 _COPIED_BYTES = 1 << 20
 _LONGEST_PREFIX = 100  # bytes of a file's name that its temporary file carries: a name has 255 at most
 
@@ -30,6 +33,10 @@ class LocalDisk:
     def write(self, path: str, data: bytes) -> None:
         with replacing(path) as file:
             file.write(data)
+
+    def publish(self, path: str, produce: Callable[[Any], object]) -> None:
+        with replacing(path) as file:
+            produce(file)
 
     def upload(self, path: str, local_path: str) -> None:
         with open(local_path, "rb") as source, replacing(path) as file:
@@ -53,6 +60,14 @@ class LocalDisk:
         with os.scandir(path) as found:
             return Listing({entry.name: entry.is_dir() for entry in found})
 
+    def sweep(self, path: str) -> None:
+        for folder, _, names in os.walk(path):
+            for name in filter(_TEMPORARY.match, names):
+                temporary = os.path.join(folder, name)
+                if is_abandoned(temporary):
+                    with suppress(OSError):
+                        os.unlink(temporary)
+
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
             if os.path.isdir(path) and not os.path.islink(path):
@@ -70,10 +85,11 @@ def replacing(path: str) -> Iterator[Any]:
     temporary = os.path.join(folder, f".{start}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
+            hold(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # while it is held: nobody sweeps it
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -37,6 +38,12 @@ class Remote:
     def write(self, path: str, data: bytes) -> None:
         self._fs.pipe_file(path, data)
 
+    def publish(self, path: str, produce: Callable[[Any], object]) -> None:
+        """The clients' files publish a part where writing fails, so that the whole is kept in memory."""
+        content = io.BytesIO()
+        produce(content)
+        self._fs.pipe_file(path, content.getvalue())
+
     def upload(self, path: str, local_path: str) -> None:
         self._fs.put_file(local_path, path)
 
@@ -65,6 +72,9 @@ class Remote:
             return Listing()
         folders = [entry["name"].removesuffix("/") + "/" for entry in listed if entry.get("type") == "directory"]
         return Listing.of(folder, (entry["name"] for entry in listed if entry.get("type") != "directory"), folders)
+
+    def sweep(self, path: str) -> None:
+        """Nothing is left: an object is there whole or not at all."""
 
     def remove(self, path: str) -> None:
         """List, then delete exactly what was listed."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +18,8 @@ from imagegen_dist.storage.remote import Progress, Remote, watch
 # Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
 _CONFIG = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
 _CHUNK_BYTES = 1 << 20
+_PART_BYTES = 64 << 20  # of an object written in parts, of which S3 takes 10,000
+_PARTS_AT_ONCE = 4
 _DELETED_AT_ONCE = 1000  # objects, the most that S3 takes in a request
 
 
@@ -58,6 +63,15 @@ class S3(Remote):
     def read(self, path: str) -> bytes:
         return bytes(self._fs.cat_file(path, max_concurrency=1))  # with more, s3fs asks for the size first
 
+    def publish(self, path: str, produce: Callable[[Any], object]) -> None:
+        output = _Upload(self._fs, path)
+        try:
+            produce(output)
+            output.finish()
+        except BaseException:
+            output.abort()
+            raise
+
     def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None:
         progress = Progress()
         watch(self._once, _fetch(self._once, path, local_path, progress), progress, timeout_s, stall_s)
@@ -83,6 +97,62 @@ class S3(Remote):
 
     def remove(self, path: str) -> None:
         sync(self._fs.loop, _remove, self._fs, path)
+
+
+class _Upload:
+    """An object that is sent in parts while it is written, and that exists once `finish` has returned.
+
+    At most _PARTS_AT_ONCE + 1 parts are in memory.
+    """
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self._fs = fs
+        self._bucket, self._key, _ = fs.split_path(path)
+        self._buffer = bytearray()
+        self._id = ""
+        self._sent: list[Future[dict[str, Any]]] = []
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take more of the content."""
+        view = memoryview(data)
+        while len(view) > 0:
+            room = _PART_BYTES - len(self._buffer)
+            self._buffer += view[:room]
+            view = view[room:]
+            if len(self._buffer) == _PART_BYTES:
+                self._send()
+
+    def finish(self) -> None:
+        """Send what is left, and let the object be seen."""
+        if not self._id:
+            self._ask("put_object", Body=bytes(self._buffer)).result()
+            return
+        if self._buffer:
+            self._send()
+        parts = [{"PartNumber": number, "ETag": each.result()["ETag"]} for number, each in enumerate(self._sent, 1)]
+        whole = {"UploadId": self._id, "MultipartUpload": {"Parts": parts}}
+        self._ask("complete_multipart_upload", **whole).result()
+
+    def abort(self) -> None:
+        """Let the store forget the parts."""
+        for each in self._sent:
+            each.cancel()
+        if self._id:
+            with suppress(Exception):  # what went wrong before is what is told
+                self._ask("abort_multipart_upload", UploadId=self._id).result()
+
+    def _send(self) -> None:
+        if not self._id:
+            self._id = self._ask("create_multipart_upload").result()["UploadId"]
+        if len(self._sent) >= _PARTS_AT_ONCE:
+            self._sent[-_PARTS_AT_ONCE].result()
+        part = {"UploadId": self._id, "PartNumber": len(self._sent) + 1, "Body": bytes(self._buffer)}
+        self._sent.append(self._ask("upload_part", **part))
+        self._buffer.clear()
+
+    def _ask(self, method: str, **more: Any) -> Future[dict[str, Any]]:
+        asked = self._fs._call_s3(method, Bucket=self._bucket, Key=self._key, **more)
+        return asyncio.run_coroutine_threadsafe(asked, self._fs.loop)
 
 
 async def _remove(fs: Any, path: str) -> None:

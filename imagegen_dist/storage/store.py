@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 
 from fsspec.registry import known_implementations
 
-from imagegen_dist.storage.backend import Backend, backend_of, client_module, forget
+from imagegen_dist.storage.backend import Backend, Output, backend_of, client_module, forget
 from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError, first_line, named
 from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.urls import parse
@@ -99,6 +99,28 @@ class Store:
         path = self._join(name)
         self._try("write", path, lambda files: files.write(path, data))
 
+    def publish(self, name: str, produce: Callable[[Output], object]) -> None:
+        """Publish what `produce` writes to a file as `name`, atomically; it is called again at each attempt.
+
+        Locally and on S3 nothing else holds the content, in memory or in a temporary folder. Raises StorageError, and
+        whatever `produce` raises of its own, after which it is not called again.
+        """
+        path = self._join(name)
+
+        def guarded(output: Output) -> None:
+            watched = _Watched(output)
+            try:
+                produce(watched)
+            except Exception as error:
+                if watched.failed:
+                    raise
+                raise _OwnError(error) from error
+
+        try:
+            self._try("write", path, lambda files: files.publish(path, guarded))
+        except _OwnError as own:
+            raise own.error from None
+
     def upload(self, name: str, local_path: str | os.PathLike[str]) -> None:
         """Publish a copy of a local file as `name`, atomically. Raises StorageError."""
         path = self._join(name)
@@ -170,6 +192,10 @@ class Store:
         path = self._join(name)
         self._try("remove", path, lambda files: files.remove(path))
 
+    def sweep(self) -> None:
+        """Remove the temporary files that killed processes left in this folder and below. Raises StorageError."""
+        self._try("sweep", self._root, lambda files: files.sweep(self._root))
+
     def local_path(self, name: str = "") -> Path | None:
         """The file's path where the store is the local disk, else None."""
         path = self._join(name)
@@ -221,6 +247,29 @@ class Store:
         except CredentialsError:
             self._backend = None
             forget(files)
+            raise
+
+
+class _OwnError(BaseException):
+    """An error that the place has nothing to do with, on its way past those who would name the place for it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Watched:
+    """Passes bytes on, and knows whether the place has failed to take them."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self.failed = False
+
+    def write(self, data: bytes | memoryview) -> None:
+        try:
+            self._output.write(data)
+        except BaseException:
+            self.failed = True
             raise
 
 

@@ -10,26 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
 from torch import Tensor
 
 from imagegen_dist.config import fingerprint
 from imagegen_dist.storage import Store
+from imagegen_dist.training.tensor_file import Digest, Writable, write_tensors
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 FILES = ("model.safetensors", "state.safetensors", "state.json")
+_BYTES_A_WEIGHT = 16
 INFERENCE_FILES = ("model.safetensors", "state.json")
 
 
@@ -87,17 +88,12 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
     """
     snapshot.check_finite()
     store = run / FOLDER / f"step-{snapshot.images:012d}" / attempt
-    files: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, tensors in (("model.safetensors", snapshot.model), ("state.safetensors", snapshot.state)):
-            save_file(dict(tensors), Path(folder) / name)
-        (Path(folder) / "state.json").write_text(json.dumps(dict(snapshot.facts), indent=1))
-        for name in FILES:
-            path = Path(folder) / name
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
-            store.upload(name, path)
+    contents: dict[str, Callable[[Writable], object]] = {
+        "model.safetensors": partial(write_tensors, snapshot.model),
+        "state.safetensors": partial(write_tensors, snapshot.state),
+        "state.json": lambda file: file.write(json.dumps(dict(snapshot.facts), indent=1).encode()),
+    }
+    files = {name: _publish_file(store, name, contents[name]) for name in FILES}
     manifest: dict[str, Any] = {
         "format": 1,
         "images": snapshot.images,
@@ -116,6 +112,38 @@ def scored(checkpoint: Checkpoint, metric: float) -> Checkpoint:
     manifest["sha256"] = fingerprint(manifest)
     checkpoint.store.write(MANIFEST, json.dumps(manifest, indent=1).encode())
     return Checkpoint(checkpoint.store, checkpoint.images, manifest)
+
+
+def check_room(run: Store, weights: int, keep: int) -> None:
+    """Raise ValueError, one line, where the local disk has no room for the checkpoints of a run.
+
+    weights: numbers that are trained; the averaged and raw ones and Adam's two moments take 16 bytes each. keep: as
+    Checkpointer takes it; beside those there are the best checkpoint and the one that is being written.
+    """
+    folder = run.local_path(FOLDER)
+    if folder is None:
+        return
+    each, count = weights * _BYTES_A_WEIGHT, max(keep, 2) + 2
+    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free + present < each * count:
+        raise ValueError(
+            f"{there} has {free >> 20:,} MiB free, but {count} checkpoints of {each >> 20:,} MiB are there at once: "
+            "free some, or choose another --storage"
+        )
+
+
+def _publish_file(store: Store, name: str, write: Callable[[Writable], object]) -> dict[str, Any]:
+    """Write a file to where it stays, without a copy on the way; its size and SHA-256."""
+    digests: list[Digest] = []
+
+    def produce(file: Writable) -> None:  # again at each attempt, of which the last counts
+        digests.append(Digest(file))
+        write(digests[-1])
+
+    store.publish(name, produce)
+    return {"bytes": digests[-1].size, "sha256": digests[-1].sha256}
 
 
 def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> Checkpoint:

@@ -12,7 +12,7 @@ from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.tarwalk import ShardError
-from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.storage import AccessError, StorageError, Store, s3
 from tests.s3.server import KEY_ID, SECRET, aws_environment
 
 PLAN = Plan(seed=3, microbatches=4, microbatch_size=3, draws=1, lanes=8, block=2)
@@ -115,6 +115,38 @@ def test_a_large_file_goes_up_in_parts_and_comes_back(bucket, network, tmp_path)
     assert store.size("large") == len(data)
     store.download("large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == data
+
+
+def test_a_published_file_goes_up_in_parts_while_it_is_written_and_is_there_whole_or_not(bucket, network, monkeypatch):
+    monkeypatch.setattr(s3, "_PART_BYTES", 5 << 20)  # the least that S3 takes
+    data = np.random.default_rng(0).bytes(12 << 20)
+    store, attempts = Store(f"{bucket.url}/files", patience_s=60.0), []
+
+    def produce(output):
+        attempts.append(True)
+        for start in range(0, len(data), 1 << 20):
+            output.write(data[start : start + (1 << 20)])
+
+    def fail(output):
+        produce(output)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.publish("large", fail)
+    assert store.names() == []
+    assert len(attempts) == 1
+    network.inject("denied", share=1.0, match="partNumber=2")
+    with pytest.raises(AccessError, match="Access Denied"):
+        store.publish("large", produce)
+    network.heal()
+    network.inject("reset", "slow_down", share=0.5, match="^PUT ")
+    store.publish("large", produce)
+    assert network.done["reset"] + network.done["slow_down"] >= 1
+    assert (bucket.folder / "files" / "large").read_bytes() == data
+    assert store.names() == ["large"]
+    store.publish("small", lambda output: output.write(b"content"))
+    store.publish("empty", lambda output: None)
+    assert (store.read("small"), store.read("empty")) == (b"content", b"")
 
 
 def test_ranges_are_what_was_asked_for(bucket):

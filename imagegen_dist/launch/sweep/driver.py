@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from imagegen_dist.launch.sweep.scribe import Scribe
 from imagegen_dist.launch.sweep.searchers import build_searcher
 from imagegen_dist.launch.sweep.trial import datasets_of, make_reference, run_trial
 from imagegen_dist.launch.train import DONE, FAILED
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, temporary_folder
 
 LOSSES = 3
 """How often a trial whose process is lost is started again."""
@@ -123,8 +122,8 @@ class SweepDriver:
     def _fit(self) -> BaseException | None:
         """Ray Tune from start to end, in a thread of its own; what it failed with, if it did."""
         outcome: list[BaseException | None] = []
-        with tempfile.TemporaryDirectory(prefix="imagegen-tune-") as folder:
-            thread = threading.Thread(target=lambda: outcome.append(self._caught_fit(folder)), daemon=True)
+        with temporary_folder("tune") as folder:
+            thread = threading.Thread(target=lambda: outcome.append(self._caught_fit(str(folder))), daemon=True)
             thread.start()
             while thread.is_alive():
                 thread.join(POLL_S)
