@@ -13,6 +13,7 @@ import psutil
 import ray
 from ray.exceptions import AuthenticationError
 
+from imagegen_dist.launch.device import check_room_here
 from imagegen_dist.launch.environment import is_own_ray
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Demand, Workers
@@ -140,6 +141,11 @@ def divide(
     cpus = cpus or _cores(machines, kind, asked.high)
     has = f"{available} {name}{'s' if available != 1 else ''}"
     room = available if use_gpu else available // cpus
+    if own and demand.gpus:
+        check_room_here("--gpus", demand.gpus, "GPU", available, asked.low)
+    if own and demand.cpus:
+        cores = int(sum(machine.get("CPU", 0) for machine in machines))
+        check_room_here("--cpus", demand.cpus, "CPU core", cores, asked.low)
     if own and asked.low > room:
         raise UsageError(f"--workers {asked.low}: this machine has {has}; set --workers to at most {room}")
     short_of = f"{asked.low} workers need a {name} each, and it has {has}" if asked.low > room else ""

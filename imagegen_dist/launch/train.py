@@ -28,6 +28,7 @@ from imagegen_dist.experiment import (
     parameter_counts,
     with_absolute_paths,
 )
+from imagegen_dist.launch.device import check_demand
 from imagegen_dist.launch.environment import is_own_ray, set_ray_environment
 from imagegen_dist.launch.flags import check_name
 from imagegen_dist.launch.options import Command, describe, parse
@@ -93,6 +94,7 @@ def prepare(job: str, command: Command) -> Prepared:
     Built-in data are packed on first use; the storage is written to and read back; the networks are built once.
     """
     options, experiment = command.options, with_absolute_paths(command.experiment)
+    check_demand(command.demand.gpus, command.demand.cpus, command.workers.low if command.workers else 1)
     if command.workers:
         experiment.training.batching.check_workers(command.workers.high)
     storage = Store(options.storage)

@@ -1,10 +1,14 @@
 """What each worker gets of a cluster's machines."""
 
+from pathlib import Path
+
 import pytest
 
 from imagegen_dist.launch.cluster import divide
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Demand, Workers
+from imagegen_dist.launch.sweep.command import main as sweep_main
+from imagegen_dist.launch.train import main_gan
 
 HEAD = {"CPU": 0.0}
 FOUR_GPUS = {"CPU": 48.0, "GPU": 4.0}
@@ -46,6 +50,39 @@ def test_gpus_are_left_alone_where_none_is_asked_for():
 def test_what_this_machine_cannot_hold_is_refused_with_the_fix():
     with pytest.raises(UsageError, match="--workers 4: this machine has 2 CPU cores; set --workers to at most 2"):
         divide([TWO_CORES], Workers(4, 4), ANY, 64, own=True)
-    with pytest.raises(UsageError, match="set --workers to at most 1"):
+    with pytest.raises(UsageError, match=r"--workers 2 with --cpus 2: this machine has 2 CPU cores; .* at most 1$"):
         divide([TWO_CORES], Workers(2, 2), Demand(cpus=2), 64, own=True)
+    with pytest.raises(UsageError, match=r"--cpus 3: this machine has 2 CPU cores; leave --cpus out, .* at most 2$"):
+        divide([TWO_CORES], Workers(1, 1), Demand(cpus=3), 64, own=True)
+    with pytest.raises(UsageError, match=r"--gpus 1: this machine has no GPU; leave --gpus out$"):
+        divide([TWO_CORES], Workers(1, 1), Demand(gpus=1), 64, own=True)
+    with pytest.raises(UsageError, match=r"--workers 20 with --cpus 12: .* 48 CPU cores; set --workers to at most 4$"):
+        divide([FOUR_GPUS], Workers(20, 20), Demand(cpus=12), 64, own=True)
     assert divide([TWO_CORES], Workers(2, 4), ANY, 64, own=True).short_of == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--gpus", "1"], "--gpus 1: this machine has no GPU; leave --gpus out"),
+        (["--cpus", "4096"], "--cpus 4096: this machine has"),
+    ],
+)
+@pytest.mark.parametrize("job", ["train_gan", "sweep"])
+def test_what_this_machine_lacks_is_refused_before_ray_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: str,
+    flags: list,
+    line: str,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("imagegen_dist.launch.cluster.connected", None)
+    search = ["digits", "--space", "optim.*.lr=loguniform:1e-4:1e-2", "--trials", "2"] if job == "sweep" else []
+    command = sweep_main if job == "sweep" else main_gan
+    assert command([*search, *flags, "--storage", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1

@@ -13,6 +13,7 @@ from typing import TextIO
 from imagegen_dist import config
 from imagegen_dist.data.builtin import is_builtin
 from imagegen_dist.launch import options as run_options
+from imagegen_dist.launch.device import check_demand
 from imagegen_dist.launch.environment import set_ray_environment
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Options as RunOptions
@@ -98,7 +99,8 @@ def default_name(options: Options) -> str:
 
 def build_plan(command: Command) -> SweepPlan:
     """The plan of a command, checked against data and storage. Raises ValueError with one line."""
-    options = command.options
+    options, demand = command.options, command.demand
+    check_demand(demand.gpus, demand.cpus, demand.workers.low)
     name = options.name or default_name(options)
     first = prepare_run(command, name)
     plan = SweepPlan(
