@@ -68,7 +68,9 @@ def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def train(prepared: Prepared) -> int:
-    """Train what was prepared; the exit code."""
+    """Train what was prepared; the exit code. Raises UsageError where this machine has no room for the workers."""
+    demand, workers = prepared.command.demand, prepared.command.workers
+    check_demand(demand.gpus, demand.cpus, workers.low if workers else 1)
     set_ray_environment()
     from imagegen_dist.launch.driver import Driver  # after the environment that Ray reads when it is imported
 
@@ -94,7 +96,6 @@ def prepare(job: str, command: Command) -> Prepared:
     Built-in data are packed on first use; the storage is written to and read back; the networks are built once.
     """
     options, experiment = command.options, with_absolute_paths(command.experiment)
-    check_demand(command.demand.gpus, command.demand.cpus, command.workers.low if command.workers else 1)
     if command.workers:
         experiment.training.batching.check_workers(command.workers.high)
     storage = Store(options.storage)

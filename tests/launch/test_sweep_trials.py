@@ -8,10 +8,10 @@ import pytest
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
-from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Workers
 from imagegen_dist.launch.sweep.command import build_plan
-from imagegen_dist.launch.sweep.driver import Limits, check_room
+from imagegen_dist.launch.sweep.crowd import Crowd, lack_of_room, room_for
+from imagegen_dist.launch.sweep.driver import Limits
 from imagegen_dist.launch.sweep.ledger import CUT, DIVERGED, Ledger
 from imagegen_dist.launch.sweep.options import Command, demand_of, parse
 from imagegen_dist.launch.sweep.plan import SweepPlan, TrialDemand
@@ -127,20 +127,52 @@ NODES = [{"CPU": 8.0, "GPU": 2.0, "memory": 1e9}, {"CPU": 4.0}]
 
 
 def test_room_is_counted_machine_by_machine() -> None:
-    assert check_room(TrialDemand(cpus=1, gpus=0.0), NODES) == 12
-    assert check_room(TrialDemand(cpus=3, gpus=0.0), NODES) == 3
-    assert check_room(TrialDemand(cpus=1, gpus=0.25), NODES) == 8
-    assert check_room(TrialDemand(Workers(2, 4), 4, 1.0), NODES) == 2
+    assert room_for(TrialDemand(cpus=1, gpus=0.0), NODES) == 12
+    assert room_for(TrialDemand(cpus=3, gpus=0.0), NODES) == 3
+    assert room_for(TrialDemand(cpus=1, gpus=0.25), NODES) == 8
+    assert room_for(TrialDemand(Workers(2, 4), 4, 1.0), NODES) == 2
 
 
-def test_a_trial_for_which_there_is_no_room_is_refused_with_what_there_is() -> None:
-    said = (
-        "2 to 4 workers of 5 CPU cores each, and the cluster has room for 1 such worker .8 CPU cores and 2 GPUs, 4 CPU"
+def test_what_a_cluster_lacks_for_a_trial_is_said_with_what_there_is() -> None:
+    assert lack_of_room(TrialDemand(Workers(2, 4), 5, 0.0), NODES) == (
+        "a trial needs 2 to 4 workers of 5 CPU cores each, and the cluster has room for 1 such worker "
+        "(8 CPU cores and 2 GPUs, 4 CPU cores and 0 GPUs)"
     )
-    with pytest.raises(UsageError, match=said):
-        check_room(TrialDemand(Workers(2, 4), 5, 0.0), NODES)
-    with pytest.raises(UsageError, match="needs 1 CPU core and 1 GPU, and the cluster has room for 0 such workers"):
-        check_room(TrialDemand(cpus=1, gpus=1.0), NODES[1:])
+    assert lack_of_room(TrialDemand(cpus=1, gpus=1.0), NODES[1:]).startswith(
+        "a trial needs 1 CPU core and 1 GPU, and the cluster has room for 0 such workers"
+    )
+    assert lack_of_room(TrialDemand(cpus=1, gpus=1.0), NODES) == ""
+
+
+def test_as_many_trials_wait_as_the_cluster_has_room_for_now_and_one_where_it_has_none() -> None:
+    crowd = Crowd(TrialDemand(cpus=1, gpus=1.0))
+    seen = []
+    for machines in ([], NODES, [*NODES, *NODES], []):
+        crowd.follow(machines)
+        while crowd.has_room():
+            seen.append(f"t{len(seen)}")
+            crowd.began(seen[-1])
+        assert len(seen) == {0: 1, 2: 2, 4: 4}[crowd.room] if machines else crowd.room == 0
+    assert len(seen) == 4
+    crowd.started("t0")
+    crowd.ended("t1")
+    assert not crowd.has_room()  # two wait, and the cluster is empty
+    crowd.follow(NODES)
+    assert not crowd.has_room()
+    crowd.started("t2")
+    assert crowd.has_room()
+
+
+def test_as_many_groups_run_as_fit_into_the_cluster_as_it_is_now_and_one_where_none_fits() -> None:
+    crowd = Crowd(TrialDemand(Workers(1, 4), 1, 0.0), at_once=5)
+    running = []
+    for machines in ([], NODES, NODES * 3):
+        crowd.follow(machines)
+        while crowd.has_room():
+            running.append(f"t{len(running)}")
+            crowd.began(running[-1])
+            crowd.started(running[-1])
+        assert len(running) == {0: 1, 12: 3, 36: 5}[crowd.room]
 
 
 def test_a_sweep_goes_on_with_other_workers_where_the_command_says_so(storage: str) -> None:

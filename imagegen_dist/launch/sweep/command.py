@@ -99,8 +99,7 @@ def default_name(options: Options) -> str:
 
 def build_plan(command: Command) -> SweepPlan:
     """The plan of a command, checked against data and storage. Raises ValueError with one line."""
-    options, demand = command.options, command.demand
-    check_demand(demand.gpus, demand.cpus, demand.workers.low)
+    options = command.options
     name = options.name or default_name(options)
     first = prepare_run(command, name)
     plan = SweepPlan(
@@ -127,7 +126,8 @@ def prepare_run(command: Command, name: str) -> Prepared:
 
 
 def run(plan: SweepPlan, options: Options) -> int:
-    """Run the sweep; the exit code."""
+    """Run the sweep; the exit code. Raises UsageError where this machine has no room for a trial."""
+    check_demand(plan.demand.gpus, plan.demand.cpus, plan.demand.workers.low)
     set_ray_environment()
     from imagegen_dist.launch.sweep.driver import (  # after the environment that Ray reads when it is imported
         Limits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,15 @@ from ray.tune.experiment import Trial as TuneTrial
 
 from imagegen_dist import config
 from imagegen_dist.evaluation.named_reference import can_compare, is_reference_kept
-from imagegen_dist.launch.cluster import Share, connected
+from imagegen_dist.launch.cluster import Share, connected, machines
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.relay import SEEN, start_relay
+from imagegen_dist.launch.room import free_abandoned
 from imagegen_dist.launch.signals import Interruption
 from imagegen_dist.launch.sweep.board import Board, Wire
+from imagegen_dist.launch.sweep.crowd import Crowd, lack_of_room
 from imagegen_dist.launch.sweep.ledger import RUNNING, Ledger
-from imagegen_dist.launch.sweep.plan import SweepPlan, TrialDemand
+from imagegen_dist.launch.sweep.plan import SweepPlan
 from imagegen_dist.launch.sweep.results import best
 from imagegen_dist.launch.sweep.schedulers import Population, build_scheduler
 from imagegen_dist.launch.sweep.scribe import Scribe
@@ -36,6 +38,9 @@ LOSSES = 3
 """How often a trial whose process is lost is started again."""
 
 POLL_S = 0.5
+
+LOOK_S = 2.0
+"""How often a sweep looks how large the cluster is."""
 
 END_S = 120.0
 """Seconds that trials have to write a checkpoint, once the sweep is to end."""
@@ -71,7 +76,8 @@ class SweepDriver:
         self._interruption = Interruption()
         self._searcher = build_searcher(plan, self._ledger)
         self._demand = plan.demand
-        self._at_once = limits.at_once
+        self._crowd = Crowd(plan.demand, limits.at_once)
+        self._looked_s = 0.0
         self._began = time.monotonic()
         self._ending_s: float | None = None
         self._heard_s = self._began
@@ -87,21 +93,16 @@ class SweepDriver:
         self._view.phase("starting Ray")
         groups = self._plan.demand.is_group
         # Ray Train frees what a lost trial's workers had reserved with the help of the dashboard's server.
-        with connected(dashboard=groups), self._interruption.watched():
-            resources = ray.cluster_resources()
-            self._demand = self._plan.demand.of(resources.get("CPU", 1.0), resources.get("GPU", 0.0))
-            room = check_room(self._demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-            if self._plan.searcher != "tpe":  # which chooses better the later it is asked
-                # Else processes are started one after another: a portion of a population may take less than a start.
-                os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(room))
-            if groups:
-                self._at_once = min(self._at_once or room, max(1, room // self._demand.workers.high))
+        with connected(dashboard=groups) as own, self._interruption.watched():
+            self._look_at_cluster(own)
             if self._limits.gpu_hours is not None and not self._demand.gpus:
                 raise UsageError(f"--gpu-hours {self._limits.gpu_hours:g}: trials get no GPU here; use --time-budget")
             self._relay = start_relay()
             if needs_reference(self._plan):
                 self._view.phase("training the network that figures are taken with")
                 self._as_task(make_reference)
+                if self._interruption.code is not None:
+                    return self._interruption.code
             self._view.phase("starting trials")
             for trial in self._ledger.trials:
                 self._view.trial(trial)
@@ -118,6 +119,24 @@ class SweepDriver:
         if self._interruption.code is not None:
             return self._interruption.code
         return DONE if best(self._ledger.trials, self._plan.goals) else FAILED
+
+    def _look_at_cluster(self, own: bool) -> None:
+        """What a trial gets of the machines, and how many may begin. Raises UsageError where no trial ever will.
+
+        own: whether this machine is all that there will ever be; a cluster that is too small may grow.
+        """
+        resources, nodes = ray.cluster_resources(), machines()
+        self._demand = self._plan.demand.of(resources.get("CPU", 1.0), resources.get("GPU", 0.0))
+        if lack := lack_of_room(self._demand, nodes):
+            if own:
+                raise UsageError(f"{lack}; lower --workers, --cpus or --gpus")
+            self._view.message(f"waiting for the cluster to grow: {lack}", "yellow")
+        self._crowd = Crowd(self._demand, self._limits.at_once)
+        self._crowd.follow(nodes)
+        self._searcher.crowd = self._crowd
+        if self._plan.searcher != "tpe":  # which chooses better the later it is asked
+            # The crowd decides how many wait: Ray Tune would go by the cluster's size at the start.
+            os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(self._plan.trials + 1))
 
     def _fit(self) -> BaseException | None:
         """Ray Tune from start to end, in a thread of its own; what it failed with, if it did."""
@@ -138,10 +157,10 @@ class SweepDriver:
 
     def _tuner(self, folder: str) -> ray.tune.Tuner:
         scheduler = build_scheduler(self._plan, self._ledger)
-        at_once = self._at_once
+        at_once = None if self._demand.is_group else self._limits.at_once  # of groups the crowd knows how many fit
         if isinstance(scheduler, Population):
             # Its members that wait for others take no room, which Ray Tune's own limit does not know.
-            scheduler.at_once, at_once = at_once, None
+            scheduler.at_once, at_once = self._crowd.groups if self._demand.is_group else at_once, None
             self._searcher.has_room, self._searcher.is_awaited = scheduler.has_room, scheduler.goes_on
             self._population = scheduler
         return ray.tune.Tuner(
@@ -157,7 +176,7 @@ class SweepDriver:
                 name="tune",
                 storage_path=folder,
                 stop=_Ending(self._is_over),
-                callbacks=[_Telling(self._scribe, self._count)],
+                callbacks=[_Telling(self._scribe, self._count, self._crowd)],
                 failure_config=ray.tune.FailureConfig(max_failures=LOSSES),
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # runs keep their own
                 verbose=0,
@@ -186,6 +205,9 @@ class SweepDriver:
         if now - self._heard_s >= POLL_S:
             self._heard_s = now
             self._hear()
+        if now - self._looked_s >= LOOK_S:
+            self._looked_s = now
+            self._follow_cluster()
         if self._ending_s is None and (why := self._reason_to_end(now)):
             self._view.message(f"{why}: the trials write a checkpoint", "yellow")
             self._ending_s = now
@@ -195,6 +217,14 @@ class SweepDriver:
         if self._ending_s is not None:
             self._relay.request_stop.remote()  # again and again: a relay that was lost has forgotten it
         return self._ending_s is not None and (not self._active or now - self._ending_s >= END_S)
+
+    def _follow_cluster(self) -> None:
+        """Let more trials begin, or fewer, as the cluster has grown or shrunk; free what lost groups had reserved."""
+        self._crowd.follow(machines())
+        if self._demand.is_group:
+            free_abandoned()
+            if self._population is not None:
+                self._population.at_once = self._crowd.groups
 
     def _hear(self) -> None:
         """How far trials are, which they say without waiting for Ray Tune."""
@@ -218,7 +248,12 @@ class SweepDriver:
         demand = self._demand
         cpus, gpus = demand.cpus or 1, demand.gpus or 0.0
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(function)
-        ray.get(remote.remote(config.encode(self._plan), cpus, gpus > 0))
+        task = remote.remote(config.encode(self._plan), cpus, gpus > 0)
+        while not self._interruption.asked:
+            if ray.wait([task], timeout=POLL_S)[0]:
+                ray.get(task)
+                return
+        ray.cancel(task, force=True)
 
 
 class _Stateless:
@@ -244,14 +279,16 @@ class _Ending(_Stateless, ray.tune.Stopper):
 class _Telling(_Stateless, ray.tune.Callback):
     """Passes on to the scribe what happens to trials, and at each of Ray Tune's steps how they are to `count`."""
 
-    def __init__(self, scribe: Scribe, count: Callable[[Sequence[TuneTrial]], None]) -> None:
+    def __init__(self, scribe: Scribe, count: Callable[[Sequence[TuneTrial]], None], crowd: Crowd) -> None:
         self._scribe = scribe
         self._count = count
+        self._crowd = crowd
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._count(trials)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._crowd.started(trial.trial_id)
         self._scribe.started(trial.config["run"])
 
     def on_trial_result(
@@ -261,12 +298,14 @@ class _Telling(_Stateless, ray.tune.Callback):
             self._scribe.reported(result["run"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._crowd.ended(trial.trial_id)
         self._scribe.ended(trial.config["run"])
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._scribe.lost(trial.config["run"])
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._crowd.ended(trial.trial_id)
         lines = str(trial.get_error() or "its process was lost").strip().splitlines()
         self._scribe.died(trial.config["run"], lines[-1])
 
@@ -278,25 +317,6 @@ def needs_reference(plan: SweepPlan) -> bool:
     if not evaluation.samples or not can_compare(evaluation, training.index):
         return False
     return not is_reference_kept(plan.trial_settings("", "").shared, training, held_out, evaluation)
-
-
-def check_room(demand: TrialDemand, nodes: Sequence[Mapping[str, float]]) -> int:
-    """For how many workers such as a trial's the machines have room.
-
-    nodes: resources of each machine, "CPU" and "GPU". Raises UsageError where a trial's fewest workers have none.
-    """
-    cpus, gpus = demand.cpus or 1, demand.gpus or 0.0
-    room = 0
-    for node in nodes:
-        by_cpu = int(node.get("CPU", 0)) // cpus
-        room += min(by_cpu, int(node.get("GPU", 0) / gpus)) if gpus else by_cpu
-    if room < demand.workers.low:
-        has = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise UsageError(
-            f"a trial needs {demand}, and the cluster has room for {room} such worker{'s' if room != 1 else ''} "
-            f"({has}); lower --workers, --cpus or --gpus"
-        )
-    return room
 
 
 def log_path(folder: Store, name: str) -> Path:

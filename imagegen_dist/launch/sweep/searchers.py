@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from imagegen_dist.launch.flags import UsageError
+from imagegen_dist.launch.sweep.crowd import Crowd
 from imagegen_dist.launch.sweep.ledger import COMPLETE, STOPPED, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import SweepPlan
 from imagegen_dist.presets.searches import Goal
@@ -35,6 +36,8 @@ class Points(Searcher):
         """Whether no trial is begun any more: the sweep is being ended."""
         self.has_room: Callable[[], bool] = lambda: True
         """Whether another trial may run now, where the scheduler limits that."""
+        self.crowd: Crowd | None = None
+        """The trials that have begun, of which there may be only so many."""
         self.is_awaited: Callable[[], bool] = lambda: False
         """Whether trials that wait may still go on, where the scheduler lets them wait.
 
@@ -49,7 +52,7 @@ class Points(Searcher):
         """The configuration of the next trial: the name of its run and what it was given."""
         if self.closed:
             return Searcher.FINISHED
-        if not self.has_room():
+        if not self.has_room() or (self.crowd is not None and not self.crowd.has_room()):
             return None
         while self._next < self._plan.trials:
             number, self._next = self._next, self._next + 1
@@ -61,6 +64,8 @@ class Points(Searcher):
                 continue
             else:
                 self._goes_on(trial, trial_id)
+            if self.crowd is not None:
+                self.crowd.began(trial_id)
             return tune_config(trial, replay=trial.images > 0)
         return None if self.is_awaited() else Searcher.FINISHED
 
