@@ -10,6 +10,7 @@ import dataclasses
 import io
 import os
 import random
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Set
@@ -44,7 +45,7 @@ from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.tasks import run_tasks
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file
+from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file, unusable_line
 
 _MODALITY = "image"
 _LISTED_AT_MOST = 20  # shards up to which the good ones have a line as well
@@ -102,7 +103,7 @@ def check_dataset(store: Store, parallel: bool = True) -> CheckReport:
     """
     index = DatasetIndex.load(store)
     place = index.location(store)
-    present = shard_names(place)
+    present = [*shard_names(place), *place.listing().unusable]
     kinds = index.modality, index.shape, index.classes, index.class_names
     pieces = [_Expected(place, info, *kinds) for info in index.shards]
     parallel = parallel and _worth_tasks(place, sum(info.bytes for info in index.shards))
@@ -193,6 +194,8 @@ def _check_places(shards: Store, index_at: Store) -> list[str]:
     if index_at.exists(INDEX_NAME):
         raise DatasetError(f"{index_at} has an {INDEX_NAME} already: remove it to make a new one")
     names = shard_names(shards)
+    if line := unusable_line(shards.listing().unusable):
+        print(line, file=sys.stderr)
     if not names:
         raise DatasetError(f"{shards} has no shards (*.tar)" if shards.exists() else f"{shards} does not exist")
     if index_at != shards and shard_names(index_at):

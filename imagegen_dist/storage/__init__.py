@@ -2,6 +2,7 @@
 
 from imagegen_dist.storage.backend import forget_clients
 from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError
+from imagegen_dist.storage.listing import unusable_line
 from imagegen_dist.storage.store import PATIENCE_S, Store, file_at
 from imagegen_dist.storage.temporary import check_temporary_room, temporary_file, temporary_folder
 
@@ -16,4 +17,5 @@ __all__ = [
     "forget_clients",
     "temporary_file",
     "temporary_folder",
+    "unusable_line",
 ]

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 _NO_NAMES = ("", ".", "..")
+
+
+_SHOWN = 3
+
+
+def unusable_line(unusable: Sequence[str]) -> str:
+    """A line for the user that counts and names objects without a name in a store, "" where there is none."""
+    if not unusable:
+        return ""
+    some = ", ".join(unusable[:_SHOWN]) + (", ..." if len(unusable) > _SHOWN else "")
+    objects = "1 object was" if len(unusable) == 1 else f"{len(unusable):,} objects were"
+    return f"{objects} left out, for a key with an empty, '.' or '..' part or that of a folder: {some}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from tests.s3.server import aws_environment
 
-_KEY = "<Contents><Key>{}</Key></Contents>"
+_KEY = "<Contents><Key>{}</Key><Size>0</Size></Contents>"
 _PREFIX = "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>"
 _PAGE = 3  # keys or prefixes in an answer, so that a listing takes several
 
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
                 tag = (
                     "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>"
                     if cut
-                    else "<Contents><Key>{}</Key></Contents>"
+                    else "<Contents><Key>{}</Key><Size>0</Size></Contents>"
                 )
                 found.add((prefix + head + cut if cut else key, tag))
         start = int(query.get("continuation-token", 0))

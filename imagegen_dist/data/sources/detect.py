@@ -13,7 +13,7 @@ from imagegen_dist.data.sources.label_files import STYLEGAN
 from imagegen_dist.data.sources.shards import open_shards
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tables import Columns, open_tables
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, unusable_line
 
 _FILES = (".zip", ".parquet", ".tar")
 
@@ -43,6 +43,16 @@ def _open(store: Store, columns: Columns, wanted: Wanted) -> Source:
             return open_zip(folder, names[0], wanted) if len(names) == 1 else _refuse_several(store, names)
         return _open_files(kind, folder, names, columns, wanted, ())
     tree = FolderTree(store)
+    try:
+        source = _open_tree(tree, columns, wanted)
+    except DatasetError as error:
+        raise DatasetError("; ".join(filter(None, (str(error), unusable_line(tree.unusable))))) from error
+    return replace(source, notes=(*source.notes, *filter(None, [unusable_line(tree.unusable)])))
+
+
+def _open_tree(tree: FolderTree, columns: Columns, wanted: Wanted) -> Source:
+    """What a folder holds."""
+    store = tree.store
     kind, names = _kind_of(tree.entries(""), store)
     found: tuple[str, tuple[str, ...]] = ("", ())
     if not kind:

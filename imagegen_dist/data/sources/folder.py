@@ -86,13 +86,16 @@ class FolderTree:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.unusable: list[str] = []  # objects in the folders listed so far that cannot be named
         self._listed: dict[str, Entries] = {}
 
     def entries(self, folder: str) -> Entries:
         """What is visible in a folder. What its name ends with does not make a folder a file."""
         if folder not in self._listed:
             entries = Entries([], [], [])
-            for entry, is_folder in self.store.entries(folder).items():
+            listing = self.store.listing(folder)
+            self.unusable += listing.unusable
+            for entry, is_folder in listing.entries.items():
                 if not entry or is_hidden(entry):
                     continue
                 kind = entries.folders if is_folder else entries.pictures if is_picture(entry) else entries.others
