@@ -164,6 +164,7 @@ CHANGEABLE = (
     "data.open_shards",
     "data.decoded_bytes",
     "data.cache",
+    "data.allow_remote_shards",
 )
 """Settings that a resumed run may change: they decide neither the weights' path nor what a checkpoint holds."""
 

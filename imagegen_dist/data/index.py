@@ -6,6 +6,7 @@ fingerprint of all that, which checkpoints carry.
 
 import hashlib
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from imagegen_dist.data.labels import Label, all_differ, natural_order, number_n
 from imagegen_dist.data.modality import DecodeError, Modality, modality
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ReadAt, ShardError
+from imagegen_dist.data.trust import UntrustedPlaceError, check_shards_place
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
@@ -27,6 +29,7 @@ INDEX_NAME = "index.json"
 VERSION = 1
 
 _PART_BYTES = 1 << 20
+_LEAST_BYTES = 512  # of a sample: the header of its member
 
 
 class DatasetError(ValueError):
@@ -73,8 +76,6 @@ class DatasetIndex:
             raise DatasetError("a shard is listed twice")
         if self.samples < 1:
             raise DatasetError("there is not one sample in it")
-        if self.shards_url is not None:
-            _check_place(self.shards_url)
 
     def location(self, store: Store) -> Store:
         """The folder of the shards, for an index that was read from `store`."""
@@ -121,19 +122,27 @@ class DatasetIndex:
         store.write(INDEX_NAME, (json.dumps(payload, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, store: Store) -> "DatasetIndex":
+    def load(cls, store: Store, remote_shards: bool = False) -> "DatasetIndex":
         """Read a dataset's index.
 
-        Raises DatasetError where there is no such place, no shard, no index or a corrupt one; StorageError.
+        remote_shards: whether it may say that its shards lie neither below nor beside it. Raises DatasetError where
+        it does and may not, and where there is no such place, no shard, no index or a corrupt one; StorageError.
         """
         try:
             text = store.read(INDEX_NAME)
         except FileNotFoundError:
             raise DatasetError(_why_no_index(store)) from None
         try:
-            return _from_payload(json.loads(text))
-        except (ValueError, RecursionError) as error:
+            index = _from_payload(json.loads(text))
+            if index.shards_url is not None:
+                check_shards_place(store, index.shards_url, remote_shards)
+        except UntrustedPlaceError as error:
+            raise DatasetError(f"{store / INDEX_NAME}: {error}") from error
+        except RecursionError as error:
+            raise DatasetError(f"{store / INDEX_NAME} is corrupt: it is nested too deeply") from error
+        except ValueError as error:
             raise DatasetError(f"{store / INDEX_NAME} is corrupt: {error}") from error
+        return index
 
     def _payload(self) -> dict[str, Any]:
         """All that the fingerprint covers. The shards as they are: copies of them would take most of a load's time."""
@@ -316,13 +325,6 @@ def _count_labels(labels: list[Label | None], name: str) -> tuple[tuple[Label, i
     return tuple(sorted(Counter(known).items())) if known else None
 
 
-def _check_place(url: str) -> None:
-    """Raises DatasetError for a place of shards that means another one in another folder, StorageError for no place."""
-    if not url.startswith("/") and "://" not in url:
-        raise DatasetError(f"shards_url is {url!r}; an absolute path or a URL is needed")
-    Store(url)
-
-
 def _why_no_index(store: Store) -> str:
     shards = shard_names(store)
     if shards:
@@ -382,9 +384,22 @@ def _shard_info(number: int, shard: Any) -> ShardInfo:
         )
     except ValueError as error:
         raise ValueError(f"shards[{number}]: {error}") from error
+    if not re.fullmatch(r"[0-9a-f]{64}", info.sha256):
+        raise ValueError(f"shards[{number}]: sha256 is {info.sha256[:80]!r}, which is not 64 hexadecimal digits")
+    if not _is_name(info.name):
+        raise ValueError(f"shards[{number}]: name is {info.name[:80]!r}, which is not the name of a file in a folder")
     if info.bytes < 0 or info.samples < 0:
         raise ValueError(f"shards[{number}] has a negative size")
+    if info.samples * _LEAST_BYTES > info.bytes or not 0 <= info.crc32 < 1 << 32:
+        raise ValueError(
+            f"shards[{number}]: {info.bytes} bytes with the CRC {info.crc32} hold no {info.samples} samples"
+        )
     return info
+
+
+def _is_name(name: str) -> bool:
+    """True for a path below a folder, without absolute, empty, '.' and '..' parts and control characters."""
+    return set(name.split("/")).isdisjoint(("", ".", "..")) and min(map(ord, name)) >= 32
 
 
 def _take(payload: dict[str, Any], name: str, *kinds: type) -> Any:

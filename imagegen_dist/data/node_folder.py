@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagegen_dist.private_folder import first_usable, make_private, numbered
+from imagegen_dist.private_folder import first_usable, is_private, make_private, numbered
 
 SHARDS, PLACES, PARTIAL = ".tar", ".places", ".part"
 
 _LOCK_PAUSE_S = 0.02
 _ABANDONED_S = 3600.0
+_EVICTING = "evict.lock"
 
 # What this package writes there, and nothing else, is removed: the folder may be one that somebody keeps shards in.
 _OURS = re.compile(r"[0-9a-f]{64}\.tar|[0-9a-f]{64}-\d+-[0-9a-f]{8}\.places|([0-9a-f]{64}|[0-9a-f]{32})\.part")
@@ -42,7 +43,7 @@ class NodeFolder:
         if self._unswept < self._limit / 100:
             return
         self._unswept = 0
-        with locked(self.path / "evict.lock", deadline=0) as held:
+        with locked(self.path / _EVICTING, deadline=0) as held:
             if not held:
                 return
             kept = sorted(_kept(self.path))
@@ -66,6 +67,11 @@ def node_path(directory: str) -> Path:
     asked = [Path(os.path.realpath(directory))] if directory else []
     parent = asked[0] if asked else Path(tempfile.gettempdir())
     return first_usable([*asked, *numbered(parent, f"imagegen-shards-{os.getuid()}")])
+
+
+def is_cache(path: Path) -> bool:
+    """True if this is a folder of this user alone that such files were kept in before."""
+    return is_private(path) and (path / _EVICTING).is_file()
 
 
 def room(path: Path) -> int:

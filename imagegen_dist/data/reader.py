@@ -32,6 +32,7 @@ class StreamConfig:
     on_bad: Literal["error", "substitute"] = "error"  # what a damaged sample does
     bad_limit: float = 0.001  # share of damaged samples above which the run stops
     cache: CacheConfig = field(default_factory=CacheConfig)  # of shards from remote storage
+    allow_remote_shards: bool = False  # whether an index may name shards that lie neither below nor beside it
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 0), ("prefetch", 1), ("open_shards", 0), ("decoded_bytes", 0)):

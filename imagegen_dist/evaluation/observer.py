@@ -73,8 +73,9 @@ class Dataset:
     @classmethod
     def open(cls, url: str, reading: StreamConfig | None = None) -> Dataset:
         """Load the index at `url`. Raises DatasetError."""
-        index = DatasetIndex.load(Store(url, PATIENCE_S))
-        return cls(index, index.location(Store(url)), reading or StreamConfig())
+        reading = reading or StreamConfig()
+        index = DatasetIndex.load(Store(url, PATIENCE_S), reading.allow_remote_shards)
+        return cls(index, index.location(Store(url)), reading)
 
     def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""

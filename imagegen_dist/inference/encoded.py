@@ -32,10 +32,11 @@ class EncodedSource(Source):
 
     maker: Maker = Maker("")
     statistics: LatentStatistics = LatentStatistics((), (), 1.0, 1.0, 0)
+    remote_shards: bool = False  # whether its index may name shards that lie neither below nor beside it
 
     def select(self, rows: IntArray) -> Records:
         """The latents of those samples."""
-        return _Encoded(self.place, self.maker, self.statistics, tuple(rows.tolist()))
+        return _Encoded(self.place, self.maker, self.statistics, self.remote_shards, tuple(rows.tolist()))
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class _Encoded(Records):
     data: str
     maker: Maker
     statistics: LatentStatistics
+    remote_shards: bool
     rows: tuple[int, ...]
 
     def read(self) -> Iterator[Record]:
         """Each latent as a shard holds it. In one thread, as samples are."""
         with one_thread():
             model, store = check_latents(model_of(self.maker)), Store(self.data)
-            index, kind = DatasetIndex.load(store), modality(model.modality)
+            index, kind = DatasetIndex.load(store, self.remote_shards), modality(model.modality)
             for start in range(0, len(self.rows), model.batch):
                 some = self.rows[start : start + model.batch]
                 z, labels = latents_of(model, index, store, some)

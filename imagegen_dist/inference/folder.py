@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from imagegen_dist.data.modality import modality
 from imagegen_dist.inference.card import Card, write_card
 from imagegen_dist.inference.exported import write_exported
@@ -10,6 +12,8 @@ from imagegen_dist.inference.origin import figures_at, run_config, run_of
 from imagegen_dist.storage import Store
 
 CARD = "README.md"
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+"""An identifier of a licence on the Hub. The card's metadata is YAML, which others' text could add to."""
 PICTURE = "samples.png"
 
 _ROWS = 6
@@ -26,7 +30,8 @@ def card_of(model: Model, url: str = "", licence: str = "") -> Card:
     parameters = {
         name: sum(parameter.numel() for parameter in network.parameters()) for name, network in model.networks.items()
     }
-    return Card(facts, figures, about, parameters, licence or facts.get("license", ""))
+    stated = str(facts.get("license", ""))
+    return Card(facts, figures, about, parameters, licence or (stated if LICENCE.fullmatch(stated) else ""))
 
 
 def write_folder(model: Model, card: Card, store: Store) -> None:

@@ -29,7 +29,8 @@ def figures_at(run: Store, images: int) -> dict[str, Any]:
 
 
 def run_config(run: Store) -> Mapping[str, Any]:
-    """The run's config.json; {} where it cannot be read."""
-    with suppress(FileNotFoundError, ValueError):  # StorageError is one
-        return json.loads(run.read(CONFIG))
+    """The run's config.json; {} where it cannot be read or holds no JSON object."""
+    with suppress(FileNotFoundError, ValueError, RecursionError):  # StorageError is a ValueError
+        found = json.loads(run.read(CONFIG))
+        return found if isinstance(found, dict) else {}
     return {}

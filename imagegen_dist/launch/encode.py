@@ -46,6 +46,8 @@ class Options:
     """Folder for the shards, their index.json and latents.json."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json: the samples to encode."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     statistics: Annotated[int, flag("N")] = 10_000
     """Samples, spread evenly, that the statistics are taken of. Default: 10000."""
     batch: Annotated[int, flag("N")] = 8
@@ -93,7 +95,7 @@ def _run(options: Options) -> str:
     trained = read_trained(options.checkpoint)
     model = check_latents(build_model(trained).to(device))
     model.batch = options.batch
-    index = DatasetIndex.load(data)
+    index = DatasetIndex.load(data, options.allow_remote_shards)
     if (index.modality, index.shape) != (model.modality, model.shape):
         raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
     if model.classes and model.classes != index.classes:
@@ -115,6 +117,7 @@ def _run(options: Options) -> str:
         class_names=index.class_names,
         maker=Maker(trained.url, device, batch=options.batch),
         statistics=statistics,
+        remote_shards=options.allow_remote_shards,
     )
     request = Request(flags, Recipe(None, "npy", modality=model.modality), shard_bytes, _workers(options, device))
     packing = Packing(dest, [Target("", source, np.arange(index.samples))], request)

@@ -12,7 +12,7 @@ import tyro
 
 from imagegen_dist.inference.convert import TOLERANCE, check_installed
 from imagegen_dist.inference.exported import CONFIG
-from imagegen_dist.inference.folder import card_of, write_folder
+from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.program_files import write_programs
 from imagegen_dist.inference.programs import programs
@@ -69,7 +69,7 @@ def parse(words: Sequence[str]) -> Options:
     options = parse_flags(Options, _JOB, words)
     if not options.checkpoint or not options.dest:
         raise UsageError(f"CHECKPOINT and DEST are needed (see {_JOB}.py --help)")
-    if options.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license):
+    if options.license and not LICENCE.fullmatch(options.license):
         raise UsageError(f"--license {options.license}: an identifier of the Hub, e.g. apache-2.0, mit or other")
     if options.push and options.to != "hf":
         raise UsageError(f"--push {options.push}: goes with --to hf")

@@ -95,13 +95,14 @@ def index_shards(
     return index
 
 
-def check_dataset(store: Store, parallel: bool = True) -> CheckReport:
+def check_dataset(store: Store, parallel: bool = True, remote_shards: bool = False) -> CheckReport:
     """Hold every shard of a dataset against its index: bytes, checksums, samples, their shapes and labels.
 
-    parallel: by Ray tasks where there is much to read. Pictures are checked by their headers. Raises DatasetError where
-    there is no index or a corrupt one, StorageError where its shards cannot be listed.
+    parallel: by Ray tasks where there is much to read. remote_shards: as for DatasetIndex.load. Pictures are checked by
+    their headers. Raises DatasetError where there is no index or a corrupt one, StorageError where its shards cannot be
+    listed.
     """
-    index = DatasetIndex.load(store)
+    index = DatasetIndex.load(store, remote_shards)
     place = index.location(store)
     present = [*shard_names(place), *place.listing().unusable]
     kinds = index.modality, index.shape, index.classes, index.class_names

@@ -72,6 +72,8 @@ class Options:
     """GPUs a worker. Default: 1 where the cluster has GPUs now; say 1 where it will only get them."""
     cpus: Annotated[int | None, flag("N")] = None
     """CPU cores a worker, which are its threads. Default: its share of a machine."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
@@ -100,6 +102,7 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
     try:
         named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
         options = replace(options, preset=options.preset or str(named or next(iter(_presets_of(job)))))
+        assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
         experiment = resolve(_preset(job, options.preset).experiment, options.config, options.data, assignments)
     except ValueError as error:
         raise UsageError(str(error)) from error

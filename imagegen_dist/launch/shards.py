@@ -27,6 +27,8 @@ from imagegen_dist.data.sources.shards import open_shards
 from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.split import mixed_rows, parse_shares, split_rows
 from imagegen_dist.data.stacked import channel_classes
+from imagegen_dist.data.trust import FLAG as REMOTE_SHARDS
+from imagegen_dist.data.trust import UntrustedPlaceError, check_public, shards_are_near
 from imagegen_dist.experiment import parameter_counts
 from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
@@ -90,6 +92,8 @@ class Options:
     """Index the shards in this folder, in place of SOURCE and DEST."""
     index_at: Annotated[str, flag("URL")] = ""
     """With --index-only: folder for the index, where that of the shards cannot be written to."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """With SOURCE or --check: read shards of an index that says they lie neither below nor beside it."""
     check: Annotated[str, flag("URL")] = ""
     """Check the shards of this dataset, in place of SOURCE and DEST; exit code 1 where one is damaged."""
 
@@ -144,7 +148,7 @@ def _check_alone(options: Options) -> None:
     """Raises UsageError where flags of several ways to use the job come together."""
     for name, alone, rest in (
         ("--index-only", options.index_only, replace(options, **_OF_INDEXING)),
-        ("--check", options.check, replace(options, check="", workers=None)),
+        ("--check", options.check, replace(options, check="", allow_remote_shards=False, workers=None)),
     ):
         if alone and rest != Options():
             raise UsageError(f"{name} URL goes alone: it reads the shards there as they are")
@@ -158,7 +162,7 @@ def _run(command: Command) -> tuple[str, int]:
     """Do what the command says: (what to print at the end, exit code)."""
     options, parallel = command.options, command.options.workers != 0
     if options.check:
-        report = check_dataset(Store(options.check), parallel)
+        report = check_dataset(Store(options.check), parallel, options.allow_remote_shards)
         return report.table(shutil.get_terminal_size().columns), FAILED if report.damaged else DONE
     if options.index_only:
         store = Store(options.index_only)
@@ -186,7 +190,8 @@ def _targets(command: Command) -> Iterator[list[Target]]:
             yield [Target(name, source, np.arange(source.count)) for name, source in sources.items()]
         return
     dest = Store(options.dest)
-    source = open_source(options.source, columns, options.subset, options.labels == "auto")
+    labelled, remote = options.labels == "auto", options.allow_remote_shards
+    source = open_source(options.source, columns, options.subset, labelled, remote)
     for note in source.notes:
         print(note, file=sys.stderr)
     if isinstance(source, FolderSource) and f"{dest}/".startswith(f"{source.place}/"):
@@ -289,7 +294,15 @@ def _advice_for(stores: dict[str, Store], indexes: list[DatasetIndex]) -> str:
 def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) -> str:
     """The command that trains on a dataset."""
     words = ["python", "jobs/train_gan.py", _suggested_preset(index), "--data", store.url]
-    return "train on it: " + shlex.join(words if validation is None else [*words, "--data.validation", validation.url])
+    begin = "train on it: "
+    if not shards_are_near(store, place := index.location(store)):
+        words.append(REMOTE_SHARDS)
+        try:
+            check_public(place.url)
+        except UntrustedPlaceError:
+            begin = f"{place} is at this machine's own address: serve the index from there too, and train on that: "
+            words = [*words[:-2], f"{place}/..."]
+    return begin + shlex.join(words if validation is None else [*words, "--data.validation", validation.url])
 
 
 def _suggested_preset(index: DatasetIndex) -> str:

@@ -101,8 +101,9 @@ def prepare(job: str, command: Command) -> Prepared:
     storage = Store(options.storage)
     storage.probe()
     data, validation = _datasets(experiment, storage)
-    index = DatasetIndex.load(Store(data))
-    held_out = DatasetIndex.load(Store(validation)) if validation else None
+    remote_shards = experiment.data.allow_remote_shards
+    index = DatasetIndex.load(Store(data), remote_shards)
+    held_out = DatasetIndex.load(Store(validation), remote_shards) if validation else None
     if held_out:
         check_held_out(index, held_out)
     looked_at = held_out or index

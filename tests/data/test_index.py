@@ -22,6 +22,7 @@ from imagegen_dist.data.index import (
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.data.trust import UntrustedPlaceError, check_public, check_shards_place
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
@@ -85,20 +86,84 @@ def test_an_index_of_before_loads_and_is_saved_again_byte_for_byte(store):
     assert DatasetIndex.load(store).fingerprint == "2d23723c8d9a6fde7977c48486b9b6ddf2f3f62404f5b58470f839e0a562c04a"
 
 
-def test_shards_lie_beside_their_index_or_where_it_says(store):
+@pytest.mark.parametrize(
+    ("index_at", "place"),
+    [
+        ("s3://bucket/set", "s3://bucket/set/shards"),
+        ("s3://bucket/set", "s3://bucket/other"),
+        ("s3://bucket/a/set", "s3://bucket/a/shards/train"),
+        ("https://host/set", "https://host/shards"),
+        ("http://127.0.0.1:9000/set", "http://127.0.0.1:9000/shards"),
+        ("memory://index", "memory://index/shards"),
+    ],
+)
+def test_shards_may_lie_below_or_beside_their_index(index_at, place):
+    check_shards_place(Store(index_at), place, remote=False)
+
+
+@pytest.mark.parametrize(
+    ("index_at", "place"),
+    [
+        ("s3://bucket/set", "s3://bucket-2/set"),
+        ("s3://bucket", "s3://bucket-2"),
+        ("s3://bucket/a/set", "s3://bucket/b"),
+        ("s3://bucket/a/set", "/etc"),
+        ("https://host/set", "https://host.evil/set"),
+        ("https://host/set", "http://host/set"),
+        ("/data/set", "/etc"),
+        ("/set", "/etc"),
+        ("/data/set", "file:///data-2"),
+        ("/data/set", "http://169.254.169.254/latest"),
+    ],
+)
+def test_shards_that_lie_elsewhere_need_the_users_word(index_at, place):
+    with pytest.raises(UntrustedPlaceError, match=r"neither below nor beside the index: give --allow-remote-shards if"):
+        check_shards_place(Store(index_at), place, remote=False)
+    if "169.254" not in place:
+        check_shards_place(Store(index_at), place, remote=True)
+
+
+def test_a_symbolic_link_is_no_way_out_of_a_dataset(store, tmp_path):
+    store.write("a.txt", b"")
+    (tmp_path / "set" / "link").symlink_to("/etc")
+    with pytest.raises(UntrustedPlaceError, match="neither below nor beside"):
+        check_shards_place(store, f"{store.url}/link", remote=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "localhost", "169.254.169.254", "0.0.0.0"])
+@pytest.mark.parametrize("protocol", ["http", "ftp"])
+def test_no_index_sends_requests_to_this_machine_or_its_own_network(host, protocol):
+    with pytest.raises(UntrustedPlaceError, match="an address of this machine or of its own network"):
+        check_shards_place(Store("/data/set"), f"{protocol}://{host}:9/set", remote=True)
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::ffff:169.254.169.254]", "[fe80::1]", "[fd00:ec2::254]"])
+def test_neither_do_addresses_of_ipv6(host):
+    with pytest.raises(UntrustedPlaceError, match="an address of this machine or of its own network"):
+        check_public(f"http://{host}:9/set")
+
+
+def test_other_machines_are_public():
+    for url in ("http://192.0.2.1/set", "https://[2001:db8::1]/set", "s3://localhost/set", "/data/set"):
+        check_public(url)
+
+
+def test_an_index_says_where_its_shards_are(store):
     assert INDEX.location(store) == store
     moved = dataclasses.replace(INDEX, shards_url="memory://test-index/elsewhere")
     moved.save(store)
-    assert DatasetIndex.load(store) == moved
-    assert DatasetIndex.load(store).location(store) == Store("memory://test-index/elsewhere")
+    with pytest.raises(DatasetError, match=r"index\.json: its shards are at memory://test-index/elsewhere, which"):
+        DatasetIndex.load(store)
+    assert DatasetIndex.load(store, remote_shards=True) == moved
+    assert DatasetIndex.load(store, remote_shards=True).location(store) == Store("memory://test-index/elsewhere")
 
 
 def test_moving_the_shards_keeps_the_fingerprint_and_needs_no_new_index(store):
-    moved = dataclasses.replace(INDEX, shards_url="/first")
+    moved = dataclasses.replace(INDEX, shards_url=f"{store.url}/first")
     assert moved.fingerprint == INDEX.fingerprint
     moved.save(store)
     store.write("index.json", store.read("index.json").replace(b"/first", b"/second"))
-    assert DatasetIndex.load(store).location(store) == Store("/second")
+    assert DatasetIndex.load(store).location(store) == store / "second"
 
 
 def test_an_index_beside_its_shards_does_not_say_where_they_are(store):
@@ -112,6 +177,8 @@ def test_an_index_beside_its_shards_does_not_say_where_they_are(store):
         ("s3://key:secret@bucket/set", r"s3://\*\*\*@bucket/set carries a "),
         ("../shards", "an absolute path or a URL is needed"),
         ("nowhere://set", "unknown protocol"),
+        ("s3://bucket/set/../../other", "must not have"),
+        ("https://host/set/%2e%2e/other", "must not have"),
         (7, "shards_url is 7, which is no str"),
     ],
 )

@@ -51,6 +51,7 @@ class Wanted(NamedTuple):
     subset: Subset
     labelled: bool = True  # False: whatever tells labels is passed over
     label_column: str = ""  # of tables; "": one of LABEL_NAMES
+    remote_shards: bool = False  # as for DatasetIndex.load
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,16 @@ from imagegen_dist.storage import Store, unusable_line
 _FILES = (".zip", ".parquet", ".tar")
 
 
-def open_source(url: str, columns: Columns, subset: str = "", labelled: bool = True) -> Source:
+def open_source(
+    url: str, columns: Columns, subset: str = "", labelled: bool = True, remote_shards: bool = False
+) -> Source:
     """List what lies at a URL: a zip, parquet files, shards, or a folder of pictures.
 
     The last part of the URL may be a pattern (`train-*.parquet`) for parquet files or shards. subset: the split to
-    take where several lie side by side, as a word of SPLIT_WORDS, or "all". labelled: False passes labels over. Raises
-    DatasetError where nothing fits, or several do; StorageError.
+    take where several lie side by side, as a word of SPLIT_WORDS, or "all". labelled: False passes labels over.
+    remote_shards: as for DatasetIndex.load. Raises DatasetError where nothing fits, or several do; StorageError.
     """
-    store, wanted = Store(url), Wanted(Subset(subset), labelled, columns.label)
+    store, wanted = Store(url), Wanted(Subset(subset), labelled, columns.label, remote_shards)
     source = _open(store, columns, wanted)
     wanted.subset.check_used(store.url)
     return source

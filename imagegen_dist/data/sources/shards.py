@@ -96,7 +96,7 @@ def open_shards(store: Store, names: list[str], wanted: Wanted | None = None) ->
     of several splits, and for labels that are no classes; StorageError.
     """
     wanted = wanted or Wanted(Subset())
-    index = DatasetIndex.load(store) if store.exists(INDEX_NAME) else None
+    index = DatasetIndex.load(store, wanted.remote_shards) if store.exists(INDEX_NAME) else None
     if index is None:
         return _open_unindexed(store, wanted.subset.files(names, "shards", store.url), wanted)
     listed = index.location(store)

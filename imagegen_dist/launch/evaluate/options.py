@@ -32,6 +32,8 @@ class Options:
     """A run's directory (its newest checkpoint), that of one checkpoint, or an exported folder: a path, s3://..."""
     data: Annotated[str, flag("URL")] = ""
     """Real samples: shards with an index.json, or a built-in dataset. Default: the run's own (held out, for a VAE)."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     split: Annotated[Literal["train", "val"], flag("train|val")] = "train"
     """Of a built-in dataset named by --data. Default: train."""
     metrics: Annotated[str, flag("NAME,...")] = ""

@@ -25,7 +25,8 @@ from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
-from imagegen_dist.inference.origin import run_config, run_of
+from imagegen_dist.inference.origin import run_of
+from imagegen_dist.launch.evaluate.foreign import own_run, read_here
 from imagegen_dist.launch.evaluate.options import MOST_BY_DEFAULT, Options, asked_metrics, feature_sources
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
@@ -97,11 +98,12 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     sources = feature_sources(options, metrics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = read_trained(options.model)
-    model, experiment = build_model(trained).to(device), trained.experiment
+    model = build_model(trained).to(device)
+    experiment = read_here(trained.experiment, options.allow_remote_shards)
     folder = run_of(trained.url) or Store(trained.url)
     storage = Store(folder.url.rpartition("/")[0] or "/")
     cache = Store(options.cache) if options.cache else storage / ".cache"
-    run = run_config(folder)
+    run = own_run(folder, say)
     url = _data_url(options, run, model, storage)
     dataset = Dataset.open(url, experiment.data)
     _check_fit(url, dataset, model)
@@ -162,10 +164,10 @@ def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Sto
     with suppress(KeyError, DatasetError, OSError):
         held_out = str(data.get("validation") or "")
         if held_out:
-            Dataset.open(held_out)
-        if Dataset.open(data["url"]).index.distinct_classes:
+            Dataset.open(held_out, reading)
+        if Dataset.open(data["url"], reading).index.distinct_classes:
             return Labels(data["url"], held_out, reading, images, cache.url)
-    if not Dataset.open(url).index.distinct_classes:
+    if not Dataset.open(url, reading).index.distinct_classes:
         raise UsageError(
             "--features classifier: the data have no labels to train one on, or of one class; set --features inception "
             "with --weights, or module:PACKAGE.MODULE:FUNCTION"

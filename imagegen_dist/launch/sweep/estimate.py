@@ -30,7 +30,7 @@ def dry_run_text(plan: SweepPlan, options: Options) -> str:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads, workers = plan.demand.cpus or 1, plan.demand.workers.low
     torch.set_num_threads(threads)
-    speed = workers * measured_speed(plan.experiment, Dataset.open(plan.settings.data), device)
+    speed = workers * measured_speed(plan.experiment, Dataset.open(plan.settings.data, plan.experiment.data), device)
     gpus = workers * (plan.demand.gpus if plan.demand.gpus is not None else float(device.type == "cuda"))
     first = [plan.point(number) for number in range(min(_LISTED, plan.trials))]
     hours = f", {images / speed * gpus / 3600:.3g} GPU hours" if gpus else ""

@@ -117,7 +117,7 @@ def train_on_workers(
 
     interruption: the wish to end it, with a checkpoint. Raises WorkersError and what the workers could not go on for.
     """
-    index = DatasetIndex.load(Store(settings.data, PATIENCE_S))
+    index = DatasetIndex.load(Store(settings.data, PATIENCE_S), experiment.data.allow_remote_shards)
     launch = {"workers": [share.workers.low, share.workers.high], "gpu": share.gpu, "threads": share.cpus}
     records.write_config(settings, experiment, index, {**launch, "sweep": sweep.settings.name})
     events = TuneEvents(sweep.goals, last_images(experiment), report, tell, lambda: interruption.code is not None)

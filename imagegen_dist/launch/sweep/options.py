@@ -60,6 +60,8 @@ class Options:
     """Where sweeps are kept: a folder, s3://..., gs://... Default: runs."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json, or a built-in dataset. Default: the preset's."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON, as the training jobs take them."""
     resume: Annotated[str, flag("NAME")] = ""
@@ -131,6 +133,7 @@ def parse(arguments: Sequence[str]) -> Command | Options:
     if options.preset:
         search = _on_preset(search, options)
     experiment = config.overrides(find_preset(search.preset).experiment, search.changes.items())
+    assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
     experiment = resolve(experiment, options.config, options.data, assignments)
     space = parse_space(options.space) if options.space else search.space
     searcher = options.searcher or search.searcher

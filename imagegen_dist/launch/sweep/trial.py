@@ -198,7 +198,7 @@ def train(
     asked: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a trial in this process. asked: whether the sweep is to end, which the trial does with a checkpoint."""
-    index = DatasetIndex.load(Store(settings.data, PATIENCE_S))
+    index = DatasetIndex.load(Store(settings.data, PATIENCE_S), experiment.data.allow_remote_shards)
     records.write_config(settings, experiment, index, {"workers": [1, 1], "sweep": sweep.settings.name})
     events = TuneEvents(sweep.goals, last_images(experiment), report, tell, asked)
     events.end(execute(experiment, settings, World(), device, events))

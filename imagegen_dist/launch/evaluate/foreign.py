@@ -1,0 +1,43 @@
+"""What the files of a model that others may have made decide on this machine: less than they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.node_folder import is_cache
+from imagegen_dist.data.trust import UntrustedPlaceError, check_public
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.origin import run_config
+from imagegen_dist.storage import Store
+
+
+def own_run(folder: Store, say: Callable[[str], None]) -> Mapping[str, Any]:
+    """The config.json of a model's run, without data at this machine's own or link-local addresses.
+
+    say: is told of each place that was left out.
+    """
+    run = run_config(folder)
+    data = run.get("data")
+    kept = {}
+    for name, url in (data if isinstance(data, dict) else {}).items():
+        try:
+            if name in ("url", "validation"):
+                check_public(str(url or ""))
+            kept[name] = url
+        except UntrustedPlaceError as error:
+            say(f"the model's own data are left alone: {error}; set --data")
+    return {**run, "data": kept}
+
+
+def read_here(experiment: Experiment, remote_shards: bool) -> Experiment:
+    """The experiment with how data are read decided here.
+
+    Its cache's directory is kept where that is a cache of this user already; the rest of the cache's settings is not.
+    """
+    directory = experiment.data.cache.directory
+    cache = CacheConfig(directory=directory if is_cache(Path(directory)) else "")
+    return replace(experiment, data=replace(experiment.data, cache=cache, allow_remote_shards=remote_shards))
