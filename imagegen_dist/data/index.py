@@ -30,6 +30,7 @@ VERSION = 1
 
 _PART_BYTES = 1 << 20
 _LEAST_BYTES = 512  # of a sample: the header of its member
+_NAMED = 5  # datasets below a folder
 
 
 class DatasetError(ValueError):
@@ -332,6 +333,10 @@ def _why_no_index(store: Store) -> str:
             f"{store} has {len(shards)} shards but no {INDEX_NAME}: "
             f"write it with `python jobs/make_shards.py --index-only {store}`"
         )
+    below = [name for name, is_folder in store.entries().items() if is_folder and store.exists(f"{name}/{INDEX_NAME}")]
+    if below:
+        some = ", ".join(below[:_NAMED])
+        return f"{store} has no shards (*.tar); datasets lie below it ({some}): give one, e.g. {store / below[0]}"
     if store.exists():
         return f"{store} has no shards (*.tar)"
     return f"{store} does not exist"

@@ -1,14 +1,15 @@
-"""Which records go to training and which are held out: a pure function of their number and their labels."""
+"""Which records go to training and which are held out: a pure function of their bytes and their labels."""
 
 import re
 
 import numpy as np
 
-from imagegen_dist.data.order import IntArray, keyed_bits, keyed_permutation
+from imagegen_dist.data.contents import Copies
+from imagegen_dist.data.order import IntArray, keyed_permutation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOLERANCE = 1e-6  # of shares that are typed as decimals
-_HASH, _MIX = 1, 0  # keys: the order of a source that mixes is the one that it has without a split
+_MIX = 0  # key of the order of a source that mixes
 _GOLDEN = 0.6180339887498949
 
 
@@ -37,28 +38,32 @@ def mixed_rows(count: int) -> IntArray:
     return keyed_permutation(count, 0, _MIX)
 
 
-def split_rows(rows: IntArray, shares: list[float], labels: IntArray | None, stratify: bool) -> list[IntArray]:
+def split_rows(rows: IntArray, shares: list[float], labels: IntArray | None, copies: Copies) -> list[IntArray]:
     """The records of each share, in the order of `rows`; every one is in exactly one.
 
-    rows: all numbers from 0 in some order; labels: of each number. stratify: every class is shared out alike, to one
-    record; else each goes by a keyed hash of its number.
+    rows: all numbers from 0, or some of them, in some order; labels: of each number. Copies are in one share. Every
+    class is shared out alike, to one record and its copies, in the order of a hash of the bytes: a picture stays where
+    it is, but for those next to a border, when others come or go.
     """
     edges = np.cumsum(shares)
     edges[-1] = 1
-    where = _strata(rows, labels) if stratify else keyed_bits(rows.size, 0, _HASH)[rows] / 2.0**64
+    where = _places(rows, labels, copies)[copies.group[rows]]
     chosen = np.minimum(np.searchsorted(edges, where, side="right"), len(shares) - 1)
     return [rows[chosen == number] for number in range(len(shares))]
 
 
-def _strata(rows: IntArray, labels: IntArray | None) -> np.ndarray:
-    """Where in [0, 1) each record comes among those of its class.
+def _places(rows: IntArray, labels: IntArray | None, copies: Copies) -> np.ndarray:
+    """Where in [0, 1) each group of copies comes among those of its class, by their digests; others' are 0.
 
     Classes begin at different fractions of one record, spread evenly, so that many small ones together still give the
     share asked for.
     """
-    of_row = np.zeros(rows.size, np.int64) if labels is None else labels[rows]
-    where = np.empty(rows.size)
-    for number, label in enumerate(np.unique(of_row).tolist()):
-        places = np.flatnonzero(of_row == label)
-        where[places] = (np.arange(places.size) + (number + 0.5) * _GOLDEN % 1) / places.size
-    return where
+    sizes = np.bincount(copies.group[rows], minlength=copies.first.size)
+    of_group = np.zeros(sizes.size, np.int64) if labels is None else labels[copies.first]
+    places = np.zeros(sizes.size)
+    there = np.flatnonzero(sizes)
+    for number, label in enumerate(np.unique(of_group[there]).tolist()):
+        groups = there[of_group[there] == label]
+        before = np.cumsum(sizes[groups]) - sizes[groups]
+        places[groups] = (before + (number + 0.5) * _GOLDEN % 1) / sizes[groups].sum()
+    return places

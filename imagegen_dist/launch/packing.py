@@ -109,7 +109,7 @@ class Packing:
         self._dest, self._targets, self._request = dest, targets, request
         self._stores = [dest / target.name if target.name else dest for target in targets]
         self._receipts = dest / _RECEIPTS
-        self._listing = listing_digest([target.name, target.source.listing] for target in targets)
+        self._listing = _listing_of([target.name for target in targets], [target.source for target in targets])
         self._pace_s: float | None = None  # seconds a picture
 
     def run(self, bar: Bar) -> Made:
@@ -139,13 +139,12 @@ class Packing:
                 _check_empty(store)
             return None
         plan, flags = _read_plan(self._dest), self._request.flags
-        for flag in sorted(flags.keys() | plan.flags.keys()):
-            there, here = plan.flags.get(flag), flags.get(flag)
-            if (there or "") != (here or ""):  # a flag that an older version lacked was not given
-                raise DatasetError(
-                    f"{self._dest} was made by another command, with {_said(flag, there)} and not {_said(flag, here)}: "
-                    "remove it, or choose another place"
-                )
+        if differing := _differing_flags(plan.flags, flags):
+            there, here = plan.flags.get(differing[0]), flags.get(differing[0])
+            raise DatasetError(
+                f"{self._dest} was made by another command, with {_said(differing[0], there)} and not "
+                f"{_said(differing[0], here)}: remove it, or choose another place"
+            )
         if (plan.listing, plan.pictures) == (self._listing, self.pictures):
             return plan
         changed = f"{flags['SOURCE']} has changed since ({plan.pictures:,} pictures then, {self.pictures:,} now)"
@@ -272,6 +271,29 @@ class Packing:
                 store.remove(name)
         for name in (_RECEIPTS, UNDECODABLE, MADE_BY):
             self._dest.remove(name)
+
+
+def find_made(dest: Store, names: Sequence[str], source: Source, flags: Mapping[str, str]) -> Made | None:
+    """What the same command has made of the same source, complete; None where that is not so.
+
+    names: of the datasets below DEST. It is found before the source is read for which of them gets what.
+    """
+    stores = [dest / name if name else dest for name in names]
+    if not dest.exists(MADE_BY) or not all(store.exists(INDEX_NAME) for store in stores):
+        return None
+    plan = _read_plan(dest)
+    if _differing_flags(plan.flags, flags) or plan.listing != _listing_of(names, [source] * len(names)):
+        return None
+    return Made([DatasetIndex.load(store) for store in stores], [], False)
+
+
+def _listing_of(names: Sequence[str], sources: Sequence[Source]) -> str:
+    return listing_digest([name, source.listing] for name, source in zip(names, sources, strict=True))
+
+
+def _differing_flags(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The flags that two commands do not share; one that an older version lacked was not given."""
+    return [flag for flag in sorted(there.keys() | here.keys()) if (there.get(flag) or "") != (here.get(flag) or "")]
 
 
 def _said(flag: str, value: str | None) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 import tyro
 
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
+from imagegen_dist.data.contents import Copies, find_copies
 from imagegen_dist.data.images import Conversion
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.labels import empty_classes
+from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.parts import Recipe
 from imagegen_dist.data.sources.base import Source
 from imagegen_dist.data.sources.detect import open_source
@@ -31,14 +33,18 @@ from imagegen_dist.data.trust import FLAG as REMOTE_SHARDS
 from imagegen_dist.data.trust import UntrustedPlaceError, check_public, shards_are_near
 from imagegen_dist.experiment import parameter_counts
 from imagegen_dist.launch.bar import ProgressBar
+from imagegen_dist.launch.contents import contents_of
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.launch.inspection import check_dataset, index_shards
-from imagegen_dist.launch.packing import UNDECODABLE, Packing, Request, Target, UndecodableError
+from imagegen_dist.launch.packing import UNDECODABLE, Made, Packing, Request, Target, UndecodableError, find_made
 from imagegen_dist.launch.tasks import TaskError
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.storage import Store, temporary_folder
+
+DUPLICATES = "duplicates.txt"
+"""Which copies of pictures were left out, and of which others they are, a line each."""
 
 _JOB = "make_shards"
 _SUMMARY = (
@@ -76,6 +82,8 @@ class Options:
     """Make all grey (1) or RGB (3). Default: as they are; RGB where any is."""
     split: Annotated[str, flag("NAME:SHARE,...")] = ""
     """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
+    dedup: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Leave out pictures that are copies of others, byte for byte; DEST/duplicates.txt names them."""
     image_column: Annotated[str, flag("NAME")] = ""
     """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
     label_column: Annotated[str, flag("NAME")] = ""
@@ -170,24 +178,34 @@ def _run(command: Command) -> tuple[str, int]:
         index = index_shards(store, index_at, parallel, options.subset, options.labels == "auto")
         _tell_empty_classes([index], f"packing them again with `python jobs/make_shards.py {store} DEST --relabel`")
         return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
-    with _targets(command) as targets:
-        return _pack(targets, command), DONE
+    with _work(command) as work:
+        return _pack(work, command), DONE
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The datasets to be made, and what is known of them."""
+
+    targets: list[Target]
+    duplicates: tuple[str, ...] = ()  # a line for each picture that is left out as a copy
+    made: Made | None = None  # where all is there already
 
 
 @contextlib.contextmanager
-def _targets(command: Command) -> Iterator[list[Target]]:
+def _work(command: Command) -> Iterator[_Work]:
     """The datasets to be made and what of. Raises UsageError, DatasetError, StorageError."""
     options = command.options
     columns = Columns(options.image_column, options.label_column)
     if is_builtin(options.source):
-        if options.split or columns != Columns() or options.subset or options.relabel or options.labels != "auto":
+        changed = options.split or options.subset or options.relabel or options.dedup or options.labels != "auto"
+        if changed or columns != Columns():
             raise UsageError(
-                f"{options.source} comes split, in a form of its own: give neither --split, --subset, columns nor what "
-                "changes labels"
+                f"{options.source} comes split, in a form of its own: give neither --split, --subset, --dedup, columns "
+                "nor what changes labels"
             )
         with temporary_folder("builtin") as cache:
             sources = {name: open_shards(builtin_dataset(options.source, name, Store(cache)), []) for name in SPLITS}
-            yield [Target(name, source, np.arange(source.count)) for name, source in sources.items()]
+            yield _Work([Target(name, source, np.arange(source.count)) for name, source in sources.items()])
         return
     dest = Store(options.dest)
     labelled, remote = options.labels == "auto", options.allow_remote_shards
@@ -197,31 +215,72 @@ def _targets(command: Command) -> Iterator[list[Target]]:
     if isinstance(source, FolderSource) and f"{dest}/".startswith(f"{source.place}/"):
         raise UsageError(f"DEST {dest} lies in SOURCE {source.place}, which would not be the same afterwards")
     source = relabelled(source) if options.relabel else check_classes(source)
-    rows = mixed_rows(source.count) if source.mixes else np.arange(source.count)
+    yield _find_work(source, dest, command)
+
+
+def _find_work(source: Source, dest: Store, command: Command) -> _Work:
+    """Which records of a source go to which dataset; what a split or --dedup needs to know of them is read here."""
+    rows, names = mixed_rows(source.count) if source.mixes else np.arange(source.count), list(command.shares) or [""]
+    if not command.shares and not command.options.dedup:
+        return _Work([Target("", source, rows)])
+    if made := find_made(dest, names, source, _flags(command)):
+        return _Work([Target(name, source, rows[:0]) for name in names], (), made)
+    contents = contents_of(source, command.options.workers)
+    copies = find_copies(contents.digests)
+    labels = source.labels if source.labels is not None else contents.labels
+    _tell_copies(source, copies, labels, command.options.dedup)
+    duplicates: tuple[str, ...] = ()
+    if command.options.dedup:
+        later = copies.later()
+        rows = rows[~np.isin(rows, later)]
+        first = copies.first[copies.group[later]]
+        pairs = zip(later.tolist(), first.tolist(), strict=True)
+        duplicates = tuple(f"{source.name_of(row)} is {source.name_of(kept)}" for row, kept in pairs)
     if not command.shares:
-        yield [Target("", source, rows)]
-        return
-    parts = split_rows(rows, list(command.shares.values()), source.labels, stratify=source.mixes)
-    targets = [Target(name, source, part) for name, part in zip(command.shares, parts, strict=True)]
+        return _Work([Target("", source, rows)], duplicates)
+    parts = split_rows(rows, list(command.shares.values()), labels, copies)
+    targets = [Target(name, source, part) for name, part in zip(names, parts, strict=True)]
     for target in targets:
         if target.rows.size == 0:
-            raise UsageError(f"--split {options.split}: {target.name} would get none of {source.count:,} pictures")
-    yield targets
+            said = f"{source.count:,} pictures" + (f", {copies.total:,} of them copies" if copies.total else "")
+            raise UsageError(f"--split {command.options.split}: {target.name} would get none of {said}")
+    return _Work(targets, duplicates)
 
 
-def _pack(targets: Sequence[Target], command: Command) -> str:
+def _tell_copies(source: Source, copies: Copies, labels: IntArray | None, left_out: bool) -> None:
+    """Say on standard error how many pictures are copies, and which have several labels."""
+    if not copies.total:
+        return
+    remedy = (
+        f"and are left out: {DUPLICATES} names them" if left_out else "and fall on one side; --dedup leaves them out"
+    )
+    print(
+        f"{copies.total:,} of {source.count:,} pictures are copies of others, byte for byte, {remedy}", file=sys.stderr
+    )
+    conflicts = copies.conflicts(labels) if labels is not None else np.empty(0, np.int64)
+    if conflicts.size:
+        row = int(conflicts[0])
+        first = int(copies.first[copies.group[row]])
+        print(
+            f"{conflicts.size:,} of them have another label than the first of their kind: {source.name_of(row)} and "
+            f"{source.name_of(first)}",
+            file=sys.stderr,
+        )
+
+
+def _pack(work: _Work, command: Command) -> str:
     """Pack, and say on standard error what was left out; what to print at the end.
 
     Raises Interrupted, and as Packing.run does.
     """
-    options, dest = command.options, Store(command.options.dest)
+    options, dest, targets = command.options, Store(command.options.dest), work.targets
     source = targets[0].source
     workers = 0 if is_builtin(options.source) else options.workers  # built-in data lie on this node alone
     request = Request(_flags(command), Recipe(command.conversion, options.format), command.shard_bytes, workers)
     packing = Packing(dest, targets, request)
     try:
         with ProgressBar() as bar:
-            made = packing.run(bar)
+            made = work.made or packing.run(bar)
     except KeyboardInterrupt:
         raise Interrupted(_what_is_kept(packing)) from None
     except UndecodableError as error:
@@ -232,6 +291,8 @@ def _pack(targets: Sequence[Target], command: Command) -> str:
             print(line, file=sys.stderr)
     _list_left_out(made.undecodable, packing.pictures, source, dest)
     _tell_empty_classes(made.indexes)
+    if work.duplicates:
+        dest.write(DUPLICATES, "".join(f"{line}\n" for line in work.duplicates).encode(errors="backslashreplace"))
     stores = [dest / target.name if target.name else dest for target in targets]
     lines = [counts(store, index) for store, index in zip(stores, made.indexes, strict=True)]
     if not made.fresh:
@@ -252,6 +313,7 @@ def _flags(command: Command) -> dict[str, str]:
         "--channels": options.channels,
         "--split": ",".join(f"{name}:{share:g}" for name, share in command.shares.items()),
         "--image-column": options.image_column,
+        "--dedup": "yes" if options.dedup else "",
         "--label-column": options.label_column,
         "--labels": "none" if options.labels == "none" else "",
         "--relabel": "yes" if options.relabel else "",

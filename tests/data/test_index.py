@@ -203,6 +203,13 @@ def test_a_folder_without_shards_is_refused(store):
             action(store)
 
 
+def test_the_folder_of_a_split_dataset_names_its_parts(store):
+    for name in ("train", "val"):
+        INDEX.save(store / name)
+    with pytest.raises(DatasetError, match=r"datasets lie below it \(train, val\): give one, e\.g\. /.*/set/train$"):
+        DatasetIndex.load(store)
+
+
 def test_shards_without_an_index_name_the_fix(store):
     store.write("a.tar", b"")
     with pytest.raises(

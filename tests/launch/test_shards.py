@@ -146,6 +146,41 @@ def test_a_split_has_the_same_classes_and_channels_everywhere(tmp_path: Path) ->
         assert (index.classes, index.shape.channels, index.samples) == (10, 3, 10)
 
 
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_copies_fall_on_one_side_of_a_split_and_can_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source = write_pictures(tmp_path / "in", 8)
+    for number in range(4, 8):  # of the first four, two more each, one of them in the other class
+        for folder in ("brick", "grass"):
+            shutil.copy(source / "brick" / f"{number - 4:03}.png", source / folder / f"{number:03}.png")
+    if kind == "shards":
+        assert main([str(source), str(tmp_path / "packed"), *SMALL]) == DONE
+        source = tmp_path / "packed"
+    words = [str(source), str(tmp_path / "out"), "--split", "train:0.5,val:0.5"]
+    assert main(words) == DONE
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "8 of 16 pictures are copies of others, byte for byte, and fall on one side; --dedup leaves them out"
+    )
+    assert re.match(r"\d of them have another label than the first of their kind: .* and ", said[1])
+    found = [load(tmp_path / "out" / name) for name in ("train", "val")]
+    sides = [{sample.numpy().tobytes() for sample in samples} for _, samples, _ in found]
+    assert [bool(side) for side in sides] == [True, True]
+    assert not sides[0] & sides[1]
+    assert sum(index.samples for index, _, _ in found) == 16
+    assert main(words) == DONE
+    assert capsys.readouterr().out.startswith(COMPLETE)
+    assert main([str(source), str(tmp_path / "one"), "--dedup"]) == DONE
+    assert "and are left out: duplicates.txt names them" in capsys.readouterr().err
+    _, samples, _ = load(tmp_path / "one")
+    assert len({sample.numpy().tobytes() for sample in samples}) == len(samples) == 8
+    lines = (tmp_path / "one" / "duplicates.txt").read_text().splitlines()
+    assert len(lines) == 8
+    if kind == "folder":
+        assert lines[0] == "brick/004.png is brick/000.png"
+
+
 def test_a_whole_picture_is_squeezed_without_a_crop(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     photograph = Image.fromarray(skimage.data.coffee())
