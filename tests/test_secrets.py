@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from imagegen_dist import records
@@ -13,7 +14,7 @@ from imagegen_dist.launch import export, shards
 from imagegen_dist.launch.sample import command as sample
 from imagegen_dist.launch.train import DONE, MISUSED, main_gan
 from imagegen_dist.records import RunSettings
-from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.storage import StorageError, Store, file_at
 from tests.runs import Listener, tiny, train_here
 from tests.s3.server import KEY_ID, SECRET
 
@@ -70,6 +71,23 @@ def test_a_url_that_carries_a_secret_is_no_place(url):
     with pytest.raises(StorageError) as error:
         Store(url)
     assert "\n" not in str(error.value)
+    assert_clean(str(error.value).encode(), "the error")
+
+
+@every_url
+def test_nor_is_a_file_there(url):
+    with pytest.raises(StorageError) as error:
+        file_at(f"{url}.safetensors")
+    assert_clean(str(error.value).encode(), "the error")
+
+
+def test_what_a_client_says_of_a_signed_url_is_shown_without_the_signature(monkeypatch):
+    def redirected(self, path, **options):
+        raise RuntimeError(f"403, message='Forbidden', url='https://cdn/x?X-Amz-Signature={PASSWORD}'")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", redirected)
+    with pytest.raises(StorageError, match="403, message='Forbidden', url='https://cdn/x") as error:
+        Store("memory://set").read("index.json")
     assert_clean(str(error.value).encode(), "the error")
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
 
+from imagegen_dist.launch.misuse import UsageError as UsageError
+from imagegen_dist.launch.secrets import check_words
+
 Options = TypeVar("Options")
-
-
-class UsageError(ValueError):
-    """A user's mistake: one line that names the value, what is allowed, and what to change."""
 
 
 def flag(metavar: str) -> Any:
@@ -29,7 +29,8 @@ def check_name(flag_name: str, name: str) -> None:
 
 
 def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Options:
-    """The dataclass that the words describe. Raises UsageError."""
+    """The dataclass that the words describe. Raises UsageError, also for secrets on the command line."""
+    check_words(words, os.environ)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from imagegen_dist.credentials import without_credentials
+
 _MISSING_CREDENTIALS = (
     "NoCredentialsError",  # botocore
     "PartialCredentialsError",
@@ -70,9 +72,9 @@ def local_room(path: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The error's message in one line, or its kind where it has none."""
+    """The error's message in one line without the credentials of its URLs, or its kind where it has none."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]
+    return without_credentials((text.strip().splitlines() or [type(error).__name__])[0])
 
 
 def error_code(error: BaseException | None) -> str:

@@ -21,7 +21,7 @@ from fsspec.registry import known_implementations
 from imagegen_dist.storage.backend import Backend, Output, backend_of, client_module, forget
 from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError, first_line, named
 from imagegen_dist.storage.listing import Listing
-from imagegen_dist.storage.urls import parse
+from imagegen_dist.storage.urls import check_credentials, parse
 
 PATIENCE_S = 180.0
 """For how long a run tries again what a remote place fails with, before it ends."""
@@ -275,5 +275,6 @@ class _Watched:
 
 def file_at(url: str) -> tuple[Store, str]:
     """The folder and the name of the file at a path or URL. Raises StorageError as Store does."""
+    check_credentials(url)
     folder, slash, name = url.rpartition("/")
     return Store(folder or slash or "."), name

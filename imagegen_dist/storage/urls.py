@@ -13,14 +13,19 @@ from imagegen_dist.storage.errors import StorageError
 _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
-def parse(url: str) -> tuple[str, str]:
-    """(protocol, root) of a URL; the root of a local path is absolute. Raises StorageError."""
+def check_credentials(url: str) -> None:
+    """Raise StorageError for a URL that carries credentials, which is shown without them."""
     shown = without_credentials(url)
     if shown != url:
         raise StorageError(
             f"{shown} carries a password, token or signature: use the environment, a profile or an instance role "
             "instead"
         )
+
+
+def parse(url: str) -> tuple[str, str]:
+    """(protocol, root) of a URL; the root of a local path is absolute. Raises StorageError."""
+    check_credentials(url)
     if "::" in url and "://" in url:
         raise StorageError(f"{url}: chained URLs are not supported; give the place itself, e.g. {url.split('::')[-1]}")
     match = _PROTOCOL.match(url)
