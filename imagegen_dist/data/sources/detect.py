@@ -48,7 +48,9 @@ def _open(store: Store, columns: Columns, wanted: Wanted) -> Source:
     try:
         source = _open_tree(tree, columns, wanted)
     except DatasetError as error:
-        raise DatasetError("; ".join(filter(None, (str(error), unusable_line(tree.unusable))))) from error
+        if not tree.unusable:
+            raise
+        raise DatasetError(f"{error}; {unusable_line(tree.unusable)}") from error
     return replace(source, notes=(*source.notes, *filter(None, [unusable_line(tree.unusable)])))
 
 
