@@ -64,7 +64,7 @@ def forget_clients() -> None:
 
 def client_module(protocol: str) -> str:
     """The module of ours that a protocol's client is in."""
-    known = {"file": "local", "s3": "s3", "s3a": "s3"}
+    known = {"file": "local", "s3": "s3", "s3a": "s3", "hf": "hub"}
     return f"imagegen_dist.storage.{known.get(protocol, 'remote')}"
 
 
@@ -74,6 +74,10 @@ def _connect(protocol: str) -> Backend:
         from imagegen_dist.storage.s3 import S3
 
         return S3()
+    if protocol == "hf":
+        from imagegen_dist.storage.hub import Hub
+
+        return Hub()
     from imagegen_dist.storage.remote import Remote
 
     return Remote(protocol)

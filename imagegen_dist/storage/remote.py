@@ -17,7 +17,7 @@ from fsspec.exceptions import FSTimeoutError
 from imagegen_dist.storage.errors import local_room
 from imagegen_dist.storage.listing import Listing
 
-_BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 4 << 20
 
 
 class Remote:
@@ -56,7 +56,7 @@ class Remote:
                 self._fs.get_file(path, local_path)
 
     def open(self, path: str) -> BinaryIO:
-        return self._fs.open(path, "rb", block_size=_BLOCK_BYTES)
+        return self._fs.open(path, "rb", block_size=BLOCK_BYTES)
 
     def exists(self, path: str) -> bool:
         return bool(self._fs.exists(path))
