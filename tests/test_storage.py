@@ -1,6 +1,9 @@
 import copy
+import json
 import os
+import re
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
@@ -8,6 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from imagegen_dist.storage import AccessError, StorageError, Store
+from tests.s3 import flat
 
 
 class DyingFileSystem(MemoryFileSystem):
@@ -243,3 +247,22 @@ def test_a_file_system_that_dies_leaves_every_file_old_or_new(dying, survived):
         with pytest.raises(StorageError, match=r"cannot write dying://bucket/run/.: the disk is gone$"):
             dying.write(name, b"new")
     assert [dying.read(name) for name in "abc"] == [b"new"] * survived + [b"old"] * (3 - survived)
+
+
+def test_what_docs_say_of_requester_pays_and_encryption_reaches_every_request(monkeypatch, tmp_path):
+    """As FSSPEC_S3 in the environment, which fsspec reads when it is imported."""
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    [said] = re.findall(r"export FSSPEC_S3='(.*)'", text)
+    monkeypatch.setitem(fsspec.config.conf, "s3", json.loads(said))
+    seen: list[dict[str, str]] = []
+    with flat.serving({}, seen) as url:
+        store = Store(url) / "folder"
+        store.write("a", b"content")
+        store.publish("b", lambda output: output.write(b"content"))
+        assert store.read("a") == b"content"
+        assert store.names() == ["a", "b"]
+        assert store.size("b") == 7
+        store.download("b", tmp_path / "b")
+    assert all(headers["x-amz-request-payer"] == "requester" for headers in seen)
+    encrypted = [headers for headers in seen if headers.get("x-amz-server-side-encryption") == "aws:kms"]
+    assert [headers["content-length"] for headers in encrypted] == ["7", "7"]

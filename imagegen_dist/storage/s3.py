@@ -41,11 +41,11 @@ class LiteralS3FileSystem(S3FileSystem):
         except OSError as error:
             if method not in ("head_object", "head_bucket") or error_code(error) not in ("400", "403"):
                 raise
-            bucket = more["Bucket"]
+            asked = {"Bucket": more["Bucket"], **self.req_kw}
             if method == "head_bucket":
-                await super()._call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+                await super()._call_s3("list_objects_v2", MaxKeys=1, **asked)
             else:
-                answer = await super()._call_s3("get_object", Bucket=bucket, Key=more["Key"], Range="bytes=0-0")
+                answer = await super()._call_s3("get_object", Key=more["Key"], Range="bytes=0-0", **asked)
                 answer["Body"].close()
             raise
 
@@ -151,7 +151,7 @@ class _Upload:
         self._buffer.clear()
 
     def _ask(self, method: str, **more: Any) -> Future[dict[str, Any]]:
-        asked = self._fs._call_s3(method, Bucket=self._bucket, Key=self._key, **more)
+        asked = self._fs._call_s3(method, Bucket=self._bucket, Key=self._key, **more, **self._fs.req_kw)
         return asyncio.run_coroutine_threadsafe(asked, self._fs.loop)
 
 
@@ -161,11 +161,12 @@ async def _remove(fs: Any, path: str) -> None:
     keys, _ = await _keys(fs, bucket, f"{key}/" if key else "")
     if key:
         with suppress(FileNotFoundError):
-            await fs._call_s3("head_object", Bucket=bucket, Key=key)
+            await fs._call_s3("head_object", Bucket=bucket, Key=key, **fs.req_kw)
             keys.append(key)
     for start in range(0, len(keys), _DELETED_AT_ONCE):
         objects = [{"Key": each} for each in keys[start : start + _DELETED_AT_ONCE]]
-        answer = await fs._call_s3("delete_objects", Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        asked = {"Bucket": bucket, "Delete": {"Objects": objects, "Quiet": True}, **fs.req_kw}
+        answer = await fs._call_s3("delete_objects", **asked)
         for failed in answer.get("Errors", ()):
             kind = PermissionError if failed.get("Code") == "AccessDenied" else OSError
             raise kind(f"{failed['Key']} was not deleted: {failed.get('Code', 'no reason was given')}")
@@ -186,7 +187,7 @@ async def _list(fs: Any, path: str) -> Listing:
 async def _keys(fs: Any, bucket: str, prefix: str, delimiter: str = "") -> tuple[list[str], list[str]]:
     """(the keys that begin so, what others begin with up to the delimiter that follows)."""
     keys, prefixes = list[str](), list[str]()
-    page = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+    page = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter, **fs.req_kw}
     while True:
         answer = await fs._call_s3("list_objects_v2", **page)
         keys += [entry["Key"] for entry in answer.get("Contents", ())]
@@ -204,7 +205,7 @@ async def _fetch(fs: Any, path: str, local_path: str, progress: Progress) -> Non
     bucket, key, _ = fs.split_path(path)
     with local_room(local_path), open(local_path, "ab") as file:
         begun = {"Range": f"bytes={file.tell()}-"} if file.tell() else {}
-        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **begun)
+        response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **begun, **fs.req_kw)
         progress.relative_update()
         async with response["Body"] as body:
             while chunk := await body.read(_CHUNK_BYTES):

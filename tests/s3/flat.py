@@ -20,8 +20,16 @@ _PAGE = 3  # keys or prefixes in an answer, so that a listing takes several
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
+    seen: list[dict[str, str]]
+
+    def do_PUT(self) -> None:
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        key = unquote(urlsplit(self.path).path).removeprefix("/flat/")
+        self.objects[key] = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"")
 
     def do_GET(self) -> None:
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
         url = urlsplit(self.path)
         bucket, _, key = unquote(url.path).removeprefix("/").partition("/")
         if key:
@@ -69,9 +77,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(objects: dict[str, bytes]) -> Iterator[str]:
-    """The URL of a bucket with these objects by their keys, which the environment's credentials reach in the block."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"objects": objects}))
+def serving(objects: dict[str, bytes], seen: list[dict[str, str]] | None = None) -> Iterator[str]:
+    """The URL of a bucket with these objects by their keys, which the environment's credentials reach in the block.
+
+    seen: takes the headers of each request.
+    """
+    handler = type("Handler", (_Handler,), {"objects": objects, "seen": [] if seen is None else seen})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
