@@ -1,8 +1,9 @@
 """What faults cost a run, and that they change nothing: `python -m benchmarks.reliability [SCENARIO ...]`
 
 Real Ray nodes on this machine, a training job as its user runs it, and one fault after the other while it trains: a
-process killed or stopped, a node lost or added, a spot notice, the driver killed and submitted again, kills at random,
-an object store that fails. Each run ends with the weights and the losses of a run that nothing has disturbed.
+process killed, stopped or out of memory, a node lost or added, a spot notice, the driver killed and submitted again,
+`ray job stop`, kills at random, an object store that fails. Each run ends with the weights and the losses of a run that
+nothing has disturbed.
 Time to recover: from the fault to the first row of metrics that is new. Images lost: those that were trained twice.
 
 `chaos` kills a random process `--kills` times, with a random pause of `--pause` seconds before each. A run that is over
@@ -16,6 +17,7 @@ import math
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -32,8 +34,10 @@ import torch
 
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import StorageError, Store
-from imagegen_dist.training.checkpoint import FOLDER, newest, open_checkpoint
+from imagegen_dist.training.checkpoint import FOLDER, newest, newest_images, open_checkpoint
 from tests.launch.imds import serving as serving_imds
+from tests.ray.head import gcs_address, serving_head
+from tests.ray.jobs import RAY
 from tests.s3.faults import FaultyProxy
 from tests.s3.server import aws_environment
 from tests.s3.server import serving as serving_s3
@@ -84,9 +88,16 @@ class Machines:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self) -> Any:
-        """One more node."""
-        return self._cluster.add_node(num_cpus=1)
+    def add(self, **environment: str) -> Any:
+        """One more node, its Ray with these environment variables too."""
+        before = dict(os.environ)
+        os.environ.update(environment)
+        try:
+            return self._cluster.add_node(num_cpus=1)
+        finally:
+            for name in environment:
+                os.environ.pop(name)
+            os.environ.update({name: before[name] for name in environment if name in before})
 
     def kill(self, node: Any) -> None:
         """A node's processes are killed at once."""
@@ -100,23 +111,33 @@ class Machines:
 class Job:
     """A training job in a process of its own, its lines kept with the time at which they came."""
 
-    def __init__(self, storage: str, run: str, workers: str, steps: int, address: str = "", **settings: object) -> None:
+    def __init__(
+        self,
+        storage: str,
+        run: str,
+        workers: str,
+        steps: int,
+        address: str = "",
+        start: bool = True,
+        **settings: object,
+    ) -> None:
         self.run = Store(storage) / run
         self.lines: list[str] = []
         changes = {**SETTINGS, "training.total-images": STEP * steps, **settings}
         command = [sys.executable, "-u", "jobs/train_gan.py", "--storage", storage, "--run", run, "--workers", workers]
         command += ["--cpus", "1", "--wandb", "disabled"]
         command += [word for path, value in changes.items() for word in (f"--{path}", str(value))]
-        self._command = command
+        self.command = command
         self._environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         if address:
             self._environment["RAY_ADDRESS"] = address
-        self.start()
+        if start:
+            self.start()
 
     def start(self) -> None:
         """Run the command, for the first time or again."""
         self.process = subprocess.Popen(
-            self._command,
+            self.command,
             cwd=ROOT,
             env=self._environment,
             text=True,
@@ -128,7 +149,7 @@ class Job:
     def once_more(self) -> tuple[int, str]:
         """The same command beside this one; its exit code and what it says."""
         done = subprocess.run(
-            self._command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120
+            self.command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=120
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -340,6 +361,69 @@ def worker_stopped(bench: Bench) -> Result:
         return judge(result, job, bench.reference, same_size=True)
 
 
+def worker_without_memory(bench: Bench, spare_gb: float = 3.0) -> Result:
+    """Another program takes the memory of a machine, and Ray kills the worker there; then it gives it back."""
+    result = Result("a worker killed for memory (OOM)")
+    bench.machines.kill(bench.machines.nodes.pop())
+    memory = psutil.virtual_memory()
+    used = memory.total - memory.available
+    threshold = (used + spare_gb * 2**30) / memory.total
+    small = bench.machines.add(RAY_memory_usage_threshold=f"{threshold:.4f}")
+    bench.machines.nodes.append(small)
+    takes = f"import time; taken = b'x' * {int((spare_gb + 1.5) * 2**30)}; time.sleep(600)"
+    with bench.job("memory", f"{bench.count}") as job:
+
+        def take_memory() -> None:
+            with subprocess.Popen([sys.executable, "-c", takes]) as other:
+                try:
+                    job.wait_for(lambda: any("ran out of memory" in line for line in job.lines))
+                finally:
+                    other.kill()
+
+        note(result, recovered(job, take_memory))
+        assert job.finish() == 0, job.lines
+        [said] = [line for line in job.lines if "ran out of memory" in line]
+        result.note = f"“{said.partition(';')[0]}”"
+        judge(result, job, bench.reference, same_size=True)
+    bench.machines.nodes.remove(small)
+    bench.machines.kill(small)
+    return result
+
+
+def job_stopped(storage: str, steps: int) -> Result:
+    """A submitted job is stopped by `ray job stop`, and submitted again."""
+    result = Result("`ray job stop`, and submitted again")
+    undisturbed = Job(storage, "undisturbed-two", "2", steps)
+    assert undisturbed.finish(900) == 0, undisturbed.lines
+    with serving_head() as head:
+        job = Job(storage, "job-stopped", "2", steps, gcs_address(), start=False)
+
+        def ask(*words: str) -> str:
+            done = subprocess.run(
+                [str(RAY), "job", words[0], "--address", head, *words[1:]], capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        ask("submit", "--no-wait", "--submission-id", "first", "--", f"cd {ROOT} && exec {shlex.join(job.command)}")
+        until = time.monotonic() + 240
+        while job.images < STEP * 70:
+            assert time.monotonic() < until, ask("logs", "first")
+            time.sleep(0.05)
+        began, seen = time.monotonic(), job.images
+        ask("stop", "first")
+        said, kept = ask("logs", "first"), newest_images(job.run)
+        assert f"stopped with a checkpoint at {kept:,} images" in said, said
+        result.lost = [max(0, seen - kept)]
+        result.note = f"ended with a checkpoint after {time.monotonic() - began:.0f} s"
+        job.start()
+        try:
+            assert job.finish(600) == 0, job.lines
+        finally:
+            job.end()
+    return judge(result, job, undisturbed.run, same_size=True)
+
+
 def driver_killed(bench: Bench) -> Result:
     result = Result("the driver killed, and submitted again")
     with bench.job("driver-killed", f"{bench.count}") as job:
@@ -539,12 +623,14 @@ def store_faults(folder: str, steps: int, kind: str) -> Result:
 NODES: dict[str, Callable[[Bench], Result | list[Result]]] = {
     "worker-killed": worker_killed,
     "worker-stopped": worker_stopped,
+    "memory": worker_without_memory,
     "driver-killed": driver_killed,
     "elastic": node_lost_and_added,
     "spot": lambda bench: spot(bench, rank_0=False),
     "spot-rank-0": lambda bench: spot(bench, rank_0=True),
     "chaos": chaos,
 }
+JOBS = {"job-stop": job_stopped}
 STORES = {"store-share": "share", "store-gone": "gone", "store-denied": "denied"}
 
 
@@ -567,7 +653,8 @@ def pause(text: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*NODES, *STORES])}; or all")
+    there_are = [*NODES, *JOBS, *STORES]
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(there_are)}; or all")
     parser.add_argument("--nodes", type=int, default=3, help="machines that train, one worker each")
     parser.add_argument("--steps", type=int, default=800, help="of the run, of 12 images each; chaos: twice as many")
     parser.add_argument("--kills", type=int, default=10, help="of chaos, in all; default: %(default)s")
@@ -575,10 +662,10 @@ def main() -> None:
         "--pause", type=pause, default=(3.0, 30.0), metavar="MIN:MAX", help="seconds before a kill; default: 3:30"
     )
     options = parser.parse_args()
-    unknown = set(options.scenarios) - {*NODES, *STORES}
+    unknown = set(options.scenarios) - set(there_are)
     if unknown:
-        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join([*NODES, *STORES])}")
-    asked = options.scenarios or [*NODES, *STORES]
+        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(there_are)}")
+    asked = options.scenarios or there_are
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as storage:
         if on_nodes := [name for name in asked if name in NODES]:
@@ -588,6 +675,9 @@ def main() -> None:
                     results.append(result)
                     print(result.line(), file=sys.stderr, flush=True)
         for name in asked:
+            if name in JOBS:
+                results.append(JOBS[name](storage, options.steps))
+                print(results[-1].line(), file=sys.stderr, flush=True)
             if name in STORES:
                 results.append(store_faults(storage, options.steps, STORES[name]))
                 print(results[-1].line(), file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -28,10 +29,12 @@ from benchmarks.reliability import (
 )
 from imagegen_dist import config
 from imagegen_dist.presets import find_preset
+from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest_images
 from tests.launch.imds import serving
-from tests.ray.jobs import ROOT
-from tests.runs import settings, train_on
+from tests.ray.head import gcs_address
+from tests.ray.jobs import ROOT, finish, started, wait_for_checkpoint, words
+from tests.runs import TINY, settings, train_on
 
 STEPS = 900
 NOTICE_S = 60.0
@@ -84,14 +87,47 @@ def test_a_spot_notice_to_rank_0_and_a_machine_that_comes_change_nothing(
     assert job.run.names().count("lease.json") == 0
 
 
+@pytest.mark.full
+@pytest.mark.timeout(200)
+def test_a_controller_that_is_killed_with_its_helpers_ends_nothing(tmp_path: Path) -> None:
+    long = {"training__total_images": 24 * 400, "training__checkpoint_every": 24 * 20}
+    with started(words(tmp_path, "run", TINY | long)) as process:
+        wait_for_checkpoint(tmp_path / "run", process)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if any(name in " ".join(child.cmdline()) for name in ("TrainController", "PlacementGroupCleaner")):
+                child.kill()
+        output = finish(process)
+    assert process.returncode == 0, output
+    assert output.count("starting again from the last checkpoint") == 1
+    assert newest_images(Store(str(tmp_path)) / "run") == 24 * 400
+
+
+@pytest.mark.full
+@pytest.mark.timeout(120)
+def test_a_machine_without_memory_is_named_with_its_numbers_and_sigterm_ends_the_wait(tmp_path: Path) -> None:
+    """Ray kills whatever it starts here: the machine has more than a thousandth of its memory in use."""
+    with started(words(tmp_path, "run", TINY), RAY_memory_usage_threshold="0.001", PYTHONUNBUFFERED="1") as process:
+        assert process.stdout is not None
+        lines = []
+        while "ran out of memory" not in (line := process.stdout.readline()):
+            assert line, lines
+            lines.append(line)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        output = finish(process, 30)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 143, output
+    assert re.search(r"the workers could not be started: machine \S+ \(\w{8}\) ran out of memory: [\d.]+ GB of ", line)
+    assert "and Ray kills processes above 0.1 %" in line
+
+
 @pytest.mark.timeout(120)
 def test_the_watcher_drains_this_machines_node_where_none_is_named(head: str) -> None:
     """As a preStop hook runs it; a node that does nothing then ends by itself."""
     raylet = next(each for each in psutil.Process().children(recursive=True) if each.name() == "raylet")
-    address = re.search(r"--gcs-address=(\S+)", " ".join(raylet.cmdline()))
-    assert address is not None
-    command = [sys.executable, "-m", "imagegen_dist.launch.spot", "--now", "--grace", "60", "--address", address[1]]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": address[1]}
+    address = gcs_address()
+    command = [sys.executable, "-m", "imagegen_dist.launch.spot", "--now", "--grace", "60", "--address", address]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": address}
     with subprocess.Popen(command, cwd=ROOT, env=environment) as watcher:
         raylet.wait(50)
         watcher.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.reliability import Machines
 from imagegen_dist import load
-from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, REPLACED, WAITING, Ledger, Trial
+from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, REPLACED, RUNNING, WAITING, Ledger, Trial
 from imagegen_dist.launch.sweep.plan import read_plan
 from imagegen_dist.launch.sweep.trial import train
 from imagegen_dist.storage import Store
@@ -256,3 +258,30 @@ def test_a_population_on_a_cluster_is_left_stopped_gone_on_with_and_fetched(lapt
     assert load(got / "trials" / fetched["trial"]).images == 960
     assert (got / "report.html").read_bytes() == (storage / "p" / "report.html").read_bytes()
     assert not list(laptop.home.rglob("index.json"))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_a_sweep_on_a_cluster_without_a_machine_waits_for_one_and_goes_on_as_more_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_worker_niceness", "RAY_USAGE_STATS_ENABLED", "PYTHONPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # what the machines set ends with the test
+    command = [*SWEEP, *words(tmp_path, "--trials", "3", "--name", "s", "--cpus", "1")]
+    with Machines(0) as machines, started(command, RAY_ADDRESS=machines.address, PYTHONUNBUFFERED="1") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        while "waiting for the cluster to grow" not in line:
+            assert line, "it has ended"
+            line = process.stdout.readline()
+        assert "has room for 0 such workers" in line
+        machines.add()
+        machines.add()
+        running = 0
+        while process.poll() is None:
+            running = max(running, sum(trial.state == RUNNING for trial in trials_of(tmp_path, "s")))
+            time.sleep(0.2)
+        output = finish(process)
+    assert process.returncode == 0, output
+    assert [trial.state for trial in trials_of(tmp_path, "s")] == [COMPLETE] * 3
+    assert running == 2
