@@ -26,8 +26,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import torch
@@ -39,7 +41,7 @@ from tests.launch.imds import serving as serving_imds
 from tests.ray.head import gcs_address, serving_head
 from tests.ray.jobs import RAY
 from tests.s3.faults import FaultyProxy
-from tests.s3.server import aws_environment
+from tests.s3.server import KEY_ID, SECRET, aws_environment
 from tests.s3.server import serving as serving_s3
 
 ROOT = Path(__file__).parents[1]
@@ -620,6 +622,83 @@ def store_faults(folder: str, steps: int, kind: str) -> Result:
     return result
 
 
+def metadata_asleep(folder: str, steps: int) -> Result:
+    """A run in a bucket that a machine's role alone opens, while nobody can say what its credentials are.
+
+    The metadata service sleeps when the workers start, and later every token has expired for a while.
+    """
+    result, asleep_s, expired_s = Result("no credentials: the metadata service asleep, tokens expired"), 20.0, 30.0
+    with (
+        tempfile.TemporaryDirectory() as served,
+        serving_s3(Path(served)) as server,
+        serving_imds() as imds,
+    ):
+        runs, proxy = server.make_bucket("runs"), FaultyProxy(server.port)
+        imds.lend(KEY_ID, SECRET)
+        with aws_environment(proxy.endpoint):
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+                del os.environ[name]
+            os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = imds.endpoint
+            job = Job("s3://runs", "metadata", "2", steps, **{"data.cache.directory": f"{folder}/cache-metadata"})
+            try:
+                job.wait_for((runs / "metadata" / "lease.json").exists)  # the driver has looked at everything
+                imds.sleep()
+                job.wait_for(lambda: imds.unanswered > 0)
+                time.sleep(asleep_s)
+                imds.wake()
+                job.wait_for(lambda: any("images/s" in line or "img/s" in line for line in job.lines))
+                proxy.inject("expired", share=1.0, match="")
+                time.sleep(expired_s)
+                proxy.heal()
+                assert job.finish() == 0, job.lines
+                result.note = (
+                    f"{imds.unanswered} questions to the metadata service unanswered for {asleep_s:.0f} s, "
+                    f"{proxy.done['expired']} requests refused within {expired_s:.0f} s; "
+                    f"started again {len(job.resumed)} times"
+                )
+            finally:
+                job.end()
+                del os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"]
+        undisturbed = Job(folder, "undisturbed-metadata", "2", steps)
+        assert undisturbed.finish() == 0, undisturbed.lines
+        with aws_environment(server.endpoint):
+            judge(result, job, undisturbed.run, same_size=True)
+        proxy.go_away()
+    return result
+
+
+def temporary_full(folder: str, steps: int) -> Result:
+    """A run whose temporary folder, 64 MiB on a file system of its own, is filled to the last byte. It wants root."""
+    result, small = Result("the temporary folder full"), Path(folder) / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(small)], check=True)
+    try:
+        with mock.patch.dict(os.environ, TMPDIR=str(small), RAY_TMPDIR="/tmp"):
+            job = Job(folder, "temporary", "2", steps)
+            try:
+                job.wait_for(lambda: job.images > STEP * 10)
+                with suppress(OSError), (small / "filler").open("wb", buffering=0) as filler:
+                    while True:
+                        filler.write(bytes(1 << 16))
+                filled_at = job.images
+                assert job.finish() == 0, job.lines
+            finally:
+                job.end()
+        with mock.patch.dict(os.environ, TMPDIR=str(small), RAY_TMPDIR="/tmp"):
+            refused = Job(folder, "refused", "2", steps)
+        assert refused.finish() == 2, refused.lines
+        assert any(f"temporary folder {small} has too little room" in line for line in refused.lines), refused.lines
+        undisturbed = Job(folder, "undisturbed-temporary", "2", steps)
+        assert undisturbed.finish() == 0, undisturbed.lines
+        result.note = (
+            f"from image {filled_at:,} on; started again {len(job.resumed)} times; a job submitted meanwhile was "
+            "refused in one line, exit code 2"
+        )
+        return judge(result, job, undisturbed.run, same_size=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
 NODES: dict[str, Callable[[Bench], Result | list[Result]]] = {
     "worker-killed": worker_killed,
     "worker-stopped": worker_stopped,
@@ -630,8 +709,14 @@ NODES: dict[str, Callable[[Bench], Result | list[Result]]] = {
     "spot-rank-0": lambda bench: spot(bench, rank_0=True),
     "chaos": chaos,
 }
-JOBS = {"job-stop": job_stopped}
-STORES = {"store-share": "share", "store-gone": "gone", "store-denied": "denied"}
+ALONE: dict[str, Callable[[str, int], Result]] = {
+    "store-share": partial(store_faults, kind="share"),
+    "store-gone": partial(store_faults, kind="gone"),
+    "store-denied": partial(store_faults, kind="denied"),
+    "job-stop": job_stopped,
+    "metadata": metadata_asleep,
+    "temporary-full": temporary_full,
+}
 
 
 def on_machines(bench: Bench, names: list[str]) -> Iterator[Result]:
@@ -653,7 +738,7 @@ def pause(text: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    there_are = [*NODES, *JOBS, *STORES]
+    there_are = [*NODES, *ALONE]
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(there_are)}; or all")
     parser.add_argument("--nodes", type=int, default=3, help="machines that train, one worker each")
     parser.add_argument("--steps", type=int, default=800, help="of the run, of 12 images each; chaos: twice as many")
@@ -675,11 +760,8 @@ def main() -> None:
                     results.append(result)
                     print(result.line(), file=sys.stderr, flush=True)
         for name in asked:
-            if name in JOBS:
-                results.append(JOBS[name](storage, options.steps))
-                print(results[-1].line(), file=sys.stderr, flush=True)
-            if name in STORES:
-                results.append(store_faults(storage, options.steps, STORES[name]))
+            if name in ALONE:
+                results.append(ALONE[name](storage, options.steps))
                 print(results[-1].line(), file=sys.stderr, flush=True)
     print("\n".join([HEAD, *(result.line() for result in results)]))
     if any(result.wrong for result in results):

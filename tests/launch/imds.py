@@ -19,7 +19,7 @@ class FakeIMDS:
     """Answers with a document only who shows a token that was put out here and has not run out.
 
     documents: by path below /latest/meta-data/. tokens: those put out. refused: requests without a good one.
-    lent: how often the machine's role gave its credentials away.
+    lent: how often the machine's role gave its credentials away. unanswered: requests that came in its sleep.
     """
 
     def __init__(self) -> None:
@@ -27,6 +27,7 @@ class FakeIMDS:
         self.tokens: list[str] = []
         self.refused = 0
         self.lent = 0
+        self.unanswered = 0
         self.port = 0
         self._awake = threading.Event()
         self._awake.set()
@@ -68,6 +69,7 @@ class FakeIMDS:
 
     def wait_until_awake(self) -> None:
         """Return once requests are to be answered."""
+        self.unanswered += not self._awake.is_set()
         self._awake.wait()
 
     def forget_tokens(self) -> None:
@@ -107,10 +109,10 @@ def serving() -> Iterator[FakeIMDS]:
             return self._answer(404, b"") if found is None else self._answer(200, text.encode())
 
         def _answer(self, code: int, body: bytes) -> None:
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
             with suppress(OSError):  # who asked has given up
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
                 self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
