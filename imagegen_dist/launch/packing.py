@@ -23,7 +23,7 @@ from imagegen_dist.data.parts import Packed, Part, Recipe, Sized, estimate, find
 from imagegen_dist.data.sources.base import Source, UnfitError, listing_digest
 from imagegen_dist.launch.tasks import TaskError, run_tasks
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 
 MADE_BY = "made_by.json"
 UNDECODABLE = "undecodable.txt"
@@ -180,13 +180,14 @@ class Packing:
     def _parts(self, plan: _Plan) -> list[Part]:
         """All shards; those of one dataset have as many records, give or take one."""
         recipe, parts = replace(self._request.recipe, sized=plan.sized), list[Part]()
-        for target, store in zip(self._targets, self._stores, strict=True):
-            first = 0
+        receipts = Store(self._receipts.url, PATIENCE_S)
+        for target, dest in zip(self._targets, self._stores, strict=True):
+            store, first = Store(dest.url, PATIENCE_S), 0
             for number, rows in enumerate(np.array_split(target.rows, -(-target.rows.size // plan.samples_per_shard))):
                 receipt = f"{target.name or 'all'}-{number:06d}.json"
                 records = target.source.select(rows)
                 parts.append(
-                    Part(store, f"shard-{number:06d}.tar", first, rows.size, records, recipe, self._receipts, receipt)
+                    Part(store, f"shard-{number:06d}.tar", first, rows.size, records, recipe, receipts, receipt)
                 )
                 first += rows.size
         return parts

@@ -22,7 +22,7 @@ from imagegen_dist.data.sources.classes import (
     is_picture,
 )
 from imagegen_dist.data.sources.label_files import plain_path
-from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 
 _HEADER = struct.Struct("<4s5H3I2H")  # local file header (PKWARE APPNOTE 6.3.10, 4.3.7)
 _SIGNATURE = b"PK\3\4"
@@ -57,7 +57,7 @@ class ZipSource(Source):
         """The records of those numbers."""
         parent, _, name = self.place.rpartition("/")
         labels = None if self.labels is None else tuple(self.labels[rows].tolist())
-        return _Members(Store(parent), name, tuple(self.entries[row] for row in rows.tolist()), labels)
+        return _Members(Store(parent, PATIENCE_S), name, tuple(self.entries[row] for row in rows.tolist()), labels)
 
 
 @dataclass(frozen=True)

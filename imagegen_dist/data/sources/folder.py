@@ -9,7 +9,7 @@ from imagegen_dist.data.index import INDEX_NAME, DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source, each_ahead, listing_digest
 from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, Wanted, classify, is_hidden, is_picture
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class FolderSource(Source):
     def select(self, rows: IntArray) -> Records:
         """The records of those numbers."""
         labels = None if self.labels is None else tuple(self.labels[rows].tolist())
-        return _Files(Store(self.place), tuple(self.names[row] for row in rows.tolist()), labels)
+        return _Files(Store(self.place, PATIENCE_S), tuple(self.names[row] for row in rows.tolist()), labels)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from imagegen_dist.data.sources.classes import Wanted
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.data.tarwalk import ReadAt
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 
 _EXTENSIONS = modality("image").extensions
 
@@ -57,7 +57,7 @@ class ShardSource(Source):
             labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
             pieces.append(_Piece(self.shards[at], end - first, tuple((rows[low:high] - first).tolist()), labels))
         numbers = number_names(self.class_names or ()) if self.stored else None
-        return _Samples(Store(self.place), tuple(pieces), numbers)
+        return _Samples(Store(self.place, PATIENCE_S), tuple(pieces), numbers)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from imagegen_dist.data.sources.base import Record, Records, Source, listing_dig
 from imagegen_dist.data.sources.classes import Wanted
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels
 from imagegen_dist.data.sources.subsets import ALL
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 
 _BATCH_ROWS = 64  # rows in memory at once
 
@@ -65,7 +65,7 @@ class TableSource(Source):
             low, high = np.searchsorted(rows, [first, end]).tolist()
             labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
             pieces.append(_Piece(self.groups[at], tuple((rows[low:high] - first).tolist()), labels))
-        return _Rows(Store(self.place), self.columns.image, tuple(pieces))
+        return _Rows(Store(self.place, PATIENCE_S), self.columns.image, tuple(pieces))
 
 
 @dataclass(frozen=True)
