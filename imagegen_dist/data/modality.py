@@ -7,7 +7,6 @@ file that claims a huge picture costs nothing.
 import io
 import math
 import struct
-import zlib
 from abc import ABC, abstractmethod
 from ast import literal_eval
 from collections.abc import Sequence
@@ -16,17 +15,15 @@ from functools import lru_cache
 import numpy as np
 import simplejpeg
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from imagegen_dist.data.png import PNG_SIGNATURE, PngError, read_plain_png
+from imagegen_dist.data.picture import MAX_PIXELS as MAX_PIXELS
+from imagegen_dist.data.picture import DecodeError as DecodeError
+from imagegen_dist.data.picture import Pixels as Pixels
+from imagegen_dist.data.picture import decode_into as decode_picture_into
+from imagegen_dist.data.picture import picture_shape
 from imagegen_dist.shape import SampleShape
-
-Pixels = NDArray[np.uint8]
-
-MAX_PIXELS = 1 << 28
-"""Positions (H·W, T·H·W, D·H·W) above which a sample is refused unread."""
 
 JPEG_QUALITY = 95
 
@@ -34,15 +31,11 @@ _FRAME_MS = 125
 _MIN_TILE_PIXELS = 72
 _CAPTION_PIXELS = 14
 _PILLOW = {"png": "PNG", "webp": "WEBP"}
-_PILLOW_ERRORS = (
-    *(OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
 _JPEG = ("jpg", "jpeg")
-
-
-class DecodeError(ValueError):
-    """Bytes that are no sample of the dataset, in one line."""
+_PICTURES = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "avif", "heic", "heif"),
+    *("bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+)
 
 
 def to_float(samples: Tensor) -> Tensor:
@@ -58,12 +51,14 @@ def to_uint8(samples: Tensor) -> Tensor:
 class Modality(ABC):
     """A kind of sample: how it is stored, and how it is shown.
 
-    name: `image`, `video` or `voxels`; axes: the spatial ones, *S; extensions: of the members that hold a sample.
+    name: `image`, `video` or `voxels`; axes: the spatial ones, *S; extensions: of the members that hold a sample;
+    written: those of them that `encode` writes.
     """
 
     name: str
     axes: tuple[str, ...]
     extensions: tuple[str, ...] = ("npy",)
+    written: tuple[str, ...] = ("npy",)
 
     def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
         """Flat bytes [N·C·prod(S)] as samples [N, C, *S], in the memory layout that `decode_into` fills fastest."""
@@ -74,10 +69,9 @@ class Modality(ABC):
         return self.arrange(np.empty(count * shape.numel, dtype=np.uint8), shape)
 
     def shape_of(self, member: bytes, extension: str) -> SampleShape:
-        """Shape of an encoded sample from its header alone; alpha does not count. Raises DecodeError."""
-        channels, spatial = (
-            _npy_shape(member, len(self.axes)) if extension == "npy" else _picture_shape(member, extension)
-        )
+        """Shape of an encoded sample from its header, upright; transparency does not count. Raises DecodeError."""
+        is_array = extension.rpartition(".")[2] == "npy"
+        channels, spatial = _npy_shape(member, len(self.axes)) if is_array else picture_shape(member)
         if min(channels, *spatial) < 1 or math.prod(spatial) > MAX_PIXELS:
             raise DecodeError(
                 f"is {_times(spatial)} with {channels} channels: from 1 to {MAX_PIXELS} positions are allowed"
@@ -85,38 +79,37 @@ class Modality(ABC):
         return SampleShape(channels, spatial)
 
     def decode_into(self, member: bytes, extension: str, out: Pixels) -> None:
-        """Decode one sample into `out`, uint8 [C, *S], as grey or RGB as C asks.
+        """Decode one sample into `out`, uint8 [C, *S]; a picture as grey, RGB or RGBA as C asks.
 
-        16-bit PNGs keep their high byte, alpha is dropped. Raises DecodeError where the bytes are damaged, of another
-        size than *S, of a kind that is not supported (CMYK, floats), or where C cannot be made from what they hold.
+        Raises DecodeError where the bytes are damaged, of another size than *S, of a kind that is not supported
+        (floats), or where C cannot be made from what they hold.
         """
-        if extension == "npy":
-            _to_channels(_read_npy(member, out.shape[1:]), out)
-        elif extension in _JPEG and extension in self.extensions:
-            _decode_jpeg(member, out)
-        elif extension == "png" and extension in self.extensions:
-            _decode_png(member, out)
-        elif extension in _PILLOW and extension in self.extensions:
-            _decode_pillow(member, extension, out)
-        else:
+        kind = extension.rpartition(".")[2]
+        if kind not in self.extensions:
             raise DecodeError(f"is a .{extension}; {self.name} samples are {_dotted(self.extensions)}")
+        if kind == "npy":
+            _to_channels(_read_npy(member, out.shape[1:]), out)
+        else:
+            decode_picture_into(member, out)
 
     def encode(self, sample: Pixels, extension: str) -> bytes:
         """Encode one sample, uint8 [C, *S]; the same sample gives the same bytes.
 
-        All formats are lossless but `jpg` (quality 95, 4:4:4).
+        All formats are lossless but `jpg` (quality 95, 4:4:4). Pictures of 4 channels are RGBA.
         Raises ValueError for an extension that this modality or this number of channels does not have.
         """
         if sample.dtype != np.uint8 or sample.ndim != len(self.axes) + 1:
             raise ValueError(
                 f"a sample of {self.name} is uint8 [C, {', '.join(self.axes)}], not {sample.dtype} {sample.shape}"
             )
-        if extension not in self.extensions:
-            raise ValueError(f"{self.name} samples are stored as {_dotted(self.extensions)}, not .{extension}")
+        if extension not in self.written:
+            raise ValueError(f"{self.name} samples are stored as {_dotted(self.written)}, not .{extension}")
         if extension == "npy":
             return _write_npy(sample)
-        if len(sample) not in (1, 3):
-            raise ValueError(f".{extension} holds 1 or 3 channels, not {len(sample)}: use .npy")
+        allowed = (1, 3) if extension in _JPEG else (1, 3, 4)
+        if len(sample) not in allowed:
+            counts = ", ".join(map(str, allowed[:-1]))
+            raise ValueError(f".{extension} holds {counts} or {allowed[-1]} channels, not {len(sample)}: use .npy")
         return _encode_picture(sample, extension)
 
     @abstractmethod
@@ -141,13 +134,14 @@ class ImageModality(Modality):
 
     name = "image"
     axes = ("H", "W")
-    extensions = ("jpg", "jpeg", "png", "webp", "npy")
+    extensions = (*_PICTURES, "npy")
+    written = ("jpg", "jpeg", "png", "webp", "npy")
 
     def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
         """Colour pictures lie interleaved in memory, [N, H, W, C], as decoders write them."""
-        if shape.channels != 3:
+        if shape.channels not in (3, 4):
             return super().arrange(flat, shape)
-        return flat.reshape(-1, *shape.spatial, 3).transpose(0, 3, 1, 2)
+        return flat.reshape(-1, *shape.spatial, shape.channels).transpose(0, 3, 1, 2)
 
     def pages(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
@@ -192,92 +186,6 @@ def modality(name: str) -> Modality:
     return _MODALITIES[name]
 
 
-def _picture_shape(member: bytes, extension: str) -> tuple[int, tuple[int, ...]]:
-    if extension in _JPEG:
-        height, width, colours = _jpeg_header(member)
-        return (1 if colours == "Gray" else 3), (height, width)
-    with _open_pillow(member, extension) as picture:
-        return (1 if picture.mode in ("1", "L", "LA", "I;16") else 3), (picture.height, picture.width)
-
-
-def _jpeg_header(member: bytes) -> tuple[int, int, str]:
-    """(height, width, colour space) of a JPEG that is grey or RGB."""
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(member)
-    except ValueError as error:
-        raise DecodeError(f"is no JPEG: {error}") from error
-    if colours in ("CMYK", "YCCK"):
-        raise DecodeError(f"is a {colours} JPEG, whose colours depend on a profile: convert it to RGB")
-    return height, width, colours
-
-
-def _decode_jpeg(member: bytes, out: Pixels) -> None:
-    height, width, _ = _jpeg_header(member)
-    _check_spatial((height, width), out.shape[1:])
-    if len(out) not in (1, 3):
-        raise DecodeError(f"is a JPEG, which has 1 or 3 channels, not {len(out)}")
-    interleaved = out.transpose(1, 2, 0)
-    target = interleaved if interleaved.flags.c_contiguous else None
-    try:
-        decoded = simplejpeg.decode_jpeg(member, "GRAY" if len(out) == 1 else "RGB", buffer=target)
-    except ValueError as error:
-        raise DecodeError(f"is a damaged JPEG: {error}") from error
-    if target is None:
-        interleaved[:] = decoded
-
-
-def _open_pillow(member: bytes, extension: str) -> Image.Image:
-    """A picture whose header has been read and no pixel yet."""
-    if extension == "png":
-        _check_png_size(member)
-    try:
-        return Image.open(io.BytesIO(member), formats=(_PILLOW[extension],))
-    except _PILLOW_ERRORS as error:
-        raise DecodeError(f"is no {_PILLOW[extension]}: {_first_line(error)}") from error
-
-
-def _check_png_size(member: bytes) -> None:
-    """Refuse a huge PNG before Pillow sees it."""
-    if len(member) < 24 or not member.startswith(PNG_SIGNATURE):
-        raise DecodeError("is no PNG")
-    width, height = struct.unpack(">II", member[16:24])
-    if width * height > MAX_PIXELS:
-        raise DecodeError(f"is {height} × {width}: at most {MAX_PIXELS} pixels are allowed")
-
-
-def _decode_png(member: bytes, out: Pixels) -> None:
-    try:
-        pixels = read_plain_png(member, *out.shape[1:])
-    except PngError as error:
-        raise DecodeError(str(error)) from error
-    if pixels is None:
-        _decode_pillow(member, "png", out)
-    else:
-        _to_channels(pixels.transpose(2, 0, 1), out)
-
-
-def _decode_pillow(member: bytes, extension: str, out: Pixels) -> None:
-    with _open_pillow(member, extension) as picture:
-        _check_spatial((picture.height, picture.width), out.shape[1:])
-        try:
-            picture.load()
-        except _PILLOW_ERRORS as error:
-            raise DecodeError(f"is a damaged {_PILLOW[extension]}: {_first_line(error)}") from error
-        _to_channels(_read_pillow(picture), out)
-
-
-def _read_pillow(picture: Image.Image) -> Pixels:
-    """Pixels [C, H, W], C = 1 or 3."""
-    if picture.mode == "I;16":
-        return (np.asarray(picture) >> 8).astype(np.uint8)[None]
-    if picture.mode in ("1", "L", "LA"):
-        return np.asarray(picture if picture.mode == "L" else picture.convert("L"))[None]
-    if picture.mode in ("P", "RGB", "RGBA"):
-        picture.info.pop("transparency", None)  # alpha is dropped, and Pillow warns of it in a palette
-        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")).transpose(2, 0, 1)
-    raise DecodeError(f"has Pillow's mode {picture.mode}, which is not supported: convert it to grey or RGB of 8 bits")
-
-
 def _encode_picture(sample: Pixels, extension: str) -> bytes:
     pixels = np.ascontiguousarray(np.moveaxis(sample, 0, -1))
     if extension in _JPEG:
@@ -285,7 +193,8 @@ def _encode_picture(sample: Pixels, extension: str) -> bytes:
         return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, space, subsampling))
     target = io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if len(sample) == 1 else pixels)
-    picture.save(target, _PILLOW[extension], **({"lossless": True} if extension == "webp" else {}))
+    # exact: colours below full transparency are kept, since a network sees them.
+    picture.save(target, _PILLOW[extension], **({"lossless": True, "exact": True} if extension == "webp" else {}))
     return target.getvalue()
 
 
@@ -363,12 +272,11 @@ def _dotted(extensions: tuple[str, ...]) -> str:
     return ", ".join(f".{extension}" for extension in extensions)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _shown(samples: Pixels) -> Pixels:
-    """Channels as a picture has them: [N, 1 or 3, *S]."""
+    """Channels as a picture has them: [N, 1 or 3, *S]. Four are RGBA, which are shown on white."""
+    if samples.shape[1] == 4:
+        colours, alpha = samples[:, :3].astype(np.uint32), samples[:, 3:].astype(np.uint32)
+        return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return samples[:, :3] if samples.shape[1] >= 3 else samples[:, :1]
 
 

@@ -127,7 +127,8 @@ def _sample(record: Record, recipe: Recipe) -> tuple[bytes, tuple[int, int] | No
     """(a sample as the shard holds it, its (H, W) where it was a picture to convert)."""
     if recipe.conversion is None:
         return _bytes(record), None
-    return convert_image(_bytes(record), recipe.conversion, recipe.extension)
+    encoded = convert_image(_bytes(record), recipe.conversion, recipe.extension)
+    return encoded.data, encoded.size
 
 
 def _bytes(record: Record) -> bytes:

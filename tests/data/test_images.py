@@ -96,12 +96,11 @@ def test_channels_asked_for():
     [
         (b"", "no picture"),
         (b"GIF89a", "cannot be decoded|no picture"),
-        (encoded(skimage.data.camera())[:5000], "cannot be decoded"),
-        (encoded(Image.new("CMYK", (4, 4)), "JPEG"), "mode CMYK"),
+        (encoded(skimage.data.camera())[:5000], "damaged PNG"),
         (encoded(Image.new("F", (4, 4)), "TIFF"), "mode F"),
-        (encoded(np.zeros((1, 1), np.uint8)).replace(b"\0\0\0\1" * 2, b"\0\1\x38\x80" * 2), "cannot be decoded"),
+        (encoded(np.zeros((1, 1), np.uint8)).replace(b"\0\0\0\1" * 2, b"\0\1\x38\x80" * 2), "at most"),
     ],
-    ids=["nothing", "cut header", "cut data", "CMYK", "float", "80,000 × 80,000"],
+    ids=["nothing", "cut header", "cut data", "float", "80,000 × 80,000"],
 )
 def test_what_cannot_be_decoded(data, said):
     with pytest.raises(DecodeError, match=said) as caught:
@@ -130,8 +129,8 @@ KEPT = {"png": {}, "jpg": {"quality": 80}, "webp": {"quality": 80}}
 @pytest.mark.parametrize("extension", KEPT)
 def test_a_file_that_needs_no_change_is_kept_byte_for_byte(extension):
     data = encoded(skimage.data.coffee()[:40, :60], PILLOW[extension], **KEPT[extension])
-    assert convert_image(data, AS_IT_IS, extension) == (data, (40, 60))
-    assert convert_image(data, Conversion((40, 60), 3), extension) == (data, (40, 60))
+    assert convert_image(data, AS_IT_IS, extension)[:2] == (data, (40, 60))
+    assert convert_image(data, Conversion((40, 60), 3), extension)[:2] == (data, (40, 60))
 
 
 def test_a_grey_file_is_kept():
@@ -177,27 +176,13 @@ def test_damage_is_found_in_a_file_that_would_be_kept(extension):
         convert_image(data[: len(data) // 2], AS_IT_IS, extension)
 
 
-def test_a_png_whose_crc_is_wrong_is_encoded_anew():
-    photograph = skimage.data.astronaut()[:64, :64]
-    data = encoded(photograph)
+def test_a_png_whose_pixels_have_a_wrong_crc_is_left_out():
+    data = encoded(skimage.data.astronaut()[:64, :64])
     last = data.index(b"IEND") - 5  # of the CRC of the pixels, which Pillow does not check
     odd = data[:last] + bytes([data[last] ^ 1]) + data[last + 1 :]
-    out = np.empty((3, 64, 64), np.uint8)
-    with pytest.raises(DecodeError, match="the CRC of its IDAT is wrong"):
-        modality("image").decode_into(odd, "png", out)
-    modality("image").decode_into(convert_image(odd, AS_IT_IS, "png").data, "png", out)
-    assert np.array_equal(out, np.moveaxis(photograph, -1, 0))
-
-
-def test_a_jpeg_that_only_a_tolerant_decoder_reads_is_encoded_anew():
-    data = encoded(skimage.data.camera()[:64, :64], "JPEG")
-    odd = data[:-2] + b"\0\0\0" + data[-2:]  # extraneous bytes before the end mark
-    out = np.empty((1, 64, 64), np.uint8)
-    with pytest.raises(DecodeError):
-        modality("image").decode_into(odd, "jpg", out)
-    stored = convert_image(odd, AS_IT_IS, "jpg")
-    assert stored.data != odd
-    modality("image").decode_into(stored.data, "jpg", out)
+    for conversion in (AS_IT_IS, Conversion((20, 20))):
+        with pytest.raises(DecodeError, match="the CRC of its IDAT is wrong"):
+            convert_image(odd, conversion, "png")
 
 
 def test_arrays_of_shards_are_pictures():

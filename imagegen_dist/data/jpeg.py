@@ -1,0 +1,186 @@
+"""JPEGs: pixels by libjpeg-turbo, whose warnings count as damage unless every row is there nevertheless.
+
+A tolerant decoder fills what is missing with grey and says nothing. The strict one refuses some files that lack nothing
+too: their metadata are damaged, their end mark is missing, or zeros precede it. Such a file is written again without
+these faults, and has to pass the strict decoder then.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from imagegen_dist.data.exif import UPRIGHT, orientation_of
+
+JPEG_SIGNATURE = b"\xff\xd8"
+
+_EXIF, _ICC = b"Exif\0", b"ICC_PROFILE\0"
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart mark
+_NEXT_TABLE = re.compile(rb"\xff[\xc0-\xcf\xda\xdb\xdd\xe0-\xef\xfe]")
+_SOI_EOI, _SOS, _COMMENT = (0xD8, 0xD9), 0xDA, 0xFE
+_EOI = b"\xff\xd9"
+_ADOBE, _ADOBE_BYTES = b"Adobe", 12
+_JFIF, _JFIF_BYTES = b"JFIF\0", 14
+_SEQUENTIAL = (0xC0, 0xC1)
+
+
+class JpegError(ValueError):
+    """A JPEG that is damaged or of an unknown kind, in a few words."""
+
+
+class JpegHeader(NamedTuple):
+    """What a JPEG's frame header says."""
+
+    height: int  # as stored, before the orientation
+    width: int
+    colours: str  # Gray, RGB, YCbCr, CMYK or YCCK
+
+
+class _Segment(NamedTuple):
+    """A marker and what follows it: content of the length that it states, then the coded data of a scan."""
+
+    marker: int
+    content: bytes
+    coded: bytes = b""
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader:
+    """The frame header. Raises JpegError."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(_repaired(data))
+        except ValueError as error:
+            raise JpegError(f"is no JPEG: {error}") from error
+    return JpegHeader(height, width, colours)
+
+
+def decode_jpeg(
+    data: bytes, colours: str, buffer: NDArray[np.uint8] | None = None, least: tuple[int, int] = (0, 0)
+) -> NDArray[np.uint8]:
+    """Pixels [H, W, C] as stored, before the orientation; `colours` is RGB, GRAY or, for CMYK and YCCK files, CMYK.
+
+    buffer: contiguous memory for them. least: (height, width) that suffice: the picture is shrunk while it is decoded,
+    to no less. Raises JpegError where pixels are damaged or missing.
+    """
+    options = {"min_height": least[0], "min_width": least[1], "buffer": buffer}
+    try:
+        return simplejpeg.decode_jpeg(data, colours, **options)
+    except ValueError as strict:
+        try:
+            return simplejpeg.decode_jpeg(_repaired(data), colours, **options)
+        except ValueError as error:
+            said = strict if isinstance(error, JpegError) else error
+            raise JpegError(f"is a damaged JPEG: {said}") from error
+
+
+def orientation_of_jpeg(data: bytes) -> int:
+    """The orientation in a JPEG's EXIF data, 1 to 8."""
+    if _EXIF not in data:
+        return UPRIGHT
+    segments = (part.content for part in _header_segments(data) if part.marker == 0xE1)
+    return orientation_of(next((content for content in segments if content.startswith(_EXIF)), b""))
+
+
+def profile_of_jpeg(data: bytes) -> bytes:
+    """The ICC profile of a JPEG; b"" where there is none or a part of it is missing. (ICC.1:2022, annex B.4)"""
+    if _ICC not in data:
+        return b""
+    start = len(_ICC) + 2
+    parts = [
+        part.content
+        for part in _header_segments(data)
+        if part.marker == 0xE2 and part.content.startswith(_ICC) and len(part.content) > start
+    ]
+    parts.sort(key=lambda content: content[start - 2])
+    complete = [content[start - 2] for content in parts] == list(range(1, len(parts) + 1))
+    if not parts or not complete or parts[0][start - 1] != len(parts):
+        return b""
+    return b"".join(content[start:] for content in parts)
+
+
+def has_adobe_marker(data: bytes) -> bool:
+    """True for a JPEG with Adobe's APP14 segment: CMYK values are then stored inverted."""
+    return _ADOBE in data and any(
+        part.marker == 0xEE and part.content.startswith(_ADOBE) for part in _header_segments(data)
+    )
+
+
+def _header_segments(data: bytes) -> Iterator[_Segment]:
+    """The segments before the first scan."""
+    for segment in _segments(data):
+        if segment.marker == _SOS:
+            return
+        yield segment
+
+
+def _segments(data: bytes) -> Iterator[_Segment]:
+    """The segments up to the end mark, or as far as they go. (ITU-T T.81, annex B.1.1)
+
+    One that states an impossible length ends where the next table begins, and comes without content.
+    """
+    at = len(JPEG_SIGNATURE)
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, start = found[1][0], found.end()
+        if marker in _SOI_EOI:
+            return
+        length = struct.unpack_from(">H", data, start)[0] if start + 2 <= len(data) else 0
+        at = start + length
+        if length < 2 or at > len(data):
+            table = _NEXT_TABLE.search(data, start)
+            at = len(data) if table is None else table.start()
+            yield _Segment(marker, b"")
+            continue
+        content = data[start + 2 : at]
+        if marker != _SOS:
+            yield _Segment(marker, content)
+            continue
+        following = _MARKER.search(data, at)
+        end = len(data) if following is None else following.start()
+        yield _Segment(marker, content, data[at:end])
+        at = end
+
+
+def _repaired(data: bytes) -> bytes:
+    """A JPEG with the same tables and coded pixels, without what may be wrong beside them. Raises JpegError.
+
+    Metadata go; the end mark comes right after the last scan's coded data. What pads those is dropped: should it have
+    stood in the place of pixels, the decoder finds them missing.
+    """
+    if not data.startswith(JPEG_SIGNATURE):
+        raise JpegError("it does not begin as one")
+    parts, sequential = [JPEG_SIGNATURE], False
+    segments = list(_segments(data))
+    if not any(segment.marker == _SOS for segment in segments):
+        raise JpegError("it has no pixels")
+    for number, (marker, content, coded) in enumerate(segments):
+        if marker == _COMMENT or 0xE0 <= marker <= 0xEF:
+            content = _kept_application(marker, content)
+            if not content:
+                continue
+        sequential |= marker in _SEQUENTIAL
+        if marker == _SOS and sequential:
+            content = content[:-3] + b"\0\x3f\0"  # all 64 coefficients, as T.81 demands and some writers do not say
+        parts += [bytes([0xFF, marker]), struct.pack(">H", len(content) + 2), content]
+        parts.append(_unpadded(coded) if number == len(segments) - 1 else coded)
+    return b"".join([*parts, _EOI])
+
+
+def _kept_application(marker: int, content: bytes) -> bytes:
+    """Of the application segments, those that say what the colours are: JFIF's, as version 1.1, and Adobe's."""
+    if marker == 0xE0 and content.startswith(_JFIF) and len(content) >= _JFIF_BYTES:
+        return content[:5] + b"\1\1" + content[7:12] + b"\0\0"
+    return content if marker == 0xEE and content.startswith(_ADOBE) and len(content) >= _ADOBE_BYTES else b""
+
+
+def _unpadded(coded: bytes) -> bytes:
+    """Coded data without the zeros or ones that fill them up; a stuffed 0xFF belongs to the data."""
+    end = len(coded.rstrip(b"\0\xff"))
+    while coded[end : end + 2] == b"\xff\0":
+        end += 2
+    return coded[:end]

@@ -1,0 +1,415 @@
+"""Picture files to pixels: the one way that packing and streaming take, so that a file shows the same in both.
+
+A picture is upright as its EXIF data say, 8 bits a channel, grey or RGB, with what is transparent shown on white; with
+transparency kept it is RGBA. Damage is an error, also where a tolerant decoder would fill it in; damaged metadata are
+not. What the bytes are is read from them and not from the file's name.
+"""
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from imagegen_dist.data.exif import TRANSPOSED, UPRIGHT, orientation_of, upright
+from imagegen_dist.data.jpeg import (
+    JPEG_SIGNATURE,
+    JpegError,
+    decode_jpeg,
+    has_adobe_marker,
+    orientation_of_jpeg,
+    profile_of_jpeg,
+    read_jpeg_header,
+)
+from imagegen_dist.data.png import (
+    PNG_SIGNATURE,
+    Png,
+    PngError,
+    plain_pixels,
+    profile_of_png,
+    read_png,
+    without_metadata,
+)
+from imagegen_dist.data.profiles import to_srgb
+from imagegen_dist.data.unseen import check_coded, check_tiff
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 1 << 28
+"""Positions (H·W, T·H·W, D·H·W) above which a sample is refused unread."""
+
+DEEPEST_WHITE = (1 << 16) - 1
+"""The largest value of 16 bits, which shows white unless another one is said to."""
+
+_FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+_GREY = ("1", "L", "LA", "La")
+_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK")
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _EXIF_TAGS = 258, 262, (34665, 34853, 40965)
+_WHITE_IS_ZERO = 0
+_PNG_SIZE = struct.Struct(">16sII")
+
+
+class DecodeError(ValueError):
+    """Bytes that are no sample of the dataset, in one line."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file's values become pixels."""
+
+    channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey grey, and makes the rest RGB
+    least: tuple[int, int] = (0, 0)  # (H, W) that suffice: a JPEG is shrunk while it is decoded, to no less
+    srgb: bool = False  # apply colour profiles
+    white: int = DEEPEST_WHITE  # value of 16-bit grey that becomes 255
+    size: tuple[int, int] | None = None  # (H, W) that the picture must have, upright; None for any
+
+
+class Picture(NamedTuple):
+    """A decoded file."""
+
+    image: Image.Image  # of mode L, RGB or RGBA
+    form: str  # the file's format, as Pillow names it
+    as_stored: bool  # whether these are the file's own pixels, and there is nothing else in it to see
+    deepest: int = 0  # largest value of 16-bit grey; 0 for other pictures
+
+
+def picture_shape(data: bytes) -> tuple[int, tuple[int, int]]:
+    """(1 or 3 channels, (H, W) upright) of a picture, from its header; transparency does not count.
+
+    Raises DecodeError.
+    """
+    if data.startswith(JPEG_SIGNATURE):
+        try:
+            height, width, colours = read_jpeg_header(data)
+        except JpegError as error:
+            raise DecodeError(str(error)) from error
+        _check_pixels(height, width)
+        return (1 if colours == "Gray" else 3), _turned((height, width), orientation_of_jpeg(data))
+    if data.startswith(PNG_SIGNATURE):
+        try:
+            png = _checked_png(data, header_alone=True)
+        except PngError as error:
+            raise DecodeError(str(error)) from error
+        return png.channels, _turned((png.height, png.width), png.orientation)
+    with _opened(data) as picture:
+        grey = picture.mode in _GREY or picture.mode.startswith("I")
+        return (1 if grey else 3), _turned((picture.height, picture.width), _orientation(picture))
+
+
+def decode_into(data: bytes, out: Pixels) -> None:
+    """Decode a picture of exactly the size of `out`, uint8 [C, H, W], as grey, RGB or RGBA as C asks.
+
+    Raises DecodeError.
+    """
+    if len(out) not in _MODES:
+        raise DecodeError(f"is a picture, which has 1, 3 or 4 channels, not {len(out)}")
+    if data.startswith(JPEG_SIGNATURE):
+        if _decode_usual_jpeg(data, out):
+            return
+    elif data.startswith(PNG_SIGNATURE) and _decode_plain_png(data, out):
+        return
+    pixels = np.asarray(decode_picture(data, Reading(channels=len(out), size=(out.shape[1], out.shape[2]))).image)
+    out[:] = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def decode_picture(data: bytes, reading: Reading) -> Picture:
+    """Decode a picture file.
+
+    16-bit grey keeps its high byte, or is divided by `reading.white`; 16-bit colours keep their high byte. Of an
+    animation the first frame is taken. Raises DecodeError for damaged bytes and for kinds of pictures that are not
+    supported (Lab, floats).
+    """
+    if data.startswith(JPEG_SIGNATURE):
+        try:
+            return _decode_jpeg(data, reading)
+        except JpegError as error:
+            raise DecodeError(str(error)) from error
+    if data.startswith(PNG_SIGNATURE):
+        try:
+            return _decode_png(data, reading)
+        except PngError as error:
+            raise DecodeError(str(error)) from error
+    with _opened(data) as picture:
+        return _decode_other(data, picture, reading)
+
+
+def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
+    """Decode a grey or RGB JPEG straight into `out`; False for CMYK, and where transparency is asked for."""
+    try:
+        header = read_jpeg_header(data)
+        if header.colours in ("CMYK", "YCCK") or len(out) == 4:
+            return False
+        _check_pixels(header.height, header.width)
+        orientation = orientation_of_jpeg(data)
+        _check_size(header[:2], orientation, out.shape[1:])
+        interleaved = out.transpose(1, 2, 0)
+        direct = orientation == UPRIGHT and interleaved.flags.c_contiguous
+        pixels = decode_jpeg(data, "GRAY" if len(out) == 1 else "RGB", interleaved if direct else None)
+    except JpegError as error:
+        raise DecodeError(str(error)) from error
+    if not direct:
+        _copy(upright(pixels, orientation), out)
+    return True
+
+
+def _decode_plain_png(data: bytes, out: Pixels) -> bool:
+    """Decode an 8-bit grey or RGB PNG into `out`; False for others, and where channels have to be converted."""
+    try:
+        png = _checked_png(data)
+        if not png.is_plain or not (png.channels == len(out) or (png.channels, len(out)) == (1, 3)):
+            return False
+        _check_size((png.height, png.width), png.orientation, out.shape[1:])
+        pixels = plain_pixels(png)
+    except PngError as error:
+        raise DecodeError(str(error)) from error
+    _copy(upright(pixels, png.orientation), out)
+    return True
+
+
+def _copy(pixels: Pixels, out: Pixels) -> None:
+    """[H, W, C'] to [C, H, W], turned ones channel by channel: three times as fast where height and width change."""
+    if pixels.flags.c_contiguous:
+        out[:] = pixels.transpose(2, 0, 1)
+        return
+    for number, channel in enumerate(out):
+        channel[:] = pixels[..., number if pixels.shape[2] > 1 else 0]
+
+
+def _decode_jpeg(data: bytes, reading: Reading) -> Picture:
+    header, orientation = read_jpeg_header(data), orientation_of_jpeg(data)
+    _check_pixels(header.height, header.width)
+    _check_size(header[:2], orientation, reading.size)
+    profile = profile_of_jpeg(data) if reading.srgb else b""
+    inks = header.colours in ("CMYK", "YCCK")
+    grey = header.colours == "Gray" or (reading.channels == 1 and not profile)
+    least = _least_of(header, orientation, reading.least)
+    pixels = decode_jpeg(data, "CMYK" if inks else "GRAY" if grey else "RGB", None, least)
+    shrunk = pixels.shape[:2] != header[:2]
+    if inks:
+        # Adobe stores inks inverted, which is how all CMYK JPEGs in use are written.
+        inked = Image.fromarray(255 - pixels if has_adobe_marker(data) else pixels, "CMYK")
+        image = _turn_image(_with_profile(inked, profile)[0].convert("RGB"), orientation)
+        return Picture(_to_mode(image, reading), "JPEG", False)
+    turned = np.ascontiguousarray(upright(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, orientation))
+    image, changed = _with_profile(Image.fromarray(turned), profile)
+    same = not changed and not shrunk and orientation == UPRIGHT and grey == (header.colours == "Gray")
+    return _finished(image, reading, "JPEG", same)
+
+
+def _decode_png(data: bytes, reading: Reading) -> Picture:
+    png = _checked_png(data)
+    _check_size((png.height, png.width), png.orientation, reading.size)
+    profile = profile_of_png(png) if reading.srgb and png.profile else b""
+    still = not png.animated and png.orientation == UPRIGHT
+    if png.is_plain:
+        pixels = upright(plain_pixels(png), png.orientation)
+        pixels = np.ascontiguousarray(pixels[..., 0] if png.channels == 1 else pixels)
+        image, changed = _with_profile(Image.fromarray(pixels), profile)
+        return _finished(image, reading, "PNG", still and not changed)
+    with _opened(without_metadata(png)) as picture:
+        plain, deepest = _plain(picture, reading)
+        image, changed = _with_profile(plain, profile)
+        same = still and not changed and png.depth == 8 and _is_plain(picture, plain)
+        return _finished(_turn_image(image, png.orientation), reading, "PNG", same, deepest)
+
+
+def _checked_png(data: bytes, header_alone: bool = False) -> Png:
+    """A PNG's chunks. Raises PngError, and DecodeError for a huge one before anything else is read."""
+    if len(data) >= _PNG_SIZE.size:
+        _, width, height = _PNG_SIZE.unpack_from(data)
+        _check_pixels(height, width)
+    return read_png(data, header_alone)
+
+
+def _decode_other(data: bytes, picture: Image.Image, reading: Reading) -> Picture:
+    form, orientation, profile = picture.format or "HEIF", _orientation(picture), b""
+    _check_size((picture.height, picture.width), orientation, reading.size)
+    if reading.srgb and isinstance(picture.info.get("icc_profile"), bytes):
+        profile = picture.info["icc_profile"]
+    tags = _load_tiff(picture) if form == "TIFF" else None
+    picture.load()
+    wrong = ""
+    if tags is not None:
+        wrong = check_tiff(data, tags)
+    elif form in ("WEBP", "AVIF", "HEIF"):
+        wrong = check_coded(data, picture)
+    if wrong:
+        raise DecodeError(f"is a damaged {form}: {wrong}")
+    if picture.mode == "CMYK" and profile:
+        image, changed, deepest = _with_profile(picture, profile)[0].convert("RGB"), True, 0
+    else:
+        plain, deepest = _plain(picture, reading, tags)
+        image, changed = _with_profile(plain, profile)
+    same = not changed and orientation == UPRIGHT and _is_plain(picture, image)
+    same = same and not getattr(picture, "is_animated", False)
+    return _finished(_turn_image(image, orientation), reading, form, same, deepest)
+
+
+def _finished(image: Image.Image, reading: Reading, form: str, same: bool, deepest: int = 0) -> Picture:
+    """With the channels that are asked for. same: whether nothing has been changed so far."""
+    wanted = _to_mode(image, reading)
+    return Picture(wanted, form, same and wanted.mode == image.mode, deepest)
+
+
+def _to_mode(image: Image.Image, reading: Reading) -> Image.Image:
+    mode = image.mode if reading.channels is None else _MODES[reading.channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _with_profile(image: Image.Image, profile: bytes) -> tuple[Image.Image, bool]:
+    """(a picture in sRGB, whether that changed it)."""
+    converted = to_srgb(image, profile) if profile else None
+    return (image, False) if converted is None else (converted, True)
+
+
+def _plain(picture: Image.Image, reading: Reading, tags: Any = None) -> tuple[Image.Image, int]:
+    """(grey, RGB or, where transparency is kept, RGBA of 8 bits; largest value of 16-bit grey).
+
+    tags: of a TIFF, by number.
+    """
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
+        return _from_deep_grey(picture, reading.white, tags)
+    if picture.mode not in (*_GREY, *_COLOUR):
+        raise DecodeError(f"has Pillow's mode {picture.mode}: convert it to grey or RGB of 8 bits")
+    if not picture.has_transparency_data:
+        mode = "L" if picture.mode in _GREY else "RGB"
+        return picture if picture.mode == mode else picture.convert(mode), 0
+    seen = picture.convert("LA").convert("RGBA") if picture.mode == "La" else picture.convert("RGBA")
+    if reading.channels == 4:
+        return seen, 0
+    shown = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return shown.convert("L" if picture.mode in _GREY else "RGB"), 0
+
+
+def _is_plain(picture: Image.Image, plain: Image.Image) -> bool:
+    """True where `_plain` had nothing to change."""
+    return picture.mode == plain.mode and (plain.mode == "RGBA" or not picture.has_transparency_data)
+
+
+def _from_deep_grey(picture: Image.Image, white: int, tags: Any) -> tuple[Image.Image, int]:
+    """Grey of more than 8 bits. A TIFF says how many it has, and whether 0 is white."""
+    values = np.asarray(picture).astype(np.uint32)
+    deepest = int(values.max(initial=0))
+    bits = 16 if tags is None else tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    largest = (1 << bits) - 1
+    if tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = largest - values
+    if white == DEEPEST_WHITE and bits == 16:
+        shown = values >> 8
+    else:
+        white = min(white, largest)
+        shown = np.minimum((values * 255 + white // 2) // white, 255)
+    if isinstance(key := picture.info.get("transparency"), int):
+        shown[np.asarray(picture) == key] = 255
+    return Image.fromarray(shown.astype(np.uint8)), deepest if bits == 16 else 0
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """A picture whose header was read; whatever a damaged one raises in the block comes as DecodeError."""
+    # Pillow warns of oddities in files that it reads well. Not in WebPs, which shards have more often: there to
+    # suppress warnings would take a third of the time of a small picture.
+    with nullcontext() if data.startswith(b"RIFF") else warnings.catch_warnings(action="ignore"):
+        try:
+            with _open(data) as picture:
+                _check_pixels(picture.height, picture.width)
+                yield picture
+        except DecodeError:
+            raise
+        except UnidentifiedImageError as error:
+            raise DecodeError("is no picture, or of an unknown format") from error
+        except Image.DecompressionBombError as error:
+            raise DecodeError(f"is too large: {_first_line(error)}") from error
+        except Exception as error:  # from a damaged file Pillow raises whatever its parsers meet
+            raise DecodeError(f"cannot be decoded: {_first_line(error)}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if data[4:8] == b"ftyp" and b"avif" not in data[8:64] and data[8:12] in _HEIC_BRANDS:
+        return _open_heic(data)
+    try:
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (OSError, SyntaxError, ValueError):
+        head, start, rest = data.partition(b"mdat")
+        if data[4:8] != b"ftyp" or b"Exif" not in head:
+            raise
+        # Damaged EXIF data, by another name, are none of Pillow's business.
+        return Image.open(io.BytesIO(head.replace(b"Exif", b"none") + start + rest), formats=_FORMATS)
+
+
+def _open_heic(data: bytes) -> Image.Image:
+    """A HEIC, upright, which takes an optional package. Raises DecodeError where that is missing."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise DecodeError("is a HEIC, which pillow-heif reads: pip install pillow-heif") from error
+    return pillow_heif.open_heif(data, convert_hdr_to_8bit=True).to_pillow()
+
+
+def _load_tiff(picture: Image.Image) -> Any:
+    """Decode a TIFF, which Pillow turns upright; its tags as they were. Those of EXIF data are kept from Pillow."""
+    tags: Any = picture.tag_v2  # type: ignore[attr-defined]
+    for tag in _EXIF_TAGS:
+        if tag in tags:
+            del tags[tag]
+    found = dict(tags)
+    picture.load()
+    return found
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The orientation of a picture that Pillow has opened and does not turn itself."""
+    exif = picture.info.get("exif")
+    if picture.format not in ("WEBP", "AVIF") or not isinstance(exif, bytes):
+        return UPRIGHT
+    return orientation_of(exif)
+
+
+def _turn_image(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation == UPRIGHT:
+        return image
+    return Image.fromarray(np.ascontiguousarray(upright(np.asarray(image), orientation)))
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation in TRANSPOSED else (size[0], size[1])
+
+
+def _least_of(header: tuple[int, int, str], orientation: int, least: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a JPEG shrunk by 2, 4 or 8 to no less than asked for; (0, 0) for as it is."""
+    height, width = header[:2]
+    needed_height, needed_width = _turned(least, orientation)
+    if min(needed_height, needed_width) < 1:
+        return 0, 0
+    scale = min(height // needed_height, width // needed_width)
+    shrink = next((by for by in (8, 4, 2) if by <= scale), 1)
+    return (0, 0) if shrink == 1 else (-(-height // shrink), -(-width // shrink))
+
+
+def _check_pixels(height: int, width: int) -> None:
+    if min(height, width) < 1:
+        raise DecodeError(f"is {height} × {width}: it has no pixels")
+    if height * width > MAX_PIXELS:
+        raise DecodeError(f"is {height} × {width}: at most {MAX_PIXELS} pixels are allowed")
+
+
+def _check_size(stored: tuple[int, int], orientation: int, wanted: tuple[int, ...] | None) -> None:
+    found = _turned(stored, orientation)
+    if wanted is not None and found != wanted:
+        raise DecodeError(f"is {_times(found)} where the dataset's samples are {_times(wanted)}")
+
+
+def _times(extents: tuple[int, ...]) -> str:
+    return " × ".join(str(extent) for extent in extents)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
