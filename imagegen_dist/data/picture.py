@@ -215,6 +215,7 @@ def _decode_png(data: bytes, reading: Reading) -> Picture:
         image, changed = _with_profile(Image.fromarray(pixels), profile)
         return _finished(image, reading, "PNG", still and not changed)
     with _opened(without_metadata(png)) as picture:
+        picture.load()
         plain, deepest = _plain(picture, reading)
         image, changed = _with_profile(plain, profile)
         same = still and not changed and png.depth == 8 and _is_plain(picture, plain)

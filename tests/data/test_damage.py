@@ -204,8 +204,10 @@ DAMAGES = [
     Damage("zeros to the end", zeroed_from("000000015.cls"), 25, "holds 5 samples, but its index says 10", ALL),
     Damage("a label alone", replaced(PICTURE), *[r"sample 000000013 has \.cls; exactly one of"] * 2, ALL),
     Damage("a picture alone", replaced(LABEL), "1 of 10 samples have no label", "label of 000000013 is None", ONE),
-    Damage("a label that is no number", replaced(LABEL, Entry(LABEL, b"cat")), *["label of 000000013 is not"] * 2, ONE),
-    Damage("an empty label", replaced(LABEL, Entry(LABEL, b"")), *["label of 000000013 is not an integer"] * 2, ONE),
+    Damage(
+        "a label that is no number", replaced(LABEL, Entry(LABEL, b"cat")), "numbers and names", "000000013 is cat", ONE
+    ),
+    Damage("an empty label", replaced(LABEL, Entry(LABEL, b"")), *["label of 000000013 is empty"] * 2, ONE),
     Damage("no picture's bytes", picture(b"no picture" * 9), *["sample 000000013 is no picture"] * 2, ONE),
     Damage("an empty picture", picture(b""), *["sample 000000013 is no picture"] * 2, ONE),
     Damage("an empty JPEG", picture(b"", "jpg"), *["sample 000000013 is no picture"] * 2, ONE),
