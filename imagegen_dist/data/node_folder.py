@@ -102,6 +102,12 @@ def locked(path: Path, deadline: float) -> Iterator[bool]:
         yield held
 
 
+def cached_files(path: Path) -> list[tuple[int, Path]]:
+    """(bytes, path) of everything that was fetched into a node's folder, unfinished fetches included."""
+    stats = [each for kind in (SHARDS, PLACES, PARTIAL) for each in _stats(path.glob(f"*{kind}"))]
+    return [(size, file) for _, size, file in stats]
+
+
 def _kept(path: Path) -> list[tuple[float, int, Path]]:
     return [each for kind in (SHARDS, PLACES) for each in _stats(path.glob(f"*{kind}"))]
 

@@ -31,7 +31,10 @@ def readme_lines() -> list[str]:
 
 @pytest.mark.timeout(400)
 def test_the_readmes_lines_do_the_same_work_as_a_plain_start(tmp_path: Path) -> None:
-    """Where a token lies in the home directory already, as after any training on this machine."""
+    """Where a token lies in the home directory already, as after any training on this machine.
+
+    Afterwards jobs/clean.py touches nothing while that Ray lives, and ends its last processes once it was killed.
+    """
     if shutil.which("unshare") is None or subprocess.run([*APART, "true"], capture_output=True).returncode:
         pytest.skip("this machine gives no network and processes apart")
     [*before, submitted] = readme_lines()
@@ -40,7 +43,10 @@ def test_the_readmes_lines_do_the_same_work_as_a_plain_start(tmp_path: Path) -> 
     changes = TINY | {path.replace("__", "."): value for path, value in SHORT.items()}
     typed = words(tmp_path, "digits-1", changes)
     submitted = submitted.replace("--storage /shared/runs --run digits-1", " ".join(typed[2:]))
-    script = "\n".join(["set -e", f'"{sys.executable}" -c "{LOOPBACK}"', *before, submitted])
+    clean = f'"{sys.executable}" jobs/clean.py --remove'
+    kill = "pkill -9 gcs_server; pkill -9 raylet; while pgrep raylet; do sleep 0.1; done"
+    after = ["echo LIVES", clean, kill, "pgrep -f ^ray::", "echo DEAD", clean, "! pgrep -f ^ray::"]
+    script = "\n".join(["set -e", f'"{sys.executable}" -c "{LOOPBACK}"', *before, submitted, *after])
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
     short = f"/tmp/ray-readme-{os.getpid()}"  # sockets below it have a limit of 107 characters
@@ -56,6 +62,11 @@ def test_the_readmes_lines_do_the_same_work_as_a_plain_start(tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     assert "240 / 240" in done.stdout
+
+    alive, dead = done.stdout.partition("LIVES")[2].split("DEAD")
+    assert alive.splitlines()[1] == "nothing is left behind"
+    assert "Ray process" in dead
+    assert "ray::DashboardAgent" in dead
 
     there = settings(tmp_path, "digits-1", tmp_path / ".data")
     plain = settings(tmp_path, "plain", tmp_path / ".data")
