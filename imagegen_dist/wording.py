@@ -1,4 +1,4 @@
-"""Numbers with their nouns, as messages say them: 1 shard, 2 shards, 1,000 classes."""
+"""Numbers with their nouns, and errors in words, as messages say them: 1 shard, 2 shards, no such file."""
 
 from __future__ import annotations
 
@@ -8,3 +8,12 @@ def counted(number: int, noun: str, nouns: str = "") -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {nouns or noun + ('es' if noun.endswith(('s', 'x', 'ch')) else 's')}"
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line, without the number and the path that those of the system carry."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return " ".join(str(error).split()) or type(error).__name__

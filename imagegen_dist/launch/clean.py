@@ -44,7 +44,7 @@ END_S = 5.0
 """Seconds that a process has to end before it is killed."""
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_\d+")
-_RAY_PROGRAM = re.compile(r"^ray::|/ray/(_private|autoscaler|core|dashboard)/")
+_RAY_PROGRAM = re.compile(r"^ray(::|-dashboard-)|/ray/(_private|autoscaler|core|dashboard)/")
 _TEMPORARY = ("imagegen-pack-*", "imagegen-film-*", "imagegen-ray-*", "imagegen-tune-*", "imagegen-builtin-*")
 _SERVERS = ("raylet", "gcs_server")
 
@@ -153,7 +153,7 @@ def _sessions_of(process: psutil.Process) -> set[Path]:
     """The sessions that a process names on its command line, or whose logs it writes."""
     command = process.cmdline()
     places = list(command)
-    if command and command[0].startswith("ray::"):  # which says nothing else
+    if command and command[0].startswith(("ray::", "ray-dashboard-")):  # which says nothing else
         descriptors = Path(f"/proc/{process.pid}/fd")
         places += [os.readlink(descriptor) for descriptor in descriptors.iterdir()]
     matches = [(place, match) for place in places if (match := _SESSION.search(place))]
@@ -193,8 +193,8 @@ def _ending(process: psutil.Process) -> Callable[[], None]:
 
 
 def _answers(session: Path) -> bool:
-    """True if somebody listens at a socket of the session: a Ray in a container that shares this folder, say."""
-    for path in (session / "sockets").glob("*"):
+    """True if a raylet or its store listens at a socket of the session: in a container that shares this folder, say."""
+    for path in (path for name in ("raylet*", "plasma_store*") for path in (session / "sockets").glob(name)):
         with socket.socket(socket.AF_UNIX) as asked, suppress(OSError):
             asked.settimeout(1)
             asked.connect(str(path))

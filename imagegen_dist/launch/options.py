@@ -14,8 +14,9 @@ import tyro
 
 from imagegen_dist import config
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
+from imagegen_dist.launch.flags import UsageError, flag, flags_help, meant, parse_flags
 from imagegen_dist.presets import PRESETS, Preset, find_preset
+from imagegen_dist.wording import reason
 
 _KINDS = ("model", "objective", "optim")
 """Groups of settings of which there are several kinds: --model convvae."""
@@ -141,6 +142,8 @@ def _presets_of(job: str) -> dict[str, Preset]:
 
 def _preset(job: str, name: str) -> Preset:
     """The preset of that name. Raises ValueError where there is none, or where it is another job's."""
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset {name!r}; {config.nearest(name, _presets_of(job))}")
     preset = find_preset(name)
     if preset.job != job:
         raise UsageError(f"{name} is trained by jobs/{preset.job}.py; {job}.py has {', '.join(_presets_of(job))}")
@@ -153,28 +156,46 @@ def split(words: Sequence[str], options: type, preset: Preset) -> tuple[list[str
     preset: one whose settings are named where a word is no flag.
     """
     known = [field.name.replace("_", "-") for field in fields(options)][1:]  # the first one is positional
+    settings = [name.replace("_", "-") for name in config.paths(preset.experiment)]
     flags: list[str] = []
     assignments: list[tuple[str, str]] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
         path, given, value = word.removeprefix("--").partition("=")
+        path = path.replace("_", "-")
         if not word.startswith("--") or path in known:
             flags.append(word)
         elif "." not in path and path not in _KINDS:
-            raise UsageError(f"--{path}: no such flag; {_meant_flag(preset, path, known)}")
+            raise UsageError(f"--{path}: no such flag; {meant(path, known, settings)}")
         elif given or (rest and not rest[0].startswith("--")):
-            assignments.append((path, value if given else rest.pop(0)))
+            values = [value if given else rest.pop(0)]
+            while not given and rest and path in _LISTS and not rest[0].startswith("--") and rest[0] not in PRESETS:
+                values.append(rest.pop(0))
+            if not given and rest and _NUMBER.fullmatch(rest[0]):
+                raise UsageError(f"--{path} takes one value, and {rest[0]} follows {values[-1]}")
+            assignments.append((path, _list(values)))
         else:
             raise UsageError(f"--{path} needs a value")
     return flags, assignments
 
 
-def _meant_flag(preset: Preset, path: str, known: Sequence[str]) -> str:
-    settings = [name.replace("_", "-") for name in config.paths(preset.experiment)]
-    same = [setting for setting in settings if setting.rsplit(".", 1)[-1] == path]
-    guess = f"did you mean --{same[0]}?" if same else config.nearest(path, known)
-    return guess.replace("did you mean ", "did you mean --").replace("----", "--")
+def _list(values: Sequence[str]) -> str:
+    """Items of a list that were given as words of their own, with or without commas, as one text."""
+    if len(values) == 1:
+        return values[0]
+    return ",".join(value.strip(", ") for value in values if value.strip(", "))
+
+
+_NUMBER = re.compile(r"-?[\d.,]+(e-?\d+)?")
+
+_LISTS = frozenset(
+    path.replace("_", "-")
+    for preset in PRESETS.values()
+    for path, value in config.paths(preset.experiment).items()
+    if isinstance(value, tuple)
+)
+"""Paths of settings that hold several values, of which a command line may have each as a word of its own."""
 
 
 def _apply_file(experiment: Experiment, name: str) -> Experiment:
@@ -190,8 +211,8 @@ def _read_file(name: str) -> dict[str, Any]:
     """The JSON object in a file of settings. Raises UsageError."""
     try:
         data = json.loads(Path(name).read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--config {name}: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--config {name}: {reason(error)}") from error
     if not isinstance(data, dict):
         raise UsageError(f"--config {name}: it has to hold one JSON object")
     return data
