@@ -1,8 +1,10 @@
 """Datasets that come with a dependency: packed into shards on first use, then read like any other."""
 
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,17 @@ _DIGITS_VAL_SHARE = 0.2
 
 
 def is_builtin(name: str) -> bool:
-    """Whether this is the name of a built-in dataset, with or without a size: `digits`, `stackedmnist:5000`."""
-    return name.partition(":")[0] in BUILTIN
+    """Whether this is the name of a built-in dataset, with or without a size: `digits`, `stackedmnist:5000`.
+
+    Raises DatasetError for a word that is nearly one, and no folder's name.
+    """
+    plain = name.partition(":")[0]
+    if plain in BUILTIN:
+        return True
+    close = difflib.get_close_matches(plain, BUILTIN, n=1, cutoff=0.7) if "/" not in name else []
+    if close and not Path(name).exists():
+        raise DatasetError(f"there is neither a folder nor a built-in dataset {name!r}; did you mean {close[0]}?")
+    return False
 
 
 def builtin_dataset(name: str, split: str, store: Store) -> Store:
