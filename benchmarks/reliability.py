@@ -684,6 +684,7 @@ def temporary_full(folder: str, steps: int) -> Result:
                 assert job.finish() == 0, job.lines
             finally:
                 job.end()
+        os.truncate(small / "filler", (small / "filler").stat().st_size - (1 << 20))  # quite full, Python takes another
         with mock.patch.dict(os.environ, TMPDIR=str(small), RAY_TMPDIR="/tmp"):
             refused = Job(folder, "refused", "2", steps)
         assert refused.finish() == 2, refused.lines

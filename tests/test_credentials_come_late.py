@@ -95,7 +95,7 @@ def test_a_clock_that_differs_and_a_token_that_expired_are_tried_again_with_a_fr
     assert imds.lent == 2
 
 
-@pytest.mark.parametrize("verb", ACTIONS)
+@pytest.mark.parametrize("verb", ["HEAD", "PUT"])
 def test_a_refusal_is_final_at_once(bucket, network, pauses, verb):
     (bucket.folder / "a").write_bytes(b"content")
     network.inject("denied", share=1.0, match="")

@@ -96,7 +96,7 @@ def test_shards_in_a_bucket_are_indexed_and_read_by_id(bucket):
     assert np.array_equal(samples.numpy(), np.stack([sample_of(52), sample_of(0)]))
 
 
-@pytest.mark.parametrize("name", ["two words", "Übung/größe", "a+b&c=d", "100%", "#1"])
+@pytest.mark.parametrize("name", ["Übung/größe", "two words, a+b&c=d, 100% #1 [ab]*?"])
 def test_names_of_every_kind_are_folders(bucket, tmp_path, name):
     index, store = packed(f"{bucket.url}/{name}")
     assert (bucket.folder / name / "index.json").exists()
