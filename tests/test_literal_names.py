@@ -6,6 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +29,20 @@ PATTERNS = {
     "j%31": "j1",
 }
 """What looks like a pattern, and what it would stand for."""
+
+
+@pytest.fixture(autouse=True)
+def no_pattern_is_expanded(monkeypatch):
+    """No call of a client that would."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError("a client was asked to expand a pattern")
+
+    for client, name in ((AbstractFileSystem, "expand_path"), (AbstractFileSystem, "glob"), (AsyncFileSystem, "_glob")):
+        monkeypatch.setattr(client, name, refuse)
+    monkeypatch.setattr(AsyncFileSystem, "_expand_path", refuse)
+    monkeypatch.setattr(MemoryFileSystem, "expand_path", refuse)
+
 
 few_letters = st.text(st.sampled_from("[]*?!{},%-a1"), min_size=1, max_size=4)
 
