@@ -152,6 +152,7 @@ CHANGEABLE = (
     "evaluation.every",
     "evaluation.searched",
     "evaluation.factors",
+    "evaluation.label_distribution",
     "evaluation.features",
     "evaluation.weights",
     "evaluation.weights_sha256",

@@ -498,6 +498,7 @@ class _Session:
                 "samples": self.experiment.evaluation.samples,
                 "searched": min(self.experiment.evaluation.searched, self.training.index.samples),
                 "classes": self.training.index.classes,
+                "label_distribution": self.experiment.evaluation.label_distribution,
             },
             "wandb_sync": self.wandb.sync_command if self.wandb else "",
             "paths": {

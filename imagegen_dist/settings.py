@@ -106,6 +106,8 @@ class EvaluationConfig:
     every: int = 0
     # Generated samples of one evaluation; 0 for none ever.
     samples: int = 1000
+    # Classes of generated samples: "data", in the frequencies of the training data, or "uniform", all alike.
+    label_distribution: str = "data"
     # Feature network: "inception", "dinov2", "module:PACKAGE.MODULE:FUNCTION", or empty: a classifier of the labels.
     features: str = ""
     # Path or URL of the feature network's weights, in a safetensors file.
@@ -128,6 +130,10 @@ class EvaluationConfig:
             raise ValueError(
                 f"every {self.every} and samples {self.samples} have to be 0 or more (a Fréchet distance needs two "
                 f"samples), classifier_images {self.classifier_images} 1 or more; set --evaluation.*"
+            )
+        if self.label_distribution not in ("data", "uniform"):
+            raise ValueError(
+                f"label_distribution {self.label_distribution}: data or uniform, by --evaluation.label-distribution"
             )
         if self.searched < 0 or self.searched == 1:
             raise ValueError(f"searched {self.searched}: 2 or more, or 0 for no check; set --evaluation.searched")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.generated import grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
@@ -75,7 +76,7 @@ class GANObserver:
                 self._say,
             )
         reference = self._reference
-        asked = evaluation.samples, self._classes
+        asked = evaluation.samples, self._asked
         figures = score_generated(self._generate, *asked, reference, self._world, self._device)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
@@ -96,7 +97,13 @@ class GANObserver:
         """Samples and their nearest training samples: in the features of the labels' classifier, or else as pixels."""
         evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
         of = self._training, self._held_out, network, self._device
-        return look_for_copies(self._generate, self._classes, evaluation, *of)
+        return look_for_copies(self._generate, self._asked, evaluation, *of)
+
+    @property
+    def _asked(self) -> AskedClasses:
+        counted = self._reference.class_counts.tolist() if self._reference else ()
+        distribution = self._experiment.evaluation.label_distribution
+        return AskedClasses.as_in(self._classes, self._training.index, distribution, counted)
 
     def _generate(self, count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
         return self._generator(noise.normal(count, self._z_dim), label)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World, sum_over_ranks, together
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.observer import CHUNK
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.metrics.features import agreement
@@ -35,12 +36,12 @@ def grid_label(count: int, columns: int, classes: int, device: torch.device) -> 
 def score_generated(
     generate: Generate,
     samples: int,
-    classes: int,
+    classes: AskedClasses,
     reference: Reference,
     world: World,
     device: torch.device,
 ) -> dict[str, float]:
-    """ "frechet" of generated samples; with classes, all in turn, "label_agreement"; without, "modes" and "modes_kl".
+    """ "frechet" of generated samples; with classes, "label_agreement"; without, "modes" and "modes_kl".
 
     Their noise is that of seed 0. The ranks share the work, and all get the figures.
     """
@@ -50,7 +51,7 @@ def score_generated(
 
     def measure() -> None:
         for _, ids in chunks(samples, world):
-            label = torch.tensor(ids, device=device) % classes if classes else None
+            label = classes.of(ids, device)
             x = to_float(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), label)))
             features, logits = reference.network.features_and_logits(x)
             moments.add(features)

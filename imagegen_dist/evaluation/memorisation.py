@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.generated import Generate, chunks
 from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
@@ -100,14 +101,14 @@ def find_copies(
 @torch.no_grad()
 def look_for_copies(
     generate: Generate,
-    classes: int,
+    classes: AskedClasses,
     evaluation: EvaluationConfig,
     training: Dataset,
     held_out: Dataset | None,
     network: FeatureNetwork | None,
     device: torch.device,
 ) -> Copies | None:
-    """What `find_copies` says of a model's samples, their classes in turn; None where the settings do not ask for it.
+    """What `find_copies` says of a model's samples; None where the settings do not ask for it.
 
     network: None takes the pixels themselves, averaged.
     """
@@ -115,8 +116,7 @@ def look_for_copies(
         return None
     parts = []
     for _, ids in chunks(min(evaluation.samples, SAMPLES), World()):
-        label = torch.tensor(ids, device=device) % classes if classes else None
-        parts.append(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), label)))
+        parts.append(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), classes.of(ids, device))))
     network = network or pixel_network(training.index.shape)
     return find_copies(torch.cat(parts), training, held_out, network, evaluation.searched, device)
 

@@ -15,6 +15,7 @@ from imagegen_dist.data.factors import choose_factors, factor_table
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import Result, World, sum_over_ranks, together
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
@@ -151,7 +152,7 @@ class VAEObserver:
         figures = self._together(lambda: self.figures_of(real))
         if reference is None or rebuilt is None:
             return figures
-        asked = evaluation.samples, self._classes
+        asked = evaluation.samples, self._asked
         figures |= score_generated(self._autoencoder.sample, *asked, reference, self._world, self._device)
         figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world, self._device)
         if reference.real_frechet is not None:
@@ -187,7 +188,7 @@ class VAEObserver:
         """Samples of the prior beside their nearest training samples, as of a GAN."""
         evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
         of = self._training, self._held_out, network, self._device
-        return look_for_copies(self._autoencoder.sample, self._classes, evaluation, *of)
+        return look_for_copies(self._autoencoder.sample, self._asked, evaluation, *of)
 
     @property
     def _counts_bits(self) -> bool:
@@ -296,6 +297,12 @@ class VAEObserver:
         if not all("factors" in record for record in records):
             return [], np.empty((count, 0), np.int64)
         return factor_table(records)
+
+    @property
+    def _asked(self) -> AskedClasses:
+        counted = self._reference.class_counts.tolist() if self._reference else ()
+        distribution = self._experiment.evaluation.label_distribution
+        return AskedClasses.as_in(self._classes, self._training.index, distribution, counted)
 
     def _together(self, action: Callable[[], Result]) -> Result:
         return together(action, self._world, self._device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.data.modality import to_float
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
@@ -71,6 +72,7 @@ class Generated:
     samples: int
     ids: range
     seed: int
+    classes: AskedClasses
     wanted: tuple[Wanted, ...]
 
     def measure(self, tell: Tell) -> Measured:
@@ -79,7 +81,7 @@ class Generated:
         model = _model(self.model, device)
         measured, networks = _nothing(self.wanted, model.shape, device, self.samples)
         for ids in chunks_of(self.ids):
-            x, label = generate(model, ids, self.seed)
+            x, label = generate(model, ids, self.seed, self.classes)
             for wanted, network, sums in zip(self.wanted, networks, measured.features, strict=True):
                 logits = sums.add(network, x, ids.start)
                 if wanted.answers and logits is not None:
@@ -157,9 +159,9 @@ def best_device() -> torch.device:
 
 
 @torch.no_grad()
-def generate(model: Model, ids: range, seed: int) -> tuple[Tensor, Tensor | None]:
+def generate(model: Model, ids: range, seed: int, classes: AskedClasses) -> tuple[Tensor, Tensor | None]:
     """The samples of those numbers, [B, C, *S] in [-1, 1] and rounded as stored ones are, and their classes."""
-    label = torch.tensor(ids, device=model.device) % model.classes if model.classes else None
+    label = classes.of(ids, model.device)
     return to_float(model.generate(model.latents(len(ids), seed, ids.start), label)), label
 
 

@@ -21,6 +21,7 @@ from imagegen_dist.data.modality import modality, to_float
 from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.generated import score_generated
 from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.evaluation.named_reference import is_reference_kept
@@ -62,7 +63,7 @@ def figures(generate: Callable[[int, int], Tensor], reference: Reference) -> dic
     def samples(count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
         return generate(next(made), count)
 
-    return score_generated(samples, SAMPLES, 0, reference, World(), CPU)
+    return score_generated(samples, SAMPLES, AskedClasses(0), reference, World(), CPU)
 
 
 def test_a_reference_is_known_to_be_kept_once_it_was_made(
@@ -218,7 +219,12 @@ def test_a_run_counts_modes_and_looks_for_copies(folder: Store, tmp_path: Path) 
     result = json.loads(where.folder.read("result.json"))
     assert 1 <= result["modes"] <= 200
     assert result["modes_kl"] > 0
-    assert result["evaluation"] == {"samples": 200, "searched": 500, "classes": 1000}
+    assert result["evaluation"] == {
+        "samples": 200,
+        "searched": 500,
+        "classes": 1000,
+        "label_distribution": "data",
+    }
     assert {"authenticity", "authenticity_real", "copying_z"} < set(result)
     rows = [json.loads(line) for line in where.folder.read("metrics.jsonl").splitlines()]
     evaluated = [row for row in rows if "eval/modes" in row]

@@ -12,6 +12,7 @@ import torch
 from imagegen_dist import load
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World, process_group
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.feature_networks import FeatureSource
 from imagegen_dist.evaluation.named_reference import find_reference
 from imagegen_dist.evaluation.observer import CHUNK, Dataset
@@ -30,6 +31,7 @@ from tests.test_vae_runs import tiny as tiny_vae
 SAMPLES = 4 * CHUNK + 17
 COARSE = FeatureSource("module", function=PIXELS)
 WANTED = (Wanted(COARSE, keep=True),)
+ALIKE = AskedClasses(10)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_pieces_are_whole_chunks_and_a_few_dozen_at_most() -> None:
 
 def test_generated_samples_give_one_value_however_they_are_cut(gan: RunSettings) -> None:
     whole, *others = (
-        added([measure(Generated(gan.folder.url, SAMPLES, ids, 3, WANTED)) for ids in ranges])
+        added([measure(Generated(gan.folder.url, SAMPLES, ids, 3, ALIKE, WANTED)) for ids in ranges])
         for ranges in cuts(SAMPLES)
     )
     for other in others:
@@ -116,7 +118,7 @@ def same_samples(where: RunSettings) -> None:
     ids = range(CHUNK, CHUNK + 20)
     theirs = model.sample(ids.stop, seed=5)[ids.start :].int()
     model.batch = CHUNK
-    ours = to_uint8(generate(model, ids, 5)[0]).int()
+    ours = to_uint8(generate(model, ids, 5, ALIKE)[0]).int()
     # Products of a batch and of one sample round differently.
     assert (ours - theirs).abs().max() <= 1
     assert (ours != theirs).float().mean() < 1e-3

@@ -92,7 +92,12 @@ def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> 
     seen = real.of(request.seen, network).features()
     held_out = real.of(request.held_out, network).features()[: len(samples)] if request.held_out else None
     closest = closest_to_training(samples, seen, held_out)
-    shown = torch.cat([generate(request.model, range(at, at + 1), request.seed)[0] for at in closest.samples.tolist()])
+    shown = torch.cat(
+        [
+            generate(request.model, range(at, at + 1), request.seed, request.classes)[0]
+            for at in closest.samples.tolist()
+        ]
+    )
     found = figures_of_copies(closest, len(samples), len(seen))
     return found, show_neighbours(to_uint8(shown), closest, request.seen.dataset)
 
@@ -107,7 +112,10 @@ def _generated(request: Request) -> list[Piece]:
         )
         for network in request.networks
     )
-    return [Generated(request.url, request.samples, ids, request.seed, wanted) for ids in cut(request.samples)]
+    return [
+        Generated(request.url, request.samples, ids, request.seed, request.classes, wanted)
+        for ids in cut(request.samples)
+    ]
 
 
 def _encoded(request: Request) -> list[Piece]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from imagegen_dist import config
+from imagegen_dist.commands import name_of
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FEATURES, FeatureSource
 from imagegen_dist.evaluation.figures import DEFAULT_METRICS, METRICS, OF_A_CLASSIFIER
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
@@ -40,6 +41,8 @@ class Options:
     """Figures, see below. Default: fid,kid,pr,dc,is, less what the features cannot give."""
     samples: Annotated[int | None, flag("N")] = None
     """Generated samples. Default: as many as real ones, at most 50,000."""
+    label_distribution: Annotated[Literal["", "data", "uniform"], flag("data|uniform")] = ""
+    """Classes of a conditional model's samples: in the frequencies of the real data, or all alike. Default: data."""
     references: Annotated[int | None, flag("N")] = None
     """Real samples: the first so many. Default: all."""
     features: Annotated[str, flag("NETWORK")] = ""
@@ -71,7 +74,7 @@ def parse(arguments: Sequence[str]) -> Options:
         raise SystemExit(0)
     options = parse_flags(Options, JOB, arguments)
     if not options.model:
-        raise UsageError(f"RUN is missing: the directory of a run or of a checkpoint (see {JOB}.py --help)")
+        raise UsageError(f"RUN is missing: the directory of a run or of a checkpoint (see {name_of(JOB)} --help)")
     for name, least in (("samples", 2), ("references", 2), ("kid_subset_size", 2), ("importance_samples", 0)):
         value = getattr(options, name)
         if value is not None and value < least:

@@ -50,6 +50,11 @@ _UNITS = {
     "modes_kl": "nats",
     "psnr": "dB",
 }
+_CLASSES = {
+    "data": "; classes in the frequencies of the real data",
+    "uniform": "; all classes alike",
+    "none": "",
+}
 _SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "density", "coverage")
 
 
@@ -107,6 +112,7 @@ def document(request: Request, results: Results) -> dict[str, Any]:
         "settings": {
             "samples": request.samples,
             "seed": request.seed,
+            "label_distribution": request.classes.distribution,
             "importance_samples": request.experiment.evaluation.importance_samples,
         },
         "seconds": round(results.seconds, 1),
@@ -148,7 +154,7 @@ def show(request: Request, results: Results, written: list[str], console: Consol
     console.print(Group(*_tables(request, results)))
     index = request.real.dataset.index
     facts = [
-        ("generated", f"{request.samples:,} samples, seed {request.seed}"),
+        ("generated", f"{request.samples:,} samples, seed {request.seed}{_CLASSES[request.classes.distribution]}"),
         ("real", f"{request.real.samples:,} of {index.samples:,} samples, {request.data}"),
         ("", f"fingerprint {index.fingerprint}"),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
-from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.index import DatasetError, DatasetIndex
+from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.feature_networks import (
     CLASSIFIER,
     FeatureSource,
@@ -74,6 +75,8 @@ class Request:
     seen: RealSamples | None
     held_out: RealSamples | None
     samples: int
+    # The classes that these are asked for.
+    classes: AskedClasses
     networks: tuple[Network, ...]
     subset_size: int
     seed: int
@@ -134,6 +137,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         seen=seen,
         held_out=held_out,
         samples=samples,
+        classes=_classes(options, dataset.index, model.classes, networks),
         networks=tuple(networks),
         subset_size=_subset_size(options, samples, references, metrics),
         seed=options.seed,
@@ -156,6 +160,18 @@ def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: S
     if not own:
         raise UsageError(f"{options.model} does not say where the data are that it was trained on: set --data")
     return str(own)
+
+
+def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequence[Network]) -> AskedClasses:
+    """The classes of generated samples. Raises UsageError where the data's are asked for and cannot be had."""
+    counts = next((network.class_counts.tolist() for network in networks if network.class_counts is not None), [])
+    found = AskedClasses.as_in(known, index, options.label_distribution or "data", counts)
+    if options.label_distribution == "data" and found.distribution == "uniform":
+        raise UsageError(
+            f"--label-distribution data: the data's index does not count the samples of each of the {known} classes; "
+            "set it to uniform, or write the index anew"
+        )
+    return found
 
 
 def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Store) -> Labels:

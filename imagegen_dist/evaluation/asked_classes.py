@@ -1,0 +1,59 @@
+"""Which class each generated sample of an evaluation is asked for: in the data's frequencies, or all classes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagegen_dist.data.index import DatasetIndex
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
+
+
+@dataclass(frozen=True)
+class AskedClasses:
+    """The classes that a conditional model is asked for.
+
+    known: how many the model is told of, 0 for none. counts: samples of each class in the data that the generated ones
+    are compared with; empty: all classes in turn.
+    """
+
+    known: int
+    counts: tuple[int, ...] = ()
+
+    @classmethod
+    def as_in(cls, known: int, index: DatasetIndex, distribution: str, counts: Sequence[int] = ()) -> AskedClasses:
+        """As a dataset has them, where "data" is asked for and its index counts them; else all alike.
+
+        counts: those of the data where the index, an older one, has none.
+        """
+        found = tuple(index.class_counts or counts)
+        fits = distribution == "data" and known == len(found) and sum(found) > 0
+        return cls(known, found if fits else ())
+
+    @property
+    def distribution(self) -> str:
+        """What is stated of it: "data", "uniform", or "none" where the model is told no class."""
+        return "none" if not self.known else "data" if self.counts else "uniform"
+
+    def of(self, ids: range, device: torch.device | str = "cpu") -> Tensor | None:
+        """The class of each sample by its number, int64 [N]; None where the model is told none.
+
+        Sample i takes the class at the quantile i / golden ratio, modulo 1, of the data's labels: among any samples in
+        a row each class comes as often as its share says, up to a few samples.
+        """
+        if not self.known:
+            return None
+        numbers = torch.arange(ids.start, ids.stop, device=device)
+        if not self.counts:
+            return numbers % self.known
+        total = sum(self.counts)
+        below = np.array([(so_far << 64) // total for so_far in accumulate(self.counts[:-1])], dtype=object)
+        edges = np.minimum(below, 2**64 - 1).astype(np.uint64)
+        quantiles = np.arange(ids.start, ids.stop, dtype=np.uint64) * _GOLDEN
+        return torch.from_numpy(np.searchsorted(edges, quantiles, side="right").astype(np.int64)).to(device)
