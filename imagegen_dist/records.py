@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from imagegen_dist import config
+from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import CHANGEABLE, Experiment
 from imagegen_dist.metrics.copying import COPIES_BELOW
@@ -70,6 +71,10 @@ class RunSettings:
     cache: str = ""
     # URL of a checkpoint of another run, from which this one begins; empty: from the beginning.
     start: str = ""
+    # How jobs are called where the user is (commands.programs); empty: as they are installed here.
+    programs: str = ""
+    # Flags of the launch that the user gave, as words: those that config.json does not hold.
+    flags: tuple[str, ...] = ()
     # Newest checkpoints that are kept, two at least, besides the best.
     keep: int = 2
 
@@ -165,7 +170,8 @@ def check_config(folder: Store, now: dict[str, Any]) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigMismatch(
-            f"{folder.url} holds a run of another configuration: now {found[0]}{more}; choose another --run"
+            f"{folder.url} holds a run of another configuration: now {found[0]}{more}; choose another --run, "
+            "or give --run with neither a preset nor these settings to continue with the run's own"
         )
 
 
@@ -237,17 +243,22 @@ def write_report(
 
 
 def resume_command(settings: RunSettings) -> str:
-    """The command that goes on with a run."""
-    storage = "" if settings.storage == Store("runs").url else f" --storage {settings.storage}"
-    return f"python jobs/{settings.job}.py {settings.preset}{storage} --run {settings.name}"
+    """The command that continues a run, with the run's own configuration."""
+    return _resume(settings)
+
+
+def _resume(settings: RunSettings, *more: str) -> str:
+    storage = () if settings.storage == Store("runs").url else ("--storage", settings.storage)
+    words = *storage, "--run", settings.name, *settings.flags, *more
+    return command(settings.job, *words, called=settings.programs)
 
 
 def commands(settings: RunSettings) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
     return [
-        ("train longer", f"{resume_command(settings)} --training.total-images IMAGES"),
-        ("sample", f"python jobs/sample.py {settings.folder.url} --grid samples.png"),
-        ("export", f"python jobs/export.py {settings.folder.url} exported --to hf"),
+        ("train longer", _resume(settings, "--training.total-images", "IMAGES")),
+        ("sample", command("sample", settings.folder.url, "--grid", "samples.png", called=settings.programs)),
+        ("export", command("export", settings.folder.url, "exported", "--to", "hf", called=settings.programs)),
     ]
 
 

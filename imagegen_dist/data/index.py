@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.commands import command
 from imagegen_dist.data.labels import Label, all_differ, natural_order, number_names, too_many
 from imagegen_dist.data.modality import DecodeError, Modality, modality
 from imagegen_dist.data.shard import Shard
@@ -331,7 +332,7 @@ def _why_no_index(store: Store) -> str:
     if shards:
         return (
             f"{store} has {len(shards)} shards but no {INDEX_NAME}: "
-            f"write it with `python jobs/make_shards.py --index-only {store}`"
+            f"write it with `{command('make_shards', '--index-only', store)}`"
         )
     below = [name for name, is_folder in store.entries().items() if is_folder and store.exists(f"{name}/{INDEX_NAME}")]
     if below:

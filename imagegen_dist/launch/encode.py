@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from imagegen_dist.commands import command, name_of
 from imagegen_dist.data.builtin import is_builtin
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.parts import Recipe
@@ -80,9 +81,9 @@ def parse(words: Sequence[str]) -> Options:
         raise SystemExit(0)
     options = parse_flags(Options, _JOB, words)
     if not (options.checkpoint and options.dest and options.data):
-        raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {_JOB}.py --help)")
+        raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {name_of(_JOB)} --help)")
     if is_builtin(options.data):
-        raise UsageError(f"--data {options.data}: pack it first, python jobs/make_shards.py {options.data} DIR")
+        raise UsageError(f"--data {options.data}: pack it first, {command('make_shards', options.data, 'DIR')}")
     if options.statistics < 2 or options.batch < 1:
         raise UsageError(f"--statistics {options.statistics} and --batch {options.batch}: 2 or more, and 1 or more")
     return options

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from imagegen_dist.commands import name_of
 from imagegen_dist.inference.convert import TOLERANCE, check_installed
 from imagegen_dist.inference.exported import CONFIG
 from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
@@ -68,7 +69,7 @@ def parse(words: Sequence[str]) -> Options:
         raise SystemExit(0)
     options = parse_flags(Options, _JOB, words)
     if not options.checkpoint or not options.dest:
-        raise UsageError(f"CHECKPOINT and DEST are needed (see {_JOB}.py --help)")
+        raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
     if options.license and not LICENCE.fullmatch(options.license):
         raise UsageError(f"--license {options.license}: an identifier of the Hub, e.g. apache-2.0, mit or other")
     if options.push and options.to != "hf":

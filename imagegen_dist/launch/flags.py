@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from imagegen_dist.commands import name_of
 from imagegen_dist.config import nearest
 from imagegen_dist.launch.misuse import UsageError as UsageError
 from imagegen_dist.launch.secrets import check_words
@@ -48,18 +49,18 @@ def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Optio
     try:
         checked = _Words(options).checked(words)
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return tyro.cli(options, args=checked, prog=f"{job}.py")
+            return tyro.cli(options, args=checked, prog=name_of(job))
     except UsageError as error:
-        raise UsageError(f"{error} (see {job}.py --help)") from None
+        raise UsageError(f"{error} (see {name_of(job)} --help)") from None
     except SystemExit:
-        raise UsageError(f"{_complaint(complaint.getvalue())} (see {job}.py --help)") from None
+        raise UsageError(f"{_complaint(complaint.getvalue())} (see {name_of(job)} --help)") from None
 
 
 def flags_help(options: type[Any], job: str, summary: str) -> str:
     """What --help says of the flags."""
     shown = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
-        tyro.cli(options, args=["--help"], prog=f"{job}.py", description=summary)
+        tyro.cli(options, args=["--help"], prog=name_of(job), description=summary)
     return shown.getvalue().rstrip()
 
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imagegen_dist.commands import command
 from imagegen_dist.data.index import (
     INDEX_NAME,
     DatasetError,
@@ -82,7 +83,7 @@ def index_shards(
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
     except MixedSizesError as error:
-        again = f"python jobs/make_shards.py {shards} DEST --size 64x64"
+        again = command("make_shards", shards, "DEST", "--size", "64x64")
         raise DatasetError(f"{shards}: {error}; pack them again in one size: `{again}`") from error
     except ShardError as error:
         raise DatasetError(f"{shards}: {error}") from error
@@ -232,7 +233,7 @@ def _check_no_tar_classes(shards: Store, names: list[str]) -> None:
         shown = ", ".join(told[1][:2])
         raise DatasetError(
             f"{shards}: the shards have no labels, but their names or folders tell classes ({shown}): pack them with "
-            f"`python jobs/make_shards.py {shards} DEST`, which keeps these, or index without labels by --labels none"
+            f"`{command('make_shards', shards, 'DEST')}`, which keeps these, or index without labels by --labels none"
         )
 
 

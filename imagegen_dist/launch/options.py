@@ -13,9 +13,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from imagegen_dist import config
+from imagegen_dist.commands import name_of
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.launch.flags import UsageError, flag, flags_help, meant, parse_flags
+from imagegen_dist.launch.flags import UsageError, check_name, flag, flags_help, meant, parse_flags
 from imagegen_dist.presets import PRESETS, Preset, find_preset
+from imagegen_dist.records import CONFIG
+from imagegen_dist.storage import Store
 from imagegen_dist.wording import reason
 
 _KINDS = ("model", "objective", "optim")
@@ -66,7 +69,8 @@ class Options:
     storage: Annotated[str, flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
     run: Annotated[str, flag("NAME")] = ""
-    """Name of the run; one that is there already is resumed. Default: PRESET-DATE-TIME."""
+    """Name of the run; one that is there already is continued, without PRESET and --config with its own settings.
+    Default: PRESET-DATE-TIME."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
     """Training workers, elastic as MIN:MAX. Default: one a GPU; without GPUs two."""
     gpus: Annotated[int | None, flag("0|1")] = None
@@ -101,10 +105,10 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
     flags, assignments = split(arguments, Options, next(iter(_presets_of(job).values())))
     options = parse_flags(Options, job, flags)
     try:
-        named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
-        options = replace(options, preset=options.preset or str(named or next(iter(_presets_of(job)))))
+        preset, experiment = _begun_from(job, options)
+        options = replace(options, preset=preset)
         assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
-        experiment = resolve(_preset(job, options.preset).experiment, options.config, options.data, assignments)
+        experiment = resolve(experiment, options.config, options.data, assignments)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if options.gpus not in (None, 0, 1):
@@ -113,6 +117,45 @@ def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
         raise UsageError(f"--cpus {options.cpus}: a worker has one core or more")
     workers = Workers.parse(options.workers) if options.workers else None
     return Command(options, experiment, workers, Demand(options.gpus, options.cpus))
+
+
+def _begun_from(job: str, options: Options) -> tuple[str, Experiment]:
+    """(name, experiment) that data and overrides are applied to: the preset that is named, else of the run its own.
+
+    Raises ValueError where the run is another job's, or does not say how it was configured.
+    """
+    if options.run and not options.preset and not options.config:
+        check_name("run", options.run)
+        folder = Store(options.storage) / options.run
+        if folder.exists(CONFIG):
+            return _own_configuration(job, folder)
+    named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
+    preset = options.preset or str(named or next(iter(_presets_of(job))))
+    return preset, _preset(job, preset).experiment
+
+
+def _own_configuration(job: str, folder: Store) -> tuple[str, Experiment]:
+    """(preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
+    try:
+        found = json.loads(folder.read(CONFIG))
+        trained_by, preset = str(found["job"]), str(found["preset"])
+        experiment = config.decode(Experiment, found["experiment"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another --run"
+        ) from error
+    if trained_by != job:
+        raise UsageError(f"{folder.url} is trained by {name_of(trained_by)}, and this is {name_of(job)}")
+    return preset, experiment
+
+
+def given_flags(options: Options) -> tuple[str, ...]:
+    """The flags of a launch that a run's config.json does not hold, as words, where the user gave them."""
+    words: list[str] = []
+    for name in ("workers", "gpus", "cpus"):
+        if (value := getattr(options, name)) not in ("", None):
+            words += [f"--{name}", str(value)]
+    return (*words, *(("--wandb", options.wandb) if options.wandb != "auto" else ()))
 
 
 def resolve(experiment: Experiment, file: str, data: str, assignments: Sequence[tuple[str, str]]) -> Experiment:
@@ -132,7 +175,7 @@ def help_text(job: str, summary: str) -> str:
     examples = "\n".join(f"  --{example}" for example in (*_EXAMPLES[job], *some))
     return (
         f"{text}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
-        f"  all of them with their values: {job}.py PRESET --dry-run"
+        f"  all of them with their values: {name_of(job)} PRESET --dry-run"
     )
 
 
@@ -146,7 +189,8 @@ def _preset(job: str, name: str) -> Preset:
         raise UsageError(f"there is no preset {name!r}; {config.nearest(name, _presets_of(job))}")
     preset = find_preset(name)
     if preset.job != job:
-        raise UsageError(f"{name} is trained by jobs/{preset.job}.py; {job}.py has {', '.join(_presets_of(job))}")
+        has = ", ".join(_presets_of(job))
+        raise UsageError(f"{name} is trained by {name_of(preset.job)}; {name_of(job)} has {has}")
     return preset
 
 

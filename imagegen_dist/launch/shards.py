@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from imagegen_dist.commands import command as command_line
+from imagegen_dist.commands import name_of
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.contents import Copies, find_copies
 from imagegen_dist.data.images import Conversion
@@ -163,7 +164,8 @@ def _check_alone(options: Options) -> None:
     if options.index_at and not options.index_only:
         raise UsageError("--index-at URL says where --index-only URL writes the index: give that as well")
     if not (options.index_only or options.check or (options.source and options.dest)):
-        raise UsageError(f"SOURCE and DEST are needed, or --index-only URL, or --check URL (see {_JOB}.py --help)")
+        see = f"see {name_of(_JOB)} --help"
+        raise UsageError(f"SOURCE and DEST are needed, or --index-only URL, or --check URL ({see})")
 
 
 def _run(command: Command) -> tuple[str, int]:
@@ -176,7 +178,9 @@ def _run(command: Command) -> tuple[str, int]:
         store = Store(options.index_only)
         index_at = Store(options.index_at) if options.index_at else store
         index = index_shards(store, index_at, parallel, options.subset, options.labels == "auto")
-        _tell_empty_classes([index], f"packing them again with `python jobs/make_shards.py {store} DEST --relabel`")
+        _tell_empty_classes(
+            [index], f"packing them again with `{command_line('make_shards', store, 'DEST', '--relabel')}`"
+        )
         return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
     with _work(command) as work:
         return _pack(work, command), DONE
@@ -355,7 +359,7 @@ def _advice_for(stores: dict[str, Store], indexes: list[DatasetIndex]) -> str:
 
 def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) -> str:
     """The command that trains on a dataset."""
-    words = ["python", "jobs/train_gan.py", _suggested_preset(index), "--data", store.url]
+    words = ["train_gan", _suggested_preset(index), "--data", store.url]
     begin = "train on it: "
     if not shards_are_near(store, place := index.location(store)):
         words.append(REMOTE_SHARDS)
@@ -364,7 +368,8 @@ def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) 
         except UntrustedPlaceError:
             begin = f"{place} is at this machine's own address: serve the index from there too, and train on that: "
             words = [*words[:-2], f"{place}/..."]
-    return begin + shlex.join(words if validation is None else [*words, "--data.validation", validation.url])
+    held_out = () if validation is None else ("--data.validation", validation.url)
+    return begin + command_line(*words, *held_out)
 
 
 def _suggested_preset(index: DatasetIndex) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from imagegen_dist import records
+from imagegen_dist.commands import programs
 from imagegen_dist.data.builtin import builtin_dataset, is_builtin
 from imagegen_dist.data.factors import choose_factors
 from imagegen_dist.data.index import DatasetIndex
@@ -31,7 +32,7 @@ from imagegen_dist.experiment import (
 from imagegen_dist.launch.device import check_demand
 from imagegen_dist.launch.environment import is_own_ray, set_ray_environment
 from imagegen_dist.launch.flags import check_name
-from imagegen_dist.launch.options import Command, describe, parse
+from imagegen_dist.launch.options import Command, describe, given_flags, parse
 from imagegen_dist.launch.secrets import check_secrets
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store, check_temporary_room
@@ -128,6 +129,8 @@ def prepare(job: str, command: Command) -> Prepared:
         wandb_mode="" if options.wandb == "auto" else options.wandb,
         wandb_directory=_wandb_directory(storage),
         wandb_key=_has_wandb_key(),
+        programs=programs(),
+        flags=given_flags(options),
     )
     check_temporary_room()
     weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from imagegen_dist import config, records
+from imagegen_dist import commands, config, records
 from imagegen_dist.experiment import with_absolute_paths
 from imagegen_dist.launch.options import Workers, describe, help_text, parse
 from imagegen_dist.launch.train import DONE, MISUSED, main_gan, main_vae, prepare
@@ -96,7 +99,7 @@ def test_a_preset_of_another_job_is_answered_with_that_job(
 ) -> None:
     preset = next(name for name, each in PRESETS.items() if each.job == f"train_{other}")
     assert main([preset]) == MISUSED
-    assert capsys.readouterr().err.startswith(f"train_{job}.py: {preset} is trained by jobs/train_{other}.py")
+    assert capsys.readouterr().err.startswith(f"train_{job}.py: {preset} is trained by train_{other}.py")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +235,46 @@ def test_a_run_of_another_configuration(storage: str, capsys: pytest.CaptureFixt
     said = mistake(capsys, "--storage", storage, "--run", "mine", "--optim.generator.lr", "1e-5")
     assert "optim.generator.lr: 1e-05, not" in said
     assert "--run" in said
+
+
+@pytest.mark.parametrize("wheel", [False, True], ids=["checkout", "wheel"])
+def test_the_printed_command_continues_a_run_in_any_shell(
+    wheel: bool, storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After overrides, --data and in a storage whose name the shell would split and expand."""
+    place, mine = tmp_path / "my 'runs' $HOME", tmp_path / "my data"
+    prepare("train_gan", parsed("--storage", storage, "--run", "packs"))
+    shutil.copytree(Path(storage) / ".data" / "digits-v1" / "train", mine)
+    if wheel:
+        monkeypatch.setattr(commands, "_CHECKOUT", tmp_path)
+    given = ["digits", "--storage", str(place), "--run", "mine", "--data", str(mine), "--workers", "1:2"]
+    prepared = prepare("train_gan", parsed(*given, "--objective.gamma", "0.5", "--wandb", "disabled"))
+    records.write_config(prepared.settings, prepared.experiment, prepared.index, {})
+    line = records.resume_command(prepared.settings)
+    assert line.startswith("imagegen-train-gan " if wheel else "python ")
+    said = subprocess.run(["sh", "-c", f'printf "%s\\n" {line}'], capture_output=True, text=True, check=True).stdout
+    program, words = said.splitlines()[: 1 if wheel else 2], said.splitlines()[1 if wheel else 2 :]
+    assert wheel or Path(program[1]).name == "train_gan.py"
+    again = prepare("train_gan", parsed(*words))
+    assert (again.experiment, again.settings) == (prepared.experiment, prepared.settings)
+    assert again.command.workers == Workers(1, 2)
+    longer = dict(records.commands(prepared.settings))["train longer"].replace("IMAGES", "123456")
+    words = shlex.split(longer)[1 if wheel else 2 :]
+    assert main_gan([*words, "--dry-run"]) == DONE
+    assert "--training.total-images 123456" in capsys.readouterr().out
+    assert main_vae([*words, "--dry-run"]) == MISUSED
+    assert "is trained by" in capsys.readouterr().err
+
+
+def test_overrides_go_on_top_of_a_runs_own_settings(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = prepare("train_gan", parsed("--storage", storage, "--run", "own", "--objective.gamma", "0.5"))
+    records.write_config(prepared.settings, prepared.experiment, prepared.index, {})
+    command = parsed("--storage", storage, "--run", "own", "--training.total-images", "7000")
+    assert command.experiment == config.override(prepared.experiment, "training.total_images", 7000)
+    assert parsed("--storage", storage, "--run", "other").experiment == find_preset("digits").experiment
+    said = mistake(capsys, "digits", "--storage", storage, "--run", "own")
+    assert "objective.gamma" in said
+    assert "to continue with the run's own" in said
 
 
 def test_a_config_json_that_cannot_be_read(storage: str, capsys: pytest.CaptureFixture[str]) -> None:

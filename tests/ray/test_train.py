@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -29,18 +31,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 @pytest.mark.timeout(400)
 def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dict, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    where = settings(tmp_path, "run", tmp_path / ".data")
+    storage = tmp_path / "my runs"
+    run, where = storage / "run", settings(storage, "run", storage / ".data")
 
-    with started(words(tmp_path, "run", TINY | LONG)) as process:
+    with started(words(storage, "run", TINY | LONG)) as process:
         wait_for_checkpoint(run, process)
         process.send_signal(signal.SIGTERM)
         output = finish(process)
     assert process.returncode == 143, output
     assert "stopped with a checkpoint" in output
     assert not (run / "result.json").exists()
+    [printed] = [line.strip() for line in output.splitlines() if line.startswith("  python jobs/train_gan.py")]
 
-    with on_terminal(words(tmp_path, "run", TINY | LONG)) as (process, shown):
+    with on_terminal(["sh", "-c", f"exec {shlex.quote(sys.executable)} {printed.removeprefix('python ')}"]) as (
+        process,
+        shown,
+    ):
         before = newest_images(where.folder)
         while newest_images(where.folder) == before:
             assert process.poll() is None, shown()

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from imagegen_dist.commands import name_of
 from imagegen_dist.inference.asked import Asked, Class
 from imagegen_dist.inference.engines import ENGINES, EngineName
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
@@ -86,7 +87,7 @@ def parse(words: Sequence[str]) -> Command:
         raise SystemExit(0)
     options = parse_flags(Options, JOB, words)
     if not options.checkpoint:
-        raise UsageError(f"CHECKPOINT is needed: a run, a checkpoint or an exported folder (see {JOB}.py --help)")
+        raise UsageError(f"CHECKPOINT is needed: a run, a checkpoint or an exported folder (see {name_of(JOB)} --help)")
     if not any(getattr(options, name) for name in OUTPUTS):
         raise UsageError(f"nothing to write: give --grid FILE.png, or one of --{', --'.join(OUTPUTS[1:])}")
     if options.classes and options.mix:

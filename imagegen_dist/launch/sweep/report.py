@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from imagegen_dist import config
+from imagegen_dist.commands import command
 from imagegen_dist.evaluation.vae import COLUMNS, RECONSTRUCTED
 from imagegen_dist.launch.sweep.ledger import COMPLETE, Trial
 from imagegen_dist.launch.sweep.plan import TRIALS, SweepPlan
@@ -84,15 +85,15 @@ def report_page(
 
 def commands(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
-    storage = "" if plan.settings.storage == Store("runs").url else f" --storage {plan.settings.storage}"
-    following = [("go on with the sweep", f"python jobs/sweep.py --resume {plan.settings.name}{storage}")]
+    storage = () if plan.settings.storage == Store("runs").url else ("--storage", plan.settings.storage)
+    following = [("go on with the sweep", command("sweep", "--resume", plan.settings.name, *storage))]
     if chosen is None:
         return following
     run = (plan.folder / TRIALS / chosen.run).url
-    train = f"python jobs/{plan.settings.job}.py --config {plan.folder.url}/best.json"
+    train = "--config", f"{plan.folder.url}/best.json", "--training.total-images", "IMAGES"
     return [
-        ("train the best in full", f"{train} --training.total-images IMAGES"),
-        ("sample from it", f"python jobs/sample.py {run} --grid samples.png"),
+        ("train the best in full", command(plan.settings.job, *train)),
+        ("sample from it", command("sample", run, "--grid", "samples.png")),
         *following,
     ]
 
