@@ -1,9 +1,10 @@
-"""How far a job is, on standard error: a bar where that is a terminal, elsewhere a line a minute."""
+"""How far a job is, on standard error: a bar where that is a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -15,7 +16,11 @@ from rich.text import Text
 
 from imagegen_dist.metrics.numerals import count, duration
 
+_FIRST_LINE_S = 10.0
+"""Seconds of silence without a terminal before the first line says what is being done."""
+
 _LINE_EACH_S = 60.0
+"""Seconds between lines after that."""
 
 Result = TypeVar("Result")
 
@@ -31,7 +36,10 @@ class ProgressBar:
         self._doing, self._clock = doing, clock
         self._shown: Progress | None = None
         self._total = self._done = self._new = 0
-        self._began = self._said_at = clock()
+        self._began = self._phase_began = self._said_at = clock()
+        self._phase = "looking at what there is"
+        self._ended = threading.Event()
+        self._teller = threading.Thread(target=self._tell, daemon=True)
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -50,8 +58,10 @@ class ProgressBar:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._shown.add_task("looking at what there is", total=None)
+            self._task = self._shown.add_task(self._phase, total=None)
             self._shown.start()
+        else:
+            self._teller.start()
         return self
 
     def __exit__(
@@ -60,16 +70,21 @@ class ProgressBar:
         if self._shown is not None:
             self._shown.stop()
             self._screen.close()
+        else:
+            self._ended.set()
+            self._teller.join()
 
     def start(self, total: int, done: int, phase: str) -> None:
         """So many in all, and some done; `phase` until the first of the rest is."""
         self._total, self._done, self._new = total, done, 0
-        self._began = self._said_at = self._clock()
+        self._phase = phase
+        self._began = self._phase_began = self._said_at = self._clock()
         if self._shown is not None:
             self._shown.reset(self._task, description=phase, total=total, completed=done)
 
     def phase(self, text: str) -> None:
         """What is done now, until the next one is."""
+        self._phase, self._phase_began, self._new = text, self._clock(), 0
         if self._shown is not None:
             self._shown.update(self._task, description=text)
 
@@ -81,11 +96,28 @@ class ProgressBar:
         if self._shown is not None:
             self._shown.update(self._task, description=self._doing, advance=done)
         elif self._clock() - self._said_at >= _LINE_EACH_S:
-            self._said_at = self._clock()
+            self._say()
+
+    def _say(self) -> None:
+        """Say how far it is, without a terminal: samples done where some were counted, else how long a phase takes."""
+        self._said_at = self._clock()
+        if self._new and self._said_at > self._began:
             pace = self._new / (self._said_at - self._began)
             left = duration((self._total - self._done) / pace)
-            how_far = f"{self._doing}: {self._done:,} of {self._total:,}"
-            print(f"{how_far}, {count(pace)}/s, {left} left", file=sys.stderr, flush=True)
+            said = f"{self._doing}: {self._done:,} of {self._total:,}, {count(pace)}/s, {left} left"
+        else:
+            said = f"{self._phase}: {duration(self._said_at - self._phase_began)}"
+        print(said, file=sys.stderr, flush=True)
+
+    def _tell(self) -> None:
+        """Say how far it is where nothing has said so for long."""
+        pause = _FIRST_LINE_S
+        while not self._ended.wait(pause):
+            silent = self._clock() - self._said_at
+            if silent >= pause:
+                self._say()
+                silent = 0.0
+            pause = _LINE_EACH_S - silent
 
     def track(self, results: Iterable[Result], total: int) -> Iterator[Result]:
         """The results, counted as they come."""

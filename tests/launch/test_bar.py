@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import time
 
 import pytest
 
+from imagegen_dist.launch import bar as bar_module
 from imagegen_dist.launch.bar import ProgressBar
 
 
@@ -23,6 +25,20 @@ def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(capfd: pytest.Cap
         "measuring: 5,200 of 10,000, 20/s, 4:00 left",
         "measuring: 6,400 of 10,000, 20/s, 3:00 left",
     ]
+
+
+def test_without_a_terminal_a_long_phase_is_said_though_nothing_is_counted(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bar_module, "_FIRST_LINE_S", 0.01, raising=False)
+    monkeypatch.setattr(bar_module, "_LINE_EACH_S", 0.02)
+    said = ""
+    deadline = time.monotonic() + 20
+    with ProgressBar("measuring") as bar:
+        bar.phase("training a classifier")
+        while said.count("training a classifier: 0:00") < 2 and time.monotonic() < deadline:
+            said += capfd.readouterr().err
+    assert said.count("training a classifier: 0:00") >= 2
 
 
 def test_a_short_job_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:

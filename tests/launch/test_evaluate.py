@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console, Group
 
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
+from imagegen_dist.evaluation.figures import Figure
 from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.inference import load
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import read_trained
 from imagegen_dist.inference.pieces import Reference
+from imagegen_dist.launch.evaluate import outcome
 from imagegen_dist.launch.evaluate.command import main
 from imagegen_dist.launch.evaluate.options import asked_metrics, feature_sources, parse
 from imagegen_dist.launch.evaluate.request import prepare
@@ -127,6 +132,32 @@ def test_every_figure_is_stored_with_all_that_it_depends_on(gan: RunSettings, tm
     assert 0 <= found["figures"]["label_agreement"] <= 1
     assert 1 <= found["figures"]["modes"] <= 10
     assert found["figures_of"]["modes_kl"]["perfect_sampler"] == pytest.approx(9 / 200)
+
+
+def test_a_row_of_the_table_is_one_line_of_80_columns() -> None:
+    counted = {"samples": 50_000, "references": 1_281_167}
+    subsets = counted | {"subsets": 100, "subset_size": 1000, "subset_seed": 0, "labels": "counts"}
+    found = (
+        Figure("frechet_reconstruction", 1234.5, 12.34, False, counted),
+        Figure("kernel_distance", 0.012345, 0.00123, False, subsets),
+        Figure("label_agreement", 0.971, None, True, counted),
+    )
+    network = SimpleNamespace(network=SimpleNamespace(name="a classifier of the dataset's own labels"))
+    request = SimpleNamespace(real=SimpleNamespace(samples=1))
+    results = SimpleNamespace(figures=[(network, found)], of_real={"log_likelihood": -105.7})
+    out = io.StringIO()
+    Console(file=out, width=80).print(Group(*outcome._tables(request, results)))
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "Fréchet distance, reconstructions 1,234 ± 12.34 lower is better" in lines
+    assert "kernel distance 0.0123 ± 0.0012 lower is better" in lines
+    assert "label agreement 97.1% higher is better" in lines
+    assert "log-likelihood -105.7 nats a sample" in lines
+    assert "of 1 real sample, as the model encodes them" in lines
+    said = " ".join(lines)
+    assert "Fréchet distance, reconstructions, label agreement: samples 50,000, references 1,281,167" in said
+    assert (
+        "kernel distance: samples 50,000, references 1,281,167, subsets 100, subset size 1,000, subset seed 0" in said
+    )
 
 
 def test_the_table_says_it_all_and_the_file_lies_beside_the_checkpoints(

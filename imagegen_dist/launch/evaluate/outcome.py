@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +23,7 @@ from imagegen_dist.metrics.numerals import duration, figure, is_share
 from imagegen_dist.records import by_group, config_hash, git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
+from imagegen_dist.wording import counted
 
 _NAMES = {
     "fid": "FID",
@@ -172,29 +173,48 @@ def show(request: Request, results: Results, written: list[str], console: Consol
 
 
 def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
+    """A table of figures for each network's features and one for real samples, each above what its figures depend on.
+
+    No row is wider than 80 columns.
+    """
     for network, found in results.figures:
-        table = _table(f"in the features of: {network.network.name}")
+        table, told = _table(), dict[str, list[str]]()
         for each in found:
             value = _value(each.name, each.value)
             value += "" if each.deviation is None else f" ± {figure(each.deviation)}"
             better = {None: "", True: "higher is better", False: "lower is better"}[each.higher_is_better]
-            told = ", ".join(f"{name.replace('_', ' ')} {said:,}" for name, said in (each.settings or {}).items())
-            table.add_row(_name(each.name), value, better, told)
-        yield table
+            table.add_row(_name(each.name), value, better)
+            if each.settings:
+                told.setdefault(_words(each.settings), []).append(_name(each.name))
+        yield _titled(f"in the features of: {network.network.name}", table)
+        for settings, names in told.items():
+            yield Padding(Text(f"{', '.join(names)}: {settings}", "dim"), (0, 0, 0, 2))
     plain = {name: value for name, value in results.of_real.items() if "/" not in name}
     if plain:
-        table = _table(f"of {request.real.samples:,} real samples, as the model encodes them")
+        table = _table()
         for name, number in plain.items():
-            table.add_row(_name(name), _value(name, number), _UNITS.get(name, ""), "")
-        yield table
+            table.add_row(_name(name), _value(name, number), _UNITS.get(name, ""))
+        yield _titled(f"of {counted(request.real.samples, 'real sample')}, as the model encodes them", table)
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_header=False)
+def _words(settings: Mapping[str, Any]) -> str:
+    """A figure's settings: `samples 1,000, references 4,000`."""
+    shown = []
+    for name, value in settings.items():
+        said = figure(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        shown.append(f"{name.replace('_', ' ')} {said}")
+    return ", ".join(shown)
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    return Group(Text(), Text(title), table)
+
+
+def _table() -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(style="dim")
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True)
     return table
 
 
