@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import temporary_folder
 
 EXTENSIONS = ("webp", "mp4")
@@ -23,7 +24,7 @@ def check_encoder(extension: str) -> None:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
             raise ValueError(
-                "an .mp4 needs an encoder that is not installed: pip install 'imagegen_dist[video]', or take .webp"
+                f"an .mp4 needs an encoder that is not installed: {install_hint('video')}, or take .webp"
             ) from None
 
 

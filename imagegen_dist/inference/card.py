@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagegen_dist import config
+from imagegen_dist.extras import install_anywhere
 from imagegen_dist.metrics.numerals import count, duration, figure
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.shape import SampleShape
@@ -92,6 +93,8 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
     conditional = facts["data"]["classes"] and facts["experiment"]["data"]["conditional"]
     classes = ", classes=[0, 1]" if conditional else ""
     lines = [
+        f"imagegen_dist is on no package index: install it by {install_anywhere('export')}.",
+        "",
         "    import imagegen_dist",
         "",
         '    model = imagegen_dist.load("path or URL of this folder")',
@@ -102,7 +105,7 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
         lines.append(f"    z = model.encode(images{told}); images = model.decode(z{told})")
     lines += [
         "",
-        "or from the Hub, after `pip install 'imagegen_dist[export]'`:",
+        "or from the Hub:",
         "",
         "    from imagegen_dist.inference.hub import HubModel",
         "",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagegen_dist.extras import install_hint
 from imagegen_dist.inference.programs import Program, Value
 
 TOLERANCE = 1e-4
@@ -35,7 +36,7 @@ def check_installed() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ExportError(f"ONNX needs {error.name}: pip install 'imagegen_dist[export]'") from None
+        raise ExportError(f"ONNX needs {error.name}: {install_hint('export')}") from None
 
 
 def to_torch_program(program: Program) -> bytes:

@@ -5,7 +5,7 @@
     model = HubModel.from_pretrained("USER/NAME")        # or an exported folder
     model.push_to_hub("USER/OTHER")                      # with a token in the environment, or `hf auth login`
 
-Needs `pip install 'imagegen_dist[export]'`.
+Needs the extra `export`: `pip install -e '.[export]'` in a checkout, or that of a wheel.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from imagegen_dist.commands import name_of
+from imagegen_dist.extras import install_hint
 from imagegen_dist.inference.convert import TOLERANCE, check_installed
 from imagegen_dist.inference.exported import CONFIG
 from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
@@ -107,7 +108,7 @@ def _check_hub() -> None:
     try:
         from huggingface_hub import get_token
     except ImportError:
-        raise UsageError("--push needs huggingface_hub: pip install 'imagegen_dist[export]'") from None
+        raise UsageError(f"--push needs huggingface_hub: {install_hint('export')}") from None
     if get_token() is None:
         raise UsageError("--push needs a token: `hf auth login`, or HF_TOKEN in the environment")
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from imagegen_dist.extras import install_hint
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -253,4 +255,4 @@ def _sklearn(module: str) -> Any:
     try:
         return import_module(f"sklearn.{module}")
     except ImportError as error:
-        raise ValueError("this score needs scikit-learn, which is not installed: pip install -e '.[vae]'") from error
+        raise ValueError(f"this score needs scikit-learn, which is not installed: {install_hint('vae')}") from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.extras import install_hint
 from imagegen_dist.nn.resize import resize_bicubic
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
@@ -32,7 +33,7 @@ class DINOv2(nn.Module):
         try:
             import timm
         except ImportError as error:
-            raise ValueError(f"dinov2 needs timm ({error}): pip install -e '.[evaluate]'") from error
+            raise ValueError(f"dinov2 needs timm ({error}): {install_hint('evaluate')}") from error
         name = f"vit_{SIZES[size]}_patch14_dinov2"
         self.backbone = timm.create_model(name, pretrained=False, num_classes=0, img_size=SIDE)
         self.dim = int(self.backbone.num_features)

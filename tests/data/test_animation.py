@@ -45,5 +45,5 @@ def test_other_endings_and_a_missing_encoder_are_said_in_a_line(monkeypatch: pyt
     with pytest.raises(ValueError, match=r"an animation is \.webp or \.mp4, not \.gif"):
         check_encoder("gif")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(ValueError, match=r"pip install 'imagegen_dist\[video\]', or take \.webp"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[video\]' in .*, or take \.webp"):
         check_encoder("mp4")

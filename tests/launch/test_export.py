@@ -69,7 +69,7 @@ def test_onnx_that_is_not_installed_is_said_before_anything_is_written(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert "pip install 'imagegen_dist[export]'" in mistake(capsys, run, str(tmp_path / "out"), "--to", "onnx")
+    assert "pip install -e '.[export]' in " in mistake(capsys, run, str(tmp_path / "out"), "--to", "onnx")
     assert not (tmp_path / "out").exists()
 
 

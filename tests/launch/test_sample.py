@@ -216,7 +216,7 @@ def test_an_mp4_without_an_encoder_is_refused_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert main(["/nowhere", "--interpolate", "out.mp4"]) == MISUSED
-    assert "pip install 'imagegen_dist[video]'" in capsys.readouterr().err
+    assert "pip install -e '.[video]' in " in capsys.readouterr().err
 
 
 def test_lists_of_numbers() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from imagegen_dist.extras import install_hint
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.sweep.crowd import Crowd
 from imagegen_dist.launch.sweep.ledger import COMPLETE, STOPPED, Ledger, Trial
@@ -179,6 +180,6 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UsageError("--searcher tpe needs Optuna: pip install 'imagegen_dist[sweep]'") from None
+        raise UsageError(f"--searcher tpe needs Optuna: {install_hint('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
