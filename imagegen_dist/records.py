@@ -101,6 +101,7 @@ def describe_data(index: DatasetIndex) -> dict[str, Any]:
         "modality": index.modality,
         "shape": config.encode(index.shape),
         "classes": index.classes,
+        "class_names": None if index.class_names is None else list(index.class_names),
         "samples": index.samples,
     }
 

@@ -27,6 +27,7 @@ class Family:
     dims: tuple[int, ...] = (1, 12, 12)
     modality: str = "image"
     classes: int | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def experiment(self) -> Experiment:
@@ -39,8 +40,10 @@ _RES = {"kind": "resvae", "channels": 8, "multipliers": [1, 1], "blocks": 1, "la
 _LADDER = {"kind": "laddervae", "channels": [8, 8], "latents": [0, 2], "units": [16], "vectors": [3]}
 _FSQ = {"kind": "vae", "latent": "fsq", "levels": [5, 5, 5], "likelihood": "logistic"}
 
+_ANIMALS = ("ant", "bee", "cat", "dog", "eel, electric")
+
 FAMILIES: dict[str, Family] = {
-    "r3gan": Family("digits", {"model": _R3GAN}, classes=5),
+    "r3gan": Family("digits", {"model": _R3GAN}, classes=5, class_names=_ANIMALS),
     "r3gan-patch": Family("digits", {"model.widths": (8,), "model.patch": 6, "model.patch_kernel": 8}, classes=3),
     "dcgan": Family("dcgan", {"model": {"kind": "dcgan", "widths": [16, 8], "z_dim": 8}}, dims=(3, 16, 8)),
     "mlp": Family("article-gan", {"model.hidden": (16,), "model.z_dim": 6}),
@@ -85,6 +88,7 @@ def write_checkpoint(folder: Path, family: str | Family, images: int = 480) -> s
             "modality": chosen.modality,
             "shape": config.encode(shape),
             "classes": chosen.classes,
+            **({"class_names": list(chosen.class_names)} if chosen.class_names else {}),
             "samples": 100,
         },
         "experiment": config.encode(experiment),

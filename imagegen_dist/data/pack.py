@@ -3,7 +3,7 @@
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
+from imagegen_dist.data.labels import Label, as_label
 from imagegen_dist.data.modality import Modality, modality
 from imagegen_dist.storage import Store
 
@@ -18,18 +19,19 @@ SHARD_BYTES = 128 << 20
 
 
 def pack(
-    samples: Iterable[tuple[NDArray[np.uint8], int | Mapping[str, Any] | None]],
+    samples: Iterable[tuple[NDArray[np.uint8], Label | Mapping[str, Any] | None]],
     store: Store,
     modality_name: str = "image",
     extension: str = "png",
     shard_bytes: int = SHARD_BYTES,
     shard_samples: int = 100_000,
     classes: int | None = None,
-    class_names: tuple[str, ...] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> DatasetIndex:
     """Write samples, (uint8 [C, *S], label or None), as shards under a store, in the order given, and the index last.
 
-    In a label's place may stand a record, kept as JSON; its "label", if there is one, is the label.
+    A label is a whole number from 0 of any integer type, or the name of a class. In its place may stand a record, kept
+    as JSON; its "label", if there is one, is the label.
 
     shard_bytes, shard_samples: a shard is closed when it has reached one of them. classes: None takes one more than the
     largest label. Raises DatasetError where the store holds a dataset already and where samples do not fit together,
@@ -44,13 +46,14 @@ def pack(
         name = f"shard-{len(scans):06d}.tar"
         scans.append(scan_shard(name, data, kind))
         store.write(name, data)
-    index = combine_scans(scans, modality_name, classes, class_names)
+    names = None if class_names is None else tuple(class_names)
+    index = combine_scans(scans, modality_name, classes, names)
     index.save(store)
     return index
 
 
 def _shards(
-    samples: Iterable[tuple[NDArray[np.uint8], int | Mapping[str, Any] | None]],
+    samples: Iterable[tuple[NDArray[np.uint8], Label | Mapping[str, Any] | None]],
     kind: Modality,
     extension: str,
     shard_bytes: int,
@@ -69,7 +72,22 @@ def _shards(
         yield target.getvalue()
 
 
-def _label_members(label: int | Mapping[str, Any] | None) -> dict[str, bytes]:
+def _label_members(label: Label | Mapping[str, Any] | None) -> dict[str, bytes]:
+    if isinstance(label, Mapping):
+        return {"json": json.dumps(dict(label), default=_plain).encode()}
     if label is None:
         return {}
-    return {"json": json.dumps(dict(label)).encode()} if isinstance(label, Mapping) else {"cls": b"%d" % label}
+    try:
+        found = as_label(label)
+    except ValueError as error:
+        raise DatasetError(f"a label is {error}; a whole number from 0, a name or None is needed") from None
+    if found is None:
+        raise DatasetError("a label is an empty text; a whole number from 0, a name or None is needed")
+    return {"cls": str(found).encode()}
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as JSON has them. Raises TypeError for anything else."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a record holds {value!r:.60}, which JSON cannot")

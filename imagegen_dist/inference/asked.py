@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from imagegen_dist.inference.model import Class, Model
+from imagegen_dist.inference.class_names import Class, numbered
+from imagegen_dist.inference.model import Model
 
 __all__ = ["Asked", "Class"]
 
@@ -21,7 +22,7 @@ class Asked:
     """
 
     seeds: tuple[int, ...]
-    classes: tuple[Class, ...] = ()
+    classes: tuple[Class, ...] = ()  # by number or name; `by_number` resolves names
     truncation: float = 1.0
 
     @property
@@ -31,6 +32,12 @@ class Asked:
 
     def __len__(self) -> int:
         return len(self.seeds) * self.columns
+
+    def by_number(self, model: Model) -> Asked:
+        """The same, with classes by their numbers alone. Raises ValueError where the model does not know one."""
+        if self.classes and not model.classes:
+            raise ValueError("this model knows no classes: leave --classes and --mix out")
+        return replace(self, classes=tuple(numbered(each, model.classes, model.class_names) for each in self.classes))
 
     def check(self, model: Model) -> None:
         """Raise ValueError where the model cannot give them, before anything is computed or written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from imagegen_dist.metrics.numerals import count, duration, figure
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.shape import SampleShape
 
+_MOST_NAMES = 100  # of classes
 _WORDS = {
     "frechet": "Fréchet distance of samples",
     "frechet_reconstruction": "Fréchet distance of reconstructions",
@@ -91,7 +93,8 @@ def _shape(facts: Mapping[str, Any]) -> str:
 
 def _use(facts: Mapping[str, Any], family: str) -> str:
     conditional = facts["data"]["classes"] and facts["experiment"]["data"]["conditional"]
-    classes = ", classes=[0, 1]" if conditional else ""
+    known = facts["data"].get("class_names") or [0, 1]
+    classes = f", classes={json.dumps(known[:2], ensure_ascii=False)}" if conditional else ""
     lines = [
         f"imagegen_dist is on no package index: install it by {install_anywhere('export')}.",
         "",
@@ -118,10 +121,18 @@ def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     data = facts["data"]
     classes = f"{data['classes']} classes" if data["classes"] else "no classes"
     name = str(facts["experiment"]["data"]["url"]).rstrip("/").rpartition("/")[2]
+    names = data.get("class_names")
     return [
         f"{data['samples']:,} samples of {_shape(facts)} ({data['modality']}), {classes}: `{name}`.",
+        *([f"The classes, from 0 on: {_some_names(names)}."] if names else []),
         f"Fingerprint of the dataset (SHA-256 over its index): `{data['fingerprint']}`.",
     ]
+
+
+def _some_names(names: Sequence[str]) -> str:
+    """The first names of many, each as code, so that none is taken for Markdown."""
+    shown = ", ".join(f"`{str(name).replace('`', chr(39))}`" for name in names[:_MOST_NAMES])
+    return shown + (f" and {len(names) - _MOST_NAMES:,} more, in config.json" if len(names) > _MOST_NAMES else "")
 
 
 def _figures(card: Card) -> list[str]:

@@ -65,7 +65,10 @@ def to_onnx(program: Program) -> bytes:
             verbose=False,
         )
         assert exported is not None
-        model = exported.model_proto.SerializeToString()
+        proto = exported.model_proto
+        for name, text in program.metadata.items():
+            proto.metadata_props.add(key=name, value=text)
+        model = proto.SerializeToString()
     _check(program, onnx_function(model, program.inputs), "its ONNX model in ONNX Runtime")
     return model
 

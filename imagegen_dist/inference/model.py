@@ -15,15 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.data.modality import modality, to_float, to_uint8
+from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 
 BATCH = 8
 """Samples that the networks see at a time, unless a model's `batch` is set otherwise."""
-
-Class = int | Mapping[int, float]
-"""A class, or a blend of several: the weight of each in the class embedding, e.g. {3: 0.5, 7: 0.5}."""
 
 Compute = Callable[[Tensor, Tensor | None], Tensor]
 """Draws of the prior [B, ...] and labels or None to samples [B, C, *S] in [-1, 1]."""
@@ -62,6 +60,12 @@ class Model(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the training data call the classes, by number; None where they have no names or none is known."""
+        names = self.facts.get("data", {}).get("class_names")
+        return tuple(map(str, names)) if isinstance(names, list | tuple) and len(names) == self.classes else None
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.networks.parameters()).device
@@ -86,7 +90,8 @@ class Model(nn.Module):
     ) -> Tensor:
         """`n` samples, uint8 [n, C, *S]; sample i depends on the seed, i and its class alone, not on `n`.
 
-        classes: one class for all, or several taken in turn; by default all in turn. truncation: the factor by which
+        classes: one class for all, or several taken in turn, each by its number or its name; by default all in turn.
+        Integers of any type are numbers. truncation: the factor by which
         the noise is scaled towards 0, its mean, from 1 (none) to 0. Raises ValueError for a class that the model does
         not know, for classes given to one that knows none, and where latents cannot be scaled.
         """
@@ -130,17 +135,15 @@ class Model(nn.Module):
             return None
         if classes is None:
             classes = range(self.classes)
-        asked = [classes] if isinstance(classes, int | Mapping) else list(classes)
-        named = [label for each in asked for label in (each if isinstance(each, Mapping) else [each])]
-        wrong = [label for label in named if not 0 <= label < self.classes]
-        if wrong or not named:
-            raise ValueError(f"class {wrong[0] if wrong else asked}: the model knows 0 to {self.classes - 1}")
+        asked = [numbered(each, self.classes, self.class_names) for each in as_list(classes)]
+        if not asked or {} in asked:
+            raise ValueError(f"class {asked}: the model knows 0 to {self.classes - 1}")
         turn = torch.arange(n) % len(asked)
-        if not any(isinstance(each, Mapping) for each in asked):
+        if not any(isinstance(each, dict) for each in asked):
             return torch.tensor(asked)[turn]
         weights = torch.zeros(len(asked), self.classes)
         for row, each in zip(weights, asked, strict=True):
-            for label, weight in each.items() if isinstance(each, Mapping) else [(each, 1.0)]:
+            for label, weight in each.items() if isinstance(each, dict) else [(each, 1.0)]:
                 row[label] = weight
         return weights[turn]
 

@@ -12,8 +12,9 @@ Samples are float32 in [-1, 1]; stored ones are round((x + 1) * 127.5). Models t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -47,6 +48,7 @@ class Program:
     module: nn.Module
     inputs: tuple[Value, ...]
     output: Value
+    metadata: Mapping[str, str] = field(default_factory=dict)  # kept in an ONNX file: "class_names" as a JSON list
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Inputs for a batch of that size."""
@@ -83,7 +85,8 @@ def programs(model: GeneratorModel | AutoencoderModel) -> dict[str, Program]:
     made = {}
     for name, part in found.items():
         used = nn.ModuleDict({role: model.networks[role] for role in part.roles if role in model.networks})
-        made[name] = Program(name, _Part(used, part.function), part.inputs, part.output)
+        metadata = _metadata(model) if any(value.classes for value in part.inputs) else {}
+        made[name] = Program(name, _Part(used, part.function), part.inputs, part.output, metadata)
     return made
 
 
@@ -115,6 +118,11 @@ def _discriminator(model: GeneratorModel | AutoencoderModel) -> _Found:
     inputs = samples, *label
     logits = discriminator(*(value.example(1, 0) for value in inputs))
     return _Found(discriminator.forward, ("discriminator",), inputs, Value("logits", tuple(logits.shape[1:])))
+
+
+def _metadata(model: Model) -> dict[str, str]:
+    """What a program that takes labels says of them."""
+    return {} if model.class_names is None else {"class_names": json.dumps(model.class_names, ensure_ascii=False)}
 
 
 def _label(model: Model) -> tuple[Value, ...]:

@@ -175,12 +175,18 @@ def _has_wandb_key() -> bool:
     return False
 
 
+_NAMED = 10  # classes
+
+
 def dry_run_text(prepared: Prepared) -> str:
     """What --dry-run prints: settings, networks, data, storage."""
     experiment, index, settings = prepared.experiment, prepared.index, prepared.settings
     counts = parameter_counts(experiment, index.shape, index.classes)
     batching = experiment.training.batching
     labels = f"{index.classes} classes" if index.classes else "no labels"
+    if index.class_names:
+        some = ", ".join(index.class_names[:_NAMED])
+        labels += f" ({some}{', ...' if len(index.class_names) > _NAMED else ''})"
     lines = [
         f"experiment  {settings.preset}",
         describe(experiment),

@@ -64,3 +64,16 @@ def test_classes_without_labels_are_refused(tmp_path):
 def test_nothing_to_pack_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="not one sample"):
         pack([], Store(tmp_path))
+
+
+def test_labels_are_integers_of_any_type_and_names(tmp_path):
+    picture = np.zeros((1, 4, 4), np.uint8)
+    labels = [np.int64(1), np.uint8(0), {"label": np.int32(1), "factors": np.arange(2)}]
+    index = pack([(picture, label) for label in labels], Store(tmp_path / "numbers"), classes=np.int64(2))
+    assert (index.classes, index.class_counts) == (2, (1, 2))
+    assert DatasetIndex.load(Store(tmp_path / "numbers")) == index
+    named = pack([(picture, name) for name in ("dog", "cat", "dog")], Store(tmp_path / "names"))
+    assert (named.class_names, named.class_counts) == (("cat", "dog"), (1, 2))
+    for label, said in ((0.5, "0.5, which is no whole number"), ("", "an empty text"), (-1, "-1, which is")):
+        with pytest.raises(DatasetError, match=said):
+            pack([(picture, label)], Store(tmp_path / "none"))

@@ -64,6 +64,8 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
         "no FIDs",
         "`faces`",
         "480 images seen",
+        "The classes, from 0 on: `ant`, `bee`, `cat`, `dog`, `eel, electric`.",
+        'model.sample(16, classes=["ant", "bee"], seed=0)',
         "0:12 of training on 2 workers.",
     ):
         assert said in card
@@ -71,6 +73,7 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
     assert json.loads(document)["figures"] == {"frechet": 12.5, "label_agreement": 0.5}
     assert "/home/me" not in document + card
     assert load(tmp_path / "hf").images == 480
+    assert load(tmp_path / "hf").class_names == ("ant", "bee", "cat", "dog", "eel, electric")
 
 
 def test_an_exported_model_is_exported_again_with_what_its_card_says(tmp_path: Path) -> None:

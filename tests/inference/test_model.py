@@ -1,7 +1,9 @@
 """Models in use: samples by seed and index, latents and back, from runs, checkpoints and exported folders."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +109,31 @@ def test_a_blend_of_one_class_is_that_class_and_of_two_lies_between(tmp_path: Pa
     assert not torch.equal(mixed[0], model.sample(1, classes=3, seed=1)[0])
     with pytest.raises(ValueError, match="class 5: the model knows 0 to 4"):
         model.sample(1, classes={5: 1.0})
+
+
+def test_classes_are_asked_for_by_name_and_by_integers_of_any_type(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "r3gan"))
+    assert model.class_names == ("ant", "bee", "cat", "dog", "eel, electric")
+    for asked in ("cat", ["cat"], 2, np.int64(2), np.array(2), torch.tensor(2), np.array([2]), torch.tensor([2])):
+        assert model.labels(2, asked).tolist() == [2, 2]
+    assert model.labels(3, np.arange(1, 4, dtype=np.uint8)).tolist() == [1, 2, 3]
+    assert torch.equal(model.sample(np.int64(2), classes="dog", seed=np.int64(5)), model.sample(2, classes=3, seed=5))
+    assert torch.equal(model.labels(1, {"cat": 0.5, "dog": 0.5}), model.labels(1, {2: 0.5, 3: 0.5}))
+    for asked, said in (
+        ("cats", "class cats: there is none of that name; is it one of cat,"),
+        ("5", "class 5: there is none of that name; the model knows 5: ant, bee, cat, ..."),
+        (True, "class True: a number or a name is needed"),
+        (1.0, "class 1.0: a number or a name is needed"),
+        (np.int64(-1), "class -1: the model knows 0 to 4"),
+        ({"cat": 0.5, 2: 0.5}, "a class comes twice"),
+        ([], "the model knows 0 to 4"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            model.labels(1, asked)
+    unnamed = load(write_checkpoint(tmp_path / "older", "conv-vae"))
+    assert unnamed.class_names is None
+    with pytest.raises(ValueError, match="class cat: this model's classes have no names, only numbers"):
+        unnamed.sample(1, classes="cat")
 
 
 def test_asked_samples_are_those_of_their_seeds(tmp_path: Path) -> None:

@@ -43,10 +43,14 @@ every_family = pytest.mark.parametrize(
 def test_onnx_models_agree_with_pytorch_for_batches_that_were_not_tried(family: str, tmp_path: Path) -> None:
     parts, folder = exported(family, "onnx", tmp_path)
     assert family not in PARTS or set(parts) == PARTS[family]
-    described = json.loads((folder / "export.json").read_text())["programs"]
+    document = json.loads((folder / "export.json").read_text())
+    described, names = document["programs"], FAMILIES[family].class_names
+    assert document["class_names"] == (list(names) if names else None)
     assert described.keys() == parts.keys()
     for name, part in parts.items():
         session = onnxruntime.InferenceSession(folder / described[name]["file"])
+        kept = session.get_modelmeta().custom_metadata_map.get("class_names")
+        assert json.loads(kept or "null") == document["class_names"]
         assert [value.name for value in session.get_inputs()] == [value.name for value in part.inputs]
         assert [value["name"] for value in described[name]["inputs"]] == [value.name for value in part.inputs]
         for batch in (3, 16):

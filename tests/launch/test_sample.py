@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from imagegen_dist.launch.sample.options import parse_mix, parse_numbers
 from imagegen_dist.launch.sample.pictures import grid_columns, most_used
 from imagegen_dist.launch.train import DONE, MISUSED
 from imagegen_dist.storage import Store
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import FAMILIES, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,31 @@ def test_an_interpolation_passes_the_seeds(gan: str, tmp_path: Path) -> None:
             assert np.array_equal(shown, model.sample(1, classes=2, seed=seed)[0, 0].numpy())
 
 
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [("cat,ant", [2, 0]), ('"eel, electric", 1', [4, 1]), ("name:dog,number:0", [3, 0]), ("1-2,dog", [1, 2, 3])],
+)
+def test_classes_are_named(gan: str, tmp_path: Path, words: str, numbers: list[int]) -> None:
+    assert main([gan, "--seeds", "7", "--classes", words, "--shards", str(tmp_path / "out")]) == DONE
+    index = DatasetIndex.load(Store(tmp_path / "out"))
+    assert index.class_names == ("ant", "bee", "cat", "dog", "eel, electric")
+    assert read_samples(index, Store(tmp_path / "out"), range(len(numbers)))[1].tolist() == numbers
+
+
+def test_a_number_that_is_the_name_of_another_class_is_refused_until_it_says_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = replace(FAMILIES["r3gan"], class_names=("1", "2", "3", "7", "9"))
+    url = write_checkpoint(tmp_path / "run", family)
+    assert main([url, "--classes", "1", "--grid", str(tmp_path / "a.png")]) == MISUSED
+    said = "class 1 is the name of one class and the number of another: write name:1 or number:1"
+    assert capsys.readouterr().err == f"sample.py: {said}\n"
+    words = ["--seeds", "0", "--classes", "name:1,number:1,9,0", "--shards", str(tmp_path / "out")]
+    assert main([url, *words]) == DONE
+    index = DatasetIndex.load(Store(tmp_path / "out"))
+    assert read_samples(index, Store(tmp_path / "out"), range(4))[1].tolist() == [0, 1, 4, 0]
+
+
 def test_an_interpolation_without_classes_goes_through_the_classes_of_the_seeds(gan: str, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     assert main([gan, "--seeds", "0-2", "--interpolate", str(out), "--frames", "2"]) == DONE
@@ -166,6 +192,9 @@ def test_an_exported_folder_is_sampled_like_its_run(gan: str, tmp_path: Path) ->
         (["VAE", "--grid", "a.png", "--classes", "0-9"], "this model knows no classes: leave --classes and --mix out"),
         (["GAN", "--grid", "a.png", "--classes", "3,5"], "class 5: the model knows 0 to 4"),
         (["GAN", "--grid", "a.png", "--mix", "3:9"], "class 9: the model knows 0 to 4"),
+        (["GAN", "--grid", "a.png", "--classes", "cats"], "class cats: there is none of that name; is it one of cat,"),
+        (["GAN", "--grid", "a.png", "--classes", "cat,,dog"], "--classes cat,,dog: numbers, ranges and names"),
+        (["GAN", "--grid", "a.png", "--mix", "cat:cow"], "class cow: there is none of that name"),
         (["GAN", "--grid", "a.png", "--mix", "3"], "--mix 3: two classes with a colon between"),
         (["GAN", "--grid", "a.png", "--mix", "3:4", "--classes", "1"], "--classes and --mix both"),
         (["GAN", "--grid", "a.jpg"], "--grid a.jpg: a grid is a .png"),

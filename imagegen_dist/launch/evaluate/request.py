@@ -220,6 +220,11 @@ def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
             f"--data {url} has {dataset.index.classes or 'no'} classes, and the model is told one of {model.classes}; "
             "set --data"
         )
+    ours, theirs = model.class_names, dataset.index.class_names
+    if ours and theirs and ours != theirs:
+        differing = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), None)
+        said = f", {differing[1]!r} where the model has {differing[0]!r}" if differing else ""
+        raise UsageError(f"--data {url} numbers other classes than the model knows{said}; set --data")
 
 
 def _count(asked: int | None, there_are: int, url: str) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from imagegen_dist.data.animation import check_encoder
+from imagegen_dist.inference.asked import Asked
 from imagegen_dist.inference.engines import use_engine_
 from imagegen_dist.inference.films import (
     TRAVERSED_SEEDS,
@@ -21,7 +22,7 @@ from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.launch.bar import ProgressBar
 from imagegen_dist.launch.device import pick_device
 from imagegen_dist.launch.flags import UsageError
-from imagegen_dist.launch.sample.options import JOB, Command, parse
+from imagegen_dist.launch.sample.options import JOB, Command, Options, as_typed, parse
 from imagegen_dist.launch.sample.pictures import (
     check_film,
     check_folder,
@@ -52,13 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(command: Command) -> None:
     """Write what is asked for, and say what was written. Raises ValueError before anything is; TaskError."""
-    options, asked, film = command.options, command.asked, command.film
+    options = command.options
     _check_outputs(command)
     device = pick_device(options.device)
     trained = read_trained(options.checkpoint)
     model = build_model(trained).to(device)
     model.batch = options.batch
-    _check_model(command, model)
+    asked, film = (as_typed(each, model).by_number(model) for each in (command.asked, command.film))
+    _check_model(options, asked, model)
     use_engine_(model, options.engine)
     if options.grid:
         print(write_grid(model, asked, options.grid, options.scale))
@@ -101,10 +103,9 @@ def _check_outputs(command: Command) -> None:
         check_shards(command.asked)
 
 
-def _check_model(command: Command, model: GeneratorModel | AutoencoderModel) -> None:
+def _check_model(options: Options, asked: Asked, model: GeneratorModel | AutoencoderModel) -> None:
     """Raise ValueError for what this model cannot do, before anything is written."""
-    options = command.options
-    command.asked.check(model)
+    asked.check(model)
     if options.interpolate:
         check_interpolation(model)
         check_film(model, "interpolate")

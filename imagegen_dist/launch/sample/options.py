@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
 
 from imagegen_dist.commands import name_of
+from imagegen_dist.data.labels import clean_name
 from imagegen_dist.inference.asked import Asked, Class
 from imagegen_dist.inference.engines import ENGINES, EngineName
+from imagegen_dist.inference.model import Model
 from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 
 JOB = "sample"
@@ -21,6 +24,7 @@ SUMMARY = (
 )
 _MOST_SEEDS = 10_000_000
 _MIX_STEPS = 8
+_NUMBERS = re.compile(r"[0-9]+(-[0-9]+)?")
 SEEDS, FILM_SEEDS = "0-63", "0-7"
 
 
@@ -33,9 +37,10 @@ class Options:
     seeds: Annotated[str, flag("LIST")] = ""
     """One sample a seed, e.g. 0-63 or 1,5,8-11. Default: 0-63; for animations 0-7."""
     classes: Annotated[str, flag("LIST")] = ""
-    """Every seed with each of these classes, e.g. 0-9 or 3,7. Default: one class a seed, the seed modulo K."""
+    """Every seed with each of these classes, by number or name: 0-9 or cat,dog; names with commas in double quotes.
+    Default: one class a seed, the seed modulo K."""
     mix: Annotated[str, flag("A:B")] = ""
-    """In place of --classes: blends of two class embeddings, from class A to class B in eight steps."""
+    """In place of --classes: blends of two class embeddings, from A to B in eight steps; numbers or names."""
     truncation: Annotated[float, flag("PSI")] = 1.0
     """Scale the noise by this, towards 0, its mean: less variety, more typical samples; 0 to 1. Default: 1, none."""
     grid: Annotated[str, flag("FILE.png")] = ""
@@ -103,7 +108,7 @@ def parse(words: Sequence[str]) -> Command:
         raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
     classes: tuple[Class, ...] = parse_mix(options.mix) if options.mix else ()
     if options.classes:
-        classes = parse_numbers("classes", options.classes)
+        classes = parse_classes(options.classes)
     asked, film = (
         Asked(parse_numbers("seeds", options.seeds or default), classes, options.truncation)
         for default in (SEEDS, FILM_SEEDS)
@@ -127,11 +132,58 @@ def parse_numbers(name: str, text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def parse_classes(text: str) -> tuple[Class, ...]:
+    """Numbers, ranges of numbers and names of classes, separated by commas. Raises UsageError."""
+    found: list[Class] = []
+    for word in next(csv.reader([text], skipinitialspace=True)):
+        if not word.strip():
+            raise UsageError(f"--classes {text}: numbers, ranges and names, e.g. 0-9 or cat,dog")
+        found += parse_numbers("classes", word) if _NUMBERS.fullmatch(word.strip()) else [_plain(word)]
+    return tuple(found)
+
+
 def parse_mix(text: str) -> tuple[Class, ...]:
     """Blends from one class to another, both ends included. Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
-    if match is None or match[1] == match[2]:
-        raise UsageError(f"--mix {text}: two classes with a colon between, e.g. 3:7")
-    first, last = int(match[1]), int(match[2])
+    words = [word.strip() for word in text.split(":")]
+    if len(words) != 2 or not all(words) or words[0] == words[1]:
+        raise UsageError(f"--mix {text}: two classes with a colon between, e.g. 3:7 or cat:dog")
+    first, last = (int(word) if re.fullmatch(r"[0-9]{1,9}", word) else word for word in words)
     shares = [step / (_MIX_STEPS - 1) for step in range(_MIX_STEPS)]
     return tuple({first: 1 - share, last: share} for share in shares)
+
+
+def as_typed(asked: Asked, model: Model) -> Asked:
+    """What is asked for, with digits that are no class's number taken for a name.
+
+    Raises UsageError for digits that are the number of one class and the name of another.
+    """
+    found: list[Class] = []
+    for each in asked.classes:
+        if isinstance(each, Mapping):
+            found.append({_typed(word, model): weight for word, weight in each.items()})
+        else:
+            found.append(_typed(each, model))
+    return replace(asked, classes=tuple(found))
+
+
+def _typed(word: int | str, model: Model) -> int | str:
+    names = model.class_names or ()
+    if isinstance(word, str | _Number) or str(word) not in names:
+        return word
+    if word >= model.classes:
+        return str(word)
+    if names[word] != str(word):
+        raise UsageError(
+            f"class {word} is the name of one class and the number of another: write name:{word} or number:{word}"
+        )
+    return word
+
+
+class _Number(int):
+    """The number of a class, typed as such."""
+
+
+def _plain(word: str) -> Class:
+    """A class's name, without what says that it is one; or a number that is said to be one."""
+    number = re.fullmatch(r"number:([0-9]{1,9})", word.strip())
+    return _Number(number[1]) if number else clean_name(word).removeprefix("name:")

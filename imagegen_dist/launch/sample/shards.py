@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from imagegen_dist.storage import Store
 
 def check_shards(asked: Asked) -> None:
     """Raise UsageError for blends, which have no label."""
-    if any(not isinstance(each, int) for each in asked.classes):
+    if any(isinstance(each, Mapping) for each in asked.classes):
         raise UsageError("--mix with --shards: a blend of classes has no label; take --grid or --folder")
 
 
@@ -43,6 +44,7 @@ def pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: 
         listing=listing_digest([flags]),
         mixes=False,
         classes=model.classes or None,
+        class_names=model.class_names,
         maker=maker,
         asked=asked,
     )

@@ -1,0 +1,71 @@
+"""Classes as their users call them: by number, or by the names that the training data gave them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+
+Class = int | str | Mapping[Any, float]
+"""A class by its number or name, or a blend: the weight of each in the class embedding, {"cat": 0.5, "dog": 0.5}."""
+
+_SUGGESTED = 3
+
+
+def class_number(asked: Any, classes: int, names: Sequence[str] | None) -> int:
+    """The number of a class that is asked for by its number, of any integer type, or by its name.
+
+    Raises ValueError where there is no such class, and where several have that name.
+    """
+    if isinstance(asked, str):
+        return _by_name(asked, names)
+    if isinstance(asked, bool | np.bool_):
+        raise ValueError(f"class {asked}: a number or a name is needed")
+    try:
+        number = operator.index(asked)
+    except TypeError:
+        raise ValueError(f"class {asked}: a number or a name is needed") from None
+    if not 0 <= number < classes:
+        raise ValueError(f"class {number}: the model knows 0 to {classes - 1}")
+    return number
+
+
+def as_list(classes: Any) -> list[Any]:
+    """Several classes as a list, where one alone is one of them."""
+    if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable) or _is_scalar(classes):
+        return [classes]
+    return list(classes)
+
+
+def numbered(asked: Any, classes: int, names: Sequence[str] | None) -> int | dict[int, float]:
+    """A class or blend by number alone. Raises as `class_number`."""
+    if isinstance(asked, Mapping):
+        found = [(class_number(each, classes, names), float(weight)) for each, weight in asked.items()]
+        if len(dict(found)) < len(found):
+            raise ValueError(f"class {asked}: a class comes twice in it")
+        return dict(found)
+    return class_number(asked, classes, names)
+
+
+def _by_name(name: str, names: Sequence[str] | None) -> int:
+    if names is None:
+        raise ValueError(f"class {name}: this model's classes have no names, only numbers")
+    found = [number for number, each in enumerate(names) if each == name]
+    if len(found) > 1:
+        raise ValueError(
+            f"class {name}: several classes have that name ({', '.join(map(str, found))}): give the number"
+        )
+    if not found:
+        close = get_close_matches(name, names, _SUGGESTED) or list(names[:_SUGGESTED])
+        known = "is it one of" if get_close_matches(name, names, 1) else f"the model knows {len(names):,}:"
+        raise ValueError(f"class {name}: there is none of that name; {known} {', '.join(close)}, ...")
+    return found[0]
+
+
+def _is_scalar(value: Any) -> TypeGuard[Any]:
+    """True for an array or tensor that is one number."""
+    return isinstance(value, np.ndarray | np.generic | torch.Tensor) and value.ndim == 0
