@@ -29,6 +29,7 @@ from imagegen_dist.storage import Store
 INDEX_NAME = "index.json"
 VERSION = 1
 
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4")
 _PART_BYTES = 1 << 20
 _LEAST_BYTES = 512  # of a sample: the header of its member
 _NAMED = 5  # datasets below a folder
@@ -64,6 +65,7 @@ class DatasetIndex:
     class_names: tuple[str, ...] | None = None
     shards_url: str | None = None  # where the shards are; None: beside the index
     class_counts: tuple[int, ...] | None = None  # samples of each class; None: not known, as in older indexes
+    member: str = ""  # extension of the members that are the samples, where others in them are pictures too
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -78,6 +80,13 @@ class DatasetIndex:
             raise DatasetError("a shard is listed twice")
         if self.samples < 1:
             raise DatasetError("there is not one sample in it")
+        if self.member and self.member.rpartition(".")[2] not in modality(self.modality).extensions:
+            raise DatasetError(f"member is {self.member[:80]!r}, which is no extension of {self.modality} samples")
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """Of the members that hold the samples."""
+        return (self.member,) if self.member else modality(self.modality).extensions
 
     def location(self, store: Store) -> Store:
         """The folder of the shards, for an index that was read from `store`."""
@@ -156,6 +165,7 @@ class DatasetIndex:
             "classes": self.classes,
             "class_names": None if self.class_names is None else list(self.class_names),
             "shards": [vars(shard) for shard in self.shards],
+            **({"member": self.member} if self.member else {}),
         }
 
 
@@ -172,14 +182,17 @@ def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) ->
     return scan_file(name, lambda offset, length: data[offset : offset + length], len(data), kind, labelled)
 
 
-def scan_file(name: str, read_at: ReadAt, size: int, kind: Modality, labelled: bool = True) -> ShardScan:
+def scan_file(
+    name: str, read_at: ReadAt, size: int, kind: Modality, labelled: bool = True, member: str = ""
+) -> ShardScan:
     """Read a whole shard once for its checksums and again for its samples, never more than one of them in memory.
 
-    read_at: reads the shard's file; size: its bytes; labelled: False passes its labels over. Raises ShardError where it
-    is damaged, MixedSizesError, a kind of that, where its samples differ in size.
+    read_at: reads the shard's file; size: its bytes; labelled: False passes its labels over; member: as in
+    DatasetIndex. Raises ShardError where it is damaged, MixedSizesError, a kind of that, where its samples differ in
+    size.
     """
     crc32, sha256 = checksums(read_at, size)
-    shard = Shard(read_at, size, name, kind.extensions)
+    shard = Shard(read_at, size, name, (member,) if member else kind.extensions)
     shape: SampleShape | None = None
     labels = []
     for row in range(len(shard)):
@@ -307,6 +320,21 @@ def shard_names(store: Store) -> list[str]:
     return [name for name in store.names() if name.endswith(".tar") and not name.startswith(".")]
 
 
+def compressed_shards(names: Iterable[str]) -> list[str]:
+    """Of file names, those of compressed tars."""
+    return [name for name in names if name.lower().endswith(_COMPRESSED) and not name.startswith(".")]
+
+
+def compressed_line(place: str, names: list[str]) -> str:
+    """What to do about compressed shards."""
+    first = names[0]
+    tool = "gunzip" if first.lower().endswith("gz") else "a decompressor of its kind, e.g. zstd -d"
+    return (
+        f"{place}/{first} is a compressed tar{f', and {len(names) - 1:,} more are' if len(names) > 1 else ''}: samples "
+        f"are read in place, for which a shard must be a plain .tar; unpack it with {tool}"
+    )
+
+
 def common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape | None:
     """The shape that both can be decoded to: grey beside RGB is RGB. None where there is none."""
     if first is None or first == second:
@@ -329,6 +357,8 @@ def _count_labels(labels: list[Label | None], name: str) -> tuple[tuple[Label, i
 
 def _why_no_index(store: Store) -> str:
     shards = shard_names(store)
+    if not shards and (compressed := compressed_shards(store.names())):
+        return compressed_line(store.url, compressed)
     if shards:
         return (
             f"{store} has {len(shards)} shards but no {INDEX_NAME}: "
@@ -361,6 +391,7 @@ def _from_payload(payload: Any) -> DatasetIndex:
         None if names is None else tuple(str(name) for name in names),
         _take(payload, "shards_url", str) if "shards_url" in payload else None,
         _class_counts(payload),
+        _take(payload, "member", str) if "member" in payload else "",
     )
     if payload.get("fingerprint") != index.fingerprint:
         raise ValueError("its fingerprint does not belong to its content; it was edited or damaged")

@@ -10,7 +10,6 @@ from multiprocessing.pool import ThreadPool
 from imagegen_dist.data.cache import CacheConfig, ShardFiles, TimedOutError
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import modality
 from imagegen_dist.data.node_folder import NodeFolder
 from imagegen_dist.data.places import KnownPlaces
 from imagegen_dist.data.shard import Shard
@@ -30,7 +29,7 @@ class OpenShards:
     def __init__(self, index: DatasetIndex, store: Store, cache: CacheConfig, limit: int, counters: Counters) -> None:
         self._index, self._store = index, index.location(store)
         self._limit = _allowed_files(limit)
-        self._extensions = modality(index.modality).extensions
+        self._extensions = index.extensions
         folder = NodeFolder(cache.folder, cache.limit_bytes)
         self._files = ShardFiles(self._store, folder, cache, counters)
         self._places = KnownPlaces(folder, self._extensions)

@@ -54,6 +54,7 @@ class Packed(NamedTuple):
 
     scan: ShardScan
     undecodable: tuple[str, ...]  # a line for each picture left out
+    deepest: int = 0  # largest value of all 16-bit grey pictures
 
 
 def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
@@ -62,20 +63,25 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
     tell: takes the number of records done since it was told last. Raises UnfitError where two pictures differ in size
     and the recipe has none; StorageError, and what reading raises.
     """
-    undecodable = list[str]()
+    undecodable, deepest = list[str](), 0
     target = io.BytesIO()
     with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
         for place, record in enumerate(part.records.read(), part.first):
             try:
-                members = {part.recipe.extension: _convert(record, part.recipe)}
+                sample = _convert(record, part.recipe)
             except DecodeError as error:
                 undecodable.append(f"{record.name} {error}")
             else:
                 label = {} if record.label is None else {"cls": b"%d" % record.label}
-                writer.write({"__key__": f"{place:09d}", **members, **label})
+                writer.write({"__key__": f"{place:09d}", part.recipe.extension: sample.data, **label})
+                deepest = max(deepest, sample.deepest)
             tell(1)
     data = target.getvalue()
-    packed = Packed(scan_shard(part.name, data, modality(part.recipe.modality)), tuple(undecodable))
+    scan = scan_shard(part.name, data, modality(part.recipe.modality))
+    conversion = part.recipe.conversion
+    if conversion is not None and conversion.channels == 4 and scan.shape is not None:
+        scan = scan._replace(shape=SampleShape(4, scan.shape.spatial))  # headers are read without transparency
+    packed = Packed(scan, tuple(undecodable), deepest)
     part.store.write(part.name, data)
     part.receipts.write(part.receipt, json.dumps(_to_json(packed)).encode())
     return packed
@@ -104,7 +110,7 @@ def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
     for record in records.read():
         count += 1
         try:
-            data, size = _sample(record, recipe)
+            data, size, _ = _sample(record, recipe)
         except DecodeError:
             continue
         if sized is None and size is not None:
@@ -113,22 +119,28 @@ def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
     return max(_BLOCK, total / max(1, count)), sized
 
 
-def _convert(record: Record, recipe: Recipe) -> bytes:
-    data, size = _sample(record, recipe)
-    if recipe.sized is not None and size is not None and size != recipe.sized.size:
+class _Sample(NamedTuple):
+    """A sample as the shard holds it."""
+
+    data: bytes
+    size: tuple[int, int] | None  # (H, W), where it was a picture to convert
+    deepest: int = 0  # largest value, where that was 16-bit grey
+
+
+def _convert(record: Record, recipe: Recipe) -> _Sample:
+    sample = _sample(record, recipe)
+    if recipe.sized is not None and sample.size is not None and sample.size != recipe.sized.size:
         raise UnfitError(
             f"the pictures have several sizes: {recipe.sized.name} is {_wide(recipe.sized.size)}, "
-            f"{record.name} {_wide(size)}; give them one with --size, e.g. --size 64x64"
+            f"{record.name} {_wide(sample.size)}; give them one with --size, e.g. --size 64x64"
         )
-    return data
+    return sample
 
 
-def _sample(record: Record, recipe: Recipe) -> tuple[bytes, tuple[int, int] | None]:
-    """(a sample as the shard holds it, its (H, W) where it was a picture to convert)."""
+def _sample(record: Record, recipe: Recipe) -> _Sample:
     if recipe.conversion is None:
-        return _bytes(record), None
-    encoded = convert_image(_bytes(record), recipe.conversion, recipe.extension)
-    return encoded.data, encoded.size
+        return _Sample(_bytes(record), None)
+    return _Sample(*convert_image(_bytes(record), recipe.conversion, recipe.extension))
 
 
 def _bytes(record: Record) -> bytes:
@@ -155,6 +167,7 @@ def _to_json(packed: Packed) -> dict[str, Any]:
         "dims": shape,
         "labels": scan.labels,
         "undecodable": packed.undecodable,
+        "deepest": packed.deepest,
     }
 
 
@@ -163,4 +176,4 @@ def _from_json(payload: Any) -> Packed:
     shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]))
     labels = None if payload["labels"] is None else tuple((label, count) for label, count in payload["labels"])
     scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels)
-    return Packed(scan, tuple(payload["undecodable"]))
+    return Packed(scan, tuple(payload["undecodable"]), payload.get("deepest", 0))

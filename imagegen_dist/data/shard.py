@@ -20,6 +20,7 @@ PLACE = np.dtype(
 
 _LABELS = ("cls", "json")  # the first of them that a sample has
 _NOWHERE = (0, 0, -1)
+_SHOWN = 7
 
 
 class Shard:
@@ -112,9 +113,7 @@ class Shard:
             elif extension in _LABELS and (label is _NOWHERE or extension == _LABELS[0]):
                 label = offset, size, _LABELS.index(extension)
         if pictures != 1:
-            held = ", ".join("." + member.extension for member in members)
-            wanted = ", ".join("." + extension for extension in self._extensions)
-            raise ShardError(f"{self.name}: sample {members[0].key} has {held}; exactly one of {wanted} is needed")
+            raise ShardError(f"{self.name}: {_why_not_one(members, self._extensions)}")
         return (*picture, *label)
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -122,6 +121,28 @@ class Shard:
         if len(data) != size:
             raise ShardError(f"{self.name} is truncated: {size - len(data)} bytes are missing at byte {offset}")
         return data
+
+
+def _why_not_one(members: list[Member], extensions: Sequence[str]) -> str:
+    """What to do about a sample that has not exactly one picture."""
+    held, wanted = _dotted([member.extension for member in members]), _dotted(extensions)
+    line = f"sample {members[0].key} has {held}; exactly one of {wanted} is needed"
+    found = [member.extension for member in members if member.extension in extensions]
+    if len(found) > 1:
+        return f"{line}: choose with --member, e.g. --member {found[0]}"
+    odd = next((member for member in members if member.extension.rpartition(".")[2] in extensions), None)
+    if found or odd is None:
+        return line
+    return (
+        f"{line}: the key of a file ends at the first dot of its name, so that {odd.name} is the .{odd.extension} of "
+        f"{odd.key}; name files without further dots, or, where these are kinds of pictures, take one by --member "
+        f"{odd.extension}"
+    )
+
+
+def _dotted(extensions: Sequence[str]) -> str:
+    some = ", ".join(f".{extension}" for extension in extensions[:_SHOWN])
+    return some + (", ..." if len(extensions) > _SHOWN else "")
 
 
 def group(members: Sequence[Member], shard: str) -> list[list[Member]]:

@@ -17,6 +17,8 @@ _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 _REGULAR = (b"0", b"\0", b"7")
 _REFUSED = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a named pipe"}
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"))
+_MAGIC_BYTES = 8
 _MAX_NAME_BYTES = 1 << 20
 _KEY = re.compile(r"^((?:.*/)?[^./]+)[.]([^/]*)$", re.DOTALL)
 
@@ -52,6 +54,9 @@ def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
     position, renamed = 0, _PLAIN
     if size == 0:
         raise ShardError(f"{shard} is empty: 0 bytes")
+    beginning = read_at(0, _MAGIC_BYTES)
+    if packer := next((name for magic, name in _MAGIC if beginning.startswith(magic)), ""):
+        raise ShardError(f"{shard} is compressed ({packer}), and no tar to be read in place: unpack it first")
     while position < size:
         header = read_at(position, _BLOCK)
         if header == _ZEROS:

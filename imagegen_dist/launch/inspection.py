@@ -34,6 +34,8 @@ from imagegen_dist.data.index import (
     checksums,
     combine_scans,
     common_shape,
+    compressed_line,
+    compressed_shards,
     scan_file,
     shard_names,
 )
@@ -58,13 +60,19 @@ _STALL_S = 15.0
 
 
 def index_shards(
-    shards: Store, index_at: Store, parallel: bool = True, subset: str = "", labelled: bool = True
+    shards: Store,
+    index_at: Store,
+    parallel: bool = True,
+    subset: str = "",
+    labelled: bool = True,
+    member: str = "",
 ) -> DatasetIndex:
     """Read all shards in a folder, and write index.json beside them or in another folder, for which it says where.
 
     The classes are named where classes.txt lies beside the shards, a line for each label.
     parallel: by Ray tasks where there is much to read. subset: the split to index where shards of several lie side by
-    side. labelled: False passes their labels over. Raises DatasetError where there is no shard, a damaged one, an index
+    side. labelled: False passes their labels over. member: extension of the pictures in samples that have several.
+    Raises DatasetError where there is no shard, a damaged one, an index
     already, where samples do not fit together, and where names of tars or folders in them are the only labels, which no
     index can keep; StorageError.
     """
@@ -73,10 +81,10 @@ def index_shards(
     chosen.check_used(shards.url)
     class_names = class_names_beside(shards) if labelled else None
     if labelled:
-        _check_no_tar_classes(shards, names)
+        _check_no_tar_classes(shards, names, member)
     try:
         parallel = parallel and _worth_tasks(shards, len(names) * shards.size(names[0]))
-        work = run_tasks(_scan, [_Unread(shards, name, labelled) for name in names], parallel)
+        work = run_tasks(_scan, [_Unread(shards, name, labelled, member) for name in names], parallel)
         with ProgressBar("reading shards") as bar, closing(work) as results:
             scans = (scan for _, scan in bar.track(results, len(names)))
             index = combine_scans(scans, _MODALITY, None, class_names)
@@ -91,7 +99,8 @@ def index_shards(
         named = "" if class_names is None else f" ({CLASS_NAMES} names {len(class_names):,} classes)"
         raise DatasetError(f"{shards}: {error}{named}") from error
     in_order = tuple(sorted(index.shards, key=lambda shard: shard.name))
-    index = dataclasses.replace(index, shards=in_order, shards_url=None if index_at == shards else shards.url)
+    place = None if index_at == shards else shards.url
+    index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member)
     index.save(index_at)
     return index
 
@@ -106,7 +115,7 @@ def check_dataset(store: Store, parallel: bool = True, remote_shards: bool = Fal
     index = DatasetIndex.load(store, remote_shards)
     place = index.location(store)
     present = [*shard_names(place), *place.listing().unusable]
-    kinds = index.modality, index.shape, index.classes, index.class_names
+    kinds = index.modality, index.shape, index.classes, index.class_names, index.member
     pieces = [_Expected(place, info, *kinds) for info in index.shards]
     parallel = parallel and _worth_tasks(place, sum(info.bytes for info in index.shards))
     with ProgressBar("checking shards") as bar:
@@ -167,6 +176,7 @@ class _Unread(NamedTuple):
     store: Store
     name: str
     labelled: bool
+    member: str = ""
 
 
 class _Expected(NamedTuple):
@@ -178,6 +188,12 @@ class _Expected(NamedTuple):
     shape: SampleShape
     classes: int | None
     class_names: tuple[str, ...] | None = None
+    member: str = ""
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """Of the members that hold the samples."""
+        return (self.member,) if self.member else modality(self.modality).extensions
 
 
 class _KeyedShard(Shard):
@@ -199,6 +215,8 @@ def _check_places(shards: Store, index_at: Store) -> list[str]:
     if line := unusable_line(shards.listing().unusable):
         print(line, file=sys.stderr)
     if not names:
+        if compressed := compressed_shards(shards.names()):
+            raise DatasetError(compressed_line(shards.url, compressed))
         raise DatasetError(f"{shards} has no shards (*.tar)" if shards.exists() else f"{shards} does not exist")
     if index_at != shards and shard_names(index_at):
         raise DatasetError(f"{index_at} has shards of its own: choose another folder for the index of {shards}")
@@ -218,13 +236,13 @@ def _of_another_split(name: str, listed: Set[str]) -> bool:
     return here is not None and len(splits) == 1 and here.name not in splits and "" not in splits
 
 
-def _check_no_tar_classes(shards: Store, names: list[str]) -> None:
+def _check_no_tar_classes(shards: Store, names: list[str], member: str) -> None:
     """Raises DatasetError where classes are told by the names of tars or of folders in them, by the first and last."""
     some, surveys = list(dict.fromkeys((names[0], names[-1]))), list[Survey]()
     for name in some:
         try:
             with _opened(shards, name) as (read_at, size):
-                surveys.append(survey(read_at, size, name, modality(_MODALITY).extensions))
+                surveys.append(survey(read_at, size, name, (member,) if member else modality(_MODALITY).extensions))
         except (ShardError, FileNotFoundError):  # of which the scan that follows says more
             return
         if not surveys[-1].plain:  # it has labels, captions or records
@@ -244,7 +262,7 @@ def _worth_tasks(shards: Store, size: int) -> bool:
 
 def _scan(piece: _Unread) -> ShardScan:
     with _opened(piece.store, piece.name) as (read_at, size):
-        return scan_file(piece.name, read_at, size, modality(_MODALITY), piece.labelled)
+        return scan_file(piece.name, read_at, size, modality(_MODALITY), piece.labelled, piece.member)
 
 
 def _check(piece: _Expected) -> tuple[str, ...]:
@@ -283,7 +301,7 @@ def _of_samples(piece: _Expected, read_at: ReadAt, size: int) -> Iterator[str]:
     """What is wrong with a shard's samples: a line for each kind of fault, with the number of them and the first."""
     name = piece.info.name
     try:
-        shard = _KeyedShard(read_at, size, name, modality(piece.modality).extensions)
+        shard = _KeyedShard(read_at, size, name, piece.extensions)
     except ShardError as error:
         yield str(error).removeprefix(name).removeprefix(":").strip()
         return
@@ -299,11 +317,14 @@ def _of_samples(piece: _Expected, read_at: ReadAt, size: int) -> Iterator[str]:
 def _picture_fault(piece: _Expected, shard: Shard, row: int) -> str:
     """What is wrong with a sample's picture by its header, or an empty text."""
     try:
-        found = modality(piece.modality).shape_of(*shard.picture(row))
+        member, extension = shard.picture(row)
+        found = modality(piece.modality).shape_of(member, extension)
     except (DecodeError, ShardError) as error:
         return f"sample {shard.key(row)} {error}"
     if common_shape(piece.shape, found) == piece.shape:
         return ""
+    if piece.shape.channels == 4 and found.spatial == piece.shape.spatial and not extension.endswith("npy"):
+        return ""  # RGBA: a header's shape does not count transparency
     return f"sample {shard.key(row)} is {found}, but the index says {piece.shape}"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, combine_scans, shard_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.parts import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
+from imagegen_dist.data.picture import DEEPEST_WHITE
 from imagegen_dist.data.sources.base import Source, UnfitError, listing_digest
 from imagegen_dist.launch.tasks import TaskError, run_tasks
 from imagegen_dist.shape import SampleShape
@@ -29,7 +30,7 @@ MADE_BY = "made_by.json"
 UNDECODABLE = "undecodable.txt"
 
 UNDECODABLE_LIMIT = 0.01
-"""Share of pictures that cannot be decoded above which the job fails."""
+"""Share of pictures that cannot be decoded above which the job fails, where no other one is asked for."""
 
 _VERSION = 1
 _RECEIPTS = ".parts"
@@ -38,6 +39,7 @@ _PROBE_RUNS, _PROBE_RUN = 4, 12  # the first pictures at so many places tell the
 _IN_PROCESS_S = 10.0  # of work, up to which Ray's start would not pay
 _SHARD = re.compile(r"shard-\d{6}\.tar")
 _REQUESTS = 16
+_DARK = 1 << 14  # values of 16-bit pictures below this are a quarter of white at most
 
 
 class UndecodableError(Exception):
@@ -74,6 +76,7 @@ class Request:
     recipe: Recipe
     shard_bytes: int
     workers: int | None  # tasks at once; None: all cores, or this process where the work is small; 0: this process
+    max_bad: float = UNDECODABLE_LIMIT  # share of pictures that cannot be decoded above which the job fails
 
 
 class Made(NamedTuple):
@@ -234,21 +237,32 @@ class Packing:
             )
         else:
             self._dest.remove(UNDECODABLE)
-        if len(undecodable) > UNDECODABLE_LIMIT * self.pictures:
+        if len(undecodable) > self._request.max_bad * self.pictures:
             for part, each in zip(parts, packed, strict=True):
                 if each.undecodable:
                     part.receipts.remove(part.receipt)
             raise UndecodableError(
-                f"{len(undecodable):,} of {self.pictures:,} pictures cannot be decoded, above {UNDECODABLE_LIMIT:.0%}: "
-                f"no index was written. Repair or remove those listed in {self._dest / UNDECODABLE}, "
-                "then run the same command again",
+                f"{len(undecodable):,} of {self.pictures:,} pictures cannot be decoded, above --max-bad "
+                f"{self._request.max_bad:g}: no index was written. Repair or remove those listed in "
+                f"{self._dest / UNDECODABLE}, or allow more with a larger --max-bad, then run the same command again",
                 undecodable,
             )
         indexes = self._index(parts, packed)
+        self._tell_dark(max((each.deepest for each in packed), default=0))
         for index, store in zip(indexes, self._stores, strict=True):
             index.save(store)
         self._receipts.remove()
         return Made(indexes, undecodable, True)
+
+    def _tell_dark(self, deepest: int) -> None:
+        """Note 16-bit grey pictures that use the lower bits alone, and come out dark."""
+        conversion = self._request.recipe.conversion
+        if 0 < deepest < _DARK and conversion is not None and conversion.white == DEEPEST_WHITE:
+            white = (1 << deepest.bit_length()) - 1
+            self.notes.append(
+                f"the largest value of all 16-bit grey pictures is {deepest:,} of {DEEPEST_WHITE:,}, so that they come "
+                f"out dark; if they hold {deepest.bit_length()} bits, pack them with --white-level {white}"
+            )
 
     def _index(self, parts: list[Part], packed: list[Packed]) -> list[DatasetIndex]:
         """The index of each dataset; all have as many classes and channels. Raises DatasetError, StorageError."""

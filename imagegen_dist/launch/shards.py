@@ -20,8 +20,10 @@ from imagegen_dist.data.contents import Copies, find_copies
 from imagegen_dist.data.images import Conversion
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.labels import empty_classes
+from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.parts import Recipe
+from imagegen_dist.data.picture import DEEPEST_WHITE
 from imagegen_dist.data.sources.base import Source
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.sources.folder import FolderSource
@@ -53,7 +55,9 @@ _SUMMARY = (
     "zip, parquet files, or shards. The same command again goes on where it was interrupted. Or index shards that are "
     "there, with --index-only; or check a dataset, with --check."
 )
-_OF_INDEXING: dict[str, Any] = {"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto"}
+_OF_INDEXING: dict[str, Any] = {
+    **{"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto", "member": ""}
+}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 _LISTED = 20  # undecodable pictures that are named on the screen
@@ -79,8 +83,16 @@ class Options:
     """png, webp (RGB alone): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
     """Shards come to about this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
-    channels: Annotated[str, flag("1|3")] = ""
-    """Make all grey (1) or RGB (3). Default: as they are; RGB where any is."""
+    channels: Annotated[str, flag("1|3|4")] = ""
+    """Make all grey (1), RGB (3), or keep transparency (4, RGBA). Default: as they are, on white; RGB where any is."""
+    icc: Annotated[Literal["srgb", "keep"], flag("srgb|keep")] = "srgb"
+    """srgb: convert pictures with another colour profile to sRGB; keep: take values as they are. Default: srgb."""
+    white_level: Annotated[int, flag("VALUE")] = DEEPEST_WHITE
+    """Value of 16-bit grey pictures that shows white, e.g. 4095 where they hold 12 bits. Default: 65535."""
+    max_bad: Annotated[str, flag("SHARE")] = "0.01"
+    """Share of pictures that may be left out because they cannot be decoded, e.g. 0.05 or 5%. Default: 0.01."""
+    member: Annotated[str, flag("EXTENSION")] = ""
+    """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
     split: Annotated[str, flag("NAME:SHARE,...")] = ""
     """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
     dedup: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -115,6 +127,7 @@ class Command:
     conversion: Conversion
     shard_bytes: int
     shares: dict[str, float]
+    max_bad: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,15 +155,21 @@ def parse(arguments: Sequence[str]) -> Command:
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
     _check_alone(options)
-    if options.channels not in ("", "1", "3"):
-        raise UsageError(f"--channels {options.channels}: 1 (grey) or 3 (RGB)")
+    if options.channels not in ("", "1", "3", "4"):
+        raise UsageError(f"--channels {options.channels}: 1 (grey), 3 (RGB) or 4 (RGBA)")
+    if options.channels == "4" and options.format == "jpg":
+        raise UsageError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
+    if not 1 <= options.white_level <= DEEPEST_WHITE:
+        raise UsageError(f"--white-level {options.white_level}: a value from 1 to {DEEPEST_WHITE}")
     if options.channels == "1" and options.format == "webp":
         raise UsageError("--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg")
     if options.crop == "none" and not options.size:
         raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
     channels = int(options.channels) if options.channels else None
-    conversion = Conversion(_parse_size(options.size), channels, options.crop == "center")
-    return Command(options, conversion, parse_bytes(options.shard_size), _parse_split(options.split))
+    size = _parse_size(options.size)
+    conversion = Conversion(size, channels, options.crop == "center", options.icc, options.white_level)
+    shares, max_bad = _parse_split(options.split), _parse_share(options.max_bad)
+    return Command(options, conversion, parse_bytes(options.shard_size), shares, max_bad)
 
 
 def _check_alone(options: Options) -> None:
@@ -177,7 +196,9 @@ def _run(command: Command) -> tuple[str, int]:
     if options.index_only:
         store = Store(options.index_only)
         index_at = Store(options.index_at) if options.index_at else store
-        index = index_shards(store, index_at, parallel, options.subset, options.labels == "auto")
+        index = index_shards(
+            store, index_at, parallel, options.subset, options.labels == "auto", _parse_member(options.member)
+        )
         _tell_empty_classes(
             [index], f"packing them again with `{command_line('make_shards', store, 'DEST', '--relabel')}`"
         )
@@ -201,11 +222,11 @@ def _work(command: Command) -> Iterator[_Work]:
     options = command.options
     columns = Columns(options.image_column, options.label_column)
     if is_builtin(options.source):
-        changed = options.split or options.subset or options.relabel or options.dedup or options.labels != "auto"
-        if changed or columns != Columns():
+        changed = options.split or options.subset or options.member or options.relabel or options.dedup
+        if changed or options.labels != "auto" or columns != Columns():
             raise UsageError(
-                f"{options.source} comes split, in a form of its own: give neither --split, --subset, --dedup, columns "
-                "nor what changes labels"
+                f"{options.source} comes split, in a form of its own: give neither --split, --subset, --member, "
+                "--dedup, columns nor what changes labels"
             )
         with temporary_folder("builtin") as cache:
             sources = {name: open_shards(builtin_dataset(options.source, name, Store(cache)), []) for name in SPLITS}
@@ -213,7 +234,7 @@ def _work(command: Command) -> Iterator[_Work]:
         return
     dest = Store(options.dest)
     labelled, remote = options.labels == "auto", options.allow_remote_shards
-    source = open_source(options.source, columns, options.subset, labelled, remote)
+    source = open_source(options.source, columns, options.subset, labelled, remote, _parse_member(options.member))
     for note in source.notes:
         print(note, file=sys.stderr)
     if isinstance(source, FolderSource) and f"{dest}/".startswith(f"{source.place}/"):
@@ -280,7 +301,8 @@ def _pack(work: _Work, command: Command) -> str:
     options, dest, targets = command.options, Store(command.options.dest), work.targets
     source = targets[0].source
     workers = 0 if is_builtin(options.source) else options.workers  # built-in data lie on this node alone
-    request = Request(_flags(command), Recipe(command.conversion, options.format), command.shard_bytes, workers)
+    recipe = Recipe(command.conversion, options.format)
+    request = Request(_flags(command), recipe, command.shard_bytes, workers, command.max_bad)
     packing = Packing(dest, targets, request)
     try:
         with ProgressBar() as bar:
@@ -315,6 +337,9 @@ def _flags(command: Command) -> dict[str, str]:
         "--format": options.format,
         "--shard-size": f"{command.shard_bytes}",
         "--channels": options.channels,
+        "--icc": options.icc,
+        "--white-level": "" if options.white_level == DEEPEST_WHITE else str(options.white_level),
+        "--member": _parse_member(options.member),
         "--split": ",".join(f"{name}:{share:g}" for name, share in command.shares.items()),
         "--image-column": options.image_column,
         "--dedup": "yes" if options.dedup else "",
@@ -412,6 +437,26 @@ def parse_bytes(text: str) -> int:
     if size < 1:
         raise UsageError(f"--shard-size {text}: give bytes as 500kB, 128MB or 1GB")
     return size
+
+
+def _parse_member(text: str) -> str:
+    """An extension as shards have them, without the dot. Raises UsageError for none of a picture."""
+    member = text.lower().removeprefix(".")
+    kinds = modality("image").extensions
+    if member and member.rpartition(".")[2] not in kinds:
+        raise UsageError(f"--member {text}: the extension of a picture, e.g. jpg or depth.png ({', '.join(kinds)})")
+    return member
+
+
+def _parse_share(text: str) -> float:
+    """A share in 0.05 or 5%."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--max-bad {text}: give a share of the pictures from 0 to 1, as 0.05 or 5%")
+    return share
 
 
 def _parse_split(text: str) -> dict[str, float]:

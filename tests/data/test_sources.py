@@ -67,9 +67,9 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(store):
 
 
 def test_a_flat_folder_has_no_labels_and_says_what_it_left_out(store):
-    add(store, "b.png", "a.png", "a.txt", "raw.heic")
+    add(store, "b.png", "a.png", "a.txt", "raw.psd")
     source = open_source(store.url, Columns())
-    assert (source.class_names, source.classes, source.left_out) == (None, None, ("a.txt", "raw.heic"))
+    assert (source.class_names, source.classes, source.left_out) == (None, None, ("a.txt", "raw.psd"))
     assert [record[:2] for record in records(source)] == [("a.png", None), ("b.png", None)]
 
 

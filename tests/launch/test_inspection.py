@@ -523,7 +523,7 @@ def test_names_of_others_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     put_dataset(store)
     put_shard(store, "shard-000001.tar", [("\x1b[31m\nred\u202e.png", b"")])
     table = check(store).table(200)
-    assert "sample ?[31m?red? is no PNG" in table
+    assert "sample ?[31m?red? is no picture" in table
     assert all(line.isprintable() for line in table.split("\n"))
 
 

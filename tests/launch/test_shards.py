@@ -272,7 +272,7 @@ def test_too_many_undecodable_pictures_fail_the_job_until_they_are_repaired(
     assert ("and 20 more" in captured.err) == (damaged == 40)
     said = captured.err.splitlines()[-1]
     assert said.startswith(
-        f"make_shards.py: {damaged} of 40 pictures cannot be decoded, above 1%: no index was written"
+        f"make_shards.py: {damaged} of 40 pictures cannot be decoded, above --max-bad 0.01: no index was written"
     )
     listed = (tmp_path / "out" / "undecodable.txt").read_text().splitlines()
     assert {line.split()[0] for line in listed} == {str(file.relative_to(folder)) for file in files}
@@ -569,7 +569,7 @@ def test_a_damaged_shard_is_named_with_its_member(tmp_path: Path, capsys: pytest
         (["{pictures}", "{out}", "--size"], "--size"),
         (["{pictures}", "{out}", "--shard-size", "big"], "--shard-size big: give bytes"),
         (["{pictures}", "{out}", "--shard-size", "0MB"], "--shard-size 0MB: give bytes"),
-        (["{pictures}", "{out}", "--channels", "4"], "--channels 4: 1 (grey) or 3 (RGB)"),
+        (["{pictures}", "{out}", "--channels", "2"], "--channels 2: 1 (grey), 3 (RGB) or 4 (RGBA)"),
         (["{pictures}", "{out}", "--format", "gif"], "png"),
         (["{pictures}", "{out}", "--format", "webp", "--channels", "1"], "WebP has no grey"),
         (["{pictures}", "{out}", "--szie", "8x8"], "--szie"),

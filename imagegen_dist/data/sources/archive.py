@@ -11,7 +11,7 @@ import numpy as np
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import Record, Records, Source, each_ahead, listing_digest
+from imagegen_dist.data.sources.base import MAX_INFLATED, Record, Records, Source, each_ahead, listing_digest
 from imagegen_dist.data.sources.classes import (
     EXTENSIONS,
     Entries,
@@ -175,6 +175,8 @@ class _ZipTree:
 
 def _read(store: Store, archive: str, entry: _Entry) -> bytes:
     """A member's bytes, checked against its CRC. Raises BadZipFile, zlib.error, struct.error, StorageError."""
+    if entry.method == zipfile.ZIP_DEFLATED and entry.size > MAX_INFLATED:
+        raise zipfile.BadZipFile(f"it inflates to {entry.size:,} bytes, and at most {MAX_INFLATED:,} are unpacked")
     guess = entry.offset + entry.header + _EXTRA_BYTES + entry.packed
     data = store.read_range(archive, entry.offset, guess)
     fields = _HEADER.unpack_from(data)

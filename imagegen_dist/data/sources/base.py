@@ -18,6 +18,9 @@ from imagegen_dist.storage import Store
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+MAX_INFLATED = 128 << 20
+"""Bytes above which a compressed picture is not unpacked: picture files hardly shrink, so that it would be a bomb."""
+
 _READERS = 16  # requests at once to remote storage, which each take their time and little else
 
 

@@ -19,7 +19,10 @@ from imagegen_dist.data.sources.label_files import (
 )
 from imagegen_dist.data.sources.subsets import ALL, Subset, split_of
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm"),
+)
 """Of the files that are taken for pictures, in any case."""
 
 _ARCHIVES = (".tar", ".parquet")
@@ -52,6 +55,7 @@ class Wanted(NamedTuple):
     labelled: bool = True  # False: whatever tells labels is passed over
     label_column: str = ""  # of tables; "": one of LABEL_NAMES
     remote_shards: bool = False  # as for DatasetIndex.load
+    member: str = ""  # extension of the pictures in shards whose samples have several; "": the only one
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from os.path import splitext
 
-from imagegen_dist.data.index import INDEX_NAME, DatasetError
+from imagegen_dist.data.index import INDEX_NAME, DatasetError, compressed_line, compressed_shards
 from imagegen_dist.data.sources.archive import open_zip
 from imagegen_dist.data.sources.base import Source
 from imagegen_dist.data.sources.classes import Entries, Wanted, find_root, is_hidden
 from imagegen_dist.data.sources.folder import FolderTree, open_folder
 from imagegen_dist.data.sources.label_files import STYLEGAN
-from imagegen_dist.data.sources.shards import open_shards
+from imagegen_dist.data.sources.shards import ShardSource, open_shards
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tables import Columns, open_tables
 from imagegen_dist.storage import Store, unusable_line
@@ -19,22 +19,32 @@ _FILES = (".zip", ".parquet", ".tar")
 
 
 def open_source(
-    url: str, columns: Columns, subset: str = "", labelled: bool = True, remote_shards: bool = False
+    url: str,
+    columns: Columns,
+    subset: str = "",
+    labelled: bool = True,
+    remote_shards: bool = False,
+    member: str = "",
 ) -> Source:
     """List what lies at a URL: a zip, parquet files, shards, or a folder of pictures.
 
     The last part of the URL may be a pattern (`train-*.parquet`) for parquet files or shards. subset: the split to
     take where several lie side by side, as a word of SPLIT_WORDS, or "all". labelled: False passes labels over.
-    remote_shards: as for DatasetIndex.load. Raises DatasetError where nothing fits, or several do; StorageError.
+    remote_shards: as for DatasetIndex.load. member: extension of the pictures in shards whose samples have several.
+    Raises DatasetError where nothing fits, or several do; StorageError.
     """
-    store, wanted = Store(url), Wanted(Subset(subset), labelled, columns.label, remote_shards)
+    store, wanted = Store(url), Wanted(Subset(subset), labelled, columns.label, remote_shards, member)
     source = _open(store, columns, wanted)
+    if member and not isinstance(source, ShardSource):
+        raise DatasetError(f"--member {member} is for shards, and {store} has none")
     wanted.subset.check_used(store.url)
     return source
 
 
 def _open(store: Store, columns: Columns, wanted: Wanted) -> Source:
     parent, _, last = store.url.rpartition("/")
+    if compressed_shards([last]) and not store.names():
+        raise DatasetError(compressed_line(parent, [last]))
     kind = splitext(last)[1].lower()
     if kind in _FILES and parent and not store.names():
         folder = Store(parent)
@@ -106,6 +116,8 @@ def _kind_of(entries: Entries, folder: Store) -> tuple[str, list[str]]:
     for kind in (".tar", ".parquet"):
         if found[kind]:
             return kind, found[kind]
+    if compressed := compressed_shards(names):
+        raise DatasetError(compressed_line(folder.url, compressed))
     if len(found[".zip"]) == len(names) > 0 and not entries.folders:
         raise DatasetError(f"{folder} holds zips: name the one you mean, e.g. {folder / found['.zip'][0]}")
     return "", []

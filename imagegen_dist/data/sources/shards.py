@@ -42,6 +42,7 @@ class ShardSource(Source):
     offsets: tuple[int, ...] = ()  # number of each shard's first sample and, last, of samples
     stored: bool = False
     class_counts: tuple[int, ...] | None = None  # samples of each class, by the index
+    extensions: tuple[str, ...] = _EXTENSIONS  # of the pictures
 
     def name_of(self, row: int) -> str:
         """A record's name."""
@@ -57,7 +58,7 @@ class ShardSource(Source):
             labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
             pieces.append(_Piece(self.shards[at], end - first, tuple((rows[low:high] - first).tolist()), labels))
         numbers = number_names(self.class_names or ()) if self.stored else None
-        return _Samples(Store(self.place, PATIENCE_S), tuple(pieces), numbers)
+        return _Samples(Store(self.place, PATIENCE_S), tuple(pieces), numbers, self.extensions)
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class _Samples(Records):
     store: Store
     pieces: tuple[_Piece, ...]
     numbers: dict[str, int] | None  # of the classes by name, where labels are read from the shards
+    extensions: tuple[str, ...] = _EXTENSIONS  # of the pictures
 
     def read(self) -> Iterator[Record]:
         for piece in self.pieces:
             with _opened(self.store, piece.shard) as (read_at, size):
-                shard = Shard(read_at, size, (self.store / piece.shard).url, _EXTENSIONS, piece.samples)
+                shard = Shard(read_at, size, (self.store / piece.shard).url, self.extensions, piece.samples)
                 for row, label in zip(piece.rows, piece.labels or (None,) * len(piece.rows), strict=True):
                     known = label if self.numbers is None else _number(shard, row, self.numbers)
                     yield Record(_name(piece.shard, row), known, shard.picture(row)[0])
@@ -118,16 +120,19 @@ def open_shards(store: Store, names: list[str], wanted: Wanted | None = None) ->
         class_names=index.class_names if labelled else None,
         stored=labelled,
         class_counts=index.class_counts if labelled else None,
+        extensions=(wanted.member,) if wanted.member else index.extensions,
     )
 
 
 def _open_unindexed(store: Store, names: list[str], wanted: Wanted) -> ShardSource:
-    surveys = [_survey(store, name, wanted.labelled) for name in names]
+    extensions = (wanted.member,) if wanted.member else _EXTENSIONS
+    surveys = [_survey(store, name, wanted.labelled, extensions) for name in names]
     sizes = [str(store.size(name)) for name in names]
     counts = [each.samples for each in surveys]
     labels, class_names, notes = _labels(store, names, surveys) if wanted.labelled else (None, None, ())
     classes = None if labels is None else len(class_names) if class_names else int(labels.max()) + 1
-    return _source(store, names, counts, sizes, labels=labels, classes=classes, class_names=class_names, notes=notes)
+    found = {"labels": labels, "classes": classes, "class_names": class_names, "notes": notes}
+    return _source(store, names, counts, sizes, **found, extensions=extensions)
 
 
 def _source(store: Store, names: list[str], counts: list[int], contents: list[str], **more: Any) -> ShardSource:
@@ -181,9 +186,9 @@ def _numbered(labels: list[Label], named: tuple[str, ...] | None) -> tuple[IntAr
     return numbers, named or names
 
 
-def _survey(store: Store, name: str, labelled: bool) -> Survey:
+def _survey(store: Store, name: str, labelled: bool, extensions: tuple[str, ...]) -> Survey:
     with _opened(store, name) as (read_at, size):
-        return survey(read_at, size, (store / name).url, _EXTENSIONS, labelled)
+        return survey(read_at, size, (store / name).url, extensions, labelled)
 
 
 @contextmanager

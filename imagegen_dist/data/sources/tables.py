@@ -11,13 +11,13 @@ import numpy as np
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import LABEL_NAMES, clean_name
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import Record, Records, Source, listing_digest, touched
+from imagegen_dist.data.sources.base import MAX_INFLATED, Record, Records, Source, listing_digest, touched
 from imagegen_dist.data.sources.classes import Wanted
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels
 from imagegen_dist.data.sources.subsets import ALL
 from imagegen_dist.storage import PATIENCE_S, Store
 
-_BATCH_ROWS = 64  # rows in memory at once
+_MAX_RATIO = 100  # to which pictures may be compressed, where they are many bytes
 
 
 class Columns(NamedTuple):
@@ -80,18 +80,38 @@ class _Rows(Records):
                 yield from self._read_piece(file, piece)
 
     def _read_piece(self, file: Any, piece: _Piece) -> Iterator[Record]:
-        wanted, first = np.array(piece.rows), 0
         labels = iter(piece.labels or (None,) * len(piece.rows))
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[piece.group.number], columns=[self.column]):
-            low, high = np.searchsorted(wanted, [first, first + batch.num_rows]).tolist()
-            chosen = batch.take((wanted[low:high] - first).tolist()) if high > low else batch.slice(0, 0)
-            for row, picture in zip(wanted[low:high].tolist(), chosen.column(self.column).to_pylist(), strict=True):
-                data = picture.get("bytes") if isinstance(picture, dict) else picture
-                problem = "" if data else "has no picture's bytes"
-                yield Record(_row_name(piece.group, row), next(labels), data or b"", problem)
-            first += batch.num_rows
-            if first > piece.rows[-1]:
+        _check_inflation(file, piece.group, self.column, self.store)
+        rows = iter(piece.rows)
+        wanted = next(rows, None)
+        # One row at a time, since a dictionary may repeat a huge value in every row; it is no slower.
+        batches = file.iter_batches(1, row_groups=[piece.group.number], columns=[self.column])
+        for row, batch in enumerate(batches):
+            if row != wanted:
+                continue
+            picture = batch.column(self.column)[0].as_py()
+            data = picture.get("bytes") if isinstance(picture, dict) else picture
+            yield Record(
+                _row_name(piece.group, row), next(labels), data or b"", "" if data else "has no picture's bytes"
+            )
+            wanted = next(rows, None)
+            if wanted is None:
                 return
+
+
+def _check_inflation(file: Any, group: _Group, column: str, store: Store) -> None:
+    """Raises DatasetError where a row group's pictures inflate to far more bytes than any pictures do."""
+    metadata = file.metadata.row_group(group.number)
+    for number in range(metadata.num_columns):
+        chunk = metadata.column(number)
+        if chunk.path_in_schema.partition(".")[0] != column:
+            continue
+        size, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+        if size > MAX_INFLATED and size > _MAX_RATIO * packed:
+            raise DatasetError(
+                f"{store / group.file}: the pictures of row group {group.number} inflate from {packed:,} bytes to "
+                f"{size:,}: above {MAX_INFLATED:,} bytes at most {_MAX_RATIO} times as many are read"
+            )
 
 
 def _row_name(group: _Group, row: int) -> str:
