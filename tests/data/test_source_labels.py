@@ -123,6 +123,12 @@ def test_labels_none_passes_them_over(store):
     assert labels(store.url, labelled=False) == ({"cats/a.png": None, "dogs/b.png": None}, None)
 
 
+def test_a_link_to_a_folder_around_it_is_refused(tmp_path):
+    put(Store(tmp_path), "cats/a.png", "dogs/b.png")
+    (tmp_path / "cats" / "all").symlink_to(tmp_path)
+    assert "cats/all is a link to a folder around it" in refused(tmp_path)
+
+
 # Files of labels
 
 
@@ -285,6 +291,15 @@ def test_splits_of_parquet_files_in_a_folder_or_side_by_side(tmp_path):
     assert len(labels(tmp_path / "below", subset="test")[0]) == 2
 
 
+def test_a_column_of_splits_in_parquet_files_is_chosen_from(tmp_path):
+    for name in "ab":
+        table(Store(tmp_path), f"{name}.parquet", label=["x", "y", "z"], split=["train", "test", "train"])
+    assert "rows of several splits (test, train)" in refused(tmp_path)
+    found, names = labels(tmp_path, subset="train")
+    assert (list(found.values()), names) == ([0, 2, 0, 2], ("x", "y", "z"))
+    assert list(found) == ["a.parquet row 0", "a.parquet row 2", "b.parquet row 0", "b.parquet row 2"]
+
+
 # Shards
 
 
@@ -320,6 +335,11 @@ def test_a_folder_a_class_within_tars(store):
     shard(store, "0.tar", [("./all/cats/0.png", picture(0)), ("./all/dogs/1.png", picture(1))])
     found, names = labels(store.url)
     assert (list(found.values()), names) == ([0, 1], ("cats", "dogs"))
+
+
+def test_splits_within_tars_are_refused(store):
+    shard(store, "0.tar", [("train/cats/0.png", picture(0)), ("val/cats/1.png", picture(1))])
+    assert "folders within its tars of several splits (train, val): unpack them first" in refused(store.url)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,19 @@ def read_labels(file: Any, column: str, place: str) -> ColumnLabels:
     return ColumnLabels(place, codes, names)
 
 
+def read_splits(file: Any) -> list[str]:
+    """The split of each row of a pyarrow ParquetFile by its column `split` of texts; [] where it has none."""
+    from pyarrow import types
+
+    if "split" not in file.schema_arrow.names:
+        return []
+    values = file.read(columns=["split"]).column("split")
+    kind = values.type.value_type if types.is_dictionary(values.type) else values.type
+    if not (types.is_string(kind) or types.is_large_string(kind)):
+        return []
+    return [str(word or "").strip().lower() for word in values.to_pylist()]
+
+
 def join_labels(
     parts: Sequence[ColumnLabels], class_names: tuple[str, ...] | None, place: str
 ) -> tuple[IntArray, tuple[str, ...] | None]:

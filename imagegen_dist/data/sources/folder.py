@@ -92,6 +92,7 @@ class FolderTree:
     def entries(self, folder: str) -> Entries:
         """What is visible in a folder. What its name ends with does not make a folder a file."""
         if folder not in self._listed:
+            self._check_no_loop(folder)
             entries = Entries([], [], [])
             listing = self.store.listing(folder)
             self.unusable += listing.unusable
@@ -102,6 +103,16 @@ class FolderTree:
                 kind.append(f"{folder}/{entry}" if folder else entry)
             self._listed[folder] = entries
         return self._listed[folder]
+
+    def _check_no_loop(self, folder: str) -> None:
+        """Raise DatasetError for a link to a folder around it, below which there is no end."""
+        path = self.store.local_path(folder)
+        if path is None:
+            return
+        real, top = path.resolve(), self.store.local_path()
+        around = list(path.parents)[: len(folder.split("/")) if folder else 0]
+        if any(each.resolve() == real for each in around):
+            raise DatasetError(f"{path} is a link to a folder around it: remove it from {top}")
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""

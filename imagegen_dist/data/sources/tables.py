@@ -13,8 +13,8 @@ from imagegen_dist.data.labels import LABEL_NAMES, clean_name
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import MAX_INFLATED, Record, Records, Source, listing_digest, touched
 from imagegen_dist.data.sources.classes import Wanted
-from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels
-from imagegen_dist.data.sources.subsets import ALL
+from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels, read_splits
+from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
 from imagegen_dist.storage import PATIENCE_S, Store
 
 _MAX_RATIO = 100  # to which pictures may be compressed, where they are many bytes
@@ -51,20 +51,22 @@ class TableSource(Source):
     columns: Columns = Columns()
     groups: tuple[_Group, ...] = ()
     offsets: tuple[int, ...] = ()  # number of each group's first row and, last, of rows
+    kept: IntArray | None = None  # the row of each record; None: all are
 
     def name_of(self, row: int) -> str:
         """A record's name."""
+        row = row if self.kept is None else int(self.kept[row])
         group = self.groups[touched(self.offsets, np.array([row]))[0]]
         return _row_name(group, row - self.offsets[self.groups.index(group)])
 
     def select(self, rows: IntArray) -> Records:
         """The records of those numbers, ascending."""
-        pieces = []
-        for at in touched(self.offsets, rows):
+        pieces, chosen = [], rows if self.kept is None else self.kept[rows]
+        for at in touched(self.offsets, chosen):
             first, end = self.offsets[at], self.offsets[at + 1]
-            low, high = np.searchsorted(rows, [first, end]).tolist()
+            low, high = np.searchsorted(chosen, [first, end]).tolist()
             labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
-            pieces.append(_Piece(self.groups[at], tuple((rows[low:high] - first).tolist()), labels))
+            pieces.append(_Piece(self.groups[at], tuple((chosen[low:high] - first).tolist()), labels))
         return _Rows(Store(self.place, PATIENCE_S), self.columns.image, tuple(pieces))
 
 
@@ -129,7 +131,7 @@ def open_tables(store: Store, names: list[str], columns: Columns, wanted: Wanted
         _check_one_split(store, names)
     groups: list[_Group] = []
     found: tuple[Columns, tuple[str, ...] | None] | None = None
-    labels = list[ColumnLabels]()
+    labels, splits = list[ColumnLabels](), list[str]()
     for name in names:
         with _opened(store, name) as file:
             schema = file.schema_arrow
@@ -140,17 +142,21 @@ def open_tables(store: Store, names: list[str], columns: Columns, wanted: Wanted
             groups += _groups(name, file.metadata)
             if here.label:
                 labels.append(read_labels(file, here.label, (store / name).url))
+            splits += read_splits(file)
     assert found is not None
     offsets = np.concatenate([[0], np.cumsum([group.rows for group in groups])]).astype(int).tolist()
     if offsets[-1] == 0:
         raise DatasetError(f"{store} has parquet files, but not one row in them")
     chosen, class_names = found
     numbers, class_names = join_labels(labels, class_names, store.url) if chosen.label else (None, None)
+    kept = _of_split(splits, offsets[-1], wanted.subset, store.url)
+    if kept is not None and numbers is not None:
+        numbers = numbers[kept]
     notes = () if chosen.label or not wanted.labelled else _other_columns(store, names[0], chosen.image)
     sizes = [[name, store.size(name)] for name in names]
     return TableSource(
         place=store.url,
-        count=offsets[-1],
+        count=offsets[-1] if kept is None else kept.size,
         listing=listing_digest([chosen, *sizes, *groups]),
         mixes=False,
         labels=numbers,
@@ -160,7 +166,16 @@ def open_tables(store: Store, names: list[str], columns: Columns, wanted: Wanted
         columns=chosen,
         groups=tuple(groups),
         offsets=tuple(offsets),
+        kept=kept,
     )
+
+
+def _of_split(splits: list[str], rows: int, subset: Subset, place: str) -> IntArray | None:
+    """The rows of the split asked for, by a column `split` of all files; None for all. Raises DatasetError."""
+    if len(splits) < rows or subset.asked == ALL or not all(word in SPLIT_WORDS for word in set(splits)):
+        return None
+    chosen = subset.files(list(dict.fromkeys(splits)), "rows", place)
+    return np.flatnonzero(np.isin(splits, chosen))
 
 
 def _groups(name: str, metadata: Any) -> Iterator[_Group]:

@@ -53,7 +53,13 @@ def classes_of_tars(
     folders = _below_common([folder for each in surveys for folder in each.folders])
     if all(folders) and not _is_series(set(folders)):
         firsts = [folder.partition("/")[0] for folder in folders]
-        if Subset().alike(sorted(set(firsts)), "folders within tars", place) and len(set(firsts)) > 1:
+        try:
+            Subset().alike(sorted(set(firsts)), "folders within its tars", place)
+        except DatasetError as error:
+            raise DatasetError(
+                f"{str(error).partition(': take one')[0]}: unpack them first, and --subset takes one"
+            ) from None
+        if len(set(firsts)) > 1:
             return _numbered(firsts, "a folder within the tars is a class")
     classes = tar_classes(names)
     if classes is None:
