@@ -305,7 +305,9 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         others = {"reconstructions": "frechet_reconstruction", "held-out real samples": "frechet_real"}
         compared = [f"{words}: {result[name]:.2f}" for words, name in others.items() if name in result]
         beside = f" ({', '.join(compared)})" if compared else ""
-        lines.append(("Fréchet distance", f"{result['frechet']:.2f} in the classifier's features{beside}"))
+        features = result.get("evaluation", {}).get("features") or "classifier"
+        network = "the classifier's" if features == "classifier" else f"{features}'s"
+        lines.append(("Fréchet distance", f"{result['frechet']:.2f} in {network} features{beside}"))
     if "modes" in result:
         samples, classes = result["evaluation"]["samples"], result["evaluation"]["classes"]
         kl = f"KL to the data {result['modes_kl']:.3f} nats (a perfect sampler's: {perfect_kl(classes, samples):.3f})"

@@ -496,6 +496,7 @@ class _Session:
             **figures,
             "evaluation": {
                 "samples": self.experiment.evaluation.samples,
+                "features": self.experiment.evaluation.features or "classifier",
                 "searched": min(self.experiment.evaluation.searched, self.training.index.samples),
                 "classes": self.training.index.classes,
                 "label_distribution": self.experiment.evaluation.label_distribution,

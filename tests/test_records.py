@@ -33,6 +33,11 @@ def test_figures_of_a_gan_stand_beside_what_they_are_held_against(tmp_path: Path
     assert "97.8%" in said["label agreement"]
 
 
+def test_a_frechet_distance_is_said_in_the_features_that_were_used(tmp_path: Path) -> None:
+    said = figures(tmp_path, GAN | {"evaluation": {"samples": 100, "features": "inception"}})
+    assert said["Fréchet distance"].startswith("4.64 in inception's features")
+
+
 def test_figures_of_a_vae_too(tmp_path: Path) -> None:
     said = figures(tmp_path, VAE)
     assert said["ELBO"] == "-111.94 nats a sample = -(88.75 distortion + 23.19 rate)"

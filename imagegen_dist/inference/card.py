@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.extras import install_anywhere
-from imagegen_dist.metrics.numerals import count, duration, figure
+from imagegen_dist.metrics.numerals import count, duration, figure, is_share
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.shape import SampleShape
+from imagegen_dist.wording import counted
 
 _MOST_NAMES = 100  # of classes
 _WORDS = {
@@ -28,7 +29,19 @@ _WORDS = {
     "psnr": "PSNR of reconstructions, dB",
     "ssim": "SSIM of reconstructions",
     "active_units": "active latents",
+    "modes": "classes that samples cover",
+    "modes_kl": "KL divergence of the samples' classes from the data's, nats",
+    "authenticity": "share of samples further from the nearest training sample than that one from the next",
+    "authenticity_real": "the same share of held-out real samples",
+    "copying_z": "copying statistic z (far below 0: samples repeat training samples)",
+    "mig": "MIG",
+    "factor_vae": "FactorVAE score",
+    "beta_vae": "BetaVAE score",
+    "sap": "SAP score",
 }
+
+_MOST_ROWS = 12
+"""Figures of a group that have a row each."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +132,11 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
 
 def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     data = facts["data"]
-    classes = f"{data['classes']} classes" if data["classes"] else "no classes"
+    classes = counted(data["classes"], "class") if data["classes"] else "no classes"
     name = str(facts["experiment"]["data"]["url"]).rstrip("/").rpartition("/")[2]
     names = data.get("class_names")
     return [
-        f"{data['samples']:,} samples of {_shape(facts)} ({data['modality']}), {classes}: `{name}`.",
+        f"{counted(data['samples'], 'sample')} of {_shape(facts)} ({data['modality']}), {classes}: `{name}`.",
         *([f"The classes, from 0 on: {_some_names(names)}."] if names else []),
         f"Fingerprint of the dataset (SHA-256 over its index): `{data['fingerprint']}`.",
     ]
@@ -136,20 +149,54 @@ def _some_names(names: Sequence[str]) -> str:
 
 
 def _figures(card: Card) -> list[str]:
-    known = {name: words for name, words in _WORDS.items() if name in card.figures}
-    if not known:
+    """Every figure that was taken, and what those depend on."""
+    rows = dict(_rows(card.figures))
+    if not rows:
         return ["None were taken."]
+    order = [name for name in _WORDS if name in rows]
+    order += [name for name in rows if name not in _WORDS]
     evaluation = card.facts["experiment"]["evaluation"]
-    lines = ["| | |", "|---|---|"]
-    lines += [f"| {words} | {figure(float(card.figures[name]))} |" for name, words in known.items()]
-    said = f"By {evaluation['samples']:,} samples each, with averaged weights."
-    if any(name.startswith("frechet") for name in known):
-        said += (
-            " Fréchet distances are in the features of a small classifier trained on the dataset's own labels "
+    lines = ["| | |", "|---|---|", *(f"| {_WORDS.get(name, _plain(name))} | {rows[name]} |" for name in order)]
+    said = f"By {counted(evaluation['samples'], 'sample')} each, with averaged weights."
+    if any(name.startswith("frechet") for name in rows):
+        said += f" {_features(evaluation)}"
+    return [*lines, "", said]
+
+
+def _rows(figures: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, str]]:
+    """Figures in words by their names, those of a group as group/name; a large group is one row."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and len(value) > _MOST_ROWS:
+            numbers = [float(number) for number in value.values() if isinstance(number, int | float)]
+            yield f"{group}{name}", f"{figure(min(numbers))} to {figure(max(numbers))} ({len(numbers)} values)"
+        elif isinstance(value, Mapping):
+            yield from _rows(value, f"{group}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{group}{name}", _value(name, float(value))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("/", ", ")
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.1%}" if is_share(name) else figure(value)
+
+
+def _features(evaluation: Mapping[str, Any]) -> str:
+    """In which features Fréchet distances were taken."""
+    features = str(evaluation.get("features") or "classifier")
+    if features == "classifier":
+        return (
+            "Fréchet distances are in the features of a small classifier trained on the dataset's own labels "
             f"({evaluation['classifier_images']:,} images), against all training samples: no FIDs, and comparable "
             "among models of this dataset alone."
         )
-    return [*lines, "", said]
+    kind = " (FIDs)" if features == "inception" else ""
+    weights = str(evaluation.get("weights_sha256") or "")
+    known = f", weights of SHA-256 `{weights}`" if weights else ""
+    resized = f", resize `{evaluation['resize']}`" if evaluation.get("resize") else ""
+    return f"Fréchet distances{kind} are in the features of `{features}`{known}{resized}, against all training samples."
 
 
 def _recipe(card: Card) -> list[str]:
@@ -172,12 +219,12 @@ def _recipe(card: Card) -> list[str]:
 
 def _cost(card: Card) -> list[str]:
     facts = card.facts
-    lines = [f"{int(facts['images']):,} images seen."]
+    lines = [f"{counted(int(facts['images']), 'image')} seen."]
     if seconds := facts.get("seconds"):
         workers = int(facts.get("world_size", 1))
         launch = card.run.get("launch", {})
         machine = " of one GPU each" if launch.get("gpu") else " without a GPU" if launch else ""
-        lines.append(f"{duration(float(seconds))} of training on {workers} worker{'s' * (workers != 1)}{machine}.")
+        lines.append(f"{duration(float(seconds))} of training on {counted(workers, 'worker')}{machine}.")
     if card.parameters:
         sizes = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
         lines.append(f"Parameters: {sizes}.")

@@ -65,11 +65,19 @@ def to_onnx(program: Program) -> bytes:
             verbose=False,
         )
         assert exported is not None
-        proto = exported.model_proto
-        for name, text in program.metadata.items():
-            proto.metadata_props.add(key=name, value=text)
-        model = proto.SerializeToString()
+        model = _described(exported.model_proto, program).SerializeToString()
     _check(program, onnx_function(model, program.inputs), "its ONNX model in ONNX Runtime")
+    return model
+
+
+def _described(model: Any, program: Program) -> Any:
+    """The ONNX model with what its inputs and output are, in its metadata and beside each of them."""
+    import onnx
+
+    onnx.helper.set_model_props(model, program.metadata)
+    values = {value.name: value for value in (*program.inputs, program.output)}
+    for entry in (*model.graph.input, *model.graph.output):
+        entry.doc_string = values[entry.name].about
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from imagegen_dist.inference.convert import to_onnx, to_torch_program
 from imagegen_dist.inference.model import Model
@@ -33,8 +33,8 @@ def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramForm
             "file": name,
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
-            "inputs": [_describe(value) for value in part.inputs],
-            "output": _describe(part.output),
+            "inputs": [value.described for value in part.inputs],
+            "output": part.output.described,
         }
         inputs = ", ".join(_words(value) for value in part.inputs)
         lines.append(f"{name}  {inputs} -> {_words(part.output)}")
@@ -50,11 +50,6 @@ def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramForm
     }
     store.write(DESCRIPTION, json.dumps(document, indent=1).encode())
     return lines
-
-
-def _describe(value: Value) -> dict[str, Any]:
-    kind = {"dtype": "int64", "classes": value.classes} if value.classes else {"dtype": "float32"}
-    return {"name": value.name, "shape": ["batch", *value.dims], **kind}
 
 
 def _words(value: Value) -> str:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -25,14 +25,29 @@ from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Mode
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.training.loop import keyed_draw
 
+_SAMPLES = "float32 from -1 to 1; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8"
+_NORMAL = "float32, each element drawn independently from the standard normal distribution"
+
 
 @dataclass(frozen=True)
 class Value:
-    """An input or the output of a program: [B, *dims]; classes: how many there are, where it is a label int64 [B]."""
+    """An input or the output of a program: [B, *dims]; classes: how many there are, where it is a label int64 [B].
+
+    about: its type, range and distribution in words, for those who have the exported file alone. names: of the classes.
+    """
 
     name: str
     dims: tuple[int, ...] = ()
     classes: int = 0
+    about: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The JSON form: name, shape, type, range and distribution."""
+        kind: dict[str, Any] = {"dtype": "int64", "classes": self.classes} if self.classes else {"dtype": "float32"}
+        named = {"class_names": list(self.names)} if self.names else {}
+        return {"name": self.name, "shape": ["batch", *self.dims], **kind, "about": self.about, **named}
 
     def example(self, batch: int, seed: int) -> Tensor:
         """Values of that shape: labels, or standard normal ones."""
@@ -48,7 +63,18 @@ class Program:
     module: nn.Module
     inputs: tuple[Value, ...]
     output: Value
-    metadata: Mapping[str, str] = field(default_factory=dict)  # kept in an ONNX file: "class_names" as a JSON list
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What an ONNX file keeps for those who have nothing else; the names of classes are a JSON list."""
+        names = next((value.names for value in self.inputs if value.names), ())
+        return {
+            "producer": "imagegen_dist",
+            "program": self.name,
+            "inputs": json.dumps([value.described for value in self.inputs], ensure_ascii=False),
+            "output": json.dumps(self.output.described),
+            **({"class_names": json.dumps(names, ensure_ascii=False)} if names else {}),
+        }
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Inputs for a batch of that size."""
@@ -58,13 +84,19 @@ class Program:
 class _Part(nn.Module):
     """A function of some networks as a module that has them as children."""
 
-    def __init__(self, networks: nn.Module, function: Callable[..., Tensor]) -> None:
+    def __init__(self, networks: nn.Module, function: Callable[..., Tensor], classes: int) -> None:
         super().__init__()
         self.networks = networks
         self._function = function
+        self._classes = classes
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        return self._function(x) if label is None else self._function(x, label)
+        if label is None:
+            return self._function(x)
+        if not label.is_floating_point():
+            # ONNX counts a negative index from the end. This one is out of bounds, which every runtime refuses.
+            label = torch.where(label < 0, self._classes, label)
+        return self._function(x, label)
 
 
 class _Found(NamedTuple):
@@ -85,21 +117,20 @@ def programs(model: GeneratorModel | AutoencoderModel) -> dict[str, Program]:
     made = {}
     for name, part in found.items():
         used = nn.ModuleDict({role: model.networks[role] for role in part.roles if role in model.networks})
-        metadata = _metadata(model) if any(value.classes for value in part.inputs) else {}
-        made[name] = Program(name, _Part(used, part.function), part.inputs, part.output, metadata)
+        made[name] = Program(name, _Part(used, part.function, model.classes), part.inputs, part.output)
     return made
 
 
 def _generators(model: GeneratorModel) -> dict[str, _Found]:
-    z = Value("z", tuple(model.latents(1).shape[1:]))
+    z = Value("z", tuple(model.latents(1).shape[1:]), about=_NORMAL)
     inputs = z, *_label(model)
-    return {"generator": _Found(model.generator.forward, ("generator",), inputs, Value("samples", model.shape.dims))}
+    return {"generator": _Found(model.generator.forward, ("generator",), inputs, _samples(model))}
 
 
 def _autoencoders(model: AutoencoderModel) -> dict[str, _Found]:
-    autoencoder, samples, label = model.autoencoder, Value("samples", model.shape.dims), _label(model)
+    autoencoder, samples, label = model.autoencoder, _samples(model), _label(model)
     levels = autoencoder.group_dims
-    z = Value("z", levels[0] if len(levels) == 1 else (sum(prod(dims) for dims in levels),))
+    z = Value("z", levels[0] if len(levels) == 1 else (sum(prod(dims) for dims in levels),), about=_latents(model))
     downward = "decoder", "likelihood"
     found = {
         # Below the highest level a posterior also needs the decoder.
@@ -107,26 +138,46 @@ def _autoencoders(model: AutoencoderModel) -> dict[str, _Found]:
         "decoder": _Found(autoencoder.decode, downward, (z, *label), samples),
     }
     if len(levels) > 1:
-        noise = Value("noise", z.dims)
+        noise = Value("noise", z.dims, about=_NORMAL)
         found["sampler"] = _Found(autoencoder.generate, downward, (noise, *label), samples)
     return found
 
 
 def _discriminator(model: GeneratorModel | AutoencoderModel) -> _Found:
-    discriminator, samples = model.networks["discriminator"], Value("samples", model.shape.dims)
+    discriminator, samples = model.networks["discriminator"], _samples(model)
     label = _label(model) if isinstance(model, GeneratorModel) else ()  # a VAE-GAN's is not told the class
     inputs = samples, *label
     logits = discriminator(*(value.example(1, 0) for value in inputs))
-    return _Found(discriminator.forward, ("discriminator",), inputs, Value("logits", tuple(logits.shape[1:])))
-
-
-def _metadata(model: Model) -> dict[str, str]:
-    """What a program that takes labels says of them."""
-    return {} if model.class_names is None else {"class_names": json.dumps(model.class_names, ensure_ascii=False)}
+    return _Found(discriminator.forward, ("discriminator",), inputs, _logits(tuple(logits.shape[1:])))
 
 
 def _label(model: Model) -> tuple[Value, ...]:
-    return (Value("label", classes=model.classes),) if model.classes else ()
+    if not model.classes:
+        return ()
+    names = tuple(model.class_names or ())
+    return (Value("label", (), model.classes, f"int64 from 0 to {model.classes - 1}: the class of each sample", names),)
+
+
+def _samples(model: Model) -> Value:
+    return Value("samples", model.shape.dims, about=_SAMPLES)
+
+
+def _logits(dims: tuple[int, ...]) -> Value:
+    return Value("logits", dims, about="float32, unbounded: above 0 where a sample is taken for a real one")
+
+
+def _latents(model: AutoencoderModel) -> str:
+    """What a decoder's latents are drawn from."""
+    autoencoder = model.autoencoder
+    if not autoencoder.continuous:
+        levels = getattr(getattr(autoencoder, "fsq", None), "levels", ())
+        return (
+            f"float32 codes from -1 to 1: a channel of L of the levels {list(levels)} has the values "
+            "(k - L // 2) / (L // 2), k = 0 ... L - 1, drawn uniformly"
+        )
+    if len(autoencoder.group_dims) > 1:
+        return "float32: latents of all levels, the highest first, from the encoder; to draw samples, use the sampler"
+    return _NORMAL
 
 
 class _Inference:

@@ -4,9 +4,11 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from imagegen_dist import load
 from imagegen_dist.inference.convert import ExportError, to_onnx
@@ -39,6 +41,24 @@ every_family = pytest.mark.parametrize(
 )
 
 
+def assert_says_what_goes_in(session: onnxruntime.InferenceSession, part: Program) -> None:
+    """The file alone says names, shapes, ranges and distributions, and a label that is none is refused."""
+    told = session.get_modelmeta().custom_metadata_map
+    inputs = json.loads(told["inputs"])
+    assert [each["name"] for each in inputs] == [value.name for value in part.inputs]
+    assert [each["shape"][1:] for each in inputs] == [list(value.dims) for value in part.inputs]
+    about = {each["name"]: each["about"] for each in [*inputs, json.loads(told["output"])]}
+    assert "standard normal" in about.get("z", "standard normal")
+    assert "from -1 to 1" in about.get("samples", "from -1 to 1")
+    if part.inputs[-1].classes:
+        classes = part.inputs[-1].classes
+        assert f"from 0 to {classes - 1}" in about["label"]
+        given = {value.name: tensor.numpy() for value, tensor in zip(part.inputs, part.examples(2), strict=True)}
+        for wrong in (-1, -classes, classes):
+            with pytest.raises(InvalidArgument, match="out of data bounds"):
+                session.run(None, given | {"label": np.array([0, wrong])})
+
+
 @every_family
 def test_onnx_models_agree_with_pytorch_for_batches_that_were_not_tried(family: str, tmp_path: Path) -> None:
     parts, folder = exported(family, "onnx", tmp_path)
@@ -53,6 +73,7 @@ def test_onnx_models_agree_with_pytorch_for_batches_that_were_not_tried(family: 
         assert json.loads(kept or "null") == document["class_names"]
         assert [value.name for value in session.get_inputs()] == [value.name for value in part.inputs]
         assert [value["name"] for value in described[name]["inputs"]] == [value.name for value in part.inputs]
+        assert_says_what_goes_in(session, part)
         for batch in (3, 16):
             inputs = part.examples(batch, seed=100 + batch)
             given = {value.name: tensor.numpy() for value, tensor in zip(part.inputs, inputs, strict=True)}
