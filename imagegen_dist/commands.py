@@ -15,7 +15,7 @@ def programs() -> str:
     """
     if not (_CHECKOUT / "jobs").is_dir():
         return "imagegen-{}"
-    return "python jobs/{}.py" if Path.cwd() == _CHECKOUT else f"python {shlex.quote(f'{_CHECKOUT}/jobs/{{}}.py')}"
+    return "python jobs/{}.py" if Path.cwd() == _CHECKOUT else f"python {shlex.quote(str(_CHECKOUT))}/jobs/{{}}.py"
 
 
 def command(job: str, *words: object, called: str = "") -> str:
@@ -25,8 +25,8 @@ def command(job: str, *words: object, called: str = "") -> str:
 
 def name_of(job: str) -> str:
     """What a job is called in a sentence, e.g. "train_gan.py" or "imagegen-train-gan"."""
-    return _program(job, programs()).rpartition("/")[2].rstrip("'")
+    return _program(job, programs()).rpartition("/")[2]
 
 
 def _program(job: str, called: str) -> str:
-    return called.format(job if called.startswith("python") else job.replace("_", "-"))
+    return called.replace("{}", job if called.startswith("python") else job.replace("_", "-"))

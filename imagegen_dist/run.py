@@ -24,6 +24,7 @@ from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.distributed import RankError, World, said, same_on_all_ranks, sum_over_ranks, text_from_main
 from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
+from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
 from imagegen_dist.metrics.copying import COPIES_BELOW
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
@@ -264,6 +265,8 @@ class _Session:
             if self.figure is not None and self.observer.higher_is_better:
                 self.figure = -self.figure
             if self.trainer.step_index >= self.experiment.training.steps:
+                for line in remarks(figures) if self.world.is_main else ():
+                    self.events.message(line)
                 figures |= self._alone("copies could not be looked for", self._look_for_copies) or {}
             if figures:
                 named = {f"eval/{name}": value for name, value in figures.items()}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.gan import GANConfig
+
+_COLLAPSED_NATS = 0.1  # of the whole latent code, below which it says next to nothing of a sample
 
 
 def check_held_out(training: DatasetIndex, held_out: DatasetIndex) -> None:
@@ -29,14 +33,31 @@ def check_held_out(training: DatasetIndex, held_out: DatasetIndex) -> None:
 def foreseen(experiment: Experiment, training: DatasetIndex, held_out: DatasetIndex | None) -> list[str]:
     """Figures that a run will not have, each in a line that says why and what would give them."""
     evaluation, is_gan = experiment.evaluation, isinstance(experiment.objective, GANConfig)
-    lines = []
     if not evaluation.samples:
         return ["no figures will be taken, because --evaluation.samples is 0"]
+    lines = []
     if not can_compare(evaluation, training):
         has = "labels of one class alone" if training.classes else "no labels"
         lines.append(
             f"no Fréchet distance will be taken: the data have {has}, and --evaluation.features names no network"
         )
+    if is_gan and evaluation.importance_samples:
+        lines.append("--evaluation.importance-samples has no effect: a GAN has no likelihood")
     if held_out is None and not is_gan:
         lines.append("figures and reconstructions will be of training samples: --data.validation names no others")
+    if held_out is not None and held_out.fingerprint == training.fingerprint:
+        lines.append("--data.validation names the training samples themselves: no figure will be of held-out samples")
+    return lines
+
+
+def remarks(figures: Mapping[str, float]) -> list[str]:
+    """What figures of a trained model say of it that is easily overlooked, in a line each."""
+    lines, rate = [], figures.get("rate")
+    unused = figures.get("active_units") == 0
+    if rate is not None and (unused or rate < _COLLAPSED_NATS):
+        used = " and no latent is used" if unused else ""
+        lines.append(
+            f"the latents carry {rate:.3g} nats a sample{used}: the decoder ignores them, and all samples look alike; "
+            "lower --objective.beta, or let it grow by --objective.warmup-images"
+        )
     return lines

@@ -8,6 +8,9 @@ another number of rows may add in another order, and round another way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.data.modality import modality, to_float, to_uint8
 from imagegen_dist.inference.class_names import Class, as_list, numbered
+from imagegen_dist.inference.inputs import check_label, check_latents, check_samples
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
@@ -106,6 +110,8 @@ class Model(nn.Module):
             raise ValueError(f"truncation {truncation:g}: from 0 (the mean latent alone) to 1 (none)")
         if truncation != 1 and not self.gaussian:
             raise ValueError(f"truncation {truncation:g}: this model's latents are codes, which have no mean")
+        check_latents(drawn, [self._drawn_dims], codes=not self.gaussian)
+        check_label(label, len(drawn), self.classes)
         compute = self.compute or self
         return self._in_batches(lambda *rows: to_uint8(compute(*rows)), drawn * truncation, label)
 
@@ -146,6 +152,11 @@ class Model(nn.Module):
             for label, weight in each.items() if isinstance(each, dict) else [(each, 1.0)]:
                 row[label] = weight
         return weights[turn]
+
+    @cached_property
+    def _drawn_dims(self) -> tuple[int, ...]:
+        """Shape of one draw of the prior."""
+        return tuple(self.latents(1).shape[1:])
 
     def _prior(self, n: int, noise: SampleNoise) -> Tensor:
         """Draws of the prior, [n, ...]."""
@@ -212,17 +223,34 @@ class AutoencoderModel(Model):
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
-        """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code."""
+        """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code.
+
+        label: int64 [B] or weights [B, K] where the model is told the class. Raises ValueError for samples of another
+        type or shape, as `sample` would not give them, and for labels that do not fit.
+        """
+        check_samples(samples, self.shape)
+        check_label(label, len(samples), self.classes)
         return self._in_batches(lambda x, rows: self.autoencoder.infer(to_float(x), rows).code(), samples, label)
 
     @torch.inference_mode()
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]; of several levels, the lower ones may be left out."""
+        """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]; of several levels, the lower ones may be left out.
+
+        Raises ValueError for latents of another type or shape, and for labels that do not fit.
+        """
+        check_latents(z, self._latent_dims, codes=not self.gaussian)
+        check_label(label, len(z), self.classes)
         return self._in_batches(lambda *rows: to_uint8(self.autoencoder.decode(*rows)), z, label)
 
     def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
-        """What is left of samples after their latents, uint8 [B, C, *S] -> same."""
+        """What is left of samples after their latents, uint8 [B, C, *S] -> same. Raises as `encode`."""
         return self.decode(self.encode(samples, label), label)
+
+    @property
+    def _latent_dims(self) -> list[tuple[int, ...]]:
+        """Shapes of a sample's latents: those of several levels in one, from the highest down."""
+        levels = self.autoencoder.group_dims
+        return [levels[0]] if len(levels) == 1 else [(size,) for size in accumulate(prod(dims) for dims in levels)]
 
     def _prior(self, n: int, noise: SampleNoise) -> Tensor:
         return self.autoencoder.prior(n, noise)

@@ -32,8 +32,10 @@ from imagegen_dist.experiment import (
 from imagegen_dist.launch.device import check_demand
 from imagegen_dist.launch.environment import is_own_ray, set_ray_environment
 from imagegen_dist.launch.flags import check_name
+from imagegen_dist.launch.notes import silent_settings
 from imagegen_dist.launch.options import Command, describe, given_flags, parse
 from imagegen_dist.launch.secrets import check_secrets
+from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
@@ -139,7 +141,9 @@ def prepare(job: str, command: Command) -> Prepared:
     check_secrets(document, os.environ)
     if settings.folder.exists(records.CONFIG):
         records.check_config(settings.folder, document)
-    return Prepared(command, experiment, settings, index, tuple(foreseen(experiment, index, held_out)))
+    preset = find_preset(options.preset) if options.preset in PRESETS else None
+    notes = silent_settings(experiment, preset, index) + foreseen(experiment, index, held_out)
+    return Prepared(command, experiment, settings, index, tuple(notes))
 
 
 def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:

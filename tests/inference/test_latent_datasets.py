@@ -100,7 +100,7 @@ def test_codes_are_stored_as_they_are(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["RES", "out"], "CHECKPOINT, DEST and --data URL are needed"),
-        (["RES", "out", "--data", "digits"], "pack it first, python jobs/make_shards.py digits"),
+        (["RES", "out", "--data", "digits"], "jobs/make_shards.py digits"),
         (["RES", "out", "--data", "nowhere"], "does not exist"),
         (["RES", "out", "--data", "DATA", "--statistics", "1"], "--statistics 1"),
         (["GAN", "out", "--data", "DATA"], "a GAN has no encoder"),

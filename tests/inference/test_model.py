@@ -67,6 +67,52 @@ def test_latents_and_back(family: str, tmp_path: Path) -> None:
     assert torch.equal(model.reconstruct(samples, label), rebuilt)
 
 
+WRONG_SAMPLES = {
+    "float": (lambda x: x.float() / 255, "samples are torch.float32: whole numbers from 0 to 255 in torch.uint8"),
+    "scaled": (lambda x: x.double() / 127.5 - 1, r"for values in \[0, 1\] give \(x \* 255\).round\(\)"),
+    "int64": (lambda x: x.long(), "samples are torch.int64"),
+    "numpy": (lambda x: x.numpy(), "samples are a ndarray: give a torch.Tensor"),
+    "one": (lambda x: x[0], "a batch of one is x"),
+    "flat": (lambda x: x.flatten(1), r"samples have the shape \[2, 144\]: \[B, 1, 12, 12\] is needed"),
+    "channels last": (lambda x: x.movedim(1, -1), "samples have the shape"),
+    "none": (lambda x: x[:0], "samples have the shape"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SAMPLES)
+def test_samples_of_another_type_or_shape_are_refused_in_a_line(wrong: str, tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "mlp-vae"))
+    change, said = WRONG_SAMPLES[wrong]
+    for function in (model.encode, model.reconstruct):
+        with pytest.raises(ValueError, match=said):
+            function(change(model.sample(2)))
+
+
+@pytest.mark.parametrize("family", ["mlp", "conv-vae", "fsq", "ladder"])
+def test_latents_and_labels_that_do_not_fit_are_refused_in_a_line(family: str, tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, family))
+    z, label = model.latents(3), model.labels(3)
+    wrong = [
+        (z.long(), "latents are torch.int64"),
+        (z[:, :-1], "latents have the shape"),
+        (z * torch.nan, "not finite"),
+    ]
+    wrong += [(z + 3, "codes in")] if family == "fsq" else []
+    for given, said in wrong:
+        if family == "ladder" and "shape" in said:
+            given = z[:, :-2]  # of the lower level; without all of it the priors' means are taken
+        for function in (model.decode, model.generate):
+            with pytest.raises(ValueError, match=said):
+                function(given, label)
+    labels = [torch.zeros(2, dtype=torch.int64), torch.zeros(3), torch.full((3,), 99), torch.full((3,), -1)]
+    for given in labels if label is not None else [torch.zeros(3, dtype=torch.int64)]:
+        with pytest.raises(ValueError, match=r"labels are|class 99|class -1|knows no classes"):
+            model.decode(z, given)
+    if label is not None:
+        with pytest.raises(ValueError, match="told one of 4 classes: give labels"):
+            model.generate(z)
+
+
 def test_a_gan_has_no_encoder(tmp_path: Path) -> None:
     model = load(write_checkpoint(tmp_path, "mlp"))
     assert torch.equal(model.decode(model.latents(3)), model.sample(3))

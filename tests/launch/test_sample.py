@@ -209,6 +209,7 @@ def test_an_exported_folder_is_sampled_like_its_run(gan: str, tmp_path: Path) ->
         (["GAN", "--interpolate", "a.gif"], "--interpolate a.gif: an animation is .webp or .mp4, not .gif"),
         (["GAN", "--traverse", "a.webp"], "--traverse moves the latents of a VAE, and this is a GAN"),
         (["FSQ", "--interpolate", "a.webp"], "latents are codes"),
+        (["GAN", "--interpolate", "a.webp", "--seeds", "5"], "--seeds names 5 alone: give two or more"),
         (["FSQ", "--truncation", "0.5", "--grid", "a.png"], "latents are codes"),
         (["RES", "--traverse", "a.webp"], "latents are a map of 3 × 4 × 4"),
         (["VIDEO", "--interpolate", "a.webp"], "samples of video move already"),

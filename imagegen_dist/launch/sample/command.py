@@ -99,6 +99,10 @@ def _check_outputs(command: Command) -> None:
                 raise UsageError(f"--{name} {url}: {error}") from None
     if options.folder:
         check_folder(options.folder)
+    if options.interpolate and len(set(command.film.seeds)) < 2:
+        raise UsageError(
+            f"--interpolate goes from seed to seed, and --seeds names {command.film.seeds[0]} alone: give two or more"
+        )
     if options.shards:
         check_shards(command.asked)
 

@@ -122,7 +122,10 @@ def prepare_run(command: Command, name: str) -> Prepared:
     options = command.options
     run = RunOptions(preset=command.preset, storage=options.storage, run=name, wandb=options.wandb)
     job = find_preset(command.preset).job
-    return prepare(job, run_options.Command(run, command.experiment, None))
+    prepared = prepare(job, run_options.Command(run, command.experiment, None))
+    for note in prepared.notes:
+        print(f"{JOB}.py: note: {note}", file=sys.stderr)
+    return prepared
 
 
 def run(plan: SweepPlan, options: Options) -> int:

@@ -1,0 +1,80 @@
+"""What a model in use is given, checked: types, shapes and ranges. One convention for all of its methods.
+
+Samples are as they are stored and as `sample` gives them: uint8 [B, C, *S], from 0 to 255. Latents are floating-point,
+[B, Z, *s]. Labels are int64 [B], or weights of classes, [B, K].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.shape import SampleShape
+
+_SCALED = "for values in [0, 1] give (x * 255).round().to(torch.uint8), for [-1, 1] ((x + 1) * 127.5).round() likewise"
+
+
+def check_samples(samples: Tensor, shape: SampleShape) -> None:
+    """Raise ValueError for what is no batch of stored samples of that shape."""
+    _check_tensor("samples", samples)
+    if samples.dtype is not torch.uint8:
+        advice = f"; {_SCALED}" if samples.is_floating_point() else ""
+        raise ValueError(f"samples are {_type(samples)}: whole numbers from 0 to 255 in torch.uint8 are needed{advice}")
+    _check_shape("samples", samples, [shape.dims])
+
+
+def check_latents(z: Tensor, dims: Collection[tuple[int, ...]], codes: bool = False) -> None:
+    """Raise ValueError for what is no batch of latents of one of these shapes. codes: whether they lie in [-1, 1]."""
+    _check_tensor("latents", z)
+    if not z.is_floating_point():
+        raise ValueError(
+            f"latents are {_type(z)}: floating-point values are needed, as `latents` and `encode` give them"
+        )
+    _check_shape("latents", z, dims)
+    if not z.isfinite().all():
+        raise ValueError("latents have values that are not finite (nan or inf)")
+    if codes and z.numel() and float(z.abs().max()) > 1 + 1e-3:
+        raise ValueError(
+            f"latents of this model are codes in [-1, 1], and one is {float(z.abs().max()):.3g} away from 0"
+        )
+
+
+def check_label(label: Tensor | None, batch: int, classes: int) -> None:
+    """Raise ValueError for labels that a model of so many classes cannot take for so many samples."""
+    if label is None:
+        if classes:
+            raise ValueError(f"this model is told one of {classes} classes: give labels, e.g. model.labels({batch}, 0)")
+        return
+    _check_tensor("labels", label)
+    if not classes:
+        raise ValueError("this model knows no classes: leave the labels out")
+    if label.shape == (batch, classes) and label.is_floating_point():
+        if not label.isfinite().all():
+            raise ValueError("labels have weights that are not finite (nan or inf)")
+        return
+    if label.shape != (batch,) or label.dtype not in (torch.int64, torch.int32, torch.uint8):
+        raise ValueError(
+            f"labels are {_type(label)} {list(label.shape)}: int64 [{batch}] is needed, or weights of classes "
+            f"[{batch}, {classes}]"
+        )
+    if batch and not 0 <= int(label.min()) <= int(label.max()) < classes:
+        wrong = int(label.min()) if label.min() < 0 else int(label.max())
+        raise ValueError(f"class {wrong}: the model knows 0 to {classes - 1}")
+
+
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} are a {type(value).__name__}: give a torch.Tensor (torch.from_numpy of an array)")
+
+
+def _check_shape(name: str, value: Tensor, dims: Collection[tuple[int, ...]]) -> None:
+    if value.ndim < 1 or tuple(value.shape[1:]) not in dims or not len(value):
+        needed = " or ".join(f"[B, {', '.join(map(str, each))}]" for each in dims)
+        alone = ", a batch of one is x[None]" if tuple(value.shape) in dims else ""
+        raise ValueError(f"{name} have the shape {list(value.shape)}: {needed} is needed{alone}")
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype)
