@@ -4,9 +4,9 @@ The only file that touches torch.distributed. With one process nothing is commun
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -18,8 +18,19 @@ from torch.nn.parallel import DistributedDataParallel
 Result = TypeVar("Result")
 
 
+Item = TypeVar("Item")
+
+
+class Stopped(Exception):
+    """The run is to end early in good order; raised on all ranks together, or on some of them within `together`."""
+
+
 class RankError(RuntimeError):
     """Something that failed on one rank, as every rank is told of it: one line."""
+
+
+def go_on() -> None:
+    """What a rank that nobody can ask to end does between two pieces of long work."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +38,15 @@ class World:
     """The processes of a run and this one's place among them.
 
     rank: 0 <= rank < size. size: number of processes W. local_rank, local_size: likewise among those of this node,
-    whose ranks are neighbours. Raises ValueError where these do not fit.
+    whose ranks are neighbours. heed: called between two pieces of work that takes long, on this rank alone; it raises
+    Stopped where the run was asked to end. Raises ValueError where these do not fit.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    heed: Callable[[], None] = field(default=go_on, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -54,10 +67,20 @@ class World:
         """The contiguous run of `count` things that is this rank's; shares differ in size by one at most."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
+    def heeding(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items; before each of them Stopped is raised where the run was asked to end."""
+        for item in items:
+            self.heed()
+            yield item
+
     def share_of_node(self, count: int) -> range:
         """The contiguous run of `count` things that this node's ranks share."""
         first = self.rank - self.local_rank
         return range(first * count // self.size, (first + self.local_size) * count // self.size)
+
+
+ALONE = World()
+"""One process by itself, which nobody asks to end."""
 
 
 @contextmanager
@@ -134,7 +157,8 @@ def together(action: Callable[[], Result], world: World, device: torch.device) -
     """What `action` returns on this rank, once it has returned on every rank. Called by every rank.
 
     The action does not communicate. Where it raises an exception on some rank, RankError is raised on every rank, so
-    that none of them waits for another; in a world of one, the exception itself.
+    that none of them waits for another; in a world of one, the exception itself. Where it raises Stopped on some rank,
+    every rank raises that.
     """
     if world.size == 1:
         return action()
@@ -143,8 +167,11 @@ def together(action: Callable[[], Result], world: World, device: torch.device) -
         result = action()
     except Exception as error:
         failure = error
-    first = torch.tensor([world.size if failure is None else world.rank], device=device)
+    rank = world.size if failure is None else world.rank
+    first = torch.tensor([-1 if isinstance(failure, Stopped) else rank], device=device)
     dist.all_reduce(first, dist.ReduceOp.MIN)
+    if int(first) < 0:
+        raise Stopped from failure
     if int(first) < world.size:
         raise RankError(_text_from(int(first), said(failure), world, device)) from failure
     return result

@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,7 +22,16 @@ from imagegen_dist.data.counters import COUNTED
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
 from imagegen_dist.data.tarwalk import ShardError
-from imagegen_dist.distributed import RankError, World, said, same_on_all_ranks, sum_over_ranks, text_from_main
+from imagegen_dist.distributed import (
+    RankError,
+    Stopped,
+    World,
+    said,
+    same_on_all_ranks,
+    sum_over_ranks,
+    text_from_main,
+    together,
+)
 from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
 from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
@@ -54,7 +63,7 @@ from imagegen_dist.training.checkpoint import (
     publish,
     weights_digest,
 )
-from imagegen_dist.training.loop import Hook, Stopped, train
+from imagegen_dist.training.loop import Hook, crossed, train
 from imagegen_dist.training.state import model_of, on_host, state_of, take_back, weights_of
 from imagegen_dist.versions import versions
 
@@ -78,6 +87,10 @@ class Events(Protocol):
 
     def stop_requested(self) -> bool:
         """Whether this rank has been asked to end in good order; called on all ranks together."""
+        ...
+
+    def interrupted(self) -> bool:
+        """Whether this rank has been asked to end, as far as it knows; called on any rank by itself, at any time."""
         ...
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
@@ -141,7 +154,7 @@ class _Session:
             self.training,
             Dataset.open(settings.validation, experiment.data) if settings.validation else None,
             settings.shared,
-            world,
+            replace(world, heed=self._heed),
             device,
             events.message,
         )
@@ -169,6 +182,8 @@ class _Session:
             if not resumed:
                 self._sample()
                 self.stopwatch.start(0)
+            elif self._figures_are_due():
+                self._evaluate()
             if self.trainer.step_index < steps or not self._finished():
                 train(self.trainer, self._items(steps), self._hooks())
                 for hook in self._hooks():
@@ -186,6 +201,21 @@ class _Session:
         if self.world.is_main and complete:
             self._write_result()
         return Outcome(self.trainer.images, complete, self.missing if complete else "")
+
+    def _heed(self) -> None:
+        """Raise Stopped on this rank where it was asked to end; between two pieces of an evaluation."""
+        if self.events.interrupted():
+            raise Stopped
+
+    def _figures_are_due(self) -> bool:
+        """Whether the run ended at its newest checkpoint within the evaluation that follows it; on all ranks alike."""
+        images, due = self.trainer.images, ""
+        before = images - self.experiment.training.batching.batch_size
+        if self.world.is_main and crossed(self.experiment.evaluation.every, before, images):
+            rows = read_rows(self.folder)
+            taken = any(row["images"] == images and any(name.startswith("eval/") for name in row) for row in rows)
+            due = "due" if rows and not taken else ""
+        return text_from_main(due, self.world, self.device) == "due"
 
     def _finished(self) -> bool:
         """Whether an earlier attempt came to the very end with all figures, and not only to the last checkpoint."""
@@ -294,9 +324,18 @@ class _Session:
         return figures
 
     def _alone(self, said_first: str, action: Callable[[], Found]) -> Found | None:
-        """Do on rank 0 what adds to the run's records; None elsewhere, and where it fails, which is said."""
-        if not self.world.is_main:
-            return None
+        """Do on rank 0, while all ranks wait, what adds to the run's records; None elsewhere, and where it fails.
+
+        Raises Stopped on all ranks where rank 0 was asked to end meanwhile.
+        """
+
+        def on_main() -> Found | None:
+            return self._guarded(said_first, action) if self.world.is_main else None
+
+        return together(on_main, self.world, self.device)
+
+    def _guarded(self, said_first: str, action: Callable[[], Found]) -> Found | None:
+        """Do on this rank what adds to the run's records; None where it fails, which is said."""
         try:
             return action()
         except Stopped:
@@ -352,7 +391,7 @@ class _Session:
         if self.world.is_main and self.announced_at != self.trainer.images:
             self.announced_at = self.trainer.images
             with self.stopwatch.paused():
-                self._alone(f"no {REPORT}", self._write_report)
+                self._guarded(f"no {REPORT}", self._write_report)
                 self.events.checkpoint(self.checkpointer.wait)
 
     def _save(self) -> None:
@@ -441,6 +480,7 @@ class _Session:
         if url != self.settings.start:
             self.trainer.meter.restore(facts.get("unreported", {}), self.device, self.world.is_main)
         self.saved_at = self.trainer.images
+        self.checkpointer.last = found
         best = repr(lowest_metric(self.folder)) if self.world.is_main else ""
         self.best = float(text_from_main(best, self.world, self.device))
         self.stopwatch.start(self.trainer.images, float(facts["seconds"]))
@@ -515,7 +555,7 @@ class _Session:
             },
         }
         self.folder.write(RESULT, json.dumps(result, indent=1).encode())
-        self._alone(f"no {REPORT}", self._write_report)
+        self._guarded(f"no {REPORT}", self._write_report)
 
     def _write_report(self) -> None:
         picture = self.observer.picture, self.observer.picture_note

@@ -45,7 +45,7 @@ def tiny(**changes: Any) -> Experiment:
 
 @dataclass
 class Listener:
-    """Collects what a run says; asks it to stop once `stop_at` images were reported.
+    """Collects what a run says; asks it to stop once `stop_at` images were reported, or a message has `stop_after`.
 
     killed: (rank, report) at which this process gets SIGKILL.
     """
@@ -53,6 +53,7 @@ class Listener:
     rows: list[dict[str, float]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     stop_at: float = float("inf")
+    stop_after: str = ""
     killed: tuple[int, int] | None = None
     rank: int = 0
     reports: int = 0
@@ -70,7 +71,10 @@ class Listener:
         self.reports += 1
         if self.killed == (self.rank, self.reports):
             os.kill(os.getpid(), signal.SIGKILL)
-        return bool(self.rows) and self.rows[-1]["images"] >= self.stop_at
+        return self.interrupted() or (bool(self.rows) and self.rows[-1]["images"] >= self.stop_at)
+
+    def interrupted(self) -> bool:
+        return bool(self.stop_after) and any(self.stop_after in message for message in self.messages)
 
 
 def settings(storage: Path | str, name: str, data: Path | str, attempt: str = "0") -> RunSettings:

@@ -116,6 +116,32 @@ def test_a_stop_between_two_reports_changes_no_row(
         assert row["loss/generator"] == pytest.approx(other["loss/generator"], rel=1e-12)
 
 
+def test_a_stop_within_an_evaluation_is_heard_there_and_changes_no_row(data: Path, tmp_path: Path) -> None:
+    """While the classifier is trained, which is not finished then; a checkpoint came before."""
+    evaluated = {"evaluation__samples": 50, "evaluation__every": 240, "evaluation__classifier_images": 500}
+    whole, where = settings(tmp_path, "whole", data), settings(tmp_path, "cut", data)
+    train_here(tiny(**evaluated), whole)
+    shutil.rmtree(tmp_path / ".cache")
+
+    train_here(tiny(**evaluated), where, Listener(stop_after="training a classifier"))
+    assert not list((tmp_path / ".cache").rglob("facts.json"))
+    assert not any(name.startswith("eval/") for row in read_rows(where.folder) for name in row)
+    assert not where.folder.exists("result.json")
+    found = newest(where.folder, lambda why: None)
+    assert found is not None
+    assert found.images == 240
+
+    train_here(tiny(**evaluated), where)
+    assert where.folder.exists("result.json")
+    assert_bit_identical(final_tensors(where), final_tensors(whole))
+    figures = [
+        [(row["images"], name, row[name]) for row in read_rows(run.folder) for name in row if name.startswith("eval/")]
+        for run in (where, whole)
+    ]
+    assert figures[0] == figures[1]
+    assert {images for images, _, _ in figures[0]} == {240, 480}
+
+
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_the_next_look(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

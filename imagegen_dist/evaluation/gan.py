@@ -96,7 +96,7 @@ class GANObserver:
     def copies(self) -> Copies | None:
         """Samples and their nearest training samples: in the features of the labels' classifier, or else as pixels."""
         evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
-        of = self._training, self._held_out, network, self._device
+        of = self._training, self._held_out, network, self._device, World(heed=self._world.heed)
         return look_for_copies(self._generate, self._asked, evaluation, *of)
 
     @property

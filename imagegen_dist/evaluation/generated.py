@@ -23,7 +23,7 @@ Generate = Callable[[int, SampleNoise, Tensor | None], Tensor]
 
 def chunks(count: int, world: World) -> Iterator[tuple[int, range]]:
     """(number, ids) of a rank's chunks of `count` samples."""
-    for chunk in range(world.rank, -(-count // CHUNK), world.size):
+    for chunk in world.heeding(range(world.rank, -(-count // CHUNK), world.size)):
         yield chunk, range(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
 
 

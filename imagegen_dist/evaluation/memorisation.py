@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.data.modality import to_float, to_uint8
-from imagegen_dist.distributed import World
+from imagegen_dist.distributed import ALONE, World
 from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.generated import Generate, chunks
 from imagegen_dist.evaluation.observer import Copies, Dataset
@@ -83,17 +83,19 @@ def find_copies(
     network: FeatureNetwork,
     searched: int,
     device: torch.device,
+    alone: World = ALONE,
 ) -> Copies:
     """Hold samples, uint8 [N, C, *S], against the training samples that are nearest in a network's features.
 
     held_out: samples of the same kind that the model has not seen; as many as there are, up to N. searched: how many
     training samples are looked through, the first of them. In memory are the features of all that are looked at.
-    Raises ValueError without a sample, or with fewer than two training samples.
+    alone: this process by itself, which may be asked to end. Raises ValueError without a sample, or with fewer than two
+    training samples.
     """
-    among = _features(network, _parts(training, min(searched, training.index.samples)), device)
+    among = _features(network, _parts(training, min(searched, training.index.samples), alone), device)
     real = None
     if held_out is not None:
-        real = _features(network, _parts(held_out, min(len(samples), held_out.index.samples)), device)
+        real = _features(network, _parts(held_out, min(len(samples), held_out.index.samples), alone), device)
     closest = closest_to_training(_features(network, samples.split(_BATCH), device), among, real)
     return show_neighbours(samples[closest.samples.to(samples.device)], closest, training)
 
@@ -107,18 +109,19 @@ def look_for_copies(
     held_out: Dataset | None,
     network: FeatureNetwork | None,
     device: torch.device,
+    alone: World = ALONE,
 ) -> Copies | None:
     """What `find_copies` says of a model's samples; None where the settings do not ask for it.
 
-    network: None takes the pixels themselves, averaged.
+    network: None takes the pixels themselves, averaged. alone: as of `find_copies`.
     """
     if not evaluation.samples or not evaluation.searched or training.index.samples < 2:
         return None
     parts = []
-    for _, ids in chunks(min(evaluation.samples, SAMPLES), World()):
+    for _, ids in chunks(min(evaluation.samples, SAMPLES), alone):
         parts.append(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), classes.of(ids, device))))
     network = network or pixel_network(training.index.shape)
-    return find_copies(torch.cat(parts), training, held_out, network, evaluation.searched, device)
+    return find_copies(torch.cat(parts), training, held_out, network, evaluation.searched, device, alone)
 
 
 def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.device) -> Tensor:
@@ -127,6 +130,6 @@ def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.de
     return torch.cat(found) if found else torch.empty(0, network.dim)
 
 
-def _parts(dataset: Dataset, count: int) -> Iterator[Tensor]:
+def _parts(dataset: Dataset, count: int, alone: World) -> Iterator[Tensor]:
     """The first samples of a dataset."""
-    return (samples for _, samples in read_chunks(dataset, range(count)))
+    return (samples for _, samples in alone.heeding(read_chunks(dataset, range(count))))

@@ -88,7 +88,7 @@ def moments_over_ranks(
 
     def measure() -> Moments:
         sums = FeatureSums.empty(network, device)
-        for ids, sample in read_chunks(dataset, share):
+        for ids, sample in world.heeding(read_chunks(dataset, share)):
             sums.add(network, to_float(sample.to(device)), ids.start)
         return sums.moments
 

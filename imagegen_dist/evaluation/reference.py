@@ -24,7 +24,7 @@ from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.models.classifier import ChannelClassifier, Classifier
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
-from imagegen_dist.training.loop import train
+from imagegen_dist.training.loop import Hook, train
 
 _FACTS = "facts.json"  # written last
 
@@ -65,7 +65,7 @@ def build_reference(
     def make() -> None:
         if world.is_main and not is_kept(store):
             say(f"training a classifier on {training.index.samples:,} real samples, for the figures")
-            _make_reference(store, training, held_out, images, device)
+            _make_reference(store, training, held_out, images, world, device)
 
     together(make, world, device)
     return together(lambda: _load_reference(store, training.index, device), world, device)
@@ -90,8 +90,9 @@ def is_kept(store: Store) -> bool:
 
 
 def _make_reference(
-    store: Store, training: Dataset, held_out: Dataset | None, images: int, device: torch.device
+    store: Store, training: Dataset, held_out: Dataset | None, images: int, world: World, device: torch.device
 ) -> None:
+    """Train the classifier and keep it, on this rank alone, which raises Stopped where the run was asked to end."""
     shape, classes = _classified(training.index)
     trainer = build_classifier(shape, classes, device, images)
     batching = trainer.batching
@@ -102,22 +103,22 @@ def _make_reference(
     share = range(batching.microbatches)
     items = stream(training.index, training.store, plan, share, 0, steps, training.reading)
     shown = _shown(training.index)
-    train(trainer, items if shown is None else _single_channels(items, shown), [])
+    train(trainer, items if shown is None else _single_channels(items, shown), [Hook(batching.batch_size, world.heed)])
     network = trainer.averages.modules()["classifier"]
     assert isinstance(network, Classifier)
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
     features = _feature_network(network, shown, hashlib.sha256(weights).hexdigest())
     moments, class_counts = Moments(features.dim, device), torch.zeros(training.index.classes or 0, dtype=torch.int64)
     with torch.no_grad():
-        for x, label in batches(training, device):
+        for x, label in world.heeding(batches(training, device)):
             assert label is not None
             moments.add(features.features(x))
             class_counts += torch.bincount(label.cpu(), minlength=len(class_counts))
     facts: dict[str, float | str | None] = {"sha256": features.sha256, "accuracy": None, "real_frechet": None}
     if held_out is not None:
-        facts["accuracy"] = _accuracy(features, held_out, device)
+        facts["accuracy"] = _accuracy(features, held_out, world, device)
         if held_out.index.samples > 1:
-            real = feature_statistics(features, (x for x, _ in batches(held_out, device)), device)
+            real = feature_statistics(features, (x for x, _ in world.heeding(batches(held_out, device))), device)
             facts["real_frechet"] = frechet_distance(real, moments)
     store.write("classifier.safetensors", weights)
     store.write("moments.safetensors", save(moments.encode() | {"class_counts": class_counts}))
@@ -168,10 +169,11 @@ def _feature_network(classifier: Classifier, shown: Tensor | None, sha256: str) 
 
 
 @torch.no_grad()
-def _accuracy(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> float | None:
+def _accuracy(network: FeatureNetwork, dataset: Dataset, world: World, device: torch.device) -> float | None:
     """The share of right answers on a dataset, None where it has no labels."""
     assert network.logits is not None
     if not dataset.index.classes:
         return None
-    hits = [agreement(network.logits(x), label) for x, label in batches(dataset, device) if label is not None]
+    labelled = world.heeding(batches(dataset, device))
+    hits = [agreement(network.logits(x), label) for x, label in labelled if label is not None]
     return float(torch.cat(hits).mean())

@@ -187,7 +187,7 @@ class VAEObserver:
     def copies(self) -> Copies | None:
         """Samples of the prior beside their nearest training samples, as of a GAN."""
         evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
-        of = self._training, self._held_out, network, self._device
+        of = self._training, self._held_out, network, self._device, World(heed=self._world.heed)
         return look_for_copies(self._autoencoder.sample, self._asked, evaluation, *of)
 
     @property

@@ -111,20 +111,20 @@ def listen(relay: Any, told: Callable[[], None]) -> Callable[[], None]:
 class RelayedEvents:
     """A worker's end: implements imagegen_dist.run.Events.
 
-    listens: whether this worker asks for the driver's wish to stop. One of them is enough: the run passes it on.
+    leads: whether this worker speaks for all. Each of them asks for the driver's wish to stop: between two steps one of
+    them would be enough, but within an evaluation they work apart.
     leaving: asked on all ranks together whether a machine of theirs is about to be taken away: in how many seconds, or
     None. waits: whether the driver decides at each checkpoint whether the run goes on.
     """
 
-    def __init__(self, relay: Any, listens: bool, leaving: Callable[[], float | None], waits: bool = False) -> None:
+    def __init__(self, relay: Any, leads: bool, leaving: Callable[[], float | None], waits: bool = False) -> None:
         self._relay = relay
-        self._listens = listens
+        self._leads = leads
         self._leaving = leaving
         self._waits = waits
         self._checkpoints = 0
         self._stop = threading.Event()
-        if listens:
-            listen(relay, self._stop.set)
+        listen(relay, self._stop.set)
 
     def row(self, row: dict[str, float]) -> None:
         """Send a row of metrics."""
@@ -145,9 +145,13 @@ class RelayedEvents:
     def stop_requested(self) -> bool:
         """Whether the driver has asked the workers to end, or a machine of theirs is about to be taken away."""
         left_s = self._leaving()
-        if left_s is not None and self._listens:
+        if left_s is not None and self._leads:
             self.message(f"a machine will be taken away in {left_s:.0f} s: checkpoint, and on without it")
         return self._stop.is_set() or left_s is not None
+
+    def interrupted(self) -> bool:
+        """Whether the driver has asked the workers to end, as far as this one has heard."""
+        return self._stop.is_set()
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
         """Wait for the checkpoint, and for the driver, where it decides there; else it finds them by itself."""

@@ -210,12 +210,11 @@ class Hook:
     run: Callable[[], None]
 
 
-class Stopped(Exception):
-    """Raised by a hook, on all ranks together, to end training early in good order."""
-
-
 def train(trainer: Trainer, items: Iterable[Item], hooks: Sequence[Hook]) -> None:
-    """Take a step for every item, and run the hooks that the clock makes due, in their order."""
+    """Take a step for every item, and run the hooks that the clock makes due, in their order.
+
+    A hook ends the training early, in good order, by Stopped, on all ranks together.
+    """
     for item in items:
         before = trainer.images
         trainer.step(item)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from imagegen_dist.data.stream import Item
-from imagegen_dist.distributed import World
+from imagegen_dist.distributed import Stopped, World
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.ema import Averages
-from imagegen_dist.training.loop import Augment, Batching, Hook, Stopped, Trainer, crossed, keyed_draw, train
+from imagegen_dist.training.loop import Augment, Batching, Hook, Trainer, crossed, keyed_draw, train
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
 CPU = torch.device("cpu")

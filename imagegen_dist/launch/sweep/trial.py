@@ -106,6 +106,10 @@ class TuneEvents:
         """Whether the sweep is to end. A trial that is to end alone learns of it when it reports."""
         return self._asked()
 
+    def interrupted(self) -> bool:
+        """The same, between two pieces of an evaluation."""
+        return self._asked()
+
     def end(self, outcome: Outcome) -> None:
         """The run is over: report its last figures, that they are missing, or how far it was when the sweep ended."""
         if outcome.missing:
