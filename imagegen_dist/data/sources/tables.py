@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,11 @@ from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import MAX_INFLATED, Record, Records, Source, listing_digest, touched
 from imagegen_dist.data.sources.classes import Wanted
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels, read_splits
+from imagegen_dist.data.sources.parquet_pages import DamagedPageError, pages
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
 from imagegen_dist.storage import PATIENCE_S, Store
 
+_FETCHED_AGAIN = 8 << 20  # bytes of a row group's pictures on remote storage up to which its pages are looked at
 _MAX_RATIO = 100  # to which pictures may be compressed, where they are many bytes
 
 
@@ -108,12 +111,22 @@ def _check_inflation(file: Any, group: _Group, column: str, store: Store) -> Non
         chunk = metadata.column(number)
         if chunk.path_in_schema.partition(".")[0] != column:
             continue
-        size, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
-        if size > MAX_INFLATED and size > _MAX_RATIO * packed:
-            raise DatasetError(
-                f"{store / group.file}: the pictures of row group {group.number} inflate from {packed:,} bytes to "
-                f"{size:,}: above {MAX_INFLATED:,} bytes at most {_MAX_RATIO} times as many are read"
-            )
+        place, packed = (store / group.file).url, chunk.total_compressed_size
+        _check_ratio(chunk.total_uncompressed_size, packed, place, group)
+        if store.protocol not in ("file", "memory") and packed > _FETCHED_AGAIN:
+            continue
+        start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+        with suppress(DamagedPageError):  # of which pyarrow says more
+            for page in pages(partial(store.read_range, group.file), start, start + packed):
+                _check_ratio(page.unpacked, page.packed, place, group)
+
+
+def _check_ratio(size: int, packed: int, place: str, group: _Group) -> None:
+    if size > MAX_INFLATED and size > _MAX_RATIO * packed:
+        raise DatasetError(
+            f"{place}: the pictures of row group {group.number} inflate from {packed:,} bytes to {size:,}: above "
+            f"{MAX_INFLATED:,} bytes at most {_MAX_RATIO} times as many are read"
+        )
 
 
 def _row_name(group: _Group, row: int) -> str:
