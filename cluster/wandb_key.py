@@ -30,9 +30,11 @@ def main(name: str, netrc: Path) -> int:
     except botocore.exceptions.ClientError as error:
         print(f"no W&B key: {name}: {error.response['Error']['Code']}; runs are kept offline", file=sys.stderr)
         return 0
-    descriptor = os.open(netrc, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    descriptor = os.open(netrc, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
         os.fchmod(descriptor, 0o600)
+        before = file.read()
+        file.write("\n" * bool(before and not before.endswith("\n")))  # else the entry would go on the last line
         file.write(f"machine {HOST}\n  login user\n  password {key}\n")
     print(f"W&B key of {name} written to {netrc}")
     return 0

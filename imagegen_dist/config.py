@@ -145,6 +145,8 @@ def decode_text(annotation: Any, value: Any, path: str, now: Any = None) -> Any:
         data = json.loads(value)
     except json.JSONDecodeError:
         data = value
+    except RecursionError:
+        raise ConfigError(f"{path}: the value is nested too deeply") from None
     if isinstance(data, dict) and dataclasses.is_dataclass(now) and not isinstance(now, type):
         alike = data.get("kind", kind(type(now))) == kind(type(now))
         data = {**encode(now), **data} if alike else data

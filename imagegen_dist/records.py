@@ -12,6 +12,7 @@ from typing import Any
 from imagegen_dist import config
 from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import CHANGEABLE, Experiment
 from imagegen_dist.metrics.copying import COPIES_BELOW
 from imagegen_dist.metrics.modes import perfect_kl
@@ -159,7 +160,7 @@ def write_config(settings: RunSettings, experiment: Experiment, index: DatasetIn
 def check_config(folder: Store, now: dict[str, Any]) -> None:
     """Raise ConfigMismatch where the run in `folder` differs from the document `now` in what may not change."""
     try:
-        before = json.loads(folder.read(CONFIG))
+        before = parse_json(folder.read(CONFIG))
         found = config.differences(fixed_part(now["experiment"]), fixed_part(before["experiment"]))
         found += config.differences(
             {"fingerprint": now["data"]["fingerprint"]}, {"fingerprint": before["data"]["fingerprint"]}, "data"
@@ -265,7 +266,7 @@ def commands(settings: RunSettings) -> list[tuple[str, str]]:
 
 def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """The last table of a finished run: figures, files, commands to go on with."""
-    result = json.loads(settings.folder.read(RESULT))
+    result = parse_json(settings.folder.read(RESULT))
     paths = {**result["paths"], "log": log}
     figures = [
         ("images", f"{result['images']:,} in {result['seconds']:,.0f} s, {result['images_per_s'] or 0:,.0f} images/s"),

@@ -32,6 +32,7 @@ from imagegen_dist.distributed import (
     text_from_main,
     together,
 )
+from imagegen_dist.documents import parse_json
 from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
 from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
@@ -221,7 +222,7 @@ class _Session:
         """Whether an earlier attempt came to the very end with all figures, and not only to the last checkpoint."""
         found = ""
         if self.world.is_main and self.folder.exists(RESULT):
-            result = json.loads(self.folder.read(RESULT))
+            result = parse_json(self.folder.read(RESULT))
             found = "" if result.get("figures_missing") else str(result.get("images"))
         return text_from_main(found, self.world, self.device) == str(self.trainer.images)
 

@@ -23,6 +23,7 @@ from imagegen_dist.data.modality import DecodeError, Modality, modality
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ReadAt, ShardError
 from imagegen_dist.data.trust import UntrustedPlaceError, check_shards_place
+from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
@@ -144,7 +145,7 @@ class DatasetIndex:
         except FileNotFoundError:
             raise DatasetError(_why_no_index(store)) from None
         try:
-            index = _from_payload(json.loads(text))
+            index = _from_payload(parse_json(text, checked=False))
             if index.shards_url is not None:
                 check_shards_place(store, index.shards_url, remote_shards)
         except UntrustedPlaceError as error:

@@ -12,6 +12,7 @@ from imagegen_dist.data.images import Conversion, convert_image
 from imagegen_dist.data.index import DatasetError, ShardInfo, ShardScan, scan_shard
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.sources.base import Record, Records, UnfitError
+from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import StorageError, Store
 
@@ -90,7 +91,7 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
 def find_packed(part: Part) -> Packed | None:
     """What came of a part that is done: its receipt is there, and its shard has the size that it says."""
     try:
-        payload = json.loads(part.receipts.read(part.receipt))
+        payload = parse_json(part.receipts.read(part.receipt))
         if "labels" not in payload:  # of an older version
             return None
         packed = _from_json(payload)

@@ -17,6 +17,7 @@ from imagegen_dist.data.order import Plan
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, together
+from imagegen_dist.documents import parse_json
 from imagegen_dist.evaluation.observer import Dataset, batches
 from imagegen_dist.experiment import CLASSIFIER, build_classifier
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
@@ -126,7 +127,7 @@ def _make_reference(
 
 
 def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> Reference:
-    facts = json.loads(store.read(_FACTS))
+    facts = parse_json(store.read(_FACTS))
     classifier = Classifier(*_classified(index), CLASSIFIER, generator=torch.Generator())
     classifier.load_state_dict(load(store.read("classifier.safetensors")))
     network = _feature_network(classifier.to(device), _shown(index), facts["sha256"])

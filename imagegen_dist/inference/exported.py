@@ -18,6 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import MANIFEST, CheckpointError
 
@@ -66,7 +67,7 @@ def _without_places(experiment: Mapping[str, Any]) -> dict[str, Any]:
 def read_exported(store: Store) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(facts, tensors) of an exported model, its weights held against config.json. Raises CheckpointError."""
     try:
-        facts = json.loads(store.read(CONFIG))
+        facts = parse_json(store.read(CONFIG))
         if facts["format"] != _FORMAT:
             raise CheckpointError(f"{store.url}: format {facts['format']} is not known to this version")
         bytes_, digest = facts["weights"]["bytes"], facts["weights"]["sha256"]

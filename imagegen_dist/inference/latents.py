@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.documents import parse_json
 from imagegen_dist.inference.model import AutoencoderModel, Model
 from imagegen_dist.storage import Store
 
@@ -58,7 +59,7 @@ class LatentStatistics:
         """Read latents.json. Raises ValueError where it is not one, FileNotFoundError, StorageError."""
         text = store.read(NAME)
         try:
-            payload = json.loads(text)
+            payload = parse_json(text)
             return cls(**payload | {name: tuple(map(float, payload[name])) for name in ("mean", "std")})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{store / NAME} is corrupt ({error})") from error

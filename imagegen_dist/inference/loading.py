@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from imagegen_dist import config
 from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks, conditioning
@@ -29,6 +31,16 @@ from imagegen_dist.training.checkpoint import (
 from imagegen_dist.training.state import WEIGHTS, below
 
 DISCRIMINATOR = "discriminator"
+
+_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.full})
+_LARGEST_RATIO = 16
+"""Numbers of all networks of an objective, those that are not stored included, to those that are."""
+
+_ANY_NUMBER = 1 << 24
+"""Numbers that networks may have whatever is stored: 64 MiB of float32."""
+
+_MOST_VALUES = 1 << 28
+"""Of a sample."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         experiment = trained.experiment
         shape = config.decode(SampleShape, facts["data"]["shape"])
         classes, images, modality = facts["data"]["classes"], int(facts["images"]), facts["data"]["modality"]
-        networks = build_networks(experiment, shape, classes)
+        with _Bounded(trained, shape):
+            networks = build_networks(experiment, shape, classes)
         known = shape, conditioning(experiment, classes), images, modality, facts
         more = {DISCRIMINATOR: networks[DISCRIMINATOR]} if below(tensors, DISCRIMINATOR) else {}
         if isinstance(experiment.objective, GANConfig):
@@ -97,10 +110,36 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
             model = AutoencoderModel(build_autoencoder(experiment, networks), *known, more=more)
         for name, network in model.networks.items():
             network.load_state_dict(below(tensors, name))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, OverflowError) as error:
         line = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{trained.url}: the model cannot be built ({type(error).__name__}: {line})") from error
     return model
+
+
+class _Bounded(TorchFunctionMode):
+    """While it is entered, tensors are made up to what networks of the stored weights' size need, and no larger ones.
+
+    A few kilobytes can declare networks of any size. Raises CheckpointError, before the memory is taken.
+    """
+
+    def __init__(self, trained: Trained, shape: SampleShape) -> None:
+        super().__init__()
+        self._url = trained.url
+        self._stored = sum(tensor.numel() for tensor in trained.tensors.values())
+        self._made = 0
+        if shape.numel > _MOST_VALUES:
+            raise CheckpointError(f"{self._url} declares samples of {shape}, more than {_MOST_VALUES:,} values each")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _FACTORIES:
+            size = args[0] if args and isinstance(args[0], tuple | list) else (kwargs or {}).get("size", args)
+            self._made += prod(size)
+            if self._made > _LARGEST_RATIO * self._stored + _ANY_NUMBER:
+                raise CheckpointError(
+                    f"{self._url} declares networks of more than {self._made:,} numbers, but its weights are "
+                    f"{self._stored:,}: it is damaged, or made to fill the memory"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> Checkpoint:

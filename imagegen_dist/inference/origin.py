@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from imagegen_dist.documents import parse_json
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.records import CONFIG, METRICS, by_group, last_values
 from imagegen_dist.storage import StorageError, Store
@@ -31,6 +31,6 @@ def figures_at(run: Store, images: int) -> dict[str, Any]:
 def run_config(run: Store) -> Mapping[str, Any]:
     """The run's config.json; {} where it cannot be read or holds no JSON object."""
     with suppress(FileNotFoundError, ValueError, RecursionError):  # StorageError is a ValueError
-        found = json.loads(run.read(CONFIG))
+        found = parse_json(run.read(CONFIG))
         return found if isinstance(found, dict) else {}
     return {}

@@ -17,7 +17,7 @@ from imagegen_dist.launch.device import check_room_here
 from imagegen_dist.launch.environment import is_own_ray
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Demand, Workers
-from imagegen_dist.launch.token import TOKEN_ADVICE, refused
+from imagegen_dist.launch.token import TOKEN_ADVICE, keep_to_owner, refused
 
 DEFAULT_CPU_WORKERS = 2
 
@@ -53,6 +53,7 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
     """
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     address, own = os.environ.get("RAY_ADDRESS", ""), is_own_ray()
+    keep_to_owner()
     try:
         if own:
             with _address_known():
@@ -67,6 +68,7 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
             else f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS. If one runs "
             f"there, {TOKEN_ADVICE}"
         ) from error
+    keep_to_owner()  # Ray may just have made it
     try:
         yield own
     finally:

@@ -24,6 +24,9 @@ from imagegen_dist.launch.secrets import check_words
 
 Options = TypeVar("Options")
 
+_LONGEST_NAME = 128
+"""Bytes: W&B's limit, which leaves room for what is put beside it in a file's name of 255."""
+
 _LIST = re.compile(r"LIST|.*,\.\.\.|.*\[,\w+\]")
 """Placeholders of flags that take several items in one text, joined by commas."""
 
@@ -35,8 +38,16 @@ def flag(metavar: str) -> Any:
 
 def check_name(flag_name: str, name: str) -> None:
     """Raise UsageError where a run or a sweep cannot be called so."""
-    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
-        raise UsageError(f"--{flag_name} {name!r}: letters, digits, '-', '_' and '.' make a name, the first not '.'")
+    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith((".", "-")):
+        raise UsageError(
+            f"--{flag_name} {name[:_LONGEST_NAME]!r}: letters, digits, '-', '_' and '.' make a name, which begins with "
+            "neither '.' nor '-'"
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise UsageError(
+            f"--{flag_name} {name[:20]}...: {len(name.encode())} bytes; a name has {_LONGEST_NAME} at most, since "
+            "folders and W&B take no longer ones"
+        )
 
 
 def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Options:

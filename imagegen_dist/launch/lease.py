@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import psutil
 
+from imagegen_dist.documents import parse_json
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.storage import Store
 
@@ -139,7 +140,7 @@ class Lease:
     def _read(self) -> Holder | None:
         """The holder; None where there is none, or where the file is of another kind. Raises StorageError."""
         try:
-            return Holder(**json.loads(self._run.read(FILE)))
+            return Holder(**parse_json(self._run.read(FILE)))
         except (FileNotFoundError, ValueError, TypeError) as error:
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 raise
@@ -156,7 +157,7 @@ def _refusal(run: Store, holder: Holder) -> UsageError:
 
 def _name() -> str:
     """The Ray job's id where this is one, else the process and its host."""
-    job: dict[str, Any] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
+    job: dict[str, Any] = parse_json(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
     submitted = job.get("job_submission_id")
     return f"job {submitted}" if submitted else f"process {os.getpid()} on {socket.gethostname()}"
 

@@ -14,6 +14,7 @@ import tyro
 
 from imagegen_dist import config
 from imagegen_dist.commands import name_of
+from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.flags import UsageError, check_name, flag, flags_help, meant, parse_flags
 from imagegen_dist.presets import PRESETS, Preset, find_preset
@@ -137,7 +138,7 @@ def _begun_from(job: str, options: Options) -> tuple[str, Experiment]:
 def _own_configuration(job: str, folder: Store) -> tuple[str, Experiment]:
     """(preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
     try:
-        found = json.loads(folder.read(CONFIG))
+        found = parse_json(folder.read(CONFIG))
         trained_by, preset = str(found["job"]), str(found["preset"])
         experiment = config.decode(Experiment, found["experiment"])
     except (ValueError, KeyError, TypeError) as error:
@@ -254,7 +255,7 @@ def _apply_file(experiment: Experiment, name: str) -> Experiment:
 def _read_file(name: str) -> dict[str, Any]:
     """The JSON object in a file of settings. Raises UsageError."""
     try:
-        data = json.loads(Path(name).read_text())
+        data = parse_json(Path(name).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {name}: {reason(error)}") from error
     if not isinstance(data, dict):

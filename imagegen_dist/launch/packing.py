@@ -22,6 +22,7 @@ from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.parts import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
 from imagegen_dist.data.picture import DEEPEST_WHITE
 from imagegen_dist.data.sources.base import Source, UnfitError, listing_digest
+from imagegen_dist.documents import parse_json
 from imagegen_dist.launch.tasks import TaskError, run_tasks
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
@@ -330,7 +331,7 @@ def _read_plan(dest: Store) -> _Plan:
     """The plan in made_by.json. Raises DatasetError."""
     text = dest.read(MADE_BY)
     try:
-        payload = json.loads(text)
+        payload = parse_json(text)
         if payload.pop("version") != _VERSION:
             raise ValueError("it is of another version")
         sized = payload.pop("sized")

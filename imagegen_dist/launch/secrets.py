@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from imagegen_dist.credentials import is_connection, is_secret, password_of, token_kind, without_credentials
+from imagegen_dist.documents import parse_json
 from imagegen_dist.launch.misuse import UsageError
 
 _SHORTEST = 8
@@ -46,7 +46,7 @@ def check_words(words: Sequence[str], environment: Mapping[str, str]) -> None:
 
 def check_job(environment: Mapping[str, str]) -> None:
     """Raise UsageError where what this Ray job was submitted with holds a secret. Does nothing where this is no job."""
-    job = json.loads(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    job = parse_json(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     runtime_env = job.get("runtime_env") or {}
     for name, value in (runtime_env.get("env_vars") or {}).items():
         if _shows_secret(name, str(value)):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
+from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import Store
 
 
@@ -135,7 +136,7 @@ def _lines(store: Store, name: str) -> list[tuple[bytes, dict[str, Any]]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if not isinstance(row, dict) or "images" not in row:
                 raise ValueError('it is no JSON object with "images"')
         except ValueError as error:

@@ -24,6 +24,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from imagegen_dist.config import fingerprint
+from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import Store
 from imagegen_dist.training.tensor_file import Digest, Writable, write_tensors
 
@@ -76,8 +77,14 @@ class Checkpoint:
         return load_tensors(self.store.read("state.safetensors"))
 
     def facts(self) -> dict[str, Any]:
-        """The clock and everything else that is not a tensor."""
-        return json.loads(self.store.read("state.json"))
+        """The clock and everything else that is not a tensor. Raises CheckpointError."""
+        try:
+            facts = parse_json(self.store.read("state.json"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.url}: state.json cannot be read ({error})") from error
+        if not isinstance(facts, dict):
+            raise CheckpointError(f"{self.url}: state.json holds no JSON object")
+        return facts
 
 
 def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metric: float | None = None) -> Checkpoint:
@@ -204,16 +211,19 @@ def _attempts(run: Store) -> list[Store]:
 
 def _manifest(store: Store) -> dict[str, Any]:
     try:
-        manifest = json.loads(store.read(MANIFEST))
+        manifest = parse_json(store.read(MANIFEST))
         if manifest["format"] != 1:
             raise CheckpointError(f"{store.url}: format {manifest['format']} is not known to this version")
         if manifest.pop("sha256") != fingerprint(manifest):
             raise CheckpointError(f"{store.url}: {MANIFEST} does not have the sha256 that it names")
+        known = isinstance(manifest["images"], int) and isinstance(manifest["metric"], int | float | None)
+        if not known or not all(isinstance(file["bytes"], int) for file in manifest["files"].values()):
+            raise ValueError("a field is of another type")
     except FileNotFoundError:
         raise CheckpointError(f"{store.url}: no {MANIFEST}, its writing was interrupted") from None
     except CheckpointError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{store.url}: {MANIFEST} cannot be read ({type(error).__name__})") from None
     return manifest
 

@@ -225,6 +225,10 @@ def test_the_head_may_start_and_end_workers_of_its_cluster_alone(stack: dict[str
     start = by_name["StartWorkers"]["Condition"]
     assert start["ArnEquals"] == {"ec2:InstanceProfile": profile["Arn"]}
     assert start["StringEquals"]["ec2:MetadataHttpTokens"] == "required"
+    types = {
+        node["node_config"]["InstanceType"] for name, node in YAML["available_node_types"].items() if name != "head"
+    }
+    assert set(start["StringEquals"]["ec2:InstanceType"]) == types
     assert by_name["GiveWorkersTheirRole"]["Resource"] == profile["Roles"][0]["Arn"]
     for name in ("StartWorkers", "TagWhatIsStarted"):
         assert by_name[name]["Condition"]["StringEquals"]["aws:RequestTag/ray-cluster-name"] == YAML["cluster_name"]

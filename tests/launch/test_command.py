@@ -220,9 +220,9 @@ def test_storage_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert "file" in mistake(capsys, "--storage", str(tmp_path / "file" / "runs"))
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "a b"])
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "a b", "-x", "x" * 300, "é" * 65])
 def test_run_names_that_are_no_folder_names(name: str, storage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--run" in mistake(capsys, "--run", name, "--storage", storage)
+    assert "--run" in mistake(capsys, f"--run={name}", "--storage", storage)
 
 
 def test_a_model_that_does_not_fit_the_data(storage: str, capsys: pytest.CaptureFixture[str]) -> None:

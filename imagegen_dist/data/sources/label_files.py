@@ -1,7 +1,6 @@
 """Files that label pictures lying beside them: StyleGAN's dataset.json, Hugging Face's metadata, any CSV with names."""
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import splitext
@@ -10,6 +9,7 @@ from typing import Any
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import LABEL_NAMES, Label, as_label
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
+from imagegen_dist.documents import parse_json
 
 STYLEGAN = "dataset.json"
 """StyleGAN's list of labels: {"labels": [["00000/img00000000.png", 6], ...]}, or null for none."""
@@ -68,7 +68,7 @@ def plain_path(name: str) -> str:
 def read_stylegan(text: bytes, place: str) -> Labelled:
     """StyleGAN's dataset.json. Raises DatasetError."""
     try:
-        parsed = json.loads(text)
+        parsed = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{place} is no JSON: {error}") from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("labels"), list | None):
@@ -135,7 +135,7 @@ def _read_rows(text: bytes, place: str) -> list[dict[str, Any]]:
 
 def _record(line: str, number: int, place: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{place} line {number} is no JSON: {error}") from error
     if not isinstance(record, dict):

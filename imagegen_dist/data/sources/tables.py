@@ -1,6 +1,5 @@
 """Parquet files of pictures, as Hugging Face and others write them."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from imagegen_dist.data.sources.classes import Wanted
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels, read_splits
 from imagegen_dist.data.sources.parquet_pages import DamagedPageError, pages
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
+from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import PATIENCE_S, Store
 
 _FETCHED_AGAIN = 8 << 20  # bytes of a row group's pictures on remote storage up to which its pages are looked at
@@ -274,7 +274,7 @@ def _holds_bytes(kind: Any) -> bool:
 def _features(schema: Any) -> dict[str, Any]:
     """What Hugging Face's metadata say of each column."""
     try:
-        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.config import ConfigError
+from imagegen_dist.documents import parse_json
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.storage import Store
@@ -96,7 +97,7 @@ class Ledger:
         if not folder.exists(LEDGER):
             return cls(folder)
         try:
-            trials = [decode_trial(entry) for entry in json.loads(folder.read(LEDGER))]
+            trials = [decode_trial(entry) for entry in parse_json(folder.read(LEDGER))]
         except (ValueError, TypeError) as error:
             raise UsageError(f"{folder.url}/{LEDGER} cannot be read ({error}); restore it, or remove it") from error
         return cls(folder, trials)

@@ -9,6 +9,7 @@ from typing import Any
 
 from imagegen_dist import config, records
 from imagegen_dist.config import ConfigError
+from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.options import Workers
@@ -195,7 +196,7 @@ def write_plan(plan: SweepPlan) -> None:
 def read_plan(folder: Store, name: str) -> SweepPlan:
     """The plan of the sweep in that directory. Raises UsageError where there is none."""
     try:
-        data: dict[str, Any] = json.loads(folder.read(PLAN))
+        data: dict[str, Any] = parse_json(folder.read(PLAN))
     except FileNotFoundError:
         raise UsageError(f"--resume {name}: there is no sweep in {folder.url}; is --storage right?") from None
     except ValueError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import logging
 import shlex
 import sys
@@ -23,6 +22,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 import imagegen_dist
 from imagegen_dist import config
+from imagegen_dist.documents import parse_json
 from imagegen_dist.launch.environment import JOB_STOP_WAIT, JOB_STOP_WAIT_S
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.launch.sweep.board import WIRED, Board
@@ -30,7 +30,7 @@ from imagegen_dist.launch.sweep.ledger import decode_trial
 from imagegen_dist.launch.sweep.options import JOB
 from imagegen_dist.launch.sweep.plan import PLAN
 from imagegen_dist.launch.sweep.sending import files
-from imagegen_dist.launch.token import TOKEN_ADVICE, refused
+from imagegen_dist.launch.token import TOKEN_ADVICE, keep_to_owner, refused
 from imagegen_dist.launch.train import DONE, FAILED, MISUSED
 from imagegen_dist.launch.upload import NOT_SENT, check_size
 from imagegen_dist.presets.searches import Goal
@@ -53,6 +53,7 @@ def connect(address: str) -> JobSubmissionClient:
     """The cluster's job server. Raises UsageError where none answers, or one that refuses this client."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--address {address}: give the address of the head's dashboard, e.g. http://HEAD:8265")
+    keep_to_owner()
     logging.disable(logging.WARNING)  # Ray's notes about what it packs and sends
     try:
         client = JobSubmissionClient(address)
@@ -271,7 +272,7 @@ class Shown:
 def _events(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.startswith('{"event": '):
-            yield json.loads(line)
+            yield parse_json(line)
 
 
 async def _tail(client: JobSubmissionClient, job: str, take: Callable[[str], None]) -> None:
