@@ -14,7 +14,7 @@ from imagegen_dist.objectives.penalties import (
     Critic,
     at_least_float32,
     finite_difference_penalty,
-    gradient_penalty,
+    gradient_penalties,
     interpolate_penalty,
 )
 from imagegen_dist.schedule import Schedule, constant
@@ -112,11 +112,12 @@ class GAN:
         discriminator = self.discriminator if exact else self._fast
         with torch.no_grad():
             fake = self._generate(batch, draw)
-        sides = {}
-        for name, x in (("r1", batch.sample.detach()), ("r2", fake)):
+        samples = {"r1": batch.sample.detach(), "r2": fake}
+        for name, x in samples.items():
             x.requires_grad_(exact and name in penalty)
-            view = self._augmented(x, draw)
-            sides[name] = Side(x, view, discriminator(view, batch.label))
+        views = [self._augmented(x, draw) for x in samples.values()]
+        logits = self._logits(discriminator, views, batch.label)
+        sides = {name: Side(x, *of) for (name, x), *of in zip(samples.items(), views, logits, strict=True)}
 
         real_logits, fake_logits = sides["r1"].logits, sides["r2"].logits
         adversarial = discriminator_terms(
@@ -146,18 +147,32 @@ class GAN:
         p = self.config.augment_p(draw.images)
         return augment(x, p, self.config.augment, draw.generator) if p > 0 else x
 
+    def _logits(self, discriminator: Discriminator, views: Sequence[Tensor], label: Tensor | None) -> Sequence[Tensor]:
+        """Logits [B] of the reals' and of the fakes' view, in one pass where both need the same gradients.
+
+        One pass over 2 B samples has half the operators of two. Where one side alone is penalised, its own pass saves
+        the other's double backward; a compiled discriminator keeps to one batch size. Pairs lie side by side, so that
+        the gradients of what the relativistic loss does not depend on, a last bias, cancel out to exactly 0.
+        """
+        if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
+            return [discriminator(view, label) for view in views]
+        labels = None if label is None else label.repeat_interleave(2, dim=0)
+        pairs = torch.stack(list(views), dim=1)
+        return discriminator(pairs.flatten(0, 1), labels).unflatten(0, (-1, 2)).unbind(1)
+
     def _penalties(self, critic: Critic, sides: Mapping[str, Side], draw: Draw) -> dict[str, Tensor]:
         """Each penalty that the config names, [B], by the name under which it is logged."""
         if self.config.penalty == "wgan-gp":
             real, fake = sides["r1"].view, sides["r2"].view
             position = draw.uniform(len(real), dtype=real.dtype)
             return {"penalty/interpolates": interpolate_penalty(critic, real, fake, position)}
-        named = {name: side for name, side in sides.items() if name in self.config.penalty}
-        return {f"penalty/{name}": self._penalty(critic, side, draw) for name, side in named.items()}
-
-    def _penalty(self, critic: Critic, side: Side, draw: Draw) -> Tensor:
+        named = {f"penalty/{name}": side for name, side in sides.items() if name in self.config.penalty}
         if self.config.estimator == "exact":
-            return gradient_penalty(side.x, side.logits)
+            values = gradient_penalties([side.x for side in named.values()], [side.logits for side in named.values()])
+            return dict(zip(named, values, strict=True))
+        return {name: self._finite_difference(critic, side, draw) for name, side in named.items()}
+
+    def _finite_difference(self, critic: Critic, side: Side, draw: Draw) -> Tensor:
         direction = draw.normal(*side.view.shape, dtype=side.view.dtype)
         return finite_difference_penalty(critic, side.view, side.logits, direction, self.config.epsilon)
 

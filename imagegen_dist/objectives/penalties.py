@@ -1,6 +1,6 @@
 """Gradient penalties of a discriminator, exact (double backward) and from forward passes alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,8 +14,17 @@ def gradient_penalty(x: Tensor, logits: Tensor) -> Tensor:
 
     x: [B, C, *S], requires grad; logits: [B] -> [B]. Twice differentiable. (R1 of arXiv:1801.04406; arXiv:2501.05441)
     """
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    return at_least_float32(gradient).square().flatten(1).sum(1)
+    (penalty,) = gradient_penalties([x], [logits])
+    return penalty
+
+
+def gradient_penalties(xs: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
+    """`gradient_penalty` of each pair of samples and logits, in one backward pass; [] for none."""
+    if not xs:
+        return []
+    total = torch.stack([values.sum() for values in logits]).sum()
+    gradients = torch.autograd.grad(total, list(xs), create_graph=True)
+    return [at_least_float32(gradient).square().flatten(1).sum(1) for gradient in gradients]
 
 
 def interpolate_penalty(critic: Critic, real: Tensor, fake: Tensor, position: Tensor) -> Tensor:
