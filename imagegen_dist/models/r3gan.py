@@ -1,15 +1,19 @@
 """R3GAN: the residual generator and its mirror image, the discriminator (arXiv:2501.05441)."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.nn.blocks import ResidualBlock
+from imagegen_dist.nn.blocks import LEAKY_GAIN, BiasedLeakyReLU, ResidualBlock
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, scaled_normal
 from imagegen_dist.nn.resample import downsample, upsample
 from imagegen_dist.shape import SampleShape
+
+PIXEL_KERNEL = 3
+"""Extent in pixels of the convolutions at full resolution."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class R3GANConfig:
     """Pixels, on every axis, that one position of the highest stage stands for; 1 is a stage at full resolution."""
     patch_kernel: int = 1
     """Extent in pixels of the convolution between pixels and patches: patch plus an even number."""
+    pixel_channels: int = 0
+    """Channels of a 3×3 convolution at full resolution between pixels and patches; 0 for none, as published."""
+    mapping_units: int = 0
+    """Units of a hidden layer between z with the class and the generator's channel scales; 0 for none, as published."""
+    head_units: int = 0
+    """Units of a hidden layer over the discriminator's whole lowest extent; 0 for a depthwise sum, as published."""
     output: Literal["linear", "tanh"] = "linear"
     """After the generator's last convolution: nothing, as published, or tanh, which keeps flat backgrounds flat."""
     bf16_stages: int = 0
@@ -55,6 +65,9 @@ class R3GANConfig:
             raise ValueError(
                 f"patch_kernel {self.patch_kernel}: patch {self.patch} plus an even number, by --model.patch-kernel"
             )
+        for name in ("pixel_channels", "mapping_units", "head_units"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}: 0 or more, by --model.{name.replace('_', '-')}")
         if self.resample not in ("fir", "box"):
             raise ValueError(f"resample {self.resample!r}: fir or box, by --model.resample")
         if self.bf16_stages < 0:
@@ -94,10 +107,55 @@ def _transition(ndim: int, channels: int, out_channels: int, generator: torch.Ge
     return Conv(ndim, channels, out_channels, 1, generator=generator)
 
 
+def _linear(in_features: int, units: int, out_features: int, generator: torch.Generator) -> nn.Module:
+    """A linear layer, or two with an activated hidden layer of this many units between them."""
+    if not units:
+        return Linear(in_features, out_features, generator=generator)
+    hidden = Linear(in_features, units, gain=LEAKY_GAIN, generator=generator)
+    return nn.Sequential(hidden, BiasedLeakyReLU(units), Linear(units, out_features, generator=generator))
+
+
+def _to_pixels(ndim: int, width: int, channels: int, config: R3GANConfig, generator: torch.Generator) -> nn.Module:
+    """The highest stage [B, width, *S / patch] to samples [B, channels, *S], before the output function."""
+    out_channels = config.pixel_channels or channels
+    patches: nn.Module
+    if config.patch == config.patch_kernel == 1:
+        patches = Conv(ndim, width, out_channels, 1, generator=generator)
+    else:
+        patches = TransposedConv(ndim, width, out_channels, config.patch_kernel, config.patch, generator=generator)
+    if not config.pixel_channels:
+        return patches
+    pixels = Conv(ndim, out_channels, channels, PIXEL_KERNEL, generator=generator)
+    return nn.Sequential(patches, BiasedLeakyReLU(out_channels), pixels)
+
+
+class _FromPixels(nn.Module):
+    """Samples [B, channels, *S] to the highest stage [B, width, *S / patch], by patches of two kinds, added.
+
+    Overlapping patches of the sample itself see strokes across the seams; adjoining patches of features at full
+    resolution see fine detail, and are a matrix product. Overlapping patches of those features as well would cost half
+    as much again for the whole step, and are no better (docs/LOG.md).
+    """
+
+    def __init__(
+        self, ndim: int, channels: int, width: int, config: R3GANConfig, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        features = config.pixel_channels
+        self.overlapping = Conv(ndim, channels, width, config.patch_kernel, stride=config.patch, generator=generator)
+        self.pixels = Conv(ndim, channels, features, PIXEL_KERNEL, generator=generator)
+        self.act = BiasedLeakyReLU(features)
+        self.adjoining = Conv(ndim, features, width, config.patch, stride=config.patch, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.overlapping(x) + self.adjoining(self.act(self.pixels(x)))
+
+
 class Generator(nn.Module):
     """z [B, Z], label int64 [B] or None -> samples [B, C, *S], unbounded unless the config's output is "tanh".
 
-    A learned map of the lowest extent, scaled channel by channel by a linear function of z and the class embedding;
+    A learned map of the lowest extent, scaled channel by channel by a linear function of z and the class embedding (or
+    by one with a hidden layer);
     then per stage [1×1 where the width changes -> twice the extent] and residual blocks; a last 1×1 (or, with patches,
     a transposed convolution) to the sample's channels.
 
@@ -115,7 +173,7 @@ class Generator(nn.Module):
         # The class enters as a linear layer on a one-hot vector, of fan-in `classes`.
         self.embed = ClassEmbedding(classes, config.embed_dim, classes**-0.5, generator=generator) if classes else None
         features = config.z_dim + (config.embed_dim if classes else 0)
-        self.modulate = Linear(features, widths[0], generator=generator)
+        self.modulate = _linear(features, config.mapping_units, widths[0], generator)
         base = config.base(shape)
         self.basis = scaled_normal((widths[0], *base), 1.0, 1.0, generator)
 
@@ -125,13 +183,7 @@ class Generator(nn.Module):
             self.transitions.append(_transition(ndim, previous, width, generator))
             extents = tuple(extent * 2**index for extent in base)
             self.stages.append(_residual_blocks(extents, width, config, generator))
-        self.to_pixels: nn.Module
-        if config.patch == config.patch_kernel == 1:
-            self.to_pixels = Conv(ndim, widths[-1], shape.channels, 1, generator=generator)
-        else:
-            self.to_pixels = TransposedConv(
-                ndim, widths[-1], shape.channels, config.patch_kernel, config.patch, generator=generator
-            )
+        self.to_pixels = _to_pixels(ndim, widths[-1], shape.channels, config, generator)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
@@ -152,8 +204,9 @@ class Discriminator(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> logits [B], the mirror image of the generator.
 
     A 1×1 convolution (or, with patches, a strided one) from the sample's channels; per stage residual blocks and
-    [half the extent -> 1×1 where the width changes]; a depthwise convolution over the whole lowest extent and a linear
-    layer, to one logit or, conditional, to a vector whose product with the class embedding is the logit.
+    [half the extent -> 1×1 where the width changes]; a depthwise convolution (or a dense hidden layer) over the whole
+    lowest extent and a linear layer, to one logit or, conditional, to a vector whose product with the class embedding
+    is the logit.
 
     Arguments and errors as Generator's.
     """
@@ -165,17 +218,26 @@ class Discriminator(nn.Module):
         ndim, widths = shape.ndim, config.widths[::-1]
         base, last = config.base(shape), widths[-1]
 
-        self.from_pixels = Conv(
-            ndim, shape.channels, widths[0], config.patch_kernel, stride=config.patch, generator=generator
-        )
+        self.from_pixels: nn.Module
+        if config.pixel_channels:
+            self.from_pixels = _FromPixels(ndim, shape.channels, widths[0], config, generator=generator)
+        else:
+            self.from_pixels = Conv(
+                ndim, shape.channels, widths[0], config.patch_kernel, stride=config.patch, generator=generator
+            )
         self.stages = nn.ModuleList()
         self.transitions = nn.ModuleList()
         for index, (width, following) in enumerate(zip(widths, (*widths[1:], last), strict=True)):
             extents = tuple(extent * 2 ** (len(widths) - 1 - index) for extent in base)
             self.stages.append(_residual_blocks(extents, width, config, generator))
             self.transitions.append(_transition(ndim, width, following, generator))
-        self.reduce = Conv(ndim, last, last, base, padding=0, groups=last, generator=generator)
-        self.head = Linear(last, last if classes else 1, generator=generator)
+        self.reduce: nn.Module
+        if config.head_units:
+            hidden = Linear(last * prod(base), config.head_units, gain=LEAKY_GAIN, generator=generator)
+            self.reduce = nn.Sequential(nn.Flatten(), hidden, BiasedLeakyReLU(config.head_units))
+        else:
+            self.reduce = Conv(ndim, last, last, base, padding=0, groups=last, generator=generator)
+        self.head = Linear(config.head_units or last, last if classes else 1, generator=generator)
         # As in the generator a linear layer on a one-hot vector, scaled down so that the projection keeps its variance.
         self.embed = ClassEmbedding(classes, last, (classes * last) ** -0.5, generator=generator) if classes else None
 

@@ -21,6 +21,20 @@ FAMILIES = {
         r3gan,
         r3gan.R3GANConfig(widths=(8,), group_channels=0, patch=4, patch_kernel=8, z_dim=8, embed_dim=4),
     ),
+    "r3gan-pixels": (
+        r3gan,
+        r3gan.R3GANConfig(
+            widths=(8,),
+            group_channels=0,
+            patch=4,
+            patch_kernel=6,
+            pixel_channels=3,
+            mapping_units=8,
+            head_units=8,
+            z_dim=8,
+            embed_dim=4,
+        ),
+    ),
     "dcgan": (dcgan, dcgan.DCGANConfig(widths=(16, 8, 4), z_dim=8, embed_dim=4)),
     "mlp": (mlp, mlp.MLPConfig(hidden=(16, 16, 16), z_dim=8, embed_dim=4)),
 }
