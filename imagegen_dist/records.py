@@ -14,7 +14,7 @@ from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import CHANGEABLE, Experiment
-from imagegen_dist.metrics.copying import COPIES_BELOW
+from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
@@ -314,8 +314,7 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         kl = f"KL to the data {result['modes_kl']:.3f} nats (a perfect sampler's: {perfect_kl(classes, samples):.3f})"
         lines.append(("modes", f"{result['modes']:,.0f} of {classes:,} in {samples:,} samples; {kl}"))
     if "authenticity" in result:
-        real, z = result.get("authenticity_real"), result.get("copying_z")
+        real, told = result.get("authenticity_real"), reading(result)
         beside = "" if real is None else f" (held-out real samples: {real:.1%})"
-        verdict = "" if z is None else f"; z {z:.1f}, {'copies' if z < COPIES_BELOW else 'no sign of copying'}"
-        lines.append(("authenticity", f"{result['authenticity']:.1%} of samples{beside}{verdict}"))
+        lines.append(("authenticity", f"{result['authenticity']:.1%} of samples{beside}{told and '; '}{told}"))
     return lines

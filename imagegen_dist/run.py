@@ -36,7 +36,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
 from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
-from imagegen_dist.metrics.copying import COPIES_BELOW
+from imagegen_dist.metrics.copying import NOT_COPYING, reading
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.stopwatch import Stopwatch
 from imagegen_dist.metrics.wandb import WandbSink
@@ -370,12 +370,8 @@ class _Session:
         data, extension = form.preview(found.samples, found.columns, captions=found.captions)
         for sink in self.sinks:
             sink.picture(PICTURE_OF_COPIES, data, extension, self.trainer.images)
-        z = found.figures.get("copying_z", 0.0)
-        if z < COPIES_BELOW:
-            self.events.message(
-                f"samples lie nearer to training samples than held-out ones do (z {z:.1f}): the model copies; "
-                f"see the neighbours in {REPORT}"
-            )
+        if (told := reading(found.figures)) not in ("", NOT_COPYING):
+            self.events.message(f"the trained model's samples: {told}; see their neighbours in {REPORT}")
         return found.figures
 
     def _checkpoint(self) -> None:

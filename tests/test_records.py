@@ -56,9 +56,10 @@ def test_modes_stand_beside_a_perfect_samplers_with_their_number_of_samples(tmp_
 
 
 def test_authenticity_stands_beside_held_out_samples_and_its_verdict(tmp_path: Path) -> None:
-    found = {"authenticity": 0.02, "authenticity_real": 0.55, "copying_z": -31.4}
-    assert figures(tmp_path, found)["authenticity"] == "2.0% of samples (held-out real samples: 55.0%); z -31.4, copies"
-    assert figures(tmp_path, found | {"copying_z": 1.2})["authenticity"].endswith("z 1.2, no sign of copying")
+    found = {"authenticity": 0.02, "authenticity_real": 0.55, "copied_z": 31.4, "farther": 0.1}
+    assert figures(tmp_path, found)["authenticity"] == "2.0% of samples (held-out real samples: 55.0%); copies"
+    assert figures(tmp_path, found | {"copied_z": 1.2})["authenticity"].endswith("; no sign of copying")
+    assert figures(tmp_path, found | {"copied_z": 1.2, "farther": 0.97})["authenticity"].endswith("; off the data")
     assert figures(tmp_path, {"authenticity": 0.5})["authenticity"] == "50.0% of samples"
 
 

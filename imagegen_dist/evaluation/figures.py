@@ -152,8 +152,8 @@ def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) 
 def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Figure]:
     """What was found of samples that may repeat training samples. searched: how many of these were looked through."""
     settings = {"samples": samples, "training_samples": searched}
-    better = {"authenticity": True, "authenticity_real": None, "copying_z": None}
-    return [Figure(name, value, None, better[name], settings) for name, value in closest.figures.items()]
+    better = {"authenticity": True, "authenticity_real": None, "copying_z": None, "copied": False, "farther": None}
+    return [Figure(name, value, None, better.get(name), settings) for name, value in closest.figures.items()]
 
 
 def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: int) -> None:

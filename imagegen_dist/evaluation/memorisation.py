@@ -14,7 +14,7 @@ from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.generated import Generate, chunks
 from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
-from imagegen_dist.metrics.copying import closeness, copying_z, nearest
+from imagegen_dist.metrics.copying import closeness, copied, copying_z, farther, nearest
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.settings import EvaluationConfig
@@ -57,9 +57,12 @@ def closest_to_training(samples: Tensor, training: Tensor, held_out: Tensor | No
     ratio = closeness(found, training)
     figures = {"authenticity": float((ratio > 1).double().mean())}
     if held_out is not None and len(held_out):
-        real = nearest(held_out, training, 1)
+        real = nearest(held_out, training, 2)
+        single = copied(found.distances, real.distances)
         figures["authenticity_real"] = float((closeness(real, training) > 1).double().mean())
         figures["copying_z"] = copying_z(found.distances[:, 0], real.distances[:, 0])
+        figures |= {"copied": single.share, "copied_real": single.real, "copied_z": single.z}
+        figures["farther"] = farther(found.distances[:, 0], real.distances[:, 0])
     closest = ratio.argsort()[:_SHOWN]
     captions = []
     for times, distances in zip(ratio[closest].tolist(), found.distances[closest].tolist(), strict=True):

@@ -52,7 +52,8 @@ class Copies(NamedTuple):
 
     figures: "authenticity", the share of samples that lie further from the nearest training sample than that one from
     the next (arXiv:2102.08921); and with held-out samples theirs as "authenticity_real", and "copying_z", far below 0
-    where samples lie nearer to the training data than held-out ones do (arXiv:2004.05675).
+    where samples lie nearer to the training data than held-out ones do (arXiv:2004.05675), "copied", "copied_real" and
+    "copied_z", by which copies are told, and "farther", by which samples off the data are (metrics/copying.py).
     samples: of a picture, uint8 [N, C, *S], in rows of `columns`. captions: what stands under each of them.
     """
 

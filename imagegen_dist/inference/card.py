@@ -33,6 +33,8 @@ _WORDS = {
     "modes_kl": "KL divergence of the samples' classes from the data's, nats",
     "authenticity": "share of samples further from the nearest training sample than that one from the next",
     "authenticity_real": "the same share of held-out real samples",
+    "copied": "share of samples that single out one training sample",
+    "copied_real": "the same share of held-out real samples",
     "copying_z": "copying statistic z (far below 0: samples repeat training samples)",
     "mig": "MIG",
     "factor_vae": "FactorVAE score",

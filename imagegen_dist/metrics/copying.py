@@ -1,12 +1,20 @@
 """Whether samples repeat training data: distances to the nearest training samples in some network's features."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-COPIES_BELOW = -3.0
-"""Of `copying_z`: the level below which samples lie nearer to training data than held-out data do, at p = 0.001."""
+COPIES_ABOVE = 3.0
+"""Of `Copied.z`: the level above which more samples single out one training sample than held-out ones do, p = 0.001."""
+
+OFF_ABOVE = 0.75
+"""Of `farther`: the level above which samples lie off the data."""
+
+NOT_COPYING = "no sign of copying"
+
+_TAIL = 0.05  # of held-out samples, by which it is decided what singles a training sample out
 
 _QUERIES = 256  # looked up at a time
 _SPARE = 4  # candidates beyond those asked for, whose order rounding may have changed
@@ -66,3 +74,61 @@ def copying_z(samples: Tensor, held_out: Tensor) -> float:
     total = n + m
     variance = n * m / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
     return (u - n * m / 2) / variance**0.5 if variance > 0 else 0.0
+
+
+class Copied(NamedTuple):
+    """How many samples single out one training sample.
+
+    share: of samples. real: of held-out ones. z: of the difference.
+    """
+
+    share: float
+    real: float
+    z: float
+
+
+def copied(samples: Tensor, held_out: Tensor) -> Copied:
+    """Whether samples lie much nearer to one training sample than to the next, more often than held-out ones do.
+
+    samples, held_out: distances to the two nearest training samples, [N, 2] and [M, 2]. Their ratio does not change
+    where samples are blurred or faint, and all of their distances shrink; of a copy it is near 0. Counted is who has a
+    ratio no higher than that of the lowest 5 % of held-out samples, and z is of two proportions, pooled: some copies
+    among many other samples are found too.
+    """
+    ours, theirs = _ratio(samples), _ratio(held_out)
+    n, m = len(ours), len(theirs)
+    threshold = theirs.sort().values[max(int(_TAIL * m), 1) - 1]
+    share, real = float((ours <= threshold).double().mean()), float((theirs <= threshold).double().mean())
+    pooled = (share * n + real * m) / (n + m)
+    variance = pooled * (1 - pooled) * (1 / n + 1 / m)
+    return Copied(share, real, (share - real) / variance**0.5 if variance > 0 else 0.0)
+
+
+def _ratio(distances: Tensor) -> Tensor:
+    nearest_two = distances[:, :2].double()
+    return torch.where(nearest_two[:, 0] == 0, 0.0, nearest_two[:, 0] / nearest_two[:, 1])
+
+
+def farther(samples: Tensor, held_out: Tensor) -> float:
+    """The probability that a sample lies farther from its nearest training sample than a held-out one from its own.
+
+    samples, held_out: these distances, [N] and [M]. A half where they are alike; 1 where all samples lie off the data.
+    """
+    ordered = held_out.double().sort().values
+    below = torch.searchsorted(ordered, samples.double().contiguous(), side="left")
+    upto = torch.searchsorted(ordered, samples.double().contiguous(), side="right")
+    return float((below + upto).double().mean()) / (2 * len(held_out))
+
+
+def reading(figures: Mapping[str, float]) -> str:
+    """What figures say in words: "copies", "off the data", both, or NOT_COPYING; "" without held-out samples.
+
+    figures: by the names that evaluation gives them. Samples are copies where they single out training samples and are
+    authentic less often than held-out ones: samples that are all alike single one out as well, by chance.
+    """
+    if "copied_z" not in figures:
+        return ""
+    copies = figures["copied_z"] > COPIES_ABOVE and figures["authenticity"] < figures["authenticity_real"]
+    off = figures["farther"] > OFF_ABOVE
+    words = ["copies"] * copies + ["off the data"] * off
+    return ", and ".join(words) or NOT_COPYING

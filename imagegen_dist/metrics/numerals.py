@@ -2,7 +2,7 @@
 
 import math
 
-_SHARES = ("agreement", "accuracy", "authenticity")
+_SHARES = ("agreement", "accuracy", "authenticity", "copied", "copied_real", "farther")
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -42,7 +42,7 @@ def figure(value: float) -> str:
 
 def is_share(name: str) -> bool:
     """Whether a figure of that name is a share, from 0 to 1, which people read as a percentage."""
-    return any(word in name for word in _SHARES)
+    return any(word in name for word in _SHARES) and not name.endswith("_z")
 
 
 def words(name: str) -> str:

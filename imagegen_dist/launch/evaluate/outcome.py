@@ -44,6 +44,10 @@ _NAMES = {
     "modes_kl": "KL of modes",
     "authenticity_real": "authenticity of held-out samples",
     "copying_z": "copying z",
+    "copied": "samples that single out a training sample",
+    "copied_real": "held-out samples that do",
+    "copied_z": "z of these two",
+    "farther": "farther from the data than a held-out sample",
 }
 _UNITS = {
     **dict.fromkeys(("rate", "distortion", "elbo", "log_likelihood"), "nats a sample"),
