@@ -26,6 +26,7 @@ RESULT = "result.json"
 REPORT = "report.html"
 _DISENTANGLEMENT = {
     "mig": "MIG",
+    "mig_quantile": "MIG by quantiles",
     "factor_vae": "FactorVAE",
     "beta_vae": "BetaVAE",
     "sap": "SAP",
@@ -295,7 +296,8 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     if "active_units" in result:
         lines.append(("latents used", f"{result['active_units']:.0f}"))
     if "mig" in result:
-        scores = ", ".join(f"{words} {result[name]:.3f}" for name, words in _DISENTANGLEMENT.items())
+        found = {words: result[name] for name, words in _DISENTANGLEMENT.items() if name in result}
+        scores = ", ".join(f"{words} {score:.3f}" for words, score in found.items())
         lines.append(("disentanglement", scores))
     if "label_agreement" in result:
         accuracy = result.get("classifier_accuracy")

@@ -9,6 +9,7 @@ from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.gan import GANConfig
 
+_OUTLIERS_MOVE = 0.1  # of a MIG, above which its two ways of binning say different things
 _COLLAPSED_NATS = 0.1  # of the whole latent code, below which it says next to nothing of a sample
 
 
@@ -59,5 +60,11 @@ def remarks(figures: Mapping[str, float]) -> list[str]:
         lines.append(
             f"the latents carry {rate:.3g} nats a sample{used}: the decoder ignores them, and all samples look alike; "
             "lower --objective.beta, or let it grow by --objective.warmup-images"
+        )
+    equal_width, by_quantiles = figures.get("mig"), figures.get("mig_quantile")
+    if equal_width is not None and by_quantiles is not None and abs(equal_width - by_quantiles) > _OUTLIERS_MOVE:
+        lines.append(
+            f"MIG is {equal_width:.3f} by the published protocol, in bins of equal width from the least to the largest "
+            f"value of a latent, which a few outliers move, and {by_quantiles:.3f} in bins of equally many samples"
         )
     return lines

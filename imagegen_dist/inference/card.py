@@ -37,6 +37,7 @@ _WORDS = {
     "copied_real": "the same share of held-out real samples",
     "copying_z": "copying statistic z (far below 0: samples repeat training samples)",
     "mig": "MIG",
+    "mig_quantile": "MIG, latents in bins of equally many samples",
     "factor_vae": "FactorVAE score",
     "beta_vae": "BetaVAE score",
     "sap": "SAP score",

@@ -9,12 +9,15 @@ Scores of one name differ between publications: compare them with those of the s
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from imagegen_dist.extras import install_hint
+
+Binning = Literal["width", "quantile"]
+"""How a latent is cut into bins: of equal width, or of equally many samples."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -29,6 +32,7 @@ def disentanglement_scores(
     dci = dci_scores(codes, factors, seed=seed)
     return {
         "mig": mutual_information_gap(codes, factors),
+        "mig_quantile": mutual_information_gap(codes, factors, binning="quantile"),
         "factor_vae": factor_vae_score(codes, factors, seed=seed),
         "beta_vae": beta_vae_score(codes, factors, seed=seed),
         "sap": sap_score(codes, factors, categorical=categorical),
@@ -36,26 +40,29 @@ def disentanglement_scores(
     }
 
 
-def mutual_information_gap(codes: ArrayLike, factors: ArrayLike, bins: int = 20) -> float:
+def mutual_information_gap(codes: ArrayLike, factors: ArrayLike, bins: int = 20, binning: Binning = "width") -> float:
     """MIG: how much more the best latent tells of a factor than the second best, by the factor's entropy; the mean.
 
-    Latents are cut into `bins` of equal width, so that a factor of K > bins values gives log(bins) / log(K) at most.
-    (Chen et al., arXiv:1802.04942)
+    Latents are cut into `bins`, so that a factor of K > bins values gives log(bins) / log(K) at most. (Chen et al.,
+    arXiv:1802.04942) binning: "width", bins of equal width from the least to the largest value, as published figures
+    have it (arXiv:1811.12359): one outlier far away moves nearly all samples into one bin. "quantile": bins of equally many
+    samples, on which an outlier has no influence.
     """
     codes, factors = _checked(codes, factors)
-    information = mutual_information(codes, factors, bins)
+    information = mutual_information(codes, factors, bins, binning)
     entropies = np.array([_information(column, column) for column in factors.T])
     information = np.vstack([information, np.zeros_like(entropies)])  # a single latent has no second
     second, best = np.sort(information, axis=0)[-2:]
     return float(((best - second) / entropies).mean())
 
 
-def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = 20) -> FloatArray:
-    """Of each latent, cut into bins of equal width, and each factor, in nats: [Z, F]."""
+def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = 20, binning: Binning = "width") -> FloatArray:
+    """Of each latent, cut into bins as `mutual_information_gap` does, and each factor, in nats: [Z, F]."""
     codes, factors = _checked(codes, factors)
     if bins < 2:
         raise ValueError(f"bins is {bins}; at least 2 are needed")
-    binned = [_binned(column, bins) for column in codes.T]
+    cut = {"width": _binned, "quantile": _binned_by_rank}[binning]
+    binned = [cut(column, bins) for column in codes.T]
     return np.array([[_information(latent, factor) for factor in factors.T] for latent in binned])
 
 
@@ -174,6 +181,12 @@ def _binned(latent: FloatArray, bins: int) -> IntArray:
     if low == high:
         return np.zeros(latent.shape, dtype=np.int64)
     return np.minimum((latent - low) / (high - low) * bins, bins - 1).astype(np.int64)
+
+
+def _binned_by_rank(latent: FloatArray, bins: int) -> IntArray:
+    """Bins of equally many samples; equal values are in one bin."""
+    edges = np.sort(latent)[np.arange(1, bins) * latent.size // bins]
+    return np.searchsorted(edges, latent, side="right").astype(np.int64)
 
 
 def _information(a: IntArray, b: IntArray) -> float:

@@ -170,7 +170,7 @@ def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, 
 
 _MORE_IS_BETTER = (
     *("elbo", "log_likelihood", "psnr", "ssim", "label_agreement", "modes", "active_units"),
-    *("mig", "factor_vae", "beta_vae", "sap", "dci_disentanglement"),
+    *("mig", "mig_quantile", "factor_vae", "beta_vae", "sap", "dci_disentanglement"),
 )
 
 

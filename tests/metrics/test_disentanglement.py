@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mutual_info_score
 
+from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.metrics.disentanglement import (
     beta_vae_score,
     dci_scores,
@@ -143,6 +144,32 @@ def test_the_scale_of_a_latent_does_not_matter(name, perfect, factors):
     assert SCORES[name](perfect * [1e-4, 1e-4, 1, 1e3], factors) == pytest.approx(1, abs=0.01)
 
 
+def test_one_outlier_moves_the_published_mig_and_not_the_one_by_quantiles(perfect, noise, factors):
+    code = perfect + 0.1 * noise[:, :4]
+    far = code.copy()
+    far[0] = 100.0
+    width = [mutual_information_gap(each, factors) for each in (code, far)]
+    quantile = [mutual_information_gap(each, factors, binning="quantile") for each in (code, far)]
+    assert width[0] > 0.8
+    assert width[1] < 0.3
+    assert quantile[0] > 0.8
+    assert quantile[1] == pytest.approx(quantile[0], abs=0.01)
+    assert mutual_information_gap(np.exp(3 * code), factors, binning="quantile") == pytest.approx(quantile[0])
+    [line] = remarks({"mig": width[1], "mig_quantile": quantile[1]})
+    assert line.startswith(f"MIG is {width[1]:.3f} by the published protocol")
+    assert remarks({"mig": width[0], "mig_quantile": quantile[0]}) == []
+
+
+def test_bins_by_quantiles_hold_equally_many_samples_and_equal_values_stay_together(noise):
+    latent = noise[:, :1]
+    numbers = np.argsort(np.argsort(latent[:, 0]))[:, None] * 20 // len(latent)  # the twentieth that a sample is in
+    assert mutual_information(latent, numbers, 20, "quantile").item() == pytest.approx(np.log(20))
+    two = (latent > 1).astype(float)
+    assert mutual_information(two, two.astype(int), 20, "quantile").item() == pytest.approx(
+        mutual_information(two, two.astype(int)).item()
+    )
+
+
 def test_thresholds_tell_categories_that_a_line_cannot(noise):
     factor = np.random.default_rng(2).integers(3, size=(2880, 1))
     middle_last = np.array([0.0, 2.0, 1.0])[factor] + 0.01 * noise[:, :1]
@@ -156,6 +183,7 @@ def test_all_scores_have_names(perfect, factors):
     scores = disentanglement_scores(perfect[:1000], factors[:1000], categorical=(0,), seed=1)
     assert list(scores) == [
         "mig",
+        "mig_quantile",
         "factor_vae",
         "beta_vae",
         "sap",

@@ -39,6 +39,7 @@ _NAMES = {
     "ssim": "SSIM",
     "log_likelihood": "log-likelihood",
     "mig": "MIG",
+    "mig_quantile": "MIG by quantiles",
     "sap": "SAP",
     "modes": "modes",
     "modes_kl": "KL of modes",
