@@ -45,8 +45,8 @@ def mutual_information_gap(codes: ArrayLike, factors: ArrayLike, bins: int = 20,
 
     Latents are cut into `bins`, so that a factor of K > bins values gives log(bins) / log(K) at most. (Chen et al.,
     arXiv:1802.04942) binning: "width", bins of equal width from the least to the largest value, as published figures
-    have it (arXiv:1811.12359): one outlier far away moves nearly all samples into one bin. "quantile": bins of equally many
-    samples, on which an outlier has no influence.
+    have it (arXiv:1811.12359): one outlier far away moves nearly all samples into one bin. "quantile": bins of equally
+    many samples, on which an outlier has no influence.
     """
     codes, factors = _checked(codes, factors)
     information = mutual_information(codes, factors, bins, binning)

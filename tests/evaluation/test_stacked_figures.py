@@ -224,6 +224,7 @@ def test_a_run_counts_modes_and_looks_for_copies(folder: Store, tmp_path: Path) 
         "searched": 500,
         "classes": 1000,
         "label_distribution": "data",
+        "features": "classifier",
     }
     assert {"authenticity", "authenticity_real", "copying_z"} < set(result)
     rows = [json.loads(line) for line in where.folder.read("metrics.jsonl").splitlines()]
