@@ -17,3 +17,10 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def one_line(text: str) -> str:
+    """A text in one line, without what a terminal obeys: names in it may be those of others' files."""
+    return "".join(
+        letter if letter >= " " and not "\x7f" <= letter <= "\x9f" else "?" for letter in " ".join(text.split())
+    )

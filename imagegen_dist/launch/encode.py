@@ -29,6 +29,7 @@ from imagegen_dist.launch.shards import counts, parse_bytes
 from imagegen_dist.launch.tasks import TaskError
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import one_line
 
 _JOB = "encode"
 _SUMMARY = (
@@ -151,5 +152,5 @@ def _statistics(
 
 
 def _complain(line: str, code: int) -> int:
-    print(f"{_JOB}.py: {' '.join(line.split())}", file=sys.stderr)
+    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
     return code

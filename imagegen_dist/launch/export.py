@@ -22,6 +22,7 @@ from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.launch.train import DONE, FAILED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import one_line
 
 _JOB = "export"
 _SUMMARY = (
@@ -128,5 +129,5 @@ def _push(dest: Store, repository: str) -> None:
 
 
 def _complain(line: str, code: int) -> int:
-    print(f"{_JOB}.py: {' '.join(line.split())}", file=sys.stderr)
+    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
     return code

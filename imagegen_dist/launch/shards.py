@@ -45,6 +45,7 @@ from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.storage import Store, temporary_folder
+from imagegen_dist.wording import one_line
 
 DUPLICATES = "duplicates.txt"
 """Which copies of pictures were left out, and of which others they are, a line each."""
@@ -410,14 +411,14 @@ def _suggested_preset(index: DatasetIndex) -> str:
 
 def _list_left_out(undecodable: Sequence[str], pictures: int, source: Source, dest: Store) -> None:
     for line in undecodable[:_LISTED]:
-        print(f"left out: {line}", file=sys.stderr)
+        print(f"left out: {one_line(line)}", file=sys.stderr)
     if len(undecodable) > _LISTED:
         print(f"... and {len(undecodable) - _LISTED:,} more: {dest / UNDECODABLE}", file=sys.stderr)
     if undecodable:
         print(f"{len(undecodable):,} of {pictures:,} pictures cannot be decoded", file=sys.stderr)
     if source.left_out:
         some = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
-        print(f"{len(source.left_out):,} files are no pictures by their names: {some}", file=sys.stderr)
+        print(f"{len(source.left_out):,} files are no pictures by their names: {one_line(some)}", file=sys.stderr)
 
 
 def _parse_size(text: str) -> tuple[int, int] | None:
@@ -467,5 +468,5 @@ def _parse_split(text: str) -> dict[str, float]:
 
 
 def _complain(line: str, code: int) -> int:
-    print(f"{_JOB}.py: {' '.join(line.split())}", file=sys.stderr)
+    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
     return code

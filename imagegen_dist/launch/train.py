@@ -39,6 +39,7 @@ from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
+from imagegen_dist.wording import one_line
 
 DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit codes: trained to the end; failed; a user's mistake; stopped by SIGINT or SIGTERM after a checkpoint."""
@@ -66,7 +67,7 @@ def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
             return DONE
         return train(prepared)
     except ValueError as error:
-        print(f"{job}.py: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{job}.py: {one_line(str(error))}", file=sys.stderr)
         return MISUSED
 
 

@@ -14,6 +14,7 @@ from imagegen_dist.launch.evaluate.outcome import show, write
 from imagegen_dist.launch.evaluate.request import prepare
 from imagegen_dist.launch.tasks import TaskError
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
+from imagegen_dist.wording import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,5 +37,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(line: str, code: int) -> int:
-    print(f"{JOB}.py: {' '.join(line.split())}", file=sys.stderr)
+    print(f"{JOB}.py: {one_line(line)}", file=sys.stderr)
     return code

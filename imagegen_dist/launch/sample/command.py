@@ -36,6 +36,7 @@ from imagegen_dist.launch.sample.pictures import (
 from imagegen_dist.launch.sample.shards import check_shards, pack_samples
 from imagegen_dist.launch.tasks import TaskError
 from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
+from imagegen_dist.wording import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,5 +120,5 @@ def _check_model(options: Options, asked: Asked, model: GeneratorModel | Autoenc
 
 
 def _complain(line: str, code: int) -> int:
-    print(f"{JOB}.py: {' '.join(line.split())}", file=sys.stderr)
+    print(f"{JOB}.py: {one_line(line)}", file=sys.stderr)
     return code

@@ -26,6 +26,7 @@ from imagegen_dist.launch.sweep.results import closing_table, write_results
 from imagegen_dist.launch.train import DONE, MISUSED, Prepared, prepare
 from imagegen_dist.presets import find_preset
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_plan(plan)
         return run(plan, options)
     except ValueError as error:
-        print(f"{JOB}.py: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{JOB}.py: {one_line(str(error))}", file=sys.stderr)
         return MISUSED
 
 
