@@ -70,6 +70,8 @@ def decode_jpeg(
     """
     options = {"min_height": least[0], "min_width": least[1], "buffer": buffer}
     try:
+        if buffer is not None:
+            return simplejpeg.decode_jpeg(data, colours, buffer=buffer)
         return simplejpeg.decode_jpeg(data, colours, **options)
     except ValueError as strict:
         try:

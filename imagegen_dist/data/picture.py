@@ -10,7 +10,6 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +47,7 @@ DEEPEST_WHITE = (1 << 16) - 1
 """The largest value of 16 bits, which shows white unless another one is said to."""
 
 _FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+_WEBP = ("WEBP",)
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -61,8 +61,7 @@ class DecodeError(ValueError):
     """Bytes that are no sample of the dataset, in one line."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """How a file's values become pixels."""
 
     channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey grey, and makes the rest RGB
@@ -144,12 +143,13 @@ def decode_picture(data: bytes, reading: Reading) -> Picture:
 def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
     """Decode a grey or RGB JPEG straight into `out`; False for CMYK, and where transparency is asked for."""
     try:
-        header = read_jpeg_header(data)
-        if header.colours in ("CMYK", "YCCK") or len(out) == 4:
+        height, width, colours = read_jpeg_header(data)
+        if colours in ("CMYK", "YCCK") or len(out) == 4:
             return False
-        _check_pixels(header.height, header.width)
         orientation = orientation_of_jpeg(data)
-        _check_size(header[:2], orientation, out.shape[1:])
+        if orientation != UPRIGHT or (height, width) != out.shape[1:]:
+            _check_pixels(height, width)
+            _check_size((height, width), orientation, out.shape[1:])
         interleaved = out.transpose(1, 2, 0)
         direct = orientation == UPRIGHT and interleaved.flags.c_contiguous
         pixels = decode_jpeg(data, "GRAY" if len(out) == 1 else "RGB", interleaved if direct else None)
@@ -163,22 +163,25 @@ def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
 def _decode_plain_png(data: bytes, out: Pixels) -> bool:
     """Decode an 8-bit grey or RGB PNG into `out`; False for others, and where channels have to be converted."""
     try:
-        png = _checked_png(data)
+        png = read_png(data)
         if not png.is_plain or not (png.channels == len(out) or (png.channels, len(out)) == (1, 3)):
             return False
-        _check_size((png.height, png.width), png.orientation, out.shape[1:])
+        if png.orientation != UPRIGHT or (png.height, png.width) != out.shape[1:]:
+            _check_pixels(png.height, png.width)
+            _check_size((png.height, png.width), png.orientation, out.shape[1:])
         pixels = plain_pixels(png)
     except PngError as error:
+        _check_png_size(data)
         raise DecodeError(str(error)) from error
-    _copy(upright(pixels, png.orientation), out)
+    if png.orientation == UPRIGHT:
+        out[:] = pixels.transpose(2, 0, 1)
+    else:
+        _copy(upright(pixels, png.orientation), out)
     return True
 
 
 def _copy(pixels: Pixels, out: Pixels) -> None:
-    """[H, W, C'] to [C, H, W], turned ones channel by channel: three times as fast where height and width change."""
-    if pixels.flags.c_contiguous:
-        out[:] = pixels.transpose(2, 0, 1)
-        return
+    """[H, W, C'] to [C, H, W], channel by channel: three times as fast where height and width have changed places."""
     for number, channel in enumerate(out):
         channel[:] = pixels[..., number if pixels.shape[2] > 1 else 0]
 
@@ -224,10 +227,14 @@ def _decode_png(data: bytes, reading: Reading) -> Picture:
 
 def _checked_png(data: bytes, header_alone: bool = False) -> Png:
     """A PNG's chunks. Raises PngError, and DecodeError for a huge one before anything else is read."""
+    _check_png_size(data)
+    return read_png(data, header_alone)
+
+
+def _check_png_size(data: bytes) -> None:
     if len(data) >= _PNG_SIZE.size:
         _, width, height = _PNG_SIZE.unpack_from(data)
         _check_pixels(height, width)
-    return read_png(data, header_alone)
 
 
 def _decode_other(data: bytes, picture: Image.Image, reading: Reading) -> Picture:
@@ -337,7 +344,7 @@ def _open(data: bytes) -> Image.Image:
     if data[4:8] == b"ftyp" and b"avif" not in data[8:64] and data[8:12] in _HEIC_BRANDS:
         return _open_heic(data)
     try:
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
+        return Image.open(io.BytesIO(data), formats=_WEBP if data.startswith(b"RIFF") else _FORMATS)
     except (OSError, SyntaxError, ValueError):
         head, start, rest = data.partition(b"mdat")
         if data[4:8] != b"ftyp" or b"Exif" not in head:

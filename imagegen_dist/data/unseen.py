@@ -25,6 +25,8 @@ _DEFLATE, _PACKBITS, _JPEG = (8, 32946), 32773, 7
 
 def check_coded(data: bytes, picture: Image.Image) -> str:
     """What is wrong with the coded pixels of a WebP, AVIF or HEIC that was decoded; "" where nothing is."""
+    if not _has_hole(data):
+        return ""
     if data[:4] == b"RIFF":
         damaged = any(_has_hole(coded) and _has_spare(data, at, coded) for at, coded in _webp_pixels(data))
     else:

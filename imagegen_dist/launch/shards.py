@@ -81,7 +81,7 @@ class Options:
     crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
     """center: the largest part of --size's aspect ratio; none: the whole picture, squeezed. Default: center."""
     format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
-    """png, webp (RGB alone): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
+    """png, webp (without grey): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
     """Shards come to about this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
     channels: Annotated[str, flag("1|3|4")] = ""
