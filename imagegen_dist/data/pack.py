@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
 from imagegen_dist.data.labels import Label, as_label
 from imagegen_dist.data.modality import Modality, modality
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
 SHARD_BYTES = 128 << 20
@@ -42,14 +44,24 @@ def pack(
     kind = modality(modality_name)
     store.sweep()
     scans: list[ShardScan] = []
-    for data in _shards(samples, kind, extension, shard_bytes, shard_samples):
+    channels = set[int]()
+    for data in _shards(_noting_channels(samples, channels), kind, extension, shard_bytes, shard_samples):
         name = f"shard-{len(scans):06d}.tar"
         scans.append(scan_shard(name, data, kind))
         store.write(name, data)
     names = None if class_names is None else tuple(class_names)
     index = combine_scans(scans, modality_name, classes, names)
+    if extension != "npy" and 4 in channels:  # headers of pictures are read without transparency
+        index = replace(index, shape=SampleShape(4, index.shape.spatial))
     index.save(store)
     return index
+
+
+def _noting_channels(samples: Iterable[tuple[NDArray[np.uint8], Any]], channels: set[int]) -> Iterator[Any]:
+    """The samples; how many channels each has is added."""
+    for sample in samples:
+        channels.add(len(sample[0]))
+        yield sample
 
 
 def _shards(

@@ -6,6 +6,7 @@ import webdataset
 
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.stream import read_samples
 from imagegen_dist.storage import Store
 
 
@@ -77,3 +78,11 @@ def test_labels_are_integers_of_any_type_and_names(tmp_path):
     for label, said in ((0.5, "0.5, which is no whole number"), ("", "an empty text"), (-1, "-1, which is")):
         with pytest.raises(DatasetError, match=said):
             pack([(picture, label)], Store(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("extension", ["png", "webp"])
+def test_four_channels_are_rgba_and_come_back(tmp_path, extension):
+    seen = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 7), dtype=np.uint8)
+    index = pack([(each, None) for each in seen], Store(tmp_path), extension=extension)
+    assert index.shape.dims == (4, 6, 7)
+    assert np.array_equal(read_samples(index, Store(tmp_path), range(5))[0].numpy(), seen)
