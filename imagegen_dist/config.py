@@ -20,8 +20,16 @@ from typing import Any, TypeVar
 Config = TypeVar("Config")
 
 
+_LONGEST = 500
+"""Characters of a message; of what is longer, as a file that was given for a value, its two ends are shown."""
+
+
 class ConfigError(ValueError):
     """A value that a configuration cannot take: one line that names the path, the value and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}")
 
 
 def encode(value: Any) -> Any:
@@ -55,6 +63,8 @@ def decode(annotation: Any, data: Any, path: str = "") -> Any:
         if origin is tuple:
             return _decode_tuple(typing.get_args(option), data, path)
         if origin is dict:
+            if not isinstance(data, dict):
+                raise ConfigError(f"{path}: {data!r} is not a group of values by name")
             return {name: decode(typing.get_args(option)[1], item, f"{path}.{name}") for name, item in data.items()}
         if option is Any:
             return data
@@ -145,6 +155,8 @@ def decode_text(annotation: Any, value: Any, path: str, now: Any = None) -> Any:
         data = json.loads(value)
     except json.JSONDecodeError:
         data = value
+    except ValueError:
+        raise ConfigError(f"{path}: {value!r} has too many digits") from None
     except RecursionError:
         raise ConfigError(f"{path}: the value is nested too deeply") from None
     if isinstance(data, dict) and dataclasses.is_dataclass(now) and not isinstance(now, type):
@@ -168,7 +180,7 @@ def _decode_dataclass(classes: list[Any], data: Any, path: str) -> Any:
     if len(classes) > 1:
         tag = data.get("kind") if isinstance(data, dict) else data
         named = {kind(option): option for option in classes}
-        if tag not in named:
+        if not isinstance(tag, str) or tag not in named:
             raise ConfigError(f"{path}.kind: {tag!r} is not known; {nearest(str(tag), named)}")
         cls = named[tag]
         data = data if isinstance(data, dict) else {}
@@ -189,7 +201,9 @@ def _decode_dataclass(classes: list[Any], data: Any, path: str) -> Any:
         return cls(**fields)
     except ConfigError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path or 'the configuration'} is nested too deeply") from None
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         where = f"{path}: " if path else ""
         raise ConfigError(f"{where}{data!r}: {error}" if hasattr(cls, "from_json") else f"{where}{error}") from error
 
@@ -220,6 +234,8 @@ def _decode_scalar(expected: Any, data: Any, path: str) -> Any:
             raise ConfigError(f"{path}: {data!r} is not a number") from None
     if expected is int and isinstance(data, float) and data.is_integer():
         data = int(data)
+    if isinstance(data, int) and not isinstance(data, bool) and not -_MOST <= data <= _MOST:
+        raise ConfigError(f"{path}: {data if abs(data) < 10**30 else 'a number of more than 30 digits'} is too large")
     if expected is float and isinstance(data, int) and not isinstance(data, bool):
         data = float(data)
     if isinstance(data, float) and not math.isfinite(data):
@@ -228,6 +244,9 @@ def _decode_scalar(expected: Any, data: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {data!r} is not {_ARTICLE.get(expected, expected.__name__)}")
     return data
 
+
+_MOST = 2**64 - 1
+"""The largest whole number: of a seed."""
 
 _ARTICLE = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 

@@ -247,9 +247,12 @@ def _apply_file(experiment: Experiment, name: str) -> Experiment:
     """The experiment with the settings of a JSON file: dotted paths, an experiment, or a run's config.json."""
     data = _read_file(name)
     data = data.get("experiment", data)
-    if "kind" in data:
-        return config.decode(Experiment, data)
-    return config.overrides(experiment, _flatten(data))
+    if not isinstance(data, dict):
+        raise UsageError(f"--config {name}: its experiment has to be one JSON object")
+    try:
+        return config.decode(Experiment, data) if "kind" in data else config.overrides(experiment, _flatten(data))
+    except RecursionError as error:
+        raise UsageError(f"--config {name}: {reason(error)}") from None
 
 
 def _read_file(name: str) -> dict[str, Any]:
