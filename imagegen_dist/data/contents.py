@@ -11,6 +11,10 @@ from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Records
 
 _DIGEST_BYTES = 16  # so that no two of a billion pictures share one by chance
+
+SHORT_DIGEST_BYTES = 8
+"""Of digests by which copies are counted and not told apart."""
+
 _NO_LABEL = -1
 
 
@@ -44,6 +48,17 @@ class Copies(NamedTuple):
         return later[labels[later] != labels[self.first[self.group[later]]]]
 
 
+def content_digest(data: bytes, size: int) -> bytes:
+    """`size` bytes that tell a picture's bytes from others."""
+    return hashlib.blake2b(data, digest_size=size).digest()
+
+
+def count_copies(digests: bytes) -> int:
+    """How many of the pictures with these short digests, one after the other, are copies of others."""
+    words = np.frombuffer(digests, dtype=f"V{SHORT_DIGEST_BYTES}").view("<u8")
+    return words.size - np.unique(words).size
+
+
 def read_contents(records: Records, tell: Callable[[int], None]) -> Contents:
     """Read records for their digests and labels. tell: takes the number done since it was told last.
 
@@ -52,7 +67,7 @@ def read_contents(records: Records, tell: Callable[[int], None]) -> Contents:
     digests, labels = bytearray(), list[int]()
     for record in records.read():
         data = record.data or f"{record.name}\0{record.problem}".encode(errors="backslashreplace")
-        digests += hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+        digests += content_digest(data, _DIGEST_BYTES)
         labels.append(_NO_LABEL if record.label is None else record.label)
         tell(1)
     words = np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64).reshape(-1, 2)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import webdataset
 
+from imagegen_dist.data.contents import SHORT_DIGEST_BYTES, content_digest
 from imagegen_dist.data.images import Conversion, convert_image
 from imagegen_dist.data.index import DatasetError, ShardInfo, ShardScan, scan_shard
 from imagegen_dist.data.modality import DecodeError, modality
@@ -56,6 +57,7 @@ class Packed(NamedTuple):
     scan: ShardScan
     undecodable: tuple[str, ...]  # a line for each picture left out
     deepest: int = 0  # largest value of all 16-bit grey pictures
+    contents: bytes = b""  # a digest of each packed picture's bytes in the source, one after the other
 
 
 def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
@@ -64,7 +66,7 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
     tell: takes the number of records done since it was told last. Raises UnfitError where two pictures differ in size
     and the recipe has none; StorageError, and what reading raises.
     """
-    undecodable, deepest = list[str](), 0
+    undecodable, deepest, contents = list[str](), 0, bytearray()
     target = io.BytesIO()
     with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
         for place, record in enumerate(part.records.read(), part.first):
@@ -76,13 +78,14 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
                 label = {} if record.label is None else {"cls": b"%d" % record.label}
                 writer.write({"__key__": f"{place:09d}", part.recipe.extension: sample.data, **label})
                 deepest = max(deepest, sample.deepest)
+                contents += content_digest(record.data, SHORT_DIGEST_BYTES)
             tell(1)
     data = target.getvalue()
     scan = scan_shard(part.name, data, modality(part.recipe.modality))
     conversion = part.recipe.conversion
     if conversion is not None and conversion.channels == 4 and scan.shape is not None:
         scan = scan._replace(shape=SampleShape(4, scan.shape.spatial))  # headers are read without transparency
-    packed = Packed(scan, tuple(undecodable), deepest)
+    packed = Packed(scan, tuple(undecodable), deepest, bytes(contents))
     part.store.write(part.name, data)
     part.receipts.write(part.receipt, json.dumps(_to_json(packed)).encode())
     return packed
@@ -169,6 +172,7 @@ def _to_json(packed: Packed) -> dict[str, Any]:
         "labels": scan.labels,
         "undecodable": packed.undecodable,
         "deepest": packed.deepest,
+        "contents": packed.contents.hex(),
     }
 
 
@@ -177,4 +181,6 @@ def _from_json(payload: Any) -> Packed:
     shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]))
     labels = None if payload["labels"] is None else tuple((label, count) for label, count in payload["labels"])
     scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels)
-    return Packed(scan, tuple(payload["undecodable"]), payload.get("deepest", 0))
+    return Packed(
+        scan, tuple(payload["undecodable"]), payload.get("deepest", 0), bytes.fromhex(payload.get("contents", ""))
+    )

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from imagegen_dist.data.contents import count_copies
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, combine_scans, shard_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.parts import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
@@ -86,6 +87,7 @@ class Made(NamedTuple):
     indexes: list[DatasetIndex]  # of each target
     undecodable: list[str]  # a line for each picture left out
     fresh: bool  # whether anything was done: else it was complete
+    copies: int = 0  # pictures whose bytes another one has, too
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class Packing:
         for index, store in zip(indexes, self._stores, strict=True):
             index.save(store)
         self._receipts.remove()
-        return Made(indexes, undecodable, True)
+        return Made(indexes, undecodable, True, count_copies(b"".join(each.contents for each in packed)))
 
     def _tell_dark(self, deepest: int) -> None:
         """Note 16-bit grey pictures that use the lower bits alone, and come out dark."""

@@ -273,16 +273,16 @@ def _find_work(source: Source, dest: Store, command: Command) -> _Work:
     return _Work(targets, duplicates)
 
 
+def _copies(copies: int, pictures: int, remedy: str) -> str:
+    return f"{copies:,} of {pictures:,} pictures are copies of others, byte for byte: {remedy}"
+
+
 def _tell_copies(source: Source, copies: Copies, labels: IntArray | None, left_out: bool) -> None:
     """Say on standard error how many pictures are copies, and which have several labels."""
     if not copies.total:
         return
-    remedy = (
-        f"and are left out: {DUPLICATES} names them" if left_out else "and fall on one side; --dedup leaves them out"
-    )
-    print(
-        f"{copies.total:,} of {source.count:,} pictures are copies of others, byte for byte, {remedy}", file=sys.stderr
-    )
+    remedy = f"{DUPLICATES} names those left out" if left_out else "they fall on one side; --dedup leaves them out"
+    print(_copies(copies.total, source.count, remedy), file=sys.stderr)
     conflicts = copies.conflicts(labels) if labels is not None else np.empty(0, np.int64)
     if conflicts.size:
         row = int(conflicts[0])
@@ -318,6 +318,8 @@ def _pack(work: _Work, command: Command) -> str:
             print(line, file=sys.stderr)
     _list_left_out(made.undecodable, packing.pictures, source, dest)
     _tell_empty_classes(made.indexes)
+    if made.copies and not command.shares and not options.dedup:  # else it was said before
+        print(_copies(made.copies, packing.pictures, "--dedup leaves them out"), file=sys.stderr)
     if work.duplicates:
         dest.write(DUPLICATES, "".join(f"{line}\n" for line in work.duplicates).encode(errors="backslashreplace"))
     stores = [dest / target.name if target.name else dest for target in targets]

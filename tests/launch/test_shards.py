@@ -157,11 +157,12 @@ def test_copies_fall_on_one_side_of_a_split_and_can_be_left_out(
     if kind == "shards":
         assert main([str(source), str(tmp_path / "packed"), *SMALL]) == DONE
         source = tmp_path / "packed"
+        capsys.readouterr()
     words = [str(source), str(tmp_path / "out"), "--split", "train:0.5,val:0.5"]
     assert main(words) == DONE
     said = capsys.readouterr().err.splitlines()
     assert said[0] == (
-        "8 of 16 pictures are copies of others, byte for byte, and fall on one side; --dedup leaves them out"
+        "8 of 16 pictures are copies of others, byte for byte: they fall on one side; --dedup leaves them out"
     )
     assert re.match(r"\d of them have another label than the first of their kind: .* and ", said[1])
     found = [load(tmp_path / "out" / name) for name in ("train", "val")]
@@ -172,11 +173,15 @@ def test_copies_fall_on_one_side_of_a_split_and_can_be_left_out(
     assert main(words) == DONE
     assert capsys.readouterr().out.startswith(COMPLETE)
     assert main([str(source), str(tmp_path / "one"), "--dedup"]) == DONE
-    assert "and are left out: duplicates.txt names them" in capsys.readouterr().err
+    assert "byte for byte: duplicates.txt names those left out" in capsys.readouterr().err
     _, samples, _ = load(tmp_path / "one")
     assert len({sample.numpy().tobytes() for sample in samples}) == len(samples) == 8
     lines = (tmp_path / "one" / "duplicates.txt").read_text().splitlines()
     assert len(lines) == 8
+    assert main([str(source), str(tmp_path / "all"), *SMALL]) == DONE
+    assert capsys.readouterr().err == (
+        "8 of 16 pictures are copies of others, byte for byte: --dedup leaves them out\n"
+    )
     if kind == "folder":
         assert lines[0] == "brick/004.png is brick/000.png"
 
