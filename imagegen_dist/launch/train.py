@@ -69,6 +69,9 @@ def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"{job}.py: {one_line(str(error))}", file=sys.stderr)
         return MISUSED
+    except KeyboardInterrupt:  # a driver takes the signal itself: this comes before there is one
+        print(f"{job}.py: interrupted before the training began", file=sys.stderr)
+        return INTERRUPTED
 
 
 def train(prepared: Prepared) -> int:

@@ -4,6 +4,8 @@ import signal
 import pytest
 
 from imagegen_dist.launch.signals import Interruption
+from imagegen_dist.launch.sweep.command import main as sweep_main
+from imagegen_dist.launch.train import main_gan
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -31,3 +33,21 @@ def test_before_there_is_something_to_save_the_first_signal_ends_the_process():
         with pytest.raises(SystemExit) as ended:
             os.kill(os.getpid(), signal.SIGTERM)
     assert ended.value.code == 143
+
+
+@pytest.mark.parametrize(
+    ("command", "step", "arguments"),
+    [
+        (main_gan, "imagegen_dist.launch.train.prepare", []),
+        (sweep_main, "imagegen_dist.launch.sweep.command.build_plan", ["gan-lr", "--trials", "1"]),
+    ],
+)
+def test_ctrl_c_before_there_is_a_driver_is_one_line(command, step, arguments, monkeypatch, capsys):
+    def interrupt(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(step, interrupt)
+    assert command(arguments) == 130
+    said = capsys.readouterr().err
+    assert "interrupted before the" in said
+    assert said.count("\n") == 1

@@ -23,7 +23,7 @@ from imagegen_dist.launch.sweep.estimate import dry_run_text
 from imagegen_dist.launch.sweep.options import JOB, Command, Options, demand_of, parse
 from imagegen_dist.launch.sweep.plan import SweepPlan, read_plan, with_checkpoints, write_plan
 from imagegen_dist.launch.sweep.results import closing_table, write_results
-from imagegen_dist.launch.train import DONE, MISUSED, Prepared, prepare
+from imagegen_dist.launch.train import DONE, INTERRUPTED, MISUSED, Prepared, prepare
 from imagegen_dist.presets import find_preset
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import one_line
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"{JOB}.py: {one_line(str(error))}", file=sys.stderr)
         return MISUSED
+    except KeyboardInterrupt:  # a driver takes the signal itself: this comes before there is one
+        print(f"{JOB}.py: interrupted before the sweep began", file=sys.stderr)
+        return INTERRUPTED
 
 
 def elsewhere(words: Sequence[str], options: Options) -> int:
