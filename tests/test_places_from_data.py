@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.launch.evaluate.options import parse
 from imagegen_dist.launch.evaluate.request import prepare
 from imagegen_dist.launch.inspection import check_dataset
+from imagegen_dist.launch.options import parse as parse_training
 from imagegen_dist.storage import Store
 from tests.checkpoints import write_checkpoint
 from tests.evaluation.small import PIXELS
@@ -141,6 +143,7 @@ class Case:
     """A document, who vouches for it, and what is done with it."""
 
     hostile: tuple[str, ...] = tuple(HOSTILE)
+    path: tuple[Any, ...] = ()  # of the string that was changed
 
     def __init__(self, folder: Path, victim: Path) -> None:
         self.folder, self.victim = folder, victim
@@ -265,7 +268,10 @@ class RunConfig(Case):
         return path in (("data", "url"), ("data", "validation"))
 
     def use(self) -> None:
-        evaluated(self.folder / "run")
+        if self.path[:1] == ("experiment",):  # what --run alone takes from it; an evaluation reads state.json
+            parse_training("train_gan", ["--run", "run", "--storage", str(self.folder)], "")
+        else:
+            evaluated(self.folder / "run")
 
 
 def evaluated(model: Path, *words: str) -> None:
@@ -275,7 +281,8 @@ def evaluated(model: Path, *words: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Index, RemoteIndex, Manifest, State, Exported, RunConfig])
-def test_no_string_leads_out(kind: type[Case], tmp_path: Path) -> None:
+def test_no_string_leads_out(kind: type[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # whose cache is empty
     victim = tmp_path / "victim"
     victim.mkdir(mode=0o700)
     (victim / "x").write_bytes(b"theirs")
@@ -286,6 +293,7 @@ def test_no_string_leads_out(kind: type[Case], tmp_path: Path) -> None:
     assert len(places) > 1
     for path in places:
         for said in case.hostile:
+            case.path = path
             hostile = case.vouched(changed(original, path, HOSTILE[said](victim)))
             case.store.write(case.name, json.dumps(hostile, indent=1).encode())
             told = ""

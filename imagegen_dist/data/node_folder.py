@@ -53,7 +53,7 @@ class NodeFolder:
                     break
                 path.unlink(missing_ok=True)
                 excess -= size
-            for modified, _, path in _stats(self.path.glob(f"*{PARTIAL}")):
+            for modified, _, path in _stats(self.path, (PARTIAL,)):
                 if modified < time.time() - _ABANDONED_S:
                     path.unlink(missing_ok=True)
 
@@ -104,23 +104,23 @@ def locked(path: Path, deadline: float) -> Iterator[bool]:
 
 def cached_files(path: Path) -> list[tuple[int, Path]]:
     """(bytes, path) of everything that was fetched into a node's folder, unfinished fetches included."""
-    stats = [each for kind in (SHARDS, PLACES, PARTIAL) for each in _stats(path.glob(f"*{kind}"))]
-    return [(size, file) for _, size, file in stats]
+    return [(size, file) for _, size, file in _stats(path, (SHARDS, PLACES, PARTIAL))]
 
 
 def _kept(path: Path) -> list[tuple[float, int, Path]]:
-    return [each for kind in (SHARDS, PLACES) for each in _stats(path.glob(f"*{kind}"))]
+    return _stats(path, (SHARDS, PLACES))
 
 
-def _stats(paths: Iterator[Path]) -> list[tuple[float, int, Path]]:
-    """(last use, bytes, path) of the files of ours that are still there."""
+def _stats(folder: Path, kinds: tuple[str, ...]) -> list[tuple[float, int, Path]]:
+    """(last use, bytes, path) of the files of ours, of these kinds, that are still there."""
     found = []
-    for path in paths:
-        if not _OURS.fullmatch(path.name):
-            continue
-        with suppress(FileNotFoundError):
-            status = path.lstat()
-            # A shard's time of modification says that it was checked (cache.py).
-            used = status.st_atime if path.suffix == SHARDS else status.st_mtime
-            found.append((used, status.st_size, path))
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.endswith(kinds) or not _OURS.fullmatch(entry.name):
+                continue
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                # A shard's time of modification says that it was checked (cache.py).
+                used = status.st_atime if entry.name.endswith(SHARDS) else status.st_mtime
+                found.append((used, status.st_size, Path(entry.path)))
     return found
