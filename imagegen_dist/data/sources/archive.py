@@ -69,7 +69,8 @@ class _Members(Records):
 
     def read(self) -> Iterator[Record]:
         labels = self.labels or (None,) * len(self.entries)
-        yield from each_ahead(self._read_one, zip(self.entries, labels, strict=True), self.store)
+        largest = max((entry.size for entry in self.entries if entry.size <= MAX_INFLATED), default=0)
+        yield from each_ahead(self._read_one, zip(self.entries, labels, strict=True), self.store, largest)
 
     def _read_one(self, labelled: tuple[_Entry, int | None]) -> Record:
         entry, label = labelled

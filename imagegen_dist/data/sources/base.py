@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 MAX_INFLATED = 128 << 20
 """Bytes above which a compressed picture is not unpacked: picture files hardly shrink, so that it would be a bomb."""
 
+_AHEAD_BYTES = 512 << 20  # that requests under way may come to
 _READERS = 16  # requests at once to remote storage, which each take their time and little else
 
 
@@ -86,17 +87,23 @@ def touched(offsets: tuple[int, ...], rows: IntArray) -> list[int]:
     return np.unique(np.searchsorted(offsets, rows, side="right") - 1).tolist()
 
 
-def each_ahead(function: Callable[[Item], Result], items: Iterable[Item], store: Store) -> Iterator[Result]:
-    """What the function returns for each item, in order; on remote storage several requests are under way at once."""
+def each_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], store: Store, largest: int = 0
+) -> Iterator[Result]:
+    """What the function returns for each item, in order; on remote storage several requests are under way at once.
+
+    largest: bytes of the largest result, where that is known: fewer are under way where they would fill the memory.
+    """
     if store.protocol in ("file", "memory"):
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(_READERS) as pool:
+    readers = max(1, min(_READERS, _AHEAD_BYTES // (2 * max(1, largest))))
+    with ThreadPoolExecutor(readers) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * _READERS:
+                if len(waiting) > 2 * readers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
