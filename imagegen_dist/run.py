@@ -70,6 +70,11 @@ from imagegen_dist.versions import versions
 
 Found = TypeVar("Found")
 
+EVALUATING = "evaluating.json"
+"""Beside a run's files while it is evaluated: at how many images, and how often that has begun."""
+
+_DEADLY = 2  # deaths within one evaluation, after which it is left out: a driver gives up after three without progress
+
 
 class RunError(RuntimeError):
     """A run that cannot go on: one line that says why."""
@@ -290,15 +295,12 @@ class _Session:
         self._save()
         with self.stopwatch.paused():
             began = self.stopwatch.seconds
-            figures = self._figures()
-            self.logged_at["eval"] = self.trainer.images
-            self.figure = figures.get(self.observer.figure)
-            if self.figure is not None and self.observer.higher_is_better:
-                self.figure = -self.figure
-            if self.trainer.step_index >= self.experiment.training.steps:
-                for line in remarks(figures) if self.world.is_main else ():
-                    self.events.message(line)
-                figures |= self._alone("copies could not be looked for", self._look_for_copies) or {}
+            try:
+                figures = self._taken()
+            except Stopped:
+                self._end_evaluation()
+                raise
+            self._end_evaluation()
             if figures:
                 named = {f"eval/{name}": value for name, value in figures.items()}
                 self._log({**named, "system/evaluation_s": self.stopwatch.seconds - began})
@@ -307,6 +309,51 @@ class _Session:
         if self.figure is not None and self.figure < self.best:
             self.best = self.figure
             self._checkpoint()
+
+    def _taken(self) -> dict[str, float]:
+        """What is measured of the averaged networks now, and at the end of the run also looked for copies."""
+        deaths = self._deaths_within()
+        figures = self._figures() if deaths < _DEADLY else self._left_out(deaths)
+        self.logged_at["eval"] = self.trainer.images
+        self.figure = figures.get(self.observer.figure)
+        if self.figure is not None and self.observer.higher_is_better:
+            self.figure = -self.figure
+        if self.trainer.step_index >= self.experiment.training.steps:
+            for line in remarks(figures) if self.world.is_main else ():
+                self.events.message(line)
+            if deaths < _DEADLY:
+                figures |= self._alone("copies could not be looked for", self._look_for_copies) or {}
+        return figures
+
+    def _deaths_within(self) -> int:
+        """How many processes have died within this evaluation, on all ranks together; counted before it begins.
+
+        The checkpoint before it is whole by then, so that none of them has cost training.
+        """
+        deaths = 0
+        if self.world.is_main:
+            self.checkpointer.wait()
+            if self.folder.exists(EVALUATING):
+                noted = json.loads(self.folder.read(EVALUATING))
+                deaths = int(noted["begun"]) if noted["images"] == self.trainer.images else 0
+            self.folder.write(EVALUATING, json.dumps({"images": self.trainer.images, "begun": deaths + 1}).encode())
+        return int(text_from_main(str(deaths), self.world, self.device))
+
+    def _end_evaluation(self) -> None:
+        """Forget that an evaluation has begun, which has come to its end or was stopped in good order."""
+        if self.world.is_main:
+            self.folder.remove(EVALUATING)
+
+    def _left_out(self, deaths: int) -> dict[str, float]:
+        """No figures: the evaluation has ended so many processes. The run's next start tries it again."""
+        died = f"{deaths} processes in a row died within the evaluation"
+        self.missing = f"no figures at {self.trainer.images:,} images: {died}"
+        if self.world.is_main:
+            self.events.message(
+                f"{self.missing}, perhaps for want of memory (lower --evaluation.samples or --evaluation.searched); "
+                "the run goes on"
+            )
+        return {}
 
     def _figures(self) -> dict[str, float]:
         """The observer's figures, on all ranks together; none where they cannot be taken, which is said."""

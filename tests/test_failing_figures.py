@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.multiprocessing import ProcessExitedException
 
 from imagegen_dist import config, load
 from imagegen_dist.data.index import DatasetIndex
@@ -118,6 +119,20 @@ def test_what_fails_on_one_rank_is_heard_by_all_of_them(where: RunSettings, tmp_
     result = json.loads(where.folder.read("result.json"))
     assert result["figures_missing"] == "no figures at 192 images: RuntimeError: it broke"
     assert newest_images(where.folder) == 192
+
+
+def test_an_evaluation_that_kills_is_left_out_once_it_has_killed_twice(where: RunSettings, tmp_path: Path) -> None:
+    experiment = tiny(**TAKEN, evaluation__features="module:tests.evaluation.small:Deadly", evaluation__searched=0)
+    for attempt in range(2):
+        with pytest.raises(ProcessExitedException, match="SIGKILL"):
+            train_on(1, experiment, where, tmp_path / f"meeting-{attempt}")
+        assert newest_images(where.folder) == 192
+    heard = Listener()
+    outcome = train_here(experiment, where, heard)
+    assert outcome.complete
+    assert outcome.missing == "no figures at 192 images: 2 processes in a row died within the evaluation"
+    assert any("perhaps for want of memory" in text for text in heard.messages)
+    assert not where.folder.exists("evaluating.json")
 
 
 def test_pictures_that_cannot_be_made_are_said(where: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,15 @@ class Breakable(nn.Module):
         if len(x) > 2 and self.broken_rank == (dist.get_rank() if dist.is_initialized() else 0):
             raise RuntimeError("it broke")
         return self.network(x)
+
+
+class Deadly(Breakable):
+    """Ends the process that measures with it, as the kernel does where memory is short."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
 
 
 class BrokenOnRank1(Breakable):
