@@ -228,7 +228,8 @@ def test_the_head_may_start_and_end_workers_of_its_cluster_alone(stack: dict[str
     types = {
         node["node_config"]["InstanceType"] for name, node in YAML["available_node_types"].items() if name != "head"
     }
-    assert set(start["StringEquals"]["ec2:InstanceType"]) == types
+    allowed = start["StringEquals"]["ec2:InstanceType"]  # moto leaves a list's default as text
+    assert set(allowed.split(",") if isinstance(allowed, str) else allowed) == types
     assert by_name["GiveWorkersTheirRole"]["Resource"] == profile["Roles"][0]["Arn"]
     for name in ("StartWorkers", "TagWhatIsStarted"):
         assert by_name[name]["Condition"]["StringEquals"]["aws:RequestTag/ray-cluster-name"] == YAML["cluster_name"]
