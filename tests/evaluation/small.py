@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from imagegen_dist.data.pack import pack
-from imagegen_dist.evaluation import Dataset as Dataset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 
