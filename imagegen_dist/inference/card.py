@@ -147,7 +147,7 @@ def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
 
 def _some_names(names: Sequence[str]) -> str:
     """The first names of many, each as code, so that none is taken for Markdown."""
-    shown = ", ".join(f"`{str(name).replace('`', chr(39))}`" for name in names[:_MOST_NAMES])
+    shown = ", ".join(f"`{' '.join(str(name).split()).replace('`', chr(39))}`" for name in names[:_MOST_NAMES])
     return shown + (f" and {len(names) - _MOST_NAMES:,} more, in config.json" if len(names) > _MOST_NAMES else "")
 
 

@@ -51,6 +51,16 @@ def numbered(asked: Any, classes: int, names: Sequence[str] | None) -> int | dic
     return class_number(asked, classes, names)
 
 
+def differing_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> str:
+    """How a dataset numbers its classes otherwise than a model, or an empty text; names that are not known agree."""
+    if not ours or not theirs or tuple(ours) == tuple(theirs):
+        return ""
+    at = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"the model knows {len(ours):,} classes, and the data have {len(theirs):,}"
+    return f"class {at} is {theirs[at]!r} in the data, and {ours[at]!r} to the model"
+
+
 def _by_name(name: str, names: Sequence[str] | None) -> int:
     if names is None:
         raise ValueError(f"class {name}: this model's classes have no names, only numbers")

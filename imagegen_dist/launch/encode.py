@@ -16,6 +16,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.parts import Recipe
 from imagegen_dist.data.sources.base import listing_digest
 from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.encoded import EncodedSource, latents_of
 from imagegen_dist.inference.generated import Maker, one_thread
 from imagegen_dist.inference.latents import NAME, LatentStatistics, check_latents, codes_as_they_are, measure
@@ -102,6 +103,8 @@ def _run(options: Options) -> str:
         raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
     if model.classes and model.classes != index.classes:
         raise UsageError(f"--data {data} has {index.classes or 'no'} classes; the autoencoder knows {model.classes}")
+    if model.classes and (differing := differing_classes(model.class_names, index.class_names)):
+        raise UsageError(f"--data {data}: {differing}")
     flags = {
         "SOURCE": data.url,
         "CHECKPOINT": trained.url,

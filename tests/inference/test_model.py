@@ -9,6 +9,7 @@ import torch
 
 from imagegen_dist import load
 from imagegen_dist.inference.asked import Asked
+from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import FAMILIES, write_checkpoint
@@ -180,6 +181,13 @@ def test_classes_are_asked_for_by_name_and_by_integers_of_any_type(tmp_path: Pat
     assert unnamed.class_names is None
     with pytest.raises(ValueError, match="class cat: this model's classes have no names, only numbers"):
         unnamed.sample(1, classes="cat")
+
+
+def test_data_that_number_other_classes_than_the_model_are_told() -> None:
+    assert differing_classes(("cat", "dog"), ("cat", "dog")) == differing_classes(None, ("cat",)) == ""
+    said = "class 0 is 'dog' in the data, and 'cat' to the model"
+    assert differing_classes(("cat", "dog"), ("dog", "cat")) == said
+    assert differing_classes(("a",), ("a", "b")) == "the model knows 1 classes, and the data have 2"
 
 
 def test_asked_samples_are_those_of_their_seeds(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from imagegen_dist.inference import load
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import read_trained
 from imagegen_dist.inference.pieces import Reference
-from imagegen_dist.launch.evaluate import outcome
+from imagegen_dist.launch.evaluate import outcome, request
 from imagegen_dist.launch.evaluate.command import main
 from imagegen_dist.launch.evaluate.options import asked_metrics, feature_sources, parse
 from imagegen_dist.launch.evaluate.request import prepare
@@ -36,6 +36,7 @@ from imagegen_dist.launch.train import DONE, MISUSED
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.metrics.neighbourhoods import neighbourhoods
 from imagegen_dist.records import RunSettings
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from tests.evaluation.small import PIXELS, SAMPLES, beside, coarse, pictures
 from tests.runs import tiny, train_here
@@ -312,6 +313,15 @@ def test_mistakes_are_answered_in_one_line(
     pack(((np.zeros((3, 8, 8), np.uint8), number % 2) for number in range(6)), other, classes=2)
     assert "they cannot be compared; set --data" in mistake(capsys, run, "--data", other.url)
     assert "nothing does not exist" in mistake(capsys, run, "--data", tmp_path / "nothing")
+
+
+def test_data_that_number_other_classes_are_refused() -> None:
+    kind = {"shape": SampleShape(1, (8, 8)), "classes": 2}
+    data = SimpleNamespace(index=SimpleNamespace(**kind, class_names=("dog", "cat")))
+    model = SimpleNamespace(**kind, class_names=("cat", "dog"))
+    with pytest.raises(ValueError, match="class 0 is 'dog' in the data, and 'cat' to the model; set"):
+        request._check_fit("URL", data, model)  # type: ignore[arg-type]
+    request._check_fit("URL", data, SimpleNamespace(**kind, class_names=None))  # type: ignore[arg-type]
 
 
 def test_data_without_labels_need_a_network_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from imagegen_dist.evaluation.figures import COPIES, OF_EACH_SAMPLE, check_metri
 from imagegen_dist.evaluation.memorisation import SAMPLES
 from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.inference.origin import run_of
@@ -220,11 +221,8 @@ def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
             f"--data {url} has {dataset.index.classes or 'no'} classes, and the model is told one of {model.classes}; "
             "set --data"
         )
-    ours, theirs = model.class_names, dataset.index.class_names
-    if ours and theirs and ours != theirs:
-        differing = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), None)
-        said = f", {differing[1]!r} where the model has {differing[0]!r}" if differing else ""
-        raise UsageError(f"--data {url} numbers other classes than the model knows{said}; set --data")
+    if differing := differing_classes(model.class_names, dataset.index.class_names):
+        raise UsageError(f"--data {url}: {differing}; set --data")
 
 
 def _count(asked: int | None, there_are: int, url: str) -> int:
