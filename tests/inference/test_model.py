@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from imagegen_dist import load
+from imagegen_dist.data.pack import pack
 from imagegen_dist.inference.asked import Asked
 from imagegen_dist.inference.class_names import differing_classes
+from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import FAMILIES, write_checkpoint
+from tests.runs import tiny, train_here
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 VAES = [name for name in FAMILIES if "vae" in FAMILIES[name].preset]
@@ -181,6 +184,17 @@ def test_classes_are_asked_for_by_name_and_by_integers_of_any_type(tmp_path: Pat
     assert unnamed.class_names is None
     with pytest.raises(ValueError, match="class cat: this model's classes have no names, only numbers"):
         unnamed.sample(1, classes="cat")
+
+
+def test_the_names_of_classes_come_from_the_data_by_the_checkpoint(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 1, 28, 28), np.uint8)
+    pack(((picture, ("dog 10", "dog 9")[number % 2]) for number, picture in enumerate(noise)), Store(tmp_path / "data"))
+    place = {"storage": Store(tmp_path).url, "data": Store(tmp_path / "data").url}
+    where = RunSettings("run", preset="digits", job="train_gan", wandb_mode="disabled", **place)
+    train_here(tiny(training__total_images=24), where)
+    model = load(where.folder.url)
+    assert model.class_names == ("dog 9", "dog 10")
+    assert torch.equal(model.sample(1, classes="dog 10"), model.sample(1, classes=1))
 
 
 def test_data_that_number_other_classes_than_the_model_are_told() -> None:
