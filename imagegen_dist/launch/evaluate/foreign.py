@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,10 @@ def read_here(experiment: Experiment, remote_shards: bool) -> Experiment:
     """The experiment with how data are read decided here.
 
     Its cache's directory is kept where that is a cache of this user already; the rest of the cache's settings is not.
+    There are at most as many loader processes as cores.
     """
+    workers = min(experiment.data.workers, os.cpu_count() or 1)
     directory = experiment.data.cache.directory
     cache = CacheConfig(directory=directory if is_cache(Path(directory)) else "")
-    return replace(experiment, data=replace(experiment.data, cache=cache, allow_remote_shards=remote_shards))
+    data = replace(experiment.data, workers=workers, cache=cache, allow_remote_shards=remote_shards)
+    return replace(experiment, data=data)
