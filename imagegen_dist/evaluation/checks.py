@@ -35,7 +35,7 @@ def foreseen(experiment: Experiment, training: DatasetIndex, held_out: DatasetIn
     """Figures that a run will not have, each in a line that says why and what would give them."""
     evaluation, is_gan = experiment.evaluation, isinstance(experiment.objective, GANConfig)
     if not evaluation.samples:
-        return ["no figures will be taken, because --evaluation.samples is 0"]
+        return []
     lines = []
     if not can_compare(evaluation, training):
         has = "labels of one class alone" if training.classes else "no labels"

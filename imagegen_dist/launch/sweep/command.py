@@ -118,7 +118,10 @@ def build_plan(command: Command) -> SweepPlan:
         seed=options.seed,
         demand=command.demand,
     )
-    return with_checkpoints(plan)
+    plan = with_checkpoints(plan)
+    for note in first.notes:
+        print(f"{JOB}.py: note: {note}", file=sys.stderr)
+    return plan
 
 
 def prepare_run(command: Command, name: str) -> Prepared:
@@ -126,10 +129,7 @@ def prepare_run(command: Command, name: str) -> Prepared:
     options = command.options
     run = RunOptions(preset=command.preset, storage=options.storage, run=name, wandb=options.wandb)
     job = find_preset(command.preset).job
-    prepared = prepare(job, run_options.Command(run, command.experiment, None))
-    for note in prepared.notes:
-        print(f"{JOB}.py: note: {note}", file=sys.stderr)
-    return prepared
+    return prepare(job, run_options.Command(run, command.experiment, None))
 
 
 def run(plan: SweepPlan, options: Options) -> int:
