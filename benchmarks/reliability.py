@@ -363,7 +363,7 @@ def worker_stopped(bench: Bench) -> Result:
         return judge(result, job, bench.reference, same_size=True)
 
 
-def worker_without_memory(bench: Bench, spare_gb: float = 8.0) -> Result:
+def worker_without_memory(bench: Bench, spare_gb: float = 5.0) -> Result:
     """Another program takes the memory of a machine, and Ray kills the worker there; then it gives it back."""
     result = Result("a worker killed for memory (OOM)")
     bench.machines.kill(bench.machines.nodes.pop())
@@ -372,7 +372,7 @@ def worker_without_memory(bench: Bench, spare_gb: float = 8.0) -> Result:
     threshold = (used + spare_gb * 2**30) / memory.total
     small = bench.machines.add(RAY_memory_usage_threshold=f"{threshold:.4f}")
     bench.machines.nodes.append(small)
-    takes = f"import time; taken = b'x' * {int((spare_gb + 2) * 2**30)}; time.sleep(600)"
+    takes = f"import time; taken = b'x' * {int((spare_gb + 3) * 2**30)}; time.sleep(600)"
     with bench.job("memory", f"{bench.count}") as job:
 
         def take_memory() -> None:

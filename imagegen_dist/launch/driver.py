@@ -222,7 +222,6 @@ class Driver:
     def _fit(self, console: View, share: Share, workers: int) -> Failure | None:
         """One group of workers from its start to its end; what it failed with, if it did."""
         relay, self._decided = start_relay(), 0
-        inbox = Inbox(relay)
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         settings = replace(self._settings, attempt=attempt)
         payload = {
@@ -242,33 +241,42 @@ class Driver:
             trainer = _trainer(payload, share, workers, name, str(folder), timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
-            told, heard_s, short = "", time.monotonic(), ""
-            while thread.is_alive():
-                thread.join(POLL_S)
-                self._show(console, relay, inbox)
-                if self._lease.lost.is_set() or (self._interruption.asked and not self._heard):
-                    return None
-                if not self._heard and time.monotonic() - heard_s > SILENCE_S:
-                    heard_s, before = time.monotonic(), short
-                    short = memory_shortage(fitting_nodes(share.resources))
-                    if short and not before:
-                        console.message(f"the workers cannot be started: {short}", "yellow")
-                why = "" if self._interruption.code is None else "stopping: the workers write a checkpoint first"
-                if not why and self._heard and growth.has_come():
-                    why = f"{growth.held} more workers have room: a checkpoint, and on with them"
-                if why or told:
-                    relay.request_stop.remote()  # again and again: a relay that was killed has forgotten it
-                if why and not told:
-                    told = why
-                    console.message(told, "yellow")
-            self._show(console, relay, inbox)
-            self._show(console, relay, inbox)  # what came while the last question was open
+            if not self._watch(console, share, thread, relay, growth):
+                return None
         if outcome[0] is None:
             return None
         failure = diagnose(outcome[0])
         if not self._heard and not failure.memory and (short := memory_shortage(fitting_nodes(share.resources))):
             failure = Failure(f"the workers could not be started: {short}", MEMORY_HELP, died=True, memory=True)
         return failure
+
+    def _watch(self, console: View, share: Share, thread: threading.Thread, relay: Any, growth: Growth) -> bool:
+        """Show how a group of workers goes until it has ended, and pass on to it that it is to end.
+
+        False where nobody waits for it any more: another driver has the run, or it is to end and has not begun.
+        """
+        inbox, told, asked_s, short = Inbox(relay), "", time.monotonic(), ""
+        while thread.is_alive():
+            thread.join(POLL_S)
+            self._show(console, relay, inbox)
+            if self._lease.lost.is_set() or (self._interruption.asked and not self._heard):
+                return False
+            if not self._heard and time.monotonic() - asked_s > SILENCE_S:
+                asked_s, before = time.monotonic(), short
+                short = memory_shortage(fitting_nodes(share.resources))
+                if short and not before:
+                    console.message(f"the workers cannot be started: {short}", "yellow")
+            why = "stopping: the workers write a checkpoint first" if self._interruption.asked else ""
+            if not why and self._heard and growth.has_come():
+                why = f"{growth.held} more workers have room: a checkpoint, and on with them"
+            if why or told:
+                relay.request_stop.remote()  # again and again: a relay that was killed has forgotten it
+            if why and not told:
+                told = why
+                console.message(told, "yellow")
+        self._show(console, relay, inbox)
+        self._show(console, relay, inbox)  # what came while the last question was open
+        return True
 
     @property
     def _ends(self) -> bool:
