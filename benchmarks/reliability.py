@@ -384,7 +384,7 @@ def worker_without_memory(bench: Bench, spare_gb: float = 5.0) -> Result:
 
         note(result, recovered(job, take_memory))
         assert job.finish() == 0, job.lines
-        [said] = [line for line in job.lines if "ran out of memory" in line]
+        said = next(line for line in job.lines if "ran out of memory" in line)
         result.note = f"“{said.partition(';')[0]}”"
         judge(result, job, bench.reference, same_size=True)
     bench.machines.nodes.remove(small)
