@@ -407,7 +407,8 @@ def job_stopped(storage: str, steps: int) -> Result:
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
-        ask("submit", "--no-wait", "--submission-id", "first", "--", f"cd {ROOT} && exec {shlex.join(job.command)}")
+        command = f"cd {ROOT} && exec {shlex.join(job.command)}"
+        ask("submit", "--no-wait", "--submission-id", "first", "--", "sh", "-c", command)
         until = time.monotonic() + 240
         while job.images < STEP * 70:
             assert time.monotonic() < until, ask("logs", "first")
