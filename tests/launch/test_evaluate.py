@@ -227,9 +227,12 @@ def test_an_exported_folder_has_the_figures_of_its_checkpoint(
     assert "does not say where the data are" in mistake(capsys, exported.url, *COARSE)
 
 
-def test_copies_are_looked_for_in_what_training_has_seen(gan: RunSettings, tmp_path: Path) -> None:
+def test_copies_are_looked_for_in_what_training_has_seen(
+    gan: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = (*COARSE, "--metrics", "fid,copies", "--samples", 120)
     found = figures(gan, tmp_path, *words)
+    assert "copies: off the data" in capsys.readouterr().out  # the generator has learnt next to nothing
     said = found["figures"]
     seen, held_out = Dataset.open(gan.data), Dataset.open(gan.validation)
     network = open_network(FeatureSource("module", function=PIXELS), seen.index.shape, torch.device("cpu"))

@@ -22,6 +22,7 @@ from imagegen_dist.launch.environment import is_own_ray
 from imagegen_dist.launch.evaluate.real import Real, find_real
 from imagegen_dist.launch.evaluate.request import Network, Request
 from imagegen_dist.launch.tasks import TaskError, run_tasks
+from imagegen_dist.metrics.copying import reading
 from imagegen_dist.storage import Store
 
 _IN_PROCESS_S = 20.0  # of work, up to which Ray's start would not pay
@@ -81,6 +82,8 @@ def evaluate(request: Request, bar: Bar) -> Results:
         if COPIES in network.metrics:
             more, copies = _copies(request, network, generated.features[at].features()[:SAMPLES], real)
             found += more
+            if told := reading({each.name: each.value for each in more}):
+                notes.append(f"copies: {told}")
         figures.append((network, tuple(found)))
     of_real = _of_real(request, measured["encoded"]) if "encoded" in measured else {}
     return Results(tuple(figures), of_real, copies, tuple(notes), time.monotonic() - began)
