@@ -262,7 +262,11 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     """All rounds of the comparison and the limits, and their tables."""
     kinds = options.formats
     columns = [column for column, (_, workers) in COLUMNS.items() if not options.quick or workers == 0]
-    pythons = find_pythons(folder)
+    if options.ours:
+        for contenders in CONTENDERS.values():
+            for title in [title for title, (name, _) in contenders.items() if name != "ours"]:
+                del contenders[title]
+    pythons = {"ours": sys.executable} if options.ours else find_pythons(folder)
     data = {kind: build(kind, options.shards, folder, pythons) for kind in kinds}
     results: Results = defaultdict(list)
     for number in range(options.rounds):
@@ -288,6 +292,7 @@ def main() -> None:
     parser.add_argument("--formats", default="", help="jpeg, png or jpeg,png (default; jpeg with --quick)")
     parser.add_argument("--folder", type=Path, help="keeps datasets and environments; else a temporary folder")
     parser.add_argument("--quick", action="store_true", help="a smoke run: JPEG, few images, one round, no loaders")
+    parser.add_argument("--ours", action="store_true", help="without the peers, to compare two states of the package")
     parser.add_argument("--clients", action="store_true", help="clients of object storage instead")
     parser.add_argument("--first", type=int, nargs="?", const=10_000, metavar="SHARDS", help="first batch alone")
     parser.add_argument("--flat", type=int, nargs="?", const=20_000, metavar="STEPS", help="memory and files instead")
@@ -317,6 +322,8 @@ def main() -> None:
         else:
             if not options.first:
                 compare(options, folder)
+            if options.ours and not options.first:
+                return
             shards = options.first or (1000 if options.quick else 10_000)
             print(f"\n### First batch\n\n{first_batch(folder, shards, options.rounds)}")
 
