@@ -42,7 +42,7 @@ def figure(value: float) -> str:
 
 def is_share(name: str) -> bool:
     """Whether a figure of that name is a share, from 0 to 1, which people read as a percentage."""
-    return any(word in name for word in _SHARES) and not name.endswith("_z")
+    return any(word in name for word in _SHARES) and not name.endswith(("_z", " z"))
 
 
 def words(name: str) -> str:

@@ -126,8 +126,8 @@ def test_the_live_view_shows_losses_evaluation_waiting_and_skipped_steps(file, c
 
 def test_modes_are_whole_numbers_and_authenticity_is_a_share(file, clock):
     with Console(1000, "stacks", file, terminal=False, width=200, clock=clock) as console:
-        console.row(row(1000, eval__modes=998.0, eval__modes_kl=0.0812, eval__authenticity=0.581))
-    assert "   modes 998   modes kl 0.0812   authenticity 58.1 %" in file.getvalue()
+        console.row(row(1000, eval__modes=998.0, eval__modes_kl=0.0812, eval__authenticity=0.581, eval__copied_z=1.5))
+    assert "   modes 998   modes kl 0.0812   authenticity 58.1 %   copied z 1.500" in file.getvalue()
 
 
 def test_a_live_run_leaves_its_last_state_and_shows_the_cursor_again(file, clock):
