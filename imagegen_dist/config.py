@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from imagegen_dist.wording import counted
+
 Config = TypeVar("Config")
 
 
@@ -220,7 +222,7 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, path: str) -> tuple[Any
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(decode(arguments[0], item, path) for item in data)
     if len(data) != len(arguments):
-        raise ConfigError(f"{path}: {list(data)} needs {len(arguments)} values")
+        raise ConfigError(f"{path}: {list(data)} needs {counted(len(arguments), 'value')}")
     return tuple(decode(option, item, path) for option, item in zip(arguments, data, strict=True))
 
 

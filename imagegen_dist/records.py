@@ -20,6 +20,7 @@ from imagegen_dist.metrics.report import render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.versions import versions
+from imagegen_dist.wording import counted
 
 CONFIG = "config.json"
 RESULT = "result.json"
@@ -224,7 +225,7 @@ def write_report(
     total = experiment.training.total_images
     facts = [
         ("preset", settings.preset),
-        ("data", f"{settings.data} ({index.samples:,} samples of {index.shape})"),
+        ("data", f"{settings.data} ({counted(index.samples, 'sample')} of {index.shape})"),
         ("images seen", f"{images:,} of {total:,}"),
         ("batch", f"{experiment.training.batch_size} in microbatches of {experiment.training.microbatch_size}"),
         ("config", config_hash(experiment)[:12]),
@@ -314,7 +315,7 @@ def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     if "modes" in result:
         samples, classes = result["evaluation"]["samples"], result["evaluation"]["classes"]
         kl = f"KL to the data {result['modes_kl']:.3f} nats (a perfect sampler's: {perfect_kl(classes, samples):.3f})"
-        lines.append(("modes", f"{result['modes']:,.0f} of {classes:,} in {samples:,} samples; {kl}"))
+        lines.append(("modes", f"{result['modes']:,.0f} of {classes:,} in {counted(samples, 'sample')}; {kl}"))
     if "authenticity" in result:
         real, told = result.get("authenticity_real"), reading(result)
         beside = "" if real is None else f" (held-out real samples: {real:.1%})"

@@ -8,6 +8,7 @@ from PIL import Image
 
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.picture import DEEPEST_WHITE, DecodeError, Picture, Pixels, Reading, decode_picture
+from imagegen_dist.wording import counted
 
 _STORED = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _REDUCING_GAP = 3.0  # halve and so on by boxes first, to 3 times the size: by Pillow's word hardly to be told apart
@@ -90,7 +91,7 @@ def _read_array(data: bytes, conversion: Conversion) -> Image.Image:
     kind = modality("image")
     shape = kind.shape_of(data, "npy")
     if shape.channels not in (1, 3, *((4,) if conversion.channels == 4 else ())):
-        raise DecodeError(f"has {shape.channels} channels; 1 (grey) or 3 (RGB) are needed")
+        raise DecodeError(f"has {counted(shape.channels, 'channel')}; 1 (grey) or 3 (RGB) are needed")
     out = np.empty(shape.dims, np.uint8)
     kind.decode_into(data, "npy", out)
     return Image.fromarray(out[0] if shape.channels == 1 else np.ascontiguousarray(np.moveaxis(out, 0, -1)))

@@ -26,6 +26,7 @@ from imagegen_dist.data.trust import UntrustedPlaceError, check_shards_place
 from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import counted
 
 INDEX_NAME = "index.json"
 VERSION = 1
@@ -74,9 +75,13 @@ class DatasetIndex:
         if self.classes is not None and self.classes < 1:
             raise DatasetError(f"classes is {self.classes}; it must be at least 1, or null for no labels")
         if self.class_names is not None and len(self.class_names) != self.classes:
-            raise DatasetError(f"there are {len(self.class_names)} class names for {self.classes} classes")
+            raise DatasetError(
+                f"there are {counted(len(self.class_names), 'class name')} for {counted(self.classes or 0, 'class')}"
+            )
         if self.class_counts is not None and len(self.class_counts) != self.classes:
-            raise DatasetError(f"there are {len(self.class_counts)} class counts for {self.classes} classes")
+            raise DatasetError(
+                f"there are {counted(len(self.class_counts), 'class count')} for {counted(self.classes or 0, 'class')}"
+            )
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise DatasetError("a shard is listed twice")
         if self.samples < 1:
@@ -300,7 +305,7 @@ def _check_known(scans: list[ShardScan], names: tuple[str, ...]) -> None:
         for label, _ in scan.labels or ():
             if label not in known:
                 raise DatasetError(
-                    f"{scan.info.name} has the label {label!r}, which is none of the {len(names):,} names"
+                    f"{scan.info.name} has the label {label!r}, which is none of the {counted(len(names), 'name')}"
                 )
 
 
@@ -349,7 +354,7 @@ def _count_labels(labels: list[Label | None], name: str) -> tuple[tuple[Label, i
     """Samples of each label of a shard, sorted; None where they have none. Raises ShardError where only some have."""
     known = [label for label in labels if label is not None]
     if known and len(known) != len(labels):
-        raise ShardError(f"{name}: {len(labels) - len(known)} of {len(labels)} samples have no label")
+        raise ShardError(f"{name}: {len(labels) - len(known)} of {counted(len(labels), 'sample')} have no label")
     if len({type(label) for label in known}) > 1:
         some = next(label for label in known if isinstance(label, str))
         raise ShardError(f"{name}: labels are numbers and names ({some!r}): one of both is needed")
@@ -362,7 +367,7 @@ def _why_no_index(store: Store) -> str:
         return compressed_line(store.url, compressed)
     if shards:
         return (
-            f"{store} has {len(shards)} shards but no {INDEX_NAME}: "
+            f"{store} has {counted(len(shards), 'shard')} but no {INDEX_NAME}: "
             f"write it with `{command('make_shards', '--index-only', store)}`"
         )
     below = [name for name, is_folder in store.entries().items() if is_folder and store.exists(f"{name}/{INDEX_NAME}")]
@@ -430,7 +435,7 @@ def _shard_info(number: int, shard: Any) -> ShardInfo:
         raise ValueError(f"shards[{number}] has a negative size")
     if info.samples * _LEAST_BYTES > info.bytes or not 0 <= info.crc32 < 1 << 32:
         raise ValueError(
-            f"shards[{number}]: {info.bytes} bytes with the CRC {info.crc32} hold no {info.samples} samples"
+            f"shards[{number}]: {info.bytes} bytes with the CRC {info.crc32} hold no {counted(info.samples, 'sample')}"
         )
     return info
 

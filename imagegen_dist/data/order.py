@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from imagegen_dist.wording import counted
+
 IntArray = NDArray[np.int64]
 
 _SHUFFLED = 1 << 22
@@ -54,7 +56,7 @@ class Plan:
             raise ValueError(f"seed is {self.seed}; it must lie in [0, 2^64)")
         if self.lanes % self.microbatches:
             raise ValueError(
-                f"{self.lanes} lanes cannot be shared by {self.microbatches} microbatches: "
+                f"{counted(self.lanes, 'lane')} cannot be shared by {counted(self.microbatches, 'microbatch')}: "
                 f"set --data.lanes to a multiple of {self.microbatches}"
             )
 

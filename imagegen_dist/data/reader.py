@@ -17,6 +17,7 @@ from imagegen_dist.data.open_shards import OpenShards
 from imagegen_dist.data.order import IntArray, Order, Plan, Samples
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import counted
 
 _SUBSTITUTES = 16
 
@@ -117,7 +118,7 @@ class Reader:
             label = self._index.class_numbers.get(label, label)
         if not isinstance(label, int) or label >= self._index.classes:
             raise ShardError(
-                f"{shard.name}: the label of {shard.key(row)} is {label}, of {self._index.classes} classes"
+                f"{shard.name}: the label of {shard.key(row)} is {label}, of {counted(self._index.classes, 'class')}"
             )
         return label
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from imagegen_dist.data.labels import Label, json_label, parse_label
 from imagegen_dist.data.tarwalk import Member, ReadAt, ShardError, walk
+from imagegen_dist.wording import counted
 
 PLACE = np.dtype(
     [
@@ -52,10 +53,11 @@ class Shard:
         groups = group(members, name)
         if samples is None and not ended:
             raise ShardError(
-                f"{name} has no end mark after {len(groups)} samples: it is cut, or its writer was not closed"
+                f"{name} has no end mark after {counted(len(groups), 'sample')}: it is cut, or its writer was "
+                f"not closed"
             )
         if samples is not None and len(groups) != samples:
-            raise ShardError(f"{name} holds {len(groups)} samples, but its index says {samples}")
+            raise ShardError(f"{name} holds {counted(len(groups), 'sample')}, but its index says {samples}")
         kinds = {extension: number for number, extension in enumerate(self._extensions)}
         entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(
             -1, len(PLACE.names or ())

@@ -23,6 +23,7 @@ from imagegen_dist.data.order import Order, Plan
 from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_records
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import counted
 
 __all__ = ["Item", "StreamConfig", "check_cache", "prepare_loaders", "read_records", "read_samples", "stream"]
 
@@ -99,7 +100,8 @@ def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: ran
     if needed <= min(config.limit_bytes, free):
         return
     said = (
-        f"{place}: the present and the next block of a node's {len(microbatches) * each} lanes are {len(shards):,} "
+        f"{place}: the present and the next block of a node's {counted(len(microbatches) * each, 'lane')} are "
+        f"{len(shards):,} "
         f"shards of {needed:,} bytes"
     )
     remedy = f"or lower --data.block (now {plan.block}) or --data.lanes (now {plan.lanes})"
@@ -154,7 +156,9 @@ def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> 
             named.update(dict.fromkeys(item.bad))
         if bad > max(1.0, bad_limit * seen):
             some = "; ".join(list(named)[:_NAMED])
-            raise ShardError(f"{bad} of {seen} samples were damaged, above --data.bad-limit {bad_limit}: {some}")
+            raise ShardError(
+                f"{bad} of {counted(seen, 'sample')} were damaged, above --data.bad-limit {bad_limit}: {some}"
+            )
         yield item
 
 

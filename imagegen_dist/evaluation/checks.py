@@ -8,6 +8,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.wording import counted
 
 _OUTLIERS_MOVE = 0.1  # of a MIG, above which its two ways of binning say different things
 _COLLAPSED_NATS = 0.1  # of the whole latent code, below which it says next to nothing of a sample
@@ -22,7 +23,7 @@ def check_held_out(training: DatasetIndex, held_out: DatasetIndex) -> None:
     classes = [index.classes or 0 for index in (training, held_out)]
     if classes[0] and classes[1] > classes[0]:
         raise ValueError(
-            f"the training samples have {classes[0]} classes, and the held-out ones {classes[1]}: "
+            f"the training samples have {counted(classes[0], 'class')}, and the held-out ones {classes[1]}: "
             f"their labels mean something else; {flag}"
         )
     names = zip(training.class_names or (), held_out.class_names or (), strict=False)

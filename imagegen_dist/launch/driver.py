@@ -38,6 +38,7 @@ from imagegen_dist.metrics.console import Console
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store, temporary_folder
 from imagegen_dist.training.checkpoint import newest_images
+from imagegen_dist.wording import counted
 
 COLLECTIVE_TIMEOUT_S = 120
 """Seconds after which a rank that hangs in a collective fails the group, beyond those that it may wait for a store."""
@@ -194,7 +195,7 @@ class Driver:
 
         def waiting(held: int) -> bool:
             if held < low:
-                console.phase(f"waiting for room for {low} workers; there is for {held}")
+                console.phase(f"waiting for room for {counted(low, 'worker')}; there is for {held}")
             return not self._ends
 
         workers = wait_for_room(low, high, share.resources, waiting)

@@ -22,7 +22,7 @@ from imagegen_dist.launch.flags import UsageError, flag, flags_help, parse_flags
 from imagegen_dist.launch.train import DONE, FAILED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.storage import Store
-from imagegen_dist.wording import one_line
+from imagegen_dist.wording import counted, one_line
 
 _JOB = "export"
 _SUMMARY = (
@@ -95,7 +95,7 @@ def _run(options: Options) -> str:
     if options.to != "hf":
         lines = write_programs(model, programs(model), options.to, dest)
         held = f"each within {TOLERANCE:g} of PyTorch on batches of 1, 2 and 5"
-        return "\n".join([*lines, f"{len(lines)} programs, {held}: {dest}"])
+        return "\n".join([*lines, f"{counted(len(lines), 'program')}, {held}: {dest}"])
     card = card_of(model, trained.url, options.license)
     write_folder(model, card, dest)
     if options.push:

@@ -49,6 +49,7 @@ from imagegen_dist.launch.tasks import run_tasks
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file, unusable_line
+from imagegen_dist.wording import counted
 
 _MODALITY = "image"
 _LISTED_AT_MOST = 20  # shards up to which the good ones have a line as well
@@ -96,7 +97,7 @@ def index_shards(
     except ShardError as error:
         raise DatasetError(f"{shards}: {error}") from error
     except DatasetError as error:
-        named = "" if class_names is None else f" ({CLASS_NAMES} names {len(class_names):,} classes)"
+        named = "" if class_names is None else f" ({CLASS_NAMES} names {counted(len(class_names), 'class')})"
         raise DatasetError(f"{shards}: {error}{named}") from error
     in_order = tuple(sorted(index.shards, key=lambda shard: shard.name))
     place = None if index_at == shards else shards.url
@@ -162,9 +163,9 @@ class CheckReport:
         size, good_size = (sum(info.bytes for info in infos) for infos in (listed, good))
         parts = [f"{len(good):,} of {len(listed):,} shard{'s' * (len(listed) != 1)} good"]
         if len(good) == len(listed):
-            parts += [f"{samples:,} samples", f"{count(size)}B"]
+            parts += [f"{counted(samples, 'sample')}", f"{count(size)}B"]
         else:
-            parts += [f"{good_samples:,} of {samples:,} samples", f"{count(good_size)}B of {count(size)}B"]
+            parts += [f"{good_samples:,} of {counted(samples, 'sample')}", f"{count(good_size)}B of {count(size)}B"]
         if len(listed) < len(self.shards):
             parts.append(f"{len(self.shards) - len(listed):,} not in the index")
         return ", ".join(parts)
@@ -306,12 +307,14 @@ def _of_samples(piece: _Expected, read_at: ReadAt, size: int) -> Iterator[str]:
         yield str(error).removeprefix(name).removeprefix(":").strip()
         return
     if len(shard) != piece.info.samples:
-        yield f"holds {len(shard):,} samples, but the index says {piece.info.samples:,}"
+        yield f"holds {counted(len(shard), 'sample')}, but the index says {piece.info.samples:,}"
     for fault, of_sample in (("a bad picture", _picture_fault), ("a bad label", _label_fault)):
         faults = (of_sample(piece, shard, row) for row in range(len(shard)))
         wrong = [line for line in faults if line]
         if wrong:
-            yield wrong[0] if len(wrong) == 1 else f"{len(wrong):,} samples have {fault}, the first: {wrong[0]}"
+            yield (
+                wrong[0] if len(wrong) == 1 else f"{counted(len(wrong), 'sample')} have {fault}, the first: {wrong[0]}"
+            )
 
 
 def _picture_fault(piece: _Expected, shard: Shard, row: int) -> str:
@@ -342,7 +345,7 @@ def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
         known = label in (piece.class_names or ())
         return "" if known else f"sample {shard.key(row)} has the label {label!r}, which is none of the classes' names"
     if label >= piece.classes:
-        return f"sample {shard.key(row)} has label {label}, but there are {piece.classes} classes"
+        return f"sample {shard.key(row)} has label {label}, but there are {counted(piece.classes, 'class')}"
     return ""
 
 

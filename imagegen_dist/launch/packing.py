@@ -27,6 +27,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.launch.tasks import TaskError, run_tasks
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
+from imagegen_dist.wording import counted
 
 MADE_BY = "made_by.json"
 UNDECODABLE = "undecodable.txt"
@@ -153,7 +154,9 @@ class Packing:
             )
         if (plan.listing, plan.pictures) == (self._listing, self.pictures):
             return plan
-        changed = f"{flags['SOURCE']} has changed since ({plan.pictures:,} pictures then, {self.pictures:,} now)"
+        changed = (
+            f"{flags['SOURCE']} has changed since ({counted(plan.pictures, 'picture')} then, {self.pictures:,} now)"
+        )
         if all(store.exists(INDEX_NAME) for store in self._stores):
             raise DatasetError(f"{self._dest} is complete, but {changed}: remove it, or choose another place")
         self.notes.append(f"{changed}: starting anew")
@@ -245,7 +248,7 @@ class Packing:
                 if each.undecodable:
                     part.receipts.remove(part.receipt)
             raise UndecodableError(
-                f"{len(undecodable):,} of {self.pictures:,} pictures cannot be decoded, above --max-bad "
+                f"{len(undecodable):,} of {counted(self.pictures, 'picture')} cannot be decoded, above --max-bad "
                 f"{self._request.max_bad:g}: no index was written. Repair or remove those listed in "
                 f"{self._dest / UNDECODABLE}, or allow more with a larger --max-bad, then run the same command again",
                 undecodable,
@@ -324,7 +327,8 @@ def _check_empty(dest: Store) -> None:
     shards = shard_names(dest)
     if shards:
         raise DatasetError(
-            f"{dest} has {len(shards)} shards without an {INDEX_NAME} or a {MADE_BY}: index them with --index-only, "
+            f"{dest} has {counted(len(shards), 'shard')} without an {INDEX_NAME} or a {MADE_BY}: index them "
+            f"with --index-only, "
             "remove them, or choose another place"
         )
 

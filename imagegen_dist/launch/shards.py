@@ -45,7 +45,7 @@ from imagegen_dist.launch.train import DONE, FAILED, INTERRUPTED, MISUSED
 from imagegen_dist.metrics.numerals import count
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.storage import Store, temporary_folder
-from imagegen_dist.wording import one_line
+from imagegen_dist.wording import counted, one_line
 
 DUPLICATES = "duplicates.txt"
 """Which copies of pictures were left out, and of which others they are, a line each."""
@@ -268,7 +268,9 @@ def _find_work(source: Source, dest: Store, command: Command) -> _Work:
     targets = [Target(name, source, part) for name, part in zip(names, parts, strict=True)]
     for target in targets:
         if target.rows.size == 0:
-            said = f"{source.count:,} pictures" + (f", {copies.total:,} of them copies" if copies.total else "")
+            said = f"{counted(source.count, 'picture')}" + (
+                f", {copies.total:,} of them copies" if copies.total else ""
+            )
             raise UsageError(f"--split {command.options.split}: {target.name} would get none of {said}")
     return _Work(targets, duplicates)
 
@@ -365,7 +367,9 @@ def _tell_empty_classes(indexes: Sequence[DatasetIndex], remedy: str = "--relabe
 def _what_is_kept(packing: Packing) -> str:
     if not packing.kept:
         return "interrupted: no shard was finished; the same command begins anew"
-    return f"interrupted: {packing.kept:,} of {packing.shards:,} shards are kept; the same command goes on from there"
+    return (
+        f"interrupted: {counted(packing.kept, 'shard')} of {packing.shards:,} kept; the same command goes on from there"
+    )
 
 
 def counts(store: Store, index: DatasetIndex) -> str:
@@ -373,7 +377,7 @@ def counts(store: Store, index: DatasetIndex) -> str:
     labels = "no labels" if index.classes is None else f"{index.classes:,} class{'es' * (index.classes != 1)}"
     shards = f"{len(index.shards):,} shard{'s' * (len(index.shards) != 1)}"
     size = sum(shard.bytes for shard in index.shards)
-    return f"{index.samples:,} samples of {index.shape} in {shards}, {labels}, {count(size)}B: {store}"
+    return f"{counted(index.samples, 'sample')} of {index.shape} in {shards}, {labels}, {count(size)}B: {store}"
 
 
 def _advice_for(stores: dict[str, Store], indexes: list[DatasetIndex]) -> str:
@@ -417,10 +421,13 @@ def _list_left_out(undecodable: Sequence[str], pictures: int, source: Source, de
     if len(undecodable) > _LISTED:
         print(f"... and {len(undecodable) - _LISTED:,} more: {dest / UNDECODABLE}", file=sys.stderr)
     if undecodable:
-        print(f"{len(undecodable):,} of {pictures:,} pictures cannot be decoded", file=sys.stderr)
+        print(f"{len(undecodable):,} of {counted(pictures, 'picture')} cannot be decoded", file=sys.stderr)
     if source.left_out:
         some = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
-        print(f"{len(source.left_out):,} files are no pictures by their names: {one_line(some)}", file=sys.stderr)
+        print(
+            f"{counted(len(source.left_out), 'file')} left out, not named as pictures are: {one_line(some)}",
+            file=sys.stderr,
+        )
 
 
 def _parse_size(text: str) -> tuple[int, int] | None:

@@ -39,7 +39,7 @@ from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
-from imagegen_dist.wording import one_line
+from imagegen_dist.wording import counted, one_line
 
 DONE, FAILED, MISUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit codes: trained to the end; failed; a user's mistake; stopped by SIGINT or SIGTERM after a checkpoint."""
@@ -191,7 +191,7 @@ def dry_run_text(prepared: Prepared) -> str:
     experiment, index, settings = prepared.experiment, prepared.index, prepared.settings
     counts = parameter_counts(experiment, index.shape, index.classes)
     batching = experiment.training.batching
-    labels = f"{index.classes} classes" if index.classes else "no labels"
+    labels = counted(index.classes, "class") if index.classes else "no labels"
     if index.class_names:
         some = ", ".join(index.class_names[:_NAMED])
         labels += f" ({some}{', ...' if len(index.class_names) > _NAMED else ''})"
@@ -200,10 +200,10 @@ def dry_run_text(prepared: Prepared) -> str:
         describe(experiment),
         f"networks    {', '.join(f'{name} {count:,} parameters' for name, count in counts.items())}",
         f"samples     {index.shape}, {labels}",
-        f"data        {settings.data}: {index.samples:,} samples in {len(index.shards):,} shards, "
+        f"data        {settings.data}: {counted(index.samples, 'sample')} in {counted(len(index.shards), 'shard')}, "
         f"fingerprint {index.fingerprint[:12]}",
         f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
-        f"microbatches: at most {batching.microbatches} workers",
+        f"microbatches: at most {counted(batching.microbatches, 'worker')}",
         f"storage     {settings.folder.url}: written and read back",
         "Nothing was trained.",
     ]

@@ -22,6 +22,7 @@ from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
 from imagegen_dist.training.ema import Averages
 from imagegen_dist.training.optim import ScheduledAdam, poison_if_non_finite, set_requires_grad
+from imagegen_dist.wording import counted
 
 Augment = Callable[[Tensor, Draw], Tensor]
 """What is done to real samples [B, C, *S] before the objective sees them."""
@@ -52,10 +53,12 @@ class Batching:
         """Raise ValueError, with the fix, where `workers` cannot share a batch."""
         if workers > self.microbatches:
             raise ValueError(
-                f"{workers} workers cannot share a batch of {self.microbatches} microbatches; set --workers to at most "
+                f"{counted(workers, 'worker')} cannot share a batch of "
+                f"{counted(self.microbatches, 'microbatch')}; set --workers to at most "
                 f"{self.microbatches}, or --training.microbatch-size to at most {self.batch_size // workers}"
                 if self.batch_size >= workers
-                else f"{workers} workers cannot share a batch of {self.batch_size} images; set --workers to at most "
+                else f"{counted(workers, 'worker')} cannot share a batch of {self.batch_size} images; set "
+                "--workers to at most "
                 f"{self.batch_size}"
             )
 

@@ -18,6 +18,7 @@ from imagegen_dist.data.sources.label_files import (
     some,
 )
 from imagegen_dist.data.sources.subsets import ALL, Subset, split_of
+from imagegen_dist.wording import counted
 
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif"),
@@ -221,10 +222,10 @@ def _by_labels(
             raise DatasetError(f"{where} names {name} twice, with the labels {labels[name]} and {label}")
     unlabelled = [name for name in sorted(pictures) if name not in labels]
     if missing and strict:
-        raise DatasetError(f"{where} names {len(missing):,} files that are not there: {some(sorted(missing))}")
+        raise DatasetError(f"{where} names {counted(len(missing), 'missing file')}: {some(sorted(missing))}")
     if unlabelled and not said.partial:
         raise DatasetError(
-            f"{where} has no label for {len(unlabelled):,} pictures: {some(unlabelled)}; "
+            f"{where} has no label for {counted(len(unlabelled), 'picture')}: {some(unlabelled)}; "
             "--labels none packs without labels"
         )
     chosen = sorted(labels)

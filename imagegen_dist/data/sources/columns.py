@@ -8,6 +8,7 @@ import numpy as np
 from imagegen_dist.data.labels import LARGEST_LABEL, all_differ, clean_name, natural_order, number_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import UnfitError
+from imagegen_dist.wording import counted
 
 _BOOLEANS = ("false", "true")
 
@@ -80,7 +81,9 @@ def join_labels(
     if all(part.names is None for part in parts):
         numbers = np.concatenate([part.numbers for part in parts])
         if class_names is not None and numbers.size and numbers.max() >= len(class_names):
-            raise UnfitError(f"{place} has label {numbers.max()}, but its metadata name {len(class_names):,} classes")
+            raise UnfitError(
+                f"{place} has label {numbers.max()}, but its metadata name {counted(len(class_names), 'class')}"
+            )
         return numbers, class_names
     if numbered := [part.place for part in parts if part.names is None]:
         raise UnfitError(f"labels are numbers in {numbered[0]} and texts in other files of {place}: one is needed")

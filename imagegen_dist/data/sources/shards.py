@@ -18,6 +18,7 @@ from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.data.tarwalk import ReadAt
 from imagegen_dist.storage import PATIENCE_S, Store
+from imagegen_dist.wording import counted
 
 _EXTENSIONS = modality("image").extensions
 
@@ -159,14 +160,14 @@ def _labels(
     if not known:
         told = classes_of_tars(names, surveys, store.url)
         if named is not None and told is None:
-            raise DatasetError(f"{store} names {len(named):,} classes, but the samples have no labels")
+            raise DatasetError(f"{store} names {counted(len(named), 'class')}, but the samples have no labels")
         if told is None:
             return None, None, ()
         if named is None or named == told[1]:
             return told
         raise DatasetError(f"{store / CLASS_NAMES} names other classes than the tars do ({', '.join(told[1][:9])})")
     if len(known) < len(found):
-        raise DatasetError(f"{store}: {len(found) - len(known):,} of {len(found):,} samples have no label")
+        raise DatasetError(f"{store}: {len(found) - len(known):,} of {counted(len(found), 'sample')} have no label")
     try:
         return (*_numbered(known, named), ())
     except ValueError as error:
@@ -178,11 +179,11 @@ def _numbered(labels: list[Label], named: tuple[str, ...] | None) -> tuple[IntAr
     if named is not None and all(isinstance(label, str) for label in labels):
         number = number_names(named)
         if unknown := next((label for label in labels if label not in number), None):
-            raise ValueError(f"there is the label {unknown!r}, which is none of the {len(named):,} names")
+            raise ValueError(f"there is the label {unknown!r}, which is none of the {counted(len(named), 'name')}")
         return np.array([number[str(label)] for label in labels], dtype=np.int64), named
     numbers, names = number_labels(labels)
     if named is not None and numbers.max() >= len(named):
-        raise ValueError(f"there is the label {numbers.max()}, but there are names for {len(named):,} classes")
+        raise ValueError(f"there is the label {numbers.max()}, but there are names for {counted(len(named), 'class')}")
     return numbers, named or names
 
 

@@ -14,6 +14,7 @@ from imagegen_dist.data.sources.label_files import plain_path
 from imagegen_dist.data.sources.subsets import SPLIT_WORDS, Subset
 from imagegen_dist.data.tarwalk import ReadAt, walk
 from imagegen_dist.storage import Store
+from imagegen_dist.wording import counted
 
 CLASS_NAMES = "classes.txt"
 """Where shards of others may have the names of their classes, a line each."""
@@ -104,7 +105,7 @@ def _numbered(classes: Sequence[str], told: str) -> tuple[IntArray, tuple[str, .
     return (
         labels,
         names,
-        (f"the shards have no labels, and {told}: {len(names):,} classes; --labels none packs without",),
+        (f"the shards have no labels, and {told}: {counted(len(names), 'class')}; --labels none packs without",),
     )
 
 

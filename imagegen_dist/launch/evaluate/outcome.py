@@ -160,8 +160,11 @@ def show(request: Request, results: Results, written: list[str], console: Consol
     console.print(Group(*_tables(request, results)))
     index = request.real.dataset.index
     facts = [
-        ("generated", f"{request.samples:,} samples, seed {request.seed}{_CLASSES[request.classes.distribution]}"),
-        ("real", f"{request.real.samples:,} of {index.samples:,} samples, {request.data}"),
+        (
+            "generated",
+            f"{counted(request.samples, 'sample')}, seed {request.seed}{_CLASSES[request.classes.distribution]}",
+        ),
+        ("real", f"{request.real.samples:,} of {counted(index.samples, 'sample')}, {request.data}"),
         ("", f"fingerprint {index.fingerprint}"),
     ]
     for network, _ in results.figures:

@@ -33,6 +33,7 @@ from imagegen_dist.launch.evaluate.options import MOST_BY_DEFAULT, Options, aske
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
 from imagegen_dist.storage import Store, file_at
+from imagegen_dist.wording import counted
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequen
     found = AskedClasses.as_in(known, index, options.label_distribution or "data", counts)
     if options.label_distribution == "data" and found.distribution == "uniform":
         raise UsageError(
-            f"--label-distribution data: the data's index does not count the samples of each of the {known} classes; "
+            f"--label-distribution data: the data's index does not count the samples of each of the "
+            f"{counted(known, 'class')}; "
             "set it to uniform, or write the index anew"
         )
     return found
@@ -227,9 +229,11 @@ def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
 
 def _count(asked: int | None, there_are: int, url: str) -> int:
     if asked is not None and asked > there_are:
-        raise UsageError(f"--references {asked:,}: {url} has {there_are:,} samples; ask for at most {there_are}")
+        raise UsageError(
+            f"--references {asked:,}: {url} has {counted(there_are, 'sample')}; ask for at most {there_are}"
+        )
     if there_are < 2:
-        raise UsageError(f"--data {url} has {there_are} samples; two are needed at least")
+        raise UsageError(f"--data {url} has {counted(there_are, 'sample')}; two are needed at least")
     return asked or there_are
 
 
@@ -237,7 +241,8 @@ def _subset_size(options: Options, samples: int, references: int, metrics: tuple
     size, fewest = options.kid_subset_size or 0, min(samples, references)
     if "kid" in metrics and size > fewest:
         raise UsageError(
-            f"--kid-subset-size {size:,}: there are {fewest:,} samples on one side; set it to {fewest} or less, or ask "
+            f"--kid-subset-size {size:,}: there are {counted(fewest, 'sample')} on one side; set it to {fewest} "
+            f"or less, or ask "
             "for more --samples or --references"
         )
     return size

@@ -15,6 +15,7 @@ from imagegen_dist.inference.generated import sample_extension
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.launch.flags import UsageError
 from imagegen_dist.storage import Store, file_at
+from imagegen_dist.wording import counted
 
 MOST_TILES = 4_000
 """Samples in one picture, at most."""
@@ -35,7 +36,9 @@ def grid_columns(asked: Asked, classes: int) -> int:
 def check_grid(asked: Asked) -> None:
     """Raise UsageError where so many samples make no picture."""
     if len(asked) > MOST_TILES:
-        raise UsageError(f"--grid of {len(asked):,} samples: {MOST_TILES:,} at most; give fewer --seeds, or --folder")
+        raise UsageError(
+            f"--grid of {counted(len(asked), 'sample')}: {MOST_TILES:,} at most; give fewer --seeds, or --folder"
+        )
 
 
 def write_grid(model: Model, asked: Asked, url: str, scale: int) -> str:
@@ -44,7 +47,7 @@ def write_grid(model: Model, asked: Asked, url: str, scale: int) -> str:
     samples = asked.sample(model, range(len(asked))).cpu().numpy()
     data, _ = modality(model.modality).preview(samples, columns, scale or None)
     _write(url, data)
-    return f"{len(asked):,} samples, {columns} in a row: {url}"
+    return f"{counted(len(asked), 'sample')}, {columns} in a row: {url}"
 
 
 def check_folder(url: str) -> None:
@@ -65,7 +68,7 @@ def write_folder(
             data = kind.encode(sample, "png") if plain else kind.preview(sample[None], 1, scale or 1)[0]
             store.write(f"{_name(model, asked, row)}.png", data)
         tell(len(rows))
-    return f"{len(asked):,} pictures: {store}"
+    return f"{counted(len(asked), 'picture')}: {store}"
 
 
 def _name(model: Model, asked: Asked, row: int) -> str:
