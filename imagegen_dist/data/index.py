@@ -76,11 +76,11 @@ class DatasetIndex:
             raise DatasetError(f"classes is {self.classes}; it must be at least 1, or null for no labels")
         if self.class_names is not None and len(self.class_names) != self.classes:
             raise DatasetError(
-                f"there are {counted(len(self.class_names), 'class name')} for {counted(self.classes or 0, 'class')}"
+                f"{counted(len(self.class_names), 'class name')} for {counted(self.classes or 0, 'class')}"
             )
         if self.class_counts is not None and len(self.class_counts) != self.classes:
             raise DatasetError(
-                f"there are {counted(len(self.class_counts), 'class count')} for {counted(self.classes or 0, 'class')}"
+                f"{counted(len(self.class_counts), 'class count')} for {counted(self.classes or 0, 'class')}"
             )
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise DatasetError("a shard is listed twice")

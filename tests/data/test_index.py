@@ -213,7 +213,7 @@ def test_the_folder_of_a_split_dataset_names_its_parts(store):
 def test_shards_without_an_index_name_the_fix(store):
     store.write("a.tar", b"")
     with pytest.raises(
-        DatasetError, match=r"1 shards but no index.json: .*`python jobs/make_shards.py --index-only /.*/set`"
+        DatasetError, match=r"1 shard but no index.json: .*`python jobs/make_shards.py --index-only /.*/set`"
     ):
         DatasetIndex.load(store)
 
@@ -248,7 +248,7 @@ def test_a_corrupt_index_says_what_is_wrong(store, damage, told):
     [
         ({"shape": SampleShape(1, (4, 4, 4))}, "cannot have the spatial shape"),
         ({"classes": 0}, "classes is 0"),
-        ({"class_names": ("one",)}, "1 class names for 10 classes"),
+        ({"class_names": ("one",)}, "1 class name for 10 classes"),
         ({"class_counts": (1, 2)}, "2 class counts for 10 classes"),
         ({"shards": (INFO, INFO)}, "listed twice"),
         ({"shards": ()}, "not one sample"),

@@ -84,7 +84,7 @@ def test_a_sample_without_exactly_one_picture_is_refused(names):
 
 
 def test_a_missing_end_mark_is_refused_while_indexing():
-    with pytest.raises(ShardError, match="no end mark after 1 samples"):
+    with pytest.raises(ShardError, match="no end mark after 1 sample"):
         shard([("a.png", b"1"), ("b.png", b"2")], cut=1024)
 
 
@@ -93,5 +93,5 @@ def test_a_missing_end_mark_is_fine_where_the_count_is_right():
 
 
 def test_another_count_than_the_index_says_is_refused():
-    with pytest.raises(ShardError, match=r"s\.tar holds 1 samples, but its index says 2"):
+    with pytest.raises(ShardError, match=r"s\.tar holds 1 sample, but its index says 2"):
         shard([("a.png", b"1"), ("b.png", b"2")], samples=2, cut=1024)

@@ -178,7 +178,7 @@ def test_a_table_without_labels_is_said_and_its_column_can_be_chosen(store):
     [
         ("file_name,label\na.png,0.5\nb.png,1\n", "metadata.csv has for a.png the label 0.5, which is no whole number"),
         ("file_name,label\na.png,x\nb.png,\n", "metadata.csv has no label for b.png"),
-        ("file_name,label\na.png,x\n", "has no label for 1 pictures: b.png"),
+        ("file_name,label\na.png,x\n", "has no label for 1 picture: b.png"),
         ("file_name,label\na.png,x\nb.png,x\nc.png,y\n", "names 1 missing file: c.png"),
         ("file_name,label\na.png,x\nb.png,x\na.png,y\n", "two labels for a.png: x and y"),
         ("file_name,label,class\na.png,x,y\n", "several columns of labels (label, class)"),

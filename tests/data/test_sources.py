@@ -162,7 +162,7 @@ def test_stylegans_datasets_without_labels(tmp_path, text):
         (labels_file([["a.png", 0.5]]), "the label 0.5"),
         (labels_file([["a.png", 1], ["a.png", 2]]), "names a.png twice"),
         (labels_file([["a.png", 1], ["b.png", 1], ["c.png", 1]]), "names 1 missing file: c.png"),
-        (labels_file([["a.png", 1]]), "has no label for 1 pictures: b.png"),
+        (labels_file([["a.png", 1]]), "has no label for 1 picture: b.png"),
     ],
 )
 @pytest.mark.parametrize("kind", ["folder", "zip"])

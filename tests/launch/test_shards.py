@@ -94,7 +94,7 @@ def test_the_command_that_is_shown_trains_on_it(
     program, *arguments = shlex.split(shown)[1:]
     assert program == "jobs/train_gan.py"
     assert main_gan([*arguments, "--storage", str(tmp_path / "runs"), "--run", "y", "--dry-run"]) == DONE
-    assert "40 samples in 1 shards" in capsys.readouterr().out
+    assert "40 samples in 1 shard" in capsys.readouterr().out
 
 
 def test_the_same_folder_gives_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_dataset_is_never_overwritten(pictures: Path, tmp_path: Path, capsys: 
     (tmp_path / "made_by.json").unlink()
     assert "holds a dataset already" in mistake(capsys, pictures, tmp_path)
     (tmp_path / "index.json").unlink()
-    assert "1 shards without an index.json" in mistake(capsys, pictures, tmp_path)
+    assert "1 shard without an index.json" in mistake(capsys, pictures, tmp_path)
     assert (tmp_path / "shard-000000.tar").read_bytes() == before["shard-000000.tar"]
 
 
