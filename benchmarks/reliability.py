@@ -51,6 +51,9 @@ TOLERANCE = 1e-5
 
 SETTINGS = {
     "model.widths": "16",
+    "model.pixel-channels": 0,
+    "model.mapping-units": 0,
+    "model.head-units": 0,
     "optim.discriminator.lr": 1e-5,
     "optim.generator.lr": 1e-5,
     "training.batch-size": STEP,
