@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
+from imagegen_dist.wording import counted
+
 Class = int | str | Mapping[Any, float]
 """A class by its number or name, or a blend: the weight of each in the class embedding, {"cat": 0.5, "dog": 0.5}."""
 
@@ -57,7 +59,7 @@ def differing_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) 
         return ""
     at = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
     if at is None:
-        return f"the model knows {len(ours):,} classes, and the data have {len(theirs):,}"
+        return f"the model knows {counted(len(ours), 'class')}, and the data have {len(theirs):,}"
     return f"class {at} is {theirs[at]!r} in the data, and {ours[at]!r} to the model"
 
 
