@@ -141,6 +141,31 @@ def test_a_mistake_in_a_vae_is_answered_in_one_line(
     assert said in captured.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--totl-images", "48"], "--totl-images: no such flag; did you mean --training.total-images?"),
+        (["--training.totl-images", "48"], "no such setting in training; did you mean --training.total-images?"),
+        (["--data", "digit"], "there is neither a folder nor a built-in dataset 'digit'; did you mean digits?"),
+        (["--training.seed", "abc"], "training.seed: 'abc'"),
+        (["--config", "/nowhere.json"], "--config /nowhere.json: no such file or directory"),
+        (["--model.widths", "a", "b"], "model.widths: 'a' is not a number"),
+    ],
+)
+def test_a_misspelt_word_is_answered_in_one_line_without_doubled_titles_or_error_numbers(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    error = mistake(capsys, "digits", "--storage", storage, *arguments)
+    assert said in error
+    assert "Unrecognized" not in error
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize("words", [["--model.widths", "96", "48"], ["--model.widths", "96,48"]])
+def test_a_list_is_written_with_spaces_or_commas(words: list[str]) -> None:
+    assert parsed("digits", *words).experiment.model.widths == (96, 48)
+
+
 def test_a_file_of_lpips_weights_that_is_another_or_lacks_a_tensor_is_answered_in_one_line(
     capsys: pytest.CaptureFixture[str], storage: str, tmp_path: Path
 ) -> None:
