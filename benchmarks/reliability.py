@@ -366,17 +366,17 @@ def worker_stopped(bench: Bench) -> Result:
         return judge(result, job, bench.reference, same_size=True)
 
 
-def worker_without_memory(bench: Bench, spare_gb: float = 3.0) -> Result:
+def worker_without_memory(bench: Bench, spare_gb: float = 2.0) -> Result:
     """Another program takes the memory of a machine, and Ray kills the worker there; then it gives it back."""
     result = Result("a worker killed for memory (OOM)")
     bench.machines.kill(bench.machines.nodes.pop())
     memory = psutil.virtual_memory()
-    limit = memory.total - memory.available + int(spare_gb * 2**30)
+    limit = memory.total - memory.available + int(spare_gb * 2**30)  # Ray counts some GB less than psutil
     small = bench.machines.add(RAY_memory_usage_threshold=f"{limit / memory.total:.4f}")
     bench.machines.nodes.append(small)
     takes = (
         "import psutil, time\ntaken = []\nwhile True:\n    memory = psutil.virtual_memory()\n"
-        f"    if memory.total - memory.available < {limit + 2**30}:\n        taken.append(b'x' * 2**28)\n"
+        f"    if memory.total - memory.available < {limit + 5 * 2**30}:\n        taken.append(b'x' * 2**28)\n"
         "    else:\n        time.sleep(0.1)\n"
     )
     with bench.job("memory", f"{bench.count}") as job:
