@@ -148,8 +148,8 @@ class ShardFiles:
             raise
         self._counters.add("fetched", info.bytes)
         descriptor = os.open(partial, _FLAGS)  # before it has a name by which another process may evict it
-        _mark_checked(descriptor, info)
         os.replace(partial, cached)
+        _mark_checked(descriptor, info)  # under its last name: a partial file of that age counts as abandoned
         return descriptor
 
 

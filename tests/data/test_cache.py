@@ -312,6 +312,21 @@ def test_what_died_fetches_left_is_swept(remote, tmp_path):
     assert fresh.exists()
 
 
+def test_a_sweep_leaves_a_fetch_that_is_being_finished(remote, tmp_path, monkeypatch):
+    """Its time of modification says that it was checked, and is years old."""
+    info = put(remote, "a.tar", b"content")
+    shards, counters = files(remote, tmp_path / "cache")
+    finish = os.replace
+
+    def swept_before(partial, cached):
+        NodeFolder(tmp_path / "cache", 1 << 20).sweep(1 << 20)
+        finish(partial, cached)
+
+    monkeypatch.setattr(cache.os, "replace", swept_before)
+    assert read(shards.open(info)) == b"content"
+    assert counters.take() == counted(cache_misses=1, fetched=7)
+
+
 def test_bounds_that_are_not_positive_name_the_flags():
     with pytest.raises(ValueError, match=r"--data\.cache\.limit-bytes"):
         CacheConfig(limit_bytes=0)

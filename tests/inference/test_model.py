@@ -201,7 +201,7 @@ def test_data_that_number_other_classes_than_the_model_are_told() -> None:
     assert differing_classes(("cat", "dog"), ("cat", "dog")) == differing_classes(None, ("cat",)) == ""
     said = "class 0 is 'dog' in the data, and 'cat' to the model"
     assert differing_classes(("cat", "dog"), ("dog", "cat")) == said
-    assert differing_classes(("a",), ("a", "b")) == "the model knows 1 classes, and the data have 2"
+    assert differing_classes(("a",), ("a", "b")) == "the model knows 1 class, and the data have 2"
 
 
 def test_asked_samples_are_those_of_their_seeds(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ def test_ctrl_c_before_there_is_a_driver_is_one_line(command, step, arguments, m
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(step, interrupt)
-    assert command(arguments) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert command(arguments) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = capsys.readouterr().err
     assert "interrupted before the" in said
     assert said.count("\n") == 1
