@@ -88,7 +88,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 def test_figures_are_those_of_samples_that_load_gives_beside_the_real_ones(gan: RunSettings, tmp_path: Path) -> None:
-    found = figures(gan, tmp_path, *COARSE, "--samples", 150, "--references", 200, "--seed", 4)
+    in_turn = ("--label-distribution", "uniform")  # as `sample` takes the classes
+    found = figures(gan, tmp_path, *COARSE, "--samples", 150, "--references", 200, "--seed", 4, *in_turn)
     features, real = coarse(), Reference(Dataset.open(gan.data), range(200), ()).dataset.read(range(200))[0]
     x, y = features(to_float(load(gan.folder.url).sample(150, seed=4))), features(to_float(real))
     ours, theirs = Moments(16), Moments(16)
