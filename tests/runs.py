@@ -26,6 +26,9 @@ CPU = torch.device("cpu")
 
 TINY = {
     "model.widths": (16,),
+    "model.pixel_channels": 0,
+    "model.mapping_units": 0,
+    "model.head_units": 0,
     "training.batch_size": 24,
     "training.microbatch_size": 4,
     "training.total_images": 24 * 20,

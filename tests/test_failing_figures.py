@@ -79,7 +79,7 @@ def test_a_failed_evaluation_is_said_and_the_run_goes_on(
 
 
 def small_vae(changes: dict[str, Any]) -> Experiment:
-    changed = {path: value for path, value in TINY.items() if path != "model.widths"} | {
+    changed = {path: value for path, value in TINY.items() if not path.startswith("model.")} | {
         path.replace("__", "."): value for path, value in changes.items()
     }
     return config.overrides(

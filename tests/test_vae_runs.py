@@ -62,7 +62,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 def small_vae(objective: str, **changes: Any) -> dict[str, Any]:
     """What makes the digits-vae preset one of small networks and 20 steps, by dotted path."""
-    small = {path: value for path, value in TINY.items() if path != "model.widths"}
+    small = {path: value for path, value in TINY.items() if not path.startswith("model.")}
     changed = small | OBJECTIVES[objective]
     if "model" not in changed:
         changed = {"model.hidden": (24,), "model.latent": 4, **changed}
@@ -250,7 +250,7 @@ def test_every_family_trains_on_every_modality(model: str, modality: str, condit
     experiment = config.overrides(
         find_preset("digits-vae").experiment,
         {
-            **{path: value for path, value in TINY.items() if path != "model.widths"},
+            **{path: value for path, value in TINY.items() if not path.startswith("model.")},
             "model": MODELS[model],
             **({"objective": "hierarchicalvae"} if model == "ladder" else {}),
             "data.conditional": conditional,

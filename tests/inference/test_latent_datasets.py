@@ -78,8 +78,8 @@ def test_an_encoded_dataset_holds_the_latents_of_its_samples_and_a_gan_trains_on
     step = statistics.span * torch.tensor(statistics.std).reshape(3, 1, 1) / 127.5
     assert ((statistics.restore(stored) - z).abs() <= step / 2 * 1.001).all()
 
-    changes = {**TINY, "model": {"kind": "mlp", "hidden": [16], "z_dim": 8}, "training.total_images": 48}
-    del changes["model.widths"]
+    small = {path: value for path, value in TINY.items() if not path.startswith("model.")}
+    changes = {**small, "model": {"kind": "mlp", "hidden": [16], "z_dim": 8}, "training.total_images": 48}
     where = RunSettings("gan", str(tmp_path), "digits", "train_gan", str(out), wandb_mode="disabled")
     experiment = config.overrides(find_preset("digits").experiment, changes.items())
     assert train_here(experiment, where).complete
