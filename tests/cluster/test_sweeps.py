@@ -156,11 +156,11 @@ def test_a_budget_ends_a_sweep_with_its_results_and_loses_nothing(tmp_path: Path
         assert trial.images == max(0, newest_images(Store(tmp_path) / "b" / "trials" / trial.run))
 
 
-def test_a_trial_that_no_machine_has_room_for_is_said_at_once(tmp_path: Path) -> None:
+def test_a_trial_that_this_machine_has_no_room_for_is_said_at_once(tmp_path: Path) -> None:
     with started([*SWEEP, *words(tmp_path, "--workers", "2", "--cpus", "999")]) as process:
         output = finish(process)
     assert process.returncode == 2, output
-    assert output.splitlines()[-1].startswith("sweep.py: a trial needs 2 workers of 999 CPU cores each")
+    assert output.splitlines()[-1].startswith("sweep.py: --cpus 999: this machine has")
     assert "Traceback" not in output
 
 
