@@ -76,19 +76,19 @@ _DIGITS = Experiment(
         head_units=128,
         output="tanh",
     ),
-    objective=GANConfig(gamma=Schedule(1.0, 0.1, 98_000)),
-    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 179_200), beta1=0.0, beta2=Schedule(0.9, 0.99, 98_000))),
+    objective=GANConfig(gamma=Schedule(1.0, 0.1, 105_000)),
+    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 192_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 105_000))),
     data=DataConfig(lanes=2),  # of four shards each, all of which one block shuffles
     training=TrainingConfig(
-        total_images=179_200,
+        total_images=192_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 15_000, 98_000),
+        ema_half_life=Schedule(0.0, 15_000, 105_000),
         report_every=3_200,
         sample_every=19_200,
         checkpoint_every=38_400,
     ),
-    evaluation=EvaluationConfig(every=44_800, samples=1000, classifier_images=80_000),
+    evaluation=EvaluationConfig(every=64_000, samples=1000, classifier_images=80_000),
 )
 
 _STACKED = DataConfig(
