@@ -37,7 +37,7 @@ import torch
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import StorageError, Store
 from imagegen_dist.training.checkpoint import FOLDER, newest, newest_images, open_checkpoint
-from tests.launch.imds import serving as serving_imds
+from tests.cli.imds import serving as serving_imds
 from tests.ray.head import gcs_address, serving_head
 from tests.ray.jobs import RAY
 from tests.s3.faults import FaultyProxy
@@ -485,7 +485,7 @@ def spot(bench: Bench, rank_0: bool, notice_s: float = 120.0) -> Result:
     with bench.job(f"spot-{rank_0}", f"{bench.count - 1}:{bench.count}") as job, serving_imds() as imds:
         worker = next(each for each in workers_of(bench.machines) if holds_rank_0(each) == rank_0)
         victim = node_of(bench.machines, worker)
-        command = [sys.executable, "-m", "imagegen_dist.launch.spot", "--endpoint", imds.endpoint, "--poll", "1"]
+        command = [sys.executable, "-m", "imagegen_dist.cli.spot", "--endpoint", imds.endpoint, "--poll", "1"]
         command += ["--node-id", victim.node_id, "--address", bench.machines.address]
         with subprocess.Popen(command, cwd=ROOT) as watcher:
             try:

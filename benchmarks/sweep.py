@@ -32,11 +32,11 @@ from typing import Any
 import ray
 import torch
 
-from imagegen_dist.launch.environment import set_ray_environment
-from imagegen_dist.launch.sweep.ledger import REPLACED, STOPPED, Ledger, Trial
-from imagegen_dist.launch.sweep.plan import PLAN, read_plan
-from imagegen_dist.launch.sweep.results import best
+from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.plan import PLAN, read_plan
+from imagegen_dist.sweep.results import best
+from imagegen_dist.sweep.trial_store import REPLACED, STOPPED, Ledger, Trial
 
 ROOT = Path(__file__).parents[1]
 NO_TIME = {"evaluation.classifier-images": 16_000, "training.sample-every": 1_000_000}

@@ -31,7 +31,7 @@ from imagegen_dist.models.res_vae import ResVAEConfig
 from imagegen_dist.models.vgg import random_features
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
 from imagegen_dist.nn.conv import Linear
-from imagegen_dist.nn.perceptron import perceptron
+from imagegen_dist.nn.mlp import perceptron
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.augment import random_flip
 from imagegen_dist.objectives.base import Draw, Objective

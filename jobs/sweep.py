@@ -2,7 +2,7 @@
 
 import sys
 
-from imagegen_dist.launch.sweep.command import main
+from imagegen_dist.cli.sweep import main
 
 if __name__ == "__main__":
     sys.exit(main())

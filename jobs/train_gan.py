@@ -2,7 +2,7 @@
 
 import sys
 
-from imagegen_dist.launch.train import main_gan
+from imagegen_dist.cli.train import main_gan
 
 if __name__ == "__main__":
     sys.exit(main_gan())

@@ -2,7 +2,7 @@
 
 import sys
 
-from imagegen_dist.launch.train import main_vae
+from imagegen_dist.cli.train import main_vae
 
 if __name__ == "__main__":
     sys.exit(main_vae())

@@ -8,7 +8,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.cluster.tools", "tests.ray.head", "tests.s3.fixtures"]
-_RUNS = ("tests/test_vae_runs.py", "tests/test_run.py", "tests/launch/")
+_RUNS = ("tests/test_vae_runs.py", "tests/test_run.py", "tests/cli/", "tests/sweep/")
 _RAY = ("tests/ray/", "tests/cluster/")
 
 for _name, _value in {

@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 
 from imagegen_dist.storage import AccessError, CredentialsError, Store, forget_clients
-from tests.launch.imds import serving
+from tests.cli.imds import serving
 from tests.s3.server import KEY_ID, SECRET
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagegen_dist.launch.token import keep_to_owner
+from imagegen_dist.ray.token import keep_to_owner
 
 ROOT = Path(__file__).parents[1]
 

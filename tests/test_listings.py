@@ -5,9 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from imagegen_dist.cli import make_shards as shards
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
-from imagegen_dist.launch import shards
 from imagegen_dist.storage import Store
 from tests.s3.flat import serving
 

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 
 from imagegen_dist import config, load
+from imagegen_dist.cli.train import main_gan
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.documents import DEEPEST, parse_json
+from imagegen_dist.errors import MISUSED
 from imagegen_dist.inference.latents import LatentStatistics
 from imagegen_dist.inference.origin import run_config
-from imagegen_dist.launch.lease import FILE, Lease
-from imagegen_dist.launch.sweep.ledger import LEDGER, Ledger
-from imagegen_dist.launch.sweep.plan import PLAN, read_plan
-from imagegen_dist.launch.train import MISUSED, main_gan
+from imagegen_dist.lease import FILE, Lease
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.plan import PLAN, read_plan
+from imagegen_dist.sweep.trial_store import LEDGER, Ledger
 from tests.checkpoints import write_checkpoint
 
 

@@ -22,6 +22,10 @@ import numpy as np
 import pytest
 
 from imagegen_dist import config, load
+from imagegen_dist.cli.evaluate.options import parse
+from imagegen_dist.cli.evaluate.request import prepare
+from imagegen_dist.cli.train_options import parse as parse_training
+from imagegen_dist.cli.verify_shards import check_dataset
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import INDEX_NAME, DatasetIndex
 from imagegen_dist.data.pack import pack
@@ -32,10 +36,6 @@ from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.evaluation import Dataset
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.launch.evaluate.options import parse
-from imagegen_dist.launch.evaluate.request import prepare
-from imagegen_dist.launch.inspection import check_dataset
-from imagegen_dist.launch.options import parse as parse_training
 from imagegen_dist.storage import Store
 from tests.checkpoints import write_checkpoint
 from tests.evaluation.small import PIXELS

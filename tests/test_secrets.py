@@ -8,11 +8,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from imagegen_dist import records
+from imagegen_dist.cli import export
+from imagegen_dist.cli import make_shards as shards
+from imagegen_dist.cli.sample import command as sample
+from imagegen_dist.cli.train import main_gan
 from imagegen_dist.data.pack import pack
+from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.evaluation import Dataset
-from imagegen_dist.launch import export, shards
-from imagegen_dist.launch.sample import command as sample
-from imagegen_dist.launch.train import DONE, MISUSED, main_gan
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import StorageError, Store, file_at
 from tests.runs import Listener, tiny, train_here

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from imagegen_dist.cli.train import main_gan
 from imagegen_dist.data.animation import animate
 from imagegen_dist.data.pack import pack
-from imagegen_dist.launch.nodes import look
-from imagegen_dist.launch.train import MISUSED, main_gan
+from imagegen_dist.errors import MISUSED
 from imagegen_dist.metrics.sinks import JSONLSink, read_rows
+from imagegen_dist.ray.preflight import look
 from imagegen_dist.storage import StorageError, Store, abandoned, temporary_file, temporary_folder
 from imagegen_dist.training.checkpoint import Checkpointer, Snapshot, check_room, newest
 

@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError
 
 from imagegen_dist import load
+from imagegen_dist.cli.make_shards import main as make_shards
+from imagegen_dist.cli.train import main_gan
 from imagegen_dist.config import fingerprint
-from imagegen_dist.launch.shards import main as make_shards
-from imagegen_dist.launch.train import MISUSED, main_gan
+from imagegen_dist.errors import MISUSED
 from imagegen_dist.models.lpips import load_lpips
 from imagegen_dist.records import RunSettings
 from imagegen_dist.training.checkpoint import newest

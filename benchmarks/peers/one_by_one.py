@@ -14,9 +14,9 @@ import torch
 from imagegen_dist import records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.distributed import World
-from imagegen_dist.launch.sweep.plan import SweepPlan, read_plan
 from imagegen_dist.run import execute
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.plan import SweepPlan, read_plan
 from imagegen_dist.training.checkpoint import Checkpoint
 
 

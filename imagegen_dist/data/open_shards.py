@@ -11,8 +11,8 @@ from imagegen_dist.data.cache import CacheConfig, ShardFiles, TimedOutError
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.node_folder import NodeFolder
-from imagegen_dist.data.places import KnownPlaces
 from imagegen_dist.data.shard import Shard
+from imagegen_dist.data.tar_offsets import KnownPlaces
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.extras import install_anywhere
-from imagegen_dist.metrics.numerals import count, duration, figure, is_share
+from imagegen_dist.metrics.formatting import count, duration, figure, is_share
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted

@@ -12,10 +12,10 @@ import torch
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
-from imagegen_dist.inference.asked import Asked
 from imagegen_dist.inference.engines import EngineName, use_engine_
 from imagegen_dist.inference.loading import load
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.sampling_request import Asked
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from imagegen_dist.metrics.numerals import count, duration, figure, is_share, words
+from imagegen_dist.metrics.formatting import count, duration, figure, is_share, words
 
 _REFRESH_PER_S = 4
 _SETTLED_S = 10.0

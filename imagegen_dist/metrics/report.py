@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from imagegen_dist.metrics import numerals
-from imagegen_dist.metrics.numerals import figure, words
+from imagegen_dist.metrics import formatting
+from imagegen_dist.metrics.formatting import figure, words
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
 _GROUP_TITLES = {
@@ -167,7 +167,7 @@ def _kinds(group: str, names: Sequence[str], series: Mapping[str, Sequence[Point
     curves = [name for name in names if len(series[name]) > 1] or list(names)
     if group != "eval":
         return [curves]
-    shares = [name for name in curves if numerals.is_share(name)]
+    shares = [name for name in curves if formatting.is_share(name)]
     return [kind for kind in ([name for name in curves if name not in shares], shares) if kind]
 
 
@@ -221,7 +221,7 @@ def chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Char
         title=title,
         end=end,
         lines=lines,
-        x_ticks=[Tick(100 * tick / end, numerals.count(tick)) for tick in x_ticks],
+        x_ticks=[Tick(100 * tick / end, formatting.count(tick)) for tick in x_ticks],
         y_ticks=[Tick(100 * height(tick), tick_text(tick, ticks, logarithmic)) for tick in ticks],
         logarithmic=logarithmic,
     )
@@ -255,7 +255,7 @@ def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
             named.add(number)
     for number, (images, rate, distortion) in enumerate(found):
         note = f"{images:,.0f} images: rate {figure(rate)}, distortion {figure(distortion)} nats"
-        points.append(TradeOffPoint(*placed[number], numerals.count(images) if number in named else "", note))
+        points.append(TradeOffPoint(*placed[number], formatting.count(images) if number in named else "", note))
     return TradeOff(
         points=points,
         path=_path([(10 * x, 1000 - 10 * y) for x, y in placed]),
@@ -334,7 +334,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
     """A tick's number with the digits that its neighbours need."""
     if abs(tick) >= 10_000:
-        return numerals.count(tick)
+        return formatting.count(tick)
     if logarithmic:
         return f"{tick:g}"
     step = ticks[1] - ticks[0]

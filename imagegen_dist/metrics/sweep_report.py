@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from imagegen_dist.metrics.formatting import count, figure
 from imagegen_dist.metrics.importance import importance, ranked
-from imagegen_dist.metrics.numerals import count, figure
 from imagegen_dist.metrics.report import Chart, Point, Tick, chart, data_url, linear_ticks, log_ticks, template
 
 _LOG_RATIO = 30.0  # numbers above 0 that span more are placed by their logarithms

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
-from imagegen_dist.nn.perceptron import RELU_GAIN, perceptron
+from imagegen_dist.nn.mlp import RELU_GAIN, perceptron
 from imagegen_dist.shape import SampleShape
 
 

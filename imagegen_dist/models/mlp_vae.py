@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.nn.conv import ClassEmbedding, Linear
-from imagegen_dist.nn.perceptron import perceptron
+from imagegen_dist.nn.mlp import perceptron
 from imagegen_dist.shape import SampleShape
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.nn.conv import Conv
-from imagegen_dist.nn.perceptron import RELU_GAIN
+from imagegen_dist.nn.mlp import RELU_GAIN
 from imagegen_dist.nn.resample import max_pool
 
 

@@ -17,8 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from imagegen_dist.launch.environment import JOB_STOP_WAIT, JOB_STOP_WAIT_S, set_ray_environment
-from imagegen_dist.launch.options import parse
+from imagegen_dist.cli.train_options import parse
+from imagegen_dist.ray.environment import JOB_STOP_WAIT, JOB_STOP_WAIT_S, set_ray_environment
 from tests.ray.jobs import ROOT
 
 CLUSTER = ROOT / "cluster"

@@ -31,7 +31,7 @@ from imagegen_dist import config
 from imagegen_dist.presets import find_preset
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest_images
-from tests.launch.imds import serving
+from tests.cli.imds import serving
 from tests.ray.head import gcs_address
 from tests.ray.jobs import ROOT, finish, started, wait_for_checkpoint, words
 from tests.runs import TINY, settings, train_on
@@ -63,7 +63,7 @@ def test_a_spot_notice_to_rank_0_and_a_machine_that_comes_change_nothing(
 
             rank_0 = next(worker for worker in workers_of(machines) if holds_rank_0(worker))
             victim = node_of(machines, rank_0)
-            command = [sys.executable, "-m", "imagegen_dist.launch.spot", "--endpoint", imds.endpoint, "--poll", "0.5"]
+            command = [sys.executable, "-m", "imagegen_dist.cli.spot", "--endpoint", imds.endpoint, "--poll", "0.5"]
             command += ["--node-id", victim.node_id, "--address", machines.address]
             ends = time.time() + NOTICE_S
             with subprocess.Popen(command, cwd=ROOT) as watcher:
@@ -126,7 +126,7 @@ def test_the_watcher_drains_this_machines_node_where_none_is_named(head: str) ->
     """As a preStop hook runs it; a node that does nothing then ends by itself."""
     raylet = next(each for each in psutil.Process().children(recursive=True) if each.name() == "raylet")
     address = gcs_address()
-    command = [sys.executable, "-m", "imagegen_dist.launch.spot", "--now", "--grace", "60", "--address", address]
+    command = [sys.executable, "-m", "imagegen_dist.cli.spot", "--now", "--grace", "60", "--address", address]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": address}
     with subprocess.Popen(command, cwd=ROOT, env=environment) as watcher:
         raylet.wait(50)

@@ -19,10 +19,10 @@ import pytest
 
 from benchmarks.reliability import Machines
 from imagegen_dist import load
-from imagegen_dist.launch.sweep.ledger import COMPLETE, CUT, REPLACED, RUNNING, WAITING, Ledger, Trial
-from imagegen_dist.launch.sweep.plan import read_plan
-from imagegen_dist.launch.sweep.trial import train
+from imagegen_dist.ray.tune.trial import train
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.plan import read_plan
+from imagegen_dist.sweep.trial_store import COMPLETE, CUT, REPLACED, RUNNING, WAITING, Ledger, Trial
 from imagegen_dist.training.checkpoint import newest_images
 from tests.ray.jobs import ROOT, finish, started
 from tests.runs import CPU, TINY, assert_bit_identical, final_tensors, train_on

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from imagegen_dist.cli.make_shards import main
 from imagegen_dist.data import builtin
 from imagegen_dist.data.builtin import builtin_dataset, stratified_split
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.stacked import MODE_NAMES, channel_classes, stack_digits
 from imagegen_dist.data.stream import read_samples
-from imagegen_dist.launch.shards import main
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from imagegen_dist import load
+from imagegen_dist.cli.export import main
+from imagegen_dist.errors import DONE
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.hub import HubModel, for_hub
-from imagegen_dist.launch.export import main
-from imagegen_dist.launch.train import DONE
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import FAMILIES, write_checkpoint

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from imagegen_dist import config, load
+from imagegen_dist.cli.encode import main
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import read_samples
+from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.inference.latents import LatentStatistics, measure
-from imagegen_dist.launch.encode import main
-from imagegen_dist.launch.train import DONE, MISUSED
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store

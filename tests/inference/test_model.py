@@ -9,8 +9,8 @@ import torch
 
 from imagegen_dist import load
 from imagegen_dist.data.pack import pack
-from imagegen_dist.inference.asked import Asked
 from imagegen_dist.inference.class_names import differing_classes
+from imagegen_dist.inference.sampling_request import Asked
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import CheckpointError

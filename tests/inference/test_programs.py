@@ -11,11 +11,11 @@ import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from imagegen_dist import load
+from imagegen_dist.cli.export import main
+from imagegen_dist.errors import DONE
 from imagegen_dist.inference.convert import ExportError, to_onnx
 from imagegen_dist.inference.engines import use_engine_
 from imagegen_dist.inference.programs import Program, programs
-from imagegen_dist.launch.export import main
-from imagegen_dist.launch.train import DONE
 from tests.checkpoints import FAMILIES, write_checkpoint
 
 PARTS = {

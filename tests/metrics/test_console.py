@@ -5,8 +5,8 @@ import sys
 import pytest
 from rich.console import Console as Terminal
 
-from imagegen_dist.launch.sweep.board import Board
 from imagegen_dist.metrics.console import Console, Progress
+from imagegen_dist.sweep.live_table import Board
 
 
 class Clock:

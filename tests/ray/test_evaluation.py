@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imagegen_dist.launch.evaluate.command import main
+from imagegen_dist.cli.evaluate.command import main
 from imagegen_dist.records import RunSettings
 from tests.evaluation.small import PIXELS, pictures
 from tests.ray.jobs import ROOT, finish, started

@@ -53,7 +53,7 @@ def test_a_job_that_is_stopped_writes_a_checkpoint_first(head: str, tmp_path: Pa
 
 ABANDONED = """
 import ray
-from imagegen_dist.launch.room import free_abandoned
+from imagegen_dist.ray.placement import free_abandoned
 from ray.util.placement_group import placement_group
 ray.init(log_to_driver=False)
 

@@ -1,0 +1,158 @@
+"""The job that makes a dataset of latents: an autoencoder's, of another dataset's samples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from imagegen_dist.cli.device import pick_device
+from imagegen_dist.cli.flags import flag, flags_help, parse_flags
+from imagegen_dist.cli.make_shards import counts, parse_bytes
+from imagegen_dist.cli.packing import Packing, Request, Target
+from imagegen_dist.cli.progress import ProgressBar
+from imagegen_dist.commands import command, name_of
+from imagegen_dist.data.builtin import is_builtin
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.pack_tasks import Recipe
+from imagegen_dist.data.sources.base import listing_digest
+from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.errors import DONE, FAILED, INTERRUPTED, MISUSED, TaskError, UsageError
+from imagegen_dist.inference.class_names import differing_classes
+from imagegen_dist.inference.encoded import EncodedSource, latents_of
+from imagegen_dist.inference.generated import Maker, one_thread
+from imagegen_dist.inference.latents import NAME, LatentStatistics, check_latents, codes_as_they_are, measure
+from imagegen_dist.inference.loading import build_model, read_trained
+from imagegen_dist.inference.model import AutoencoderModel
+from imagegen_dist.storage import Store
+from imagegen_dist.wording import one_line
+
+_JOB = "encode"
+_SUMMARY = (
+    "Encode a dataset with a trained autoencoder: shards of its latents, without noise, in 8 bits, on which other "
+    "models train, and latents.json with their mean, deviation and scale. The same command again goes on."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
+    """An autoencoder with maps of latents: a run, a checkpoint directory, or an exported folder; a path or URL."""
+    dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
+    """Folder for the shards, their index.json and latents.json."""
+    data: Annotated[str, flag("URL")] = ""
+    """Shards with an index.json: the samples to encode."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    statistics: Annotated[int, flag("N")] = 10_000
+    """Samples, spread evenly, that the statistics are taken of. Default: 10000."""
+    batch: Annotated[int, flag("N")] = 8
+    """Samples encoded at a time. Default: 8."""
+    device: Annotated[str, flag("NAME")] = ""
+    """cpu or cuda. Default: cuda where there is one."""
+    workers: Annotated[int | None, flag("N")] = None
+    """Ray tasks at once; 0: this process. Default: all CPU cores; where there is little work, 0."""
+    shard_size: Annotated[str, flag("BYTES")] = "128MB"
+    """About this a shard. Default: 128MB."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python jobs/encode.py`: returns the exit code, as named in errors.py."""
+    try:
+        print(_run(parse(sys.argv[1:] if arguments is None else arguments)))
+        return DONE
+    except ValueError as error:
+        return _complain(str(error), MISUSED)
+    except (TaskError, ShardError) as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the same command goes on", INTERRUPTED)
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
+    if any(word in ("-h", "--help") for word in words):
+        print(flags_help(Options, _JOB, _SUMMARY))
+        raise SystemExit(0)
+    options = parse_flags(Options, _JOB, words)
+    if not (options.checkpoint and options.dest and options.data):
+        raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {name_of(_JOB)} --help)")
+    if is_builtin(options.data):
+        raise UsageError(f"--data {options.data}: pack it first, {command('make_shards', options.data, 'DIR')}")
+    if options.statistics < 2 or options.batch < 1:
+        raise UsageError(f"--statistics {options.statistics} and --batch {options.batch}: 2 or more, and 1 or more")
+    return options
+
+
+def _run(options: Options) -> str:
+    """Encode; what to print at the end. Raises ValueError, TaskError, ShardError."""
+    shard_bytes = parse_bytes(options.shard_size)
+    device, data, dest = pick_device(options.device), Store(options.data), Store(options.dest)
+    trained = read_trained(options.checkpoint)
+    model = check_latents(build_model(trained).to(device))
+    model.batch = options.batch
+    index = DatasetIndex.load(data, options.allow_remote_shards)
+    if (index.modality, index.shape) != (model.modality, model.shape):
+        raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
+    if model.classes and model.classes != index.classes:
+        raise UsageError(f"--data {data} has {index.classes or 'no'} classes; the autoencoder knows {model.classes}")
+    if model.classes and (differing := differing_classes(model.class_names, index.class_names)):
+        raise UsageError(f"--data {data}: {differing}")
+    flags = {
+        "SOURCE": data.url,
+        "CHECKPOINT": trained.url,
+        "--statistics": f"{options.statistics}",
+        "--batch": f"{options.batch}",
+        "--shard-size": f"{shard_bytes}",
+    }
+    statistics = _statistics(model, index, data, dest, options.statistics)
+    source = EncodedSource(
+        place=data.url,
+        count=index.samples,
+        listing=listing_digest([flags, index.fingerprint]),
+        mixes=False,
+        classes=index.classes,
+        class_names=index.class_names,
+        maker=Maker(trained.url, device, batch=options.batch),
+        statistics=statistics,
+        remote_shards=options.allow_remote_shards,
+    )
+    request = Request(flags, Recipe(None, "npy", modality=model.modality), shard_bytes, _workers(options, device))
+    packing = Packing(dest, [Target("", source, np.arange(index.samples))], request)
+    with ProgressBar("encoding") as bar:
+        made = packing.run(bar)
+    statistics.save(dest)
+    step = statistics.span / 127.5
+    return (
+        f"{counts(dest, made.indexes[0])}\n{dest / NAME}: scale factor {statistics.scale_factor:.4g}, values up to "
+        f"{statistics.span:.2f} deviations from their mean, in steps of {step:.3f}"
+    )
+
+
+def _workers(options: Options, device: str) -> int | None:
+    return options.workers if device == "cpu" else 0  # a GPU is this process's
+
+
+def _statistics(
+    model: AutoencoderModel, index: DatasetIndex, data: Store, dest: Store, samples: int
+) -> LatentStatistics:
+    """Those that an earlier, interrupted command wrote, or new ones."""
+    if dest.exists(NAME):
+        return LatentStatistics.load(dest)
+    rows = np.unique(np.linspace(0, index.samples - 1, min(samples, index.samples)).astype(np.int64)).tolist()
+    if not model.autoencoder.continuous:
+        return codes_as_they_are(model.autoencoder.group_dims[0][0], len(rows))
+    chunks = (rows[start : start + 256] for start in range(0, len(rows), 256))
+    with one_thread():
+        return measure(latents_of(model, index, data, chunk)[0] for chunk in chunks)
+
+
+def _complain(line: str, code: int) -> int:
+    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
+    return code

@@ -1,0 +1,195 @@
+"""An evaluation's work: pieces of samples, measured by Ray tasks or here, added up in their order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.cli.evaluate.real import Real, find_real
+from imagegen_dist.cli.evaluate.request import Network, Request
+from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.errors import TaskError
+from imagegen_dist.evaluation.figures import COPIES, Figure, compare, compare_reconstructions, figures_of_copies
+from imagegen_dist.evaluation.memorisation import SAMPLES, closest_to_training, show_neighbours
+from imagegen_dist.evaluation.observer import CHUNK, Copies
+from imagegen_dist.evaluation.vae import VAEObserver
+from imagegen_dist.inference.eval_tasks import Encoded, Generated, Measured, Piece, Wanted, cut, generate, measure
+from imagegen_dist.inference.model import AutoencoderModel
+from imagegen_dist.metrics.copying import reading
+from imagegen_dist.ray.tasks import run_tasks
+from imagegen_dist.resources import is_own_ray
+from imagegen_dist.storage import Store
+
+_IN_PROCESS_S = 20.0  # of work, up to which Ray's start would not pay
+
+
+class Bar(Protocol):
+    """Shows how far the work is."""
+
+    def start(self, total: int, done: int, phase: str) -> None:
+        """So many samples in all, and some done; `phase` until the first of the rest is."""
+
+    def phase(self, text: str) -> None:
+        """What is done now, before the next sample is."""
+
+    def advance(self, samples: int) -> None:
+        """So many more are done."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of an evaluation: figures in each network's features, those of a VAE on real samples, and copies."""
+
+    figures: tuple[tuple[Network, tuple[Figure, ...]], ...]
+    of_real: dict[str, float]
+    copies: Copies | None
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def evaluate(request: Request, bar: Bar) -> Results:
+    """Measure what was asked for. Raises ValueError, and TaskError where a task died."""
+    began = time.monotonic()
+    notes: list[str] = []
+    real = find_real(request)
+    groups = {"generated": _generated(request), **real.pieces()}
+    if isinstance(request.model, AutoencoderModel):
+        groups["encoded"] = _encoded(request)
+    measured = _measure(groups, request, bar)
+    bar.phase("comparing")
+    notes += real.take(measured)
+    figures, copies = [], None
+    for at, network in enumerate(request.networks):
+        generated = measured["generated"]
+        found = compare(
+            network.metrics,
+            network.source.kind,
+            generated.features[at],
+            real.of(request.real, network),
+            generated.answers,
+            network.class_counts,
+            request.subset_size,
+            request.seed,
+        )
+        if "encoded" in measured:
+            rebuilt = measured["encoded"].features[at]
+            found.append(compare_reconstructions(network.source.kind, rebuilt, real.of(request.real, network)))
+        if COPIES in network.metrics:
+            more, copies = _copies(request, network, generated.features[at].features()[:SAMPLES], real)
+            found += more
+            if told := reading({each.name: each.value for each in more}):
+                notes.append(f"copies: {told}")
+        figures.append((network, tuple(found)))
+    of_real = _of_real(request, measured["encoded"]) if "encoded" in measured else {}
+    return Results(tuple(figures), of_real, copies, tuple(notes), time.monotonic() - began)
+
+
+def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> tuple[list[Figure], Copies]:
+    """Generated samples, as features [N, F], beside what training has seen."""
+    assert request.seen is not None
+    seen = real.of(request.seen, network).features()
+    held_out = real.of(request.held_out, network).features()[: len(samples)] if request.held_out else None
+    closest = closest_to_training(samples, seen, held_out)
+    shown = torch.cat(
+        [
+            generate(request.model, range(at, at + 1), request.seed, request.classes)[0]
+            for at in closest.samples.tolist()
+        ]
+    )
+    found = figures_of_copies(closest, len(samples), len(seen))
+    return found, show_neighbours(to_uint8(shown), closest, request.seen.dataset)
+
+
+def _generated(request: Request) -> list[Piece]:
+    wanted = tuple(
+        Wanted(
+            network.source,
+            network.keeps,
+            "is" in network.metrics,
+            not {"agreement", "modes"}.isdisjoint(network.metrics),
+        )
+        for network in request.networks
+    )
+    return [
+        Generated(request.url, request.samples, ids, request.seed, request.classes, wanted)
+        for ids in cut(request.samples)
+    ]
+
+
+def _encoded(request: Request) -> list[Piece]:
+    wanted = tuple(Wanted(network.source) for network in request.networks)
+    url, experiment, real = request.url, request.experiment, request.real
+    return [Encoded(url, experiment, real.dataset, real.samples, ids, wanted) for ids in cut(real.samples)]
+
+
+def _of_real(request: Request, encoded: Measured) -> dict[str, float]:
+    assert encoded.real is not None
+    model = request.model
+    observer = VAEObserver.alone(dict(model.networks.items()), request.experiment, request.real.dataset, model.device)
+    return observer.figures_of(encoded.real)
+
+
+class _InOrder:
+    """Adds up what pieces measured in the order of the pieces, as they come in any."""
+
+    def __init__(self) -> None:
+        self.total: Measured | None = None
+        self._next = 0
+        self._waiting: dict[int, Measured] = {}
+
+    def add(self, number: int, measured: Measured) -> None:
+        """Take what a piece measured."""
+        self._waiting[number] = measured
+        while (following := self._waiting.pop(self._next, None)) is not None:
+            self._next += 1
+            if self.total is None:
+                self.total = following
+            else:
+                self.total.merge(following)
+
+
+def _measure(groups: dict[str, list[Piece]], request: Request, bar: Bar) -> dict[str, Measured]:
+    """What all pieces of each group measured together."""
+    pieces = [piece for group in groups.values() for piece in group]
+    places = [(name, number) for name, group in groups.items() for number in range(len(group))]
+    samples = sum(len(piece.ids) for piece in pieces)
+    parallel = _in_parallel(groups, request)
+    bar.start(samples, 0, "starting Ray" if parallel else "measuring")
+    sums = {name: _InOrder() for name in groups}
+    work: Callable[..., Measured] = measure
+    try:
+        with closing(run_tasks(work, pieces, parallel, request.workers or None, bar.advance, gpu=True)) as results:
+            for at, measured in results:
+                name, number = places[at]
+                sums[name].add(number, measured)
+    except (ValueError, TaskError):
+        raise
+    except Exception as error:  # of whatever kind, it is one line for the user
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise TaskError(f"samples could not be measured ({type(error).__name__}: {line})") from error
+    return {name: each.total for name, each in sums.items() if each.total is not None}
+
+
+def _in_parallel(groups: dict[str, list[Piece]], request: Request) -> bool:
+    """Whether Ray tasks measure: where the user says so, on a cluster, and where they are done sooner."""
+    stores = (Store(request.url), request.real.dataset.store, request.cache)
+    if request.workers == 0 or any(store.protocol == "memory" for store in stores):
+        return False
+    if request.workers or not is_own_ray():
+        return True
+    return sum(_seconds(group) for group in groups.values()) > _IN_PROCESS_S
+
+
+def _seconds(group: list[Piece]) -> float:
+    """How long a group of pieces would take here, by its second chunk: the first also builds networks."""
+    chunk = replace(group[0], ids=group[0].ids[:CHUNK])
+    measure(chunk)
+    began = time.monotonic()
+    measure(chunk)
+    return (time.monotonic() - began) * sum(len(piece.ids) for piece in group) / len(chunk.ids)

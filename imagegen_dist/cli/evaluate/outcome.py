@@ -1,0 +1,234 @@
+"""What an evaluation says: a table on the console, and every figure with its settings as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from imagegen_dist import config
+from imagegen_dist.cli.evaluate.measuring import Results
+from imagegen_dist.cli.evaluate.request import Network, Request
+from imagegen_dist.data.modality import modality
+from imagegen_dist.evaluation.figures import Figure
+from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
+from imagegen_dist.metrics.features import KEPT_AT_MOST
+from imagegen_dist.metrics.formatting import duration, figure, is_share
+from imagegen_dist.records import by_group, config_hash, git_commit
+from imagegen_dist.storage import Store
+from imagegen_dist.versions import versions
+from imagegen_dist.wording import counted
+
+_NAMES = {
+    "fid": "FID",
+    "kid": "KID",
+    "fd_dinov2": "FD-DINOv2",
+    "kd_dinov2": "KD-DINOv2",
+    "frechet": "Fréchet distance",
+    "fid_reconstruction": "rFID",
+    "frechet_reconstruction": "Fréchet distance, reconstructions",
+    "fd_dinov2_reconstruction": "FD-DINOv2, reconstructions",
+    "elbo": "ELBO",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "log_likelihood": "log-likelihood",
+    "mig": "MIG",
+    "mig_quantile": "MIG by quantiles",
+    "sap": "SAP",
+    "modes": "modes",
+    "modes_kl": "KL of modes",
+    "authenticity_real": "authenticity of held-out samples",
+    "copying_z": "copying z",
+    "copied": "samples that single out a training sample",
+    "copied_real": "held-out samples that do",
+    "copied_z": "z of these two",
+    "farther": "farther from the data than a held-out sample",
+}
+_UNITS = {
+    **dict.fromkeys(("rate", "distortion", "elbo", "log_likelihood"), "nats a sample"),
+    "bits_per_dim": "bits",
+    "modes_kl": "nats",
+    "psnr": "dB",
+}
+_CLASSES = {
+    "data": "; classes in the frequencies of the real data",
+    "uniform": "; all classes alike",
+    "none": "",
+}
+_SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "density", "coverage")
+
+
+def write(request: Request, results: Results) -> list[str]:
+    """Store the figures, and a picture where copies were looked for; URLs of the files. Raises StorageError."""
+    content = document(request, results)
+    store, name = request.out or _default_place(request, content)
+    files = {name: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()}
+    if results.copies is not None:
+        shown = results.copies
+        data, extension = modality(request.model.modality).preview(
+            shown.samples, shown.columns, captions=shown.captions
+        )
+        files[f"{name.removesuffix('.json')}-{PICTURE_OF_COPIES}.{extension}"] = data
+    for each, data in files.items():
+        store.write(each, data)
+    return [f"{store.url.rstrip('/')}/{each}" for each in files]
+
+
+def _default_place(request: Request, content: dict[str, Any]) -> tuple[Store, str]:
+    """A file beside the checkpoints: the same evaluation again takes its place, another one does not."""
+    asked = {name: content[name] for name in ("settings", "figures_of", "features", "reference")}
+    name = f"{request.model.images:012d}-{config.fingerprint(asked)[:8]}.json"
+    return request.folder / "evaluations", name
+
+
+def document(request: Request, results: Results) -> dict[str, Any]:
+    """All figures by name, and what each depends on; a value that is not finite is null."""
+    figures: dict[str, Any] = {}
+    figures_of: dict[str, Any] = {}
+    for network, found in results.figures:
+        for each in found:
+            figures[each.name] = _finite(each.value)
+            if each.deviation is not None:
+                figures[f"{each.name}_deviation"] = _finite(each.deviation)
+            figures_of[each.name] = {
+                "features": network.source.kind,
+                **_settings(request, each),
+            }
+    figures |= {name: _finite(value) for name, value in results.of_real.items()}
+    index = request.real.dataset.index
+    return {
+        "model": request.url,
+        "images": request.model.images,
+        "config": config_hash(request.experiment),
+        "figures": by_group(figures),
+        "figures_of": figures_of,
+        "features": {network.source.kind: _describe(network) for network, _ in results.figures},
+        "reference": {
+            "url": request.data,
+            "fingerprint": index.fingerprint,
+            "samples": request.real.samples,
+            "of": index.samples,
+        },
+        "settings": {
+            "samples": request.samples,
+            "seed": request.seed,
+            "label_distribution": request.classes.distribution,
+            "importance_samples": request.experiment.evaluation.importance_samples,
+        },
+        "seconds": round(results.seconds, 1),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def _settings(request: Request, found: Figure) -> dict[str, Any]:
+    """A figure's own settings, and where they do not say so how many generated and real samples it is of."""
+    own = found.settings or {}
+    if "samples" in own:
+        return dict(own)
+    references = request.real.samples
+    most = KEPT_AT_MOST if found.name in _SIDE_BY_SIDE else max(request.samples, references)
+    samples = references if "reconstruction" in found.name else request.samples
+    return {"samples": min(samples, most), "references": min(references, most), **own}
+
+
+def _describe(network: Network) -> dict[str, Any]:
+    opened = network.network
+    weights = network.source.weights
+    return {
+        "network": opened.name,
+        "sha256": opened.sha256,
+        "dimensions": opened.dim,
+        "resize": opened.resize,
+        **({"weights": weights} if weights else {}),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def show(request: Request, results: Results, written: list[str], console: Console) -> None:
+    """Print the table."""
+    console.print(Text(f"{request.folder.url} at {request.model.images:,} images", "bold"), soft_wrap=True)
+    console.print(Group(*_tables(request, results)))
+    index = request.real.dataset.index
+    facts = [
+        (
+            "generated",
+            f"{counted(request.samples, 'sample')}, seed {request.seed}{_CLASSES[request.classes.distribution]}",
+        ),
+        ("real", f"{request.real.samples:,} of {counted(index.samples, 'sample')}, {request.data}"),
+        ("", f"fingerprint {index.fingerprint}"),
+    ]
+    for network, _ in results.figures:
+        opened = network.network
+        facts += [
+            ("features", f"{opened.name}, {opened.dim} dimensions; resize: {opened.resize}"),
+            ("", f"sha256 {opened.sha256}"),
+        ]
+    facts += [("took", duration(results.seconds)), ("written", written[0]), *(("", each) for each in written[1:])]
+    for name, value in facts:
+        console.print(Text(f"{name:<10} ", "dim").append(value, "not dim"), soft_wrap=True)
+    for note in results.notes:
+        console.print(Text(note, "yellow"), soft_wrap=True)
+
+
+def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
+    """A table of figures for each network's features and one for real samples, each above what its figures depend on.
+
+    No row is wider than 80 columns.
+    """
+    for network, found in results.figures:
+        table, told = _table(), dict[str, list[str]]()
+        for each in found:
+            value = _value(each.name, each.value)
+            value += "" if each.deviation is None else f" ± {figure(each.deviation)}"
+            better = {None: "", True: "higher is better", False: "lower is better"}[each.higher_is_better]
+            table.add_row(_name(each.name), value, better)
+            if each.settings:
+                told.setdefault(_words(each.settings), []).append(_name(each.name))
+        yield _titled(f"in the features of: {network.network.name}", table)
+        for settings, names in told.items():
+            yield Padding(Text(f"{', '.join(names)}: {settings}", "dim"), (0, 0, 0, 2))
+    plain = {name: value for name, value in results.of_real.items() if "/" not in name}
+    if plain:
+        table = _table()
+        for name, number in plain.items():
+            table.add_row(_name(name), _value(name, number), _UNITS.get(name, ""))
+        yield _titled(f"of {counted(request.real.samples, 'real sample')}, as the model encodes them", table)
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    """A figure's settings: `samples 1,000, references 4,000`."""
+    shown = []
+    for name, value in settings.items():
+        said = figure(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        shown.append(f"{name.replace('_', ' ')} {said}")
+    return ", ".join(shown)
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    return Group(Text(), Text(title), table)
+
+
+def _table() -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    return table
+
+
+def _name(name: str) -> str:
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.1%}" if is_share(name) else figure(value)

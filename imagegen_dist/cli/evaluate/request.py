@@ -1,0 +1,256 @@
+"""What an evaluation will measure, checked against the model, the data and the storage before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.cli.evaluate.foreign import own_run, read_here
+from imagegen_dist.cli.evaluate.options import MOST_BY_DEFAULT, Options, asked_metrics, feature_sources
+from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
+from imagegen_dist.data.index import DatasetError, DatasetIndex
+from imagegen_dist.errors import UsageError
+from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.feature_networks import (
+    CLASSIFIER,
+    FeatureSource,
+    Labels,
+    open_network,
+    trained_classifier,
+)
+from imagegen_dist.evaluation.figures import COPIES, OF_EACH_SAMPLE, check_metrics
+from imagegen_dist.evaluation.memorisation import SAMPLES
+from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.class_names import differing_classes
+from imagegen_dist.inference.loading import build_model, read_trained
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.origin import run_of
+from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
+from imagegen_dist.storage import Store, file_at
+from imagegen_dist.wording import counted
+
+
+@dataclass(frozen=True)
+class Network:
+    """One feature network of an evaluation, and the metrics in its features."""
+
+    source: FeatureSource
+    metrics: tuple[str, ...]
+    network: FeatureNetwork
+    # Of a classifier of the dataset's labels: samples of each class in what it was trained on, [K].
+    class_counts: Tensor | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a metric needs the features themselves."""
+        return any(name in OF_EACH_SAMPLE for name in self.metrics)
+
+
+@dataclass(frozen=True)
+class RealSamples:
+    """The first so many samples of a dataset."""
+
+    dataset: Dataset
+    samples: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked evaluation."""
+
+    # Of the checkpoint or exported folder.
+    url: str
+    model: GeneratorModel | AutoencoderModel
+    # As the model's observer sees real samples, where it is a VAE.
+    experiment: Experiment
+    # What generated samples are compared with.
+    real: RealSamples
+    # Its URL, as the user knows it.
+    data: str
+    # Where copies are looked for: among what training has seen, and of what else has not been seen, if there is any.
+    seen: RealSamples | None
+    held_out: RealSamples | None
+    samples: int
+    # The classes that these are asked for.
+    classes: AskedClasses
+    networks: tuple[Network, ...]
+    subset_size: int
+    seed: int
+    # Tasks at once; None: as many as pay; 0: none.
+    workers: int | None
+    cache: Store
+    out: tuple[Store, str] | None
+
+    @property
+    def folder(self) -> Store:
+        """The model's run; its own folder where that is none of a run."""
+        return run_of(self.url) or Store(self.url)
+
+
+def prepare(options: Options, say: Callable[[str], None]) -> Request:
+    """Check what was asked for. Raises ValueError with one line.
+
+    say: is told of what takes long: built-in data are packed on first use, and a classifier of the dataset's labels is
+    trained where its features are asked for and nobody has trained it yet.
+    """
+    metrics = asked_metrics(options.metrics)
+    sources = feature_sources(options, metrics)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = read_trained(options.model)
+    model = build_model(trained).to(device)
+    experiment = read_here(trained.experiment, options.allow_remote_shards)
+    folder = run_of(trained.url) or Store(trained.url)
+    storage = Store(folder.url.rpartition("/")[0] or "/")
+    cache = Store(options.cache) if options.cache else storage / ".cache"
+    run = own_run(folder, say)
+    url = _data_url(options, run, model, storage)
+    dataset = Dataset.open(url, experiment.data)
+    _check_fit(url, dataset, model)
+    references = _count(options.references, dataset.index.samples, url)
+    samples = options.samples or min(references, MOST_BY_DEFAULT)
+    networks = []
+    for source, named in sources.items():
+        if source.kind == CLASSIFIER:
+            source = replace(source, labels=_labels(run, url, experiment, cache))
+            reference = trained_classifier(source, device, say)
+            network, class_counts = reference.network, reference.class_counts.cpu()
+        else:
+            network, class_counts = open_network(source, dataset.index.shape, device), None
+        if not options.metrics and not network.classes:
+            named = tuple(name for name in named if name != "is")
+        check_metrics(named, source.kind, network.classes > 0, model.classes)
+        networks.append(Network(source, named, network, class_counts))
+    real = RealSamples(dataset, references)
+    seen, held_out = _for_copies(options, run, dataset, storage) if COPIES in metrics else (None, None)
+    out = file_at(options.out) if options.out else None
+    (out[0] if out else folder).probe()
+    return Request(
+        url=trained.url,
+        model=model,
+        experiment=_as_asked(experiment, options, references),
+        real=real,
+        data=url,
+        seen=seen,
+        held_out=held_out,
+        samples=samples,
+        classes=_classes(options, dataset.index, model.classes, networks),
+        networks=tuple(networks),
+        subset_size=_subset_size(options, samples, references, metrics),
+        seed=options.seed,
+        workers=options.workers,
+        cache=cache,
+        out=out,
+    )
+
+
+def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: Store) -> str:
+    """URL of the real samples."""
+    if is_builtin(options.data):
+        return builtin_dataset(options.data, options.split, storage / ".data").url
+    if options.split != SPLITS[0]:
+        raise UsageError(f"--split {options.split} is of a built-in dataset: name one by --data, or the shards' URL")
+    if options.data:
+        return Store(options.data).url
+    data = run.get("data", {})
+    own = (isinstance(model, AutoencoderModel) and data.get("validation")) or data.get("url")
+    if not own:
+        raise UsageError(f"{options.model} does not say where the data are that it was trained on: set --data")
+    return str(own)
+
+
+def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequence[Network]) -> AskedClasses:
+    """The classes of generated samples. Raises UsageError where the data's are asked for and cannot be had."""
+    counts = next((network.class_counts.tolist() for network in networks if network.class_counts is not None), [])
+    found = AskedClasses.as_in(known, index, options.label_distribution or "data", counts)
+    if options.label_distribution == "data" and found.distribution == "uniform":
+        raise UsageError(
+            f"--label-distribution data: the data's index does not count the samples of each of the "
+            f"{counted(known, 'class')}; "
+            "set it to uniform, or write the index anew"
+        )
+    return found
+
+
+def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Store) -> Labels:
+    """What a classifier is trained on: the run's own data, as in training, where they are to be had, else `url`."""
+    data, reading, images = run.get("data", {}), experiment.data, experiment.evaluation.classifier_images
+    with suppress(KeyError, DatasetError, OSError):
+        held_out = str(data.get("validation") or "")
+        if held_out:
+            Dataset.open(held_out, reading)
+        if Dataset.open(data["url"], reading).index.distinct_classes:
+            return Labels(data["url"], held_out, reading, images, cache.url)
+    if not Dataset.open(url, reading).index.distinct_classes:
+        raise UsageError(
+            "--features classifier: the data have no labels to train one on, or of one class; set --features inception "
+            "with --weights, or module:PACKAGE.MODULE:FUNCTION"
+        )
+    return Labels(url, "", reading, images, cache.url)
+
+
+def _for_copies(
+    options: Options, run: Mapping[str, Any], dataset: Dataset, storage: Store
+) -> tuple[RealSamples, RealSamples | None]:
+    """(what training has seen: --data, or the run's own; held-out samples, where they are to be had)."""
+    data = run.get("data", {})
+    seen = dataset if options.data else Dataset.open(data["url"], dataset.reading)
+    url, held_out = data.get("validation"), None
+    if is_builtin(options.data) and options.split == SPLITS[0]:
+        url = builtin_dataset(options.data, SPLITS[1], storage / ".data").url
+    with suppress(DatasetError, OSError):
+        if url:
+            other = Dataset.open(url, dataset.reading)
+            if other.index.fingerprint != seen.index.fingerprint:
+                held_out = RealSamples(other, min(other.index.samples, SAMPLES))
+    return RealSamples(seen, min(seen.index.samples, KEPT_AT_MOST)), held_out
+
+
+def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
+    """Raise UsageError where the model's samples and these are not of one kind."""
+    if dataset.index.shape != model.shape:
+        raise UsageError(
+            f"--data {url} has samples of {dataset.index.shape}, and the model makes {model.shape}: they cannot be "
+            "compared; set --data"
+        )
+    if isinstance(model, AutoencoderModel) and model.classes and dataset.index.classes != model.classes:
+        raise UsageError(
+            f"--data {url} has {dataset.index.classes or 'no'} classes, and the model is told one of {model.classes}; "
+            "set --data"
+        )
+    if differing := differing_classes(model.class_names, dataset.index.class_names):
+        raise UsageError(f"--data {url}: {differing}; set --data")
+
+
+def _count(asked: int | None, there_are: int, url: str) -> int:
+    if asked is not None and asked > there_are:
+        raise UsageError(
+            f"--references {asked:,}: {url} has {counted(there_are, 'sample')}; ask for at most {there_are}"
+        )
+    if there_are < 2:
+        raise UsageError(f"--data {url} has {counted(there_are, 'sample')}; two are needed at least")
+    return asked or there_are
+
+
+def _subset_size(options: Options, samples: int, references: int, metrics: tuple[str, ...]) -> int:
+    size, fewest = options.kid_subset_size or 0, min(samples, references)
+    if "kid" in metrics and size > fewest:
+        raise UsageError(
+            f"--kid-subset-size {size:,}: there are {counted(fewest, 'sample')} on one side; set it to {fewest} "
+            f"or less, or ask "
+            "for more --samples or --references"
+        )
+    return size
+
+
+def _as_asked(experiment: Experiment, options: Options, references: int) -> Experiment:
+    """The experiment with the evaluation that was asked for."""
+    evaluation = replace(experiment.evaluation, samples=references)
+    if options.importance_samples is not None:
+        evaluation = replace(evaluation, importance_samples=options.importance_samples)
+    return replace(experiment, evaluation=evaluation)

@@ -1,0 +1,133 @@
+"""The job that exports a trained model: for Hugging Face, as torch.export programs, or as ONNX."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from imagegen_dist.cli.flags import flag, flags_help, parse_flags
+from imagegen_dist.commands import name_of
+from imagegen_dist.errors import DONE, FAILED, MISUSED, UsageError
+from imagegen_dist.extras import install_hint
+from imagegen_dist.inference.convert import TOLERANCE, check_installed
+from imagegen_dist.inference.exported import CONFIG
+from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
+from imagegen_dist.inference.loading import build_model, read_trained
+from imagegen_dist.inference.program_files import write_programs
+from imagegen_dist.inference.programs import programs
+from imagegen_dist.metrics.formatting import count
+from imagegen_dist.storage import Store
+from imagegen_dist.wording import counted, one_line
+
+_JOB = "export"
+_SUMMARY = (
+    "Export a trained model: hf, a folder with config.json, model.safetensors and a model card, which load() takes and "
+    "the Hugging Face Hub shows; torch, torch.export programs; onnx, ONNX models, held against PyTorch in ONNX Runtime."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
+    """A run (its newest whole checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
+    dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
+    """A new or empty folder; a path or URL."""
+    to: Annotated[Literal["hf", "torch", "onnx"], flag("hf|torch|onnx")] = "hf"
+    """hf, torch (.pt2 files) or onnx, each for any batch. Default: hf."""
+    discriminator: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """The discriminator as well, with the weights of its last step."""
+    license: Annotated[str, flag("ID")] = ""
+    """The weights' licence in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
+    push: Annotated[str, flag("USER/NAME")] = ""
+    """With --to hf: push to this repository of the Hub as well, with the token that `hf auth login` keeps."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python jobs/export.py`: returns the exit code, as named in errors.py."""
+    try:
+        print(_run(parse(sys.argv[1:] if arguments is None else arguments)))
+        return DONE
+    except ValueError as error:
+        return _complain(str(error), MISUSED)
+    except PushError as error:
+        return _complain(str(error), FAILED)
+
+
+class PushError(Exception):
+    """What the Hub answered, in one line."""
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
+    if any(word in ("-h", "--help") for word in words):
+        print(flags_help(Options, _JOB, _SUMMARY))
+        raise SystemExit(0)
+    options = parse_flags(Options, _JOB, words)
+    if not options.checkpoint or not options.dest:
+        raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
+    if options.license and not LICENCE.fullmatch(options.license):
+        raise UsageError(f"--license {options.license}: an identifier of the Hub, e.g. apache-2.0, mit or other")
+    if options.push and options.to != "hf":
+        raise UsageError(f"--push {options.push}: goes with --to hf")
+    if options.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.push):
+        raise UsageError(f"--push {options.push}: give USER/NAME")
+    return options
+
+
+def _run(options: Options) -> str:
+    """Export; what to print at the end. Raises ValueError before anything is written, PushError."""
+    dest = Store(options.dest)
+    if dest.exists() and (dest.names() or ((path := dest.local_path()) and not path.is_dir())):
+        raise UsageError(f"DEST {options.dest} holds something already: choose another place, or remove it")
+    if options.to == "onnx":
+        check_installed()
+    if options.push:
+        _check_hub()
+    trained = read_trained(options.checkpoint, options.discriminator)
+    model = build_model(trained)
+    if options.to != "hf":
+        lines = write_programs(model, programs(model), options.to, dest)
+        held = f"each within {TOLERANCE:g} of PyTorch on batches of 1, 2 and 5"
+        return "\n".join([*lines, f"{counted(len(lines), 'program')}, {held}: {dest}"])
+    card = card_of(model, trained.url, options.license)
+    write_folder(model, card, dest)
+    if options.push:
+        _push(dest, options.push)
+    parameters = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
+    return f"{parameters} parameters, {model.images:,} images seen: {dest}"
+
+
+def _check_hub() -> None:
+    """Raises UsageError where the Hub's client, or a token for it, is not at hand."""
+    try:
+        from huggingface_hub import get_token
+    except ImportError:
+        raise UsageError(f"--push needs huggingface_hub: {install_hint('export')}") from None
+    if get_token() is None:
+        raise UsageError("--push needs a token: `hf auth login`, or HF_TOKEN in the environment")
+
+
+def _push(dest: Store, repository: str) -> None:
+    """Push an exported folder. Raises PushError."""
+    from imagegen_dist.inference.hub import HubModel
+
+    folder = dest.local_path()
+    if folder is None:
+        raise PushError(f"{dest / CONFIG} is written; --push takes it from a local DEST alone")
+    try:
+        HubModel.from_pretrained(str(folder)).push_to_hub(repository)
+    except Exception as error:  # of whatever kind, it is one line for the user
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PushError(f"{dest} is written, but not pushed to {repository}: {line}") from error
+
+
+def _complain(line: str, code: int) -> int:
+    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
+    return code

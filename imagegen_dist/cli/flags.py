@@ -1,0 +1,184 @@
+"""Flags of a job from a dataclass, by tyro, with a user's mistake as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from imagegen_dist.cli.secrets import check_words
+from imagegen_dist.commands import name_of
+from imagegen_dist.config import nearest
+from imagegen_dist.errors import UsageError as UsageError
+
+Options = TypeVar("Options")
+
+_LONGEST_NAME = 128
+"""Bytes: W&B's limit, which leaves room for what is put beside it in a file's name of 255."""
+
+_LIST = re.compile(r"LIST|.*,\.\.\.|.*\[,\w+\]")
+"""Placeholders of flags that take several items in one text, joined by commas."""
+
+
+def flag(metavar: str) -> Any:
+    """A flag whose help says its default in words."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def check_name(flag_name: str, name: str) -> None:
+    """Raise UsageError where a run or a sweep cannot be called so."""
+    if not all(character.isalnum() or character in "-_." for character in name) or name.startswith((".", "-")):
+        raise UsageError(
+            f"--{flag_name} {name[:_LONGEST_NAME]!r}: letters, digits, '-', '_' and '.' make a name, which begins with "
+            "neither '.' nor '-'"
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise UsageError(
+            f"--{flag_name} {name[:20]}...: {len(name.encode())} bytes; a name has {_LONGEST_NAME} at most, since "
+            "folders and W&B take no longer ones"
+        )
+
+
+def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Options:
+    """The dataclass that the words describe. Raises UsageError, also for secrets on the command line.
+
+    A flag that takes a list has its items in one word, joined by commas, or as words of their own.
+    """
+    check_words(words, os.environ)
+    complaint = io.StringIO()
+    try:
+        checked = _Words(options).checked(words)
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
+            return tyro.cli(options, args=checked, prog=name_of(job))
+    except UsageError as error:
+        raise UsageError(f"{error} (see {name_of(job)} --help)") from None
+    except SystemExit:
+        raise UsageError(f"{_complaint(complaint.getvalue())} (see {name_of(job)} --help)") from None
+
+
+def flags_help(options: type[Any], job: str, summary: str) -> str:
+    """What --help says of the flags."""
+    shown = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
+        tyro.cli(options, args=["--help"], prog=name_of(job), description=summary)
+    return shown.getvalue().rstrip()
+
+
+def meant(word: str, flags: Iterable[str], settings: Iterable[str] = ()) -> str:
+    """`did you mean --X?` for a flag that is not known, or what there is.
+
+    settings: dotted paths, whose last parts people write alone.
+    """
+    flags = list(flags)
+    known = {path.rsplit(".", 1)[-1]: path for path in reversed(list(settings))} | {name: name for name in flags}
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean --{known[close[0]]}?"
+    return nearest(word, flags).replace("did you mean ", "did you mean --")
+
+
+class _Words:
+    """The words of a command line, checked one flag after another against the fields of a dataclass."""
+
+    def __init__(self, options: type[Any]) -> None:
+        hints = typing.get_type_hints(options, include_extras=True)
+        self._flags: dict[str, tuple[Any, str]] = {}
+        self._positional: list[str] = []
+        for field in dataclasses.fields(options):
+            annotation, *marks = typing.get_args(hints[field.name])
+            metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), "VALUE")
+            if tyro.conf.Positional in marks:
+                self._positional.append(metavar)
+            else:
+                self._flags[field.name.replace("_", "-")] = annotation, metavar
+
+    def checked(self, words: Sequence[str]) -> list[str]:
+        """The words as tyro reads them. Raises UsageError for what it would refuse."""
+        taken: list[str] = []
+        positional: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            name, given, value = word.removeprefix("--").partition("=")
+            name = name.replace("_", "-")
+            if not word.startswith("-") or word == "-":
+                positional.append(word)
+            elif not word.startswith("--") or name not in self._flags:
+                raise UsageError(f"{word.partition('=')[0]}: no such flag; {meant(name.lstrip('-'), self._flags)}")
+            else:
+                taken += self._value(name, [value] if given else None, rest)
+        if len(positional) > len(self._positional):
+            *before, extra = positional[: len(self._positional) + 1]
+            names = " and ".join(self._positional)
+            said = f"{names} {'were' if len(before) > 1 else 'was'} given already ({' '.join(before)})"
+            raise UsageError(f"{extra}: {said if before else 'only flags are taken, which begin with --'}")
+        return [*positional, *taken]
+
+    def _value(self, name: str, given: list[str] | None, rest: list[str]) -> list[str]:
+        """A flag with its value, which is taken from the words that follow where it is not given with the flag."""
+        annotation, metavar = self._flags[name]
+        if annotation is bool:
+            if given:
+                raise UsageError(f"--{name} takes no value: leave {given[0] or 'the = '} out")
+            return [f"--{name}"]
+        several = typing.get_origin(annotation) is tuple
+        values = given or []
+        if given is None and rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        if not values:
+            raise UsageError(f"--{name} needs a value: {metavar}")
+        while several and given is None and rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        if _LIST.fullmatch(metavar):
+            while rest and _goes_on(values[-1], rest[0]):
+                values.append(rest.pop(0))
+            values = [",".join(value.strip(",") if len(values) > 1 else value for value in values)]
+        if not several:
+            _check(name, annotation, values[0])
+        return [f"--{name}", *values] if several else [f"--{name}={values[0]}"]
+
+
+_NUMBERS, _ITEM = re.compile(r"[\d,:.-]+"), re.compile(r"[A-Za-z_][\w-]*(:[\w.]+)?")
+
+
+def _goes_on(before: str, word: str) -> bool:
+    """True if a word is the next item of a list: it has a comma, is a number after a number, or a name after a name."""
+    if word.startswith("--"):
+        return False
+    if before.endswith(",") or word.startswith(","):
+        return True
+    alike = [kind for kind in (_NUMBERS, _ITEM) if kind.fullmatch(before.split(",")[-1]) and kind.fullmatch(word)]
+    return bool(alike) and not Path(word).exists()
+
+
+def _check(name: str, annotation: Any, value: str) -> None:
+    """Raise UsageError where a flag of that type cannot have that value."""
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if typing.get_origin(annotation) is typing.Literal:
+        allowed = [str(choice) for choice in typing.get_args(annotation)]
+        if value not in allowed:
+            raise UsageError(f"--{name} {value}: {nearest(value, filter(None, allowed))}")
+    elif int in kinds or float in kinds:
+        try:
+            number = int(value) if int in kinds else float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UsageError(f"--{name} {value}: give a {'whole ' if int in kinds else ''}number")
+
+
+def _complaint(printed: str) -> str:
+    """What tyro says in its box, without the box and its title, which repeats the first words."""
+    lines = [line for line in printed.split("For full helptext")[0].splitlines() if not line.startswith("╭")]
+    return " ".join(re.sub(r"[╮╰╯│─]+|-{4,}", " ", " ".join(lines)).split())

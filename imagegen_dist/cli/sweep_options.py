@@ -1,0 +1,256 @@
+"""The command line of jobs/sweep.py: a search, where things are, limits, and overrides by dotted path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import tyro
+
+from imagegen_dist import config
+from imagegen_dist.cli.flags import check_name, flag, flags_help, parse_flags
+from imagegen_dist.cli.train_options import resolve, split
+from imagegen_dist.config import ConfigError
+from imagegen_dist.errors import UsageError
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.presets import PRESETS, find_preset
+from imagegen_dist.presets.searches import (
+    SEARCHES,
+    Goal,
+    Scheduler,
+    Search,
+    Searcher,
+    default_goal,
+    find_search,
+    parse_goals,
+)
+from imagegen_dist.presets.space import Space, as_grid, parse_space
+from imagegen_dist.resources import Workers
+from imagegen_dist.sweep.plan import JOB, TrialDemand
+
+SUMMARY = (
+    "Search an experiment's values: every trial is a run of its own, and they are compared by a logged figure. "
+    "--resume NAME goes on where a sweep was."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    search: Annotated[str, tyro.conf.Positional, flag("SEARCH")] = ""
+    """A named search, see below, or a preset with --space."""
+    space: Annotated[tuple[str, ...], flag("PATH=KIND:VALUES")] = ()
+    """What is changed, in place of what the search does. KIND: uniform, loguniform, int, logint, choice, grid."""
+    metric: Annotated[str, flag("NAME[,NAME]")] = ""
+    """Figure that trials are compared by: frechet, elbo, any logged one (vae/rate); several for a trade-off."""
+    mode: Annotated[str, flag("min|max")] = ""
+    """Whether less of it is better or more. Default: by the figure."""
+    trials: Annotated[int | None, flag("N")] = None
+    """Trials. Default: the search's; all combinations of a grid."""
+    searcher: Annotated[Literal["", "random", "grid", "tpe"], flag("random|grid|tpe")] = ""
+    """How values are chosen. Default: the search's."""
+    scheduler: Annotated[Literal["", "none", "asha", "median", "pbt"], flag("none|asha|median|pbt")] = ""
+    """Who ends trials early (asha, median) or changes them on the way (pbt). Default: the search's."""
+    preset: Annotated[str, flag("PRESET")] = ""
+    """What trials train, in place of the search's own preset."""
+    name: Annotated[str, flag("NAME")] = ""
+    """Name of the sweep. Default: SEARCH-DATE-TIME."""
+    storage: Annotated[str, flag("URL")] = "runs"
+    """Where sweeps are kept: a folder, s3://..., gs://... Default: runs."""
+    data: Annotated[str, flag("URL")] = ""
+    """Shards with an index.json, or a built-in dataset. Default: the preset's."""
+    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    config: Annotated[str, flag("FILE.json")] = ""
+    """Settings as JSON, as the training jobs take them."""
+    resume: Annotated[str, flag("NAME")] = ""
+    """Go on with the sweep of that name: trials that are over are not run again."""
+    max_concurrent: Annotated[int | None, flag("N")] = None
+    """Trials at once. Default: as many as there is room for."""
+    time_budget: Annotated[float | None, flag("SECONDS")] = None
+    """End the sweep after so long."""
+    gpu_hours: Annotated[float | None, flag("HOURS")] = None
+    """End the sweep once its trials have taken so many hours of GPUs."""
+    workers: Annotated[str, flag("N|MIN:MAX")] = ""
+    """Training workers of a trial, or MIN:MAX of them. Default: 1."""
+    cpus: Annotated[int | None, flag("N")] = None
+    """CPU cores of a worker. Default: a GPU's share; without GPUs 1."""
+    gpus: Annotated[float | None, flag("N")] = None
+    """GPUs of a worker: 0, 1, or a share, e.g. 0.25. Default: 1, if any."""
+    seed: Annotated[int, flag("N")] = 0
+    """Seed of the search. Default: 0."""
+    wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
+    """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
+    address: Annotated[str, flag("http://HEAD:8265")] = ""
+    """Submit the command to the cluster whose dashboard that is, and follow it there; Ctrl-C leaves it running."""
+    attach: Annotated[str, flag("ID")] = ""
+    """With --address: follow a job that was submitted before."""
+    status: Annotated[str, flag("ID")] = ""
+    """With --address: print a job's state and table."""
+    stop: Annotated[str, flag("ID")] = ""
+    """With --address: end a job; --resume goes on with its sweep."""
+    fetch: Annotated[tuple[str, ...], flag("ID DIR")] = ()
+    """With --address: copy best config, best checkpoint, tables and plots of a job's sweep into a folder here."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    """Check everything, show the first trials and what the sweep will cost, train nothing."""
+
+    @property
+    def asks(self) -> str:
+        """What it asks of a job that was submitted before: "attach", "status", "stop", "fetch", or "" for nothing."""
+        return next((name for name in ("attach", "status", "stop", "fetch") if getattr(self, name)), "")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line: the flags, and what they resolve to."""
+
+    options: Options
+    preset: str
+    experiment: Experiment
+    space: Space
+    goals: tuple[Goal, ...]
+    searcher: Searcher
+    scheduler: Scheduler
+    trials: int
+    demand: TrialDemand = field(default_factory=TrialDemand)
+
+
+def parse(arguments: Sequence[str]) -> Command | Options:
+    """Read the job's arguments; the flags alone where a sweep or a job is named. Raises ValueError; --help ends."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text())
+        raise SystemExit(0)
+    flags, assignments = split(_joined(arguments), Options, next(iter(PRESETS.values())))
+    options = parse_flags(Options, JOB, _spread(flags))
+    _check_limits(options)
+    if options.asks:
+        _check_asked(options)
+        return options
+    if options.resume:
+        return _resumed(options, assignments)
+    search = find_search(options.search)
+    if options.preset:
+        search = _on_preset(search, options)
+    experiment = config.overrides(find_preset(search.preset).experiment, search.changes.items())
+    assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
+    experiment = resolve(experiment, options.config, options.data, assignments)
+    space = parse_space(options.space) if options.space else search.space
+    searcher = options.searcher or search.searcher
+    if searcher == "grid":
+        space = as_grid(space)
+    space.check(experiment)
+    trials = options.trials or (0 if options.space else search.trials) or (len(space.grid) if space.is_grid else 16)
+    return Command(
+        options,
+        search.preset,
+        experiment,
+        space,
+        parse_goals(options.metric, options.mode, search.goals),
+        "grid" if space.is_grid and searcher == "random" else searcher,
+        options.scheduler or search.scheduler,
+        min(trials, len(space.grid)) if space.is_grid else trials,
+        demand_of(options, TrialDemand()),
+    )
+
+
+def demand_of(options: Options, otherwise: TrialDemand) -> TrialDemand:
+    """What a trial needs by the flags, and where they say nothing as it is `otherwise`. Raises UsageError."""
+    return TrialDemand(
+        Workers.parse(options.workers) if options.workers else otherwise.workers,
+        options.cpus or otherwise.cpus,
+        otherwise.gpus if options.gpus is None else options.gpus,
+    )
+
+
+def help_text() -> str:
+    """What --help prints."""
+    text = flags_help(Options, JOB, SUMMARY)
+    listed = "\n".join(f"  {name:<16} {search.summary}\n{'':<18} {search.space}" for name, search in SEARCHES.items())
+    return (
+        f"{text}\n\nsearches\n{listed}\n\n"
+        "a space over any settings, by dotted path; a star gives all that match the same value\n"
+        "  --space objective.gamma=loguniform:0.01:10 'optim.*.lr=choice:1e-4,2e-4' model.widths=grid:64,32|96,48\n\n"
+        "any setting that all trials share, by dotted path\n  --training.total-images 400000"
+    )
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """The words with all of a flag of several as one, so that none is taken for another flag's."""
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in _SEVERAL:
+            taken = []
+            while rest and not rest[0].startswith("--"):
+                taken.append(rest.pop(0))
+            if not taken:
+                raise UsageError(f"{word} needs {_SEVERAL[word]}")
+            word = f"{word}={_MARK.join(taken)}"
+        found.append(word)
+    return found
+
+
+def _spread(words: Sequence[str]) -> list[str]:
+    """The words with flags of several as tyro reads them."""
+    found: list[str] = []
+    for word in words:
+        name, given, rest = word.partition("=")
+        found += [name, *rest.split(_MARK)] if given and name in _SEVERAL else [word]
+    return found
+
+
+_MARK = "\0"
+_SEVERAL = {
+    "--space": "PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10",
+    "--fetch": "the id of a job and a folder",
+}
+
+
+def _check_asked(options: Options) -> None:
+    """Raise UsageError for a question about a job that cannot be asked."""
+    if not options.address:
+        raise UsageError(f"--{options.asks} needs --address http://HEAD:8265, of the cluster that the job is on")
+    if options.fetch and len(options.fetch) != 2:
+        raise UsageError(f"--fetch {' '.join(options.fetch)}: give the id of a job and a folder")
+
+
+def _check_limits(options: Options) -> None:
+    """Raise UsageError for a number that is no limit."""
+    for name in ("trials", "max_concurrent", "time_budget", "gpu_hours", "cpus"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: give more than 0")
+    if options.gpus is not None and not 0 <= options.gpus <= 1:
+        raise UsageError(f"--gpus {options.gpus:g}: a worker uses one GPU at most; give 0 to 1, and --workers for more")
+    if options.gpu_hours is not None and options.gpus == 0:
+        raise UsageError(f"--gpu-hours {options.gpu_hours:g} would never be reached with --gpus 0; use --time-budget")
+    for name in ("name", "resume"):
+        check_name(name, getattr(options, name))
+
+
+def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Options:
+    """The flags of a command that goes on with a sweep. Raises UsageError for one that would change it."""
+    limits = {"max_concurrent", "time_budget", "gpu_hours"}
+    may = {"address", "resume", "storage", "workers", "cpus", "gpus", *limits}
+    fresh = Options()
+    changed = [name for name in vars(fresh) if name not in may and getattr(options, name) != getattr(fresh, name)]
+    changed += [path for path, _ in assignments]
+    if changed:
+        raise UsageError(
+            f"--resume {options.resume} goes on with that sweep as it is: leave out --{changed[0].replace('_', '-')}"
+            if changed[0] != "search"
+            else f"--resume {options.resume} goes on with that sweep as it is: leave out {options.search}"
+        )
+    return options
+
+
+def _on_preset(search: Search, options: Options) -> Search:
+    """The search on another preset, as that one is. Raises ConfigError where it has another kind of objective."""
+    preset, own = find_preset(options.preset), find_preset(search.preset)
+    if preset.job != own.job and not (options.space and options.metric):
+        raise ConfigError(f"--preset {options.preset} is trained by {preset.job}, which {options.search} is not for")
+    goals = search.goals if preset.job == own.job else (default_goal(preset),)
+    return replace(search, preset=options.preset, changes={}, goals=goals)

@@ -1,0 +1,161 @@
+"""The Ray cluster that a job runs on: this machine's own, or the one that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import psutil
+import ray
+from ray.exceptions import AuthenticationError
+
+from imagegen_dist.errors import UsageError
+from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
+from imagegen_dist.resources import Demand, Workers, check_available, is_own_ray
+
+DEFAULT_CPU_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one training worker gets: GPUs (0 or 1) and CPU cores, which are its threads."""
+
+    workers: Workers
+    gpu: bool
+    cpus: int
+    # What the cluster lacks now for the fewest workers asked for; empty where it has room.
+    short_of: str = ""
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, as Ray counts them."""
+        return {"CPU": float(self.cpus), **({"GPU": 1.0} if self.gpu else {})}
+
+    def of(self, workers: int) -> str:
+        """So many workers with this, in words."""
+        kind = "1 GPU" if self.gpu else f"{self.cpus} CPU thread{'s' if self.cpus > 1 else ''}"
+        number = f"{workers} worker{'s' if workers != 1 else ''}"
+        return f"{number} of {kind} each, {'NCCL' if self.gpu else 'gloo'}"
+
+
+@contextmanager
+def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]:
+    """A connection to Ray for the block: RAY_ADDRESS where it is set, as in a submitted job, else a Ray of our own.
+
+    show_logs: whether what Ray's processes print comes to this process's output. dashboard: whether a Ray of our own
+    has one. Yields whether it is our own. Raises UsageError where no Ray answers.
+    """
+    logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
+    address, own = os.environ.get("RAY_ADDRESS", ""), is_own_ray()
+    keep_to_owner()
+    try:
+        if own:
+            with _address_known():
+                ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
+        else:
+            ray.init(log_to_driver=show_logs)
+    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+        line = " ".join(str(error).split())
+        raise UsageError(
+            f"RAY_ADDRESS {address}: {TOKEN_ADVICE}"
+            if refused(error)
+            else f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS. If one runs "
+            f"there, {TOKEN_ADVICE}"
+        ) from error
+    keep_to_owner()  # Ray may just have made it
+    try:
+        yield own
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _address_known() -> Iterator[None]:
+    """Let the processes of the Ray that is started in the block have its address in their environment.
+
+    Without it those of Ray Train's that ask for a state take whatever Ray they find on the machine, and where another
+    one knows nothing of this run's controller, they take it for dead and free the workers' places.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    ours = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+_KEEP_PRIORITY = ("RayTrainWorker", "ray::IDLE", "raylet/raylet", "gcs_server")
+
+
+def yield_to_training() -> None:
+    """Let a Ray of our own run its helpers where training leaves a core idle.
+
+    Two workers that meet in every step both wait where a helper takes a core from one of them. Raylet and GCS, whose
+    answers a cluster waits for, keep their priority, as do the training workers, what those start, and idle workers,
+    which may train after a restart. Does nothing where the system has no such scheduling class.
+    """
+    if not hasattr(os, "SCHED_IDLE"):
+        return
+    children = psutil.Process().children()
+    for process in [*children, *(grandchild for child in children for grandchild in child.children())]:
+        with suppress(psutil.Error, OSError):
+            title = " ".join(process.cmdline())
+            if any(name in title for name in _KEEP_PRIORITY):
+                continue
+            for thread in process.threads():
+                os.sched_setscheduler(thread.id, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+
+
+def machines() -> list[dict[str, float]]:
+    """The resources of each living machine of the cluster."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def divide(
+    machines: Sequence[Mapping[str, float]], asked: Workers | None, demand: Demand, microbatches: int, own: bool
+) -> Share:
+    """What each worker gets of the machines, and how many there are where the user did not say.
+
+    own: whether this machine is all that there will ever be. Raises UsageError where it cannot hold them; a shared
+    cluster may still grow.
+    """
+    gpus, cpus = demand.gpus, demand.cpus
+    use_gpu = any(machine.get("GPU", 0) >= 1 for machine in machines) if gpus is None else gpus > 0
+    kind, name = ("GPU", "GPU") if use_gpu else ("CPU", "CPU core")
+    available = int(sum(machine.get(kind, 0) for machine in machines))
+    if asked is None:
+        number = max(1, min(available if use_gpu else min(DEFAULT_CPU_WORKERS, available), microbatches))
+        asked = Workers(number, number)
+    cpus = cpus or _cores(machines, kind, asked.high)
+    has = f"{available} {name}{'s' if available != 1 else ''}"
+    room = available if use_gpu else available // cpus
+    if own and demand.gpus:
+        check_available("--gpus", demand.gpus, "GPU", available, asked.low)
+    if own and demand.cpus:
+        cores = int(sum(machine.get("CPU", 0) for machine in machines))
+        check_available("--cpus", demand.cpus, "CPU core", cores, asked.low)
+    if own and asked.low > room:
+        raise UsageError(f"--workers {asked.low}: this machine has {has}; set --workers to at most {room}")
+    short_of = f"{asked.low} workers need a {name} each, and it has {has}" if asked.low > room else ""
+    return Share(asked, use_gpu, cpus, short_of)
+
+
+def _cores(machines: Sequence[Mapping[str, float]], kind: str, workers: int) -> int:
+    """CPU cores of a worker: its share of a machine with GPUs, however many there are, or else of all machines."""
+    fitting = [machine for machine in machines if machine.get(kind, 0) >= 1]
+    if kind == "GPU":
+        return max(1, min((int(machine.get("CPU", 0) // machine["GPU"]) for machine in fitting), default=1))
+    cores = [int(machine["CPU"]) for machine in fitting]
+    return max(1, min(sum(cores) // workers, max(cores, default=1)))

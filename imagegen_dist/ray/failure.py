@@ -1,0 +1,150 @@
+"""What ended a group of workers, in a user's words, and whether to start it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ray.exceptions import RayActorError, RayError
+from ray.train import TrainingFailedError
+
+from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.ray.memory import MEMORY_HELP, memory_line
+from imagegen_dist.run import RunError
+from imagegen_dist.storage import StorageError
+from imagegen_dist.training.checkpoint import CheckpointError
+
+_FINAL = (RunError, CheckpointError, DatasetError, ShardError, StorageError)
+_FOLLOWING = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "processgroup", "socket")
+
+
+_KILLED_LOADER = "is killed by signal: Killed"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why workers ended.
+
+    cause: one line. detail: the traceback, empty where the line says all. died: a process was lost, not a bug raised.
+    final: starting again cannot help. started: whether all workers were there; where not, their places were gone.
+    memory: it was memory that a machine lacked.
+    error: what was raised, where it is final.
+    """
+
+    cause: str
+    detail: str = ""
+    died: bool = False
+    final: bool = False
+    started: bool = True
+    memory: bool = False
+    error: BaseException | None = None
+
+
+def diagnose(error: BaseException) -> Failure:
+    """The one failure that the others followed from, out of what `TorchTrainer.fit` raised."""
+    workers: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    if not workers:
+        cause = getattr(error, "controller_failure", error)
+        if memory := next(filter(None, map(memory_line, _texts(cause))), ""):
+            return Failure(f"the workers could not be started: {memory}", MEMORY_HELP, died=True, memory=True)
+        if "Startup" in type(cause).__name__:
+            return Failure("the workers found no place any more", started=False)
+        return Failure(_line(cause), died=isinstance(error, TrainingFailedError | RayError))
+    died = {rank: failure for rank, failure in workers.items() if _is_death(failure)}
+    raised = {rank: failure for rank, failure in workers.items() if rank not in died and not _follows(failure)}
+    for rank, failure in sorted(raised.items()):
+        cause = _cause(failure)
+        if isinstance(cause, _FINAL):
+            return Failure(str(cause), final=True, error=cause)
+        return Failure(f"worker {rank} raised {_line(cause)}", _traceback(failure))
+    for rank, failure in sorted(died.items()):
+        if memory := next(filter(None, map(memory_line, _texts(failure))), ""):
+            return Failure(f"worker {rank} was killed: {memory}", MEMORY_HELP, died=True, memory=True)
+    rank, failure = min((died or workers).items())
+    if _KILLED_LOADER in str(_cause(failure)):
+        why = "a process that loads its data was killed, as the system does where memory runs out"
+        return Failure(f"worker {rank} was lost: {why}", MEMORY_HELP, died=True, memory=True)
+    return Failure(f"worker {rank} was lost: {_end(_cause(failure))}", died=True)
+
+
+class RestartPolicy:
+    """Whether to start workers again: not for an error that comes back with no new checkpoint between.
+
+    deaths: how often workers may fail in any way without a new checkpoint between.
+    """
+
+    def __init__(self, deaths: int) -> None:
+        self._allowed_deaths = deaths
+        self._deaths = 0
+        self._before: tuple[str, int] | None = None
+
+    def allows(self, failure: Failure, checkpoint_images: int) -> bool:
+        """Decide on one failure. checkpoint_images: of the newest checkpoint now, -1 for none."""
+        progressed = self._before is None or checkpoint_images > self._before[1]
+        same = self._before is not None and self._before[0] == failure.cause
+        self._before = (failure.cause, checkpoint_images)
+        if failure.final:
+            return False
+        if not failure.started:
+            return True
+        self._deaths = 1 if progressed else self._deaths + 1
+        return self._deaths <= self._allowed_deaths and (failure.died or progressed or not same)
+
+
+def _cause(failure: BaseException) -> BaseException:
+    """The exception that the training function raised, out of Ray's wrappers."""
+    for name in ("_base_exc", "cause", "health_check_failure"):
+        inner = getattr(failure, name, None)
+        if isinstance(inner, BaseException):
+            return _cause(inner)
+    return failure
+
+
+def _texts(failure: BaseException) -> Iterator[str]:
+    """What an exception says, and what those say that it wraps or follows from."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [failure]
+    while waiting:
+        error = waiting.pop()
+        if error is None or error in seen:
+            continue
+        seen.append(error)
+        yield f"{error} {getattr(error, 'error_msg', '')}"
+        inner = [getattr(error, name, None) for name in ("_base_exc", "cause", "health_check_failure")]
+        waiting += [each for each in inner if isinstance(each, BaseException)]
+        waiting += [error.__cause__, error.__context__]
+
+
+def _is_death(failure: BaseException) -> bool:
+    cause = _cause(failure)
+    if _KILLED_LOADER in str(cause):
+        return True
+    return isinstance(cause, RayActorError | RayError) or "Worker" in type(cause).__name__
+
+
+def _follows(failure: BaseException) -> bool:
+    """Whether this is what a rank sees when another one is gone."""
+    text = str(_cause(failure)).lower()
+    return isinstance(_cause(failure), RuntimeError) and any(word in text for word in _FOLLOWING)
+
+
+def _end(death: BaseException) -> str:
+    """How a process ended, of which no more is known than that it did."""
+    text = str(death)
+    found = re.search(r"^\s*ip: (\S+)", text, re.MULTILINE)
+    place = f" on {found[1]}" if found else ""
+    if "node has died" in text or "node was terminated" in text:
+        return f"its machine{f' {found[1]}' if found else ''} is gone"
+    if isinstance(death, RayActorError):
+        return f"its process{place} ended unexpectedly"
+    return type(death).__name__
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _traceback(failure: BaseException) -> str:
+    return str(getattr(failure, "_traceback_str", "") or failure).strip()

@@ -1,0 +1,169 @@
+"""What a cluster's machines are asked before workers start on them: versions, data, storage. Loads without torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from imagegen_dist.errors import UsageError
+from imagegen_dist.ray.memory import memory_line
+from imagegen_dist.storage import StorageError, Store, check_temporary_room
+from imagegen_dist.versions import versions
+
+ANSWER_S = 90.0
+"""How long a machine may take to answer, an import of what it needs included."""
+
+LOOK_PATIENCE_S = 20.0
+"""How long a machine tries again what a remote place fails with: its role's credentials may come late."""
+
+PROBE_S = 10.0
+"""How long machines are given to start the process that shows whether they have memory for one."""
+
+_EXCHANGE = ".preflight"
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """Asks each machine once.
+
+    storage: URL where runs are kept. data: URL of a folder of shards and the name of one, for each dataset.
+    interrupted: whether the user has asked the job to end: nothing more is waited for then. warn: takes a line about a
+    machine that is short of memory, which may pass.
+    """
+
+    storage: str
+    data: Sequence[tuple[str, str]]
+    interrupted: Callable[[], bool] = lambda: False
+    warn: Callable[[str], None] = lambda text: None
+
+    def check(self, node_ids: Sequence[str]) -> None:
+        """Raise UsageError, one line, where a machine cannot do what a worker has to, or differs from this one."""
+        exchange = Store(self.storage) / _EXCHANGE
+        word = f"driver-{time.time_ns()}"
+        exchange.write(word, word.encode())
+        try:
+            for node_id, answer in self._ask(node_ids, word).items():
+                name = node_name(node_id)
+                if answer["problem"]:
+                    raise UsageError(f"machine {name}: {answer['problem']}")
+                if different := differences(versions(), answer["versions"]):
+                    raise UsageError(f"machine {name} has {different}; install the same on all of the cluster")
+                self._read_back(exchange, f"{word}-{node_id}", name)
+        finally:
+            with suppress(OSError):
+                exchange.remove()
+
+    def _ask(self, node_ids: Sequence[str], word: str) -> dict[str, dict[str, Any]]:
+        remote = ray.remote(num_cpus=0, max_retries=0)(look)
+        asked = {}
+        for node_id in node_ids:
+            there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+            asked[node_id] = remote.options(scheduling_strategy=there).remote(
+                self.storage, list(self.data), word, f"{word}-{node_id}"
+            )
+        answers = {}
+        until = time.monotonic() + ANSWER_S
+        waiting = list(asked.values())
+        while waiting and time.monotonic() < until and not self.interrupted():
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_S)
+        if self.interrupted():
+            return {}
+        for node_id, answer in asked.items():
+            try:
+                answers[node_id] = ray.get(answer, timeout=0)
+            except ray.exceptions.OutOfMemoryError as error:
+                self.warn(memory_line(str(error)) or f"machine {node_name(node_id)} ran out of memory")
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause or error
+                problem = f"cannot run this job ({type(cause).__name__}: {' '.join(str(cause).split())})"
+                answers[node_id] = {"problem": problem}
+            except ray.exceptions.GetTimeoutError:
+                answers[node_id] = {"problem": f"does not answer within {ANSWER_S:g} s"}
+            except ray.exceptions.RayError:
+                continue  # it has gone meanwhile: no worker starts there
+        return answers
+
+    def _read_back(self, exchange: Store, name: str, machine: str) -> None:
+        with suppress(FileNotFoundError):
+            if exchange.read(name) == name.encode():
+                return
+        raise UsageError(
+            f"machine {machine} writes to {self.storage}, but this one cannot read it back: --storage has to be one "
+            "place for all, e.g. s3://... or a shared folder"
+        )
+
+
+def memory_shortage(node_ids: Sequence[str], timeout_s: float = PROBE_S) -> str:
+    """Which of the machines kills what Ray starts on it for want of memory, with its numbers; "" where none does.
+
+    A process is started on each of them, which does nothing.
+    """
+    remote = ray.remote(num_cpus=0, max_retries=0)(_nothing)
+    asked = [
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote()
+        for node_id in node_ids
+    ]
+    done, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+    for answer in done:
+        try:
+            ray.get(answer)
+        except ray.exceptions.OutOfMemoryError as error:
+            return memory_line(str(error))
+        except ray.exceptions.RayError:
+            continue
+    return ""
+
+
+def _nothing() -> None:
+    """What a process does that shows by its start alone that there is memory for it."""
+
+
+def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: str) -> dict[str, Any]:
+    """On a machine: what it has, and what it cannot do; "" where all is well. It leaves the file `answer`."""
+    problem = ""
+    exchange = Store(storage, LOOK_PATIENCE_S) / _EXCHANGE
+    try:
+        check_temporary_room()
+    except StorageError as error:
+        return {"problem": str(error), "versions": versions()}
+    try:
+        for url, shard in data:
+            Store(url, LOOK_PATIENCE_S).read_range(shard, 0, 512)
+        if exchange.read(question) != question.encode():
+            problem = f"a file written to {storage} reads back as another there"
+        exchange.write(answer, answer.encode())
+    except OSError as error:
+        shared = "" if "://" in storage else "; --storage and --data have to be places that all machines see"
+        problem = f"{' '.join(str(error).split())}{shared}"
+    return {"problem": problem, "versions": versions()}
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """In words, what there is that we do not have so; "" where all is equal."""
+    return ", ".join(
+        f"{name} {theirs.get(name, 'missing')} (here {version})"
+        for name, version in ours.items()
+        if theirs.get(name) != version
+    )
+
+
+def fitting_nodes(resources: Mapping[str, float]) -> list[str]:
+    """Ids of the living machines that are large enough for a worker."""
+    return [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in resources.items())
+    ]
+
+
+def node_name(node_id: str) -> str:
+    """A machine's address, and the beginning of its node's id where that is all there is."""
+    found = [node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id]
+    return f"{found[0]} ({node_id[:8]})" if found else node_id[:8]

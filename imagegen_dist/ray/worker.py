@@ -1,0 +1,52 @@
+"""What each Ray Train worker does: World from Ray's context, then the run, which knows nothing of Ray."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from imagegen_dist import config
+from imagegen_dist.distributed import World
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.ray.event_channel import RelayedEvents
+from imagegen_dist.records import RunSettings
+from imagegen_dist.run import execute
+
+
+def work(payload: dict[str, Any]) -> None:
+    """Train on this worker.
+
+    payload: "experiment" and "settings" as JSON, "threads", the "relay"'s handle, whether this is a "cluster", whose
+    machines may be taken away, and whether the run "waits" for the driver at each checkpoint.
+    """
+    context = ray.train.get_context()
+    world = World(
+        context.get_world_rank(), context.get_world_size(), context.get_local_rank(), context.get_local_world_size()
+    )
+    torch.set_num_threads(payload["threads"])
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    leaving = seconds_left if payload["cluster"] else lambda: None
+    events = RelayedEvents(payload["relay"], world.is_main, leaving, payload["waits"])
+    if world.is_main:
+        events.phase("building networks and opening data")
+    experiment = config.decode(Experiment, payload["experiment"])
+    settings = config.decode(RunSettings, payload["settings"])
+    outcome = execute(experiment, settings, world, ray.train.torch.get_device(), events)
+    if world.is_main:
+        events.ended(outcome.complete, outcome.missing)
+
+
+def seconds_left() -> float | None:
+    """Until a machine of this group's is taken away, as Ray has been told; None where it has not. Called by all ranks.
+
+    The same on every rank. A machine without a deadline counts as one that goes now.
+    """
+    info = ray.train.get_preemption_info()
+    if info is None:
+        return None
+    return 0.0 if info.deadline_ms is None else max(0.0, info.deadline_ms / 1000 - time.time())

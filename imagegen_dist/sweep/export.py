@@ -1,0 +1,50 @@
+"""Prints what a sweep came to as lines of JSON, for a machine that reaches the cluster's job server alone.
+
+python -m imagegen_dist.sweep.export FOLDER
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+
+from imagegen_dist import records
+from imagegen_dist.storage import Store
+from imagegen_dist.sweep.plan import PLAN, TRIALS, read_plan
+from imagegen_dist.sweep.results import BEST, REPORT, ROWS, TABLE, best
+from imagegen_dist.sweep.trial_store import LEDGER, Ledger
+from imagegen_dist.training.checkpoint import FILES, MANIFEST, newest
+
+_PART_BYTES = 192 << 10
+
+
+def files(folder: Store) -> list[str]:
+    """What is sent: tables, plots, the best config, and the best trial's run with its newest checkpoint."""
+    names = [name for name in (BEST, TABLE, ROWS, REPORT, PLAN, LEDGER) if folder.exists(name)]
+    chosen = best(Ledger.read(folder).trials, read_plan(folder, folder.url).goals)
+    if chosen is None:
+        return names
+    run = f"{TRIALS}/{chosen.run}"
+    kept = (records.CONFIG, records.METRICS, records.RESULT, records.REPORT)
+    names += [f"{run}/{name}" for name in kept if (folder / TRIALS / chosen.run).exists(name)]
+    checkpoint = newest(folder / TRIALS / chosen.run, lambda why: None)
+    if checkpoint is not None:
+        where = checkpoint.url.removeprefix(f"{folder.url}/")
+        names += [f"{where}/{name}" for name in (*FILES, MANIFEST)]
+    return names
+
+
+def send(folder: Store) -> None:
+    """Print every file in parts, and after them its name and sha256."""
+    for name in files(folder):
+        data = folder.read(name)
+        for start in range(0, len(data), _PART_BYTES):
+            part = base64.b64encode(data[start : start + _PART_BYTES]).decode()
+            print(json.dumps({"event": "part", "data": part}), flush=True)
+        print(json.dumps({"event": "file", "name": name, "sha256": hashlib.sha256(data).hexdigest()}), flush=True)
+
+
+if __name__ == "__main__":
+    send(Store(sys.argv[1]))

@@ -1,0 +1,221 @@
+"""What a sweep is, as sweep.json keeps it: what is trained, what is changed, how trials are compared and chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from imagegen_dist import config, records
+from imagegen_dist.config import ConfigError
+from imagegen_dist.documents import parse_json
+from imagegen_dist.errors import UsageError
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.presets.searches import Goal, Scheduler, Searcher
+from imagegen_dist.presets.space import Space
+from imagegen_dist.records import RunSettings
+from imagegen_dist.resources import Workers
+from imagegen_dist.storage import Store
+from imagegen_dist.versions import versions
+
+JOB = "sweep"
+PLAN = "sweep.json"
+TRIALS = "trials"
+
+REDUCTION = 3
+"""ASHA lets one in so many trials pass a rung (arXiv:1810.05934; its eta)."""
+
+SETTLED_TRIALS = 3
+"""Trials that the median stopping rule and a population compare at least."""
+
+
+@dataclass(frozen=True)
+class TrialDemand:
+    """What one trial needs: workers, and for each CPU cores and GPUs (a fraction where several share one).
+
+    None: a GPU where there are any, and its share of the CPU cores; without GPUs one core. Raises UsageError for a
+    share of a GPU that several workers cannot have.
+    """
+
+    workers: Workers = Workers(1, 1)
+    cpus: int | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_group and self.gpus is not None and not self.gpus.is_integer():
+            raise UsageError(
+                f"--gpus {self.gpus:g} with --workers {self.workers}: workers that train together cannot share a GPU; "
+                "give 1 or 0"
+            )
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it may be several workers, which Ray Train starts."""
+        return self.workers.high > 1
+
+    def of(self, cpus: float, gpus: float) -> TrialDemand:
+        """The demand in full, on a cluster of so many CPU cores and GPUs."""
+        asked = float(gpus > 0) if self.gpus is None else self.gpus
+        share = int(cpus * asked // gpus) if asked and gpus else 1
+        return TrialDemand(self.workers, self.cpus or max(1, share), asked)
+
+    def __str__(self) -> str:
+        each = f"{self.cpus or 1} CPU core{'s' if (self.cpus or 1) > 1 else ''}"
+        each += f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.workers} workers of {each} each" if self.is_group else each
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Everything that decides a sweep's outcome. Raises ConfigError where its parts do not belong together."""
+
+    # Name of the search or preset that it began from.
+    search: str
+    # What trials train, before their own values.
+    experiment: Experiment
+    # Where the sweep is, and what its trials' runs have in common.
+    settings: RunSettings
+    # What is changed.
+    space: Space
+    # By which figures trials are compared.
+    goals: tuple[Goal, ...]
+    # How values are chosen.
+    searcher: Searcher
+    # Who stops or changes trials on the way.
+    scheduler: Scheduler
+    # How many trials.
+    trials: int
+    # Seed of the search.
+    seed: int
+    # What one trial needs.
+    demand: TrialDemand
+
+    def __post_init__(self) -> None:
+        self.space.check(self.experiment)
+        self.experiment.training.batching.check_workers(self.demand.workers.high)
+        kinds = {goal.metric.startswith("eval/") for goal in self.goals}
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"--metric {','.join(goal.metric for goal in self.goals)} is never reported: figures of an evaluation "
+                "(eval/...) and those of a report come apart; give metrics of one kind"
+            )
+        every, total = self.every, self.experiment.training.total_images
+        if self.scheduler != "none":
+            if len(self.goals) > 1:
+                raise ConfigError(
+                    f"--scheduler {self.scheduler} compares trials by one figure, not by "
+                    f"{' and '.join(map(str, self.goals))}; give one --metric, or --scheduler none"
+                )
+            if not 0 < every < total:
+                flag = "--evaluation.every" if self.is_evaluated else "--training.report-every"
+                raise ConfigError(
+                    f"--scheduler {self.scheduler} needs figures on the way: set {flag} below the {total:,} images of "
+                    f"a trial, not to {every:,}"
+                )
+        if self.is_evaluated and not self.experiment.evaluation.samples:
+            raise ConfigError(
+                f"{self.goals[0].metric} is never reported: --evaluation.samples is 0; set it to 2 or more"
+            )
+        if self.scheduler == "pbt":
+            self._check_population()
+        elif self.searcher == "tpe" and self.space.is_grid:
+            raise ConfigError(f"--searcher tpe has nothing to choose in {self.space}; write choice: in place of grid:")
+
+    def _check_population(self) -> None:
+        if self.searcher == "tpe":
+            raise ConfigError("--scheduler pbt chooses values itself; set --searcher random")
+        fixed = [str(each) for each in self.space.dimensions if each.path.split(".")[0] not in ("optim", "objective")]
+        if fixed:
+            raise ConfigError(
+                f"--scheduler pbt changes values while a network trains, which {fixed[0]} does not allow; "
+                "give paths below optim and objective"
+            )
+        if self.trials < SETTLED_TRIALS:
+            raise ConfigError(f"--trials {self.trials}: a population needs {SETTLED_TRIALS} or more")
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the figures are those of an evaluation, and not of every row of metrics."""
+        return self.goals[0].metric.startswith("eval/")
+
+    @property
+    def every(self) -> int:
+        """Images between two readings of the figures; 0 for one at the end alone."""
+        training = self.experiment.training
+        return self.experiment.evaluation.every if self.is_evaluated else training.report_every
+
+    @property
+    def folder(self) -> Store:
+        """The sweep's directory."""
+        return self.settings.folder
+
+    def point(self, number: int) -> dict[str, Any]:
+        """The values of trial `number`, by path.
+
+        ASHA and median stopping compare a trial with those before it, all of which go on where values come in the order
+        of their worth: they meet a grid in an order that is drawn by the seed.
+        """
+        size = len(self.space.grid)
+        order = list(range(size))
+        if self.scheduler in ("asha", "median"):
+            Random(f"{self.seed}/grid").shuffle(order)
+        return self.space.point(number - number % size + order[number % size], self.seed)
+
+    def trial_settings(self, run: str, start: str) -> RunSettings:
+        """Those of a trial's run. start: URL of the checkpoint that it begins from, "" for none."""
+        keep = 1_000_000 if self.scheduler == "pbt" else self.settings.keep  # who begins from one may do so late
+        return replace(
+            self.settings,
+            name=run,
+            storage=(self.folder / TRIALS).url,
+            cache=(Store(self.settings.storage) / ".cache").url,
+            wandb_group=self.settings.name,
+            start=start,
+            keep=keep,
+        )
+
+
+def with_checkpoints(plan: SweepPlan) -> SweepPlan:
+    """The plan with a checkpoint beside every figure, where a scheduler may end or copy a trial there."""
+    if plan.scheduler == "none":
+        return plan
+    return replace(plan, experiment=config.override(plan.experiment, "training.checkpoint_every", plan.every))
+
+
+def write_plan(plan: SweepPlan) -> None:
+    """Write sweep.json. Raises UsageError where the directory holds something already."""
+    folder, name = plan.folder, plan.settings.name
+    if folder.exists(PLAN):
+        raise UsageError(f"{folder.url} holds a sweep: go on with --resume {name}, or choose another --name")
+    if folder.exists(records.CONFIG):
+        raise UsageError(f"{folder.url} holds a run: choose another --name")
+    document = {**config.encode(plan), "versions": versions(), "git_commit": records.git_commit()}
+    folder.write(PLAN, json.dumps(document, indent=1).encode())
+
+
+def read_plan(folder: Store, name: str) -> SweepPlan:
+    """The plan of the sweep in that directory. Raises UsageError where there is none."""
+    try:
+        data: dict[str, Any] = parse_json(folder.read(PLAN))
+    except FileNotFoundError:
+        raise UsageError(f"--resume {name}: there is no sweep in {folder.url}; is --storage right?") from None
+    except ValueError as error:
+        raise UsageError(f"--resume {name}: {folder.url}/{PLAN} cannot be read ({error})") from None
+    plan = {key: value for key, value in data.items() if key not in ("versions", "git_commit")}
+    return config.decode(SweepPlan, plan)
+
+
+def most_images(plan: SweepPlan) -> int:
+    """Images that the sweep's trials see at most in all; for ASHA, what is to be expected.
+
+    Of N trials, N / eta^k see more than the k-th rung, which lies at `every` * eta^k images.
+    """
+    total = plan.experiment.training.total_images
+    if plan.scheduler != "asha":
+        return plan.trials * total
+    images, left, rung, seen = 0.0, float(plan.trials), plan.every, 0
+    while rung < total:
+        images += left * (rung - seen)
+        left, seen, rung = max(1.0, left / REDUCTION), rung, rung * REDUCTION
+    return round(images + left * (total - seen))

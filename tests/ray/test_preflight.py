@@ -1,0 +1,50 @@
+"""What a machine answers; tests/cluster asks real ones."""
+
+from pathlib import Path
+
+import pytest
+
+from imagegen_dist.ray.preflight import differences, look
+from imagegen_dist.storage import Store
+from imagegen_dist.versions import versions
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[str, list[tuple[str, str]]]:
+    """A storage in which the driver has written its word, and a shard."""
+    (Store(tmp_path / "runs") / ".preflight").write("word", b"word")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "0.tar").write_bytes(b"shard")
+    return str(tmp_path / "runs"), [(str(tmp_path / "train"), "0.tar")]
+
+
+def test_a_machine_that_sees_all_answers_in_the_storage(places: tuple[str, list[tuple[str, str]]]) -> None:
+    storage, data = places
+    assert look(storage, data, "word", "word-1") == {"problem": "", "versions": versions()}
+    assert (Store(storage) / ".preflight").read("word-1") == b"word-1"
+
+
+def test_a_machine_without_the_data_says_which(places: tuple[str, list[tuple[str, str]]]) -> None:
+    storage, data = places
+    problem = look(storage, [*data, ("/nowhere/train", "0.tar")], "word", "word-1")["problem"]
+    assert "/nowhere/train/0.tar" in problem
+    assert "places that all machines see" in problem
+
+
+def test_a_machine_with_a_disk_of_its_own_says_so(places: tuple[str, list[tuple[str, str]]], tmp_path: Path) -> None:
+    problem = look(str(tmp_path / "own"), places[1], "word", "word-1")["problem"]
+    assert f"{tmp_path}/own/.preflight/word" in problem
+    assert "places that all machines see" in problem
+
+
+def test_a_file_that_reads_back_as_another_is_no_storage(places: tuple[str, list[tuple[str, str]]]) -> None:
+    storage, data = places
+    (Store(storage) / ".preflight").write("word", b"older")
+    assert "reads back as another" in look(storage, data, "word", "word-1")["problem"]
+
+
+def test_only_what_differs_is_named() -> None:
+    ours = {"python": "3.11.7", "torch": "2.13.0", "ray": "2.60.0"}
+    assert differences(ours, {**ours, "extra": "1"}) == ""
+    theirs = {"python": "3.11.7", "torch": "2.12.1"}
+    assert differences(ours, theirs) == "torch 2.12.1 (here 2.13.0), ray missing (here 2.60.0)"
