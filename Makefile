@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install lint format types floors test test-cluster test-cluster-full ci
+.PHONY: install lint format types layers test test-cluster test-cluster-full ci
 
 install:  ## the package with everything that development needs, editable
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -16,7 +16,7 @@ format:  ## rewrite what can be rewritten
 types:  ## strict types
 	$(PYTHON) -m mypy
 
-floors:  ## imports go down only
+layers:  ## imports go down only
 	lint-imports
 
 test:  ## all tests; GPU tests are skipped where there is none

@@ -36,7 +36,7 @@ from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import PLAN, read_plan
 from imagegen_dist.sweep.results import best
-from imagegen_dist.sweep.trial_store import REPLACED, STOPPED, Ledger, Trial
+from imagegen_dist.sweep.trial_store import REPLACED, STOPPED, Trial, TrialStore
 
 ROOT = Path(__file__).parents[1]
 NO_TIME = {"evaluation.classifier-images": 16_000, "training.sample-every": 1_000_000}
@@ -81,7 +81,7 @@ def sweep(storage: Path, name: str, words: Sequence[str], changes: dict[str, Any
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     print(f"{name}: {seconds:.0f} s", flush=True)
-    return Ledger.read(Store(storage) / name).trials, seconds
+    return TrialStore.read(Store(storage) / name).trials, seconds
 
 
 def spent(trials: Sequence[Trial]) -> int:

@@ -31,7 +31,7 @@ from imagegen_dist.models.res_vae import ResVAEConfig
 from imagegen_dist.models.vgg import random_features
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
 from imagegen_dist.nn.conv import Linear
-from imagegen_dist.nn.mlp import perceptron
+from imagegen_dist.nn.mlp import mlp as hidden_layers
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.augment import random_flip
 from imagegen_dist.objectives.base import Draw, Objective
@@ -62,7 +62,7 @@ from imagegen_dist.settings import (
 )
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import file_at
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
@@ -228,7 +228,7 @@ def build_networks(experiment: Experiment, shape: SampleShape, classes: int | No
 
 def _tc_discriminator(widths: tuple[int, ...], generator: torch.Generator) -> nn.Module:
     """z [B, Z] -> logits [B, 2]. widths: Z and those of the hidden layers."""
-    hidden = perceptron(widths, partial(nn.LeakyReLU, LEAKY_SLOPE), LEAKY_GAIN, generator=generator)
+    hidden = hidden_layers(widths, partial(nn.LeakyReLU, LEAKY_SLOPE), LEAKY_GAIN, generator=generator)
     return nn.Sequential(hidden, Linear(widths[-1], 2, bias=True, generator=generator))
 
 
@@ -319,7 +319,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     if training.compile and "discriminator" in networks:
         fast_discriminator = cast(nn.Module, torch.compile(networks["discriminator"]))
     objective = build_objective(experiment, networks, index.samples, fast_discriminator)
-    averages = Averages(objective.modules(), objective.averaged(), training.ema_half_life)
+    averages = EMA(objective.modules(), objective.averaged(), training.ema_half_life)
     if training.compile:
         for name in (COMPILED - UNCOMPILED.get(type(experiment.objective), set())) & networks.keys():
             networks[name].compile()
@@ -359,7 +359,7 @@ def build_classifier(shape: SampleShape, classes: int, device: torch.device, ima
     return Trainer(
         objective,
         {"classifier": ScheduledAdam(classifier, optimizer)},
-        Averages(objective.modules(), objective.averaged(), constant(2_000)),
+        EMA(objective.modules(), objective.averaged(), constant(2_000)),
         Batching(64, 64),
         World(),
         device,

@@ -33,7 +33,7 @@ from imagegen_dist.distributed import (
     together,
 )
 from imagegen_dist.documents import parse_json
-from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Observer, build_observer
+from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Evaluator, build_evaluator
 from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
 from imagegen_dist.metrics.copying import NOT_COPYING, reading
@@ -65,7 +65,7 @@ from imagegen_dist.training.checkpoint import (
     weights_digest,
 )
 from imagegen_dist.training.loop import Hook, crossed, train
-from imagegen_dist.training.state import model_of, on_host, state_of, take_back, weights_of
+from imagegen_dist.training.state import load_state_dict, model_of, on_host, state_dict, weights_of
 from imagegen_dist.versions import versions
 
 Found = TypeVar("Found")
@@ -154,7 +154,7 @@ class _Session:
         self.training = Dataset.open(settings.data, experiment.data)
         self.trainer = build_trainer(experiment, self.training.index, world, device)
         self.plan = build_plan(experiment, self.training.index, len(self.trainer.objective.phases()))
-        self.observer: Observer = build_observer(
+        self.evaluator: Evaluator = build_evaluator(
             self.trainer.averages.modules(),
             experiment,
             self.training,
@@ -285,7 +285,7 @@ class _Session:
             raise Stopped
 
     def _evaluate(self) -> None:
-        """The observer's figures, taken on all ranks together after a checkpoint, in which they are noted.
+        """The evaluator's figures, taken on all ranks together after a checkpoint, in which they are noted.
 
         Where they cannot be taken, that is said, and the run goes on. Where they are the best so far, the driver hears
         of the checkpoint at once.
@@ -315,8 +315,8 @@ class _Session:
         deaths = self._deaths_within()
         figures = self._figures() if deaths < _DEADLY else self._left_out(deaths)
         self.logged_at["eval"] = self.trainer.images
-        self.figure = figures.get(self.observer.figure)
-        if self.figure is not None and self.observer.higher_is_better:
+        self.figure = figures.get(self.evaluator.figure)
+        if self.figure is not None and self.evaluator.higher_is_better:
             self.figure = -self.figure
         if self.trainer.step_index >= self.experiment.training.steps:
             for line in remarks(figures) if self.world.is_main else ():
@@ -356,10 +356,10 @@ class _Session:
         return {}
 
     def _figures(self) -> dict[str, float]:
-        """The observer's figures, on all ranks together; none where they cannot be taken, which is said."""
+        """The evaluator's figures, on all ranks together; none where they cannot be taken, which is said."""
         failures = RankError if self.world.size > 1 else Exception
         try:
-            figures = self.observer.figures()
+            figures = self.evaluator.figures()
         except Stopped:
             raise
         except failures as error:
@@ -394,7 +394,7 @@ class _Session:
             return None
 
     def _sample(self) -> None:
-        """The observer's pictures, from rank 0 alone."""
+        """The evaluator's pictures, from rank 0 alone."""
         if self.logged_at.get("samples") == self.trainer.images:
             return
         with self.stopwatch.paused():
@@ -403,14 +403,14 @@ class _Session:
 
     def _draw_pictures(self) -> None:
         form = modality(self.training.index.modality)
-        for name, (samples, columns) in self.observer.pictures().items():
+        for name, (samples, columns) in self.evaluator.pictures().items():
             data, extension = form.preview(samples, columns)
             for sink in self.sinks:
                 sink.picture(name, data, extension, self.trainer.images)
 
     def _look_for_copies(self) -> dict[str, float]:
         """Whether the trained model repeats its training samples: figures, and a picture; on rank 0."""
-        found = self.observer.copies()
+        found = self.evaluator.copies()
         if found is None:
             return {}
         form = modality(self.training.index.modality)
@@ -506,7 +506,7 @@ class _Session:
             "world_size": self.world.size,
             "versions": versions(),
         }
-        return Snapshot(self.trainer.images, on_host(model_of(self.trainer)), on_host(state_of(self.trainer)), facts)
+        return Snapshot(self.trainer.images, on_host(model_of(self.trainer)), on_host(state_dict(self.trainer)), facts)
 
     def _resume(self) -> Checkpoint | None:
         """Continue from the newest whole checkpoint, chosen by rank 0, or else from the one that the run begins at."""
@@ -518,7 +518,7 @@ class _Session:
             return None
         checkpoint = found or open_checkpoint(Store(url, PATIENCE_S))
         facts = checkpoint.facts()
-        take_back(self.trainer, checkpoint.model(), checkpoint.state())
+        load_state_dict(self.trainer, checkpoint.model(), checkpoint.state())
         self.trainer.images = int(facts["images"])
         self.trainer.skipped_steps += facts["skipped_steps"]
         if url != self.settings.start:
@@ -542,7 +542,7 @@ class _Session:
         if self.settings.wandb_mode != "disabled":
             group, values = self.settings.wandb_group, self.settings.wandb_values
             kinds = [config.kind(type(part)) for part in (self.experiment.objective, self.experiment.model)]
-            captions = {self.observer.picture: self.observer.picture_note, **self.observer.more_pictures}
+            captions = {self.evaluator.picture: self.evaluator.picture_note, **self.evaluator.more_pictures}
             self.wandb = WandbSink(
                 self.settings.wandb_project,
                 self.settings.wandb_id,
@@ -591,7 +591,7 @@ class _Session:
             "wandb_sync": self.wandb.sync_command if self.wandb else "",
             "paths": {
                 "run": self.folder.url,
-                "picture": latest_picture(self.folder, self.observer.picture),
+                "picture": latest_picture(self.folder, self.evaluator.picture),
                 "checkpoint": checkpoint.url if checkpoint else None,
                 "metrics": f"{self.folder.url}/{METRICS}",
                 "report": f"{self.folder.url}/{REPORT}",
@@ -602,8 +602,8 @@ class _Session:
         self._guarded(f"no {REPORT}", self._write_report)
 
     def _write_report(self) -> None:
-        picture = self.observer.picture, self.observer.picture_note
-        images, more = self.trainer.images, self.observer.more_pictures
+        picture = self.evaluator.picture, self.evaluator.picture_note
+        images, more = self.trainer.images, self.evaluator.more_pictures
         write_report(self.settings, self.experiment, self.training.index, images, picture, more)
 
 

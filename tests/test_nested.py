@@ -24,7 +24,7 @@ from imagegen_dist.lease import FILE, Lease
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import PLAN, read_plan
-from imagegen_dist.sweep.trial_store import LEDGER, Ledger
+from imagegen_dist.sweep.trial_store import LEDGER, TrialStore
 from tests.checkpoints import write_checkpoint
 
 
@@ -111,7 +111,7 @@ REFUSED = {
     "an override": override,
     "dataset.json": labels,
     "sweep.json": written(PLAN, lambda store: read_plan(store, "sweep")),
-    "trials.json": written(LEDGER, Ledger.read),
+    "trials.json": written(LEDGER, TrialStore.read),
     "latents.json": written("latents.json", LatentStatistics.load),
     "metrics.jsonl": rows,
 }

@@ -8,18 +8,18 @@ import torch
 from torch import nn
 
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.gan import GANObserver
+from imagegen_dist.evaluation.evaluator import Dataset, Evaluator
+from imagegen_dist.evaluation.gan import GANEvaluator
 from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
-from imagegen_dist.evaluation.observer import Dataset, Observer
-from imagegen_dist.evaluation.vae import VAEObserver
+from imagegen_dist.evaluation.vae import VAEEvaluator
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.storage import Store
 
-__all__ = ["PICTURE_OF_COPIES", "Dataset", "Observer", "build_observer"]
+__all__ = ["PICTURE_OF_COPIES", "Dataset", "Evaluator", "build_evaluator"]
 
 
-def build_observer(
+def build_evaluator(
     networks: Mapping[str, nn.Module],
     experiment: Experiment,
     training: Dataset,
@@ -28,7 +28,7 @@ def build_observer(
     world: World,
     device: torch.device,
     say: Callable[[str], None],
-) -> Observer:
+) -> Evaluator:
     """Who looks at an experiment's averaged networks, given by their roles. cache: for what is computed once."""
-    kind = GANObserver if isinstance(experiment.objective, GANConfig) else VAEObserver
+    kind = GANEvaluator if isinstance(experiment.objective, GANConfig) else VAEEvaluator
     return kind(networks, experiment, training, held_out, cache, world, device, say)

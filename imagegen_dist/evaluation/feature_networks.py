@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.observer import Dataset
+from imagegen_dist.evaluation.evaluator import Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.models import dinov2, inception

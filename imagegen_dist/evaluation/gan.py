@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import Copies, Dataset
 from imagegen_dist.evaluation.generated import grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
-from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.noise import SampleNoise
@@ -26,7 +26,7 @@ GRID_ROWS = 10
 """Samples of each class in a grid."""
 
 
-class GANObserver:
+class GANEvaluator:
     """Looks at the averaged generator: a grid of the same latents, a column a class; figures of generated samples."""
 
     figure = "frechet"

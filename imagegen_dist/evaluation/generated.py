@@ -10,7 +10,7 @@ from torch import Tensor
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World, sum_over_ranks, together
 from imagegen_dist.evaluation.asked_classes import AskedClasses
-from imagegen_dist.evaluation.observer import CHUNK
+from imagegen_dist.evaluation.evaluator import CHUNK
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.metrics.features import agreement
 from imagegen_dist.metrics.frechet import Moments, frechet_distance

@@ -11,8 +11,8 @@ from torch import Tensor
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import ALONE, World
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import Copies, Dataset
 from imagegen_dist.evaluation.generated import Generate, chunks
-from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.metrics.copying import closeness, copied, copying_z, farther, nearest
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network

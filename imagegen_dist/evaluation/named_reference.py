@@ -10,8 +10,8 @@ import torch
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.distributed import World, sum_over_ranks, text_from_main, together
+from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.evaluation.reference import Reference, build_reference, is_kept, reference_store
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
+from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
 
 _BLOCK_BYTES = 64 << 20
 

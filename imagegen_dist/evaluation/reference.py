@@ -18,7 +18,7 @@ from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, together
 from imagegen_dist.documents import parse_json
-from imagegen_dist.evaluation.observer import Dataset, batches
+from imagegen_dist.evaluation.evaluator import Dataset, batches
 from imagegen_dist.experiment import CLASSIFIER, build_classifier
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
 from imagegen_dist.metrics.frechet import Moments, frechet_distance

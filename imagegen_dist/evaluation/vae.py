@@ -16,10 +16,10 @@ from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import Result, World, sum_over_ranks, together
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import Copies, Dataset
 from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
-from imagegen_dist.evaluation.observer import Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
 from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
@@ -77,7 +77,7 @@ def _latent_name(latent: int) -> str:
     return f"rate_of_latent/{latent:03}"
 
 
-class VAEObserver:
+class VAEEvaluator:
     """Looks at the averaged autoencoder, on held-out samples where there are any, else on training samples."""
 
     figure = "elbo"
@@ -124,7 +124,7 @@ class VAEObserver:
     @classmethod
     def alone(
         cls, networks: Mapping[str, nn.Module], experiment: Experiment, dataset: Dataset, device: torch.device
-    ) -> VAEObserver:
+    ) -> VAEEvaluator:
         """One that looks at a dataset by itself, outside of a run: for `measure` and `figures_of`."""
         return cls(networks, experiment, dataset, None, dataset.store, World(), device, lambda text: None)
 

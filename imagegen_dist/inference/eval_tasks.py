@@ -15,11 +15,11 @@ from torch import Tensor
 
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.figures import Answers
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import chunks_of, read_chunks
-from imagegen_dist.evaluation.vae import RealSums, VAEObserver
+from imagegen_dist.evaluation.vae import RealSums, VAEEvaluator
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.loading import load
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
@@ -52,7 +52,7 @@ class Measured:
     features: list[FeatureSums]
     # What the classifier said of generated samples.
     answers: Answers = field(default_factory=Answers)
-    # Of real samples, what a VAE's observer adds up.
+    # Of real samples, what a VAE's evaluator adds up.
     real: RealSums | None = None
 
     def merge(self, other: Measured) -> None:
@@ -126,7 +126,7 @@ class Encoded:
         device = best_device()
         model = _model(self.model, device)
         measured, networks = _nothing(self.wanted, self.dataset.index.shape, device)
-        observer = VAEObserver.alone(dict(model.networks.items()), self.experiment, self.dataset, device)
+        evaluator = VAEEvaluator.alone(dict(model.networks.items()), self.experiment, self.dataset, device)
 
         def rebuilt(x: Tensor, ids: range) -> None:
             for network, sums in zip(networks, measured.features, strict=True):
@@ -134,7 +134,7 @@ class Encoded:
             tell(len(ids))
 
         numbered = ((ids.start // CHUNK, ids) for ids in chunks_of(self.ids))
-        measured.real = observer.measure(numbered, self.samples, rebuilt).on_host()
+        measured.real = evaluator.measure(numbered, self.samples, rebuilt).on_host()
         return _on_host(measured)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
-from imagegen_dist.nn.mlp import RELU_GAIN, perceptron
+from imagegen_dist.nn.mlp import RELU_GAIN, mlp
 from imagegen_dist.shape import SampleShape
 
 
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
         features = channels[-1] * prod(base) + (config.embed_dim if classes else 0)
         widths = (features, *config.hidden)
-        self.hidden = perceptron(widths, generator=generator)
+        self.hidden = mlp(widths, generator=generator)
         self.output = Linear(widths[-1], parameters * config.latent, bias=True, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
@@ -124,7 +124,7 @@ class Decoder(nn.Module):
         self.base = (channels[0], *config.base(shape))
         self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
         features = config.latent + (config.embed_dim if classes else 0)
-        self.hidden = perceptron((features, *config.hidden[::-1], prod(self.base)), generator=generator)
+        self.hidden = mlp((features, *config.hidden[::-1], prod(self.base)), generator=generator)
         layers: list[nn.Module] = []
         for width, following, kernel in zip(channels, channels[1:], kernels, strict=False):
             layers.append(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.nn.conv import ClassEmbedding, Linear
-from imagegen_dist.nn.mlp import perceptron
+from imagegen_dist.nn.mlp import mlp
 from imagegen_dist.shape import SampleShape
 
 
@@ -41,8 +41,8 @@ class MLPVAEConfig:
 def _hidden_layers(widths: tuple[int, ...], config: MLPVAEConfig, generator: torch.Generator) -> nn.Sequential:
     """[B, widths[0]] -> [B, widths[-1]], with the config's activation after each layer."""
     if config.activation == "tanh":
-        return perceptron(widths, nn.Tanh, gain=1.0, generator=generator)
-    return perceptron(widths, generator=generator)
+        return mlp(widths, nn.Tanh, gain=1.0, generator=generator)
+    return mlp(widths, generator=generator)
 
 
 class Encoder(nn.Module):

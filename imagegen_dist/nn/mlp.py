@@ -13,7 +13,7 @@ from imagegen_dist.nn.conv import Linear
 RELU_GAIN = sqrt(2)
 
 
-def perceptron(
+def mlp(
     widths: tuple[int, ...],
     activation: Callable[[], nn.Module] = nn.ReLU,
     gain: float = RELU_GAIN,

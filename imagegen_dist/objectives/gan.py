@@ -64,7 +64,7 @@ Discriminator = Callable[[Tensor, Tensor | None], Tensor]
 """Samples [B, C, *S] and labels [B] or None to logits [B]."""
 
 
-class Side(NamedTuple):
+class DiscriminatorPass(NamedTuple):
     """Reals or fakes on their way through the discriminator: samples, their augmented view, its logits [B]."""
 
     x: Tensor
@@ -117,7 +117,7 @@ class GAN:
             x.requires_grad_(exact and name in penalty)
         views = [self._augmented(x, draw) for x in samples.values()]
         logits = self._logits(discriminator, views, batch.label)
-        sides = {name: Side(x, *of) for (name, x), *of in zip(samples.items(), views, logits, strict=True)}
+        sides = {name: DiscriminatorPass(x, *of) for (name, x), *of in zip(samples.items(), views, logits, strict=True)}
 
         real_logits, fake_logits = sides["r1"].logits, sides["r2"].logits
         adversarial = discriminator_terms(
@@ -160,7 +160,7 @@ class GAN:
         pairs = torch.stack(list(views), dim=1)
         return discriminator(pairs.flatten(0, 1), labels).unflatten(0, (-1, 2)).unbind(1)
 
-    def _penalties(self, critic: Critic, sides: Mapping[str, Side], draw: Draw) -> dict[str, Tensor]:
+    def _penalties(self, critic: Critic, sides: Mapping[str, DiscriminatorPass], draw: Draw) -> dict[str, Tensor]:
         """Each penalty that the config names, [B], by the name under which it is logged."""
         if self.config.penalty == "wgan-gp":
             real, fake = sides["r1"].view, sides["r2"].view
@@ -172,7 +172,7 @@ class GAN:
             return dict(zip(named, values, strict=True))
         return {name: self._finite_difference(critic, side, draw) for name, side in named.items()}
 
-    def _finite_difference(self, critic: Critic, side: Side, draw: Draw) -> Tensor:
+    def _finite_difference(self, critic: Critic, side: DiscriminatorPass, draw: Draw) -> Tensor:
         direction = draw.normal(*side.view.shape, dtype=side.view.dtype)
         return finite_difference_penalty(critic, side.view, side.logits, direction, self.config.epsilon)
 

@@ -134,14 +134,16 @@ class VAEGAN:
         rate = posterior.kl().flatten(1).sum(1)
         reconstruction = self.autoencoder.decoder(posterior.sample(draw), batch.label)
         distortion = -self.autoencoder.likelihood.log_prob(x, reconstruction)
-        likeness, more = distortion, {}
+        reconstruction_loss, more = distortion, {}
         if self._perceptual is not None and self.config.perceptual_weight > 0:
             more["vae/perceptual"] = self._perceptual(x, reconstruction)
-            likeness = likeness + self.config.perceptual_weight * x[0].numel() * more["vae/perceptual"]
-        loss = likeness + beta * rate
+            reconstruction_loss = (
+                reconstruction_loss + self.config.perceptual_weight * x[0].numel() * more["vae/perceptual"]
+            )
+        loss = reconstruction_loss + beta * rate
         if self._is_adversarial(draw):
             adversarial = -self._patches(reconstruction).mean(1)
-            weight = adaptive_weight(likeness.mean(), adversarial.mean(), self._last_layer)
+            weight = adaptive_weight(reconstruction_loss.mean(), adversarial.mean(), self._last_layer)
             loss = loss + self.config.adversarial_weight * weight * adversarial
             more |= {"loss/generator": adversarial, "vae/adaptive_weight": weight.expand(len(x))}
         terms = {"loss/autoencoder": loss, **self.autoencoder.terms(x, distortion, rate, beta), **more}
@@ -171,14 +173,14 @@ class VAEGAN:
         return torch.stack([0 * weight.sum() for weight in self.discriminator.parameters()]).sum()
 
 
-def adaptive_weight(likeness: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """||d likeness|| / (||d adversarial|| + 1e-4) at the last layer, at most 1e4, as a constant.
+def adaptive_weight(reconstruction_loss: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """||d reconstruction_loss|| / (||d adversarial|| + 1e-4) at the last layer, at most 1e4, as a constant.
 
-    likeness: distortion and perceptual distance. Both are scalars, whose graphs are kept -> scalar. (arXiv:2012.09841,
-    Eq. 7; constants of its code)
+    reconstruction_loss: distortion plus perceptual distance. Both are scalars whose graphs are kept. Returns a scalar.
+    (arXiv:2012.09841, Eq. 7; constants of its code)
     """
     norms = []
-    for term in (likeness, adversarial):
+    for term in (reconstruction_loss, adversarial):
         (gradient,) = torch.autograd.grad(term, last_layer, retain_graph=True)
         norms.append(at_least_float32(gradient).norm())
     return (norms[0] / (norms[1] + _NORM_FLOOR)).clamp_max(_LARGEST_WEIGHT)

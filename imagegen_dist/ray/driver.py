@@ -29,7 +29,7 @@ from imagegen_dist.ray.event_channel import Inbox, start_relay
 from imagegen_dist.ray.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.ray.memory import MEMORY_HELP
 from imagegen_dist.ray.placement import Growth, free_abandoned, wait_for_room
-from imagegen_dist.ray.preflight import Inspector, fitting_nodes, memory_shortage
+from imagegen_dist.ray.preflight import Preflight, fitting_nodes, memory_shortage
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.ray.worker import work
 from imagegen_dist.records import RunSettings
@@ -211,7 +211,7 @@ class Driver:
         place = self._index.location(Store(self._settings.data))
         shard = (place.url, self._index.shards[0].name)
         try:
-            Inspector(
+            Preflight(
                 self._settings.storage, [shard], lambda: self._ends, lambda text: console.message(text, "yellow")
             ).check(new)
         except (UsageError, StorageError) as error:

@@ -30,7 +30,7 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True)
-class Inspector:
+class Preflight:
     """Asks each machine once.
 
     storage: URL where runs are kept. data: URL of a folder of shards and the name of one, for each dataset.

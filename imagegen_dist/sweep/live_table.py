@@ -38,7 +38,7 @@ _STYLES = {RUNNING: "cyan", COMPLETE: "green", DIVERGED: "red", FAILED: "red", C
 _FIRST = (RUNNING, COMPLETE, STOPPED, REPLACED, WAITING, CUT, DIVERGED, FAILED)
 
 
-class Board(Screen):
+class LiveTable(Screen):
     """Shows one sweep. Enter it as a context.
 
     title: what the sweep is called. paths: of the values, a column each. goals: of the figures. total: of trials.
@@ -141,8 +141,8 @@ class Board(Screen):
         return " " + "   ".join(part for part in parts if part)
 
 
-class Wire:
-    """Shows a sweep as JSON lines, for a Board on another machine. Enter it as a context."""
+class JsonEvents:
+    """Shows a sweep as JSON lines, for a LiveTable on another machine. Enter it as a context."""
 
     def __init__(self, facts: dict[str, Any], file: TextIO) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""The sweep's report.html, from its ledger and the runs of its trials."""
+"""The sweep's report.html, from its trial store and the runs of its trials."""
 
 from __future__ import annotations
 

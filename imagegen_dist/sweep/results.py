@@ -17,7 +17,7 @@ from imagegen_dist.presets.searches import Goal
 from imagegen_dist.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.sweep.report import best_figures, commands, findings, report_page
 from imagegen_dist.sweep.summary import summary_id, write_summary
-from imagegen_dist.sweep.trial_store import COMPLETE, DIVERGED, FAILED, REPLACED, Ledger, Trial
+from imagegen_dist.sweep.trial_store import COMPLETE, DIVERGED, FAILED, REPLACED, Trial, TrialStore
 
 BEST, TABLE, ROWS, REPORT = "best.json", "results.csv", "results.jsonl", "report.html"
 
@@ -80,7 +80,7 @@ def table(plan: SweepPlan, trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def write_results(plan: SweepPlan, say: Callable[[str], None]) -> None:
     """best.json, results.csv, results.jsonl, report.html and the summary in W&B, from what the directory holds."""
-    trials = Ledger.read(plan.folder).trials
+    trials = TrialStore.read(plan.folder).trials
     rows = table(plan, trials)
     plan.folder.write(ROWS, "".join(json.dumps(row) + "\n" for row in rows).encode())
     plan.folder.write(TABLE, as_csv(rows).encode())
@@ -122,7 +122,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def closing_table(plan: SweepPlan, log: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """The last table of a sweep: the best trial, files, commands to go on with."""
-    trials = Ledger.read(plan.folder).trials
+    trials = TrialStore.read(plan.folder).trials
     states = [trial.state for trial in trials]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     spent = sum(trial.seconds for trial in trials)

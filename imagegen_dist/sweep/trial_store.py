@@ -76,7 +76,7 @@ def run_name(number: int, generation: int) -> str:
     return f"{number:04d}-g{generation}" if generation else f"{number:04d}"
 
 
-class Ledger:
+class TrialStore:
     """The trials of one sweep by their runs' names, written at each change of a state.
 
     show: told of a trial each time it has changed; set it once there is somebody to see it.
@@ -92,8 +92,8 @@ class Ledger:
         return {"_folder": self._folder, "_trials": self._trials, "show": _nobody}
 
     @classmethod
-    def read(cls, folder: Store) -> Ledger:
-        """The ledger that the directory holds; an empty one where there is none. Raises UsageError."""
+    def read(cls, folder: Store) -> TrialStore:
+        """The trial store that the directory holds; an empty one where there is none. Raises UsageError."""
         if not folder.exists(LEDGER):
             return cls(folder)
         try:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from imagegen_dist.schedule import Schedule
 
 
-class Averages:
+class EMA:
     """Averaged copies of some networks, which inference uses.
 
     half_life: images after which a weight's influence has halved; 0 copies the weights as they are.

@@ -20,8 +20,8 @@ from imagegen_dist.distributed import World, accumulate, data_parallel, sum_over
 from imagegen_dist.metrics.meter import Meter
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
-from imagegen_dist.training.ema import Averages
-from imagegen_dist.training.optim import ScheduledAdam, poison_if_non_finite, set_requires_grad
+from imagegen_dist.training.ema import EMA
+from imagegen_dist.training.optim import ScheduledAdam, nan_if_nonfinite, set_requires_grad
 from imagegen_dist.wording import counted
 
 Augment = Callable[[Tensor, Draw], Tensor]
@@ -89,7 +89,7 @@ class Trainer:
         self,
         objective: Objective,
         optimizers: dict[str, ScheduledAdam],
-        averages: Averages,
+        averages: EMA,
         batching: Batching,
         world: World,
         device: torch.device,
@@ -166,7 +166,7 @@ class Trainer:
             is_last = local == len(self._share) - 1
             with nullcontext() if is_last else accumulate(runner):
                 loss, terms = runner(batch, draw)
-                (poison_if_non_finite(loss) * scale).backward()
+                (nan_if_nonfinite(loss) * scale).backward()
             logged.append(terms)
         return logged
 

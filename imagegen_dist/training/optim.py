@@ -72,7 +72,7 @@ class ScheduledAdam:
             }
 
 
-def poison_if_non_finite(loss: Tensor) -> Tensor:
+def nan_if_nonfinite(loss: Tensor) -> Tensor:
     """The loss itself, or NaN times it where it is not finite.
 
     A non-finite loss can have finite gradients on this rank. Poisoned, they become NaN, the mean over ranks carries

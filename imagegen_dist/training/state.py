@@ -27,13 +27,13 @@ def weights_of(trainer: Trainer) -> Tensors:
     return flatten({name: module.state_dict() for name, module in trainer.objective.modules().items()})
 
 
-def state_of(trainer: Trainer) -> Tensors:
+def state_dict(trainer: Trainer) -> Tensors:
     """What training goes on from, as it is in memory."""
     optimizers = flatten({name: adam.tensors() for name, adam in trainer.optimizers.items()})
     return flatten({WEIGHTS: weights_of(trainer), OPTIMIZERS: optimizers})
 
 
-def take_back(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+def load_state_dict(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Set a trainer's tensors to kept ones. Raises RuntimeError where they are another experiment's."""
     for name, module in trainer.objective.modules().items():
         module.load_state_dict(below(state, f"{WEIGHTS}/{name}"))

@@ -22,7 +22,7 @@ from imagegen_dist import load
 from imagegen_dist.ray.tune.trial import train
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import read_plan
-from imagegen_dist.sweep.trial_store import COMPLETE, CUT, REPLACED, RUNNING, WAITING, Ledger, Trial
+from imagegen_dist.sweep.trial_store import COMPLETE, CUT, REPLACED, RUNNING, WAITING, Trial, TrialStore
 from imagegen_dist.training.checkpoint import newest_images
 from tests.ray.jobs import ROOT, finish, started
 from tests.runs import CPU, TINY, assert_bit_identical, final_tensors, train_on
@@ -51,7 +51,7 @@ def words(storage: Path, *more: str, size: dict[str, Any] = SMALL) -> list[str]:
 
 
 def trials_of(storage: Path, name: str) -> list[Trial]:
-    return Ledger.read(Store(storage) / name).trials
+    return TrialStore.read(Store(storage) / name).trials
 
 
 def wait_for(process: subprocess.Popen[str], condition: Any, seconds: float = 200) -> None:

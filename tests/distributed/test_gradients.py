@@ -22,10 +22,10 @@ from imagegen_dist.objectives.gan import GAN, GANConfig
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.checkpoint import weights_digest
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Augment, Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
-from imagegen_dist.training.state import below, flatten, model_of, on_host, state_of, take_back
+from imagegen_dist.training.state import below, flatten, load_state_dict, model_of, on_host, state_dict
 from tests.ranks import run_ranks
 
 SHAPE, CLASSES, MICROBATCH_SIZE = SampleShape(1, (8, 8)), 3, 4
@@ -71,7 +71,7 @@ def make_trainer(
     return Trainer(
         GAN(*networks, config),
         {name: optimizer(network, adam) for name, network in named.items()},
-        Averages(named, ["generator"], Schedule(0.0, 100.0, 200)),
+        EMA(named, ["generator"], Schedule(0.0, 100.0, 200)),
         Batching(microbatches * MICROBATCH_SIZE, MICROBATCH_SIZE),
         world,
         torch.device("cpu"),
@@ -134,12 +134,12 @@ def all_gradients(world: World) -> dict[str, Tensor]:
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
     """Everything that a checkpoint keeps."""
-    return on_host(flatten({"state": state_of(trainer), "model": model_of(trainer)}))
+    return on_host(flatten({"state": state_dict(trainer), "model": model_of(trainer)}))
 
 
 def restore(trainer: Trainer, images: int, kept: dict[str, Tensor]) -> Trainer:
     trainer.images = images
-    take_back(trainer, below(kept, "model"), below(kept, "state"))
+    load_state_dict(trainer, below(kept, "model"), below(kept, "state"))
     return trainer
 
 

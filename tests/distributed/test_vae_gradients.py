@@ -23,7 +23,7 @@ from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.schedule import constant
 from imagegen_dist.settings import TrainingConfig
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 from tests.ranks import run_ranks
@@ -67,7 +67,7 @@ def gradients(objective: Any, microbatches: int, world: World) -> dict[str, Tens
     for module in built.modules().values():
         module.double()
     adams = {phase.name: Recorder(phase.trains, AdamConfig()) for phase in built.phases()}
-    averages = Averages(built.modules(), built.averaged(), constant(10))
+    averages = EMA(built.modules(), built.averaged(), constant(10))
     batching = Batching(microbatches * MICROBATCH_SIZE, MICROBATCH_SIZE)
     device = torch.device("cpu")
     trainer = Trainer(built, adams, averages, batching, world, device, seed=5, augment=lambda x, _: x.double())

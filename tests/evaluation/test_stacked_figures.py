@@ -22,10 +22,10 @@ from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import CHUNK, Copies, Dataset
 from imagegen_dist.evaluation.generated import score_generated
 from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.evaluation.named_reference import is_reference_kept
-from imagegen_dist.evaluation.observer import CHUNK, Copies, Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.metrics.modes import perfect_kl

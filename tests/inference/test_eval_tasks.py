@@ -13,9 +13,9 @@ from imagegen_dist import load
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World, process_group
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
 from imagegen_dist.evaluation.feature_networks import FeatureSource
 from imagegen_dist.evaluation.named_reference import find_reference
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
 from imagegen_dist.evaluation.reading import chunks_of
 from imagegen_dist.inference.eval_tasks import Encoded, Generated, Measured, Reference, Wanted, cut, generate, measure
 from imagegen_dist.inference.loading import find_checkpoint, read_trained

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console as Terminal
 
 from imagegen_dist.metrics.console import Console, Progress
-from imagegen_dist.sweep.live_table import Board
+from imagegen_dist.sweep.live_table import LiveTable
 
 
 class Clock:
@@ -79,7 +79,7 @@ def test_what_others_print_does_not_come_through_the_live_view(file, capsys):
     with Console(1000, "digits", file, terminal=True, width=80):
         print("(PlacementGroupCleaner pid=1) Failed to query Ray Train Controller actor state.")
         sys.stderr.write("Traceback\n")
-    with Board("sweep", ["optim.*.lr"], [], 3, file, terminal=True, width=80):
+    with LiveTable("sweep", ["optim.*.lr"], [], 3, file, terminal=True, width=80):
         print("noise of a trial")
     assert "Cleaner" not in file.getvalue()
     assert "Traceback" not in file.getvalue()

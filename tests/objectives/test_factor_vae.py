@@ -10,7 +10,7 @@ from imagegen_dist.distributed import World
 from imagegen_dist.objectives.base import Batch, Draw
 from imagegen_dist.objectives.factor_vae import FactorVAE, FactorVAEConfig, permute_dims
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
@@ -167,7 +167,7 @@ def test_the_loop_takes_both_turns():
     trainer = Trainer(
         objective,
         {phase.name: ScheduledAdam(phase.trains, AdamConfig()) for phase in objective.phases()},
-        Averages(objective.modules(), objective.averaged(), constant(100)),
+        EMA(objective.modules(), objective.averaged(), constant(100)),
         Batching(8, 4),
         World(),
         torch.device("cpu"),

@@ -15,7 +15,7 @@ from imagegen_dist.objectives.base import Batch, Draw
 from imagegen_dist.objectives.gan import GAN, GANConfig, discriminator_terms, generator_terms
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
@@ -339,7 +339,7 @@ def grid_trainer(steps: int, batch_size: int) -> Trainer:
     return Trainer(
         GAN(**networks, config=game),
         {name: ScheduledAdam(network, adam) for name, network in networks.items()},
-        Averages(networks, ["generator"], constant(50 * batch_size)),
+        EMA(networks, ["generator"], constant(50 * batch_size)),
         Batching(batch_size, batch_size),
         World(),
         torch.device("cpu"),

@@ -11,7 +11,7 @@ from imagegen_dist.objectives.likelihoods import binarize
 from imagegen_dist.objectives.total_correlation import decompose
 from imagegen_dist.objectives.vae import VAE, VAEConfig
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
@@ -248,7 +248,7 @@ def trained_rate(beta: float) -> float:
     trainer = Trainer(
         objective,
         {"autoencoder": ScheduledAdam(trained, AdamConfig(lr=constant(0.01), beta1=0.9))},
-        Averages(objective.modules(), objective.averaged(), constant(100)),
+        EMA(objective.modules(), objective.averaged(), constant(100)),
         Batching(32, 16),
         World(),
         torch.device("cpu"),

@@ -12,7 +12,7 @@ from imagegen_dist.objectives.base import Batch, Draw
 from imagegen_dist.objectives.perceptual import PerceptualDistance
 from imagegen_dist.objectives.vae_gan import VAEGAN, VAEGANConfig, adaptive_weight
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, PhaseModule, Trainer
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
@@ -111,9 +111,9 @@ def test_without_an_adversary_the_loss_is_distortion_plus_beta_times_rate(likeli
     y, rate = reconstruct(objective)
     difference = batch().sample - y
     distortion = (difference.abs() if likelihood == "l1" else difference.square()).flatten(1).sum(1)
-    likeness = distortion + 0.7 * 36 * looks()(batch().sample, y) if perceptual else distortion
+    reconstruction_loss = distortion + 0.7 * 36 * looks()(batch().sample, y) if perceptual else distortion
     loss, terms = objective.autoencoder_loss(batch(), draw())
-    torch.testing.assert_close(loss, (likeness + 1e-2 * rate).mean())
+    torch.testing.assert_close(loss, (reconstruction_loss + 1e-2 * rate).mean())
     torch.testing.assert_close(terms["vae/distortion"], distortion)
     torch.testing.assert_close(terms["vae/rate"], rate)
     assert ("vae/perceptual" in terms) == perceptual
@@ -122,12 +122,14 @@ def test_without_an_adversary_the_loss_is_distortion_plus_beta_times_rate(likeli
 def test_the_adversarial_term_has_the_ratio_of_gradients_at_the_last_layer_as_its_weight():
     objective = vae_gan(perceptual=True, adversarial_weight=0.5)
     y, rate = reconstruct(objective)
-    likeness = (batch().sample - y).abs().flatten(1).sum(1) + 36 * looks()(batch().sample, y)
+    reconstruction_loss = (batch().sample - y).abs().flatten(1).sum(1) + 36 * looks()(batch().sample, y)
     adversarial = -objective.discriminator(y).flatten(1).mean(1)
     last = objective.autoencoder.decoder.last
-    norms = [torch.autograd.grad(t.mean(), last, retain_graph=True)[0].norm() for t in (likeness, adversarial)]
+    norms = [
+        torch.autograd.grad(t.mean(), last, retain_graph=True)[0].norm() for t in (reconstruction_loss, adversarial)
+    ]
     expected = norms[0] / (norms[1] + 1e-4)
-    by_hand = (likeness + 1e-6 * rate + 0.5 * expected * adversarial).mean()
+    by_hand = (reconstruction_loss + 1e-6 * rate + 0.5 * expected * adversarial).mean()
     loss, terms = objective.autoencoder_loss(batch(), draw())
     torch.testing.assert_close(terms["vae/adaptive_weight"], expected.expand(5))
     torch.testing.assert_close(loss, by_hand)
@@ -221,7 +223,7 @@ def test_the_loop_trains_both_networks_and_lets_the_discriminator_rest_before_it
     trainer = Trainer(
         objective,
         {phase.name: ScheduledAdam(phase.trains, AdamConfig()) for phase in objective.phases()},
-        Averages(objective.modules(), objective.averaged(), constant(100)),
+        EMA(objective.modules(), objective.averaged(), constant(100)),
         Batching(8, 4),
         World(),
         torch.device("cpu"),

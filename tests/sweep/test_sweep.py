@@ -1,4 +1,4 @@
-"""What a sweep decides without a cluster: its plan, its ledger, what is reported when, who is best, who goes on."""
+"""What a sweep decides without a cluster: plan, trial store, reports, the best trial, continuation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from imagegen_dist.ray.tune.remote import Shown, received
 from imagegen_dist.ray.tune.schedulers import handed_over
 from imagegen_dist.ray.tune.searchers import Points, TreeParzen
 from imagegen_dist.ray.tune.trial import DivergedError, MetricError, TuneEvents, failure, replayed, train
-from imagegen_dist.ray.tune.tune_callback import Scribe
+from imagegen_dist.ray.tune.tune_callback import TrialRecorder
 from imagegen_dist.resources import Workers
 from imagegen_dist.run import Outcome, RunError
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.export import send
-from imagegen_dist.sweep.live_table import Board, Wire
+from imagegen_dist.sweep.live_table import JsonEvents, LiveTable
 from imagegen_dist.sweep.plan import SweepPlan, TrialDemand, most_images, read_plan, write_plan
 from imagegen_dist.sweep.results import best, front, table, write_results
 from imagegen_dist.sweep.trial_store import (
@@ -44,8 +44,8 @@ from imagegen_dist.sweep.trial_store import (
     REPLACED,
     RUNNING,
     STOPPED,
-    Ledger,
     Trial,
+    TrialStore,
     decode_trial,
     encode_trial,
 )
@@ -190,16 +190,16 @@ def test_a_demand_gets_its_share_of_a_machine() -> None:
     assert TrialDemand(Workers(2, 4)).of(16, 4) == TrialDemand(Workers(2, 4), 4, 1.0)
 
 
-# The ledger
+# The trial store
 
 
 def test_the_ledger_is_what_it_was_when_it_is_read_back(tmp_path: Path) -> None:
-    ledger = Ledger(Store(tmp_path))
-    ledger.put(Trial(1, {"a": 1.5}, figures={"eval/frechet": 2.5}, state=COMPLETE))
-    ledger.put(Trial(0, {"a": "1e-3:1e-4:10"}, state=RUNNING))
-    ledger.put(Trial(0, {"a": 2}, generation=1, parent="0001", start="s3://x", born=10))
-    again = Ledger.read(Store(tmp_path))
-    assert again.trials == ledger.trials
+    trial_store = TrialStore(Store(tmp_path))
+    trial_store.put(Trial(1, {"a": 1.5}, figures={"eval/frechet": 2.5}, state=COMPLETE))
+    trial_store.put(Trial(0, {"a": "1e-3:1e-4:10"}, state=RUNNING))
+    trial_store.put(Trial(0, {"a": 2}, generation=1, parent="0001", start="s3://x", born=10))
+    again = TrialStore.read(Store(tmp_path))
+    assert again.trials == trial_store.trials
     assert [trial.run for trial in again.trials] == ["0000", "0000-g1", "0001"]
     assert again.latest(0) == again["0000-g1"]
     assert again.latest(2) is None
@@ -212,43 +212,43 @@ def test_a_trial_survives_strict_json_with_a_figure_that_is_not_finite() -> None
     assert replace(again, figures={}) == replace(trial, figures={})
 
 
-def scribed(tmp_path: Path) -> tuple[Scribe, Ledger]:
-    ledger = Ledger(Store(tmp_path))
-    ledger.put(Trial(0, {"a": 1}))
+def recorded(tmp_path: Path) -> tuple[TrialRecorder, TrialStore]:
+    trial_store = TrialStore(Store(tmp_path))
+    trial_store.put(Trial(0, {"a": 1}))
     seconds: Iterator[float] = iter(range(0, 1000, 10))
-    return Scribe(ledger, FRECHET, clock=lambda: float(next(seconds))), ledger
+    return TrialRecorder(trial_store, FRECHET, clock=lambda: float(next(seconds))), trial_store
 
 
 def test_a_trial_that_a_scheduler_ends_was_stopped_early_and_one_that_a_limit_ends_is_cut_short(tmp_path: Path) -> None:
-    scribe, ledger = scribed(tmp_path)
-    scribe.started("0000")
-    scribe.reported("0000", {"images": 100, "eval/frechet": 5.0})
-    assert (ledger["0000"].state, ledger["0000"].images, ledger["0000"].seconds) == (RUNNING, 100, 20.0)
-    scribe.ended("0000")
-    assert ledger["0000"].state == STOPPED
-    assert ledger["0000"].is_over
-    ledger.change("0000", state=RUNNING)
-    scribe.ending = True
-    scribe.ended("0000")
-    assert ledger["0000"].state == CUT
-    assert not ledger["0000"].is_over
+    recorder, trial_store = recorded(tmp_path)
+    recorder.started("0000")
+    recorder.reported("0000", {"images": 100, "eval/frechet": 5.0})
+    assert (trial_store["0000"].state, trial_store["0000"].images, trial_store["0000"].seconds) == (RUNNING, 100, 20.0)
+    recorder.ended("0000")
+    assert trial_store["0000"].state == STOPPED
+    assert trial_store["0000"].is_over
+    trial_store.change("0000", state=RUNNING)
+    recorder.ending = True
+    recorder.ended("0000")
+    assert trial_store["0000"].state == CUT
+    assert not trial_store["0000"].is_over
 
 
 def test_a_trial_that_has_diverged_stays_so_when_its_process_ends(tmp_path: Path) -> None:
-    scribe, ledger = scribed(tmp_path)
-    scribe.started("0000")
-    scribe.reported("0000", failure(RunError("10 steps in a row had a non-finite loss")))
-    scribe.ended("0000")
-    assert ledger["0000"].state == DIVERGED
-    assert "10 steps" in ledger["0000"].note
-    assert not scribe.misused
+    recorder, trial_store = recorded(tmp_path)
+    recorder.started("0000")
+    recorder.reported("0000", failure(RunError("10 steps in a row had a non-finite loss")))
+    recorder.ended("0000")
+    assert trial_store["0000"].state == DIVERGED
+    assert "10 steps" in trial_store["0000"].note
+    assert not recorder.misused
 
 
 def test_a_metric_that_is_never_reported_is_a_mistake_of_the_command(tmp_path: Path) -> None:
-    scribe, _ = scribed(tmp_path)
-    scribe.started("0000")
-    scribe.reported("0000", failure(MetricError("eval/frechte", ["eval/frechet", "eval/label_agreement"])))
-    assert "did you mean eval/frechet?" in scribe.misused
+    recorder, _ = recorded(tmp_path)
+    recorder.started("0000")
+    recorder.reported("0000", failure(MetricError("eval/frechte", ["eval/frechet", "eval/label_agreement"])))
+    assert "did you mean eval/frechet?" in recorder.misused
 
 
 # What a trial reports
@@ -335,8 +335,8 @@ def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: p
     assert json.loads(settings.folder.read("result.json"))["frechet"] == results[-1]["eval/frechet"]
 
     # One that begins from its checkpoint has another learning rate, and only what it does itself in its records.
-    ledger = Ledger(plan.folder)
-    ledger.put(Trial(0, values, COMPLETE, 480, {"eval/frechet": results[-1]["eval/frechet"]}))
+    trial_store = TrialStore(plan.folder)
+    trial_store.put(Trial(0, values, COMPLETE, 480, {"eval/frechet": results[-1]["eval/frechet"]}))
     first = settings.folder / "checkpoints" / "step-000000000360"
     start = (first / first.names()[0]).url
     successor = plan.trial_settings("0000-g1", start)
@@ -369,7 +369,7 @@ def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: p
 # What is shown
 
 
-def shown_trials(board: Board | Wire) -> None:
+def shown_trials(board: LiveTable | JsonEvents) -> None:
     board.phase("starting trials")
     board.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 100))
     board.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 200))
@@ -379,7 +379,7 @@ def shown_trials(board: Board | Wire) -> None:
 
 def test_off_a_terminal_a_sweep_is_a_line_a_change() -> None:
     out = io.StringIO()
-    with Board("gan-lr · s", ["optim.*.lr"], FRECHET, 2, out) as board:
+    with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, out) as board:
         shown_trials(board)
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert lines[:2] == ["gan-lr · s", "· starting trials"]
@@ -390,7 +390,7 @@ def test_off_a_terminal_a_sweep_is_a_line_a_change() -> None:
 
 
 def test_on_a_terminal_it_is_a_table_with_the_best_marked() -> None:
-    board = Board("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=100)
+    board = LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=100)
     shown_trials(board)
     board.phase("")
     screen = Terminal(file=io.StringIO(), width=100)
@@ -404,10 +404,10 @@ def test_on_a_terminal_it_is_a_table_with_the_best_marked() -> None:
 def test_a_sweep_elsewhere_is_shown_as_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     sent, here = io.StringIO(), io.StringIO()
     facts = {"title": "gan-lr · s", "paths": ["optim.*.lr"], "goals": [config.encode(goal) for goal in FRECHET]}
-    with Wire({**facts, "total": 2, "folder": "s3://bucket/s"}, sent) as wire:
+    with JsonEvents({**facts, "total": 2, "folder": "s3://bucket/s"}, sent) as wire:
         shown_trials(wire)
         wire.summary([("Sweep", [("best", "0000")])])
-    with Board("gan-lr · s", ["optim.*.lr"], FRECHET, 2, here) as board:
+    with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, here) as board:
         shown_trials(board)
     board.summary([("Sweep", [("best", "0000")])])
     shown = Shown()
@@ -479,32 +479,32 @@ def suggested(searcher: Points) -> list[dict[str, Any]]:
 
 def test_trials_that_are_over_are_left_out_and_others_keep_their_values(storage: str) -> None:
     plan = planned(storage, "--trials", "4")
-    ledger = Ledger(Store("memory://sweep-points"))
-    first = suggested(Points(plan, ledger, compared=False))
+    trial_store = TrialStore(Store("memory://sweep-points"))
+    first = suggested(Points(plan, trial_store, compared=False))
     assert [each["run"] for each in first] == ["0000", "0001", "0002", "0003"]
-    ledger.change("0001", state=COMPLETE)
-    ledger.change("0002", state=CUT, images=96)
-    assert suggested(Points(plan, ledger, compared=False)) == [first[0], first[2] | {"replay": True}, first[3]]
-    again = suggested(Points(plan, ledger, compared=True))
+    trial_store.change("0001", state=COMPLETE)
+    trial_store.change("0002", state=CUT, images=96)
+    assert suggested(Points(plan, trial_store, compared=False)) == [first[0], first[2] | {"replay": True}, first[3]]
+    again = suggested(Points(plan, trial_store, compared=True))
     assert again[1] == first[1] | {"over": True}
 
 
 def test_tpe_learns_from_what_it_is_told_and_from_the_ledger(storage: str) -> None:
     """The figure is the distance of lr from 1.5e-4 in decades: 0.9 in the middle for lr drawn from the whole range."""
     plan = planned(storage, "--trials", "60", "--searcher", "tpe")
-    ledger = Ledger(Store("memory://sweep-tpe"))
+    trial_store = TrialStore(Store("memory://sweep-tpe"))
 
     def loss(suggestion: dict[str, Any]) -> float:
         return abs(math.log10(suggestion["values"]["optim.*.lr"] / 1.5e-4))
 
     losses = []
-    searcher = TreeParzen(plan, ledger, compared=False)
+    searcher = TreeParzen(plan, trial_store, compared=False)
     for number in range(40):
         suggestion = searcher.suggest(f"id{number}")
         losses.append(loss(suggestion))
         searcher.on_trial_complete(f"id{number}", {"eval/frechet": losses[-1]})
-        ledger.change(suggestion["run"], state=COMPLETE, figures={"eval/frechet": losses[-1]})
-    later = [loss(suggestion) for suggestion in suggested(TreeParzen(plan, ledger, compared=False))]
+        trial_store.change(suggestion["run"], state=COMPLETE, figures={"eval/frechet": losses[-1]})
+    later = [loss(suggestion) for suggestion in suggested(TreeParzen(plan, trial_store, compared=False))]
     assert len(later) == 20
     assert sorted(losses[20:40])[10] < 0.45
     assert sorted(later)[10] < 0.45
@@ -517,8 +517,8 @@ def test_a_resumed_tree_parzen_search_suggests_what_an_undisturbed_one_does(
     """Cut in its random phase or in its modelled one, with trials that run and that diverged among the rest."""
     plan = planned(storage, "--space", "optim.*.lr=loguniform:1e-6:1e-1", "--searcher", "tpe", "--trials", "18")
 
-    def searched(ledger: Ledger, count: int) -> None:
-        searcher, running = TreeParzen(plan, ledger, compared=False), []
+    def searched(trial_store: TrialStore, count: int) -> None:
+        searcher, running = TreeParzen(plan, trial_store, compared=False), []
         for at in range(count):
             running.append((f"id{at}", searcher.suggest(f"id{at}")))
             if len(running) == 3:  # two others run while a trial is chosen
@@ -526,13 +526,13 @@ def test_a_resumed_tree_parzen_search_suggests_what_an_undisturbed_one_does(
                 number, loss = int(suggestion["run"]), abs(math.log10(suggestion["values"]["optim.*.lr"]) + 4)
                 result = {} if number % 5 == 2 else {"eval/frechet": loss}
                 searcher.on_trial_complete(trial_id, result)
-                ledger.change(suggestion["run"], state=COMPLETE if result else DIVERGED, figures=result)
+                trial_store.change(suggestion["run"], state=COMPLETE if result else DIVERGED, figures=result)
 
-    undisturbed, killed = Ledger(Store(tmp_path / "whole")), Ledger(Store(tmp_path / "killed"))
+    undisturbed, killed = TrialStore(Store(tmp_path / "whole")), TrialStore(Store(tmp_path / "killed"))
     searched(undisturbed, 18)
     searched(killed, cut)
     killed.write()
-    resumed = Ledger.read(Store(tmp_path / "killed"))
+    resumed = TrialStore.read(Store(tmp_path / "killed"))
     searched(resumed, 18 - sum(trial.is_over for trial in resumed.trials))
     values = [trial.values["optim.*.lr"] for trial in undisturbed.trials]
     assert len(set(values)) == 18

@@ -21,7 +21,7 @@ from imagegen_dist.ray.tune import remote
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import write_plan
 from imagegen_dist.sweep.results import write_results
-from imagegen_dist.sweep.trial_store import COMPLETE, Ledger, Trial
+from imagegen_dist.sweep.trial_store import COMPLETE, Trial, TrialStore
 from tests.s3.fixtures import Bucket
 from tests.sweep.test_sweep_trials import planned
 
@@ -122,8 +122,8 @@ def test_a_sweep_in_a_store_that_this_machine_reads_is_fetched_from_there(bucket
     words = ("--space", "optim.*.lr=grid:1e-3,2e-3", "--name", "there")
     plan = planned(f"{bucket.url}/runs", *words)
     write_plan(plan)
-    ledger = Ledger(plan.folder)
-    ledger.put(Trial(0, {"optim.*.lr": 1e-3}, COMPLETE, 480, {"eval/frechet": 3.0}))
+    trial_store = TrialStore(plan.folder)
+    trial_store.put(Trial(0, {"optim.*.lr": 1e-3}, COMPLETE, 480, {"eval/frechet": 3.0}))
     write_results(plan, print)
     source = remote.readable(plan.folder.url)
     assert source == plan.folder

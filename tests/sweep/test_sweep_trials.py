@@ -18,7 +18,7 @@ from imagegen_dist.resources import Workers
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.crowd import Crowd, lack_of_room, room_for
 from imagegen_dist.sweep.plan import SweepPlan, TrialDemand
-from imagegen_dist.sweep.trial_store import CUT, DIVERGED, Ledger
+from imagegen_dist.sweep.trial_store import CUT, DIVERGED, TrialStore
 from imagegen_dist.training.checkpoint import newest
 from tests.runs import CPU
 from tests.sweep.test_sweep import SMALL
@@ -63,7 +63,7 @@ def test_a_trial_that_waits_when_the_sweep_ends_is_not_begun(storage: str) -> No
 
 
 def test_no_trial_is_suggested_once_the_sweep_ends(storage: str) -> None:
-    searcher = Points(planned(storage, *LEARNING_RATE), Ledger(Store("memory://sweep-closed")), compared=False)
+    searcher = Points(planned(storage, *LEARNING_RATE), TrialStore(Store("memory://sweep-closed")), compared=False)
     assert searcher.suggest("a")["run"] == "0000"
     searcher.closed = True
     assert searcher.suggest("b") == Points.FINISHED
@@ -80,7 +80,7 @@ def test_median_stopping_ends_the_bad_trial_alone(storage: str) -> None:
     """Real trainings, one after another: three learn, one diverges, one has a learning rate of almost nothing."""
     figures = ("--evaluation.every", "120", "--training.total-images", "360", "--training.max-bad-steps", "2")
     plan = planned(storage, *LEARNING_RATE, "--name", "median", "--scheduler", "median", *figures)
-    rule = build_scheduler(plan, Ledger(Store("memory://sweep-median")))
+    rule = build_scheduler(plan, TrialStore(Store("memory://sweep-median")))
     last: dict[str, dict[str, Any]] = {}
     for number in range(plan.trials):
         values = plan.space.point(number, plan.seed)
@@ -186,10 +186,10 @@ def test_a_sweep_goes_on_with_other_workers_where_the_command_says_so(storage: s
 def test_members_of_a_population_beyond_the_limit_wait_their_turn(storage: str) -> None:
     space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
     plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "4", "--evaluation.every", "120")
-    ledger = Ledger(Store("memory://sweep-members"))
-    population = build_scheduler(plan, ledger)
+    trial_store = TrialStore(Store("memory://sweep-members"))
+    population = build_scheduler(plan, trial_store)
     assert isinstance(population, Population)
-    searcher = build_searcher(plan, ledger)
+    searcher = build_searcher(plan, trial_store)
     population.at_once, searcher.has_room = 2, population.has_room
     members = []
     while isinstance(suggestion := searcher.suggest(str(len(members))), dict):
@@ -217,8 +217,8 @@ def population_of(storage: str, trials: int) -> tuple[Population, Points, Member
     """A population, what it asks for settings, and a controller that knows its members."""
     space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
     plan = planned(storage, *space, "--scheduler", "pbt", "--trials", str(trials), "--evaluation.every", "120")
-    ledger = Ledger(Store(f"memory://sweep-of-{trials}"))
-    population, searcher = build_scheduler(plan, ledger), build_searcher(plan, ledger)
+    trial_store = TrialStore(Store(f"memory://sweep-of-{trials}"))
+    population, searcher = build_scheduler(plan, trial_store), build_searcher(plan, trial_store)
     assert isinstance(population, Population)
     searcher.is_awaited = population.goes_on
     members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(trials)]

@@ -15,7 +15,7 @@ from imagegen_dist.ray.tune.trial import Report, carry_out, train
 from imagegen_dist.records import RunSettings, git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.results import closing_table, write_results
-from imagegen_dist.sweep.trial_store import COMPLETE, Ledger, Trial
+from imagegen_dist.sweep.trial_store import COMPLETE, Trial, TrialStore
 from tests.runs import CPU
 from tests.sweep.test_sweep import SMALL
 from tests.wandb_files import offline_run
@@ -40,9 +40,9 @@ def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path) 
     train_trial(0, 240)
     train_trial(0, 480)  # as after a restart: from its checkpoint
     train_trial(1, 480)
-    ledger = Ledger(plan.folder)
+    trial_store = TrialStore(plan.folder)
     for number, result in enumerate([result for result in results if result.get("state")][1:]):
-        ledger.put(Trial(number, plan.point(number), COMPLETE, 480, {"loss/generator": result["loss/generator"]}))
+        trial_store.put(Trial(number, plan.point(number), COMPLETE, 480, {"loss/generator": result["loss/generator"]}))
     messages: list[str] = []
     write_results(plan, messages.append)
     assert messages == []
@@ -67,7 +67,7 @@ def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path) 
         assert run["config"]["device"].startswith("CPU")
 
     [summary] = [run for run in runs if run["job_type"] == "sweep"]
-    best = min(ledger.trials, key=lambda trial: trial.figures["loss/generator"])
+    best = min(trial_store.trials, key=lambda trial: trial.figures["loss/generator"])
     assert summary["name"] == "s"
     assert summary["id"] not in {run["id"] for run in trials}
     assert summary["summary"]["best/trial"] == best.run

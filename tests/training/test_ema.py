@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 
 
 def network(value: float) -> nn.Linear:
@@ -15,7 +15,7 @@ def network(value: float) -> nn.Linear:
 
 def test_half_of_the_way_is_made_in_one_half_life():
     module = network(0.0)
-    averages = Averages({"generator": module}, ["generator"], constant(1000))
+    averages = EMA({"generator": module}, ["generator"], constant(1000))
     nn.init.constant_(module.weight, 1.0)
     for step in range(1, 11):
         averages.update(100 * step, 100)
@@ -27,7 +27,7 @@ def test_half_of_the_way_is_made_in_one_half_life():
 @pytest.mark.parametrize("batch_size", [10, 50, 100])
 def test_the_closed_form_does_not_depend_on_the_batch_size(batch_size):
     module = network(3.0)
-    averages = Averages({"generator": module}, ["generator"], constant(200))
+    averages = EMA({"generator": module}, ["generator"], constant(200))
     nn.init.constant_(module.weight, -1.0)
     for images in range(batch_size, 701, batch_size):
         averages.update(images, batch_size)
@@ -38,7 +38,7 @@ def test_the_closed_form_does_not_depend_on_the_batch_size(batch_size):
 
 def test_half_life_0_copies_every_bit():
     module = network(0.1)
-    averages = Averages({"generator": module}, ["generator"], constant(0))
+    averages = EMA({"generator": module}, ["generator"], constant(0))
     with torch.no_grad():
         module.weight.copy_(torch.randn(2, 2) * 1e-3 + 1 / 3)
     averages.update(8, 8)
@@ -47,7 +47,7 @@ def test_half_life_0_copies_every_bit():
 
 def test_the_half_life_is_that_of_the_clock():
     module = network(0.0)
-    averages = Averages({"generator": module}, ["generator"], Schedule(0.0, 100.0, 50))
+    averages = EMA({"generator": module}, ["generator"], Schedule(0.0, 100.0, 50))
     nn.init.constant_(module.weight, 1.0)
     averages.update(100, 100)
     torch.testing.assert_close(averages.modules()["generator"].weight, torch.full((2, 2), 0.5))
@@ -55,7 +55,7 @@ def test_the_half_life_is_that_of_the_clock():
 
 def test_buffers_are_copied():
     module = nn.BatchNorm1d(2)
-    averages = Averages({"generator": module}, ["generator"], constant(1e9))
+    averages = EMA({"generator": module}, ["generator"], constant(1e9))
     module.running_mean += 5
     module.num_batches_tracked += 3
     averages.update(8, 8)
@@ -66,7 +66,7 @@ def test_buffers_are_copied():
 
 def test_averages_are_frozen_copies_and_the_networks_stay_as_they_are():
     module = network(1.0)
-    averages = Averages({"generator": module, "discriminator": network(2.0)}, ["generator"], constant(1))
+    averages = EMA({"generator": module, "discriminator": network(2.0)}, ["generator"], constant(1))
     averaged = averages.modules()["generator"]
     averages.update(8, 8)
     assert list(averages.modules()) == ["generator"]

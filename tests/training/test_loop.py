@@ -12,7 +12,7 @@ from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import Stopped, World
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.training.ema import Averages
+from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Augment, Batching, Hook, Trainer, crossed, keyed_draw, train
 from imagegen_dist.training.optim import AdamConfig, ScheduledAdam
 
@@ -70,7 +70,7 @@ def make_trainer(
     return Trainer(
         objective,
         {name: Recorder(network, adam) for name, network in objective.networks.items()},
-        Averages(objective.modules(), objective.averaged(), constant(16)),
+        EMA(objective.modules(), objective.averaged(), constant(16)),
         Batching(12, microbatch_size),
         World(),
         CPU,
@@ -132,7 +132,7 @@ def test_the_fix_that_a_refusal_names_is_one(microbatches, microbatch_size, extr
 def test_more_workers_than_microbatches_build_no_trainer():
     objective = TwoNetworks()
     with pytest.raises(ValueError, match="4 workers cannot share"):
-        Trainer(objective, {}, Averages({}, [], constant(0)), Batching(12, 4), World(0, 4), CPU, 0)
+        Trainer(objective, {}, EMA({}, [], constant(0)), Batching(12, 4), World(0, 4), CPU, 0)
 
 
 @given(st.integers(1, 20), st.integers(1, 20))

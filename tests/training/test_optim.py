@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.training.optim import AdamConfig, ScheduledAdam, poison_if_non_finite, set_requires_grad
+from imagegen_dist.training.optim import AdamConfig, ScheduledAdam, nan_if_nonfinite, set_requires_grad
 
 CONFIG = AdamConfig(lr=Schedule(1e-2, 1e-3, 100), beta1=0.5, beta2=Schedule(0.9, 0.99, 100))
 
@@ -164,13 +164,13 @@ def test_cleared_gradients_are_none():
 def test_a_bad_loss_with_good_gradients_is_poisoned(bad):
     weight = torch.ones(3, requires_grad=True)
     loss = weight.sum() + torch.tensor(bad)
-    poison_if_non_finite(loss).backward()
+    nan_if_nonfinite(loss).backward()
     assert weight.grad.isnan().all()
 
 
 def test_a_finite_loss_is_left_as_it_is():
     weight = torch.ones(3, requires_grad=True)
-    poisoned = poison_if_non_finite((weight * 2).sum())
+    poisoned = nan_if_nonfinite((weight * 2).sum())
     poisoned.backward()
     assert poisoned == 6
     assert torch.equal(weight.grad, torch.full((3,), 2.0))

@@ -15,10 +15,10 @@ from imagegen_dist.cli.evaluate.real import Real, find_real
 from imagegen_dist.cli.evaluate.request import Network, Request
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.errors import TaskError
+from imagegen_dist.evaluation.evaluator import CHUNK, Copies
 from imagegen_dist.evaluation.figures import COPIES, Figure, compare, compare_reconstructions, figures_of_copies
 from imagegen_dist.evaluation.memorisation import SAMPLES, closest_to_training, show_neighbours
-from imagegen_dist.evaluation.observer import CHUNK, Copies
-from imagegen_dist.evaluation.vae import VAEObserver
+from imagegen_dist.evaluation.vae import VAEEvaluator
 from imagegen_dist.inference.eval_tasks import Encoded, Generated, Measured, Piece, Wanted, cut, generate, measure
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.metrics.copying import reading
@@ -131,8 +131,8 @@ def _encoded(request: Request) -> list[Piece]:
 def _of_real(request: Request, encoded: Measured) -> dict[str, float]:
     assert encoded.real is not None
     model = request.model
-    observer = VAEObserver.alone(dict(model.networks.items()), request.experiment, request.real.dataset, model.device)
-    return observer.figures_of(encoded.real)
+    evaluator = VAEEvaluator.alone(dict(model.networks.items()), request.experiment, request.real.dataset, model.device)
+    return evaluator.figures_of(encoded.real)
 
 
 class _InOrder:

@@ -16,6 +16,7 @@ from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.errors import UsageError
 from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.evaluator import Dataset
 from imagegen_dist.evaluation.feature_networks import (
     CLASSIFIER,
     FeatureSource,
@@ -25,7 +26,6 @@ from imagegen_dist.evaluation.feature_networks import (
 )
 from imagegen_dist.evaluation.figures import COPIES, OF_EACH_SAMPLE, check_metrics
 from imagegen_dist.evaluation.memorisation import SAMPLES
-from imagegen_dist.evaluation.observer import Dataset
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.loading import build_model, read_trained
@@ -67,7 +67,7 @@ class Request:
     # Of the checkpoint or exported folder.
     url: str
     model: GeneratorModel | AutoencoderModel
-    # As the model's observer sees real samples, where it is a VAE.
+    # As the model's evaluator sees real samples, where it is a VAE.
     experiment: Experiment
     # What generated samples are compared with.
     real: RealSamples

@@ -1,4 +1,4 @@
-"""The driver of a sweep: Ray Tune with our searcher, scheduler and ledger, under a live table and within limits."""
+"""The driver of a sweep: Ray Tune with our searcher, scheduler and trial store, a live table and limits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.ray.tune.schedulers import Population, build_scheduler
 from imagegen_dist.ray.tune.searchers import build_searcher
 from imagegen_dist.ray.tune.trial import datasets_of, make_reference, run_trial
-from imagegen_dist.ray.tune.tune_callback import Scribe
+from imagegen_dist.ray.tune.tune_callback import TrialRecorder
 from imagegen_dist.storage import Store, temporary_folder
 from imagegen_dist.sweep.crowd import Crowd, lack_of_room
-from imagegen_dist.sweep.live_table import Board, Wire
+from imagegen_dist.sweep.live_table import JsonEvents, LiveTable
 from imagegen_dist.sweep.plan import SweepPlan
 from imagegen_dist.sweep.results import best
-from imagegen_dist.sweep.trial_store import RUNNING, Ledger
+from imagegen_dist.sweep.trial_store import RUNNING, TrialStore
 
 LOSSES = 3
 """How often a trial whose process is lost is started again."""
@@ -65,15 +65,15 @@ class Limits:
 class SweepDriver:
     """A sweep while it runs. Raises UsageError from `run` for a mistake that only a cluster or a trial can find."""
 
-    def __init__(self, plan: SweepPlan, limits: Limits, view: Board | Wire) -> None:
+    def __init__(self, plan: SweepPlan, limits: Limits, view: LiveTable | JsonEvents) -> None:
         self._plan = plan
         self._limits = limits
         self._view = view
-        self._ledger = Ledger.read(plan.folder)
-        self._ledger.show = view.trial
-        self._scribe = Scribe(self._ledger, plan.goals)
+        self._trial_store = TrialStore.read(plan.folder)
+        self._trial_store.show = view.trial
+        self._recorder = TrialRecorder(self._trial_store, plan.goals)
         self._interruption = Interruption()
-        self._searcher = build_searcher(plan, self._ledger)
+        self._searcher = build_searcher(plan, self._trial_store)
         self._demand = plan.demand
         self._crowd = Crowd(plan.demand, limits.at_once)
         self._looked_s = 0.0
@@ -103,21 +103,21 @@ class SweepDriver:
                 if self._interruption.code is not None:
                     return self._interruption.code
             self._view.phase("starting trials")
-            for trial in self._ledger.trials:
+            for trial in self._trial_store.trials:
                 self._view.trial(trial)
             error = self._fit()
-        for trial in self._ledger.trials:
-            if trial.state == RUNNING and self._scribe.ending:
-                self._scribe.ended(trial.run)
+        for trial in self._trial_store.trials:
+            if trial.state == RUNNING and self._recorder.ending:
+                self._recorder.ended(trial.run)
         self._view.phase("")
-        if self._scribe.misused:
-            raise UsageError(self._scribe.misused)
+        if self._recorder.misused:
+            raise UsageError(self._recorder.misused)
         if error is not None:
             self._view.error(f"the sweep has failed: {type(error).__name__}: {' '.join(str(error).split())}")
             return FAILED
         if self._interruption.code is not None:
             return self._interruption.code
-        return DONE if best(self._ledger.trials, self._plan.goals) else FAILED
+        return DONE if best(self._trial_store.trials, self._plan.goals) else FAILED
 
     def _look_at_cluster(self, own: bool) -> None:
         """What a trial gets of the machines, and how many may begin. Raises UsageError where no trial ever will.
@@ -155,7 +155,7 @@ class SweepDriver:
         return None
 
     def _tuner(self, folder: str) -> ray.tune.Tuner:
-        scheduler = build_scheduler(self._plan, self._ledger)
+        scheduler = build_scheduler(self._plan, self._trial_store)
         at_once = None if self._demand.is_group else self._limits.at_once  # of groups the crowd knows how many fit
         if isinstance(scheduler, Population):
             # Its members that wait for others take no room, which Ray Tune's own limit does not know.
@@ -175,7 +175,7 @@ class SweepDriver:
                 name="tune",
                 storage_path=folder,
                 stop=_Ending(self._is_over),
-                callbacks=[_Telling(self._scribe, self._count, self._crowd)],
+                callbacks=[_Telling(self._recorder, self._count, self._crowd)],
                 failure_config=ray.tune.FailureConfig(max_failures=LOSSES),
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # runs keep their own
                 verbose=0,
@@ -197,8 +197,8 @@ class SweepDriver:
 
     def _is_over(self) -> bool:
         """Whether Ray Tune is to end all trials: they have ended, or had the time to, or one found a mistake."""
-        if self._scribe.misused:
-            self._scribe.ending = True
+        if self._recorder.misused:
+            self._recorder.ending = True
             return True
         now = time.monotonic()
         if now - self._heard_s >= POLL_S:
@@ -210,7 +210,7 @@ class SweepDriver:
         if self._ending_s is None and (why := self._reason_to_end(now)):
             self._view.message(f"{why}: the trials write a checkpoint", "yellow")
             self._ending_s = now
-            self._scribe.ending = self._searcher.closed = True
+            self._recorder.ending = self._searcher.closed = True
             if self._population is not None:
                 self._population.closed = True
         if self._ending_s is not None:
@@ -231,14 +231,14 @@ class SweepDriver:
             for kind, payload in ray.get(self._relay.take.remote(), timeout=5):
                 if kind == SEEN:
                     run, images = payload
-                    self._scribe.reported(run, {"seen": images})
+                    self._recorder.reported(run, {"seen": images})
 
     def _reason_to_end(self, now: float) -> str:
         """Which limit is reached, or that the user has asked for it; "" for neither."""
         if self._interruption.code is not None:
             return "stopping"
         gpus = (self._demand.gpus or 0.0) * self._demand.workers.high
-        return self._limits.reached(now - self._began, self._scribe.gpu_seconds(gpus) / 3600)
+        return self._limits.reached(now - self._began, self._recorder.gpu_seconds(gpus) / 3600)
 
     def _count(self, trials: Sequence[TuneTrial]) -> None:
         self._active = sum(trial.status == TuneTrial.RUNNING for trial in trials)
@@ -256,7 +256,7 @@ class SweepDriver:
 
 
 class _Stateless:
-    """Part of a tuner that is pickled with it, though nobody reads that: the ledger is what a sweep goes on from."""
+    """Part of a tuner that is pickled with it, although nothing reads that: a sweep continues from its trial store."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -276,10 +276,10 @@ class _Ending(_Stateless, ray.tune.Stopper):
 
 
 class _Telling(_Stateless, ray.tune.Callback):
-    """Passes on to the scribe what happens to trials, and at each of Ray Tune's steps how they are to `count`."""
+    """Passes on to the recorder what happens to trials, and at each of Ray Tune's steps how they are to `count`."""
 
-    def __init__(self, scribe: Scribe, count: Callable[[Sequence[TuneTrial]], None], crowd: Crowd) -> None:
-        self._scribe = scribe
+    def __init__(self, recorder: TrialRecorder, count: Callable[[Sequence[TuneTrial]], None], crowd: Crowd) -> None:
+        self._recorder = recorder
         self._count = count
         self._crowd = crowd
 
@@ -288,25 +288,25 @@ class _Telling(_Stateless, ray.tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._crowd.started(trial.trial_id)
-        self._scribe.started(trial.config["run"])
+        self._recorder.started(trial.config["run"])
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         if "run" in result:
-            self._scribe.reported(result["run"], result)
+            self._recorder.reported(result["run"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._crowd.ended(trial.trial_id)
-        self._scribe.ended(trial.config["run"])
+        self._recorder.ended(trial.config["run"])
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._scribe.lost(trial.config["run"])
+        self._recorder.lost(trial.config["run"])
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._crowd.ended(trial.trial_id)
         lines = str(trial.get_error() or "its process was lost").strip().splitlines()
-        self._scribe.died(trial.config["run"], lines[-1])
+        self._recorder.died(trial.config["run"], lines[-1])
 
 
 def needs_reference(plan: SweepPlan) -> bool:

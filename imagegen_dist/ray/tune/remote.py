@@ -1,7 +1,7 @@
 """A sweep on a cluster from a machine that only types the command: submitted as a Ray job, followed, fetched.
 
-The job is the same command. It says what happens as lines of JSON (board.Wire), which any machine that reaches the
-dashboard can turn into the live table again: nothing else is kept here, and closing the laptop changes nothing.
+The job is the same command. It prints events as lines of JSON (`JsonEvents`), which any machine that reaches the
+dashboard turns into the live table again. Nothing else is kept here: closing the laptop changes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
 from imagegen_dist.ray.upload import NOT_SENT, check_size
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.export import files
-from imagegen_dist.sweep.live_table import WIRED, Board
+from imagegen_dist.sweep.live_table import WIRED, LiveTable
 from imagegen_dist.sweep.plan import JOB, PLAN
 from imagegen_dist.sweep.trial_store import decode_trial
 
@@ -223,7 +223,7 @@ class Shown:
     """A job's lines as the table that they describe."""
 
     def __init__(self) -> None:
-        self._board: Board | None = None
+        self._board: LiveTable | None = None
         self._misused = ""
 
     def line(self, line: str) -> None:
@@ -236,7 +236,7 @@ class Shown:
     def _take(self, event: dict[str, Any]) -> None:
         if event["event"] == "sweep":
             goals = [config.decode(Goal, goal) for goal in event["goals"]]
-            self._board = Board(event["title"], event["paths"], goals, event["total"])
+            self._board = LiveTable(event["title"], event["paths"], goals, event["total"])
             self._board.__enter__()
         board = self._board
         if board is None:

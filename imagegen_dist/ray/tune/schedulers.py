@@ -12,7 +12,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from imagegen_dist.ray.tune.searchers import losses_of, tune_config
 from imagegen_dist.sweep.plan import REDUCTION, SETTLED_TRIALS, SweepPlan
-from imagegen_dist.sweep.trial_store import REPLACED, Ledger, Trial
+from imagegen_dist.sweep.trial_store import REPLACED, Trial, TrialStore
 from imagegen_dist.training.checkpoint import newest
 
 QUANTILE = 0.25
@@ -22,7 +22,7 @@ CLOCK = "images"
 """What schedulers know of time: images seen."""
 
 
-def build_scheduler(plan: SweepPlan, ledger: Ledger) -> TrialScheduler:
+def build_scheduler(plan: SweepPlan, trial_store: TrialStore) -> TrialScheduler:
     """The plan's scheduler. All of them go by images seen, and decide at the figures alone."""
     goal, total = plan.goals[0], plan.experiment.training.total_images
     match plan.scheduler:
@@ -37,7 +37,7 @@ def build_scheduler(plan: SweepPlan, ledger: Ledger) -> TrialScheduler:
                 CLOCK, goal.metric, goal.mode, grace_period=plan.every, min_samples_required=SETTLED_TRIALS
             )
         case "pbt":
-            return Population(plan, ledger)
+            return Population(plan, trial_store)
 
 
 class MedianRule(MedianStoppingRule):
@@ -64,10 +64,10 @@ class Population(FIFOScheduler):
     checkpoint. A member's next generation is a run of its own, so that every run has one configuration.
     """
 
-    def __init__(self, plan: SweepPlan, ledger: Ledger) -> None:
+    def __init__(self, plan: SweepPlan, trial_store: TrialStore) -> None:
         super().__init__()
         self._plan = plan
-        self._ledger = ledger
+        self._trial_store = trial_store
         self._losses: dict[str, float] = {}
         self._seen: dict[str, int] = {}
         self._added: dict[str, TuneTrial] = {}
@@ -75,7 +75,7 @@ class Population(FIFOScheduler):
         """Most members that run at once; None for as many as there is room for."""
         self.closed = False
         """Whether the sweep is being ended: those that wait for members that have ended now meet once it goes on."""
-        latest = [ledger.latest(number) for number in range(plan.trials)]
+        latest = [trial_store.latest(number) for number in range(plan.trials)]
         reached = [0 if trial is None else trial.images for trial in latest if trial is None or not trial.is_over]
         self._members = len(reached)
         self._meeting = (min(reached, default=0) // plan.every + 1) * plan.every
@@ -101,7 +101,7 @@ class Population(FIFOScheduler):
         if images >= self._plan.experiment.training.total_images:
             return TrialScheduler.CONTINUE
         metric = self._plan.goals[0].metric
-        self._ledger.change(trial.config["run"], images=images, figures={metric: float(result[metric])})
+        self._trial_store.change(trial.config["run"], images=images, figures={metric: float(result[metric])})
         self._losses[trial.trial_id], self._seen[trial.trial_id] = loss, images
         run = trial.config["run"]
         if not self.closed:
@@ -129,7 +129,7 @@ class Population(FIFOScheduler):
         losses = {trial.config["run"]: self._losses[trial.trial_id] for trial in there}
         by_run = {trial.config["run"]: trial for trial in there}
         for member, donor in handed_over(losses, Random(f"{self._plan.seed}/{self._meeting}")):
-            successor = self._succeed(self._ledger[member], self._ledger[donor])
+            successor = self._succeed(self._trial_store[member], self._trial_store[donor])
             if successor is not None:
                 by_run[member].set_config(tune_config(successor))
         self._meeting += self._plan.every
@@ -139,7 +139,7 @@ class Population(FIFOScheduler):
         found = newest(self._plan.trial_settings(donor.run, "").folder, lambda why: None)
         if found is None:
             return None
-        self._ledger.change(member.run, state=REPLACED)
+        self._trial_store.change(member.run, state=REPLACED)
         successor = Trial(
             member.number,
             self._plan.space.perturbed(donor.values, Random(f"{self._plan.seed}/{member.run}/{found.images}")),
@@ -149,7 +149,7 @@ class Population(FIFOScheduler):
             born=found.images,
             images=found.images,
         )
-        self._ledger.put(successor)
+        self._trial_store.put(successor)
         return successor
 
 

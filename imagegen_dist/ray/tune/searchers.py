@@ -15,22 +15,22 @@ from imagegen_dist.presets.searches import Goal
 from imagegen_dist.presets.space import Choice, Range, Space
 from imagegen_dist.sweep.crowd import Crowd
 from imagegen_dist.sweep.plan import SweepPlan
-from imagegen_dist.sweep.trial_store import COMPLETE, STOPPED, Ledger, Trial
+from imagegen_dist.sweep.trial_store import COMPLETE, STOPPED, Trial, TrialStore
 
 
 class Points(Searcher):
     """Trials by their numbers: what the space has there. Those that are over are left out, unless they are compared.
 
-    A trial is suggested with the values that the ledger has of it, and where a population has changed it, as its newest
-    generation: nothing of Tune's own state is needed to go on with a sweep.
+    A trial is suggested with its values in the trial store; one that a population has changed, as its newest generation.
+    A sweep continues without any state of Tune's own.
     compared: whether trials that are over are suggested again, to report what they had, because the scheduler compares
     others with them.
     """
 
-    def __init__(self, plan: SweepPlan, ledger: Ledger, compared: bool) -> None:
+    def __init__(self, plan: SweepPlan, trial_store: TrialStore, compared: bool) -> None:
         super().__init__(metric=plan.goals[0].metric, mode=plan.goals[0].mode)
         self._plan = plan
-        self._ledger = ledger
+        self._trial_store = trial_store
         self._compared = compared
         self._next = 0
         self.closed = False
@@ -57,10 +57,10 @@ class Points(Searcher):
             return None
         while self._next < self._plan.trials:
             number, self._next = self._next, self._next + 1
-            trial = self._ledger.latest(number)
+            trial = self._trial_store.latest(number)
             if trial is None:
                 trial = Trial(number, self._values(number, trial_id))
-                self._ledger.put(trial)
+                self._trial_store.put(trial)
             elif trial.is_over and not self._compared:
                 continue
             else:
@@ -74,7 +74,7 @@ class Points(Searcher):
         """Values do not follow from results here."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: the ledger has it all."""
+        """Nothing: the trial store has it all."""
 
     def _values(self, number: int, trial_id: str) -> dict[str, Any]:
         return self._plan.point(number)
@@ -90,15 +90,15 @@ class TreeParzen(Points):
     that moment. No other state exists, so a sweep that is resumed suggests what it would have suggested undisturbed.
     """
 
-    def __init__(self, plan: SweepPlan, ledger: Ledger, compared: bool) -> None:
-        super().__init__(plan, ledger, compared)
+    def __init__(self, plan: SweepPlan, trial_store: TrialStore, compared: bool) -> None:
+        super().__init__(plan, trial_store, compared)
         _optuna()
         self._distributions = distributions(plan.space)
         self._numbers: dict[str, int] = {}
         self._losses: dict[int, tuple[float, ...]] = {}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note the trial's losses, which Ray Tune tells the searcher before it tells the ledger."""
+        """Note the trial's losses, which Ray Tune tells the searcher before it tells the trial_store."""
         number = self._numbers.pop(trial_id, None)
         if number is not None:
             self._losses[number] = (math.inf,) if error else losses_of(result or {}, self._plan.goals)
@@ -118,7 +118,7 @@ class TreeParzen(Points):
         seed = Random(f"{self._plan.seed}/tpe/{number}").getrandbits(32)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         study = optuna.create_study(directions=["minimize"] * len(self._plan.goals), sampler=sampler)
-        for trial in self._ledger.trials:
+        for trial in self._trial_store.trials:
             losses = self._losses.get(trial.number)
             if losses is None and not trial.is_over:
                 result: dict[str, Any] = {"state": optuna.trial.TrialState.RUNNING}
@@ -131,14 +131,14 @@ class TreeParzen(Points):
         return study
 
     def _kept_losses(self, trial: Trial) -> tuple[float, ...]:
-        """The losses of a trial that the ledger has as over; infinite where it failed."""
+        """The losses of a trial that the trial store has as over; infinite where it failed."""
         return trial.score(self._plan.goals) if trial.state in (COMPLETE, STOPPED) else (math.inf,)
 
 
-def build_searcher(plan: SweepPlan, ledger: Ledger) -> Points:
+def build_searcher(plan: SweepPlan, trial_store: TrialStore) -> Points:
     """The plan's searcher. ASHA and median stopping compare trials with those that are over."""
     kind = TreeParzen if plan.searcher == "tpe" else Points
-    return kind(plan, ledger, compared=plan.scheduler in ("asha", "median"))
+    return kind(plan, trial_store, compared=plan.scheduler in ("asha", "median"))
 
 
 def tune_config(trial: Trial, replay: bool = False) -> dict[str, Any]:

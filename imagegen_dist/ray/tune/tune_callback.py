@@ -1,4 +1,4 @@
-"""Between Ray Tune and the ledger: what each result, end or failure of a trial means for it."""
+"""Between Ray Tune and the trial_store: what each result, end or failure of a trial means for it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imagegen_dist.presets.searches import Goal
-from imagegen_dist.sweep.trial_store import COMPLETE, CUT, FAILED, RUNNING, STOPPED, WAITING, Ledger
+from imagegen_dist.sweep.trial_store import COMPLETE, CUT, FAILED, RUNNING, STOPPED, WAITING, TrialStore
 
 
-class Scribe:
-    """Keeps the ledger while trials run. clock: seconds, monotonic."""
+class TrialRecorder:
+    """Keeps the trial store while trials run. clock: seconds, monotonic."""
 
-    def __init__(self, ledger: Ledger, goals: Sequence[Goal], clock: Callable[[], float] = time.monotonic) -> None:
-        self._ledger = ledger
+    def __init__(
+        self, trial_store: TrialStore, goals: Sequence[Goal], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._trial_store = trial_store
         self._goals = goals
         self._clock = clock
         self._since: dict[str, float] = {}
@@ -26,12 +28,12 @@ class Scribe:
     def started(self, run: str) -> None:
         """The trial has a process."""
         self._since[run] = self._clock()
-        if not self._ledger[run].is_over:
+        if not self._trial_store[run].is_over:
             self._change(run, state=RUNNING)
 
     def reported(self, run: str, result: Mapping[str, Any]) -> None:
         """The trial has reported figures, how far it is, or why it cannot go on."""
-        if self._ledger[run].is_over:
+        if self._trial_store[run].is_over:
             return
         if "misused" in result:
             self.misused = self.misused or str(result["misused"])
@@ -40,7 +42,7 @@ class Scribe:
         changes: dict[str, Any] = {}
         seen = result.get("images", result.get("seen"))
         if seen is not None:
-            changes["images"] = max(int(seen), self._ledger[run].images)
+            changes["images"] = max(int(seen), self._trial_store[run].images)
         figures = {goal.metric: float(result[goal.metric]) for goal in self._goals if goal.metric in result}
         if figures:
             changes["figures"] = figures
@@ -50,29 +52,29 @@ class Scribe:
 
     def ended(self, run: str) -> None:
         """The trial has no process any more, by its own will or Tune's."""
-        if run in self._ledger and not self._ledger[run].is_over:
+        if run in self._trial_store and not self._trial_store[run].is_over:
             self._change(run, state=CUT if self.ending else STOPPED)
 
     def died(self, run: str, why: str) -> None:
         """The trial was lost more often than it is started again."""
-        if run in self._ledger and not self._ledger[run].is_over:
+        if run in self._trial_store and not self._trial_store[run].is_over:
             self._change(run, state=FAILED, note=why)
 
     def lost(self, run: str) -> None:
         """The trial's process was lost; it is started again."""
-        self._ledger.change(run, state=WAITING)
+        self._trial_store.change(run, state=WAITING)
 
     def gpu_seconds(self, gpus: float) -> float:
         """Time of GPUs that all trials have taken, at so many of them each."""
-        return gpus * sum(trial.seconds for trial in self._ledger.trials)
+        return gpus * sum(trial.seconds for trial in self._trial_store.trials)
 
     @property
     def complete(self) -> int:
         """Trials that ran to their end."""
-        return sum(trial.state == COMPLETE for trial in self._ledger.trials)
+        return sum(trial.state == COMPLETE for trial in self._trial_store.trials)
 
     def _change(self, run: str, **changes: Any) -> None:
         now = self._clock()
-        seconds = self._ledger[run].seconds + now - self._since.get(run, now)
+        seconds = self._trial_store[run].seconds + now - self._since.get(run, now)
         self._since[run] = now
-        self._ledger.change(run, seconds=seconds, **changes)
+        self._trial_store.change(run, seconds=seconds, **changes)

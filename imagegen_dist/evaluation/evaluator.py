@@ -19,7 +19,7 @@ CHUNK = 50
 """Samples looked at at a time; their randomness depends on the chunk's number alone: any number of ranks, one value."""
 
 
-class Observer(Protocol):
+class Evaluator(Protocol):
     """What is looked at while a kind of model trains."""
 
     # The figure by which the best checkpoint is kept.

@@ -1,4 +1,4 @@
-"""What the observer of a VAE does with the samples and networks that it looks at."""
+"""What the evaluator of a VAE does with the samples and networks that it looks at."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.observer import CHUNK, Dataset
-from imagegen_dist.evaluation.vae import VAEObserver
+from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
+from imagegen_dist.evaluation.vae import VAEEvaluator
 from imagegen_dist.experiment import Experiment, build_networks
 from imagegen_dist.storage import Store
 from tests.test_vae_runs import tiny
@@ -32,18 +32,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.open(place.url)
 
 
-def observer(objective: str, dataset: Dataset, **changes: object) -> tuple[VAEObserver, dict[str, torch.nn.Module]]:
+def evaluator(objective: str, dataset: Dataset, **changes: object) -> tuple[VAEEvaluator, dict[str, torch.nn.Module]]:
     experiment: Experiment = tiny(objective, **{"evaluation__samples": SAMPLES, **changes})
     networks = build_networks(experiment, dataset.index.shape, None)
     device, cache = torch.device("cpu"), Store("memory://cache")
-    return VAEObserver(networks, experiment, dataset, None, cache, World(), device, print), networks
+    return VAEEvaluator(networks, experiment, dataset, None, cache, World(), device, print), networks
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_sample_is_read_and_encoded_once(
     objective: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, networks = observer(objective, dataset, evaluation__importance_samples=3)
+    looked, networks = evaluator(objective, dataset, evaluation__importance_samples=3)
     encoded: list[int] = []
     read: list[int] = []
     networks["encoder"].register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
@@ -55,18 +55,18 @@ def test_every_sample_is_read_and_encoded_once(
 
 
 def test_the_rates_of_a_ladders_levels_add_up_to_its_rate(dataset: Dataset) -> None:
-    figures = observer("ladder", dataset)[0].figures()
+    figures = evaluator("ladder", dataset)[0].figures()
     assert figures["rate"] == pytest.approx(figures["rate_level_0"] + figures["rate_level_1"])
     assert figures["elbo"] == pytest.approx(-figures["rate"] - figures["distortion"])
-    assert "rate_level_0" not in observer("vae", dataset)[0].figures()
+    assert "rate_level_0" not in evaluator("vae", dataset)[0].figures()
 
 
 def test_a_ladders_traversal_has_a_row_for_each_latent_of_a_highest_level_that_is_a_vector(dataset: Dataset) -> None:
     levels = {"kind": "laddervae", "channels": [4], "latents": [2], "units": [8], "vectors": [3]}
-    pictures = observer("ladder", dataset, model=levels)[0].pictures()
+    pictures = evaluator("ladder", dataset, model=levels)[0].pictures()
     assert len(pictures["traversals"][0]) == 3 * pictures["traversals"][1]
     maps = {"kind": "laddervae", "channels": [4], "latents": [2], "units": [], "vectors": []}
-    assert "traversals" not in observer("ladder", dataset, model=maps)[0].pictures()
+    assert "traversals" not in evaluator("ladder", dataset, model=maps)[0].pictures()
 
 
 def test_evaluation_keeps_fetched_shards_where_the_run_is_told_to(tmp_path: Path) -> None:
@@ -74,6 +74,6 @@ def test_evaluation_keeps_fetched_shards_where_the_run_is_told_to(tmp_path: Path
     pack(((np.zeros((1, 8, 8), np.uint8), {"factors": {"constant": 0}}) for _ in range(6)), place)
     reading = StreamConfig(cache=CacheConfig(directory=str(tmp_path / "fetched")))
     dataset = Dataset.open(place.url, reading)
-    looked, _ = observer("vae", dataset, evaluation__samples=6)
+    looked, _ = evaluator("vae", dataset, evaluation__samples=6)
     looked.figures()
     assert [path for path in (tmp_path / "fetched").rglob("*") if path.is_file()]
