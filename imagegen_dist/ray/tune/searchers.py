@@ -21,7 +21,7 @@ from imagegen_dist.sweep.trial_store import COMPLETE, STOPPED, Trial, TrialStore
 class Points(Searcher):
     """Trials by their numbers: what the space has there. Those that are over are left out, unless they are compared.
 
-    A trial is suggested with its values in the trial store; one that a population has changed, as its newest generation.
+    A trial is suggested with its values in the trial store; one changed by a population, as its newest generation.
     A sweep continues without any state of Tune's own.
     compared: whether trials that are over are suggested again, to report what they had, because the scheduler compares
     others with them.
