@@ -10,12 +10,14 @@ difference of the two is divided by the difference in images. So start-up (impor
 batch) is excluded, and every fetch, open and walk in proportion to the images is counted. CPU is user and system time
 of the process and of all that it started, without the server. The cache folder is emptied before each process.
 
-Others: `--clients` compares clients of object storage, `--flat STEPS` watches memory and open files over many batches.
+Others: `--against CHECKOUT` compares this state of the package with another one, `--clients` compares clients of object
+storage, `--flat STEPS` watches memory and open files over many batches.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -24,9 +26,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from peers import clients, first, flat
@@ -262,11 +265,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     """All rounds of the comparison and the limits, and their tables."""
     kinds = options.formats
     columns = [column for column, (_, workers) in COLUMNS.items() if not options.quick or workers == 0]
-    if options.ours:
-        for contenders in CONTENDERS.values():
-            for title in [title for title, (name, _) in contenders.items() if name != "ours"]:
-                del contenders[title]
-    pythons = {"ours": sys.executable} if options.ours else find_pythons(folder)
+    pythons = find_pythons(folder)
     data = {kind: build(kind, options.shards, folder, pythons) for kind in kinds}
     results: Results = defaultdict(list)
     for number in range(options.rounds):
@@ -283,6 +282,66 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         print(comparison_table(kind, columns, results), limits_table(kind, results), sep="\n\n", flush=True)
 
 
+SLICES = 24  # of each checkout a round
+SLICE_BATCHES = {"jpeg": 16, "png": 24}
+
+
+def paired_table(kinds: Sequence[str], shards: int, folder: Path, other: Path, rounds: int) -> str:
+    """CPU of this data path over that of another checkout: slices in turn, median and quartiles of the ratios."""
+    lines = ["| CPU, this over the other | ratio | quartiles | other, µs an image |", "|---|---|---|---|"]
+    for kind in kinds:
+        data = build(kind, shards, folder, {})
+        for column, place in {"local disk": "local", "S3": "s3"}.items():
+            ratios, micros = list[float](), list[float]()
+            for _ in range(rounds):
+                with s3_server(folder / "s3") as server:
+                    url = str(data / "long" / "wds")
+                    if place == "s3":
+                        url = f"s3://{(data / 'long' / 'wds').relative_to(folder / 's3')}"
+                    paired = take_turns(url, [Path(__file__).parents[1], other], SLICE_BATCHES[kind], server)
+                ratios += [ours / theirs for ours, theirs in paired]
+                micros += [theirs / (SLICE_BATCHES[kind] * 64) * 1e6 for _, theirs in paired]
+            low, middle, high = quantiles(ratios, n=4)
+            lines.append(
+                f"| {TITLES[kind]}, {column} | {middle:.3f} | {low:.3f} to {high:.3f} | {median(micros):.0f} |"
+            )
+            print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def take_turns(url: str, checkouts: Sequence[Path], batches: int, environment: Mapping[str, str]) -> list[list[float]]:
+    """CPU seconds of each checkout for a slice of batches, slice after slice, after one slice that is not counted."""
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for checkout in checkouts:
+            cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="imagegen-bench-cache-"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "peers.paired", url, cache],
+                cwd=Path(__file__).parent,
+                env={**os.environ, **environment, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+
+        def measure(process: subprocess.Popen[str]) -> float:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(f"{batches}\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
+
+        slices = []
+        for number in range(SLICES + 1):
+            order = range(len(processes)) if number % 2 else reversed(range(len(processes)))
+            taken = {at: measure(processes[at]) for at in order}
+            slices.append([taken[at] for at in range(len(processes))])
+        return slices[1:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -292,7 +351,7 @@ def main() -> None:
     parser.add_argument("--formats", default="", help="jpeg, png or jpeg,png (default; jpeg with --quick)")
     parser.add_argument("--folder", type=Path, help="keeps datasets and environments; else a temporary folder")
     parser.add_argument("--quick", action="store_true", help="a smoke run: JPEG, few images, one round, no loaders")
-    parser.add_argument("--ours", action="store_true", help="without the peers, to compare two states of the package")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="this package beside another state of it")
     parser.add_argument("--clients", action="store_true", help="clients of object storage instead")
     parser.add_argument("--first", type=int, nargs="?", const=10_000, metavar="SHARDS", help="first batch alone")
     parser.add_argument("--flat", type=int, nargs="?", const=20_000, metavar="STEPS", help="memory and files instead")
@@ -317,13 +376,15 @@ def main() -> None:
         if options.clients:
             for object_mb, objects in ((1, 100), (32, 8), (128, 3)):
                 print(f"\n{clients_table(folder, options.rounds, object_mb, objects)}", flush=True)
+        elif options.against:
+            print(
+                f"\n{paired_table(options.formats, options.shards, folder, options.against.resolve(), options.rounds)}"
+            )
         elif options.flat:
             print(f"\n{flat_table(folder, options.flat)}")
         else:
             if not options.first:
                 compare(options, folder)
-            if options.ours and not options.first:
-                return
             shards = options.first or (1000 if options.quick else 10_000)
             print(f"\n### First batch\n\n{first_batch(folder, shards, options.rounds)}")
 

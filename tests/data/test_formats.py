@@ -369,6 +369,24 @@ def test_odd_exif_data_cost_no_picture_and_keep_their_orientation(form):
     assert np.array_equal(streamed(cut), plain)
 
 
+def test_exif_data_of_a_jpeg_are_found_after_any_other_segments():
+    plain, exif = saved("JPEG")(PHOTO), odd_exif(np.random.default_rng(0), 6)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    expected = upright(streamed(plain), 6)
+    before = (
+        b"\xff\xe2\0\4\xff\xda",  # content that looks like the start of a scan
+        b"\xff\xfe\0\2",
+        b"\xff\xe1\0\5XMP",
+        b"\xff\xff",  # fill bytes before a marker
+        b"\xff\xe3\0\1",  # an impossible length
+        *(plain[2:at] for at in (plain.index(b"\xff\xdb"), plain.index(b"\xff\xc0"), plain.index(b"\xff\xda"))),
+    )
+    for number, other in enumerate(before):
+        cut = len(other) if number > 4 else 0
+        data = plain[:2] + other + segment + plain[2 + cut :]
+        assert np.array_equal(streamed(data), expected), number
+
+
 def test_texts_and_profiles_above_pillows_limits_cost_no_picture():
     plain = saved("PNG")(PHOTO)
     bomb = zlib.compress(bytes(80 << 20))
