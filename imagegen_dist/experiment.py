@@ -98,24 +98,24 @@ FAMILIES: Mapping[type, Family] = {
 class Experiment:
     """Everything that decides a run's outcome. Raises ValueError where its parts do not belong together."""
 
-    # The networks.
     model: R3GANConfig | DCGANConfig | MLPConfig | MLPVAEConfig | ConvVAEConfig | ResVAEConfig | LadderVAEConfig = (
         field(default_factory=R3GANConfig)
     )
-    # The loss.
+    """The networks."""
     objective: GANConfig | VAEConfig | IWAEConfig | FactorVAEConfig | HierarchicalVAEConfig | VAEGANConfig = field(
         default_factory=GANConfig
     )
-    # The optimizers.
+    """The loss."""
     optim: GANOptimConfig | VAEOptimConfig | FactorVAEOptimConfig | VAEGANOptimConfig = field(
         default_factory=GANOptimConfig
     )
-    # The samples.
+    """The optimizers."""
     data: DataConfig = field(default_factory=DataConfig)
-    # The course of the run.
+    """The samples."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    # The figures.
+    """The course of the run."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """The figures that are measured."""
 
     def __post_init__(self) -> None:
         family, objective = FAMILIES[type(self.objective)], kind(type(self.objective))

@@ -14,18 +14,19 @@ from imagegen_dist.training.optim import AdamConfig
 class DataConfig(StreamConfig):
     """Which samples are seen, in what order, and how they are read."""
 
-    # A built-in dataset's name, or the URL of shards with an index.json.
     url: str = "digits"
-    # Held-out samples for evaluation, likewise; empty: those of a built-in dataset, else none.
+    """A built-in dataset's name, or the URL of shards with an index.json."""
     validation: str = ""
-    # Whether the networks are told the class of a sample.
+    """Held-out samples for evaluation, in the same form; empty: those of a built-in dataset, otherwise none."""
     conditional: bool = True
-    # Whether real samples are mirrored along their last axis, one in two.
+    """Whether the networks receive the class of each sample."""
     flip: bool = False
-    # Lanes of the shuffle, rounded up to a multiple of the microbatches of a step.
+    """Whether every second real sample, chosen at random, is mirrored along its last axis."""
     lanes: int = 64
-    # Shards of a lane whose samples are shuffled together; 0: so many that all lanes' blocks hold 4 million samples.
+    """Lanes of the shuffle, rounded up to a multiple of the microbatches of a step."""
     block: int = 0
+    """Shards of a lane whose samples are shuffled together; 0: as many as bring all lanes' blocks to 4 million
+    samples."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,30 +44,30 @@ _LISTEN_STEPS = 20
 class TrainingConfig:
     """How long, in what portions, and how often the run is looked at. Every interval is in global images seen."""
 
-    # Images after which the run ends.
     total_images: int = 1_000_000
-    # Global images a step.
+    """Images seen after which the run ends."""
     batch_size: int = 64
-    # Images a microbatch: the unit that workers share, and of gradient accumulation.
+    """Images of a step, over all workers."""
     microbatch_size: int = 32
-    # Seed of weights, order and noise.
+    """Images of a microbatch, the unit that is shared among workers and of gradient accumulation."""
     seed: int = 0
-    # Whether whole losses run under bfloat16 autocast (penalties and reductions stay float32).
+    """Seed of weights, order and noise, a whole number."""
     bf16: bool = False
-    # Whether the generator, and the discriminator's passes without double backward, are compiled.
+    """Whether whole losses run under bfloat16 autocast (penalties and reductions stay float32)."""
     compile: bool = False
-    # Half-life, in images, of the averaged weights that inference uses.
+    """Whether the generator, and the discriminator's passes without double backward, are compiled."""
     ema_half_life: Schedule = constant(20_000)
-    # Between rows of metrics.
+    """Half-life, in images seen, of the averaged weights that inference uses."""
     report_every: int = 10_000
-    # Between sample grids.
+    """Images seen between two rows of metrics."""
     sample_every: int = 100_000
-    # Between checkpoints.
+    """Images seen between two sample grids."""
     checkpoint_every: int = 100_000
-    # Between looks at whether the run is to end, and whether its last checkpoint was written; 0: twenty steps.
+    """Images seen between two checkpoints."""
     listen_every: int = 0
-    # Steps in a row with non-finite gradients after which the run stops.
+    """Images seen between two checks whether the run should end and its last checkpoint is written; 0: twenty steps."""
     max_bad_steps: int = 10
+    """Consecutive steps with non-finite gradients after which the run stops."""
 
     def __post_init__(self) -> None:
         _ = self.batching
@@ -102,28 +103,29 @@ class EvaluationConfig:
     the dataset's own labels.
     """
 
-    # Between evaluations, in images seen; 0 evaluates at the end alone.
     every: int = 0
-    # Generated samples of one evaluation; 0 for none ever.
+    """Images seen between two evaluations; 0 evaluates at the end alone."""
     samples: int = 1000
-    # Classes of generated samples: "data", in the frequencies of the training data, or "uniform", all alike.
+    """Generated samples of one evaluation; 0 turns evaluation off."""
     label_distribution: str = "data"
-    # Feature network: "inception", "dinov2", "module:PACKAGE.MODULE:FUNCTION", or empty: a classifier of the labels.
+    """Classes of generated samples: "data", in the frequencies of the training data, or "uniform"."""
     features: str = ""
-    # Path or URL of the feature network's weights, in a safetensors file.
+    """Feature network: "inception", "dinov2", "module:PACKAGE.MODULE:FUNCTION", or empty: a classifier of the
+    labels."""
     weights: str = ""
-    # What the SHA-256 of that file has to be.
+    """Path or URL of the feature network's weights, a safetensors file."""
     weights_sha256: str = ""
-    # How samples come to Inception's size: "tensorflow" or "bicubic".
+    """Expected SHA-256 of that file; empty: not checked."""
     resize: str = "tensorflow"
-    # Images on which the classifier is trained.
+    """How samples are resized to Inception's input: "tensorflow" or "bicubic"."""
     classifier_images: int = 100_000
-    # Training samples among which the nearest ones of generated samples are looked for at the end; 0: no such check.
+    """Images on which the classifier is trained."""
     searched: int = 50_000
-    # Importance samples of a VAE's log-likelihood, for each sample; 0 for none.
+    """Training samples searched at the end for the nearest neighbours of generated samples; 0: no search."""
     importance_samples: int = 0
-    # Factors that disentanglement is measured of, where the samples carry factors; none: all of them.
+    """Importance samples of a VAE's log-likelihood, for each sample; 0 for none."""
     factors: tuple[str, ...] = ()
+    """Names of the factors whose disentanglement is measured, if the samples carry factors; empty: all of them."""
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.samples < 0 or self.samples == 1 or self.classifier_images < 1:
@@ -152,35 +154,35 @@ class EvaluationConfig:
 class GANOptimConfig:
     """One optimizer a network."""
 
-    # The discriminator's.
     discriminator: AdamConfig = field(default_factory=AdamConfig)
-    # The generator's.
+    """Optimizer of the discriminator."""
     generator: AdamConfig = field(default_factory=AdamConfig)
+    """Optimizer of the generator."""
 
 
 @dataclass(frozen=True)
 class VAEOptimConfig:
     """One optimizer for encoder, decoder and likelihood."""
 
-    # Theirs.
     autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.9, beta2=constant(0.999)))
+    """Optimizer of encoder, decoder and likelihood."""
 
 
 @dataclass(frozen=True)
 class FactorVAEOptimConfig(VAEOptimConfig):
     """One optimizer for the autoencoder, one for the discriminator of its latents."""
 
-    # The discriminator's.
     tc_discriminator: AdamConfig = field(
         default_factory=lambda: AdamConfig(lr=constant(1e-4), beta1=0.5, beta2=constant(0.9))
     )
+    """Optimizer of the discriminator that estimates the total correlation."""
 
 
 @dataclass(frozen=True)
 class VAEGANOptimConfig:
     """One optimizer for encoder and decoder, one for the discriminator (arXiv:2012.09841)."""
 
-    # Encoder's and decoder's.
     autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
-    # The discriminator's.
+    """Optimizer of encoder and decoder."""
     discriminator: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
+    """Optimizer of the discriminator."""

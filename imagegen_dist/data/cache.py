@@ -39,11 +39,16 @@ class TimedOutError(ShardError):
 class CacheConfig:
     """Where fetched shards are kept on a node, and how they are fetched. Raises ValueError for what cannot work."""
 
-    directory: str = ""  # local folder of this user alone; empty: one below the system's temporary folder
-    limit_bytes: int = 64 << 30  # bytes of shards kept, beside those that are open
-    timeout_s: float = 300.0  # seconds after which a shard that cannot be fetched ends the run
-    stall_s: float = 15.0  # seconds without a byte after which a request is tried again
-    fetches: int = 8  # shards that a process fetches at once
+    directory: str = ""
+    """Local folder of this user alone; empty: a folder below the system's temporary folder."""
+    limit_bytes: int = 64 << 30
+    """Bytes of cached shards to keep on a node, in addition to those that are open."""
+    timeout_s: float = 300.0
+    """Seconds after which a shard that cannot be fetched ends the run."""
+    stall_s: float = 15.0
+    """Seconds without a received byte after which a request is repeated."""
+    fetches: int = 8
+    """Shards that one process fetches at the same time."""
 
     def __post_init__(self) -> None:
         for name in ("limit_bytes", "timeout_s", "stall_s", "fetches"):

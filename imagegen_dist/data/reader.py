@@ -26,14 +26,22 @@ _SUBSTITUTES = 16
 class StreamConfig:
     """How samples are read. Raises ValueError where a value cannot work."""
 
-    workers: int = 0  # loader processes of a rank; 0 reads in the training process
-    prefetch: int = 2  # steps that each loader process keeps ready
-    open_shards: int = 0  # shards that each process keeps open; 0: those of a block of each of its lanes
-    decoded_bytes: int = 64 << 20  # bytes up to which each process keeps a whole dataset decoded in memory
-    on_bad: Literal["error", "substitute"] = "error"  # what a damaged sample does
-    bad_limit: float = 0.001  # share of damaged samples above which the run stops
-    cache: CacheConfig = field(default_factory=CacheConfig)  # of shards from remote storage
-    allow_remote_shards: bool = False  # whether an index may name shards that lie neither below nor beside it
+    workers: int = 0
+    """Loader processes of a rank; 0 reads in the training process."""
+    prefetch: int = 2
+    """Steps that each loader process keeps ready."""
+    open_shards: int = 0
+    """Shards that each process keeps open; 0: those of one block of each of its lanes."""
+    decoded_bytes: int = 64 << 20
+    """Bytes up to which each process keeps a whole dataset decoded in memory."""
+    on_bad: Literal["error", "substitute"] = "error"
+    """What a damaged sample does: end the run, or be replaced by another sample."""
+    bad_limit: float = 0.001
+    """Share of damaged samples above which the run stops, from 0 to 1."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """The cache of shards from remote storage."""
+    allow_remote_shards: bool = False
+    """Whether an index may name shards that are neither below nor beside it."""
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 0), ("prefetch", 1), ("open_shards", 0), ("decoded_bytes", 0)):

@@ -14,10 +14,10 @@ from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
 class ClassifyConfig:
     """Training of a classifier."""
 
-    # Largest random shift along each spatial axis, in positions.
     max_shift: int = 2
-    # Share of the target that is spread over all classes.
+    """Largest random shift along each spatial axis, in positions."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes, from 0 to 1."""
 
 
 class Classify:

@@ -19,10 +19,10 @@ from imagegen_dist.schedule import Schedule, constant
 class FactorVAEConfig(ObservedConfig):
     """distortion + rate + gamma * total correlation, in nats (arXiv:1802.05983, Eq. 2)."""
 
-    # Weight of the total correlation.
     gamma: Schedule = constant(10.0)
-    # Units of the discriminator's hidden layers (appendix A).
+    """Weight of the total correlation."""
     discriminator_hidden: tuple[int, ...] = (1000,) * 6
+    """Units of the discriminator's hidden layers (appendix A)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

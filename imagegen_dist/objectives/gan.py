@@ -32,20 +32,22 @@ class GANConfig:
     """
 
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
-    # Which inputs' gradients are penalised: reals (r1), fakes (r2), both, or their interpolates (wgan-gp).
+    """The adversarial loss."""
     penalty: Literal["none", "r1", "r2", "r1+r2", "wgan-gp"] = "r1+r2"
-    # Weight of the penalty: gamma / 2 * ||dD/dx||^2, or gamma * (||dD/dx|| - 1)^2 for wgan-gp.
+    """Inputs whose gradients are penalised: reals (r1), fakes (r2), both, or their interpolates (wgan-gp)."""
     gamma: Schedule = constant(1.0)
-    # Double backward, or an estimate from forward passes alone, with which the discriminator may be compiled.
+    """Weight of the penalty: gamma / 2 * ||dD/dx||^2, or gamma * (||dD/dx|| - 1)^2 for wgan-gp."""
     estimator: Literal["exact", "finite-difference"] = "exact"
-    # Step of the finite difference, in units of the samples' range [-1, 1].
+    """Exact penalty by double backward, or an estimate from forward passes, with which the discriminator can
+    compile."""
     epsilon: float = 0.01
-    # Discriminator turns for each generator turn.
+    """Step of the finite difference, in units of the samples' range [-1, 1]."""
     critic_steps: int = 1
-    # Probability of each augmentation of real and generated samples.
+    """Discriminator turns for each generator turn."""
     augment_p: Schedule = constant(0.0)
-    # Which augmentations, and how strongly.
+    """Probability of each augmentation of real and generated samples, from 0 to 1."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Which augmentations, and how strong they are."""
 
     def __post_init__(self) -> None:
         if self.gamma.minimum < 0 or self.gamma.start < 0:

@@ -33,13 +33,13 @@ class HierarchicalVAEConfig(ObservedConfig):
     The warm-up is the paper's (arXiv:1602.02282); without it, or free bits, the higher levels soon carry nothing.
     """
 
-    # Weight of the rate.
     beta: Schedule = constant(1.0)
-    # Images over which the weight of the whole rate grows from 0, linearly; 0: none.
+    """Weight of the rate."""
     warmup_images: int = 0
-    # Nats of each level, from the highest, below which its rate, averaged over the microbatch, costs the same; one
-    # number for all levels, or none.
+    """Images seen over which the weight of the whole rate grows from 0, linearly; 0: no warm-up."""
     free_bits: tuple[float, ...] = ()
+    """Nats of each level, from the highest, below which its rate, averaged over the microbatch, is not reduced further;
+    one number for all levels, or none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,10 +19,11 @@ GradientName = Literal["iwae", "dreg"]
 class IWAEConfig(ObservedConfig):
     """-log (1/k sum_i w_i) with w = p(x|z) p(z) / q(z|x) (arXiv:1509.00519, Eq. 8); k = 1 is a VAE."""
 
-    # Importance samples k of each sample.
     samples: int = 5
-    # The encoder's gradient: the bound's own, or the doubly reparameterised one of lower variance (arXiv:1810.04152).
+    """Importance samples k of each sample."""
     gradient: GradientName = "iwae"
+    """Gradient of the encoder: the bound's own, or the doubly reparameterised one of lower variance
+    (arXiv:1810.04152)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

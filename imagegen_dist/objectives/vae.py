@@ -40,24 +40,24 @@ class VAEConfig(ObservedConfig):
     (arXiv:1802.04942, Eq. 4). latent "fsq" has codes in place of q(z|x), and a constant rate (arXiv:2309.15505).
     """
 
-    # q(z|x): a diagonal Gaussian, or codes of finite scalar quantisation.
     latent: LatentName = "gaussian"
-    # Levels of each latent channel, for fsq.
+    """q(z|x): a diagonal Gaussian, or codes of finite scalar quantisation."""
     levels: tuple[int, ...] = (8, 6, 5)
-    # Weight of the rate, or with a decomposition of the total correlation.
+    """Levels of each latent channel, for fsq."""
     beta: Schedule = constant(1.0)
-    # Images over which the weight of the whole rate grows from 0, linearly; 0: none.
+    """Weight of the rate, or with a decomposition of the total correlation."""
     warmup_images: int = 0
-    # Nats of each latent below which its rate, averaged over the microbatch, costs the same; 0: none.
+    """Images seen over which the weight of the whole rate grows from 0, linearly; 0: no warm-up."""
     free_bits: float = 0.0
-    # Rate C, in nats a sample, to which the rate is held at the end; 0: none.
+    """Nats of each latent below which its rate, averaged over the microbatch, is not reduced further; 0: none."""
     capacity: float = 0.0
-    # Images over which C grows from 0, linearly; 0: C is there from the start.
+    """Rate C, in nats a sample, at which the rate is held at the end; 0: none."""
     capacity_images: int = 0
-    # Weight of the rate's distance from C.
+    """Images seen over which C grows from 0, linearly; 0: C is constant."""
     capacity_gamma: float = 1000.0
-    # Estimator of the total correlation: minibatch-weighted or minibatch-stratified sampling.
+    """Weight of the rate's distance from C."""
     decomposition: DecompositionName = "none"
+    """Estimator of the total correlation: minibatch-weighted or minibatch-stratified sampling."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,26 +32,26 @@ class VAEGANConfig:
     appendix G, with the sums of its code)
     """
 
-    # Sum of absolute or of squared differences.
     likelihood: DistanceName = "l1"
-    # Feature network of the perceptual distance: none, a fixed one of random weights, or LPIPS's, from a file.
+    """Sum of absolute or of squared differences."""
     perceptual: PerceptualName = "none"
-    # Weight of the perceptual distance.
+    """Feature network of the perceptual distance: none, a fixed one of random weights, or LPIPS's, from a file."""
     perceptual_weight: float = 1.0
-    # Path or URL of LPIPS's weights, a safetensors file (docs/vae.md).
+    """Weight of the perceptual distance."""
     lpips_weights: str = ""
-    # SHA-256 of that file.
+    """Path or URL of LPIPS's weights, a safetensors file (docs/vae.md)."""
     lpips_sha256: str = ""
-    # Weight of the rate.
+    """Expected SHA-256 of that file; empty: not checked."""
     beta: Schedule = constant(1e-6)
-    # Weight of the adversarial term, beside the adaptive one.
+    """Weight of the rate."""
     adversarial_weight: float = 0.5
-    # Images before which there is no adversarial term and the discriminator rests.
+    """Weight of the adversarial term, multiplied by the adaptive weight."""
     adversarial_from_images: int = 0
-    # Channels of the discriminator's first layer.
+    """Images seen before which there is no adversarial term and the discriminator is not trained."""
     discriminator_channels: int = 64
-    # Layers of stride 2 of the discriminator: a patch is 16, 34, 70, ... positions wide.
+    """Channels of the discriminator's first layer."""
     discriminator_layers: int = 3
+    """Layers of stride 2 of the discriminator: a patch is 16, 34, 70, ... positions wide."""
 
     def __post_init__(self) -> None:
         check_name("likelihood", self.likelihood, DistanceName)

@@ -101,10 +101,11 @@ class VariationalModel(Protocol):
 class ObservedConfig:
     """How a VAE's samples are seen: what all of its objectives share. Raises ValueError for names that do not fit."""
 
-    # p(x|z).
     likelihood: LikelihoodName = "bernoulli"
-    # Whether grey samples become black and white ones: above 0, or with their values as probabilities, anew each time.
+    """The likelihood p(x|z)."""
     binarize: BinarizeName = "none"
+    """How grey samples become black and white: not at all, above 0, or drawn anew with their values as
+    probabilities."""
 
     def __post_init__(self) -> None:
         check_observation(self.likelihood, self.binarize)

@@ -13,14 +13,14 @@ from imagegen_dist.schedule import Schedule, constant
 class AdamConfig:
     """Adam (arXiv:1412.6980)."""
 
-    # Learning rate.
     lr: Schedule = constant(2e-4)
-    # Decay of the first moment.
+    """Learning rate."""
     beta1: float = 0.0
-    # Decay of the second moment.
+    """Decay rate of the first moment, in [0, 1)."""
     beta2: Schedule = constant(0.99)
-    # Added to the denominator.
+    """Decay rate of the second moment, in [0, 1)."""
     epsilon: float = 1e-8
+    """Constant added to the denominator."""
 
     def __post_init__(self) -> None:
         if min(self.lr.start, self.lr.end) <= 0:
