@@ -282,7 +282,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         print(comparison_table(kind, columns, results), limits_table(kind, results), sep="\n\n", flush=True)
 
 
-SLICES = 24  # of each checkout a round
+SLICES = 8  # of each checkout a round: how a process lies in memory decides some hundredths, so take many rounds
 SLICE_BATCHES = {"jpeg": 16, "png": 24}
 
 
