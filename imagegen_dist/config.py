@@ -13,7 +13,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -137,6 +137,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
 
+def no_such_setting(path: str, everything: Sequence[str]) -> ConfigError:
+    """The error for a path that is none of the paths in `everything`; it names the nearest of them."""
+    names = path.replace("_", "-").split(".")
+    groups = [".".join(names[:depth]) for depth in range(1, len(names))]
+    known = [group for group in groups if any(f"{each}.".startswith(f"{group}.") for each in everything)]
+    return ConfigError(f"--{path}: no such setting{f' in {known[-1]}' if known else ''}; {_meant(path, everything)}")
+
+
 def kind(cls: type) -> str:
     """The name by which JSON tells one dataclass from another: R3GANConfig is "r3gan"."""
     return cls.__name__.removesuffix("Config").lower()
@@ -258,19 +266,15 @@ def _locate(config: Any, path: str) -> tuple[Any, Any]:
     names = path.replace("-", "_").split(".")
     value = config
     annotation: Any = type(config)
-    for depth, name in enumerate(names):
+    for name in names:
         known = _field_types(type(value)) if dataclasses.is_dataclass(value) else {}
         if name not in known:
-            everything = [found.replace("_", "-") for found in paths(config)]
-            prefix = ".".join(names[:depth])
-            raise ConfigError(
-                f"--{path}: no such setting{f' in {prefix}' if prefix else ''}; {_meant(path, everything)}"
-            )
+            raise no_such_setting(path, [found.replace("_", "-") for found in paths(config)])
         annotation, value = known[name], getattr(value, name)
     return annotation, value
 
 
-def _meant(path: str, everything: list[str]) -> str:
+def _meant(path: str, everything: Sequence[str]) -> str:
     path = path.replace("_", "-")
     tail = [known for known in everything if known.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
     close = tail or difflib.get_close_matches(path, everything, n=1, cutoff=0.5)

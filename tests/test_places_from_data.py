@@ -269,7 +269,7 @@ class RunConfig(Case):
 
     def use(self) -> None:
         if self.path[:1] == ("experiment",):  # what --run alone takes from it; an evaluation reads state.json
-            parse_training("train_gan", ["--run", "run", "--storage", str(self.folder)], "")
+            parse_training("train_gan", ["--run", "run", "--storage", str(self.folder)])
         else:
             evaluated(self.folder / "run")
 

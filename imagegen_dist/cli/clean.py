@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import psutil
-import tyro
 
-from imagegen_dist.cli.flags import flags_help, parse_flags
+from imagegen_dist.cli.command import Switch, flags_help, parse_flags, run_command
+from imagegen_dist.commands import name_of
 from imagegen_dist.data.node_folder import cached_files, node_path
-from imagegen_dist.errors import DONE, FAILED, MISUSED
+from imagegen_dist.errors import DONE, FAILED
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.wording import counted
 
@@ -53,9 +52,9 @@ _SERVERS = ("raylet", "gcs_server")
 class Options:
     """Flags of the job."""
 
-    remove: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    remove: Switch = False
     """Remove what is listed. Default: only list it."""
-    caches: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    caches: Switch = False
     """The cached shards as well, which the next training fetches again."""
 
 
@@ -74,16 +73,12 @@ class Leftover:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python jobs/clean.py`: returns the exit code, as named in errors.py."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if any(word in ("-h", "--help") for word in words):
-        print(flags_help(Options, _JOB, _SUMMARY))
-        return DONE
-    try:
-        options = parse_flags(Options, _JOB, words)
-    except ValueError as error:
-        print(f"{_JOB}.py: {error}", file=sys.stderr)
-        return MISUSED
+    """`imagegen clean`: returns the exit code, as named in errors.py."""
+    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _run)
+
+
+def _run(words: Sequence[str]) -> int:
+    options = parse_flags(Options, _JOB, words)
     failed = 0
     found = list(leftovers(options.caches))
     for each in found:
@@ -93,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 each.remove()
             except OSError as error:
                 failed += 1
-                print(f"{_JOB}.py: {each.name} was not removed ({error.strerror or error})", file=sys.stderr)
+                print(f"{name_of(_JOB)}: {each.name} was not removed ({error.strerror or error})", file=sys.stderr)
     if not found:
         print("nothing is left behind")
         return DONE

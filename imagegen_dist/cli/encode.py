@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,8 +9,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.cli.device import pick_device
-from imagegen_dist.cli.flags import flag, flags_help, parse_flags
 from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.packing import Packing, Request, Target
 from imagegen_dist.cli.progress import ProgressBar
@@ -21,7 +20,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack_tasks import Recipe
 from imagegen_dist.data.sources.base import listing_digest
 from imagegen_dist.data.tarwalk import ShardError
-from imagegen_dist.errors import DONE, FAILED, INTERRUPTED, MISUSED, TaskError, UsageError
+from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.encoded import EncodedSource, latents_of
 from imagegen_dist.inference.generated import Maker, one_thread
@@ -29,7 +28,6 @@ from imagegen_dist.inference.latents import NAME, LatentStatistics, check_latent
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.storage import Store
-from imagegen_dist.wording import one_line
 
 _JOB = "encode"
 _SUMMARY = (
@@ -48,7 +46,7 @@ class Options:
     """Folder for the shards, their index.json and latents.json."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json: the samples to encode."""
-    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    allow_remote_shards: Switch = False
     """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     statistics: Annotated[int, flag("N")] = 10_000
     """Samples, spread evenly, that the statistics are taken of. Default: 10000."""
@@ -63,23 +61,20 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python jobs/encode.py`: returns the exit code, as named in errors.py."""
+    """`imagegen encode`: returns the exit code, as named in errors.py."""
+    interrupted = "interrupted; the same command continues"
+    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _main, interrupted)
+
+
+def _main(words: Sequence[str]) -> None:
     try:
-        print(_run(parse(sys.argv[1:] if arguments is None else arguments)))
-        return DONE
-    except ValueError as error:
-        return _complain(str(error), MISUSED)
-    except (TaskError, ShardError) as error:
-        return _complain(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on", INTERRUPTED)
+        print(_run(parse(words)))
+    except ShardError as error:
+        raise TaskError(str(error)) from error
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    if any(word in ("-h", "--help") for word in words):
-        print(flags_help(Options, _JOB, _SUMMARY))
-        raise SystemExit(0)
+    """Read the job's arguments. Raises UsageError."""
     options = parse_flags(Options, _JOB, words)
     if not (options.checkpoint and options.dest and options.data):
         raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {name_of(_JOB)} --help)")
@@ -151,8 +146,3 @@ def _statistics(
     chunks = (rows[start : start + 256] for start in range(0, len(rows), 256))
     with one_thread():
         return measure(latents_of(model, index, data, chunk)[0] for chunk in chunks)
-
-
-def _complain(line: str, code: int) -> int:
-    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
-    return code

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from imagegen_dist.cli.flags import flag, flags_help, parse_flags
+from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
-from imagegen_dist.errors import DONE, FAILED, MISUSED, UsageError
+from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.extras import install_hint
 from imagegen_dist.inference.convert import TOLERANCE, check_installed
 from imagegen_dist.inference.exported import CONFIG
@@ -22,7 +21,7 @@ from imagegen_dist.inference.program_files import write_programs
 from imagegen_dist.inference.programs import programs
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.storage import Store
-from imagegen_dist.wording import counted, one_line
+from imagegen_dist.wording import counted
 
 _JOB = "export"
 _SUMMARY = (
@@ -41,7 +40,7 @@ class Options:
     """A new or empty folder; a path or URL."""
     to: Annotated[Literal["hf", "torch", "onnx"], flag("hf|torch|onnx")] = "hf"
     """hf, torch (.pt2 files) or onnx, each for any batch. Default: hf."""
-    discriminator: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    discriminator: Switch = False
     """The discriminator as well, with the weights of its last step."""
     license: Annotated[str, flag("ID")] = ""
     """The weights' licence in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
@@ -50,25 +49,14 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python jobs/export.py`: returns the exit code, as named in errors.py."""
-    try:
-        print(_run(parse(sys.argv[1:] if arguments is None else arguments)))
-        return DONE
-    except ValueError as error:
-        return _complain(str(error), MISUSED)
-    except PushError as error:
-        return _complain(str(error), FAILED)
-
-
-class PushError(Exception):
-    """What the Hub answered, in one line."""
+    """`imagegen export`: returns the exit code, as named in errors.py."""
+    return run_command(
+        _JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), lambda words: print(_run(parse(words)))
+    )
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    if any(word in ("-h", "--help") for word in words):
-        print(flags_help(Options, _JOB, _SUMMARY))
-        raise SystemExit(0)
+    """Read the job's arguments. Raises UsageError."""
     options = parse_flags(Options, _JOB, words)
     if not options.checkpoint or not options.dest:
         raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
@@ -82,7 +70,7 @@ def parse(words: Sequence[str]) -> Options:
 
 
 def _run(options: Options) -> str:
-    """Export; what to print at the end. Raises ValueError before anything is written, PushError."""
+    """Export; what to print at the end. Raises ValueError before anything is written, TaskError."""
     dest = Store(options.dest)
     if dest.exists() and (dest.names() or ((path := dest.local_path()) and not path.is_dir())):
         raise UsageError(f"DEST {options.dest} holds something already: choose another place, or remove it")
@@ -115,19 +103,14 @@ def _check_hub() -> None:
 
 
 def _push(dest: Store, repository: str) -> None:
-    """Push an exported folder. Raises PushError."""
+    """Push an exported folder. Raises TaskError."""
     from imagegen_dist.inference.hub import HubModel
 
     folder = dest.local_path()
     if folder is None:
-        raise PushError(f"{dest / CONFIG} is written; --push takes it from a local DEST alone")
+        raise TaskError(f"{dest / CONFIG} is written; --push takes it from a local DEST alone")
     try:
         HubModel.from_pretrained(str(folder)).push_to_hub(repository)
     except Exception as error:  # of whatever kind, it is one line for the user
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PushError(f"{dest} is written, but not pushed to {repository}: {line}") from error
-
-
-def _complain(line: str, code: int) -> int:
-    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
-    return code
+        raise TaskError(f"{dest} is written, but not pushed to {repository}: {line}") from error

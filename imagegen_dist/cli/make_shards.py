@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.cli.contents import contents_of
-from imagegen_dist.cli.flags import flag, flags_help, parse_flags
 from imagegen_dist.cli.packing import UNDECODABLE, Made, Packing, Request, Target, UndecodableError, find_made
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.verify_shards import check_dataset, index_shards
@@ -39,7 +39,7 @@ from imagegen_dist.data.split import mixed_rows, parse_shares, split_rows
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.trust import FLAG as REMOTE_SHARDS
 from imagegen_dist.data.trust import UntrustedPlaceError, check_public, shards_are_near
-from imagegen_dist.errors import DONE, FAILED, INTERRUPTED, MISUSED, TaskError, UsageError
+from imagegen_dist.errors import DONE, FAILED, TaskError, UsageError
 from imagegen_dist.experiment import parameter_counts
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.presets import PRESETS
@@ -61,10 +61,6 @@ _OF_INDEXING: dict[str, Any] = {
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 _LISTED = 20  # undecodable pictures that are named on the screen
-
-
-class Interrupted(Exception):
-    """The user has stopped the job."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ class Options:
     """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
     split: Annotated[str, flag("NAME:SHARE,...")] = ""
     """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
-    dedup: tyro.conf.FlagCreatePairsOff[bool] = False
+    dedup: Switch = False
     """Leave out pictures that are copies of others, byte for byte; DEST/duplicates.txt names them."""
     image_column: Annotated[str, flag("NAME")] = ""
     """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
@@ -103,7 +99,7 @@ class Options:
     """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label, if there."""
     labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
     """auto: whatever SOURCE has as labels; none: pack or index without them. Default: auto."""
-    relabel: tyro.conf.FlagCreatePairsOff[bool] = False
+    relabel: Switch = False
     """Number the classes that have pictures from 0, and keep their old names or numbers as names."""
     subset: Annotated[str, flag("SPLIT")] = ""
     """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
@@ -113,7 +109,7 @@ class Options:
     """Index the shards in this folder, in place of SOURCE and DEST."""
     index_at: Annotated[str, flag("URL")] = ""
     """With --index-only: folder for the index, where that of the shards cannot be written to."""
-    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    allow_remote_shards: Switch = False
     """With SOURCE or --check: read shards of an index that says they lie neither below nor beside it."""
     check: Annotated[str, flag("URL")] = ""
     """Check the shards of this dataset, in place of SOURCE and DEST; exit code 1 where one is damaged."""
@@ -131,26 +127,22 @@ class Command:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python jobs/make_shards.py`: returns the exit code, as named in errors.py."""
+    """`imagegen data pack`, and the job make_shards: returns the exit code, as named in errors.py."""
+    interrupted = "interrupted: nothing was kept"
+    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _main, interrupted)
+
+
+def _main(words: Sequence[str]) -> int:
     try:
-        said, code = _run(parse(sys.argv[1:] if arguments is None else arguments))
-        print(said)
-        return code
-    except ValueError as error:
-        return _complain(str(error), MISUSED)
-    except (UndecodableError, TaskError) as error:
-        return _complain(str(error), FAILED)
-    except Interrupted as error:
-        return _complain(str(error), INTERRUPTED)
-    except KeyboardInterrupt:
-        return _complain("interrupted: nothing was kept", INTERRUPTED)
+        said, code = _run(parse(words))
+    except UndecodableError as error:
+        raise TaskError(str(error)) from error
+    print(said)
+    return code
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(flags_help(Options, _JOB, _SUMMARY))
-        raise SystemExit(0)
+    """Read the job's arguments. Raises UsageError."""
     options = parse_flags(Options, _JOB, arguments)
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
@@ -298,7 +290,7 @@ def _tell_copies(source: Source, copies: Copies, labels: IntArray | None, left_o
 def _pack(work: _Work, command: Command) -> str:
     """Pack, and say on standard error what was left out; what to print at the end.
 
-    Raises Interrupted, and as Packing.run does.
+    Raises KeyboardInterrupt with a text, and as Packing.run does.
     """
     options, dest, targets = command.options, Store(command.options.dest), work.targets
     source = targets[0].source
@@ -310,7 +302,7 @@ def _pack(work: _Work, command: Command) -> str:
         with ProgressBar() as bar:
             made = work.made or packing.run(bar)
     except KeyboardInterrupt:
-        raise Interrupted(_what_is_kept(packing)) from None
+        raise KeyboardInterrupt(_what_is_kept(packing)) from None
     except UndecodableError as error:
         _list_left_out(error.lines, packing.pictures, source, dest)
         raise
@@ -473,8 +465,3 @@ def _parse_split(text: str) -> dict[str, float]:
         return parse_shares(text)
     except ValueError as error:
         raise UsageError(f"--split {text}: {error}") from None
-
-
-def _complain(line: str, code: int) -> int:
-    print(f"{_JOB}.py: {one_line(line)}", file=sys.stderr)
-    return code

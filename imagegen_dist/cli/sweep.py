@@ -1,161 +1,21 @@
-"""`python jobs/sweep.py`: check everything before a trial starts, run the sweep, and say what came of it."""
+"""`imagegen sweep`."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TextIO
 
-from imagegen_dist import config
-from imagegen_dist.cli import train_options as run_options
-from imagegen_dist.cli.sweep_estimate import dry_run_text
-from imagegen_dist.cli.sweep_options import Command, Options, demand_of, parse
-from imagegen_dist.cli.train import Prepared, prepare
-from imagegen_dist.cli.train_options import Options as RunOptions
-from imagegen_dist.data.builtin import is_builtin
-from imagegen_dist.errors import DONE, INTERRUPTED, MISUSED, UsageError
-from imagegen_dist.presets import find_preset
-from imagegen_dist.ray.environment import set_ray_environment
-from imagegen_dist.redirect_output import output_to
-from imagegen_dist.resources import check_demand
-from imagegen_dist.storage import Store
-from imagegen_dist.sweep.live_table import WIRED, JsonEvents, LiveTable
-from imagegen_dist.sweep.plan import JOB, SweepPlan, read_plan, with_checkpoints, write_plan
-from imagegen_dist.sweep.results import closing_table, write_results
-from imagegen_dist.wording import one_line
+from imagegen_dist.cli.command import run_command
+from imagegen_dist.cli.sweep_options import JOB, check_words, help_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from its command line; the exit code, as named in errors.py."""
-    try:
-        words = sys.argv[1:] if arguments is None else arguments
-        command = parse(words)
-        options = command if isinstance(command, Options) else command.options
-        if options.address:
-            return elsewhere(words, options)
-        if isinstance(command, Options):
-            plan = read_plan(Store(options.storage) / options.resume, options.resume)
-            plan = replace(plan, demand=demand_of(options, plan.demand))
-        else:
-            plan = build_plan(command)
-        if options.dry_run:
-            print(dry_run_text(plan, options))
-            return DONE
-        if isinstance(command, Command):
-            write_plan(plan)
-        return run(plan, options)
-    except ValueError as error:
-        print(f"{JOB}.py: {one_line(str(error))}", file=sys.stderr)
-        return MISUSED
-    except KeyboardInterrupt:  # a driver takes the signal itself: this comes before there is one
-        print(f"{JOB}.py: interrupted before the sweep began", file=sys.stderr)
-        return INTERRUPTED
+    # A driver takes the signal itself: an interrupt gets here only before there is one.
+    return run_command(JOB, arguments, help_text, _run, "interrupted before the sweep began")
 
 
-def elsewhere(words: Sequence[str], options: Options) -> int:
-    """Submit the command to a cluster and follow it there, or do what is asked of a job; the exit code."""
-    set_ray_environment()
-    from imagegen_dist.ray.tune import remote  # after the environment that Ray reads when it is imported
+def _run(words: Sequence[str]) -> int:
+    check_words(words)
+    from imagegen_dist.cli.sweep_run import sweep  # it imports torch
 
-    if not options.asks:
-        remote.check_reachable("storage", options.storage)
-        if not is_builtin(options.data):
-            remote.check_reachable("data", options.data)
-        if options.config and not (remote.checkout() / options.config).is_file():
-            raise UsageError(f"--config {options.config}: put it below {remote.checkout()}, which is sent")
-    client = remote.connect(options.address)
-    match options.asks:
-        case "attach":
-            return remote.follow(client, options.attach)
-        case "status":
-            return remote.status(client, options.status)
-        case "stop":
-            return remote.stop(client, options.stop)
-        case "fetch":
-            return remote.fetch(client, options.fetch[0], Path(options.fetch[1]))
-    name = options.resume or options.name or default_name(options)
-    sent = [word for word in without_flag(words, "--address") if word]
-    job = remote.submit(client, sent if options.name or options.resume else [*sent, "--name", name], name)
-    print(f"job {job}, W&B group {name}; Ctrl-C leaves it running, --attach {job} comes back")
-    return remote.follow(client, job)
-
-
-def without_flag(words: Sequence[str], flag: str) -> list[str]:
-    """The words without a flag and its value."""
-    kept, rest = [], list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == flag:
-            rest.pop(0)
-        elif not word.startswith(f"{flag}="):
-            kept.append(word)
-    return kept
-
-
-def default_name(options: Options) -> str:
-    """The name of a sweep that was given none."""
-    return f"{options.search}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def build_plan(command: Command) -> SweepPlan:
-    """The plan of a command, checked against data and storage. Raises ValueError with one line."""
-    options = command.options
-    name = options.name or default_name(options)
-    first = prepare_run(command, name)
-    plan = SweepPlan(
-        search=options.search,
-        experiment=first.experiment,
-        settings=first.settings,
-        space=command.space,
-        goals=command.goals,
-        searcher=command.searcher,
-        scheduler=command.scheduler,
-        trials=command.trials,
-        seed=options.seed,
-        demand=command.demand,
-    )
-    plan = with_checkpoints(plan)
-    for note in first.notes:
-        print(f"{JOB}.py: note: {note}", file=sys.stderr)
-    return plan
-
-
-def prepare_run(command: Command, name: str) -> Prepared:
-    """What the trials have in common, prepared as one run of that name would be. Raises ValueError."""
-    options = command.options
-    run = RunOptions(preset=command.preset, storage=options.storage, run=name, wandb=options.wandb)
-    job = find_preset(command.preset).job
-    return prepare(job, run_options.Command(run, command.experiment, None))
-
-
-def run(plan: SweepPlan, options: Options) -> int:
-    """Run the sweep; the exit code. Raises UsageError where this machine has no room for a trial."""
-    check_demand(plan.demand.gpus, plan.demand.cpus, plan.demand.workers.low)
-    set_ray_environment()
-    from imagegen_dist.ray.tune.driver import Limits, SweepDriver, log_path
-
-    log = log_path(plan.folder, plan.settings.name)
-    limits = Limits(options.max_concurrent, options.time_budget, options.gpu_hours)
-    with output_to(log) as screen:
-        board = view(plan, screen)
-        with board:
-            code = SweepDriver(plan, limits, board).run()
-            board.phase("writing the results")
-            write_results(plan, lambda text: board.message(text, "yellow"))
-        board.summary(closing_table(plan, str(log)))
-    return code
-
-
-def view(plan: SweepPlan, screen: TextIO) -> LiveTable | JsonEvents:
-    """Where the sweep is shown: here, or where the job was submitted from."""
-    paths = [dimension.path for dimension in plan.space.dimensions]
-    title = f"{plan.search} · {plan.settings.name}"
-    if not os.environ.get(WIRED):
-        return LiveTable(title, paths, plan.goals, plan.trials, screen)
-    goals = [config.encode(goal) for goal in plan.goals]
-    facts = {"title": title, "paths": paths, "goals": goals, "total": plan.trials, "folder": plan.folder.url}
-    return JsonEvents(facts, screen)
+    return sweep(words)

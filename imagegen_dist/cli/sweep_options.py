@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from imagegen_dist import config
-from imagegen_dist.cli.flags import check_name, flag, flags_help, parse_flags
+from imagegen_dist.cli.catalogue import catalogue, job_of, settings_of
+from imagegen_dist.cli.command import Switch, check_name, flag, flags_help, listing, parse_flags, wrapped
 from imagegen_dist.cli.train_options import resolve, split
 from imagegen_dist.config import ConfigError
 from imagegen_dist.errors import UsageError
-from imagegen_dist.experiment import Experiment
-from imagegen_dist.presets import PRESETS, find_preset
-from imagegen_dist.presets.searches import (
-    SEARCHES,
-    Goal,
-    Scheduler,
-    Search,
-    Searcher,
-    default_goal,
-    find_search,
-    parse_goals,
-)
-from imagegen_dist.presets.space import Space, as_grid, parse_space
 from imagegen_dist.resources import Workers
-from imagegen_dist.sweep.plan import JOB, TrialDemand
 
+if TYPE_CHECKING:
+    from imagegen_dist.experiment import Experiment
+    from imagegen_dist.presets.searches import Goal, Scheduler, Search, Searcher
+    from imagegen_dist.presets.space import Space
+    from imagegen_dist.sweep.plan import TrialDemand
+
+JOB = "sweep"
 SUMMARY = (
     "Search an experiment's values: every trial is a run of its own, and they are compared by a logged figure. "
     "--resume NAME goes on where a sweep was."
@@ -61,7 +55,7 @@ class Options:
     """Where sweeps are kept: a folder, s3://..., gs://... Default: runs."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json, or a built-in dataset. Default: the preset's."""
-    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    allow_remote_shards: Switch = False
     """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON, as the training jobs take them."""
@@ -93,7 +87,7 @@ class Options:
     """With --address: end a job; --resume goes on with its sweep."""
     fetch: Annotated[tuple[str, ...], flag("ID DIR")] = ()
     """With --address: copy best config, best checkpoint, tables and plots of a job's sweep into a folder here."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    dry_run: Switch = False
     """Check everything, show the first trials and what the sweep will cost, train nothing."""
 
     @property
@@ -114,22 +108,43 @@ class Command:
     searcher: Searcher
     scheduler: Scheduler
     trials: int
-    demand: TrialDemand = field(default_factory=TrialDemand)
+    demand: TrialDemand
 
 
-def parse(arguments: Sequence[str]) -> Command | Options:
-    """Read the job's arguments; the flags alone where a sweep or a job is named. Raises ValueError; --help ends."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text())
-        raise SystemExit(0)
-    flags, assignments = split(_joined(arguments), Options, next(iter(PRESETS.values())))
+def check_words(words: Sequence[str]) -> tuple[Options, list[tuple[str, str]]]:
+    """The flags, and the pairs of path and value of the settings. Raises UsageError. It needs no torch."""
+    first = words[0] if words else ""
+    flags, assignments = split(_joined(words), Options, settings_of(first if job_of(first) else ""))
     options = parse_flags(Options, JOB, _spread(flags))
     _check_limits(options)
     if options.asks:
         _check_asked(options)
+    elif options.resume:
+        _check_resumed(options, assignments)
+    else:
+        _check_search(options.search)
+    return options, assignments
+
+
+def _check_search(name: str) -> None:
+    """Raise ConfigError for a name that is neither a search nor a preset; names with a colon are a user's own."""
+    searches, presets = catalogue()["searches"], catalogue()["presets"]
+    if not name:
+        raise ConfigError(f"give a SEARCH: {', '.join(searches)}; or a preset with --space")
+    if name not in searches and name not in presets and ":" not in name:
+        raise ConfigError(f"there is no search {name!r}; {config.nearest(name, [*searches, *presets])}")
+
+
+def parse(words: Sequence[str]) -> Command | Options:
+    """Read the job's words; the flags alone where a sweep or a job is named. Raises ValueError."""
+    options, assignments = check_words(words)
+    if options.asks or options.resume:
         return options
-    if options.resume:
-        return _resumed(options, assignments)
+    from imagegen_dist.presets import find_preset
+    from imagegen_dist.presets.searches import find_search, parse_goals
+    from imagegen_dist.presets.space import as_grid, parse_space
+    from imagegen_dist.sweep.plan import TrialDemand
+
     search = find_search(options.search)
     if options.preset:
         search = _on_preset(search, options)
@@ -157,6 +172,8 @@ def parse(arguments: Sequence[str]) -> Command | Options:
 
 def demand_of(options: Options, otherwise: TrialDemand) -> TrialDemand:
     """What a trial needs by the flags, and where they say nothing as it is `otherwise`. Raises UsageError."""
+    from imagegen_dist.sweep.plan import TrialDemand
+
     return TrialDemand(
         Workers.parse(options.workers) if options.workers else otherwise.workers,
         options.cpus or otherwise.cpus,
@@ -164,15 +181,16 @@ def demand_of(options: Options, otherwise: TrialDemand) -> TrialDemand:
     )
 
 
-def help_text() -> str:
+def help_text(words: Sequence[str] = ()) -> str:
     """What --help prints."""
-    text = flags_help(Options, JOB, SUMMARY)
-    listed = "\n".join(f"  {name:<16} {search.summary}\n{'':<18} {search.space}" for name, search in SEARCHES.items())
+    searches = {name: f"{each['summary']}: {each['space']}" for name, each in catalogue()["searches"].items()}
+    star = "any settings, by dotted path; a star gives all that match the same value"
     return (
-        f"{text}\n\nsearches\n{listed}\n\n"
-        "a space over any settings, by dotted path; a star gives all that match the same value\n"
-        "  --space objective.gamma=loguniform:0.01:10 'optim.*.lr=choice:1e-4,2e-4' model.widths=grid:64,32|96,48\n\n"
-        "any setting that all trials share, by dotted path\n  --training.total-images 400000"
+        f"{flags_help(Options, JOB, SUMMARY)}\n\n{listing('searches', searches)}\n\n"
+        f"spaces\n{wrapped(star, 2)}\n"
+        "  --space objective.gamma=loguniform:0.01:10 'optim.*.lr=choice:1e-4,2e-4' \\\n"
+        "          'model.widths=grid:64,32|96,48'\n\n"
+        "settings that all trials share, by dotted path\n  --training.total-images 400000"
     )
 
 
@@ -231,8 +249,8 @@ def _check_limits(options: Options) -> None:
         check_name(name, getattr(options, name))
 
 
-def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Options:
-    """The flags of a command that goes on with a sweep. Raises UsageError for one that would change it."""
+def _check_resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError for flags that would change a sweep that is resumed."""
     limits = {"max_concurrent", "time_budget", "gpu_hours"}
     may = {"address", "resume", "storage", "workers", "cpus", "gpus", *limits}
     fresh = Options()
@@ -244,11 +262,13 @@ def _resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> Option
             if changed[0] != "search"
             else f"--resume {options.resume} goes on with that sweep as it is: leave out {options.search}"
         )
-    return options
 
 
 def _on_preset(search: Search, options: Options) -> Search:
     """The search on another preset, as that one is. Raises ConfigError where it has another kind of objective."""
+    from imagegen_dist.presets import find_preset
+    from imagegen_dist.presets.searches import default_goal
+
     preset, own = find_preset(options.preset), find_preset(search.preset)
     if preset.job != own.job and not (options.space and options.metric):
         raise ConfigError(f"--preset {options.preset} is trained by {preset.job}, which {options.search} is not for")

@@ -1,208 +1,41 @@
-"""A training job's command: parse it, check everything before a worker starts, and hand over to the driver."""
+"""`imagegen train`, and the jobs train_gan and train_vae."""
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-import torch
-
-from imagegen_dist import records
-from imagegen_dist.cli.flags import check_name
-from imagegen_dist.cli.notes import silent_settings
-from imagegen_dist.cli.secrets import check_secrets
-from imagegen_dist.cli.train_options import Command, describe, given_flags, parse
-from imagegen_dist.commands import programs
-from imagegen_dist.data.builtin import builtin_dataset, is_builtin
-from imagegen_dist.data.factors import choose_factors
-from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.stream import check_cache, read_records
-from imagegen_dist.errors import DONE, INTERRUPTED, MISUSED
-from imagegen_dist.evaluation.checks import check_held_out, foreseen
-from imagegen_dist.evaluation.feature_networks import open_network
-from imagegen_dist.evaluation.named_reference import named_source
-from imagegen_dist.experiment import (
-    Experiment,
-    build_networks,
-    build_objective,
-    build_plan,
-    parameter_counts,
-    with_absolute_paths,
-)
-from imagegen_dist.presets import PRESETS, find_preset
-from imagegen_dist.ray.environment import set_ray_environment
-from imagegen_dist.records import RunSettings
-from imagegen_dist.resources import check_demand, is_own_ray
-from imagegen_dist.storage import Store, check_temporary_room
-from imagegen_dist.training.checkpoint import check_room
-from imagegen_dist.wording import counted, one_line
+from imagegen_dist.cli.command import run_command
+from imagegen_dist.cli.train_options import ANY, help_text, parse
+from imagegen_dist.commands import name_of
 
 
 def main_gan(arguments: Sequence[str] | None = None) -> int:
     """`python jobs/train_gan.py`: returns the exit code."""
-    return main("train_gan", "Train a generative adversarial network.", arguments)
+    return main(arguments, "train_gan")
 
 
 def main_vae(arguments: Sequence[str] | None = None) -> int:
     """`python jobs/train_vae.py`: returns the exit code."""
-    return main("train_vae", "Train a variational autoencoder.", arguments)
+    return main(arguments, "train_vae")
 
 
-def main(job: str, summary: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a training job from its command line: 0 done, others as named in this module."""
-    try:
-        command = parse(job, sys.argv[1:] if arguments is None else arguments, summary)
-        prepared = prepare(job, command)
-        for note in prepared.notes:
-            print(f"{job}.py: note: {note}", file=sys.stderr)
-        if command.options.dry_run:
-            print(dry_run_text(prepared))
-            return DONE
-        return train(prepared)
-    except ValueError as error:
-        print(f"{job}.py: {one_line(str(error))}", file=sys.stderr)
-        return MISUSED
-    except KeyboardInterrupt:  # a driver takes the signal itself: this comes before there is one
-        print(f"{job}.py: interrupted before the training began", file=sys.stderr)
-        return INTERRUPTED
+def main(arguments: Sequence[str] | None = None, job: str = ANY) -> int:
+    """`imagegen train`: returns the exit code. job: train_gan or train_vae takes the presets of one kind alone."""
+    # A driver takes the signal itself: an interrupt gets here only before there is one.
+    interrupted = "interrupted before the training began"
+    return run_command(job, arguments, partial(help_text, job), partial(_run, job), interrupted)
 
 
-def train(prepared: Prepared) -> int:
-    """Train what was prepared; the exit code. Raises UsageError where this machine has no room for the workers."""
-    demand, workers = prepared.command.demand, prepared.command.workers
-    check_demand(demand.gpus, demand.cpus, workers.low if workers else 1)
-    set_ray_environment()
-    from imagegen_dist.ray.driver import Driver  # after the environment that Ray reads when it is imported
+def _run(job: str, words: Sequence[str]) -> int | None:
+    command = parse(job, words)
+    from imagegen_dist.cli.prepare import dry_run_text, prepare, train  # they import torch
 
-    command = prepared.command
-    return Driver(prepared.experiment, prepared.settings, prepared.index, command.workers, command.demand).run()
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A command that was checked against data and storage: everything that the workers need."""
-
-    command: Command
-    experiment: Experiment
-    settings: RunSettings
-    index: DatasetIndex
-    notes: tuple[str, ...] = ()
-    """What the user should know of these settings, in a line each."""
-
-
-def prepare(job: str, command: Command) -> Prepared:
-    """Resolve and check a command before any worker starts. Raises ValueError with one line, nothing changed or lost.
-
-    Built-in data are packed on first use; the storage is written to and read back; the networks are built once.
-    """
-    options, experiment = command.options, with_absolute_paths(command.experiment)
-    if command.workers:
-        experiment.training.batching.check_workers(command.workers.high)
-    storage = Store(options.storage)
-    storage.probe()
-    data, validation = _datasets(experiment, storage)
-    remote_shards = experiment.data.allow_remote_shards
-    index = DatasetIndex.load(Store(data), remote_shards)
-    held_out = DatasetIndex.load(Store(validation), remote_shards) if validation else None
-    if held_out:
-        check_held_out(index, held_out)
-    looked_at = held_out or index
-    if asked := experiment.evaluation.factors:
-        place = looked_at.location(Store(validation or data))
-        [first] = read_records(looked_at, place, range(1), experiment.data.cache)
-        choose_factors(list(first.get("factors", {})), asked, place)
-    networks = build_networks(experiment, index.shape, index.classes)
-    build_objective(experiment, networks, index.samples)
-    if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
-        open_network(source, index.shape, torch.device("cpu"))
-    if is_own_ray():  # all workers will be on this node
-        plan = build_plan(experiment, index, draws=1)
-        check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
-    settings = RunSettings(
-        name=_run_name(options.run, options.preset),
-        storage=storage.url,
-        preset=options.preset,
-        job=job,
-        data=data,
-        validation=validation,
-        wandb_mode="" if options.wandb == "auto" else options.wandb,
-        wandb_directory=_wandb_directory(storage),
-        wandb_key=_has_wandb_key(),
-        programs=programs(),
-        flags=given_flags(options),
-    )
-    check_temporary_room()
-    weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
-    check_room(settings.folder, weights, settings.keep)
-    document = records.document(settings, experiment, index, {})
-    check_secrets(document, os.environ)
-    if settings.folder.exists(records.CONFIG):
-        records.check_config(settings.folder, document)
-    preset = find_preset(options.preset) if options.preset in PRESETS else None
-    notes = silent_settings(experiment, preset, index) + foreseen(experiment, index, held_out)
-    return Prepared(command, experiment, settings, index, tuple(notes))
-
-
-def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
-    """URLs of the training and held-out shards; "" for none."""
-    data = experiment.data
-    if is_builtin(data.url):
-        folder = storage / ".data"
-        held_out = data.validation or data.url
-        given = None if is_builtin(held_out) else Store(held_out)
-        validation = builtin_dataset(held_out, "val", folder) if given is None else given
-        return builtin_dataset(data.url, "train", folder).url, validation.url
-    return Store(data.url).url, Store(data.validation).url if data.validation else ""
-
-
-def _run_name(asked: str, preset: str) -> str:
-    name = asked or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    check_name("run", name)
-    return name
-
-
-def _wandb_directory(storage: Store) -> str:
-    local = storage.local_path()
-    return str(local / ".wandb" if local else Path.home() / ".cache" / "imagegen_dist" / "wandb")
-
-
-def _has_wandb_key() -> bool:
-    """Whether W&B would find a key: in the environment, or where `wandb login` keeps it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    with suppress(OSError):
-        return "api.wandb.ai" in netrc.read_text()
-    return False
-
-
-_NAMED = 10  # classes
-
-
-def dry_run_text(prepared: Prepared) -> str:
-    """What --dry-run prints: settings, networks, data, storage."""
-    experiment, index, settings = prepared.experiment, prepared.index, prepared.settings
-    counts = parameter_counts(experiment, index.shape, index.classes)
-    batching = experiment.training.batching
-    labels = counted(index.classes, "class") if index.classes else "no labels"
-    if index.class_names:
-        some = ", ".join(index.class_names[:_NAMED])
-        labels += f" ({some}{', ...' if len(index.class_names) > _NAMED else ''})"
-    lines = [
-        f"experiment  {settings.preset}",
-        describe(experiment),
-        f"networks    {', '.join(f'{name} {count:,} parameters' for name, count in counts.items())}",
-        f"samples     {index.shape}, {labels}",
-        f"data        {settings.data}: {counted(index.samples, 'sample')} in {counted(len(index.shards), 'shard')}, "
-        f"fingerprint {index.fingerprint[:12]}",
-        f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
-        f"microbatches: at most {counted(batching.microbatches, 'worker')}",
-        f"storage     {settings.folder.url}: written and read back",
-        "Nothing was trained.",
-    ]
-    return "\n".join(lines)
+    prepared = prepare(command)
+    for note in prepared.notes:
+        print(f"{name_of(job)}: note: {note}", file=sys.stderr)
+    if command.options.dry_run:
+        print(dry_run_text(prepared))
+        return None
+    return train(prepared)

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from imagegen_dist import config
-from imagegen_dist.cli.flags import check_name, flag, flags_help, meant, parse_flags
+from imagegen_dist import config, config_docs
+from imagegen_dist.cli.catalogue import catalogue, job_of, list_settings, presets_of, settings_of
+from imagegen_dist.cli.command import Switch, check_name, flag, flags_help, listing, meant, parse_flags, wrapped
 from imagegen_dist.commands import name_of
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
-from imagegen_dist.experiment import Experiment
-from imagegen_dist.presets import PRESETS, Preset, find_preset
-from imagegen_dist.records import CONFIG
 from imagegen_dist.resources import Demand, Workers
-from imagegen_dist.storage import Store
 from imagegen_dist.wording import reason
+
+if TYPE_CHECKING:
+    from imagegen_dist.experiment import Experiment
+    from imagegen_dist.storage import Store
 
 _KINDS = ("model", "objective", "optim")
 """Groups of settings of which there are several kinds: --model convvae."""
 
+ANY = "train"
+"""The job that trains every preset: the others train those of one kind."""
+
+_SUMMARIES = {
+    ANY: "Train a generative adversarial network (GAN) or a variational autoencoder (VAE).",
+    "train_gan": "Train a generative adversarial network.",
+    "train_vae": "Train a variational autoencoder.",
+}
+_KINDS_OF = {"train_gan": "GANs", "train_vae": "VAEs"}
 _EXAMPLES = {
     "train_gan": ("objective.gamma 0.1", "optim.generator.lr 2e-4"),
     "train_vae": ("objective.beta 4", "optim.autoencoder.lr 1e-3"),
@@ -52,13 +61,13 @@ class Options:
     """GPUs a worker. Default: 1 where the cluster has GPUs now; say 1 where it will only get them."""
     cpus: Annotated[int | None, flag("N")] = None
     """CPU cores a worker, which are its threads. Default: its share of a machine."""
-    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    allow_remote_shards: Switch = False
     """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
     """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    dry_run: Switch = False
     """Check everything, show the resolved experiment, train nothing."""
 
 
@@ -66,51 +75,84 @@ class Options:
 class Command:
     """A parsed command line: the flags, and the experiment that they resolve to."""
 
+    job: str
     options: Options
     experiment: Experiment
     workers: Workers | None
     demand: Demand = Demand()
 
 
-def parse(job: str, arguments: Sequence[str], summary: str) -> Command:
-    """Read a training job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text(job, summary))
-        raise SystemExit(0)
-    flags, assignments = split(arguments, Options, next(iter(_presets_of(job).values())))
+def parse(job: str, words: Sequence[str]) -> Command:
+    """Read the words of a training job: train_gan, train_vae, or train for both. Raises ValueError.
+
+    What can be checked without torch is checked before it is imported: a misspelt word is answered at once.
+    """
+    preset = words[0] if words and words[0] in presets_of(job) else next(iter(presets_of(job)))
+    flags, assignments = split(words, Options, settings_of(preset))
     options = parse_flags(Options, job, flags)
-    try:
-        preset, experiment = _begun_from(job, options)
-        options = replace(options, preset=preset)
-        assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
-        experiment = resolve(experiment, options.config, options.data, assignments)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     if options.gpus not in (None, 0, 1):
         raise UsageError(f"--gpus {options.gpus}: a worker uses one GPU, or none; give 1 or 0")
     if options.cpus is not None and options.cpus < 1:
         raise UsageError(f"--cpus {options.cpus}: a worker has one core or more")
     workers = Workers.parse(options.workers) if options.workers else None
-    return Command(options, experiment, workers, Demand(options.gpus, options.cpus))
+    _check_preset(job, options.preset)
+    _check_paths(options, [path for path, _ in assignments])
+    try:
+        job, preset, experiment = _begun_from(job, options)
+        options = replace(options, preset=preset)
+        assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
+        experiment = resolve(experiment, options.config, options.data, assignments)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Command(job, options, experiment, workers, Demand(options.gpus, options.cpus))
 
 
-def _begun_from(job: str, options: Options) -> tuple[str, Experiment]:
-    """(name, experiment) that data and overrides are applied to: the preset that is named, else of the run its own.
+def _check_preset(job: str, preset: str) -> None:
+    """Raise UsageError for a preset that does not exist or that another job trains."""
+    known = presets_of(job)
+    if not preset or preset in known:
+        return
+    if not job_of(preset):
+        raise UsageError(f"there is no preset {preset!r}; {config.nearest(preset, known)}")
+    raise UsageError(f"{preset} is trained by {name_of(job_of(preset))}; {name_of(job)} has {', '.join(known)}")
 
-    Raises ValueError where the run is another job's, or does not say how it was configured.
+
+def _check_paths(options: Options, paths: Sequence[str]) -> None:
+    """Raise ConfigError for a setting that the preset does not have."""
+    if not options.preset or options.config:
+        return
+    known = settings_of("" if any(path in _KINDS for path in paths) else options.preset)
+    for path in paths:
+        if path not in _KINDS and not any(f"{path}.".startswith(f"{each}.") for each in known):
+            raise config.no_such_setting(path, settings_of(options.preset))
+
+
+def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
+    """(job, preset, experiment) to which data and overrides are applied: the named preset's, else the run's own.
+
+    Raises ValueError if the run is another job's, or does not say how it was configured.
     """
+    from imagegen_dist.presets import find_preset
+    from imagegen_dist.records import CONFIG
+    from imagegen_dist.storage import Store
+
     if options.run and not options.preset and not options.config:
         check_name("run", options.run)
         folder = Store(options.storage) / options.run
         if folder.exists(CONFIG):
             return _own_configuration(job, folder)
     named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
-    preset = options.preset or str(named or next(iter(_presets_of(job))))
-    return preset, _preset(job, preset).experiment
+    name = options.preset or str(named or next(iter(presets_of(job))))
+    _check_preset(job, name)
+    preset = find_preset(name)
+    return preset.job, name, preset.experiment
 
 
-def _own_configuration(job: str, folder: Store) -> tuple[str, Experiment]:
-    """(preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
+def _own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
+    """(job, preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
+    from imagegen_dist.experiment import Experiment
+    from imagegen_dist.records import CONFIG
+
     try:
         found = parse_json(folder.read(CONFIG))
         trained_by, preset = str(found["job"]), str(found["preset"])
@@ -119,9 +161,9 @@ def _own_configuration(job: str, folder: Store) -> tuple[str, Experiment]:
         raise UsageError(
             f"{folder.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another --run"
         ) from error
-    if trained_by != job:
+    if job not in (ANY, trained_by):
         raise UsageError(f"{folder.url} is trained by {name_of(trained_by)}, and this is {name_of(job)}")
-    return preset, experiment
+    return trained_by, preset, experiment
 
 
 def given_flags(options: Options) -> tuple[str, ...]:
@@ -142,40 +184,51 @@ def resolve(experiment: Experiment, file: str, data: str, assignments: Sequence[
     return config.overrides(experiment, assignments)
 
 
-def help_text(job: str, summary: str) -> str:
-    """What --help prints: flags, presets, and how to find every setting."""
-    text = flags_help(Options, job, summary)
-    listed = "\n".join(f"  {name:<24} {preset.summary}" for name, preset in _presets_of(job).items())
-    some = ("training.total-images 400000", "training.batch-size 128")
-    examples = "\n".join(f"  --{example}" for example in (*_EXAMPLES[job], *some))
+def help_text(job: str, words: Sequence[str]) -> str:
+    """What --help prints: flags, presets, and how to find every setting; after PRESET --help GROUP its settings."""
+    place = next(place for place, word in enumerate(words) if word in ("-h", "--help"))
+    if topics := words[place + 1 :]:
+        return _settings_help(parse(job, words[:place]), topics)
+    preset = words[0] if words and words[0] in presets_of(job) else ""
+    jobs = list(_KINDS_OF) if job == ANY else [job]
+    listed = "\n\n".join(listing(f"presets of {_KINDS_OF[each]}", presets_of(each)) for each in jobs)
+    examples = "\n".join(f"  --{example}" for each in jobs for example in _EXAMPLES[each])
+    groups = " | ".join(dict.fromkeys(path.partition(".")[0] for path in settings_of()))
     return (
-        f"{text}\n\npresets\n{listed}\n\nany setting of the experiment, by dotted path\n{examples}\n"
-        f"  all of them with their values: {name_of(job)} PRESET --dry-run"
+        f"{flags_help(Options, job, _SUMMARIES[job])}\n\n{listed}\n\n"
+        f"settings of the experiment, by dotted path\n{examples}\n"
+        f"  what each of them means: {name_of(job)} {preset or 'PRESET'} --help GROUP\n"
+        f"  GROUP: {groups}"
     )
 
 
-def _presets_of(job: str) -> dict[str, Preset]:
-    return {name: preset for name, preset in PRESETS.items() if preset.job == job}
+def _settings_help(command: Command, topics: Sequence[str]) -> str:
+    """The settings of the groups or paths in `topics`, with their values, choices and meaning. Raises UsageError."""
+    found = list(config_docs.settings(command.experiment))
+    shown = []
+    for topic in topics:
+        path = topic.lstrip("-").replace("_", "-")
+        chosen = [each for each in found if f"{each.path}.".startswith(f"{path}.")]
+        if not chosen:
+            groups = dict.fromkeys(each.group for each in found)
+            raise UsageError(f"--help {topic}: {config.nearest(path, [*groups, *(each.path for each in found)])}")
+        shown += [setting_text(each) for each in chosen]
+    return f"settings of {command.options.preset}\n\n" + "\n".join(shown)
 
 
-def _preset(job: str, name: str) -> Preset:
-    """The preset of that name. Raises ValueError where there is none, or where it is another job's."""
-    if name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}; {config.nearest(name, _presets_of(job))}")
-    preset = find_preset(name)
-    if preset.job != job:
-        has = ", ".join(_presets_of(job))
-        raise UsageError(f"{name} is trained by {name_of(preset.job)}; {name_of(job)} has {has}")
-    return preset
+def setting_text(setting: config_docs.Setting) -> str:
+    """A setting with its value, its meaning and what is allowed, as wide as the terminal at most."""
+    paragraphs = "\n".join(wrapped(text, 6) for text in (setting.doc, setting.allowed) if text)
+    return f"  --{setting.path} {setting.value}\n{paragraphs}"
 
 
-def split(words: Sequence[str], options: type, preset: Preset) -> tuple[list[str], list[tuple[str, str]]]:
+def split(words: Sequence[str], options: type, settings: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """The words for the flags of `options`, and the pairs of dotted path and text of the overrides. Raises UsageError.
 
-    preset: one whose settings are named where a word is no flag.
+    settings: dotted paths to suggest for a word that is no flag.
     """
     known = [field.name.replace("_", "-") for field in fields(options)][1:]  # the first one is positional
-    settings = [name.replace("_", "-") for name in config.paths(preset.experiment)]
+    lists, presets = list_settings(), catalogue()["presets"]
     flags: list[str] = []
     assignments: list[tuple[str, str]] = []
     rest = list(words)
@@ -189,7 +242,7 @@ def split(words: Sequence[str], options: type, preset: Preset) -> tuple[list[str
             raise UsageError(f"--{path}: no such flag; {meant(path, known, settings)}")
         elif given or (rest and not rest[0].startswith("--")):
             values = [value if given else rest.pop(0)]
-            while not given and rest and path in _LISTS and not rest[0].startswith("--") and rest[0] not in PRESETS:
+            while not given and rest and path in lists and not rest[0].startswith("--") and rest[0] not in presets:
                 values.append(rest.pop(0))
             if not given and rest and _NUMBER.fullmatch(rest[0]):
                 raise UsageError(f"--{path} takes one value, and {rest[0]} follows {values[-1]}")
@@ -208,17 +261,11 @@ def _list(values: Sequence[str]) -> str:
 
 _NUMBER = re.compile(r"-?[\d.,]+(e-?\d+)?")
 
-_LISTS = frozenset(
-    path.replace("_", "-")
-    for preset in PRESETS.values()
-    for path, value in config.paths(preset.experiment).items()
-    if isinstance(value, tuple)
-)
-"""Paths of settings that hold several values, of which a command line may have each as a word of its own."""
-
 
 def _apply_file(experiment: Experiment, name: str) -> Experiment:
     """The experiment with the settings of a JSON file: dotted paths, an experiment, or a run's config.json."""
+    from imagegen_dist.experiment import Experiment
+
     data = _read_file(name)
     data = data.get("experiment", data)
     if not isinstance(data, dict):
@@ -252,8 +299,8 @@ def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def describe(experiment: Experiment) -> str:
     """Every setting with its value, one a line, as it would be written on the command line."""
-    lines = []
-    for path, value in config.paths(experiment).items():
-        text = json.dumps(config.encode(value)) if isinstance(value, bool | tuple) else str(value)
-        lines.append(f"--{path.replace('_', '-')} {text}" if text else f"--{path.replace('_', '-')} ''")
+    lines = [
+        f"--{path.replace('_', '-')} {config_docs.value_text(value)}"
+        for path, value in config.paths(experiment).items()
+    ]
     return textwrap.indent("\n".join(lines), "  ")

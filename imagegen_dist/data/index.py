@@ -368,7 +368,7 @@ def _why_no_index(store: Store) -> str:
     if shards:
         return (
             f"{store} has {counted(len(shards), 'shard')} but no {INDEX_NAME}: "
-            f"write it with `{command('make_shards', '--index-only', store)}`"
+            f"write it with `{command('index_shards', store)}`"
         )
     below = [name for name, is_folder in store.entries().items() if is_folder and store.exists(f"{name}/{INDEX_NAME}")]
     if below:

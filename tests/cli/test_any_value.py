@@ -67,7 +67,7 @@ def answered(command: Callable[[], object]) -> None:
 @example(("train_gan", "digits", "training.seed"), DEEP)
 def test_any_text_for_any_setting(place: tuple[str, str, str], text: str) -> None:
     job, preset, path = place
-    answered(lambda: parse(job, [preset, f"--{path.replace('_', '-')}={text}"], ""))
+    answered(lambda: parse(job, [preset, f"--{path.replace('_', '-')}={text}"]))
 
 
 @settings(max_examples=40)
@@ -81,7 +81,7 @@ def test_any_json_for_any_setting_of_a_config_file(place: tuple[str, str, str], 
         file = Path(folder) / "config.json"
         for written in ({"experiment": document}, document, {path: value}, {"experiment": value}):
             file.write_text(json.dumps(written))
-            answered(lambda: parse(job, [preset, "--config", str(file)], ""))
+            answered(lambda: parse(job, [preset, "--config", str(file)]))
 
 
 @settings(max_examples=150)
@@ -109,6 +109,6 @@ def test_any_text_for_any_flag_of_a_job(job: str, data: st.DataObject) -> None:
 def test_a_config_file_of_any_text(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError) as caught:
-        parse("train_gan", ["--config", str(tmp_path / "config.json")], "")
+        parse("train_gan", ["--config", str(tmp_path / "config.json")])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000

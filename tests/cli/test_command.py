@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from imagegen_dist import commands, config, records
-from imagegen_dist.cli.train import main_gan, main_vae, prepare
+from imagegen_dist.cli.prepare import prepare
+from imagegen_dist.cli.train import main_gan, main_vae
 from imagegen_dist.cli.train_options import describe, help_text, parse
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.experiment import with_absolute_paths
@@ -23,7 +24,7 @@ from imagegen_dist.schedule import Schedule, constant
 
 
 def parsed(*arguments: str) -> object:
-    return parse("train_gan", arguments, "Train a GAN.")
+    return parse("train_gan", arguments)
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -83,14 +84,14 @@ def test_every_setting_shown_can_be_typed_back() -> None:
         shown = describe(find_preset(preset).experiment).split("\n")
         words = [word for line in shown for word in line.split(maxsplit=1)]
         words = [word.strip().strip("'") for word in words]
-        command = parse(find_preset(preset).job, [preset, *words], "Train.")
+        command = parse(find_preset(preset).job, [preset, *words])
         assert command.experiment == find_preset(preset).experiment
 
 
 @pytest.mark.parametrize("job", ["train_gan", "train_vae"])
 def test_help_is_short_and_lists_the_presets(job: str) -> None:
-    text = help_text(job, "Train.")
-    assert len(text.splitlines()) < 60
+    text = help_text(job, ["--help"])
+    assert len(text.splitlines()) < 70  # of at most 80 columns
     assert all((f"  {name} " in text) == (preset.job == job) for name, preset in PRESETS.items())
     assert "--dry-run" in text
 
@@ -257,7 +258,7 @@ def test_a_model_that_does_not_fit_the_data(storage: str, capsys: pytest.Capture
 
 
 def test_a_run_of_another_configuration(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    prepared = prepare("train_gan", parsed("--storage", storage, "--run", "mine"))
+    prepared = prepare(parsed("--storage", storage, "--run", "mine"))
     records.write_config(prepared.settings, prepared.experiment, prepared.index, {})
     said = mistake(capsys, "--storage", storage, "--run", "mine", "--optim.generator.lr", "1e-5")
     assert "optim.generator.lr: 1e-05, not" in said
@@ -270,23 +271,23 @@ def test_the_printed_command_continues_a_run_in_any_shell(
 ) -> None:
     """After overrides, --data and in a storage whose name the shell would split and expand."""
     place, mine = tmp_path / "my 'runs' $HOME", tmp_path / "my data"
-    prepare("train_gan", parsed("--storage", storage, "--run", "packs"))
+    prepare(parsed("--storage", storage, "--run", "packs"))
     shutil.copytree(Path(storage) / ".data" / "digits-v1" / "train", mine)
     if wheel:
         monkeypatch.setattr(commands, "_CHECKOUT", tmp_path)
     given = ["digits", "--storage", str(place), "--run", "mine", "--data", str(mine), "--workers", "1:2"]
-    prepared = prepare("train_gan", parsed(*given, "--objective.gamma", "0.5", "--wandb", "disabled"))
+    prepared = prepare(parsed(*given, "--objective.gamma", "0.5", "--wandb", "disabled"))
     records.write_config(prepared.settings, prepared.experiment, prepared.index, {})
     line = records.resume_command(prepared.settings)
-    assert line.startswith("imagegen-train-gan " if wheel else "python ")
+    assert line.startswith("imagegen train " if wheel else "python ")
     said = subprocess.run(["sh", "-c", f'printf "%s\\n" {line}'], capture_output=True, text=True, check=True).stdout
-    program, words = said.splitlines()[: 1 if wheel else 2], said.splitlines()[1 if wheel else 2 :]
+    program, words = said.splitlines()[:2], said.splitlines()[2:]
     assert wheel or Path(program[1]).name == "train_gan.py"
-    again = prepare("train_gan", parsed(*words))
+    again = prepare(parsed(*words))
     assert (again.experiment, again.settings) == (prepared.experiment, prepared.settings)
     assert again.command.workers == Workers(1, 2)
     longer = dict(records.commands(prepared.settings))["train longer"].replace("IMAGES", "123456")
-    words = shlex.split(longer)[1 if wheel else 2 :]
+    words = shlex.split(longer)[2:]
     assert main_gan([*words, "--dry-run"]) == DONE
     assert "--training.total-images 123456" in capsys.readouterr().out
     assert main_vae([*words, "--dry-run"]) == MISUSED
@@ -294,7 +295,7 @@ def test_the_printed_command_continues_a_run_in_any_shell(
 
 
 def test_overrides_go_on_top_of_a_runs_own_settings(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    prepared = prepare("train_gan", parsed("--storage", storage, "--run", "own", "--objective.gamma", "0.5"))
+    prepared = prepare(parsed("--storage", storage, "--run", "own", "--objective.gamma", "0.5"))
     records.write_config(prepared.settings, prepared.experiment, prepared.index, {})
     command = parsed("--storage", storage, "--run", "own", "--training.total-images", "7000")
     assert command.experiment == config.override(prepared.experiment, "training.total_images", 7000)
@@ -316,3 +317,16 @@ def test_a_dry_run_shows_everything_and_trains_nothing(storage: str, capsys: pyt
     for word in ("--objective.gamma", "generator", "parameters", "4,000 samples in 8 shards", "written and read back"):
         assert word in shown
     assert not (Path(storage) / "dry").exists()
+
+
+def test_help_of_a_group_explains_every_setting_of_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main_gan(["digits", "--objective.loss", "hinge", "--help", "objective"]) == DONE
+    shown = capsys.readouterr().out
+    assert "--objective.loss hinge\n      The adversarial loss.\n      relativistic | non-saturating | hinge" in shown
+    experiment = find_preset("digits").experiment
+    settings = [path.replace("_", "-") for path in config.paths(experiment)]
+    shown_paths = {line.split()[0].removeprefix("--") for line in shown.splitlines() if line.startswith("  --")}
+    assert shown_paths - {"objective"} == {path for path in settings if path.startswith("objective.")}
+    assert main_vae(["digits-vae", "--help", "objective.beta", "optim"]) == DONE
+    assert "Weight of the rate" in capsys.readouterr().out
+    assert "did you mean objective?" in mistake(capsys, "digits", "--help", "objectve")

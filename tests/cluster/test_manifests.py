@@ -190,7 +190,7 @@ def test_what_the_readme_types_is_understood() -> None:
     for words in typed:
         rest = words[words.index("jobs/train_gan.py") + 1 :]
         if "..." not in rest:
-            parse("train_gan", rest, "")
+            parse("train_gan", rest)
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"cluster/[\w./-]+\.\w+", README))))

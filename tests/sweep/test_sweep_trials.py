@@ -8,8 +8,8 @@ import pytest
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
-from imagegen_dist.cli.sweep import build_plan
 from imagegen_dist.cli.sweep_options import Command, demand_of, parse
+from imagegen_dist.cli.sweep_run import build_plan
 from imagegen_dist.ray.tune.driver import Limits
 from imagegen_dist.ray.tune.schedulers import Population, build_scheduler
 from imagegen_dist.ray.tune.searchers import Points, build_searcher

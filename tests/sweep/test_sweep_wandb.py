@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from imagegen_dist import config
-from imagegen_dist.cli.sweep import build_plan
 from imagegen_dist.cli.sweep_options import Command, parse
+from imagegen_dist.cli.sweep_run import build_plan
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.ray.tune.trial import Report, carry_out, train

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from imagegen_dist import config
-from imagegen_dist.cli.flags import flag, flags_help, parse_flags
+from imagegen_dist.cli.command import Switch, flag, flags_help, listing, parse_flags
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import UsageError
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FEATURES, FeatureSource
@@ -34,7 +34,7 @@ class Options:
     """A run's directory (its newest checkpoint), that of one checkpoint, or an exported folder: a path, s3://..."""
     data: Annotated[str, flag("URL")] = ""
     """Real samples: shards with an index.json, or a built-in dataset. Default: the run's own (held out, for a VAE)."""
-    allow_remote_shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")] = False
+    allow_remote_shards: Switch = False
     """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
     split: Annotated[Literal["train", "val"], flag("train|val")] = "train"
     """Of a built-in dataset named by --data. Default: train."""
@@ -69,10 +69,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text())
-        raise SystemExit(0)
+    """Read the job's arguments. Raises UsageError."""
     options = parse_flags(Options, JOB, arguments)
     if not options.model:
         raise UsageError(f"RUN is missing: the directory of a run or of a checkpoint (see {name_of(JOB)} --help)")
@@ -85,11 +82,10 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
-def help_text() -> str:
+def help_text(words: Sequence[str] = ()) -> str:
     """What --help prints."""
-    listed = "\n".join(f"  {name:<12} {summary}" for name, summary in METRICS.items())
     networks = "\n".join(f"  {name}" for name in FEATURES)
-    return f"{flags_help(Options, JOB, _SUMMARY)}\n\nmetrics\n{listed}\n\nfeatures\n{networks}"
+    return f"{flags_help(Options, JOB, _SUMMARY)}\n\n{listing('metrics', METRICS)}\n\nfeatures\n{networks}"
 
 
 def asked_metrics(text: str) -> tuple[str, ...]:

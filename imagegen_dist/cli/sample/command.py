@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
+from imagegen_dist.cli.command import flags_help, run_command
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.progress import ProgressBar
-from imagegen_dist.cli.sample.options import JOB, Command, Options, as_typed, parse
+from imagegen_dist.cli.sample.options import JOB, SUMMARY, Command, Options, as_typed, parse
 from imagegen_dist.cli.sample.pictures import (
     check_film,
     check_folder,
@@ -20,7 +20,7 @@ from imagegen_dist.cli.sample.pictures import (
 )
 from imagegen_dist.cli.sample.shards import check_shards, pack_samples
 from imagegen_dist.data.animation import check_encoder
-from imagegen_dist.errors import DONE, FAILED, INTERRUPTED, MISUSED, TaskError, UsageError
+from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.animation import (
     TRAVERSED_SEEDS,
     check_interpolation,
@@ -34,20 +34,14 @@ from imagegen_dist.inference.generated import Maker
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.inference.sampling_request import Asked
-from imagegen_dist.wording import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from its command line; the exit code, as named in errors.py."""
-    try:
-        run(parse(sys.argv[1:] if arguments is None else arguments))
-        return DONE
-    except ValueError as error:
-        return _complain(str(error), MISUSED)
-    except TaskError as error:
-        return _complain(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted; with --shards the same command goes on", INTERRUPTED)
+    interrupted = "interrupted; with --shards the same command continues"
+    return run_command(
+        JOB, arguments, lambda _: flags_help(Options, JOB, SUMMARY), lambda words: run(parse(words)), interrupted
+    )
 
 
 def run(command: Command) -> None:
@@ -115,8 +109,3 @@ def _check_model(options: Options, asked: Asked, model: GeneratorModel | Autoenc
     if options.traverse:
         check_traversal(model)
         check_film(model, "traverse")
-
-
-def _complain(line: str, code: int) -> int:
-    print(f"{JOB}.py: {one_line(line)}", file=sys.stderr)
-    return code

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from imagegen_dist.cli.flags import flag, flags_help, parse_flags
+from imagegen_dist.cli.command import flag, parse_flags
 from imagegen_dist.commands import name_of
 from imagegen_dist.data.labels import clean_name
 from imagegen_dist.errors import UsageError
@@ -87,10 +87,7 @@ class Command:
 
 
 def parse(words: Sequence[str]) -> Command:
-    """Read the job's arguments. Raises UsageError; --help prints and raises SystemExit(0)."""
-    if any(word in ("-h", "--help") for word in words):
-        print(flags_help(Options, JOB, SUMMARY))
-        raise SystemExit(0)
+    """Read the job's arguments. Raises UsageError."""
     options = parse_flags(Options, JOB, words)
     if not options.checkpoint:
         raise UsageError(f"CHECKPOINT is needed: a run, a checkpoint or an exported folder (see {name_of(JOB)} --help)")

@@ -1,4 +1,4 @@
-"""Flags of a job from a dataclass, by tyro, with a user's mistake as one line."""
+"""What all commands share: exit codes and errors of one line, and flags that tyro reads from a dataclass."""
 
 from __future__ import annotations
 
@@ -9,26 +9,78 @@ import io
 import math
 import os
 import re
+import shutil
+import sys
+import textwrap
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from imagegen_dist import __version__
 from imagegen_dist.cli.secrets import check_words
 from imagegen_dist.commands import name_of
 from imagegen_dist.config import nearest
-from imagegen_dist.errors import UsageError as UsageError
+from imagegen_dist.errors import DONE, FAILED, INTERRUPTED, MISUSED, TaskError, UsageError
+from imagegen_dist.wording import one_line
 
 Options = TypeVar("Options")
+
+_CLOSED = 141
+"""Exit code of a command whose reader has closed the pipe, as of one that SIGPIPE ends."""
 
 _LONGEST_NAME = 128
 """Bytes: W&B's limit, which leaves room for what is put beside it in a file's name of 255."""
 
 _LIST = re.compile(r"LIST|.*,\.\.\.|.*\[,\w+\]")
 """Placeholders of flags that take several items in one text, joined by commas."""
+
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""The type of a flag that takes no value and is off by default."""
+
+
+def run_command(
+    job: str,
+    arguments: Sequence[str] | None,
+    help_text: Callable[[Sequence[str]], str],
+    run: Callable[[Sequence[str]], int | None],
+    interrupted: str = "interrupted",
+) -> int:
+    """Run a command from its command line, sys.argv by default; its exit code, as named in errors.py.
+
+    help_text: receives the words, and returns what --help prints. run: receives the words, and returns the exit code,
+    or None if all went well. A ValueError is a user's mistake, a TaskError a failure: each is one line on standard
+    error. interrupted: what that line says after Ctrl-C, unless the KeyboardInterrupt has a text of its own.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        if "-h" in words or "--help" in words:
+            print(help_text(words))
+            return DONE
+        if list(words) == ["--version"]:
+            print(f"{name_of(job)} {__version__}")
+            return DONE
+        code = run(words)
+        sys.stdout.flush()
+        return DONE if code is None else code
+    except ValueError as error:
+        return _complain(job, str(error), MISUSED)
+    except TaskError as error:
+        return _complain(job, str(error), FAILED)
+    except KeyboardInterrupt as error:
+        return _complain(job, str(error) or interrupted, INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit
+        return _CLOSED
+
+
+def _complain(job: str, line: str, code: int) -> int:
+    print(f"{name_of(job)}: {one_line(line)}", file=sys.stderr)
+    return code
 
 
 def flag(metavar: str) -> Any:
@@ -73,6 +125,20 @@ def flags_help(options: type[Any], job: str, summary: str) -> str:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
         tyro.cli(options, args=["--help"], prog=name_of(job), description=summary)
     return shown.getvalue().rstrip()
+
+
+def listing(title: str, entries: Mapping[str, str]) -> str:
+    """A titled list of names with what they are, as wide as the terminal at most."""
+    column = max(map(len, entries)) + 4
+    return "\n".join(
+        [title, *(f"  {name:<{column - 2}}{wrapped(text, column).lstrip()}" for name, text in entries.items())]
+    )
+
+
+def wrapped(text: str, indent: int) -> str:
+    """A text in lines that are as wide as the terminal at most, all indented."""
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    return textwrap.fill(text, width, initial_indent=" " * indent, subsequent_indent=" " * indent)
 
 
 def meant(word: str, flags: Iterable[str], settings: Iterable[str] = ()) -> str:
