@@ -247,7 +247,7 @@ def sync_command(directory: Path, run_ids: Sequence[str], unsent: Sequence[Path]
     directory: which holds the folders of the runs' starts. unsent: those of online starts that did not upload
     everything. Several runs are sent with whatever else waits in the directory, in the order of their starts.
     """
-    folders = sorted(folder for run_id in run_ids for folder in directory.glob(f"*run-*-{run_id}"))
+    folders = _folders_of_starts(directory, run_ids)
     online = [folder for folder in folders if not folder.name.startswith("offline-")]
     synced = [folder for folder in folders if any(folder.glob("*.wandb.synced"))]
     sent = {*synced, *(folder for folder in online if folder not in unsent)}
@@ -255,6 +255,20 @@ def sync_command(directory: Path, run_ids: Sequence[str], unsent: Sequence[Path]
         return ""
     flags = ["--include-online"] * bool(online) + ["--include-synced"] * bool(synced)
     return shlex.join(["wandb", "sync", *flags, *map(str, folders if len(run_ids) == 1 else [directory])])
+
+
+def _folders_of_starts(directory: Path, run_ids: Sequence[str]) -> list[Path]:
+    """The folders of the runs' starts, earliest first.
+
+    A folder's name is `[offline-]run-YYYYMMDD_HHMMSS-ID[-N]`, where W&B numbers the starts of a run in one second.
+    """
+
+    def start(folder: Path) -> tuple[str, int, str]:
+        name = folder.name.removeprefix("offline-")
+        return name[: len("run-YYYYMMDD_HHMMSS")], len(name), name
+
+    files = [file for run_id in run_ids for file in directory.glob(f"*run-*-{run_id}*/run-{run_id}.wandb")]
+    return sorted((file.parent for file in files), key=start)
 
 
 def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:

@@ -83,14 +83,19 @@ def test_folders_that_were_sent_before_are_sent_again_before_those_that_follow_t
     assert sync_command(sink.directory.parent, ["fixed-id"]) == f"wandb sync {sink.directory}"
     (sink.directory / "run-fixed-id.wandb.synced").touch()
     assert sync_command(sink.directory.parent, ["fixed-id"]) == ""
-    earlier = sink.directory.with_name("run-20200101_000000-fixed-id")
-    earlier.mkdir()
-    later = sink.directory.with_name("offline-run-20990101_000000-fixed-id")
-    later.mkdir()
-    folders = shlex.join(sorted(map(str, (sink.directory, earlier, later))))
-    assert (
-        sync_command(sink.directory.parent, ["fixed-id"]) == f"wandb sync --include-online --include-synced {folders}"
-    )
+    before = [
+        sink.directory.with_name(name)
+        for name in ("run-20200101_000000-fixed-id", "offline-run-20200101_000000-fixed-id-1")
+    ]
+    folders = [*before, sink.directory, sink.directory.with_name("run-20990101_000000-fixed-id")]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        (folder / "run-fixed-id.wandb").touch()
+    another = sink.directory.with_name("run-20200101_000000-fixed-id-2")
+    another.mkdir()
+    (another / "run-fixed-id-2.wandb").touch()
+    sending = ["wandb", "sync", "--include-online", "--include-synced", *map(str, folders)]
+    assert sync_command(sink.directory.parent, ["fixed-id"], [folders[0]]) == shlex.join(sending)
     assert sync_command(sink.directory.parent, ["another-id"]) == ""
 
 
