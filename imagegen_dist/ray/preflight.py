@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ PROBE_S = 10.0
 """How long machines are given to start the process that shows whether they have memory for one."""
 
 _EXCHANGE = ".preflight"
+_QUESTION = "question"
 _POLL_S = 0.5
 
 
@@ -45,28 +47,28 @@ class Preflight:
 
     def check(self, node_ids: Sequence[str]) -> None:
         """Raise UsageError, one line, where a machine cannot do what a worker has to, or differs from this one."""
-        exchange = Store(self.storage) / _EXCHANGE
-        word = f"driver-{time.time_ns()}"
-        exchange.write(word, word.encode())
+        name = f"{_EXCHANGE}-{uuid.uuid4().hex}"  # several drivers may share the storage and check at the same time
+        exchange = Store(self.storage) / name
+        exchange.write(_QUESTION, name.encode())
         try:
-            for node_id, answer in self._ask(node_ids, word).items():
-                name = node_name(node_id)
+            for node_id, answer in self._ask(node_ids, name).items():
+                machine = node_name(node_id)
                 if answer["problem"]:
-                    raise UsageError(f"machine {name}: {answer['problem']}")
+                    raise UsageError(f"machine {machine}: {answer['problem']}")
                 if different := differences(versions(), answer["versions"]):
-                    raise UsageError(f"machine {name} has {different}; install the same on all of the cluster")
-                self._read_back(exchange, f"{word}-{node_id}", name)
+                    raise UsageError(f"machine {machine} has {different}; install the same on all of the cluster")
+                self._read_back(exchange, node_id, machine)
         finally:
             with suppress(OSError):
                 exchange.remove()
 
-    def _ask(self, node_ids: Sequence[str], word: str) -> dict[str, dict[str, Any]]:
+    def _ask(self, node_ids: Sequence[str], exchange: str) -> dict[str, dict[str, Any]]:
         remote = ray.remote(num_cpus=0, max_retries=0)(look)
         asked = {}
         for node_id in node_ids:
             there = NodeAffinitySchedulingStrategy(node_id, soft=False)
             asked[node_id] = remote.options(scheduling_strategy=there).remote(
-                self.storage, list(self.data), word, f"{word}-{node_id}"
+                self.storage, list(self.data), exchange, node_id
             )
         answers = {}
         until = time.monotonic() + ANSWER_S
@@ -125,10 +127,13 @@ def _nothing() -> None:
     """What a process does that shows by its start alone that there is memory for it."""
 
 
-def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: str) -> dict[str, Any]:
-    """On a machine: what it has, and what it cannot do; "" where all is well. It leaves the file `answer`."""
+def look(storage: str, data: Sequence[tuple[str, str]], exchange: str, answer: str) -> dict[str, Any]:
+    """Run on a machine: return its versions and what it cannot do, "" if it can do everything.
+
+    exchange: the folder of the storage in which the driver has left a question. answer: the file to write there.
+    """
     problem = ""
-    exchange = Store(storage, LOOK_PATIENCE_S) / _EXCHANGE
+    folder = Store(storage, LOOK_PATIENCE_S) / exchange
     try:
         check_temporary_room()
     except StorageError as error:
@@ -136,9 +141,9 @@ def look(storage: str, data: Sequence[tuple[str, str]], question: str, answer: s
     try:
         for url, shard in data:
             Store(url, LOOK_PATIENCE_S).read_range(shard, 0, 512)
-        if exchange.read(question) != question.encode():
+        if folder.read(_QUESTION) != exchange.encode():
             problem = f"a file written to {storage} reads back as another there"
-        exchange.write(answer, answer.encode())
+        folder.write(answer, answer.encode())
     except OSError as error:
         shared = "" if "://" in storage else "; --storage and --data have to be places that all machines see"
         problem = f"{' '.join(str(error).split())}{shared}"

@@ -1,4 +1,4 @@
-"""A job on a Ray that was started as cluster/ starts one: what its end, asked for or not, leaves."""
+"""Jobs on a Ray that was started as cluster/ starts one: what the end of one leaves, and what two share."""
 
 from __future__ import annotations
 
@@ -81,3 +81,31 @@ def test_what_a_dead_controller_had_reserved_is_free_for_its_own_job(head: str) 
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": gcs_address()}
     done = subprocess.run([sys.executable, "-c", ABANDONED], env=environment, capture_output=True, text=True)
     assert done.stdout == "freed\n", done.stderr
+
+
+TOGETHER = """
+import sys
+import ray
+from imagegen_dist.ray.preflight import Inspector
+ray.init(log_to_driver=False)
+nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+later, inner = Inspector(sys.argv[1], []), []
+
+def another_checks() -> bool:
+    if not inner:
+        inner.append(later.check(nodes))
+    return False
+
+Inspector(sys.argv[1], [], interrupted=another_checks).check(nodes)
+print("checked", len(inner))
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_driver_that_checks_the_machines_leaves_the_files_of_another_alone(head: str, tmp_path: Path) -> None:
+    """The second one begins and ends while the first one waits for answers."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": gcs_address()}
+    command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == "checked 1\n", done.stderr
+    assert not list(tmp_path.iterdir())
