@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests import loopback
 
 Repositories = Mapping[str, Mapping[str, Mapping[str, bytes]]]
 """Files by their names, by revision, by repository: "datasets/somebody/name" or "models/somebody/name"."""
@@ -18,8 +18,7 @@ Repositories = Mapping[str, Mapping[str, Mapping[str, bytes]]]
 GATED = "models/somebody/gated"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(loopback.Handler):
     repositories: Repositories
 
     def do_GET(self) -> None:
@@ -39,9 +38,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _asked(self, repository: str, what: str, revision: str, path: str) -> None:
         """The programming interface."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.body()
         if repository == GATED:
-            return self._answer(403, {"error": "You must accept its terms."}, {"X-Error-Code": "GatedRepo"})
+            return self.answer(403, {"error": "You must accept its terms."}, {"X-Error-Code": "GatedRepo"})
         if repository not in self.repositories:
             return self._missing("RepoNotFound")
         files = self._files(repository, revision)
@@ -49,13 +48,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._missing("RevisionNotFound")
         if what == "tree":
             entries = self._tree(files, path)
-            return self._answer(200, entries) if entries or not path else self._missing("EntryNotFound")
+            return self.answer(200, entries) if entries or not path else self._missing("EntryNotFound")
         if what == "paths-info":
             wanted = parse_qs(body.decode())["paths"] if b"paths=" in body else json.loads(body)["paths"]
             around = [entry for name in wanted for entry in self._tree(files, name.rpartition("/")[0])]
-            return self._answer(200, [entry for entry in around if entry["path"] in wanted])
+            return self.answer(200, [entry for entry in around if entry["path"] in wanted])
         name = repository.partition("/")[2]
-        return self._answer(200, {"id": name, "modelId": name, "sha": "c0ffee", "siblings": []})
+        return self.answer(200, {"id": name, "modelId": name, "sha": "c0ffee", "siblings": []})
 
     def _files(self, repository: str, revision: str) -> Mapping[str, bytes] | None:
         return self.repositories.get(repository, {}).get(revision)
@@ -75,35 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, content: bytes) -> None:
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         part = content[int(span[1]) : int(span[2] or len(content)) + 1] if span else content
-        self._answer(206 if span else 200, part, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
+        self.answer(206 if span else 200, part, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
 
     def _missing(self, code: str) -> None:
-        self._answer(404, {"error": code}, {"X-Error-Code": code})
-
-    def _answer(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
-        for name, value in {"Content-Length": str(len(data)), "Content-Type": kind, **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.answer(404, {"error": code}, {"X-Error-Code": code})
 
 
-@contextmanager
-def serving(repositories: Repositories) -> Iterator[str]:
+def serving(repositories: Repositories) -> AbstractContextManager[str]:
     """The endpoint of a Hub with these repositories."""
-    handler = type("Handler", (_Handler,), {"repositories": repositories})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return loopback.serving(_Handler, repositories=repositories)

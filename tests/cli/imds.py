@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+
+from tests import loopback
 
 _HEADER = "X-aws-ec2-metadata-token"
 _ROLES = "iam/security-credentials/"
@@ -28,13 +27,9 @@ class FakeIMDS:
         self.refused = 0
         self.lent = 0
         self.unanswered = 0
-        self.port = 0
+        self.endpoint = ""
         self._awake = threading.Event()
         self._awake.set()
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     def interrupt(self, seconds: float, action: str = "terminate") -> None:
         """From now on, say that the machine ends in so many seconds."""
@@ -82,49 +77,37 @@ def stamp(unix_time: float) -> str:
     return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+class _Handler(loopback.Handler):
+    imds: FakeIMDS
+
+    def do_PUT(self) -> None:
+        self.imds.wait_until_awake()
+        ttl = self.headers.get(f"{_HEADER}-ttl-seconds", "")
+        if self.path != "/latest/api/token" or not ttl.isdecimal() or not 1 <= int(ttl) <= 21_600:
+            return self.answer(400, b"")
+        if "X-Forwarded-For" in self.headers:
+            return self.answer(403, b"")
+        self.imds.tokens.append(f"token-{len(self.imds.tokens)}")
+        return self.answer(200, self.imds.tokens[-1].encode())
+
+    def do_GET(self) -> None:
+        self.imds.wait_until_awake()
+        if self.headers.get(_HEADER) not in self.imds.tokens:
+            self.imds.refused += 1
+            return self.answer(401, b"")
+        found = self.imds.documents.get(self.path.removeprefix("/latest/meta-data/"))
+        self.imds.lent += isinstance(found, dict) and "SecretAccessKey" in found
+        if found is None:
+            return self.answer(404, b"")
+        return self.answer(200, found.encode() if isinstance(found, str) else found)
+
+
 @contextmanager
 def serving() -> Iterator[FakeIMDS]:
     """The service for the block."""
     imds = FakeIMDS()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            imds.wait_until_awake()
-            ttl = self.headers.get(f"{_HEADER}-ttl-seconds", "")
-            if self.path != "/latest/api/token" or not ttl.isdecimal() or not 1 <= int(ttl) <= 21_600:
-                return self._answer(400, b"")
-            if "X-Forwarded-For" in self.headers:
-                return self._answer(403, b"")
-            imds.tokens.append(f"token-{len(imds.tokens)}")
-            return self._answer(200, imds.tokens[-1].encode())
-
-        def do_GET(self) -> None:
-            imds.wait_until_awake()
-            if self.headers.get(_HEADER) not in imds.tokens:
-                imds.refused += 1
-                return self._answer(401, b"")
-            found = imds.documents.get(self.path.removeprefix("/latest/meta-data/"))
-            imds.lent += isinstance(found, dict) and "SecretAccessKey" in found
-            text = found if isinstance(found, str) else json.dumps(found)
-            return self._answer(404, b"") if found is None else self._answer(200, text.encode())
-
-        def _answer(self, code: int, body: bytes) -> None:
-            with suppress(OSError):  # who asked has given up
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        imds.port = int(server.server_address[1])
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
+    with loopback.serving(_Handler, imds=imds) as imds.endpoint:
         try:
             yield imds
         finally:
             imds.wake()
-            server.shutdown()
-            thread.join()

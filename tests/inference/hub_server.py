@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests import loopback
 
 COMMIT = "c0ffee" + "0" * 34
 TOKEN = "hf_secret"
@@ -26,68 +26,55 @@ class Hub:
     tokens: set[str] = field(default_factory=set)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(loopback.Handler):
     hub: Hub
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.body()
         path = urlsplit(self.path).path
         self.hub.tokens.add(self.headers.get("Authorization", ""))
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self._answer(401, {"error": "Invalid username or password."})
+            return self.answer(401, {"error": "Invalid username or password."})
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
             self.hub.repositories[name] = {}
-            return self._answer(200, {"url": f"{self.hub.endpoint}/{name}", "name": name})
+            return self.answer(200, {"url": f"{self.hub.endpoint}/{name}", "name": name})
         if path == "/api/validate-yaml":
-            return self._answer(200, {"errors": [], "warnings": []})
+            return self.answer(200, {"errors": [], "warnings": []})
         name, _, rest = path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
         if rest == "preupload":
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                 for file in json.loads(body)["files"]
             ]
-            return self._answer(200, {"files": files})
+            return self.answer(200, {"files": files})
         assert rest == "commit", path
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 file = line["value"]
                 self.hub.repositories[name][file["path"]] = base64.b64decode(file["content"])
-        return self._answer(200, {"commitUrl": f"{self.hub.endpoint}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
+        return self.answer(200, {"commitUrl": f"{self.hub.endpoint}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         name = "/".join(path.removeprefix("/api/models/").strip("/").split("/")[:2])
         files = self.hub.repositories.get(name)
         if files is None:
-            return self._answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            return self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         if "/tree/" in path:
-            return self._answer(200, [self._entry(file, content) for file, content in files.items()])
+            return self.answer(200, [self._entry(file, content) for file, content in files.items()])
         if path.startswith("/api/models/"):
             siblings = [{"rfilename": file} for file in files]
-            return self._answer(200, {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings})
+            return self.answer(200, {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings})
         content = files[path.split("/resolve/")[1].partition("/")[2]]
-        return self._answer(200, content, {"ETag": f'"{_digest(content)}"', "X-Repo-Commit": COMMIT})
+        return self.answer(200, content, {"ETag": f'"{_digest(content)}"', "X-Repo-Commit": COMMIT})
 
     do_HEAD = do_GET
 
     @staticmethod
     def _entry(file: str, content: bytes) -> dict[str, Any]:
         return {"type": "file", "path": file, "size": len(content), "oid": _digest(content)}
-
-    def _answer(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 def _digest(content: bytes) -> str:
@@ -98,13 +85,5 @@ def _digest(content: bytes) -> str:
 def serving() -> Iterator[Hub]:
     """A Hub that knows one token, on a free port."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback.serving(_Handler, hub=hub) as hub.endpoint:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -6,10 +6,7 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,6 +19,7 @@ from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import write_plan
 from imagegen_dist.sweep.results import write_results
 from imagegen_dist.sweep.trial_store import COMPLETE, Trial, TrialStore
+from tests import loopback
 from tests.s3.fixtures import Bucket
 from tests.sweep.test_sweep_trials import planned
 
@@ -33,29 +31,12 @@ def _logging() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@contextmanager
-def dashboard(status: int, answer: bytes) -> Iterator[str]:
-    """The address of a server that answers everything so."""
+class _Dashboard(loopback.Handler):
+    status: int
+    content: bytes
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *parts: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    def do_GET(self) -> None:
+        self.answer(self.status, self.content, {"Content-Type": "application/json"})
 
 
 def version(of_ray: str) -> bytes:
@@ -80,7 +61,7 @@ def version(of_ray: str) -> bytes:
 def test_an_address_of_another_ray_or_of_none_is_said_plainly(
     status: int, answer: bytes, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with dashboard(status, answer) as address:
+    with loopback.serving(_Dashboard, status=status, content=answer) as address:
         assert main(["gan-lr", "--storage", "s3://bucket/runs", "--address", address]) == MISUSED
     captured = capsys.readouterr()
     assert captured.out == ""
