@@ -27,7 +27,7 @@ from imagegen_dist.inference.generated import Maker, one_thread
 from imagegen_dist.inference.latents import NAME, LatentStatistics, check_latents, codes_as_they_are, measure
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, reached
 
 _JOB = "encode"
 _SUMMARY = (
@@ -88,7 +88,7 @@ def parse(words: Sequence[str]) -> Options:
 def _run(options: Options) -> str:
     """Encode; what to print at the end. Raises ValueError, TaskError, ShardError."""
     shard_bytes = parse_bytes(options.shard_size)
-    device, data, dest = pick_device(options.device), Store(options.data), Store(options.dest)
+    device, data, dest = pick_device(options.device), reached(options.data), reached(options.dest)
     trained = read_trained(options.checkpoint)
     model = check_latents(build_model(trained).to(device))
     model.batch = options.batch

@@ -20,7 +20,7 @@ from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.program_files import write_programs
 from imagegen_dist.inference.programs import programs
 from imagegen_dist.metrics.formatting import count
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, reached
 from imagegen_dist.wording import counted
 
 _JOB = "export"
@@ -71,7 +71,7 @@ def parse(words: Sequence[str]) -> Options:
 
 def _run(options: Options) -> str:
     """Export; what to print at the end. Raises ValueError before anything is written, TaskError."""
-    dest = Store(options.dest)
+    dest = reached(options.dest)
     if dest.exists() and (dest.names() or ((path := dest.local_path()) and not path.is_dir())):
         raise UsageError(f"DEST {options.dest} holds something already: choose another place, or remove it")
     if options.to == "onnx":

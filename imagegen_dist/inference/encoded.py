@@ -15,7 +15,7 @@ from imagegen_dist.data.stream import read_samples
 from imagegen_dist.inference.generated import Maker, model_of, one_thread
 from imagegen_dist.inference.latents import LatentStatistics, check_latents
 from imagegen_dist.inference.model import AutoencoderModel
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import PATIENCE_S, Store
 
 
 def latents_of(
@@ -50,7 +50,7 @@ class _Encoded(Records):
     def read(self) -> Iterator[Record]:
         """Each latent as a shard holds it. In one thread, as samples are."""
         with one_thread():
-            model, store = check_latents(model_of(self.maker)), Store(self.data)
+            model, store = check_latents(model_of(self.maker)), Store(self.data, PATIENCE_S)
             index, kind = DatasetIndex.load(store, self.remote_shards), modality(model.modality)
             for start in range(0, len(self.rows), model.batch):
                 some = self.rows[start : start + model.batch]

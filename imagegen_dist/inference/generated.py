@@ -13,9 +13,10 @@ from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
 from imagegen_dist.inference.engines import EngineName, use_engine_
-from imagegen_dist.inference.loading import load
+from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.inference.sampling_request import Asked
+from imagegen_dist.storage import PATIENCE_S, Store
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def sample_extension(model: GeneratorModel | AutoencoderModel) -> str:
 @lru_cache(maxsize=1)
 def model_of(maker: Maker) -> GeneratorModel | AutoencoderModel:
     """The model, which a process keeps for its next task."""
-    model = load(maker.url, maker.device)
+    model = build_model(read_trained(Store(maker.url, PATIENCE_S))).to(maker.device)
     model.batch = maker.batch
     use_engine_(model, maker.engine, threads=1)
     return model

@@ -18,7 +18,7 @@ from imagegen_dist.inference.exported import is_exported, read_exported
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import Store, reached
 from imagegen_dist.training.checkpoint import (
     FILES,
     INFERENCE_FILES,
@@ -72,9 +72,9 @@ def load(
     return build_model(read_trained(url, discriminator)).to(device)
 
 
-def read_trained(url: str | Path, discriminator: bool = False) -> Trained:
+def read_trained(place: str | Path | Store, discriminator: bool = False) -> Trained:
     """What is stored of a model. Arguments and errors as `load`'s."""
-    store = Store(url)
+    store = place if isinstance(place, Store) else reached(place)
     if is_exported(store):
         facts, tensors = read_exported(store)
         if discriminator and not below(tensors, DISCRIMINATOR):

@@ -9,14 +9,14 @@ from typing import Any
 from imagegen_dist.documents import parse_json
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.records import CONFIG, METRICS, by_group, last_values
-from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 from imagegen_dist.training.checkpoint import FOLDER
 
 
 def run_of(url: str) -> Store | None:
     """The run's directory of the checkpoint at this URL, <run>/checkpoints/<step>/<attempt>; None for other places."""
     run, slash, below = url.rpartition(f"/{FOLDER}/")
-    return Store(run) if slash and below.count("/") == 1 else None
+    return Store(run, PATIENCE_S) if slash and below.count("/") == 1 else None
 
 
 def figures_at(run: Store, images: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from imagegen_dist.storage.backend import forget_clients
 from imagegen_dist.storage.errors import AccessError, CredentialsError, StorageError
 from imagegen_dist.storage.listing import unusable_line
-from imagegen_dist.storage.store import PATIENCE_S, Store, file_at
+from imagegen_dist.storage.store import PATIENCE_S, Store, file_at, reached
 from imagegen_dist.storage.temporary import check_temporary_room, temporary_file, temporary_folder
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "check_temporary_room",
     "file_at",
     "forget_clients",
+    "reached",
     "temporary_file",
     "temporary_folder",
     "unusable_line",

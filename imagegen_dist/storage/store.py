@@ -273,8 +273,17 @@ class _Watched:
             raise
 
 
-def file_at(url: str) -> tuple[Store, str]:
-    """The folder and the name of the file at a path or URL. Raises StorageError as Store does."""
+def reached(url: str | os.PathLike[str]) -> Store:
+    """A store that tries again what its place fails with, once that place has answered.
+
+    A place that cannot be reached at all is thus reported at once, as StorageError.
+    """
+    Store(url).exists()
+    return Store(url, PATIENCE_S)
+
+
+def file_at(url: str, patience_s: float = 0.0) -> tuple[Store, str]:
+    """The folder and the name of the file at a path or URL. Arguments and errors as Store's."""
     check_credentials(url)
     folder, slash, name = url.rpartition("/")
-    return Store(folder or slash or "."), name
+    return Store(folder or slash or ".", patience_s), name

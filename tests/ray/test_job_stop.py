@@ -86,17 +86,17 @@ def test_what_a_dead_controller_had_reserved_is_free_for_its_own_job(head: str) 
 TOGETHER = """
 import sys
 import ray
-from imagegen_dist.ray.preflight import Inspector
+from imagegen_dist.ray.preflight import Preflight
 ray.init(log_to_driver=False)
 nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-later, inner = Inspector(sys.argv[1], []), []
+later, inner = Preflight(sys.argv[1], []), []
 
 def another_checks() -> bool:
     if not inner:
         inner.append(later.check(nodes))
     return False
 
-Inspector(sys.argv[1], [], interrupted=another_checks).check(nodes)
+Preflight(sys.argv[1], [], interrupted=another_checks).check(nodes)
 print("checked", len(inner))
 """
 

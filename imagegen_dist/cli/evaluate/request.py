@@ -32,7 +32,7 @@ from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.inference.origin import run_of
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
-from imagegen_dist.storage import Store, file_at
+from imagegen_dist.storage import PATIENCE_S, Store, file_at
 from imagegen_dist.wording import counted
 
 
@@ -90,7 +90,7 @@ class Request:
     @property
     def folder(self) -> Store:
         """The model's run; its own folder where that is none of a run."""
-        return run_of(self.url) or Store(self.url)
+        return run_of(self.url) or Store(self.url, PATIENCE_S)
 
 
 def prepare(options: Options, say: Callable[[str], None]) -> Request:
@@ -105,9 +105,9 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     trained = read_trained(options.model)
     model = build_model(trained).to(device)
     experiment = read_here(trained.experiment, options.allow_remote_shards)
-    folder = run_of(trained.url) or Store(trained.url)
-    storage = Store(folder.url.rpartition("/")[0] or "/")
-    cache = Store(options.cache) if options.cache else storage / ".cache"
+    folder = run_of(trained.url) or Store(trained.url, PATIENCE_S)
+    storage = Store(folder.url.rpartition("/")[0] or "/", PATIENCE_S)
+    cache = Store(options.cache, PATIENCE_S) if options.cache else storage / ".cache"
     run = own_run(folder, say)
     url = _data_url(options, run, model, storage)
     dataset = Dataset.open(url, experiment.data)
@@ -128,8 +128,8 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         networks.append(Network(source, named, network, class_counts))
     real = RealSamples(dataset, references)
     seen, held_out = _for_copies(options, run, dataset, storage) if COPIES in metrics else (None, None)
-    out = file_at(options.out) if options.out else None
-    (out[0] if out else folder).probe()
+    out = file_at(options.out, PATIENCE_S) if options.out else None
+    Store((out[0] if out else folder).url).probe()  # a place that cannot be written is reported at once
     return Request(
         url=trained.url,
         model=model,

@@ -14,7 +14,7 @@ from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.generated import sample_extension
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.inference.sampling_request import Asked
-from imagegen_dist.storage import Store, file_at
+from imagegen_dist.storage import PATIENCE_S, Store, file_at
 from imagegen_dist.wording import counted
 
 MOST_TILES = 4_000
@@ -60,7 +60,7 @@ def write_folder(
     model: GeneratorModel | AutoencoderModel, asked: Asked, url: str, scale: int, tell: Callable[[int], None]
 ) -> str:
     """Write a file a sample, as it is or enlarged; what to say of it. tell: is told of each so many more."""
-    store, kind = Store(url), modality(model.modality)
+    store, kind = Store(url, PATIENCE_S), modality(model.modality)
     plain = sample_extension(model) == "png" and scale in (0, 1)
     for start in range(0, len(asked), model.batch):
         rows = range(start, min(start + model.batch, len(asked)))
@@ -109,5 +109,5 @@ def most_used(rates: object, latents: int) -> Sequence[int]:
 
 
 def _write(url: str, data: bytes) -> None:
-    store, name = file_at(url)
+    store, name = file_at(url, PATIENCE_S)
     store.write(name, data)

@@ -17,7 +17,7 @@ from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.inference.sampling_request import Asked
-from imagegen_dist.storage import Store
+from imagegen_dist.storage import reached
 
 
 def check_shards(asked: Asked) -> None:
@@ -52,7 +52,7 @@ def pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: 
     # A GPU is this process's; on CPUs every task computes in one thread.
     workers = 0 if maker.device != "cpu" else options.workers
     request = Request(flags, recipe, shard_bytes, workers)
-    store = Store(options.shards)
+    store = reached(options.shards)
     packing = Packing(store, [Target("", source, np.arange(len(asked)))], request)
     try:
         with ProgressBar() as bar:
