@@ -14,7 +14,9 @@ from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import CHANGEABLE, Experiment
+from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.copying import reading
+from imagegen_dist.metrics.formatting import figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
@@ -25,15 +27,9 @@ from imagegen_dist.wording import counted
 CONFIG = "config.json"
 RESULT = "result.json"
 REPORT = "report.html"
-_DISENTANGLEMENT = {
-    "mig": "MIG",
-    "mig_quantile": "MIG by quantiles",
-    "factor_vae": "FactorVAE",
-    "beta_vae": "BetaVAE",
-    "sap": "SAP",
-    "dci_disentanglement": "DCI",
-}
 METRICS = "metrics.jsonl"
+_OF_THE_RUN = ("images", "seconds", "images_per_s", "evaluation", "paths")
+"""What result.json says beside the figures of the evaluation."""
 
 
 class ConfigMismatch(ValueError):
@@ -199,6 +195,17 @@ def by_group(values: Mapping[str, float]) -> dict[str, Any]:
     return found
 
 
+def ungrouped(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that `by_group` has grouped, by "name" or "group/name"; anything else is left out."""
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}/{member}": number for member, number in ungrouped(value).items()}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value)
+    return found
+
+
 def latest_picture(folder: Store, name: str) -> str | None:
     """URL of the newest picture of that name."""
     found = sorted(entry for entry in (folder / "samples").names() if PurePosixPath(entry).name.startswith(f"{name}-"))
@@ -220,7 +227,7 @@ def write_report(
     """
     folder = settings.folder
     rows = read_rows(folder, METRICS)
-    evaluated = last_values(rows, "eval/")
+    evaluated = last_values(rows, EVALUATION)
     figures = [(name.replace("_", " "), f"{value:.4g}") for name, value in evaluated.items() if "/" not in name]
     total = experiment.training.total_images
     facts = [
@@ -281,43 +288,24 @@ def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple
     return [("Figures", figures), ("Files", files), ("Go on with", following)]
 
 
-def _figure_lines(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Evaluation figures in words, each beside what it has to be held against."""
-    lines = []
-    if "elbo" in result:
-        said = (
-            f"{result['elbo']:.2f} nats a sample = -({result['distortion']:.2f} distortion + {result['rate']:.2f} rate)"
-        )
-        lines.append(("ELBO", said))
-    if "rate_level_0" in result:
-        levels = [value for name, value in result.items() if name.startswith("rate_level_")]
-        lines.append(("rate by level", f"{', '.join(f'{nats:.2f}' for nats in levels)} nats, from the highest down"))
-    if "log_likelihood" in result:
-        lines.append(("log-likelihood", f"{result['log_likelihood']:.2f} nats a sample, by importance sampling"))
-    if "active_units" in result:
-        lines.append(("latents used", f"{result['active_units']:.0f}"))
-    if "mig" in result:
-        found = {words: result[name] for name, words in _DISENTANGLEMENT.items() if name in result}
-        scores = ", ".join(f"{words} {score:.3f}" for words, score in found.items())
-        lines.append(("disentanglement", scores))
-    if "label_agreement" in result:
-        accuracy = result.get("classifier_accuracy")
-        beside = "" if accuracy is None else f" (its accuracy on held-out real samples: {accuracy:.1%})"
-        said = f"{result['label_agreement']:.1%} of generated samples are what was asked for, to a classifier{beside}"
-        lines.append(("label agreement", said))
-    if "frechet" in result:
-        others = {"reconstructions": "frechet_reconstruction", "held-out real samples": "frechet_real"}
-        compared = [f"{words}: {result[name]:.2f}" for words, name in others.items() if name in result]
-        beside = f" ({', '.join(compared)})" if compared else ""
-        features = result.get("evaluation", {}).get("features") or "classifier"
-        network = "the classifier's" if features == "classifier" else f"{features}'s"
-        lines.append(("Fréchet distance", f"{result['frechet']:.2f} in {network} features{beside}"))
-    if "modes" in result:
-        samples, classes = result["evaluation"]["samples"], result["evaluation"]["classes"]
-        kl = f"KL to the data {result['modes_kl']:.3f} nats (a perfect sampler's: {perfect_kl(classes, samples):.3f})"
-        lines.append(("modes", f"{result['modes']:,.0f} of {classes:,} in {counted(samples, 'sample')}; {kl}"))
-    if "authenticity" in result:
-        real, told = result.get("authenticity_real"), reading(result)
-        beside = "" if real is None else f" (held-out real samples: {real:.1%})"
-        lines.append(("authenticity", f"{result['authenticity']:.1%} of samples{beside}{told and '; '}{told}"))
+def _figure_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Evaluation figures with their units, each beside its reference, and what they were measured on."""
+    lines = [(line.label, line.full_value) for line in figure_lines(evaluated(result))]
+    if verdict := reading(result):
+        lines.append(("verdict", verdict))
+    if lines and "evaluation" in result:
+        settings = result["evaluation"]
+        features = "the dataset's own classifier" if settings["features"] == "classifier" else settings["features"]
+        lines.append(("measured on", f"{counted(settings['samples'], 'sample')}, features of {features}"))
     return lines
+
+
+def evaluated(result: Mapping[str, Any]) -> dict[str, float]:
+    """The evaluation's figures in result.json by their full names, with the references that its settings give."""
+    figures = {name: value for name, value in result.items() if name not in _OF_THE_RUN}
+    values = {EVALUATION + name: value for name, value in ungrouped(figures).items()}
+    settings = result.get("evaluation", {})
+    if "eval/modes" in values and settings.get("classes"):
+        values["eval/modes_of_data"] = settings["classes"]
+        values["eval/modes_kl_perfect"] = perfect_kl(settings["classes"], settings["samples"])
+    return values

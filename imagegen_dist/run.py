@@ -36,6 +36,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Evaluator, build_evaluator
 from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
+from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.copying import NOT_COPYING, reading
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.stopwatch import Stopwatch
@@ -219,7 +220,7 @@ class _Session:
         before = images - self.experiment.training.batching.batch_size
         if self.world.is_main and crossed(self.experiment.evaluation.every, before, images):
             rows = read_rows(self.folder)
-            taken = any(row["images"] == images and any(name.startswith("eval/") for name in row) for row in rows)
+            taken = any(row["images"] == images and any(name.startswith(EVALUATION) for name in row) for row in rows)
             due = "due" if rows and not taken else ""
         return text_from_main(due, self.world, self.device) == "due"
 
@@ -302,7 +303,7 @@ class _Session:
                 raise
             self._end_evaluation()
             if figures:
-                named = {f"eval/{name}": value for name, value in figures.items()}
+                named = {f"{EVALUATION}{name}": value for name, value in figures.items()}
                 self._log({**named, "system/evaluation_s": self.stopwatch.seconds - began})
             if self.figure is not None and self.world.is_main:
                 self.checkpointer.score(self.figure)
@@ -316,7 +317,7 @@ class _Session:
         figures = self._figures() if deaths < _DEADLY else self._left_out(deaths)
         self.logged_at["eval"] = self.trainer.images
         self.figure = figures.get(self.evaluator.figure)
-        if self.figure is not None and self.evaluator.higher_is_better:
+        if self.figure is not None and describe(EVALUATION + self.evaluator.figure).better == "higher":
             self.figure = -self.figure
         if self.trainer.step_index >= self.experiment.training.steps:
             for line in remarks(figures) if self.world.is_main else ():
@@ -573,7 +574,7 @@ class _Session:
         rows = read_rows(self.folder)
         speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]
         checkpoint = self.checkpointer.last or newest(self.folder, lambda _: None)
-        figures = by_group(last_values(rows, "eval/")) if not self.missing else {"figures_missing": self.missing}
+        figures = by_group(last_values(rows, EVALUATION)) if not self.missing else {"figures_missing": self.missing}
         result = {
             "run": self.settings.name,
             "preset": self.settings.preset,

@@ -137,6 +137,8 @@ def test_metrics_have_their_direction_by_their_kind() -> None:
     assert parse_goals("elbo", "", ()) == (Goal("eval/elbo", "max"),)
     assert parse_goals("vae/rate,distortion", "", ()) == (Goal("vae/rate"), Goal("eval/distortion"))
     assert parse_goals("frechet", "max", ()) == (Goal("eval/frechet", "max"),)
-    for metric, mode in (("a,b", "min,min,min"), ("a", "less"), ("a,a", "")):
-        with pytest.raises(ConfigError):
+    for metric, mode in (("rate,elbo", "min,min,min"), ("rate", "less"), ("rate,rate", "")):
+        with pytest.raises(ConfigError, match=r"give min or max|comes twice"):
             parse_goals(metric, mode, ())
+    with pytest.raises(ConfigError, match=r"no evaluation takes this figure; did you mean eval/frechet\?"):
+        parse_goals("frechett", "", ())

@@ -39,7 +39,7 @@ def offline_records(run: Path) -> list[Record]:
 def offline_run(run: Path) -> dict[str, Any]:
     """Its id, name, group, job_type, tags, config, rows as they were logged, summary, and whether it was ended.
 
-    "aggregates" has the names (or patterns of names) whose least and greatest values W&B keeps.
+    "aggregates" says of names (or patterns of names) which values W&B keeps beside the last: "min", "max", "min max".
 
     W&B's own process may write the last of a run that is finished a moment later: it is waited for.
     """
@@ -50,15 +50,16 @@ def offline_run(run: Path) -> dict[str, Any]:
 
 
 def _read(run: Path) -> dict[str, Any]:
-    read: dict[str, Any] = {"rows": [], "summary": {}, "aggregates": set(), "ended": False}
+    read: dict[str, Any] = {"rows": [], "summary": {}, "aggregates": {}, "ended": False}
     for record in offline_records(run):
         match record.WhichOneof("record_type"):
             case "run":
                 read |= {"id": record.run.run_id, "name": record.run.display_name, "group": record.run.run_group}
                 read |= {"job_type": record.run.job_type, "config": _values(record.run.config.update)}
                 read["tags"] = list(record.run.tags)
-            case "metric" if record.metric.summary.min and record.metric.summary.max:
-                read["aggregates"].add(record.metric.glob_name or record.metric.name)
+            case "metric":
+                kept = " ".join(name for name in ("min", "max") if getattr(record.metric.summary, name))
+                read["aggregates"][record.metric.glob_name or record.metric.name] = kept
             case "history":
                 read["rows"].append(_values(record.history.item))
             case "summary":

@@ -24,7 +24,6 @@ class Evaluator(Protocol):
 
     # The figure by which the best checkpoint is kept.
     figure: str
-    higher_is_better: bool
     # The picture that the report shows through time, and what it is of.
     picture: str
     picture_note: str

@@ -50,14 +50,13 @@ _OTHER = ("frechet", "kernel_distance", "class_score")  # names that are no othe
 class Figure:
     """A measured value with what it depends on.
 
-    name: as it is stored. deviation: over subsets or runs of samples, where there are any. higher_is_better: None where
-    neither is. settings: what else decides the value.
+    name: as it is stored; the metric table has its label, unit and direction. deviation: over subsets or runs of
+    samples, where there are any. settings: what else decides the value.
     """
 
     name: str
     value: float
     deviation: float | None = None
-    higher_is_better: bool | None = None
     settings: Mapping[str, Any] | None = None
 
 
@@ -111,49 +110,45 @@ def compare(
     names = _DISTANCES.get(kind, _OTHER)
     figures = []
     if asked & {"fid", "fd-dinov2"}:
-        figures.append(Figure(names[0], frechet_distance(generated.moments, real.moments), None, False))
+        figures.append(Figure(names[0], frechet_distance(generated.moments, real.moments)))
     if "kid" in asked:
         a, b = generated.features(), real.features()
         size = subset_size or min(SUBSET_SIZE, len(a), len(b))
         mean, deviation = kernel_distance(a, b, SUBSETS, size, seed)
-        figures.append(
-            Figure(names[1], mean, deviation, False, {"subsets": SUBSETS, "subset_size": size, "subset_seed": seed})
-        )
+        settings = {"subsets": SUBSETS, "subset_size": size, "subset_seed": seed}
+        figures.append(Figure(names[1], mean, deviation, settings))
     if asked & {"pr", "dc"}:
         found = neighbourhoods(generated.features(), real.features())
         if "pr" in asked:
-            figures += [
-                Figure(name, getattr(found, name), None, True, {"k": PRECISION_K}) for name in ("precision", "recall")
-            ]
+            settings = {"k": PRECISION_K}
+            figures += [Figure(name, getattr(found, name), None, settings) for name in ("precision", "recall")]
         if "dc" in asked:
-            figures += [
-                Figure(name, getattr(found, name), None, True, {"k": DENSITY_K}) for name in ("density", "coverage")
-            ]
+            settings = {"k": DENSITY_K}
+            figures += [Figure(name, getattr(found, name), None, settings) for name in ("density", "coverage")]
     if "is" in asked:
         assert generated.scores is not None
-        figures.append(Figure(names[2], *generated.scores.score(), True, {"splits": SPLITS}))
+        figures.append(Figure(names[2], *generated.scores.score(), {"splits": SPLITS}))
     if "agreement" in asked:
-        figures.append(Figure("label_agreement", answers.right / answers.asked, None, True))
+        figures.append(Figure("label_agreement", answers.right / answers.asked))
     if "modes" in asked:
         assert class_counts is not None
         covered, there_are = mode_coverage(answers.shown, class_counts.to(answers.shown)), int((class_counts > 0).sum())
         by_chance = {"perfect_sampler": round(perfect_kl(there_are, int(answers.shown.sum())), 4)}
-        figures.append(Figure("modes", float(covered.modes), None, True, {"of": there_are}))
-        figures.append(Figure("modes_kl", covered.kl, None, False, by_chance))
+        figures.append(Figure("modes", float(covered.modes), None, {"of": there_are}))
+        figures.append(Figure("modes_kl", covered.kl, None, by_chance))
     return figures
 
 
 def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) -> Figure:
     """The Fréchet distance of a VAE's reconstructions from what they are reconstructions of."""
     name = f"{_DISTANCES.get(kind, _OTHER)[0]}_reconstruction"
-    return Figure(name, frechet_distance(rebuilt.moments, real.moments), None, False)
+    return Figure(name, frechet_distance(rebuilt.moments, real.moments))
 
 
 def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Figure]:
     """What was found of samples that may repeat training samples. searched: how many of these were looked through."""
     settings = {"samples": samples, "training_samples": searched}
-    better = {"authenticity": True, "authenticity_real": None, "copying_z": None, "copied": False, "farther": None}
-    return [Figure(name, value, None, better.get(name), settings) for name, value in closest.figures.items()]
+    return [Figure(name, value, None, settings) for name, value in closest.figures.items()]
 
 
 def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: int) -> None:

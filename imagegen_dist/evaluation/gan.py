@@ -30,7 +30,6 @@ class GANEvaluator:
     """Looks at the averaged generator: a grid of the same latents, a column a class; figures of generated samples."""
 
     figure = "frechet"
-    higher_is_better = False
     picture = "grid"
     picture_note = "The same latents"
     more_pictures: Mapping[str, str] = MappingProxyType({PICTURE_OF_COPIES: CAPTION})

@@ -81,7 +81,6 @@ class VAEEvaluator:
     """Looks at the averaged autoencoder, on held-out samples where there are any, else on training samples."""
 
     figure = "elbo"
-    higher_is_better = True
     picture = "reconstructions"
     picture_note = "Held-out samples, each above its reconstruction,"
     more_pictures: Mapping[str, str] = MappingProxyType(
@@ -119,7 +118,6 @@ class VAEEvaluator:
             # Its rate costs next to nothing: the bound does not say how good it is.
             compared = can_compare(experiment.evaluation, training.index)
             self.figure = "frechet_reconstruction" if compared else "distortion"
-            self.higher_is_better = False
 
     @classmethod
     def alone(

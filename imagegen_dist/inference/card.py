@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.extras import install_anywhere
-from imagegen_dist.metrics.formatting import count, duration, figure, is_share
+from imagegen_dist.metric_table import EVALUATION, describe
+from imagegen_dist.metrics.formatting import count, duration, figure_lines
 from imagegen_dist.presets import PRESETS
+from imagegen_dist.records import ungrouped
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted
 
 _MOST_NAMES = 100  # of classes
-_WORDS = {
-    "frechet": "Fréchet distance of samples",
-    "frechet_reconstruction": "Fréchet distance of reconstructions",
-    "frechet_real": "Fréchet distance of held-out real samples",
-    "label_agreement": "label agreement",
-    "classifier_accuracy": "that classifier's accuracy on held-out real samples",
-    "elbo": "ELBO, nats a sample",
-    "rate": "rate, nats a sample",
-    "distortion": "distortion, nats a sample",
-    "log_likelihood": "log-likelihood, nats a sample",
-    "bits_per_dim": "bits a dimension",
-    "psnr": "PSNR of reconstructions, dB",
-    "ssim": "SSIM of reconstructions",
-    "active_units": "active latents",
-    "modes": "classes that samples cover",
-    "modes_kl": "KL divergence of the samples' classes from the data's, nats",
-    "authenticity": "share of samples further from the nearest training sample than that one from the next",
-    "authenticity_real": "the same share of held-out real samples",
-    "copied": "share of samples that single out one training sample",
-    "copied_real": "the same share of held-out real samples",
-    "copying_z": "copying statistic z (far below 0: samples repeat training samples)",
-    "mig": "MIG",
-    "mig_quantile": "MIG, latents in bins of equally many samples",
-    "factor_vae": "FactorVAE score",
-    "beta_vae": "BetaVAE score",
-    "sap": "SAP score",
-}
-
-_MOST_ROWS = 12
-"""Figures of a group that have a row each."""
 
 
 @dataclass(frozen=True)
@@ -152,38 +124,20 @@ def _some_names(names: Sequence[str]) -> str:
 
 
 def _figures(card: Card) -> list[str]:
-    """Every figure that was taken, and what those depend on."""
-    rows = dict(_rows(card.figures))
-    if not rows:
+    """Every figure that was taken, beside its reference, and what those depend on."""
+    lines = figure_lines({EVALUATION + name: value for name, value in ungrouped(card.figures).items()})
+    if not lines:
         return ["None were taken."]
-    order = [name for name in _WORDS if name in rows]
-    order += [name for name in rows if name not in _WORDS]
+    table = ["| | | |", "|---|---|---|"]
+    for line in lines:
+        meaning = describe(line.name).meaning
+        label = f"{line.label}: {meaning}" if meaning else line.label
+        table.append(f"| {label} | {line.full_value} | {line.direction} |")
     evaluation = card.facts["experiment"]["evaluation"]
-    lines = ["| | |", "|---|---|", *(f"| {_WORDS.get(name, _plain(name))} | {rows[name]} |" for name in order)]
     said = f"By {counted(evaluation['samples'], 'sample')} each, with averaged weights."
-    if any(name.startswith("frechet") for name in rows):
+    if any("frechet" in line.name for line in lines):
         said += f" {_features(evaluation)}"
-    return [*lines, "", said]
-
-
-def _rows(figures: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, str]]:
-    """Figures in words by their names, those of a group as group/name; a large group is one row."""
-    for name, value in figures.items():
-        if isinstance(value, Mapping) and len(value) > _MOST_ROWS:
-            numbers = [float(number) for number in value.values() if isinstance(number, int | float)]
-            yield f"{group}{name}", f"{figure(min(numbers))} to {figure(max(numbers))} ({len(numbers)} values)"
-        elif isinstance(value, Mapping):
-            yield from _rows(value, f"{group}{name}/")
-        elif isinstance(value, int | float):
-            yield f"{group}{name}", _value(name, float(value))
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ").replace("/", ", ")
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.1%}" if is_share(name) else figure(value)
+    return [*table, "", said]
 
 
 def _features(evaluation: Mapping[str, Any]) -> str:

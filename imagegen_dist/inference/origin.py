@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from imagegen_dist.documents import parse_json
+from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.records import CONFIG, METRICS, by_group, last_values
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
@@ -25,7 +26,7 @@ def figures_at(run: Store, images: int) -> dict[str, Any]:
         rows = [row for row in read_rows(run, METRICS) if row.get("images", 0) <= images]
     except (ValueError, StorageError):
         return {}
-    return by_group(last_values(rows, "eval/"))
+    return by_group(last_values(rows, EVALUATION))
 
 
 def run_config(run: Store) -> Mapping[str, Any]:

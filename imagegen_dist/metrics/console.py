@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from imagegen_dist.metrics.formatting import count, duration, figure, is_share, words
+from imagegen_dist.metric_table import EVALUATION, describe
+from imagegen_dist.metrics.formatting import count, duration, figure, value_text
 
 _REFRESH_PER_S = 4
 _SETTLED_S = 10.0
@@ -192,7 +193,7 @@ class Console(Screen):
         self._figures = {**self._figures, **row}
         if self._live is not None:
             return
-        evaluated = any(name.startswith("eval/") for name in row)
+        evaluated = any(name.startswith(EVALUATION) for name in row)
         done = self._progress.images >= self._progress.total_images
         if evaluated or done or now_s - self._written_s >= self._min_interval_s:
             self._write_row(row)
@@ -212,8 +213,8 @@ class Console(Screen):
         ]
         losses = _group(self._figures, "loss")
         if losses:
-            parts.append("loss " + "  ".join(f"{_SHORT.get(name, name)} {figure(value)}" for name, value in losses))
-        parts += [f"{name} {_shown(name, value)}" for name, value in _group(row, "eval")]
+            parts.append("loss " + "  ".join(f"{_SHORT.get(words, words)} {value}" for words, value in losses))
+        parts += [f"{words} {value}" for words, value in _group(row, "eval")]
         skipped = _skipped(self._figures)
         if skipped:
             parts.append(f"skipped {skipped:,}")
@@ -258,7 +259,7 @@ class Console(Screen):
         for group, title in _GROUPS.items():
             entries = _group(self._figures, group)
             if entries:
-                table.add_row(title, _cells([(name, _shown(name, value)) for name, value in entries]))
+                table.add_row(title, _cells(entries))
         waiting = self._figures.get("data/wait_fraction")
         if waiting is not None:
             table.add_row("data", Text(f"{100 * waiting:.1f} % of the time waited for"))
@@ -268,21 +269,14 @@ class Console(Screen):
         return table
 
 
-def _group(figures: Mapping[str, float], group: str) -> list[tuple[str, float]]:
-    """Of a group, without those of a group within it."""
+def _group(figures: Mapping[str, float], group: str) -> list[tuple[str, str]]:
+    """(name in words, value) of the metrics directly under `group/`, excluding nested groups."""
     inside = [name for name in figures if name.startswith(f"{group}/") and name.count("/") == 1]
-    return [(words(name), figures[name]) for name in inside]
+    return [(describe(name).words, value_text(name, figures[name])) for name in inside]
 
 
 def _skipped(figures: Mapping[str, float]) -> int:
     return int(sum(value for name, value in figures.items() if name.endswith("/skipped_steps")))
-
-
-def _shown(name: str, value: float) -> str:
-    """Shares as percentages, counts as whole numbers, distances as they are."""
-    if name == "modes":
-        return f"{value:,.0f}"
-    return f"{100 * value:.1f} %" if is_share(name) else figure(value)
 
 
 def _cells(entries: Sequence[tuple[str, str]]) -> Columns:

@@ -1,8 +1,12 @@
 """Figures as people read them: 153.6k images, 3:20 left, frechet 12.35."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-_SHARES = ("agreement", "accuracy", "authenticity", "copied", "copied_real", "farther")
+from imagegen_dist.metric_table import describe, entry_of, place_of
+
+_MOST_MEMBERS = 12  # of a family that has a line each
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -40,11 +44,78 @@ def figure(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def is_share(name: str) -> bool:
-    """Whether a figure of that name is a share, from 0 to 1, which people read as a percentage."""
-    return any(word in name for word in _SHARES) and not name.endswith(("_z", " z"))
+def value_text(name: str, value: float) -> str:
+    """A metric's value as its entry in the table says: 97.6%, 998 modes, 12.35. name: with its group."""
+    match describe(name).form:
+        case "share" if math.isfinite(value):
+            return f"{value:.1%}"
+        case "count" if math.isfinite(value):
+            return f"{value:,.0f}"
+        case _:
+            return figure(value)
 
 
-def words(name: str) -> str:
-    """A metric's name without its group, in words: "system/images_per_s" -> "images/s"."""
-    return name.partition("/")[2].replace("_per_", "/").replace("_", " ") or name
+class FigureLine(NamedTuple):
+    """One line of a table of figures.
+
+    name: with its group; of a family of many members, that of the first. value: with its unit. reference: what the
+    value is compared with, e.g. "held-out real samples: 2.149"; empty for nothing.
+    """
+
+    name: str
+    label: str
+    value: str
+    reference: str = ""
+
+    @property
+    def direction(self) -> str:
+        """Which direction is better, in words; empty where neither is."""
+        better = describe(self.name).better
+        return "" if better == "neither" else f"{better} is better"
+
+    @property
+    def full_value(self) -> str:
+        """The value beside its reference."""
+        return f"{self.value} ({self.reference})" if self.reference else self.value
+
+
+def figure_lines(values: Mapping[str, float]) -> list[FigureLine]:
+    """What was measured, in the order of the table, each beside its reference, which has no line of its own then.
+
+    values: by their full names. A family, or a group within a group, of more than a dozen members is one line.
+    """
+    references = {describe(name).reference for name in values}
+    groups: dict[str, list[str]] = {}
+    for name in sorted(values, key=place_of):
+        if name not in references:
+            groups.setdefault(_family(name), []).append(name)
+    lines = []
+    for family, names in groups.items():
+        if len(names) > _MOST_MEMBERS:
+            lines.append(_line_of_family(family, names, values))
+        else:
+            lines += [_line(name, values) for name in names]
+    return lines
+
+
+def _family(name: str) -> str:
+    """What the members of a family or of a group within a group have in common; else the name itself."""
+    entry = entry_of(name)
+    if entry:
+        return entry.name
+    return f"{name.rpartition('/')[0]}/*" if name.count("/") > 1 else name
+
+
+def _line(name: str, values: Mapping[str, float]) -> FigureLine:
+    metric = describe(name)
+    value = f"{value_text(name, values[name])} {metric.unit}".rstrip()
+    beside = values.get(metric.reference)
+    said = "" if beside is None else f"{metric.reference_label}: {value_text(metric.reference, beside)}"
+    return FigureLine(name, metric.label, value, said)
+
+
+def _line_of_family(family: str, names: Sequence[str], values: Mapping[str, float]) -> FigureLine:
+    least, most = (value_text(names[0], pick(values[name] for name in names)) for pick in (min, max))
+    unit = describe(names[0]).unit
+    label = describe(family).label.replace("*", "").rstrip(" ,")
+    return FigureLine(names[0], label, f"{least} to {most} {unit}".rstrip() + f" ({len(names)} values)")

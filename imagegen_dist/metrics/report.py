@@ -3,23 +3,16 @@
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from imagegen_dist.metric_table import GROUPS, describe
 from imagegen_dist.metrics import formatting
-from imagegen_dist.metrics.formatting import figure, words
+from imagegen_dist.metrics.formatting import figure
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
-_GROUP_TITLES = {
-    "loss": "Losses",
-    "eval": "Evaluation",
-    "train": "Training",
-    "penalty": "Penalties",
-    "optim": "Optimizers",
-}
-_GROUP_ORDER = ("eval", "loss", "logits", "penalty")
 _POINTS = 500  # most points of one drawn line
 _MEANS = 100  # a line of more points is drawn as so many means over its pale points
 _DOTS = 40  # up to so many points are marked one by one
@@ -56,7 +49,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves of one group that share their axes; the x-axis goes from 0 to `end` images seen."""
+    """Curves that share their axes; the x-axis goes from 0 to `end` images seen.
+
+    note: unit, direction and scale. infrastructure: whether the page folds it away at first.
+    """
 
     title: str
     end: float
@@ -64,6 +60,8 @@ class Chart:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     logarithmic: bool
+    note: str = ""
+    infrastructure: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,21 +151,33 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     for name, points in series.items():
         if any(value for _, value in points):
             groups.setdefault(name.partition("/")[0], []).append(name)
-    order = sorted(groups, key=lambda group: (_GROUP_ORDER.index(group) if group in _GROUP_ORDER else 99, group))
+    titles = list(GROUPS)
+    order = sorted(groups, key=lambda group: (titles.index(group) if group in titles else len(titles), group))
     return [
-        chart(_GROUP_TITLES.get(group, group.capitalize()), {words(name): series[name] for name in names}, end)
+        _group_chart(group, {name: series[name] for name in names}, end)
         for group in order
-        for alike in _kinds(group, groups[group], series)
+        for alike in _kinds(groups[group], series)
         for names in _alike(alike, series)
     ]
 
 
-def _kinds(group: str, names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
-    """The curves of a group; of evaluations shares apart from distances and nats."""
+def _group_chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
+    """The chart of some metrics of a group; of one alone its label, its unit and its direction."""
+    metrics = [describe(name) for name in series]
+    title, notes = GROUPS.get(group, group.capitalize()), {metric.unit for metric in metrics}
+    if len(metrics) == 1:
+        (only,) = metrics
+        title = only.label[0].upper() + only.label[1:]
+        notes |= {f"{only.better} is better"} if only.better != "neither" else set()
+    note = ", ".join(sorted(filter(None, notes))) if len(metrics) == 1 or len(notes) == 1 else ""
+    made = chart(title, {describe(name).words: points for name, points in series.items()}, end, note)
+    return replace(made, infrastructure=metrics[0].section == "infrastructure")
+
+
+def _kinds(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
+    """The curves of a group, shares apart from the others."""
     curves = [name for name in names if len(series[name]) > 1] or list(names)
-    if group != "eval":
-        return [curves]
-    shares = [name for name in curves if formatting.is_share(name)]
+    shares = [name for name in curves if describe(name).form == "share"]
     return [kind for kind in ([name for name in curves if name not in shares], shares) if kind]
 
 
@@ -189,8 +199,8 @@ def _typical(points: Sequence[Point]) -> float:
     return sizes[len(sizes) // 2]
 
 
-def chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
-    """The curves of a group, by their names, over images seen from 0 to `end`."""
+def chart(title: str, series: Mapping[str, Sequence[Point]], end: float, note: str = "") -> Chart:
+    """Curves by their names, over images seen from 0 to `end`. note: beside the title."""
     values = [value for points in series.values() for _, value in points if value is not None]
     low, high = min(values), max(values)
     logarithmic = low > 0 and high > _LOG_RATIO * low
@@ -216,7 +226,6 @@ def chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Char
             Line(name, _path(placed), _path(place(downsample(points))) if crowded else "", _dots(placed), readings)
         )
     x_ticks = [tick for tick in linear_ticks(0.0, end) if tick <= end]
-    title = group if len(series) > 1 else f"{group}: {next(iter(series))}"
     return Chart(
         title=title,
         end=end,
@@ -224,6 +233,7 @@ def chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Char
         x_ticks=[Tick(100 * tick / end, formatting.count(tick)) for tick in x_ticks],
         y_ticks=[Tick(100 * height(tick), tick_text(tick, ticks, logarithmic)) for tick in ticks],
         logarithmic=logarithmic,
+        note=", ".join(filter(None, (note, "logarithmic" * logarithmic))),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.formatting import count, figure
 from imagegen_dist.metrics.importance import importance, ranked
 from imagegen_dist.metrics.report import Chart, Point, Tick, chart, data_url, linear_ticks, log_ticks, template
@@ -293,7 +294,7 @@ def _curves(order: Sequence[TrialView], names: Sequence[str]) -> tuple[Chart | N
     if not names or all(len(trial.curve) < 2 for trial in drawn):
         return None, []
     end = max(x for trial in drawn for x, _ in trial.curve)
-    made = chart(names[0].replace("_", " "), {trial.name: trial.curve for trial in drawn}, end)
+    made = chart(describe(EVALUATION + names[0]).label, {trial.name: trial.curve for trial in drawn}, end)
     return made, drawn
 
 

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 from PIL import Image
 
+from imagegen_dist.metric_table import registered
+
 _START_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 5.0
 """Seconds within which the W&B server has to answer a first request; a run starts offline where it does not."""
@@ -21,7 +23,7 @@ _FINISH_TIMEOUT_S = 60.0
 """Seconds that a run which ends waits for its data to be uploaded; what is left is kept for `wandb sync`."""
 _LONGEST_TAG = 64
 _SUMMARIZED = ("eval", "loss")
-"""Groups of metrics whose least and greatest values W&B's list of runs shows beside the last one."""
+"""Groups whose best values W&B's list of runs shows beside the last: least and greatest where no direction is known."""
 FOLDERS = "wandb"
 """Directory below that of a run's files, in which W&B makes a folder for each start of a run."""
 _VIDEO_FORMATS = ("gif", "mp4", "webm")
@@ -144,6 +146,10 @@ class WandbSink:
             run.define_metric("images")
             for name in _SUMMARIZED:
                 run.define_metric(f"{name}/*", step_metric="images", summary="min,max,last")
+            for metric in registered():
+                if metric.group in _SUMMARIZED and metric.better != "neither":
+                    best = "min" if metric.better == "lower" else "max"
+                    run.define_metric(metric.name, step_metric="images", summary=f"{best},last")
             run.define_metric("*", step_metric="images")
             self._run = run
             if mode != "disabled":

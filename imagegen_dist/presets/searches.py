@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from imagegen_dist.config import ConfigError, nearest
+from imagegen_dist.metric_table import EVALUATION, describe, entry_of, registered
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets import PRESETS, Preset
 from imagegen_dist.presets.space import Space, grid, log_uniform, space
@@ -28,6 +29,11 @@ class Goal:
     def loss(self, value: float) -> float:
         """The value so that less is better."""
         return value if self.mode == "min" else -value
+
+
+def goal(metric: str) -> Goal:
+    """A logged figure in the direction that the metric table gives it; less of it where neither is better."""
+    return Goal(metric, "max" if describe(metric).better == "higher" else "min")
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ SEARCHES: dict[str, Search] = {
     "vae-beta": Search(
         "digits-vae",
         space(objective__beta=grid(0.25, 0.5, 1, 2, 4, 8)),
-        (Goal("eval/rate"), Goal("eval/distortion")),
+        (goal("eval/rate"), goal("eval/distortion")),
         "β of a VAE on digits: the rate–distortion curve",
         "grid",
         trials=0,
@@ -80,7 +86,7 @@ SEARCHES: dict[str, Search] = {
     "vae-lr": Search(
         "digits-vae",
         space(optim__autoencoder__lr=log_uniform(1e-4, 1e-2)),
-        (Goal("eval/elbo", "max"),),
+        (goal("eval/elbo"),),
         "learning rate of a VAE on digits",
         scheduler="asha",
         changes=_SHORT_VAE,
@@ -88,7 +94,7 @@ SEARCHES: dict[str, Search] = {
     "gan-lr": Search(
         "digits",
         space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
-        (Goal("eval/frechet"),),
+        (goal("eval/frechet"),),
         "learning rate and γ of a GAN on digits, bad ones stopped early",
         scheduler="asha",
         changes=_SHORT_GAN,
@@ -100,7 +106,7 @@ SEARCHES: dict[str, Search] = {
             optim__discriminator__lr=log_uniform(1e-4, 1e-2),
             objective__gamma=log_uniform(0.01, 10),
         ),
-        (Goal("eval/frechet"),),
+        (goal("eval/frechet"),),
         "both learning rates and γ by Optuna's TPE",
         searcher="tpe",
         scheduler="asha",
@@ -110,7 +116,7 @@ SEARCHES: dict[str, Search] = {
     "gan-pbt": Search(
         "digits",
         space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
-        (Goal("eval/frechet"),),
+        (goal("eval/frechet"),),
         "learning rate and γ of a population, changed on the way",
         scheduler="pbt",
         trials=8,
@@ -119,7 +125,7 @@ SEARCHES: dict[str, Search] = {
     "dsprites-beta": Search(
         "beta-vae-dsprites",
         space(objective__beta=grid(1, 2, 4, 8, 16)),
-        (Goal("eval/rate"), Goal("eval/distortion")),
+        (goal("eval/rate"), goal("eval/distortion")),
         "β of a β-VAE on dSprites: rate, distortion and disentanglement",
         "grid",
         trials=0,
@@ -147,8 +153,8 @@ def find_search(name: str) -> Search:
 
 def default_goal(preset: Preset) -> Goal:
     """The figure by which a preset's runs keep their best checkpoint."""
-    is_gan = isinstance(preset.experiment.objective, GANConfig)
-    return Goal("eval/frechet", "min") if is_gan else Goal("eval/elbo", "max")
+    name = "eval/frechet" if isinstance(preset.experiment.objective, GANConfig) else "eval/elbo"
+    return goal(name)
 
 
 def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, ...]:
@@ -168,19 +174,15 @@ def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, 
     return tuple(Goal(name, "min" if each == "min" else "max") for name, each in zip(names, modes, strict=True))
 
 
-_MORE_IS_BETTER = (
-    *("elbo", "log_likelihood", "psnr", "ssim", "label_agreement", "modes", "active_units"),
-    *("mig", "mig_quantile", "factor_vae", "beta_vae", "sap", "dci_disentanglement"),
-)
-
-
 def _full_name(name: str) -> str:
-    return name.strip() if "/" in name else f"eval/{name.strip()}"
+    """The name with its group. Raises ConfigError for a figure that no evaluation takes."""
+    name = name.strip() if "/" in name else EVALUATION + name.strip()
+    if name.startswith(EVALUATION) and entry_of(name) is None:
+        known = [metric.name for metric in registered() if metric.section == "evaluation"]
+        raise ConfigError(f"--metric {name}: no evaluation takes this figure; {nearest(name, known)}")
+    return name
 
 
 def _known_mode(name: str, given: tuple[Goal, ...]) -> str:
     """The direction that the search names, else that of the figure's kind."""
-    for goal in given:
-        if goal.metric == name:
-            return goal.mode
-    return "max" if name.split("/")[-1] in _MORE_IS_BETTER else "min"
+    return next((each.mode for each in given if each.metric == name), goal(name).mode)

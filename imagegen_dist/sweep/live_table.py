@@ -13,8 +13,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from imagegen_dist.metric_table import describe
 from imagegen_dist.metrics.console import Screen
-from imagegen_dist.metrics.formatting import count, duration, figure
+from imagegen_dist.metrics.formatting import count, duration, value_text
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.sweep.report import labels
 from imagegen_dist.sweep.trial_store import (
@@ -112,7 +113,7 @@ class LiveTable(Screen):
             table.add_column(label, justify="right")
         table.add_column("images", justify="right")
         for goal in self._goals:
-            table.add_column(goal.metric.split("/")[-1].replace("_", " "), justify="right")
+            table.add_column(describe(goal.metric).words, justify="right")
         table.add_column("state", no_wrap=True, overflow="ellipsis", ratio=1)
         for trial in order[:room]:
             marked = trial is best and len(self._goals) == 1 and trial.figures
@@ -129,12 +130,12 @@ class LiveTable(Screen):
         return table
 
     def _figure(self, trial: Trial, goal: Goal) -> str:
-        return figure(trial.figures[goal.metric]) if goal.metric in trial.figures else "–"
+        return value_text(goal.metric, trial.figures[goal.metric]) if goal.metric in trial.figures else "–"
 
     def _line(self, trial: Trial) -> str:
         values = "  ".join(f"{label} {shown(trial.values[path])}" for path, label in self._labels.items())
         figures = "  ".join(
-            f"{goal.metric.split('/')[-1]} {self._figure(trial, goal)}" for goal in self._goals if trial.figures
+            f"{describe(goal.metric).words} {self._figure(trial, goal)}" for goal in self._goals if trial.figures
         )
         said = f"{trial.state}: {trial.note}" if trial.note else trial.state
         parts = [f"{trial.run:<8}", values, f"{count(trial.images):>7} images", figures, said]

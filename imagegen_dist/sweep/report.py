@@ -13,7 +13,8 @@ from PIL import Image
 from imagegen_dist import config
 from imagegen_dist.commands import command
 from imagegen_dist.evaluation.vae import COLUMNS, RECONSTRUCTED
-from imagegen_dist.metrics.formatting import count, duration, figure
+from imagegen_dist.metric_table import describe
+from imagegen_dist.metrics.formatting import count, duration, value_text
 from imagegen_dist.metrics.report import Point
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
 from imagegen_dist.metrics.sweep_report import Strip, TradeOff, TrialView, render_sweep_report
@@ -107,7 +108,7 @@ def labels(paths: Sequence[str]) -> list[str]:
 
 def best_figures(plan: SweepPlan, chosen: Trial) -> list[tuple[str, str]]:
     """(name, value) of each of the best trial's figures."""
-    return [(goal.metric.split("/")[-1].replace("_", " "), figure(chosen.figures[goal.metric])) for goal in plan.goals]
+    return [(describe(goal.metric).words, value_text(goal.metric, chosen.figures[goal.metric])) for goal in plan.goals]
 
 
 def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:

@@ -140,9 +140,9 @@ def test_a_row_of_the_table_is_one_line_of_80_columns() -> None:
     counted = {"samples": 50_000, "references": 1_281_167}
     subsets = counted | {"subsets": 100, "subset_size": 1000, "subset_seed": 0, "labels": "counts"}
     found = (
-        Figure("frechet_reconstruction", 1234.5, 12.34, False, counted),
-        Figure("kernel_distance", 0.012345, 0.00123, False, subsets),
-        Figure("label_agreement", 0.971, None, True, counted),
+        Figure("frechet_reconstruction", 1234.5, 12.34, counted),
+        Figure("kernel_distance", 0.012345, 0.00123, subsets),
+        Figure("label_agreement", 0.971, None, counted),
     )
     network = SimpleNamespace(network=SimpleNamespace(name="a classifier of the dataset's own labels"))
     request = SimpleNamespace(real=SimpleNamespace(samples=1))
@@ -153,7 +153,7 @@ def test_a_row_of_the_table_is_one_line_of_80_columns() -> None:
     assert "Fréchet distance, reconstructions 1,234 ± 12.34 lower is better" in lines
     assert "kernel distance 0.0123 ± 0.0012 lower is better" in lines
     assert "label agreement 97.1% higher is better" in lines
-    assert "log-likelihood -105.7 nats a sample" in lines
+    assert "log-likelihood -105.7 nats per sample higher is better" in lines
     assert "of 1 real sample, as the model encodes them" in lines
     said = " ".join(lines)
     assert "Fréchet distance, reconstructions, label agreement: samples 50,000, references 1,281,167" in said

@@ -45,7 +45,7 @@ def test_a_plain_line_says_how_far_how_fast_and_how_well(file, clock):
     line = file.getvalue().splitlines()[1]
     assert line == (
         " 153,600 / 400,000   38 %     1,234 img/s   left    3:20   loss D 0.6930  G 0.7120   frechet 12.30"
-        "   label agreement 96.1 %"
+        "   label agreement 96.1%"
     )
 
 
@@ -119,7 +119,7 @@ def test_the_live_view_shows_losses_evaluation_waiting_and_skipped_steps(file, c
     text = "\n".join(view(console))
     assert " 38 %  153.6k / 400k images   1,234 images/s    3:20 left" in text
     assert "discriminator 0.6930" in text
-    assert "label agreement 97.2 %" in text
+    assert "label agreement 97.2%" in text
     assert "1.2 % of the time" in text
     assert "2 steps" in text
 
@@ -127,7 +127,7 @@ def test_the_live_view_shows_losses_evaluation_waiting_and_skipped_steps(file, c
 def test_modes_are_whole_numbers_and_authenticity_is_a_share(file, clock):
     with Console(1000, "stacks", file, terminal=False, width=200, clock=clock) as console:
         console.row(row(1000, eval__modes=998.0, eval__modes_kl=0.0812, eval__authenticity=0.581, eval__copied_z=1.5))
-    assert "   modes 998   modes kl 0.0812   authenticity 58.1 %   copied z 1.500" in file.getvalue()
+    assert "   modes 998   modes kl 0.0812   authenticity 58.1%   copied z 1.500" in file.getvalue()
 
 
 def test_a_live_run_leaves_its_last_state_and_shows_the_cursor_again(file, clock):

@@ -117,15 +117,17 @@ def test_a_run_without_rows_or_pictures_has_a_page():
 
 def test_groups_have_charts_of_their_own_and_evaluation_comes_first():
     made = charts([*rows(), {"images": 640, "eval/frechet": 12.0}])
-    assert [chart.title for chart in made] == ["Evaluation: frechet", "Losses", "System: images/s"]
+    assert [chart.title for chart in made] == ["Fréchet distance", "Losses", "Throughput"]
+    assert [chart.note for chart in made] == ["lower is better", "", "higher is better, images/s"]
+    assert [chart.infrastructure for chart in made] == [False, False, True]
     assert [line.name for line in made[1].lines] == ["discriminator", "generator"]
 
 
 def test_figures_of_unlike_size_do_not_share_an_axis():
     made = charts(
-        [{"images": i, "eval/frechet": 200.0 + i, "eval/label_agreement": 0.9, "eval/accuracy": 0.8} for i in range(5)]
+        [{"images": i, "eval/frechet": 200.0 + i, "eval/label_agreement": 0.9, "eval/copied": 0.8} for i in range(5)]
     )
-    assert [[line.name for line in chart.lines] for chart in made] == [["frechet"], ["label agreement", "accuracy"]]
+    assert [[line.name for line in chart.lines] for chart in made] == [["frechet"], ["label agreement", "copied"]]
 
 
 def test_what_was_zero_all_the_time_is_left_out():

@@ -18,44 +18,14 @@ from imagegen_dist.cli.evaluate.request import Network, Request
 from imagegen_dist.data.modality import modality
 from imagegen_dist.evaluation.figures import Figure
 from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
+from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.features import KEPT_AT_MOST
-from imagegen_dist.metrics.formatting import duration, figure, is_share
+from imagegen_dist.metrics.formatting import duration, figure, figure_lines
 from imagegen_dist.records import by_group, config_hash, git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted
 
-_NAMES = {
-    "fid": "FID",
-    "kid": "KID",
-    "fd_dinov2": "FD-DINOv2",
-    "kd_dinov2": "KD-DINOv2",
-    "frechet": "Fréchet distance",
-    "fid_reconstruction": "rFID",
-    "frechet_reconstruction": "Fréchet distance, reconstructions",
-    "fd_dinov2_reconstruction": "FD-DINOv2, reconstructions",
-    "elbo": "ELBO",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "log_likelihood": "log-likelihood",
-    "mig": "MIG",
-    "mig_quantile": "MIG by quantiles",
-    "sap": "SAP",
-    "modes": "modes",
-    "modes_kl": "KL of modes",
-    "authenticity_real": "authenticity of held-out samples",
-    "copying_z": "copying z",
-    "copied": "samples that single out a training sample",
-    "copied_real": "held-out samples that do",
-    "copied_z": "z of these two",
-    "farther": "farther from the data than a held-out sample",
-}
-_UNITS = {
-    **dict.fromkeys(("rate", "distortion", "elbo", "log_likelihood"), "nats a sample"),
-    "bits_per_dim": "bits",
-    "modes_kl": "nats",
-    "psnr": "dB",
-}
 _CLASSES = {
     "data": "; classes in the frequencies of the real data",
     "uniform": "; all classes alike",
@@ -188,20 +158,18 @@ def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
     for network, found in results.figures:
         table, told = _table(), dict[str, list[str]]()
         for each in found:
-            value = _value(each.name, each.value)
-            value += "" if each.deviation is None else f" ± {figure(each.deviation)}"
-            better = {None: "", True: "higher is better", False: "lower is better"}[each.higher_is_better]
-            table.add_row(_name(each.name), value, better)
+            [line] = figure_lines({EVALUATION + each.name: each.value})
+            value = line.value + ("" if each.deviation is None else f" ± {figure(each.deviation)}")
+            table.add_row(line.label, value, line.direction)
             if each.settings:
-                told.setdefault(_words(each.settings), []).append(_name(each.name))
+                told.setdefault(_words(each.settings), []).append(line.label)
         yield _titled(f"in the features of: {network.network.name}", table)
         for settings, names in told.items():
             yield Padding(Text(f"{', '.join(names)}: {settings}", "dim"), (0, 0, 0, 2))
-    plain = {name: value for name, value in results.of_real.items() if "/" not in name}
-    if plain:
+    if results.of_real:
         table = _table()
-        for name, number in plain.items():
-            table.add_row(_name(name), _value(name, number), _UNITS.get(name, ""))
+        for line in figure_lines({EVALUATION + name: value for name, value in results.of_real.items()}):
+            table.add_row(line.label, line.full_value, line.direction)
         yield _titled(f"of {counted(request.real.samples, 'real sample')}, as the model encodes them", table)
 
 
@@ -224,11 +192,3 @@ def _table() -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(style="dim", no_wrap=True)
     return table
-
-
-def _name(name: str) -> str:
-    return _NAMES.get(name, name.replace("_", " "))
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.1%}" if is_share(name) else figure(value)
