@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install lint format types layers test test-cluster test-cluster-full ci
+.PHONY: install lint format types layers docs test test-cluster test-cluster-full ci
 
 install:  ## the package with everything that development needs, editable
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -18,6 +18,9 @@ types:  ## strict types
 
 layers:  ## imports go down only
 	lint-imports
+
+docs:  ## the site, offline and with warnings as errors: build/site/index.html
+	$(PYTHON) -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/site
 
 test:  ## all tests; GPU tests are skipped where there is none
 	$(PYTHON) -m pytest
