@@ -1,4 +1,4 @@
-"""A Ray that is started by hand, by the README's lines as they stand there: its job does the work of a plain start."""
+"""A Ray that is started by hand, by the lines of docs/start.md: its job does the work of a plain start."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ LOOPBACK = "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, s
 SHORT = {"training__total_images": 24 * 10}
 
 
-def readme_lines() -> list[str]:
-    """What the README says to type for a Ray that is started by hand."""
-    _, _, after = (ROOT / "README.md").read_text().partition("On a Ray that you started by hand:\n")
+def documented_lines() -> list[str]:
+    """What docs/start.md says to type for a Ray that is started by hand."""
+    _, _, after = (ROOT / "docs/start.md").read_text().partition("On a Ray that you started by hand:\n")
     block = re.match(r"\n((?:    .*\n)+)", after)
     assert block is not None
     return [line.strip() for line in block[1].splitlines()]
 
 
 @pytest.mark.timeout(400)
-def test_the_readmes_lines_do_the_same_work_as_a_plain_start(tmp_path: Path) -> None:
+def test_the_documented_lines_do_the_same_work_as_a_plain_start(tmp_path: Path) -> None:
     """Where a token lies in the home directory already, as after any training on this machine.
 
     Afterwards jobs/clean.py touches nothing while that Ray lives, and ends its last processes once it was killed.
     """
     if shutil.which("unshare") is None or subprocess.run([*APART, "true"], capture_output=True).returncode:
         pytest.skip("this machine gives no network and processes apart")
-    [*before, submitted] = readme_lines()
+    [*before, submitted] = documented_lines()
     assert "ray job submit" in submitted
     assert "--storage /shared/runs --run digits-1" in submitted
     changes = TINY | {path.replace("__", "."): value for path, value in SHORT.items()}
