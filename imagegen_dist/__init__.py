@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagegen_dist.inference import AutoencoderModel, GeneratorModel, load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["AutoencoderModel", "GeneratorModel", "__version__", "load"]
 
 
