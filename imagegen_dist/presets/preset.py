@@ -27,4 +27,9 @@ class Preset:
     @property
     def job(self) -> str:
         """The job that trains it: train_gan or train_vae."""
-        return "train_gan" if isinstance(self.experiment.objective, GANConfig) else "train_vae"
+        return job_of(self.experiment)
+
+
+def job_of(experiment: Experiment) -> str:
+    """The job that trains an experiment: train_gan or train_vae."""
+    return "train_gan" if isinstance(experiment.objective, GANConfig) else "train_vae"

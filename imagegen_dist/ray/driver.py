@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import ray
 import ray.train
@@ -114,10 +114,14 @@ class Driver:
         self._decided = 0  # checkpoints of this group of workers at which it was decided whether they go on
         self._inspected: set[str] = set()
 
-    def run(self) -> int:
-        """Train to the end, or to a signal; the exit code. Raises UsageError where it cannot be begun."""
+    def run(self, screen: TextIO | None = None) -> int:
+        """Train to the end, or to a signal; the exit code. Raises UsageError where it cannot be begun.
+
+        screen: where the progress is shown; by default on what was standard output.
+        """
         log = _log_path(self._settings)
-        with output_to(log) as screen, self._interruption.watched(at_once=True):
+        with output_to(log) as standard_output, self._interruption.watched(at_once=True):
+            screen = screen or standard_output
             title = f"{self._settings.preset} · {self._settings.name}"
             console = Console(self._experiment.training.total_images, title, screen)
             try:

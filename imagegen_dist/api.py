@@ -1,0 +1,317 @@
+"""Training from Python: `imagegen_dist.train` in a notebook or script, and the run that it returns."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist import config, records
+from imagegen_dist.cli import train_options
+from imagegen_dist.cli.prepare import prepare
+from imagegen_dist.documents import parse_json
+from imagegen_dist.errors import DONE, UsageError
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.lease import Lease
+from imagegen_dist.metrics.console import Console
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.presets import find_preset
+from imagegen_dist.presets.preset import job_of
+from imagegen_dist.ray.environment import set_ray_environment
+from imagegen_dist.ray.signals import Interruption
+from imagegen_dist.records import CONFIG, REPORT, RESULT
+from imagegen_dist.resources import Demand, Workers, check_demand
+from imagegen_dist.run import Outcome
+from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from imagegen_dist.cli.prepare import Prepared
+    from imagegen_dist.inference import AutoencoderModel, GeneratorModel
+
+Settings = Mapping[str, Any]
+"""Settings of one group by name, e.g. {"gamma": 0.5}; nested groups as nested mappings, the kind as "kind"."""
+
+
+class TrainingError(RuntimeError):
+    """A training that failed: one line that says why."""
+
+
+class Curve(NamedTuple):
+    """A metric over the course of a run: arrays of equal length."""
+
+    images: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def train(
+    preset: str | Experiment = "",
+    *,
+    data: str | Path = "",
+    storage: str | Path = "runs",
+    run: str = "",
+    workers: int | tuple[int, int] | None = None,
+    gpus: int | None = None,
+    cpus: int | None = None,
+    wandb: Literal["auto", "online", "offline", "disabled"] = "disabled",
+    model: Settings | None = None,
+    objective: Settings | None = None,
+    optim: Settings | None = None,
+    training: Settings | None = None,
+    evaluation: Settings | None = None,
+    data_settings: Settings | None = None,
+) -> Run:
+    """Train an experiment, or continue a run, and return the run.
+
+    preset: a named experiment, `package.module:name` of your own, or an `Experiment`; without one, `run` names a run
+    that is continued with its own settings. data: URL of shards with an index, or a built-in dataset; by default the
+    preset's. storage, run: the run's directory is STORAGE/RUN; by default the run is named by preset and time.
+    workers: Ray workers, fixed or (fewest, most); None for one a GPU, or two without GPUs; 0 trains in this process,
+    without Ray. gpus, cpus: of each worker. model ... data_settings: settings that replace the preset's, e.g.
+    `objective={"gamma": 0.5}, training={"total_images": 20_000}`.
+
+    The first Ctrl-C ends the training with a checkpoint, after which the same call continues it.
+    Raises ValueError in one line for a setting, a dataset or a place that does not fit, before anything is trained;
+    TrainingError where the training fails.
+    """
+    groups = {
+        "model": model,
+        "objective": objective,
+        "optim": optim,
+        "training": training,
+        "evaluation": evaluation,
+        "data": data_settings,
+    }
+    assignments = [pair for name, settings in groups.items() for pair in _flat(name, settings or {})]
+    name, job, experiment = _begun_from(preset, str(storage), run)
+    experiment = config.overrides(experiment, [("data.url", str(data))] * bool(data) + assignments)
+    options = train_options.Options(preset=name, storage=str(storage), run=run, wandb=wandb)
+    demand = Demand(gpus, cpus)
+    number = None if workers is None or workers == 0 else _workers(workers)
+    prepared = prepare(train_options.Command(job, options, experiment, number, demand))
+    screen = _screen()
+    for note in prepared.notes:
+        print(f"note: {note}", file=screen or sys.stderr)
+    if workers == 0:
+        _train_here(prepared, screen or sys.stdout)
+    else:
+        _train_on_ray(prepared, screen)
+    return Run(prepared.settings.folder)
+
+
+class Run:
+    """A run in its directory, while it trains and afterwards: metrics, pictures and the model.
+
+    Everything is read from the directory when it is accessed, so that a training in another process can be followed.
+    """
+
+    def __init__(self, url: str | Path | Store) -> None:
+        """url: the run's directory, a path or any URL that fsspec opens. Raises ValueError where there is no run."""
+        self._folder = url if isinstance(url, Store) else Store(url)
+        if not self._folder.exists(CONFIG):
+            raise UsageError(f"{self._folder.url} is no run: it has no {CONFIG}")
+
+    @property
+    def url(self) -> str:
+        """The run's directory."""
+        return self._folder.url
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return PurePosixPath(self.url).name
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What config.json holds: the resolved experiment, its data, versions, the commit."""
+        found: dict[str, Any] = parse_json(self._folder.read(CONFIG))
+        return found
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds: figures by plain names, images, seconds, paths. Empty until the run has ended."""
+        found: dict[str, Any] = parse_json(self._folder.read(RESULT)) if self._folder.exists(RESULT) else {}
+        return found
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl in the order in which they were written."""
+        return read_rows(self._folder)
+
+    @property
+    def metrics(self) -> dict[str, Curve]:
+        """Every metric by its name, with the images seen at each value: `run.metrics["eval/frechet"].values`."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for row in self.rows:
+            for name, value in row.items():
+                if name != "images" and value is not None:
+                    found.setdefault(name, []).append((int(row["images"]), value))
+        return {
+            name: Curve(np.array([at for at, _ in points], np.int64), np.array([value for _, value in points]))
+            for name, points in found.items()
+        }
+
+    @property
+    def pictures(self) -> dict[str, Image]:
+        """The newest picture of each kind (grid, reconstructions, traversal, ...), which a notebook shows."""
+        from PIL import Image
+
+        newest: dict[str, str] = {}
+        for entry in sorted((self._folder / "samples").names()):
+            name, _, rest = PurePosixPath(entry).name.rpartition("-")
+            if rest.endswith(".png"):
+                newest[name] = entry
+        folder = self._folder / "samples"
+        return {name: Image.open(io.BytesIO(folder.read(entry))) for name, entry in newest.items()}
+
+    @property
+    def report(self) -> str:
+        """URL of the report, an HTML page."""
+        return f"{self.url}/{REPORT}"
+
+    @cached_property
+    def model(self) -> GeneratorModel | AutoencoderModel:
+        """The model of the newest checkpoint, on the CPU: `run.model.sample(16)`."""
+        from imagegen_dist.inference import load
+
+        return load(self.url)
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in self._figures().items())
+        images = max((row["images"] for row in self.rows), default=0)
+        return f"<Run {self.url}: {images:,.0f} images{', ' if figures else ''}{figures}>"
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it: figures, the newest grid, the way to the report."""
+        cells = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>" for name, value in self._figures().items()
+        )
+        pictures = self.pictures
+        shown = next((pictures[name] for name in ("grid", "prior", *pictures) if name in pictures), None)
+        image = ""
+        if shown is not None:
+            out = io.BytesIO()
+            shown.save(out, "PNG")
+            data = base64.b64encode(out.getvalue()).decode()
+            style = "image-rendering: pixelated; max-width: 100%; min-width: min(480px, 100%)"
+            image = f'<img alt="samples" style="{style}" src="data:image/png;base64,{data}">'
+        place = html.escape(self.url)
+        return f"<div><p><b>{html.escape(self.name)}</b> · <code>{place}</code></p><table>{cells}</table>{image}</div>"
+
+    def _figures(self) -> dict[str, float]:
+        """The last evaluation's figures."""
+        return records.last_values(self.rows, "eval/")
+
+
+def _flat(prefix: str, settings: Settings) -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of settings in nested mappings; a kind first, since it decides what others there are."""
+    for name, value in sorted(settings.items(), key=lambda item: item[0] != "kind"):
+        path = prefix if name == "kind" else f"{prefix}.{name}"
+        if isinstance(value, Mapping):
+            yield from _flat(path, value)
+        else:
+            yield path, value
+
+
+def _begun_from(preset: str | Experiment, storage: str, run: str) -> tuple[str, str, Experiment]:
+    """(name, job, experiment) that settings are applied to."""
+    if isinstance(preset, Experiment):
+        kind = config.kind(type(preset.objective))
+        return kind, job_of(preset), preset
+    if not preset and not run:
+        raise UsageError('give a preset, e.g. train("digits"), or run="NAME" to continue a run')
+    if not preset:
+        found = Run(Store(storage) / run).config
+        return found["preset"], found["job"], config.decode(Experiment, found["experiment"])
+    named = find_preset(preset)
+    return preset, named.job, named.experiment
+
+
+def _workers(asked: int | tuple[int, int]) -> Workers:
+    return Workers.parse(str(asked) if isinstance(asked, int) else ":".join(map(str, asked)))
+
+
+def _screen() -> TextIO | None:
+    """Where a notebook shows text; None where the process's standard output is the screen."""
+    return sys.stdout if "ipykernel" in sys.modules else None
+
+
+def _train_on_ray(prepared: Prepared, screen: TextIO | None) -> None:
+    demand, workers = prepared.command.demand, prepared.command.workers
+    check_demand(demand.gpus, demand.cpus, workers.low if workers else 1)
+    set_ray_environment()
+    from imagegen_dist.ray.driver import Driver  # after the environment that Ray reads when it is imported
+
+    interruption = Interruption()
+    driver = Driver(prepared.experiment, prepared.settings, prepared.index, workers, demand, interruption=interruption)
+    code = driver.run(screen)
+    if interruption.asked:
+        raise KeyboardInterrupt
+    if code != DONE:
+        raise TrainingError(driver.failure.cause if driver.failure else driver.missing or "the training failed")
+
+
+def _train_here(prepared: Prepared, screen: TextIO) -> None:
+    """Train in this process."""
+    import torch
+
+    from imagegen_dist.distributed import World
+    from imagegen_dist.run import execute
+
+    experiment, settings = prepared.experiment, prepared.settings
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    interruption, lease = Interruption(), Lease(settings.folder)
+    title = f"{settings.preset} · {settings.name}"
+    console = Console(experiment.training.total_images, title, screen)
+    with ExitStack() as stack:
+        lease.acquire(lambda text: print(text, file=screen, flush=True))
+        stack.enter_context(console)
+        stack.enter_context(lease)
+        stack.enter_context(interruption.watched())
+        launch = {"workers": [1, 1], "gpu": device.type == "cuda", "threads": torch.get_num_threads()}
+        records.write_config(settings, experiment, prepared.index, launch)
+        outcome = execute(experiment, settings, World(), device, _Events(console, interruption, lease))
+    if not outcome.complete:
+        raise KeyboardInterrupt
+    _close(console, prepared, outcome)
+
+
+def _close(console: Console, prepared: Prepared, outcome: Outcome) -> None:
+    console.summary(records.closing_table(prepared.settings, ""))
+    if outcome.missing:
+        raise TrainingError(f"the model is trained and saved; {outcome.missing}; the same call takes them again")
+
+
+class _Events:
+    """Implements imagegen_dist.run.Events for a training in this process."""
+
+    def __init__(self, console: Console, interruption: Interruption, lease: Lease) -> None:
+        self._console = console
+        self._interruption = interruption
+        self._lease = lease
+
+    def row(self, row: dict[str, float]) -> None:
+        self._console.row(row)
+
+    def message(self, text: str) -> None:
+        self._console.message(text)
+
+    def stop_requested(self) -> bool:
+        return self.interrupted()
+
+    def interrupted(self) -> bool:
+        return self._interruption.asked or self._lease.lost.is_set()
+
+    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
+        pass

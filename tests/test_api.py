@@ -1,0 +1,117 @@
+"""Training from Python, in this process and on Ray, and the run that comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import imagegen_dist
+from imagegen_dist import config
+from tests.runs import TINY, tiny
+
+
+def small(**changes: object) -> dict[str, dict[str, object]]:
+    """Keyword arguments of `train` for a run of seconds."""
+    groups: dict[str, dict[str, object]] = {}
+    for path, value in {**TINY, "training.sample_every": 240, **changes}.items():
+        group, name = path.split(".")
+        groups.setdefault(group, {})[name] = value
+    return groups
+
+
+def train(storage: Path, **arguments: object) -> imagegen_dist.Run:
+    return imagegen_dist.train("digits", storage=storage, workers=0, run="r", **small(), **arguments)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> imagegen_dist.Run:
+    return train(tmp_path_factory.mktemp("storage"), objective={"gamma": 0.5})
+
+
+def test_settings_replace_the_presets(run):
+    assert run.config["experiment"]["objective"]["gamma"] == 0.5
+    assert run.config["experiment"]["model"]["widths"] == [16]
+
+
+def test_metrics_are_arrays(run):
+    images, values = run.metrics["loss/generator"]
+    assert images.tolist() == [96, 192, 288, 384, 480]
+    assert values.dtype == np.float64
+    assert np.isfinite(values).all()
+    assert run.result["images"] == 480
+
+
+def test_a_notebook_shows_the_run_and_its_pictures(run):
+    assert run.pictures["grid"].size[0] > 100
+    shown = run._repr_html_()
+    assert "data:image/png;base64," in shown
+    assert run.url in shown
+    assert "480 images" in repr(run)
+    assert Path(run.report).exists()
+
+
+def test_the_model_samples(run):
+    assert run.model.sample(2).shape == (2, 1, 28, 28)
+
+
+def test_a_run_is_continued_with_its_own_settings(run):
+    storage = Path(run.url).parent
+    longer = imagegen_dist.train(run="r", storage=storage, workers=0, training={"total_images": 576})
+    assert longer.metrics["loss/generator"].images[-1] == 576
+    assert longer.config["experiment"]["objective"]["gamma"] == 0.5
+
+
+def test_an_experiment_of_ones_own(tmp_path):
+    experiment = config.override(tiny(), "training.total_images", 96)
+    run = imagegen_dist.train(experiment, storage=tmp_path, workers=0)
+    assert run.name.startswith("gan-")
+    assert run.metrics["loss/generator"].images.tolist() == [96]
+
+
+def interrupt_after_rows(path: Path) -> None:
+    """Send this process SIGINT once a run has written rows."""
+    while not path.exists() or not path.stat().st_size:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_leaves_a_checkpoint(tmp_path):
+    endless = small(**{"training.total_images": 24 * 100_000})
+    reported = threading.Thread(target=interrupt_after_rows, args=(tmp_path / "r" / "metrics.jsonl",))
+    reported.start()
+    with pytest.raises(KeyboardInterrupt):
+        imagegen_dist.train("digits", storage=tmp_path, workers=0, run="r", **endless)
+    reported.join()
+    run = imagegen_dist.Run(tmp_path / "r")
+    assert run.model.sample(1).shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"preset": "digit"}, "did you mean digits?"),
+        ({"preset": "digits", "objective": {"gama": 1}}, "gamma"),
+        ({"preset": "digits", "workers": 100}, "workers"),
+        ({"preset": ""}, 'train("digits")'),
+        ({"preset": "", "run": "none"}, "is no run"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, arguments, said):
+    with pytest.raises(ValueError) as error:
+        imagegen_dist.train(**arguments, storage=tmp_path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_package_names_what_it_offers_without_loading_torch():
+    code = "import sys, imagegen_dist; print('train' in dir(imagegen_dist), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
