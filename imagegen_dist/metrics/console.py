@@ -63,7 +63,13 @@ class Screen:
         self._title = title
         self._live: Live | None = None
         self._terminal = Terminal(
-            file=file, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False
+            file=file,
+            force_terminal=terminal,
+            force_jupyter=False,  # which would make an HTML element of each line
+            width=width,
+            highlight=False,
+            markup=False,
+            emoji=False,
         )
 
     @property

@@ -22,21 +22,21 @@ DEFAULT_CPU_WORKERS = 2
 
 @dataclass(frozen=True)
 class Share:
-    """What one training worker gets: GPUs (0 or 1) and CPU cores, which are its threads."""
+    """The resources of one training worker: GPUs (0 or 1) and CPU cores, which are its threads."""
 
     workers: Workers
     gpu: bool
     cpus: int
-    # What the cluster lacks now for the fewest workers asked for; empty where it has room.
+    # What the cluster lacks for the minimum number of workers; empty if it suffices.
     short_of: str = ""
 
     @property
     def resources(self) -> dict[str, float]:
-        """Of one worker, as Ray counts them."""
+        """The resources of one worker in Ray's terms."""
         return {"CPU": float(self.cpus), **({"GPU": 1.0} if self.gpu else {})}
 
     def of(self, workers: int) -> str:
-        """So many workers with this, in words."""
+        """A number of workers with these resources, in words."""
         kind = "1 GPU" if self.gpu else f"{self.cpus} CPU thread{'s' if self.cpus > 1 else ''}"
         number = f"{workers} worker{'s' if workers != 1 else ''}"
         return f"{number} of {kind} each, {'NCCL' if self.gpu else 'gloo'}"
@@ -44,10 +44,10 @@ class Share:
 
 @contextmanager
 def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]:
-    """A connection to Ray for the block: RAY_ADDRESS where it is set, as in a submitted job, else a Ray of our own.
+    """Connect to Ray for the block: to RAY_ADDRESS if it is set, as in a submitted job, else to a new local Ray.
 
-    show_logs: whether what Ray's processes print comes to this process's output. dashboard: whether a Ray of our own
-    has one. Yields whether it is our own. Raises UsageError where no Ray answers.
+    show_logs: forward the output of Ray's processes to this process. dashboard: start one with a local Ray. Yields True
+    for a local Ray. Raises UsageError if no Ray answers.
     """
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     address, own = os.environ.get("RAY_ADDRESS", ""), is_own_ray()
@@ -66,7 +66,7 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
             else f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS. If one runs "
             f"there, {TOKEN_ADVICE}"
         ) from error
-    keep_to_owner()  # Ray may just have made it
+    keep_to_owner()  # Ray may just have created it
     try:
         yield own
     finally:
@@ -75,10 +75,10 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
 
 @contextmanager
 def _address_known() -> Iterator[None]:
-    """Let the processes of the Ray that is started in the block have its address in their environment.
+    """Give the processes of the Ray that is started in the block its address in their environment.
 
-    Without it those of Ray Train's that ask for a state take whatever Ray they find on the machine, and where another
-    one knows nothing of this run's controller, they take it for dead and free the workers' places.
+    Without it, processes of Ray Train that query the cluster's state use any Ray that runs on the machine. If that one
+    does not know this run's controller, they consider it dead and release the workers' resources.
     """
     with socket.socket() as free:
         free.bind(("", 0))
@@ -100,11 +100,11 @@ _KEEP_PRIORITY = ("RayTrainWorker", "ray::IDLE", "raylet/raylet", "gcs_server")
 
 
 def yield_to_training() -> None:
-    """Let a Ray of our own run its helpers where training leaves a core idle.
+    """Run the auxiliary processes of a local Ray only when training leaves a core idle.
 
-    Two workers that meet in every step both wait where a helper takes a core from one of them. Raylet and GCS, whose
-    answers a cluster waits for, keep their priority, as do the training workers, what those start, and idle workers,
-    which may train after a restart. Does nothing where the system has no such scheduling class.
+    Two workers that synchronise in every step both wait if an auxiliary process takes a core from one of them. Raylet
+    and GCS, on which a cluster waits, keep their priority, as do training workers, their children, and idle workers,
+    which may train after a restart. Does nothing on systems without this scheduling class.
     """
     if not hasattr(os, "SCHED_IDLE"):
         return
@@ -119,17 +119,16 @@ def yield_to_training() -> None:
 
 
 def machines() -> list[dict[str, float]]:
-    """The resources of each living machine of the cluster."""
+    """The resources of each machine of the cluster that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def divide(
     machines: Sequence[Mapping[str, float]], asked: Workers | None, demand: Demand, microbatches: int, own: bool
 ) -> Share:
-    """What each worker gets of the machines, and how many there are where the user did not say.
+    """The resources of each worker, and the number of workers if the user gave none.
 
-    own: whether this machine is all that there will ever be. Raises UsageError where it cannot hold them; a shared
-    cluster may still grow.
+    own: the cluster is this machine alone and cannot grow. Raises UsageError if it cannot hold the workers.
     """
     gpus, cpus = demand.gpus, demand.cpus
     use_gpu = any(machine.get("GPU", 0) >= 1 for machine in machines) if gpus is None else gpus > 0
@@ -153,7 +152,7 @@ def divide(
 
 
 def _cores(machines: Sequence[Mapping[str, float]], kind: str, workers: int) -> int:
-    """CPU cores of a worker: its share of a machine with GPUs, however many there are, or else of all machines."""
+    """CPU cores of a worker: its share of a machine with GPUs, or else of all machines."""
     fitting = [machine for machine in machines if machine.get(kind, 0) >= 1]
     if kind == "GPU":
         return max(1, min((int(machine.get("CPU", 0) // machine["GPU"]) for machine in fitting), default=1))

@@ -1,4 +1,4 @@
-"""The driver of a training job: start workers, show how it goes, and start them again where one dies."""
+"""The driver of a training job: starts workers, shows their progress, and restarts them if one is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from imagegen_dist.ray.environment import short_job_stop
 from imagegen_dist.ray.event_channel import Inbox, start_relay
 from imagegen_dist.ray.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.ray.memory import MEMORY_HELP
-from imagegen_dist.ray.placement import Growth, free_abandoned, wait_for_room
+from imagegen_dist.ray.placement import Growth, free_abandoned, wait_for_placement
 from imagegen_dist.ray.preflight import Preflight, fitting_nodes, memory_shortage
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.ray.worker import work
@@ -40,50 +40,50 @@ from imagegen_dist.training.checkpoint import newest_images
 from imagegen_dist.wording import counted
 
 COLLECTIVE_TIMEOUT_S = 120
-"""Seconds after which a rank that hangs in a collective fails the group, beyond those that it may wait for a store."""
+"""Seconds after which a rank that hangs in a collective fails the group, in addition to its patience with storage."""
 
 LOSSES_WITHOUT_PROGRESS = 3
-"""How often workers may be lost without a new checkpoint between before the run is given up."""
+"""The number of losses of workers without a new checkpoint in between after which the run fails."""
 
 GROW_AFTER_S = 20.0
-"""How long the number of places for more workers must not have changed before the run moves onto them."""
+"""Seconds for which the number of further workers must be stable before the run restarts with them."""
 
 STARTS_WITHOUT_PLACE = 5
-"""How often in a row workers may find no place on this machine, which is all there is, before the run is given up."""
+"""Consecutive starts without a placement on this machine, if it is the whole cluster, after which the run fails."""
 
 SILENCE_S = 20.0
-"""After how long without a word from workers that are being started the machines are asked if they lack memory."""
+"""Seconds without a sign from starting workers after which the machines are asked whether they lack memory."""
 
 MEMORY_PAUSE_S = 10.0
-"""How long workers that were killed for memory are not started again: what took it may be gone then."""
+"""Seconds before workers that were killed for memory are restarted: its other user may have ended by then."""
 
 ANSWER_S = 2.0
-"""How long the relay is waited for at a time."""
+"""Seconds to wait for one answer of the event channel."""
 
 POLL_S = 0.5
 
 
 class View(Protocol):
-    """Who sees a training job: the console, or the sweep that it is a trial of."""
+    """What shows a training job: the console, or the sweep of which it is a trial."""
 
     def row(self, row: dict[str, float]) -> None:
         """A row of metrics."""
         ...
 
     def message(self, text: str, style: str = "") -> None:
-        """Something that the user should read."""
+        """A message for the user."""
         ...
 
     def phase(self, text: str) -> None:
-        """What is being done now; "" while it trains."""
+        """The current activity; "" while training."""
         ...
 
 
 class Driver:
-    """A training job while it runs: its workers, its console, its signals.
+    """A running training job: its workers, its console, its signals.
 
-    interruption: the wish to end it; None for signals to this process. at_checkpoint: called at each checkpoint, while
-    the workers wait to go on.
+    interruption: requests its end; None for signals to this process. at_checkpoint: called at each checkpoint, while
+    the workers wait to continue.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class Driver:
         self._lease = Lease(settings.folder)
         self.failure: Failure | None = None
         self._complete = False
-        self.missing = ""  # why a complete run has no figures of its trained model
+        self.missing = ""  # why a complete run lacks the figures of its trained model
         self._own_ray = False
-        self._placeless = 0  # how often in a row workers have found no place
-        self._heard = False  # whether this group of workers has said anything
-        self._decided = 0  # checkpoints of this group of workers at which it was decided whether they go on
+        self._placeless = 0  # consecutive starts without a placement
+        self._heard = False  # whether this group of workers has sent an event
+        self._decided = 0  # checkpoints of this group at which its continuation has been decided
         self._inspected: set[str] = set()
 
     def run(self, screen: TextIO | None = None) -> int:
-        """Train to the end, or to a signal; the exit code. Raises UsageError where it cannot be begun.
+        """Train to the end or to a signal, and return the exit code. Raises UsageError if training cannot start.
 
         screen: where the progress is shown; by default on what was standard output.
         """
@@ -132,14 +132,14 @@ class Driver:
                         self._lease.confirm()
                         code = self._train(console, own)
             except SystemExit as stopped:
-                console.message("stopped at once; the same command goes on where the run is", "yellow")
+                console.message("stopped at once; the same command continues the run", "yellow")
                 # Ray's own handler, which it has for a moment of its start, exits with the signal's number.
                 raise SystemExit(TERMINATED if stopped.code == signal.SIGTERM else stopped.code) from None
             self._close(console, code, log)
         return code
 
     def _train(self, console: Console, own: bool) -> int:
-        """Divide the cluster among the workers, note that in the run's directory, and train; the exit code."""
+        """Divide the cluster among the workers, write config.json, and train; the exit code."""
         self._own_ray = own
         if warning := short_job_stop():
             console.message(warning, "yellow")
@@ -152,13 +152,13 @@ class Driver:
         return self.train(console, share)
 
     def train(self, console: View, share: Share) -> int:
-        """Start workers, and again from the last checkpoint where they die; the exit code.
+        """Start workers, and restart them from the last checkpoint if they are lost; the exit code.
 
-        On the Ray that this process is connected to. Where the code is FAILED, `failure` says why.
+        Uses the Ray that this process is connected to. If the code is FAILED, `failure` says why.
         """
         policy = RestartPolicy(LOSSES_WITHOUT_PROGRESS)
         while True:
-            workers = self._room(console, share)
+            workers = self._wait_for_placement(console, share)
             if workers:
                 console.phase(f"starting {share.of(workers)}")
                 self.failure = self._fit(console, share, workers)
@@ -172,23 +172,23 @@ class Driver:
             self._placeless = 0 if self.failure is None or self.failure.started else self._placeless + 1
             if self._own_ray and self._placeless >= STARTS_WITHOUT_PLACE:
                 free = ", ".join(f"{amount:g} {name}" for name, amount in self._free().items())
-                why = f"{share.of(workers)} found no place {STARTS_WITHOUT_PLACE} times in a row; free are {free}"
+                why = f"{share.of(workers)} could not be placed {STARTS_WITHOUT_PLACE} times in a row; free are {free}"
                 self.failure = Failure(why, started=False)
                 return FAILED
             if self.failure is None:
-                console.message("the workers stopped early, with a checkpoint; starting them again", "yellow")
+                console.message("the workers stopped early, with a checkpoint; restarting them", "yellow")
                 continue
             if not policy.allows(self.failure, self._newest_images()):
                 return FAILED
-            console.message(f"{self.failure.cause}; starting again from the last checkpoint", "yellow")
+            console.message(f"{self.failure.cause}; restarting from the last checkpoint", "yellow")
             if self.failure.memory:
                 console.phase("waiting for memory")
                 self._pause(MEMORY_PAUSE_S)
 
-    def _room(self, console: View, share: Share) -> int:
-        """How many workers there is room for, once they are enough and their machines fit; 0 where it was given up.
+    def _wait_for_placement(self, console: View, share: Share) -> int:
+        """Wait for enough resources on suitable machines; return the number of workers, 0 if the job is to end.
 
-        Raises UsageError where the machines of the first workers do not fit.
+        Raises UsageError if the machines of the first workers are not suitable.
         """
         low, high = share.workers.low, share.workers.high
         free_abandoned()
@@ -198,17 +198,17 @@ class Driver:
 
         def waiting(held: int) -> bool:
             if held < low:
-                console.phase(f"waiting for room for {counted(low, 'worker')}; there is for {held}")
+                console.phase(f"waiting for resources for {counted(low, 'worker')}; there are for {held}")
             return not self._ends
 
-        workers = wait_for_room(low, high, share.resources, waiting)
+        workers = wait_for_placement(low, high, share.resources, waiting)
         if workers:
             self._inspect(console, share)
         return workers
 
     def _inspect(self, console: View, share: Share) -> None:
-        """Ask machines that are new. What is wrong with a later one is said, and left to show."""
-        console.phase("looking at the machines")
+        """Run the preflight on new machines. A problem of a later one is a warning."""
+        console.phase("checking the machines")
         first = not self._inspected
         new = [node for node in fitting_nodes(share.resources) if node not in self._inspected]
         self._inspected |= set(new)
@@ -224,7 +224,7 @@ class Driver:
             console.message(str(error), "yellow")
 
     def _fit(self, console: View, share: Share, workers: int) -> Failure | None:
-        """One group of workers from its start to its end; what it failed with, if it did."""
+        """Run one group of workers to its end; return its failure, if any."""
         relay, self._decided = start_relay(), 0
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         settings = replace(self._settings, attempt=attempt)
@@ -255,9 +255,9 @@ class Driver:
         return failure
 
     def _watch(self, console: View, share: Share, thread: threading.Thread, relay: Any, growth: Growth) -> bool:
-        """Show how a group of workers goes until it has ended, and pass on to it that it is to end.
+        """Show a group's progress until it ends, and pass on requests to stop.
 
-        False where nobody waits for it any more: another driver has the run, or it is to end and has not begun.
+        Returns False if the group is abandoned: another driver has the run, or it is to end before it has started.
         """
         inbox, told, asked_s, short = Inbox(relay), "", time.monotonic(), ""
         while thread.is_alive():
@@ -272,29 +272,29 @@ class Driver:
                     console.message(f"the workers cannot be started: {short}", "yellow")
             why = "stopping: the workers write a checkpoint first" if self._interruption.asked else ""
             if not why and self._heard and growth.has_come():
-                why = f"{growth.held} more workers have room: a checkpoint, and on with them"
+                why = f"resources for {growth.held} more workers: writing a checkpoint, then continuing with them"
             if why or told:
-                relay.request_stop.remote()  # again and again: a relay that was killed has forgotten it
+                relay.request_stop.remote()  # repeatedly: a channel that was killed has forgotten it
             if why and not told:
                 told = why
                 console.message(told, "yellow")
         self._show(console, relay, inbox)
-        self._show(console, relay, inbox)  # what came while the last question was open
+        self._show(console, relay, inbox)  # what arrived while the last request was pending
         return True
 
     @property
     def _ends(self) -> bool:
-        """Whether nothing is to be waited for any more."""
+        """True if the job is to end: every wait stops."""
         return self._interruption.asked or self._lease.lost.is_set()
 
     def _pause(self, seconds: float) -> None:
-        """Wait, but not where the job is to end."""
+        """Wait, unless the job is to end."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._ends:
             time.sleep(POLL_S)
 
     def _free(self) -> dict[str, float]:
-        """What of this machine no one has reserved."""
+        """The resources of this machine that are not reserved."""
         free = ray.available_resources()
         return {name: free.get(name, 0.0) for name in ("CPU", "GPU") if name in ray.cluster_resources()}
 
@@ -321,36 +321,36 @@ class Driver:
                 console.message(payload)
 
     def _newest_images(self) -> int:
-        """Images of the newest checkpoint, -1 where there is none or the storage does not say."""
+        """Images of the newest checkpoint; -1 if there is none or the storage does not answer."""
         try:
             return newest_images(self._settings.folder)
         except StorageError:
             return -1
 
     def _close(self, console: Console, code: int, log: Path) -> None:
-        """The last lines: what went wrong, or where everything is and how to go on."""
+        """Print the last lines: the failure, or the results and how to continue."""
         if self._complete:
             console.summary(records.closing_table(self._settings, str(log)))
             if self.missing:
-                console.error(f"the model is trained and saved; {self.missing}; the same command takes them again")
+                console.error(f"the model is trained and saved; {self.missing}; the same command measures them again")
         elif code == FAILED and self.failure:
             console.error(self.failure.cause, self.failure.detail)
             where = [("log", str(log)), ("run", self._settings.folder.url)]
             if self._newest_images() >= 0:
-                where.append(("to go on", records.resume_command(self._settings)))
+                where.append(("continue", records.resume_command(self._settings)))
             console.summary([("", where)])
         else:
             again = records.resume_command(self._settings)
             images = self._newest_images()
-            how = f"with a checkpoint at {images:,} images; to go on" if images >= 0 else "before the training; again"
+            how = f"with a checkpoint at {images:,} images; continue" if images >= 0 else "before the training; again"
             console.message(f"stopped {how}:\n  {again}")
 
 
 class _Trainer(TorchTrainer):
-    """Without Ray Train's own cleaner of placement groups, which the driver replaces (`room.free_abandoned`).
+    """Without Ray Train's own cleaner of placement groups, which the driver replaces (`placement.free_abandoned`).
 
-    That one asks the dashboard once a second whether the controller lives. Where there is no dashboard, or a slow one,
-    it says so each time and frees nothing; and it outlives the job.
+    Ray's cleaner asks the dashboard once a second whether the controller is alive. Without a dashboard, or with a slow
+    one, it logs an error each time and frees nothing; and it outlives the job.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -361,7 +361,7 @@ class _Trainer(TorchTrainer):
 def _trainer(
     payload: dict[str, Any], share: Share, workers: int, name: str, folder: str, timeout_s: float
 ) -> TorchTrainer:
-    """One group of workers that Ray does not start again by itself: how many there are is looked at each time."""
+    """One group of workers, which Ray does not restart by itself: the driver chooses their number anew each time."""
     return _Trainer(
         work,
         train_loop_config=payload,
@@ -391,7 +391,7 @@ def _caught(action: Callable[[], Any]) -> BaseException | None:
 
 
 def _log_path(settings: RunSettings) -> Path:
-    """A local file for what Ray and others print."""
+    """The local file for the output of Ray and other libraries."""
     local = settings.folder.local_path()
     folder = local if local else Path.home() / ".cache" / "imagegen_dist" / "logs" / settings.name
     return folder / "driver.log"

@@ -1,4 +1,4 @@
-"""Between the training workers and the driver: rows and messages come one way, a wish to stop goes the other."""
+"""The channel between training workers and driver: rows and messages one way, a request to stop the other way."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from imagegen_dist.training.checkpoint import Checkpoint
 
 SEEN = "seen"
-"""Of a sweep's trial: (the name of its run, the images that it has seen)."""
+"""Event of a sweep's trial: (name of its run, images seen)."""
 
 _POLL_S = 1.0
 _DECISION_POLL_S = 0.05
 
 
 class Relay:
-    """The actor's state. It never fails a run: workers send without waiting for an answer."""
+    """The actor. It never fails a run: workers send without waiting for an answer."""
 
     def __init__(self) -> None:
         self._events: deque[tuple[str, Any]] = deque(maxlen=10_000)
@@ -31,53 +31,53 @@ class Relay:
         self._passed = 0
 
     def send(self, kind: str, payload: Any) -> None:
-        """Take a "phase", a "row", a "message" or "ended" from a worker, and SEEN from a trial."""
+        """Take a "phase", "row", "message" or "ended" of a worker, or SEEN of a trial."""
         self._events.append((kind, payload))
 
     def take(self) -> list[tuple[str, Any]]:
-        """What has come since the last call."""
+        """The events since the last call."""
         events = list(self._events)
         self._events.clear()
         return events
 
     def request_stop(self) -> None:
-        """Ask the workers to end in good order."""
+        """Request an orderly end of the workers."""
         self._stop = True
 
     def stop_requested(self) -> bool:
-        """Whether they were asked to."""
+        """True if the end was requested."""
         return self._stop
 
     def may_pass(self, number: int) -> bool:
-        """Whether the workers may go on from the checkpoint of that number; the driver is told once that they wait."""
+        """True if the workers may continue from the checkpoint of that number; tells the driver once that they wait."""
         if number > self._reached:
             self._reached = number
             self._events.append(("checkpoint", number))
         return number <= self._passed
 
     def let_pass(self, number: int) -> None:
-        """Let the workers go on from the checkpoint of that number."""
+        """Let the workers continue from the checkpoint of that number."""
         self._passed = number
 
 
 def start_relay() -> Any:
-    """Start the actor on this node and return its handle. Killed, it comes back, without what it was told."""
+    """Start the actor on this node and return its handle. If it is killed, Ray restarts it with empty state."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
 class Inbox:
-    """The driver's end of a relay: what has come, without waiting for a relay that does not answer."""
+    """The driver's end of the channel, which never waits long for an answer."""
 
     def __init__(self, relay: Any) -> None:
         self._relay = relay
         self._asked: Any = None
 
     def take(self, timeout_s: float) -> list[tuple[str, Any]]:
-        """What has come since the last call; nothing where the relay does not answer within so many seconds.
+        """The events since the last call; none if the channel does not answer in time.
 
-        A question that is still open is waited for again by the next call: what it brings is not lost.
+        A pending request is waited for again by the next call, so that its events are not lost.
         """
         if self._asked is None:
             self._asked = self._relay.take.remote()
@@ -87,13 +87,13 @@ class Inbox:
         asked, self._asked = self._asked, None
         try:
             events: list[tuple[str, Any]] = ray.get(asked)
-        except ray.exceptions.RayError:  # the relay was killed, and comes back
+        except ray.exceptions.RayError:  # the actor was killed, and Ray restarts it
             return []
         return events
 
 
 def listen(relay: Any, told: Callable[[], None]) -> Callable[[], None]:
-    """Call `told` once the relay was asked to stop, from a thread of its own; the function that ends this."""
+    """Call `told` from a thread once a stop is requested; returns a function that ends the thread."""
     over = threading.Event()
 
     def poll() -> None:
@@ -109,12 +109,12 @@ def listen(relay: Any, told: Callable[[], None]) -> Callable[[], None]:
 
 
 class RelayedEvents:
-    """A worker's end: implements imagegen_dist.run.Events.
+    """A worker's end of the channel; implements imagegen_dist.run.Events.
 
-    leads: whether this worker speaks for all. Each of them asks for the driver's wish to stop: between two steps one of
-    them would be enough, but within an evaluation they work apart.
-    leaving: asked on all ranks together whether a machine of theirs is about to be taken away: in how many seconds, or
-    None. waits: whether the driver decides at each checkpoint whether the run goes on.
+    leads: True for rank 0, which sends on behalf of all. Every rank polls for the request to stop: between steps one of
+    them would suffice, but during an evaluation the ranks work independently.
+    leaving: called on all ranks together; seconds until a machine is preempted, or None. waits: whether the driver
+    decides at each checkpoint if the run continues.
     """
 
     def __init__(self, relay: Any, leads: bool, leaving: Callable[[], float | None], waits: bool = False) -> None:
@@ -131,30 +131,32 @@ class RelayedEvents:
         self._relay.send.remote("row", row)
 
     def message(self, text: str) -> None:
-        """Send something that the user should read."""
+        """Send a message for the user."""
         self._relay.send.remote("message", text)
 
     def phase(self, text: str) -> None:
-        """Send what is being done now."""
+        """Send the current activity."""
         self._relay.send.remote("phase", text)
 
     def ended(self, complete: bool, missing: str = "") -> None:
-        """Send how the run ended, as of run.Outcome, and wait until it has arrived: the process may be gone next."""
+        """Send the run's outcome (run.Outcome) and wait for its arrival: the process may end next."""
         ray.get(self._relay.send.remote("ended", (complete, missing)))
 
     def stop_requested(self) -> bool:
-        """Whether the driver has asked the workers to end, or a machine of theirs is about to be taken away."""
+        """True if the driver has requested the end, or a machine is about to be preempted."""
         left_s = self._leaving()
         if left_s is not None and self._leads:
-            self.message(f"a machine will be taken away in {left_s:.0f} s: checkpoint, and on without it")
+            self.message(
+                f"a machine will be preempted in {left_s:.0f} s: writing a checkpoint, then continuing without it"
+            )
         return self._stop.is_set() or left_s is not None
 
     def interrupted(self) -> bool:
-        """Whether the driver has asked the workers to end, as far as this one has heard."""
+        """True if this worker has received the request to end."""
         return self._stop.is_set()
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
-        """Wait for the checkpoint, and for the driver, where it decides there; else it finds them by itself."""
+        """If the driver decides at checkpoints, wait for this one and for the decision."""
         if not self._waits:
             return
         published()

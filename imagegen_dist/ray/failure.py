@@ -1,4 +1,4 @@
-"""What ended a group of workers, in a user's words, and whether to start it again."""
+"""Why a group of workers ended, in a user's terms, and whether to restart it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ _KILLED_LOADER = "is killed by signal: Killed"
 class Failure:
     """Why workers ended.
 
-    cause: one line. detail: the traceback, empty where the line says all. died: a process was lost, not a bug raised.
-    final: starting again cannot help. started: whether all workers were there; where not, their places were gone.
-    memory: it was memory that a machine lacked.
-    error: what was raised, where it is final.
+    cause: one line. detail: the traceback; empty if the cause says all. died: a process was lost; no exception was
+    raised. final: a restart cannot help. started: all workers had been placed. memory: a machine ran out of memory.
+    error: the exception, if the failure is final.
     """
 
     cause: str
@@ -43,14 +42,14 @@ class Failure:
 
 
 def diagnose(error: BaseException) -> Failure:
-    """The one failure that the others followed from, out of what `TorchTrainer.fit` raised."""
+    """The root cause among the failures that `TorchTrainer.fit` raised."""
     workers: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not workers:
         cause = getattr(error, "controller_failure", error)
         if memory := next(filter(None, map(memory_line, _texts(cause))), ""):
             return Failure(f"the workers could not be started: {memory}", MEMORY_HELP, died=True, memory=True)
         if "Startup" in type(cause).__name__:
-            return Failure("the workers found no place any more", started=False)
+            return Failure("the workers could no longer be placed", started=False)
         return Failure(_line(cause), died=isinstance(error, TrainingFailedError | RayError))
     died = {rank: failure for rank, failure in workers.items() if _is_death(failure)}
     raised = {rank: failure for rank, failure in workers.items() if rank not in died and not _follows(failure)}
@@ -64,15 +63,15 @@ def diagnose(error: BaseException) -> Failure:
             return Failure(f"worker {rank} was killed: {memory}", MEMORY_HELP, died=True, memory=True)
     rank, failure = min((died or workers).items())
     if _KILLED_LOADER in str(_cause(failure)):
-        why = "a process that loads its data was killed, as the system does where memory runs out"
+        why = "one of its data loader processes was killed, as the system does when memory runs out"
         return Failure(f"worker {rank} was lost: {why}", MEMORY_HELP, died=True, memory=True)
     return Failure(f"worker {rank} was lost: {_end(_cause(failure))}", died=True)
 
 
 class RestartPolicy:
-    """Whether to start workers again: not for an error that comes back with no new checkpoint between.
+    """Decides about restarts: no restart for an error that recurs without a new checkpoint in between.
 
-    deaths: how often workers may fail in any way without a new checkpoint between.
+    deaths: the number of failures of any kind that are allowed without a new checkpoint in between.
     """
 
     def __init__(self, deaths: int) -> None:
@@ -81,7 +80,7 @@ class RestartPolicy:
         self._before: tuple[str, int] | None = None
 
     def allows(self, failure: Failure, checkpoint_images: int) -> bool:
-        """Decide on one failure. checkpoint_images: of the newest checkpoint now, -1 for none."""
+        """True if workers may restart after this failure. checkpoint_images: of the newest checkpoint, -1 for none."""
         progressed = self._before is None or checkpoint_images > self._before[1]
         same = self._before is not None and self._before[0] == failure.cause
         self._before = (failure.cause, checkpoint_images)
@@ -94,7 +93,7 @@ class RestartPolicy:
 
 
 def _cause(failure: BaseException) -> BaseException:
-    """The exception that the training function raised, out of Ray's wrappers."""
+    """The exception that the training function raised, without Ray's wrappers."""
     for name in ("_base_exc", "cause", "health_check_failure"):
         inner = getattr(failure, name, None)
         if isinstance(inner, BaseException):
@@ -103,7 +102,7 @@ def _cause(failure: BaseException) -> BaseException:
 
 
 def _texts(failure: BaseException) -> Iterator[str]:
-    """What an exception says, and what those say that it wraps or follows from."""
+    """The text of an exception and of all that it wraps or was caused by."""
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [failure]
     while waiting:
@@ -125,13 +124,13 @@ def _is_death(failure: BaseException) -> bool:
 
 
 def _follows(failure: BaseException) -> bool:
-    """Whether this is what a rank sees when another one is gone."""
+    """True if this error follows from the loss of another rank."""
     text = str(_cause(failure)).lower()
     return isinstance(_cause(failure), RuntimeError) and any(word in text for word in _FOLLOWING)
 
 
 def _end(death: BaseException) -> str:
-    """How a process ended, of which no more is known than that it did."""
+    """How a process was lost, as far as Ray knows."""
     text = str(death)
     found = re.search(r"^\s*ip: (\S+)", text, re.MULTILINE)
     place = f" on {found[1]}" if found else ""

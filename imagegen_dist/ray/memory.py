@@ -1,11 +1,11 @@
-"""A machine that runs out of memory: what Ray says of it, in one line, and what helps. Loads without torch and Ray."""
+"""Out of memory on a machine: Ray's message in one line, and advice. Loads without torch and Ray."""
 
 from __future__ import annotations
 
 import re
 
 MEMORY_HELP = (
-    "What needs less memory: fewer workers on a machine (--cpus N with more cores each), a smaller\n"
+    "To use less memory: fewer workers on a machine (--cpus N with more cores each), a smaller\n"
     "--training.microbatch-size, fewer --data.workers; or machines with more memory. Ray's limit is\n"
     "RAY_memory_usage_threshold, where Ray is started."
 )
@@ -16,11 +16,11 @@ _MEMORY = re.compile(
     r".*?threshold of (?:\d+B \()?(?P<limit>\d+(?:\.\d+)?)(?P<unit>%?)",
     re.DOTALL,
 )
-"""What Ray says of a process that it has killed because its machine ran out of memory."""
+"""Ray's message about a process that it has killed because its machine ran out of memory."""
 
 
 def memory_line(text: str) -> str:
-    """Which machine ran out of memory, and its numbers, out of what Ray says; "" where it says nothing of that."""
+    """The machine that ran out of memory and its numbers, from Ray's message; "" if it says nothing about memory."""
     found = _MEMORY.search(text)
     if found is None:
         return ""

@@ -1,4 +1,4 @@
-"""Places for workers on a cluster whose machines come and go."""
+"""Resources for workers on a cluster whose machines join and leave."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ray.util.placement_group import (
 
 POLL_S = 0.5
 SETTLE_S = 5.0
-"""For how long the number of places must not have changed before fewer than the most are taken."""
+"""Seconds for which the number of placements must be stable before fewer than the maximum are accepted."""
 
 
 class Places:
-    """Places of one worker each that the cluster is asked for, and keeps for us once it has them.
+    """Reservations of one worker each, as Ray placement groups.
 
-    Ray's own scheduler gives them: none on a machine that is gone or leaving, or that others use. Those that it does
-    not have are a demand that the cluster's autoscaler sees.
+    Ray's scheduler grants them, never on a machine that is lost, draining or used by others. Requests that it cannot
+    grant are demand that the cluster's autoscaler sees.
     """
 
     def __init__(self, count: int, resources: Mapping[str, float]) -> None:
@@ -33,22 +33,22 @@ class Places:
 
     @property
     def held(self) -> int:
-        """How many there are."""
+        """The number of reservations that are granted."""
         table = placement_group_table()
         return sum(table.get(group.id.hex(), {}).get("state") == "CREATED" for group in self._groups)
 
     def release(self) -> None:
-        """Give all of them back, and ask for none."""
+        """Release all reservations and requests."""
         for group in self._groups:
             remove_placement_group(group)
         self._groups = []
 
 
 def free_abandoned() -> int:
-    """Give back what this job's dead actors have reserved, and say how many placement groups that were.
+    """Release the placement groups of this job's dead actors, and return their number.
 
-    Ray gives back an actor's placement group only once the job has ended as well. So a controller of Ray Train's that
-    was killed would hold its workers' places for as long as its driver looks for places to start them again.
+    Ray releases an actor's placement group only after the job has ended as well. A killed controller of Ray Train would
+    otherwise hold its workers' resources for as long as its driver waits for resources to restart them.
     """
     job = ray.get_runtime_context().get_job_id()
     freed = 0
@@ -62,7 +62,7 @@ def free_abandoned() -> int:
 
 
 class Steady:
-    """Whether a number has been the same for a while."""
+    """Tells if a number has been constant for some time."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -71,24 +71,24 @@ class Steady:
         self._since = 0.0
 
     def see(self, number: int) -> bool:
-        """Take its present value; whether it has not changed for the time."""
+        """Take the current value; True if it has been constant for the time."""
         now = self._clock()
         if number != self._number:
             self._number, self._since = number, now
         return now - self._since >= self._seconds
 
 
-def wait_for_room(
+def wait_for_placement(
     low: int,
     high: int,
     resources: Mapping[str, float],
     waiting: Callable[[int], bool],
     settle_s: float = SETTLE_S,
 ) -> int:
-    """How many workers of these resources the cluster has room for: `high`, or fewer once that has settled.
+    """Wait until the cluster can place workers of these resources; return how many: `high`, or fewer once stable.
 
-    waiting: called again and again with how many there are while they are fewer than `high`; False gives up, and the
-    answer is 0.
+    waiting: called repeatedly with the current number while it is below `high`; if it returns False, the wait ends and
+    the result is 0.
     """
     places, steady = Places(high, resources), Steady(settle_s)
     try:
@@ -104,9 +104,9 @@ def wait_for_room(
 
 
 class Growth:
-    """Room for more workers than run now.
+    """Resources for more workers than are running.
 
-    more: how many more there may be. settle_s: for how long their number must not have changed, where it is not all.
+    more: the maximum number of further workers. settle_s: seconds for which their number must be stable if it is less.
     """
 
     def __init__(self, more: int, resources: Mapping[str, float], settle_s: float) -> None:
@@ -117,7 +117,7 @@ class Growth:
         self._places: Places | None = None
 
     def has_come(self) -> bool:
-        """Whether there is some now; asked for by the first call, which has to wait until the workers have theirs."""
+        """True if further workers can be placed. The first call requests them: only after the workers have started."""
         if not self._more:
             return False
         if self._places is None:
@@ -127,6 +127,6 @@ class Growth:
         return self.held == self._more or (self.held > 0 and steady)
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the reservations."""
         if self._places is not None:
             self._places.release()

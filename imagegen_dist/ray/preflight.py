@@ -1,4 +1,4 @@
-"""What a cluster's machines are asked before workers start on them: versions, data, storage. Loads without torch."""
+"""Checks of a cluster's machines before workers start on them: versions, data, storage. Loads without torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from imagegen_dist.storage import StorageError, Store, check_temporary_room
 from imagegen_dist.versions import versions
 
 ANSWER_S = 90.0
-"""How long a machine may take to answer, an import of what it needs included."""
+"""Seconds within which a machine has to answer, including its imports."""
 
 LOOK_PATIENCE_S = 20.0
-"""How long a machine tries again what a remote place fails with: its role's credentials may come late."""
+"""Seconds for which a machine retries remote storage: its role's credentials may arrive late."""
 
 PROBE_S = 10.0
-"""How long machines are given to start the process that shows whether they have memory for one."""
+"""Seconds within which a machine has to start a process that shows that it has memory for one."""
 
 _EXCHANGE = ".preflight"
 _QUESTION = "question"
@@ -33,11 +33,11 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Preflight:
-    """Asks each machine once.
+    """Checks each machine once.
 
-    storage: URL where runs are kept. data: URL of a folder of shards and the name of one, for each dataset.
-    interrupted: whether the user has asked the job to end: nothing more is waited for then. warn: takes a line about a
-    machine that is short of memory, which may pass.
+    storage: URL where runs are kept. data: for each dataset the URL of its shards and the name of one shard.
+    interrupted: returns True if the job is to end, which ends every wait. warn: takes a line about a machine that is
+    short of memory, which may be temporary.
     """
 
     storage: str
@@ -46,7 +46,7 @@ class Preflight:
     warn: Callable[[str], None] = lambda text: None
 
     def check(self, node_ids: Sequence[str]) -> None:
-        """Raise UsageError, one line, where a machine cannot do what a worker has to, or differs from this one."""
+        """Raise UsageError in one line if a machine cannot do a worker's job, or has other versions than this one."""
         name = f"{_EXCHANGE}-{uuid.uuid4().hex}"  # several drivers may share the storage and check at the same time
         exchange = Store(self.storage) / name
         exchange.write(_QUESTION, name.encode())
@@ -89,7 +89,7 @@ class Preflight:
             except ray.exceptions.GetTimeoutError:
                 answers[node_id] = {"problem": f"does not answer within {ANSWER_S:g} s"}
             except ray.exceptions.RayError:
-                continue  # it has gone meanwhile: no worker starts there
+                continue  # the machine has left: no worker starts there
         return answers
 
     def _read_back(self, exchange: Store, name: str, machine: str) -> None:
@@ -103,9 +103,9 @@ class Preflight:
 
 
 def memory_shortage(node_ids: Sequence[str], timeout_s: float = PROBE_S) -> str:
-    """Which of the machines kills what Ray starts on it for want of memory, with its numbers; "" where none does.
+    """A line about the first machine that lacks the memory to start a process, with its numbers; "" if none does.
 
-    A process is started on each of them, which does nothing.
+    Starts a process on each machine that does nothing.
     """
     remote = ray.remote(num_cpus=0, max_retries=0)(_nothing)
     asked = [
@@ -124,7 +124,7 @@ def memory_shortage(node_ids: Sequence[str], timeout_s: float = PROBE_S) -> str:
 
 
 def _nothing() -> None:
-    """What a process does that shows by its start alone that there is memory for it."""
+    """Do nothing: the start alone shows that there is memory."""
 
 
 def look(storage: str, data: Sequence[tuple[str, str]], exchange: str, answer: str) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def look(storage: str, data: Sequence[tuple[str, str]], exchange: str, answer: s
 
 
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    """In words, what there is that we do not have so; "" where all is equal."""
+    """The versions that differ, in words; "" if all are equal."""
     return ", ".join(
         f"{name} {theirs.get(name, 'missing')} (here {version})"
         for name, version in ours.items()
@@ -160,7 +160,7 @@ def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
 
 
 def fitting_nodes(resources: Mapping[str, float]) -> list[str]:
-    """Ids of the living machines that are large enough for a worker."""
+    """Ids of the machines that are alive and large enough for a worker."""
     return [
         node["NodeID"]
         for node in ray.nodes()
@@ -169,6 +169,6 @@ def fitting_nodes(resources: Mapping[str, float]) -> list[str]:
 
 
 def node_name(node_id: str) -> str:
-    """A machine's address, and the beginning of its node's id where that is all there is."""
+    """A machine's address with its node's id shortened; the id alone if the address is unknown."""
     found = [node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id]
     return f"{found[0]} ({node_id[:8]})" if found else node_id[:8]

@@ -1,4 +1,4 @@
-"""What a driver does with SIGTERM and SIGINT: the first asks it to end in good order, a second ends it at once."""
+"""SIGTERM and SIGINT: the first requests an orderly end, with a checkpoint; a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _CODES = {int(signal.SIGTERM): TERMINATED, int(signal.SIGINT): INTERRUPTED}
 
 
 class Interruption:
-    """Whether the process was asked to end; `code` is then the exit code for it."""
+    """A request to end the process; `code` is then the exit code."""
 
     def __init__(self) -> None:
         self.code: int | None = None
 
     @property
     def asked(self) -> bool:
-        """Whether the process was asked to end."""
+        """True if the end was requested."""
         return self.code is not None
 
     @contextmanager
     def watched(self, at_once: bool = False) -> Iterator[None]:
-        """Take the signals for the block. Ray sets handlers of its own when it starts: enter a second block after that.
+        """Handle the signals within the block. Ray sets its own handlers at its start: enter a second block after that.
 
-        at_once: whether the first signal ends the process too, by SystemExit, because there is nothing to save yet.
+        at_once: the first signal already ends the process, by SystemExit, because there is nothing to save yet.
         """
 
         def note(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What each Ray Train worker does: World from Ray's context, then the run, which knows nothing of Ray."""
+"""The training function of a Ray Train worker: World from Ray's context, then the run, which is independent of Ray."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from imagegen_dist.run import execute
 def work(payload: dict[str, Any]) -> None:
     """Train on this worker.
 
-    payload: "experiment" and "settings" as JSON, "threads", the "relay"'s handle, whether this is a "cluster", whose
-    machines may be taken away, and whether the run "waits" for the driver at each checkpoint.
+    payload: "experiment" and "settings" as JSON, "threads", the event channel as "relay", "cluster": whether machines
+    may be preempted, "waits": whether the run waits for the driver's decision at each checkpoint.
     """
     context = ray.train.get_context()
     world = World(
@@ -42,9 +42,9 @@ def work(payload: dict[str, Any]) -> None:
 
 
 def seconds_left() -> float | None:
-    """Until a machine of this group's is taken away, as Ray has been told; None where it has not. Called by all ranks.
+    """Seconds until a machine of this group is preempted, according to Ray; None without a notice.
 
-    The same on every rank. A machine without a deadline counts as one that goes now.
+    Called by all ranks, with the same result. A notice without a deadline counts as 0 s.
     """
     info = ray.train.get_preemption_info()
     if info is None:

@@ -98,7 +98,7 @@ def test_a_controller_that_is_killed_with_its_helpers_ends_nothing(tmp_path: Pat
                 child.kill()
         output = finish(process)
     assert process.returncode == 0, output
-    assert output.count("starting again from the last checkpoint") == 1
+    assert output.count("restarting from the last checkpoint") == 1
     assert newest_images(Store(str(tmp_path)) / "run") == 24 * 400
 
 

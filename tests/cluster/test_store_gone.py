@@ -53,7 +53,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job_with_a_checkpoint(
     assert process.returncode == 1, output
     assert f"{bucket.url}/train/shard-" in output
     assert "cannot be fetched" in output
-    assert "to go on" in output
+    assert "continue" in output
     assert "Traceback" not in output
     where = RunSettings("run", str(tmp_path), preset="digits", job="train_gan", data="", wandb_mode="disabled")
     left = newest(where.folder, lambda why: None)

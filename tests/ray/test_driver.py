@@ -25,7 +25,7 @@ def test_a_complete_run_without_figures_says_so_and_fails(tmp_path: Path, monkey
         written, run = io.StringIO(), Driver(experiment, where, index)
         console = Console(48, "run", written)
         inbox = SimpleNamespace(take=lambda timeout_s, missing=missing: [("ended", (True, missing))])
-        monkeypatch.setattr(run, "_room", lambda *_: 1)
+        monkeypatch.setattr(run, "_wait_for_placement", lambda *_: 1)
         monkeypatch.setattr(run, "_fit", lambda *_, run=run, shown=(console, None, inbox): run._show(*shown))
         code = run.train(console, SimpleNamespace(of=str))  # type: ignore[arg-type]
         assert code == (FAILED if missing else DONE)

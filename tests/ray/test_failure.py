@@ -19,7 +19,7 @@ running was 27.50GB / 28.80GB (0.954), which exceeds the memory usage threshold 
 
 LOST = Failure("worker 1 was lost", died=True)
 BUG = Failure("worker 0 raised ValueError: odd", "traceback")
-NO_PLACE = Failure("the workers found no place any more", started=False)
+NO_PLACE = Failure("the workers could no longer be placed", started=False)
 
 
 class WorkerGroupError(TrainingFailedError):
@@ -86,7 +86,7 @@ def test_a_loader_that_the_system_killed_is_a_loss_for_want_of_memory():
     assert found.died
     assert found.memory
     assert found.cause == (
-        "worker 0 was lost: a process that loads its data was killed, as the system does where memory runs out"
+        "worker 0 was lost: one of its data loader processes was killed, as the system does when memory runs out"
     )
 
 

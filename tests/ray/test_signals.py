@@ -38,8 +38,8 @@ def test_before_there_is_something_to_save_the_first_signal_ends_the_process():
 @pytest.mark.parametrize(
     ("command", "step", "arguments"),
     [
-        (main_gan, "imagegen_dist.cli.train.prepare", []),
-        (sweep_main, "imagegen_dist.cli.sweep.build_plan", ["gan-lr", "--trials", "1"]),
+        (main_gan, "imagegen_dist.cli.prepare.prepare", []),
+        (sweep_main, "imagegen_dist.cli.sweep_run.build_plan", ["gan-lr", "--trials", "1"]),
     ],
 )
 def test_ctrl_c_before_there_is_a_driver_is_one_line(command, step, arguments, monkeypatch, capsys):

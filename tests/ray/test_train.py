@@ -57,7 +57,7 @@ def test_a_killed_worker_and_a_terminated_driver_change_nothing(undisturbed: dic
         process.wait(START_S)
         output = shown()
     assert process.returncode == 0, output
-    assert "starting again from the last checkpoint" in output
+    assert "restarting from the last checkpoint" in output
     assert output.count("was lost") == 1
     assert "pid=" not in output  # what Ray's processes print is in driver.log
     assert_bit_identical(final_tensors(where), undisturbed)
