@@ -10,10 +10,11 @@ import re
 import typing
 from collections.abc import Iterable, Iterator
 
-from imagegen_dist import config_docs
+from imagegen_dist import config_docs, metric_table
 from imagegen_dist.config import kind
 from imagegen_dist.config_docs import Setting
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.metric_table import Metric
 from imagegen_dist.presets import PRESETS, Preset
 
 
@@ -59,6 +60,33 @@ def _changed(experiment: Experiment) -> Iterator[Setting]:
     groups = {field.name: type(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
     defaults = {setting for name, group in groups.items() for setting in config_docs.settings(group(), f"{name}.")}
     return (setting for setting in config_docs.settings(experiment) if setting not in defaults)
+
+
+def metrics() -> str:
+    """The metric table: a section for each group."""
+    registered = metric_table.registered()
+    sections = []
+    for group, title in metric_table.GROUPS.items():
+        rows = [
+            (f"`{each.name}`", _sentence(each), each.unit, _BETTER[each.better], _of(each.reference))
+            for each in registered
+            if each.group == group
+        ]
+        if rows:
+            sections.append(f"## {title}\n\n{_table(('metric', 'meaning', 'unit', 'better', 'reference'), rows)}")
+    return "\n".join(sections)
+
+
+_BETTER = {"higher": "higher", "lower": "lower", "neither": ""}
+
+
+def _sentence(metric: Metric) -> str:
+    label = metric_table.describe(metric.name).label.replace("*", "\\*")
+    return f"{label}: {metric.meaning}" if metric.meaning else label
+
+
+def _of(reference: str) -> str:
+    return f"`{reference}`" if reference else ""
 
 
 def api(package: str) -> str:
