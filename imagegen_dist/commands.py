@@ -22,6 +22,10 @@ _SCRIPTS = {"index_shards": ("make_shards", "--index-only"), "check_shards": ("m
 """Jobs that are another script with a flag."""
 
 
+_WITHOUT_SCRIPT = ("runs", "spot_watch")
+"""Commands that are no script in jobs/."""
+
+
 def programs() -> str:
     """How jobs are called here, with {} for a job's name: as the user called this one.
 
@@ -49,13 +53,14 @@ def command(job: str, *words: object, called: str = "") -> str:
 
 def name_of(job: str) -> str:
     """What a job is called in a sentence, e.g. "imagegen train", "train_gan.py" or "imagegen-train-gan"."""
-    called = programs()
-    program, *_ = _program(job, called)
-    return program.rpartition("/")[2] if called.endswith(".py") else program
+    program, *_ = _program(job, programs())
+    return program.rpartition("/")[2] if program.endswith(".py") else program
 
 
 def _program(job: str, called: str) -> tuple[str, ...]:
     """The program of a job as it is called, and the flags that make it that job."""
+    if called.endswith(".py") and job.split()[0] in _WITHOUT_SCRIPT:
+        called = "python -m imagegen_dist {}"
     if called.endswith(" {}"):
         return (called.replace("{}", _SUBCOMMANDS.get(job, job)),)
     script, *flags = _SCRIPTS.get(job, (job,))

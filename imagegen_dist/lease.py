@@ -87,14 +87,14 @@ class Lease:
 
     def acquire(self, tell: Callable[[str], None]) -> None:
         """Take the lease, or raise UsageError where another driver holds it; `tell` hears why that takes time."""
-        found = self._read()
+        found = holder_of(self._run)
         if found is not None:
             self._see_that_it_is_left(found, tell)
         self._write()
 
     def confirm(self) -> None:
         """A little after `acquire`: raise UsageError where another driver took it at the same moment."""
-        found = self._read()
+        found = holder_of(self._run)
         if found is not None and found.token != self._holder.token:
             raise _refusal(self._run, found)
 
@@ -108,7 +108,7 @@ class Lease:
         if self._thread is not None:
             self._thread.join(timeout=self._renew_s)
         with suppress(OSError):
-            found = self._read()
+            found = holder_of(self._run)
             if found is not None and found.token == self._holder.token:
                 self._run.remove(FILE)
 
@@ -122,7 +122,7 @@ class Lease:
         until = self._clock() + self._stale_s
         while self._clock() < until:
             self._sleep(self._renew_s / 4)
-            now = self._read()
+            now = holder_of(self._run)
             if now is None:
                 return
             if now != found:
@@ -131,24 +131,25 @@ class Lease:
     def _keep(self) -> None:
         while not self._ended.wait(self._renew_s):
             with suppress(OSError):  # a store that is away takes no lease of another driver either
-                found = self._read()
+                found = holder_of(self._run)
                 if found is not None and found.token != self._holder.token:
                     self.lost.set()
                     return
                 self._write()
 
-    def _read(self) -> Holder | None:
-        """The holder; None where there is none, or where the file is of another kind. Raises StorageError."""
-        try:
-            return Holder(**parse_json(self._run.read(FILE)))
-        except (FileNotFoundError, ValueError, TypeError) as error:
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise
-            return None
-
     def _write(self) -> None:
         self._holder = Holder(**{**asdict(self._holder), "beat": self._holder.beat + 1})
         self._run.write(FILE, json.dumps(asdict(self._holder), indent=1).encode())
+
+
+def holder_of(run: Store) -> Holder | None:
+    """Who holds the lease of a run; None if nobody does, or if the file is of another kind. Raises StorageError."""
+    try:
+        return Holder(**parse_json(run.read(FILE)))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
+        return None
 
 
 def _refusal(run: Store, holder: Holder) -> UsageError:

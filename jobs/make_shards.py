@@ -2,7 +2,7 @@
 
 import sys
 
-from imagegen_dist.cli.make_shards import main
+from imagegen_dist.cli.data import main
 
 if __name__ == "__main__":
     sys.exit(main())

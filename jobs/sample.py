@@ -2,7 +2,7 @@
 
 import sys
 
-from imagegen_dist.cli.sample.command import main
+from imagegen_dist.cli.sample import main
 
 if __name__ == "__main__":
     sys.exit(main())

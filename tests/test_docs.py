@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from imagegen_dist.cli import clean, encode, export, make_shards, sweep_options, train_options
+from imagegen_dist.cli import clean, data, encode, export, make_shards, sample, sweep_options, train_options
 from imagegen_dist.cli.command import parse_flags
-from imagegen_dist.cli.evaluate import options as evaluate
-from imagegen_dist.cli.sample import options as sample
+from imagegen_dist.cli.evaluate import command as evaluate
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "cluster" / "README.md"])
@@ -25,7 +24,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "train_vae": lambda words: train_options.parse("train_vae", words),
     "sweep": sweep_options.parse,
     "evaluate": evaluate.parse,
-    "make_shards": make_shards.parse,
+    "make_shards": lambda words: make_shards.command_of(data.parse(words)),
     "sample": sample.parse,
     "export": export.parse,
     "encode": encode.parse,

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from imagegen_dist.cli import make_shards as shards
+from imagegen_dist.cli import data as shards
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.storage import Store

@@ -8,9 +8,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from imagegen_dist import records
-from imagegen_dist.cli import export
-from imagegen_dist.cli import make_shards as shards
-from imagegen_dist.cli.sample import command as sample
+from imagegen_dist.cli import data as shards
+from imagegen_dist.cli import export, sample
 from imagegen_dist.cli.train import main_gan
 from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED

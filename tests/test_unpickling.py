@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 from imagegen_dist import load
-from imagegen_dist.cli.make_shards import main as make_shards
+from imagegen_dist.cli.data import main as make_shards
 from imagegen_dist.cli.train import main_gan
 from imagegen_dist.config import fingerprint
 from imagegen_dist.errors import MISUSED

@@ -123,8 +123,10 @@ def flags_help(options: type[Any], job: str, summary: str) -> str:
     """What --help says of the flags."""
     shown = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(shown):
-        tyro.cli(options, args=["--help"], prog=name_of(job), description=summary)
-    return shown.getvalue().rstrip()
+        tyro.cli(options, args=["--help"], prog=name_of(job), description="")
+    usage, _, rest = shown.getvalue().partition("\n")
+    flags = "\n".join(line.rstrip() for line in rest.strip("\n").splitlines())
+    return f"{usage}\n\n{wrapped(summary, 0)}\n\n{flags}"
 
 
 def listing(title: str, entries: Mapping[str, str]) -> str:
@@ -161,11 +163,13 @@ class _Words:
         hints = typing.get_type_hints(options, include_extras=True)
         self._flags: dict[str, tuple[Any, str]] = {}
         self._positional: list[str] = []
+        self._takes_many = False
         for field in dataclasses.fields(options):
             annotation, *marks = typing.get_args(hints[field.name])
             metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), "VALUE")
             if tyro.conf.Positional in marks:
                 self._positional.append(metavar)
+                self._takes_many = typing.get_origin(annotation) is tuple
             else:
                 self._flags[field.name.replace("_", "-")] = annotation, metavar
 
@@ -184,7 +188,7 @@ class _Words:
                 raise UsageError(f"{word.partition('=')[0]}: no such flag; {meant(name.lstrip('-'), self._flags)}")
             else:
                 taken += self._value(name, [value] if given else None, rest)
-        if len(positional) > len(self._positional):
+        if len(positional) > len(self._positional) and not self._takes_many:
             *before, extra = positional[: len(self._positional) + 1]
             names = " and ".join(self._positional)
             said = f"{names} {'were' if len(before) > 1 else 'was'} given already ({' '.join(before)})"

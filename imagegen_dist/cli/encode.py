@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import tyro
 
 from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
-from imagegen_dist.cli.device import pick_device
-from imagegen_dist.cli.make_shards import counts, parse_bytes
-from imagegen_dist.cli.packing import Packing, Request, Target
-from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import command, name_of
-from imagegen_dist.data.builtin import is_builtin
-from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.pack_tasks import Recipe
-from imagegen_dist.data.sources.base import listing_digest
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.errors import TaskError, UsageError
-from imagegen_dist.inference.class_names import differing_classes
-from imagegen_dist.inference.encoded import EncodedSource, latents_of
-from imagegen_dist.inference.generated import Maker, one_thread
-from imagegen_dist.inference.latents import NAME, LatentStatistics, check_latents, codes_as_they_are, measure
-from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.storage import Store, reached
+
+if TYPE_CHECKING:
+    from imagegen_dist.data.index import DatasetIndex
+    from imagegen_dist.inference.latents import LatentStatistics
+    from imagegen_dist.inference.model import AutoencoderModel
 
 _JOB = "encode"
 _SUMMARY = (
@@ -78,8 +68,6 @@ def parse(words: Sequence[str]) -> Options:
     options = parse_flags(Options, _JOB, words)
     if not (options.checkpoint and options.dest and options.data):
         raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {name_of(_JOB)} --help)")
-    if is_builtin(options.data):
-        raise UsageError(f"--data {options.data}: pack it first, {command('make_shards', options.data, 'DIR')}")
     if options.statistics < 2 or options.batch < 1:
         raise UsageError(f"--statistics {options.statistics} and --batch {options.batch}: 2 or more, and 1 or more")
     return options
@@ -87,6 +75,24 @@ def parse(words: Sequence[str]) -> Options:
 
 def _run(options: Options) -> str:
     """Encode; what to print at the end. Raises ValueError, TaskError, ShardError."""
+    import numpy as np
+
+    from imagegen_dist.cli.device import pick_device  # this and the following import torch
+    from imagegen_dist.cli.make_shards import counts, parse_bytes
+    from imagegen_dist.cli.packing import Packing, Request, Target
+    from imagegen_dist.cli.progress import ProgressBar
+    from imagegen_dist.data.builtin import is_builtin
+    from imagegen_dist.data.index import DatasetIndex
+    from imagegen_dist.data.pack_tasks import Recipe
+    from imagegen_dist.data.sources.base import listing_digest
+    from imagegen_dist.inference.class_names import differing_classes
+    from imagegen_dist.inference.encoded import EncodedSource
+    from imagegen_dist.inference.generated import Maker
+    from imagegen_dist.inference.latents import NAME, check_latents
+    from imagegen_dist.inference.loading import build_model, read_trained
+
+    if is_builtin(options.data):
+        raise UsageError(f"--data {options.data}: pack it first, {command('make_shards', options.data, 'DIR')}")
     shard_bytes = parse_bytes(options.shard_size)
     device, data, dest = pick_device(options.device), reached(options.data), reached(options.dest)
     trained = read_trained(options.checkpoint)
@@ -138,6 +144,12 @@ def _statistics(
     model: AutoencoderModel, index: DatasetIndex, data: Store, dest: Store, samples: int
 ) -> LatentStatistics:
     """Those that an earlier, interrupted command wrote, or new ones."""
+    import numpy as np
+
+    from imagegen_dist.inference.encoded import latents_of
+    from imagegen_dist.inference.generated import one_thread
+    from imagegen_dist.inference.latents import NAME, LatentStatistics, codes_as_they_are, measure
+
     if dest.exists(NAME):
         return LatentStatistics.load(dest)
     rows = np.unique(np.linspace(0, index.samples - 1, min(samples, index.samples)).astype(np.int64)).tolist()

@@ -13,12 +13,6 @@ from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.extras import install_hint
-from imagegen_dist.inference.convert import TOLERANCE, check_installed
-from imagegen_dist.inference.exported import CONFIG
-from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
-from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.program_files import write_programs
-from imagegen_dist.inference.programs import programs
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.storage import Store, reached
 from imagegen_dist.wording import counted
@@ -60,8 +54,6 @@ def parse(words: Sequence[str]) -> Options:
     options = parse_flags(Options, _JOB, words)
     if not options.checkpoint or not options.dest:
         raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
-    if options.license and not LICENCE.fullmatch(options.license):
-        raise UsageError(f"--license {options.license}: an identifier of the Hub, e.g. apache-2.0, mit or other")
     if options.push and options.to != "hf":
         raise UsageError(f"--push {options.push}: goes with --to hf")
     if options.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.push):
@@ -71,6 +63,14 @@ def parse(words: Sequence[str]) -> Options:
 
 def _run(options: Options) -> str:
     """Export; what to print at the end. Raises ValueError before anything is written, TaskError."""
+    from imagegen_dist.inference.convert import TOLERANCE, check_installed  # they import torch
+    from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
+    from imagegen_dist.inference.loading import build_model, read_trained
+    from imagegen_dist.inference.program_files import write_programs
+    from imagegen_dist.inference.programs import programs
+
+    if options.license and not LICENCE.fullmatch(options.license):
+        raise UsageError(f"--license {options.license}: an identifier of the Hub, e.g. apache-2.0, mit or other")
     dest = reached(options.dest)
     if dest.exists() and (dest.names() or ((path := dest.local_path()) and not path.is_dir())):
         raise UsageError(f"DEST {options.dest} holds something already: choose another place, or remove it")
@@ -104,6 +104,7 @@ def _check_hub() -> None:
 
 def _push(dest: Store, repository: str) -> None:
     """Push an exported folder. Raises TaskError."""
+    from imagegen_dist.inference.exported import CONFIG
     from imagegen_dist.inference.hub import HubModel
 
     folder = dest.local_path()

@@ -1,4 +1,4 @@
-"""The job that makes datasets: pictures to shards and index, an index for shards that are there, a check of both."""
+"""What `imagegen data` does: pictures to shards and index, an index for shards that others wrote, a check of both."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
-import tyro
 
-from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.cli.contents import contents_of
+from imagegen_dist.cli.data import Options
 from imagegen_dist.cli.packing import UNDECODABLE, Made, Packing, Request, Target, UndecodableError, find_made
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.verify_shards import check_dataset, index_shards
 from imagegen_dist.commands import command as command_line
-from imagegen_dist.commands import name_of
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.contents import Copies, find_copies
 from imagegen_dist.data.images import Conversion
@@ -49,70 +46,9 @@ from imagegen_dist.wording import counted, one_line
 DUPLICATES = "duplicates.txt"
 """Which copies of pictures were left out, and of which others they are, a line each."""
 
-_JOB = "make_shards"
-_SUMMARY = (
-    "Pack pictures into shards that training reads: from a folder (one sub-folder a class, or none and no labels), a "
-    "zip, parquet files, or shards. The same command again goes on where it was interrupted. Or index shards that are "
-    "there, with --index-only; or check a dataset, with --check."
-)
-_OF_INDEXING: dict[str, Any] = {
-    **{"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto", "member": ""}
-}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 _LISTED = 20  # undecodable pictures that are named on the screen
-
-
-@dataclass(frozen=True)
-class Options:
-    """Flags of the job."""
-
-    source: Annotated[str, tyro.conf.Positional, flag("SOURCE")] = ""
-    """Pictures: folder, .zip, .parquet, shards (local, s3://..., 's3://.../train-*.parquet'); digits, stackedmnist."""
-    dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
-    """Folder for the shards and their index.json; it may hold nothing but what this command began."""
-    size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
-    """Resize all to this. Default: pictures, all of one size, keep it."""
-    crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
-    """center: the largest part of --size's aspect ratio; none: the whole picture, squeezed. Default: center."""
-    format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
-    """png, webp (without grey): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
-    shard_size: Annotated[str, flag("BYTES")] = "128MB"
-    """Shards come to about this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
-    channels: Annotated[str, flag("1|3|4")] = ""
-    """Make all grey (1), RGB (3), or keep transparency (4, RGBA). Default: as they are, on white; RGB where any is."""
-    icc: Annotated[Literal["srgb", "keep"], flag("srgb|keep")] = "srgb"
-    """srgb: convert pictures with another colour profile to sRGB; keep: take values as they are. Default: srgb."""
-    white_level: Annotated[int, flag("VALUE")] = DEEPEST_WHITE
-    """Value of 16-bit grey pictures that shows white, e.g. 4095 where they hold 12 bits. Default: 65535."""
-    max_bad: Annotated[str, flag("SHARE")] = "0.01"
-    """Share of pictures that may be left out because they cannot be decoded, e.g. 0.05 or 5%. Default: 0.01."""
-    member: Annotated[str, flag("EXTENSION")] = ""
-    """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
-    split: Annotated[str, flag("NAME:SHARE,...")] = ""
-    """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
-    dedup: Switch = False
-    """Leave out pictures that are copies of others, byte for byte; DEST/duplicates.txt names them."""
-    image_column: Annotated[str, flag("NAME")] = ""
-    """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
-    label_column: Annotated[str, flag("NAME")] = ""
-    """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label, if there."""
-    labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
-    """auto: whatever SOURCE has as labels; none: pack or index without them. Default: auto."""
-    relabel: Switch = False
-    """Number the classes that have pictures from 0, and keep their old names or numbers as names."""
-    subset: Annotated[str, flag("SPLIT")] = ""
-    """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
-    workers: Annotated[int | None, flag("N")] = None
-    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
-    index_only: Annotated[str, flag("URL")] = ""
-    """Index the shards in this folder, in place of SOURCE and DEST."""
-    index_at: Annotated[str, flag("URL")] = ""
-    """With --index-only: folder for the index, where that of the shards cannot be written to."""
-    allow_remote_shards: Switch = False
-    """With SOURCE or --check: read shards of an index that says they lie neither below nor beside it."""
-    check: Annotated[str, flag("URL")] = ""
-    """Check the shards of this dataset, in place of SOURCE and DEST; exit code 1 where one is damaged."""
 
 
 @dataclass(frozen=True)
@@ -126,57 +62,21 @@ class Command:
     max_bad: float
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen data pack`, and the job make_shards: returns the exit code, as named in errors.py."""
-    interrupted = "interrupted: nothing was kept"
-    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _main, interrupted)
-
-
-def _main(words: Sequence[str]) -> int:
+def make_shards(options: Options) -> tuple[str, int]:
+    """Do what the options say: (what to print at the end, exit code). Raises ValueError, TaskError."""
     try:
-        said, code = _run(parse(words))
+        return _run(command_of(options))
     except UndecodableError as error:
         raise TaskError(str(error)) from error
-    print(said)
-    return code
 
 
-def parse(arguments: Sequence[str]) -> Command:
-    """Read the job's arguments. Raises UsageError."""
-    options = parse_flags(Options, _JOB, arguments)
-    if options.workers is not None and options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
-    _check_alone(options)
-    if options.channels not in ("", "1", "3", "4"):
-        raise UsageError(f"--channels {options.channels}: 1 (grey), 3 (RGB) or 4 (RGBA)")
-    if options.channels == "4" and options.format == "jpg":
-        raise UsageError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
-    if not 1 <= options.white_level <= DEEPEST_WHITE:
-        raise UsageError(f"--white-level {options.white_level}: a value from 1 to {DEEPEST_WHITE}")
-    if options.channels == "1" and options.format == "webp":
-        raise UsageError("--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg")
-    if options.crop == "none" and not options.size:
-        raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
+def command_of(options: Options) -> Command:
+    """The options with what their texts mean. Raises UsageError."""
     channels = int(options.channels) if options.channels else None
     size = _parse_size(options.size)
     conversion = Conversion(size, channels, options.crop == "center", options.icc, options.white_level)
     shares, max_bad = _parse_split(options.split), _parse_share(options.max_bad)
     return Command(options, conversion, parse_bytes(options.shard_size), shares, max_bad)
-
-
-def _check_alone(options: Options) -> None:
-    """Raises UsageError where flags of several ways to use the job come together."""
-    for name, alone, rest in (
-        ("--index-only", options.index_only, replace(options, **_OF_INDEXING)),
-        ("--check", options.check, replace(options, check="", allow_remote_shards=False, workers=None)),
-    ):
-        if alone and rest != Options():
-            raise UsageError(f"{name} URL goes alone: it reads the shards there as they are")
-    if options.index_at and not options.index_only:
-        raise UsageError("--index-at URL says where --index-only URL writes the index: give that as well")
-    if not (options.index_only or options.check or (options.source and options.dest)):
-        see = f"see {name_of(_JOB)} --help"
-        raise UsageError(f"SOURCE and DEST are needed, or --index-only URL, or --check URL ({see})")
 
 
 def _run(command: Command) -> tuple[str, int]:

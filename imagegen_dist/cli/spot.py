@@ -1,7 +1,7 @@
 """The watcher of a machine that may be taken away: its notice drains the machine's Ray node ahead of time.
 
-    imagegen-spot-watch                 beside Ray on an EC2 spot machine
-    imagegen-spot-watch --now           in a Kubernetes preStop hook
+    imagegen spot-watch                 beside Ray on an EC2 spot machine
+    imagegen spot-watch --now           in a Kubernetes preStop hook
 
 Ray has no eye on EC2's notice of interruption, two minutes before it. Drained with the reason "preemption", a node gets
 no new work, and Ray Train tells the training that runs there, which writes a checkpoint and goes on elsewhere. It needs
@@ -10,7 +10,6 @@ neither torch nor Ray in its own process.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -24,8 +23,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated, Literal
 
 import psutil
+
+from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+
+_JOB = "spot_watch"
+_SUMMARY = "Drain this machine's Ray node before the machine is taken away."
 
 ENDPOINT = "http://169.254.169.254"
 POLL_S = 5.0
@@ -184,16 +189,40 @@ def wait_until_gone(until: float) -> None:
         time.sleep(0.5)
 
 
+@dataclass(frozen=True)
+class Options:
+    """Flags of the command."""
+
+    address: Annotated[str, flag("HOST:PORT")] = ""
+    """The cluster's GCS. Default: this machine's."""
+    node_id: Annotated[str, flag("ID")] = ""
+    """The Ray node to drain. Default: this machine's."""
+    endpoint: Annotated[str, flag("URL")] = ""
+    """EC2's metadata service. Default: AWS_EC2_METADATA_SERVICE_ENDPOINT, or http://169.254.169.254."""
+    poll: Annotated[float, flag("SECONDS")] = POLL_S
+    """Time between two looks at the metadata. Default: 5."""
+    grace: Annotated[float, flag("SECONDS")] = 30.0
+    """Time that is left after SIGTERM. Default: 30."""
+    rebalance: Annotated[Literal["drain", "ignore"], flag("drain|ignore")] = "drain"
+    """What EC2's recommendation to move elsewhere does. Default: drain."""
+    now: Switch = False
+    """Do at once what SIGTERM does, and end."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen-spot-watch`: returns the exit code."""
-    options = _parse(arguments)
+    """`imagegen spot-watch`: returns the exit code."""
+    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _run)
+
+
+def _run(words: Sequence[str]) -> None:
+    options = parse_flags(Options, _JOB, words)
     told = threading.Event()
     if options.now:
         told.set()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
     notice = Watch(
-        InstanceMetadata(options.endpoint),
+        InstanceMetadata(options.endpoint or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", ENDPOINT)),
         lambda notice: drain(notice, options.address, options.node_id),
         told,
         options.grace,
@@ -202,25 +231,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say(f"{max(0.0, notice.at - time.time()):.0f} s left")
     if told.is_set():
         wait_until_gone(notice.at)
-    return 0
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("imagegen-spot-watch", description="Drain this machine's Ray node in good time.")
-    endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", ENDPOINT)
-    parser.add_argument("--address", default="", help="the cluster's GCS, HOST:PORT; default: this machine's")
-    parser.add_argument("--node-id", default="", help="the Ray node; default: this machine's")
-    parser.add_argument("--endpoint", default=endpoint, help="of EC2's metadata; default: %(default)s")
-    parser.add_argument("--poll", type=float, default=POLL_S, help="seconds between looks; default: %(default)g")
-    parser.add_argument("--grace", type=float, default=30.0, help="seconds left after SIGTERM; default: %(default)g")
-    parser.add_argument(
-        "--rebalance",
-        choices=("drain", "ignore"),
-        default="drain",
-        help="what EC2's recommendation to move elsewhere does; default: %(default)s",
-    )
-    parser.add_argument("--now", action="store_true", help="do at once what SIGTERM does, and end")
-    return parser.parse_args(arguments)
 
 
 def _unix_time(text: str) -> float:

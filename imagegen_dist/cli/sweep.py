@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from imagegen_dist.cli.command import run_command
 from imagegen_dist.cli.sweep_options import JOB, check_words, help_text
+from imagegen_dist.cli.sweep_options import Options as Options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

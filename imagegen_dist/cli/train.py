@@ -8,6 +8,7 @@ from functools import partial
 
 from imagegen_dist.cli.command import run_command
 from imagegen_dist.cli.train_options import ANY, help_text, parse
+from imagegen_dist.cli.train_options import Options as Options
 from imagegen_dist.commands import name_of
 
 

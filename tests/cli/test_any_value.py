@@ -15,11 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imagegen_dist import config
-from imagegen_dist.cli import encode, export
-from imagegen_dist.cli import make_shards as shards
+from imagegen_dist.cli import data as shards
+from imagegen_dist.cli import encode, export, sample
 from imagegen_dist.cli import sweep_options as sweep
-from imagegen_dist.cli.evaluate import options as evaluate
-from imagegen_dist.cli.sample import options as sample
+from imagegen_dist.cli.evaluate import command as evaluate
+from imagegen_dist.cli.make_shards import command_of
+from imagegen_dist.cli.sample_seeds import parse_asked
 from imagegen_dist.cli.train_options import parse
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.presets import PRESETS
@@ -43,19 +44,27 @@ PATHS = {
     for name, preset in PRESETS.items()
     for path in (*config.paths(preset.experiment), "model", "objective", "optim", "training", "objective.gamma.end")
 }
+
+
+def asked(words: Sequence[str]) -> object:
+    """The samples that the words of the sampling command ask for."""
+    options = sample.parse(words)
+    return parse_asked(options.seeds or "0", options.classes, options.mix, options.truncation)
+
+
 FLAGS: dict[str, tuple[Callable[[Sequence[str]], Any], type]] = {
     "encode": (encode.parse, encode.Options),
     "evaluate": (evaluate.parse, evaluate.Options),
     "export": (export.parse, export.Options),
-    "make_shards": (shards.parse, shards.Options),
-    "sample": (sample.parse, sample.Options),
+    "make_shards": (lambda words: command_of(shards.parse(words)), shards.Options),
+    "sample": (asked, sample.Options),
     "sweep": (sweep.parse, sweep.Options),
 }
 
 
 def answered(command: Callable[[], object]) -> None:
     """Run it: it takes what it is given, or raises a ValueError, whose message a job prints as one line."""
-    with contextlib.suppress(ValueError, SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.suppress(ValueError), contextlib.redirect_stdout(io.StringIO()):
         command()
 
 

@@ -17,9 +17,8 @@ from PIL import Image
 from rich.console import Console, Group
 
 from imagegen_dist.cli.evaluate import outcome, request
-from imagegen_dist.cli.evaluate.command import main
-from imagegen_dist.cli.evaluate.options import asked_metrics, feature_sources, parse
-from imagegen_dist.cli.evaluate.request import prepare
+from imagegen_dist.cli.evaluate.command import asked_metrics, main, parse
+from imagegen_dist.cli.evaluate.request import feature_sources, prepare
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
@@ -27,7 +26,7 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.evaluation.evaluator import Dataset
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
-from imagegen_dist.evaluation.figures import Figure
+from imagegen_dist.evaluation.figures import DEFAULT_METRICS, Figure
 from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.inference import load
 from imagegen_dist.inference.eval_tasks import Reference
@@ -256,8 +255,7 @@ def test_copies_of_a_built_in_dataset_are_looked_for_beside_its_held_out_split(g
 
 
 def test_help_names_metrics_and_features(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+    assert main(["--help"]) == DONE
     said = capsys.readouterr().out
     for part in ("RUN|CHECKPOINT", "fd-dinov2", "density and coverage", "module:PACKAGE.MODULE:FUNCTION"):
         assert part in said
@@ -266,7 +264,7 @@ def test_help_names_metrics_and_features(capsys: pytest.CaptureFixture[str]) -> 
 def test_weights_belong_to_the_network_that_is_named(gan: RunSettings) -> None:
     def sources(*words: str) -> dict[str, tuple[str, str]]:
         options = parse(["run", *words])
-        found = feature_sources(options, asked_metrics(options.metrics))
+        found = feature_sources(options, asked_metrics(options.metrics) or DEFAULT_METRICS)
         return {source.kind: (source.weights, ",".join(metrics)) for source, metrics in found.items()}
 
     assert sources() == {"classifier": ("", "fid,kid,pr,dc,is")}

@@ -12,7 +12,7 @@ import skimage.data
 from PIL import Image, ImageCms
 
 from imagegen_dist import load as load_model
-from imagegen_dist.cli.make_shards import main
+from imagegen_dist.cli.data import main
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.errors import DONE, FAILED

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from imagegen_dist import load
-from imagegen_dist.cli.sample.command import main
-from imagegen_dist.cli.sample.options import parse_mix, parse_numbers
-from imagegen_dist.cli.sample.pictures import grid_columns, most_used
+from imagegen_dist.cli.sample import main
+from imagegen_dist.cli.sample_outputs import grid_columns, most_used
+from imagegen_dist.cli.sample_seeds import parse_mix, parse_numbers
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.errors import DONE, MISUSED
@@ -270,9 +270,7 @@ def test_latents_by_their_rate() -> None:
 
 
 def test_help_names_every_output(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as done:
-        main(["--help"])
-    assert done.value.code == 0
+    assert main(["--help"]) == DONE
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in ("grid", "folder", "shards", "interpolate", "traverse", "mix"))
     assert io.StringIO(text).readline().startswith("usage: sample.py")

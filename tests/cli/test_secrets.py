@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from imagegen_dist.cli import encode, export, sweep
-from imagegen_dist.cli import make_shards as shards
+from imagegen_dist.cli import data as shards
+from imagegen_dist.cli import encode, export, sample, sweep
 from imagegen_dist.cli.evaluate import command as evaluate
-from imagegen_dist.cli.sample import command as sample
 from imagegen_dist.cli.secrets import check_secrets
 from imagegen_dist.cli.train import main_gan, main_vae
 from imagegen_dist.errors import MISUSED, UsageError

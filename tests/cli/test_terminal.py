@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from imagegen_dist.cli.make_shards import main
+from imagegen_dist.cli.data import main
 from imagegen_dist.cli.train import main_gan
 from imagegen_dist.errors import MISUSED
 from imagegen_dist.wording import one_line

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagegen_dist.cli.make_shards import main
+from imagegen_dist.cli.data import main
 from imagegen_dist.data import builtin
 from imagegen_dist.data.builtin import builtin_dataset, stratified_split
 from imagegen_dist.data.index import DatasetIndex, ShardInfo

@@ -11,7 +11,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from imagegen_dist.cli.make_shards import main
+from imagegen_dist.cli.data import main
 from tests.ray.jobs import finish, started
 
 PICTURES = 240

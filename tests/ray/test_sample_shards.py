@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagegen_dist.cli.sample.command import main
+from imagegen_dist.cli.sample import main
 from tests.checkpoints import write_checkpoint
 from tests.ray.jobs import finish, started
 

@@ -1,21 +1,71 @@
-"""`python jobs/evaluate.py`: check what was asked for, measure it, print and store the figures."""
+"""`imagegen evaluate`: what is measured, checked and measured, printed and stored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from rich.console import Console
+import tyro
 
-from imagegen_dist.cli.command import run_command
-from imagegen_dist.cli.evaluate.measuring import evaluate
-from imagegen_dist.cli.evaluate.options import JOB, help_text, parse
-from imagegen_dist.cli.evaluate.outcome import show, write
-from imagegen_dist.cli.evaluate.request import prepare
+from imagegen_dist import config
+from imagegen_dist.cli.catalogue import catalogue
+from imagegen_dist.cli.command import Switch, flag, flags_help, listing, parse_flags, run_command
 from imagegen_dist.cli.progress import ProgressBar
+from imagegen_dist.commands import name_of
+from imagegen_dist.errors import UsageError
+
+JOB = "evaluate"
+_SUMMARY = (
+    "Measure a trained model: its samples beside real ones, and what a VAE makes of real ones. Every figure is printed "
+    "and stored with its settings."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    model: Annotated[str, tyro.conf.Positional, flag("RUN|CHECKPOINT")] = ""
+    """A run's directory (its newest checkpoint), that of one checkpoint, or an exported folder: a path, s3://..."""
+    data: Annotated[str, flag("URL")] = ""
+    """Real samples: shards with an index.json, or a built-in dataset. Default: the run's own (held out, for a VAE)."""
+    allow_remote_shards: Switch = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    split: Annotated[Literal["train", "val"], flag("train|val")] = "train"
+    """Of a built-in dataset named by --data. Default: train."""
+    metrics: Annotated[str, flag("NAME,...")] = ""
+    """Figures, see below. Default: fid,kid,pr,dc,is, less what the features cannot give."""
+    samples: Annotated[int | None, flag("N")] = None
+    """Generated samples. Default: as many as real ones, at most 50,000."""
+    label_distribution: Annotated[Literal["", "data", "uniform"], flag("data|uniform")] = ""
+    """Classes of a conditional model's samples: in the frequencies of the real data, or all alike. Default: data."""
+    references: Annotated[int | None, flag("N")] = None
+    """Real samples: the first so many. Default: all."""
+    features: Annotated[str, flag("NETWORK")] = ""
+    """In whose features, see below. Default: inception where --weights are given, else classifier."""
+    weights: Annotated[str, flag("URL")] = ""
+    """The network's weights, a safetensors file; of two networks: inception=URL,dinov2=URL."""
+    weights_sha256: Annotated[str, flag("HASH")] = ""
+    """What the file's SHA-256 has to be, likewise; it is not looked into otherwise."""
+    resize: Annotated[str, flag("FILTER")] = "tensorflow"
+    """To Inception's size: tensorflow (as published) or bicubic (as clean-fid). Default: tensorflow."""
+    kid_subset_size: Annotated[int | None, flag("N")] = None
+    """Samples of a subset of kid. Default: 1000, or all where there are fewer."""
+    importance_samples: Annotated[int | None, flag("K")] = None
+    """Of a VAE's log-likelihood, for each sample; 0: none. Default: the run's setting."""
+    seed: Annotated[int, flag("N")] = 0
+    """Of the generated samples, and of kid's subsets. Default: 0."""
+    workers: Annotated[int | None, flag("N")] = None
+    """Ray tasks at once; 0: all work in this process. Default: all of the cluster; where there is little work, 0."""
+    cache: Annotated[str, flag("URL")] = ""
+    """Where statistics of real samples are kept. Default: .cache beside the run."""
+    out: Annotated[str, flag("FILE.json")] = ""
+    """Where the figures are written. Default: evaluations/ in the run's directory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job from its command line; the exit code, as named in errors.py."""
+    """`imagegen evaluate`: returns the exit code, as named in errors.py."""
     return run_command(JOB, arguments, help_text, _run, "interrupted: no figure was stored")
 
 
@@ -23,7 +73,42 @@ def _run(words: Sequence[str]) -> None:
     options = parse(words)
     with ProgressBar("measuring") as bar:
         bar.phase("opening the model and the data")
+        from imagegen_dist.cli.evaluate.measuring import evaluate  # they import torch
+        from imagegen_dist.cli.evaluate.outcome import show, write
+        from imagegen_dist.cli.evaluate.request import prepare
+
         request = prepare(options, bar.phase)
         results = evaluate(request, bar)
-    written = write(request, results)
-    show(request, results, written, Console(highlight=False, markup=False, emoji=False))
+    show(request, results, write(request, results))
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Read the job's arguments. Raises UsageError."""
+    options = parse_flags(Options, JOB, arguments)
+    if not options.model:
+        raise UsageError(f"RUN is missing: the directory of a run or of a checkpoint (see {name_of(JOB)} --help)")
+    for name, least in (("samples", 2), ("references", 2), ("kid_subset_size", 2), ("importance_samples", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more")
+    asked_metrics(options.metrics)
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    return options
+
+
+def help_text(words: Sequence[str] = ()) -> str:
+    """What --help prints."""
+    tables = catalogue()
+    networks = "\n".join(f"  {name}" for name in tables["features"])
+    metrics = listing("metrics", tables["metrics"])
+    return f"{flags_help(Options, JOB, _SUMMARY)}\n\n{metrics}\n\nfeatures\n{networks}"
+
+
+def asked_metrics(text: str) -> tuple[str, ...]:
+    """The metrics named, each once; none for the default ones. Raises UsageError."""
+    asked = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for name in asked:
+        if name not in catalogue()["metrics"]:
+            raise UsageError(f"--metrics {name}: no such metric; {config.nearest(name, catalogue()['metrics'])}")
+    return asked

@@ -124,8 +124,9 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def show(request: Request, results: Results, written: list[str], console: Console) -> None:
-    """Print the table."""
+def show(request: Request, results: Results, written: list[str], console: Console | None = None) -> None:
+    """Print the table, on standard output unless another console is given."""
+    console = console or Console(highlight=False, markup=False, emoji=False)
     console.print(Text(f"{request.folder.url} at {request.model.images:,} images", "bold"), soft_wrap=True)
     console.print(Group(*_tables(request, results)))
     index = request.real.dataset.index

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imagegen_dist.cli.evaluate.command import Options, asked_metrics
 from imagegen_dist.cli.evaluate.foreign import own_run, read_here
-from imagegen_dist.cli.evaluate.options import MOST_BY_DEFAULT, Options, asked_metrics, feature_sources
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.errors import UsageError
@@ -24,7 +24,7 @@ from imagegen_dist.evaluation.feature_networks import (
     open_network,
     trained_classifier,
 )
-from imagegen_dist.evaluation.figures import COPIES, OF_EACH_SAMPLE, check_metrics
+from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, OF_A_CLASSIFIER, OF_EACH_SAMPLE, check_metrics
 from imagegen_dist.evaluation.memorisation import SAMPLES
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.class_names import differing_classes
@@ -34,6 +34,11 @@ from imagegen_dist.inference.origin import run_of
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
 from imagegen_dist.storage import PATIENCE_S, Store, file_at
 from imagegen_dist.wording import counted
+
+MOST_BY_DEFAULT = 50_000
+"""Generated samples where the user does not say: as many as there are real ones, and no more than published figures."""
+
+_WEIGHTED = ("inception", "dinov2")
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     say: is told of what takes long: built-in data are packed on first use, and a classifier of the dataset's labels is
     trained where its features are asked for and nobody has trained it yet.
     """
-    metrics = asked_metrics(options.metrics)
+    metrics = asked_metrics(options.metrics) or DEFAULT_METRICS
     sources = feature_sources(options, metrics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = read_trained(options.model)
@@ -254,3 +259,58 @@ def _as_asked(experiment: Experiment, options: Options, references: int) -> Expe
     if options.importance_samples is not None:
         evaluation = replace(evaluation, importance_samples=options.importance_samples)
     return replace(experiment, evaluation=evaluation)
+
+
+def feature_sources(options: Options, metrics: Sequence[str]) -> dict[FeatureSource, tuple[str, ...]]:
+    """The networks that are needed, each with the metrics in its features; a classifier still without weights.
+
+    Raises UsageError, ValueError.
+    """
+    weights, hashes = _by_network(options.weights), _by_network(options.weights_sha256)
+    only_dinov2 = set(metrics) == {"fd-dinov2"}
+    asked = options.features or (
+        "inception" if weights.keys() & {"", "inception"} and not only_dinov2 else "classifier"
+    )
+    found: dict[FeatureSource, tuple[str, ...]] = {}
+    main = FeatureSource.parse(asked, options.resize)
+    if first := tuple(name for name in metrics if name not in ("fd-dinov2", *OF_A_CLASSIFIER)):
+        found[main] = first
+    if of_labels := tuple(name for name in metrics if name in OF_A_CLASSIFIER):
+        classifier = main if main.kind == CLASSIFIER else FeatureSource.parse(CLASSIFIER)
+        found[classifier] = (*found.get(classifier, ()), *of_labels)
+    if "fd-dinov2" in metrics:
+        dinov2 = main if main.kind.startswith("dinov2") else FeatureSource.parse("dinov2")
+        found[dinov2] = (*found.get(dinov2, ()), "fd-dinov2")
+    weighted = [source for source in found if source.has_weights]
+    for given, name in ((weights, "--weights"), (hashes, "--weights-sha256")):
+        if "" in given and len(weighted) > 1:
+            raise UsageError(f"{name} {given['']}: of which network? give inception=...,dinov2=...")
+        unused = given.keys() - {"", *(_family(source) for source in weighted)}
+        if unused or (given and not weighted):
+            raise UsageError(f"{name} {','.join(given.values())}: --features {asked} takes none of it; leave it out")
+    return {
+        _with_file(source, weights, hashes) if source.has_weights else source: named for source, named in found.items()
+    }
+
+
+def _with_file(source: FeatureSource, weights: dict[str, str], hashes: dict[str, str]) -> FeatureSource:
+    family = _family(source)
+    return replace(
+        source, weights=weights.get(family, weights.get("", "")), sha256=hashes.get(family, hashes.get("", ""))
+    )
+
+
+def _family(source: FeatureSource) -> str:
+    return source.kind.partition("-")[0]
+
+
+def _by_network(text: str) -> dict[str, str]:
+    """NAME=VALUE,... by name, or one value under no name."""
+    named: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, given, value = part.partition("=")
+        if given and name in _WEIGHTED:
+            named[name] = value
+        else:
+            return {"": text}
+    return named

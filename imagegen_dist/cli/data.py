@@ -1,0 +1,196 @@
+"""`imagegen data`: pack pictures into shards, index shards that others wrote, check a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.commands import name_of
+from imagegen_dist.data.picture import DEEPEST_WHITE
+from imagegen_dist.errors import UsageError
+
+_JOB = "make_shards"
+_SUMMARY = (
+    "Pack pictures into shards that training reads: from a folder (one sub-folder a class, or none and no labels), a "
+    "zip, parquet files, or shards. The same command again goes on where it was interrupted. Or index shards that are "
+    "there, with --index-only; or check a dataset, with --check."
+)
+_OF_INDEXING: dict[str, Any] = {
+    **{"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto", "member": ""}
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    source: Annotated[str, tyro.conf.Positional, flag("SOURCE")] = ""
+    """Pictures: folder, .zip, .parquet, shards (local, s3://..., 's3://.../train-*.parquet'); digits, stackedmnist."""
+    dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
+    """Folder for the shards and their index.json; it may hold nothing but what this command began."""
+    size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
+    """Resize all to this. Default: pictures, all of one size, keep it."""
+    crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
+    """center: the largest part of --size's aspect ratio; none: the whole picture, squeezed. Default: center."""
+    format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
+    """png, webp (without grey): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
+    shard_size: Annotated[str, flag("BYTES")] = "128MB"
+    """Shards come to about this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
+    channels: Annotated[str, flag("1|3|4")] = ""
+    """Make all grey (1), RGB (3), or keep transparency (4, RGBA). Default: as they are, on white; RGB where any is."""
+    icc: Annotated[Literal["srgb", "keep"], flag("srgb|keep")] = "srgb"
+    """srgb: convert pictures with another colour profile to sRGB; keep: take values as they are. Default: srgb."""
+    white_level: Annotated[int, flag("VALUE")] = DEEPEST_WHITE
+    """Value of 16-bit grey pictures that shows white, e.g. 4095 where they hold 12 bits. Default: 65535."""
+    max_bad: Annotated[str, flag("SHARE")] = "0.01"
+    """Share of pictures that may be left out because they cannot be decoded, e.g. 0.05 or 5%. Default: 0.01."""
+    member: Annotated[str, flag("EXTENSION")] = ""
+    """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
+    split: Annotated[str, flag("NAME:SHARE,...")] = ""
+    """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
+    dedup: Switch = False
+    """Leave out pictures that are copies of others, byte for byte; DEST/duplicates.txt names them."""
+    image_column: Annotated[str, flag("NAME")] = ""
+    """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
+    label_column: Annotated[str, flag("NAME")] = ""
+    """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label, if there."""
+    labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
+    """auto: whatever SOURCE has as labels; none: pack or index without them. Default: auto."""
+    relabel: Switch = False
+    """Number the classes that have pictures from 0, and keep their old names or numbers as names."""
+    subset: Annotated[str, flag("SPLIT")] = ""
+    """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
+    workers: Annotated[int | None, flag("N")] = None
+    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
+    index_only: Annotated[str, flag("URL")] = ""
+    """Index the shards in this folder, in place of SOURCE and DEST."""
+    index_at: Annotated[str, flag("URL")] = ""
+    """With --index-only: folder for the index, where that of the shards cannot be written to."""
+    allow_remote_shards: Switch = False
+    """With SOURCE or --check: read shards of an index that says they lie neither below nor beside it."""
+    check: Annotated[str, flag("URL")] = ""
+    """Check the shards of this dataset, in place of SOURCE and DEST; exit code 1 where one is damaged."""
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """Flags of `imagegen data index`."""
+
+    url: Annotated[str, tyro.conf.Positional, flag("URL")] = ""
+    """The folder of the shards."""
+    index_at: Annotated[str, flag("URL")] = ""
+    """Folder for the index, where that of the shards cannot be written to."""
+    labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
+    """auto: whatever the shards have as labels; none: index without them. Default: auto."""
+    subset: Annotated[str, flag("SPLIT")] = ""
+    """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
+    member: Annotated[str, flag("EXTENSION")] = ""
+    """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
+    workers: Annotated[int | None, flag("N")] = None
+    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Flags of `imagegen data check`."""
+
+    url: Annotated[str, tyro.conf.Positional, flag("URL")] = ""
+    """The folder of the dataset's index.json."""
+    allow_remote_shards: Switch = False
+    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    workers: Annotated[int | None, flag("N")] = None
+    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen data pack`, and the job make_shards: returns the exit code, as named in errors.py."""
+    return _run(_JOB, arguments, Options, _SUMMARY, parse)
+
+
+def main_index(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen data index`: returns the exit code."""
+    summary = "Index the shards in a folder, which others wrote, so that training can read them as they are."
+    return _run("index_shards", arguments, IndexOptions, summary, _parse_index)
+
+
+def main_check(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen data check`: returns the exit code, 1 where a shard is damaged."""
+    summary = "Check every shard of a dataset against its index; exit code 1 where one is damaged."
+    return _run("check_shards", arguments, CheckOptions, summary, _parse_check)
+
+
+def _run(
+    job: str,
+    arguments: Sequence[str] | None,
+    options: type,
+    summary: str,
+    parse: Callable[[Sequence[str]], Options],
+) -> int:
+    def run(words: Sequence[str]) -> int:
+        parsed = parse(words)
+        from imagegen_dist.cli.make_shards import make_shards  # it imports torch
+
+        said, code = make_shards(parsed)
+        print(said)
+        return code
+
+    interrupted = "interrupted: nothing was kept"
+    return run_command(job, arguments, lambda _: flags_help(options, job, summary), run, interrupted)
+
+
+def _parse_index(words: Sequence[str]) -> Options:
+    options = parse_flags(IndexOptions, "index_shards", words)
+    if not options.url:
+        raise UsageError(f"URL is needed: the folder of the shards (see {name_of('index_shards')} --help)")
+    flags = {name: value for name, value in vars(options).items() if name != "url"}
+    return _checked(Options(index_only=options.url, **flags))
+
+
+def _parse_check(words: Sequence[str]) -> Options:
+    options = parse_flags(CheckOptions, "check_shards", words)
+    if not options.url:
+        raise UsageError(f"URL is needed: the folder of the dataset (see {name_of('check_shards')} --help)")
+    flags = {name: value for name, value in vars(options).items() if name != "url"}
+    return _checked(Options(check=options.url, **flags))
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read the words of the job make_shards. Raises UsageError."""
+    return _checked(parse_flags(Options, _JOB, words))
+
+
+def _checked(options: Options) -> Options:
+    """The options. Raises UsageError for those that contradict one another."""
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    _check_alone(options)
+    if options.channels not in ("", "1", "3", "4"):
+        raise UsageError(f"--channels {options.channels}: 1 (grey), 3 (RGB) or 4 (RGBA)")
+    if options.channels == "4" and options.format == "jpg":
+        raise UsageError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
+    if not 1 <= options.white_level <= DEEPEST_WHITE:
+        raise UsageError(f"--white-level {options.white_level}: a value from 1 to {DEEPEST_WHITE}")
+    if options.channels == "1" and options.format == "webp":
+        raise UsageError("--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg")
+    if options.crop == "none" and not options.size:
+        raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
+    return options
+
+
+def _check_alone(options: Options) -> None:
+    """Raises UsageError where flags of several ways to use the job come together."""
+    for name, alone, rest in (
+        ("--index-only", options.index_only, replace(options, **_OF_INDEXING)),
+        ("--check", options.check, replace(options, check="", allow_remote_shards=False, workers=None)),
+    ):
+        if alone and rest != Options():
+            raise UsageError(f"{name} URL goes alone: it reads the shards there as they are")
+    if options.index_at and not options.index_only:
+        raise UsageError("--index-at URL says where --index-only URL writes the index: give that as well")
+    if not (options.index_only or options.check or (options.source and options.dest)):
+        see = f"see {name_of(_JOB)} --help"
+        raise UsageError(f"SOURCE and DEST are needed, or --index-only URL, or --check URL ({see})")

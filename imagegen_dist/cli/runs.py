@@ -1,0 +1,444 @@
+"""`imagegen runs`: list the runs of a storage, show one, compare several, open a report, remove what is not needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.commands import name_of
+from imagegen_dist.documents import parse_json
+from imagegen_dist.errors import TaskError, UsageError
+from imagegen_dist.lease import FILE as LEASE
+from imagegen_dist.lease import Holder, holder_of
+from imagegen_dist.metrics.formatting import count, duration, figure, is_share
+from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.storage import Store
+from imagegen_dist.wording import counted
+
+_JOB = "runs"
+_CONFIG, _RESULT, _REPORT, _SWEEP, _CHECKPOINTS = (
+    "config.json",
+    "result.json",
+    "report.html",
+    "sweep.json",
+    "checkpoints",
+)
+_MANIFEST = "manifest.json"
+_STARTED = re.compile(r"\d{8}T\d{6}")
+_KEY_FIGURES = ("frechet", "fid", "elbo", "label_agreement", "modes", "psnr")
+_LISTED = 2  # key figures of a run in a list
+_READERS = 8  # runs that are read at once
+_NO_FIGURES = ("images", "seconds", "images_per_s")
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Flags of `imagegen runs list`."""
+
+    storage: Annotated[str, tyro.conf.Positional, flag("STORAGE")] = "runs"
+    """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """Flags of the commands that take runs."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, flag("RUN")] = ()
+    """A run's directory, a path or URL; or its name in --storage."""
+    storage: Annotated[str, flag("URL")] = "runs"
+    """Where runs are kept. Default: runs."""
+
+
+@dataclass(frozen=True)
+class CleanOptions(RunsOptions):
+    """Flags of `imagegen runs clean`."""
+
+    checkpoints: Switch = False
+    """Only checkpoints, except the newest and the best of each run. Default: the whole run."""
+    remove: Switch = False
+    """Remove what is listed. Default: only list it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's directory says of it."""
+
+    store: Store
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+    holder: Holder | None
+    checkpoints: Sequence[_Checkpoint] = field(default_factory=tuple)
+
+    @property
+    def name(self) -> str:
+        """The name of its directory."""
+        return self.store.url.rpartition("/")[2]
+
+    @property
+    def total(self) -> int:
+        """Images after which it ends."""
+        return int(self.config["experiment"]["training"]["total_images"])
+
+    @property
+    def images(self) -> int:
+        """Images seen, as far as its files say."""
+        return max([int(self.result.get("images", 0)), *(each.images for each in self.checkpoints)])
+
+    @property
+    def state(self) -> str:
+        """finished, training, stopped (it can be continued), or unknown if another machine may be training it."""
+        if self.holder is not None and self.holder.has_ended is None:
+            return "unknown"
+        if self.holder is not None and not self.holder.has_ended:
+            return "training"
+        return "finished" if self.result and self.images >= self.total else "stopped"
+
+    @property
+    def started(self) -> str:
+        """When its newest attempt began, in local time; "" where no checkpoint says so."""
+        found = [match[0] for each in self.checkpoints if (match := _STARTED.match(each.attempt))]
+        if not found:
+            return ""
+        return (
+            datetime.strptime(max(found), "%Y%m%dT%H%M%S").replace(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+        )
+
+    def figures(self) -> dict[str, float]:
+        """The figures of its last evaluation by name; of a run without a result those in its metrics."""
+        if self.result:
+            found = {name: value for name, value in self.result.items() if name not in _NO_FIGURES}
+        else:
+            found = {}
+            for row in read_rows(self.store):
+                found |= {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
+        return {
+            name: float(value)
+            for name, value in found.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and "/" not in name
+        }
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A published checkpoint, as its manifest describes it."""
+
+    store: Store
+    images: int
+    attempt: str
+    metric: float | None
+    size: int
+
+
+def main_list(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen runs list`: returns the exit code."""
+    return _command("list", arguments, ListOptions, "List the runs in a storage, with their state and figures.", _list)
+
+
+def main_show(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen runs show`: returns the exit code."""
+    summary = "Show a run: the settings that differ from its preset, figures, checkpoints, and how to continue."
+    return _command("show", arguments, RunsOptions, summary, _show)
+
+
+def main_compare(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen runs compare`: returns the exit code."""
+    summary = "Compare runs: the settings that differ between them, and their figures side by side."
+    return _command("compare", arguments, RunsOptions, summary, _compare)
+
+
+def main_open(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen runs open`: returns the exit code."""
+    summary = "Open a run's report in the browser; where there is none, print the report's path."
+    return _command("open", arguments, RunsOptions, summary, _open)
+
+
+def main_clean(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen runs clean`: returns the exit code."""
+    summary = "Show the size of runs, or of their old checkpoints, and remove them with --remove."
+    return _command("clean", arguments, CleanOptions, summary, _clean)
+
+
+def _command(name: str, arguments: Sequence[str] | None, options: type, summary: str, do: Callable[[Any], None]) -> int:
+    job = f"{_JOB} {name}"
+    return run_command(
+        job,
+        arguments,
+        lambda _: flags_help(options, job, summary),
+        lambda words: do(parse_flags(options, job, words)),
+    )
+
+
+def _list(options: ListOptions) -> None:
+    storage = Store(options.storage)
+    folders = [name for name, is_folder in storage.entries().items() if is_folder and not name.startswith(".")]
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = list(readers.map(lambda name: _row(storage / name), folders))
+    rows = [row for row in found if row]
+    if not rows:
+        raise TaskError(f"there are no runs in {storage}")
+    table = _table("run", "state", "images", "figures", "started")
+    for row in sorted(rows, key=lambda row: row[-1]):
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _row(store: Store) -> tuple[str, ...]:
+    """A run in a list, or a sweep; () for a folder that is neither."""
+    name = store.url.rpartition("/")[2]
+    if store.exists(_SWEEP):
+        trials = len((store / "trials").names())
+        return name, "sweep", "", f"{counted(trials, 'trial')}: {store.url}/trials", ""
+    try:
+        run = read_run(store)
+    except UsageError as error:
+        return (name, "damaged", "", str(error), "") if store.exists(_CONFIG) else ()
+    figures = run.figures()
+    shown = [each for each in _KEY_FIGURES if each in figures][:_LISTED]
+    text = ", ".join(f"{_label(each)} {_value(each, figures[each])}" for each in shown)
+    return name, run.state, f"{count(run.images)} of {count(run.total)}", text, run.started
+
+
+def _show(options: RunsOptions) -> None:
+    [run] = _runs(options, 1, 1)
+    from imagegen_dist import config  # this and the following import torch
+    from imagegen_dist.presets import PRESETS
+    from imagegen_dist.records import RunSettings, commands
+
+    console, facts = _console(), run.config
+    console.print(f"[bold]{run.name}[/]  {run.state}, {run.images:,} of {run.total:,} images")
+    _section("run", _facts(run))
+    preset = PRESETS.get(str(facts.get("preset")))
+    if preset is not None:
+        own, theirs = _flat(facts["experiment"]), _flat(config.encode(preset.experiment))
+        changed = [(path, own[path], theirs.get(path, "none")) for path in own if own[path] != theirs.get(path)]
+        rows = [(f"--{path}", f"{value}  (preset: {default})") for path, value, default in changed]
+        _section(f"settings that differ from {facts['preset']}", rows or [("none", "")])
+    _section("figures", [(_label(name), _value(name, value)) for name, value in run.figures().items()])
+    best = _best(run)
+    _section(
+        "checkpoints",
+        [
+            (f"{each.images:,} images", f"{count(each.size)}B{', best' if each is best else ''}  {each.store}")
+            for each in run.checkpoints
+        ],
+    )
+    settings = RunSettings(
+        run.name, run.store.url.rpartition("/")[0], str(facts["preset"]), str(facts["job"]), str(facts["data"]["url"])
+    )
+    console.print("\n[dim]continue with[/]")
+    for purpose, line in commands(settings):
+        console.print(f"  {purpose}\n    {line}", soft_wrap=True, markup=False)
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Where a run is, what it was trained on, by whom and for how long."""
+    data, result = run.config["data"], run.result
+    facts = [
+        ("place", run.store.url),
+        ("data", f"{data['url']}, {counted(int(data['samples']), 'sample')}"),
+        ("started", run.started),
+    ]
+    if result:
+        facts.append(("took", f"{duration(result['seconds'])}, {result.get('images_per_s') or 0:,.0f} images/s"))
+    if run.holder is not None:
+        facts.append(("trained by", run.holder.name))
+    if commit := run.config.get("git_commit"):
+        facts.append(("commit", str(commit)[:12]))
+    if run.store.exists(_REPORT):
+        facts.append(("report", f"{run.store}/{_REPORT}"))
+    return [(name, value) for name, value in facts if value]
+
+
+def _compare(options: RunsOptions) -> None:
+    runs = _runs(options, 2, None)
+    settings = [_flat(run.config["experiment"]) for run in runs]
+    paths = dict.fromkeys(path for each in settings for path in each)
+    differing = [path for path in paths if len({each.get(path) for each in settings}) > 1]
+    table = _table("", *(run.name for run in runs))
+    _rows(table, "run", [(name, [values(run) for run in runs]) for name, values in _COMPARED.items()])
+    _rows(table, "settings", [(path, [each.get(path, "–") for each in settings]) for path in differing])
+    figures = [run.figures() for run in runs]
+    names = dict.fromkeys(name for each in figures for name in each)
+    _rows(
+        table,
+        "figures",
+        [(_label(name), [_value(name, each[name]) if name in each else "–" for each in figures]) for name in names],
+    )
+    _console().print(table)
+
+
+_COMPARED: Mapping[str, Callable[[Run], str]] = {
+    "preset": lambda run: str(run.config.get("preset", "–")),
+    "data": lambda run: str(run.config["data"].get("fingerprint", "–"))[:12],
+    "state": lambda run: run.state,
+    "images": lambda run: count(run.images),
+    "images/s": lambda run: f"{run.result['images_per_s']:,.0f}" if run.result.get("images_per_s") else "–",
+}
+
+
+def _rows(table: Table, title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """A titled part of a table of comparisons."""
+    table.add_row(f"[dim]{title}[/]")
+    for name, values in rows or [("none differ", [])]:
+        table.add_row(f"  {name}", *values)
+
+
+def _open(options: RunsOptions) -> None:
+    [run] = _runs(options, 1, 1)
+    if not run.store.exists(_REPORT):
+        raise UsageError(f"{run.store} has no {_REPORT} yet")
+    path = run.store.local_path(_REPORT)
+    if path is None:
+        path = Path(mkdtemp(prefix="imagegen-report-")) / _REPORT
+        path.write_bytes(run.store.read(_REPORT))
+    print(path)
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        with suppress(webbrowser.Error):
+            webbrowser.open(path.as_uri())
+
+
+def _clean(options: CleanOptions) -> None:
+    runs = _runs(options, 1, None)
+    if held := [run for run in runs if run.holder is not None and not run.holder.has_ended]:
+        raise UsageError(
+            f"{held[0].store} is being trained by {held[0].holder and held[0].holder.name}: stop it first; if nothing "
+            f"trains it any more, remove {held[0].store}/{LEASE}"
+        )
+    total = 0
+    for run in runs:
+        for store, size in _unwanted(run) if options.checkpoints else [(run.store, _size(run.store))]:
+            total += size
+            print(f"{f'{count(size)}B':>8}  {store}")
+            if options.remove:
+                store.remove(_MANIFEST if options.checkpoints else _CONFIG)  # what makes it count comes first
+                store.remove()
+    if not total:
+        print("there is nothing to remove")
+    else:
+        print(f"{count(total)}B {'removed' if options.remove else 'in all: --remove removes it'}")
+
+
+def _unwanted(run: Run) -> Iterator[tuple[Store, int]]:
+    """Checkpoints that are neither the newest nor the best, with their bytes."""
+    best = _best(run)
+    for each in run.checkpoints[1:]:
+        if each is not best:
+            yield each.store, each.size
+
+
+def _best(run: Run) -> _Checkpoint | None:
+    """The checkpoint of the lowest metric."""
+    scored = [each for each in run.checkpoints if each.metric is not None]
+    return min(scored, key=lambda each: each.metric or 0.0) if scored else None
+
+
+def _size(store: Store) -> int:
+    """Bytes of all files in a folder."""
+    entries = store.entries()
+    return sum(_size(store / name) if is_folder else store.size(name) for name, is_folder in entries.items())
+
+
+def _runs(options: RunsOptions, least: int, most: int | None) -> list[Run]:
+    """The runs that are named. Raises UsageError."""
+    if not least <= len(options.runs) <= (most or len(options.runs)):
+        raise UsageError("give one RUN" if most == 1 else f"give {'two or more RUNs' if least > 1 else 'a RUN'}")
+    return [read_run(_place(options.storage, name)) for name in options.runs]
+
+
+def _place(storage: str, name: str) -> Store:
+    """The directory of a run that is given by its path, its URL or its name in a storage."""
+    if "/" in name or (Path(name) / _CONFIG).is_file():
+        return Store(name.rstrip("/"))
+    return Store(storage) / name
+
+
+def read_run(store: Store) -> Run:
+    """The run in a directory. Raises UsageError for a directory that is no run."""
+    try:
+        config = parse_json(store.read(_CONFIG))
+        _ = config["experiment"]["training"]["total_images"], config["data"], config["job"], config["preset"]
+    except FileNotFoundError:
+        raise UsageError(f"{store} is no run: it has no {_CONFIG} ({_see()})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{store}/{_CONFIG} cannot be read ({type(error).__name__})") from error
+    result = {}
+    with suppress(FileNotFoundError, ValueError):
+        result = parse_json(store.read(_RESULT))
+    return Run(store, config, result, holder_of(store), tuple(_checkpoints(store)))
+
+
+def _see() -> str:
+    return f"see {name_of(_JOB)} list"
+
+
+def _checkpoints(store: Store) -> Iterator[_Checkpoint]:
+    """The published checkpoints of a run, the newest first."""
+    for step in sorted((store / _CHECKPOINTS).names(), reverse=True):
+        for attempt in sorted((store / _CHECKPOINTS / step).names(), reverse=True):
+            place = store / _CHECKPOINTS / step / attempt
+            with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+                manifest = parse_json(place.read(_MANIFEST))
+                size = sum(int(file["bytes"]) for file in manifest["files"].values())
+                yield _Checkpoint(place, int(manifest["images"]), attempt, manifest["metric"], size)
+
+
+def _flat(experiment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The settings of an experiment's JSON form by dotted path, as they would be typed."""
+    found: dict[str, str] = {}
+    for name, value in experiment.items():
+        path = prefix + name.replace("_", "-")
+        if isinstance(value, dict) and {"start", "end", "images"} <= value.keys():
+            found[path] = f"{value['start']:g}:{value['end']:g}:{value['images']}"
+        elif isinstance(value, dict):
+            found |= _flat(value, f"{path}.")
+        elif name == "kind":
+            if prefix.count(".") == 1:
+                found[prefix.rstrip(".")] = str(value)
+        else:
+            found[path] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """A titled table of names and values."""
+    if not rows:
+        return
+    console, width = _console(), max(len(name) for name, _ in rows)
+    console.print(f"\n[dim]{title}[/]")
+    for name, value in rows:
+        console.print(f"  {name:<{width}}  {value}", soft_wrap=True, markup=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    return Console(highlight=False, emoji=False)
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.1%}" if is_share(name) else figure(value)

@@ -1,0 +1,100 @@
+"""`imagegen sample`: samples of a trained model as pictures, animations, folders and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from imagegen_dist.cli.command import flag, flags_help, parse_flags, run_command
+from imagegen_dist.commands import name_of
+from imagegen_dist.errors import UsageError
+
+_JOB = "sample"
+_SUMMARY = (
+    "Samples of a trained model: a grid, a folder of pictures, WebDataset shards, or an animation. A sample is a "
+    "function of its seed and class alone, whatever else is asked for, on any number of workers."
+)
+_OUTPUTS = ("grid", "folder", "shards", "interpolate", "traverse")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the job."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
+    """A run (its newest whole checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
+    seeds: Annotated[str, flag("LIST")] = ""
+    """One sample a seed, e.g. 0-63 or 1,5,8-11. Default: 0-63; for animations 0-7."""
+    classes: Annotated[str, flag("LIST")] = ""
+    """Every seed with each of these classes, by number or name: 0-9 or cat,dog; names with commas in double quotes.
+    Default: one class a seed, the seed modulo K."""
+    mix: Annotated[str, flag("A:B")] = ""
+    """In place of --classes: blends of two class embeddings, from A to B in eight steps; numbers or names."""
+    truncation: Annotated[float, flag("PSI")] = 1.0
+    """Scale the noise by this, towards 0, its mean: less variety, more typical samples; 0 to 1. Default: 1, none."""
+    grid: Annotated[str, flag("FILE.png")] = ""
+    """A picture, a row a seed and a column a class; without --classes as square as it gets."""
+    folder: Annotated[str, flag("DIR")] = ""
+    """A picture file a sample, in a new or empty folder."""
+    shards: Annotated[str, flag("DIR")] = ""
+    """WebDataset shards with their index.json, made side by side; the same command again goes on."""
+    interpolate: Annotated[str, flag("FILE.webp|.mp4")] = ""
+    """An animation from each seed to the next and back to the first, on great arcs."""
+    traverse: Annotated[str, flag("FILE.webp|.mp4")] = ""
+    """An animation of a VAE's latents, a row a latent and a column a seed (the first 5), each moved to and fro."""
+    frames: Annotated[int, flag("N")] = 24
+    """Of an animation: from seed to seed, or for one swing of a latent. Default: 24."""
+    fps: Annotated[float, flag("N")] = 24.0
+    """Of an animation: frames a second. Default: 24."""
+    scale: Annotated[int, flag("N")] = 0
+    """Enlarge pictures by this whole factor, pixels kept crisp. Default: small ones until they can be seen well."""
+    engine: Annotated[Literal["eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = "eager"
+    """What computes: eager PyTorch, compiled, or onnxruntime; the others may differ in a last grey level.
+    Default: eager."""
+    batch: Annotated[int, flag("N")] = 8
+    """Samples computed at a time; another number may round some values another way. Default: 8."""
+    device: Annotated[str, flag("NAME")] = ""
+    """cpu or cuda. Default: cuda where there is one."""
+    workers: Annotated[int | None, flag("N")] = None
+    """With --shards: Ray tasks at once; 0: this process. Default: all CPU cores; where there is little work, 0."""
+    shard_size: Annotated[str, flag("BYTES")] = "128MB"
+    """With --shards: about this a shard. Default: 128MB."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen sample`: returns the exit code, as named in errors.py."""
+    interrupted = "interrupted; with --shards the same command continues"
+    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _run, interrupted)
+
+
+def _run(words: Sequence[str]) -> None:
+    options = parse(words)
+    from imagegen_dist.cli.sample_outputs import run  # it imports torch
+
+    run(options)
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read the words of the command. Raises UsageError."""
+    options = parse_flags(Options, _JOB, words)
+    if not options.checkpoint:
+        raise UsageError(
+            f"CHECKPOINT is needed, a run, a checkpoint or an exported folder (see {name_of(_JOB)} --help)"
+        )
+    if not any(getattr(options, name) for name in _OUTPUTS):
+        raise UsageError(f"nothing to write: give --grid FILE.png, or one of --{', --'.join(_OUTPUTS[1:])}")
+    if options.classes and options.mix:
+        raise UsageError("--classes and --mix both say which classes: give one of them")
+    for name, least in (("frames", 2), ("batch", 1), ("scale", 0)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name} {getattr(options, name)}: {least} or more")
+    if not 1 <= options.fps <= 100:
+        raise UsageError(f"--fps {options.fps:g}: from 1 to 100")
+    if not 0 <= options.truncation <= 1:
+        raise UsageError(f"--truncation {options.truncation:g}: from 0 (the mean latent alone) to 1 (none)")
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    return options

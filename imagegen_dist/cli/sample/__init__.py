@@ -1,1 +1,0 @@
-"""Samples of a trained model as pictures, animations, folders and shards."""
