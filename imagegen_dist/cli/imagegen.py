@@ -83,12 +83,9 @@ def _help(group: str) -> str:
     lines = [f"usage: {program} {group or 'COMMAND'} ...", "", _SUMMARY, "", "commands"]
     lines += [f"  {name:<14} {summary}" for name, summary in shown.items()]
     first = next(iter(shown))
-    lines += ["", f"  {program} {first} --help  explains one of them."]
+    lines += ["", f"  {program} {first} --help"]
     if not group:
-        lines += [
-            f"  {program} --version",
-            f"  {program} --print-completion {'|'.join(SHELLS)}  prints a script that completes words on TAB.",
-        ]
+        lines += [f"  {program} --version", f"  {program} --print-completion {'|'.join(SHELLS)}"]
     return "\n".join(lines)
 
 

@@ -218,7 +218,7 @@ def _show(options: RunsOptions) -> None:
     [run] = _runs(options, 1, 1)
     from imagegen_dist import config  # this and the following import torch
     from imagegen_dist.presets import PRESETS
-    from imagegen_dist.records import RunSettings, commands
+    from imagegen_dist.records import RunSettings, commands, resume_command
 
     console, facts = _console(), run.config
     console.print(f"[bold]{run.name}[/]  {run.state}, {run.images:,} of {run.total:,} images")
@@ -242,7 +242,8 @@ def _show(options: RunsOptions) -> None:
         run.name, run.store.url.rpartition("/")[0], str(facts["preset"]), str(facts["job"]), str(facts["data"]["url"])
     )
     console.print("\n[dim]continue with[/]")
-    for purpose, line in commands(settings):
+    resume = [("resume", resume_command(settings))] if run.state != "finished" else []
+    for purpose, line in [*resume, *commands(settings)]:
         console.print(f"  {purpose}\n    {line}", soft_wrap=True, markup=False)
 
 
