@@ -26,7 +26,8 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.lease import FILE as LEASE
 from imagegen_dist.lease import Holder, holder_of
-from imagegen_dist.metrics.formatting import count, duration, figure, is_share
+from imagegen_dist.metric_table import EVALUATION, describe, place_of
+from imagegen_dist.metrics.formatting import count, duration, figure_lines, value_text
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
@@ -41,8 +42,7 @@ _CONFIG, _RESULT, _REPORT, _SWEEP, _CHECKPOINTS = (
 )
 _MANIFEST = "manifest.json"
 _STARTED = re.compile(r"\d{8}T\d{6}")
-_KEY_FIGURES = ("frechet", "fid", "elbo", "label_agreement", "modes", "psnr")
-_LISTED = 2  # key figures of a run in a list
+_LISTED = 2  # headline figures of a run in a list
 _READERS = 8  # runs that are read at once
 _NO_FIGURES = ("images", "seconds", "images_per_s")
 
@@ -120,17 +120,17 @@ class Run:
         )
 
     def figures(self) -> dict[str, float]:
-        """The figures of its last evaluation by name; of a run without a result those in its metrics."""
+        """The figures of its last evaluation by full name; those in its metrics if it has no result."""
+        found: dict[str, Any] = {}
         if self.result:
-            found = {name: value for name, value in self.result.items() if name not in _NO_FIGURES}
+            found = {f"{EVALUATION}{name}": self.result[name] for name in self.result if name not in _NO_FIGURES}
         else:
-            found = {}
             for row in read_rows(self.store):
-                found |= {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/")}
+                found |= {name: value for name, value in row.items() if name.startswith(EVALUATION)}
         return {
             name: float(value)
-            for name, value in found.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and "/" not in name
+            for name, value in sorted(found.items(), key=lambda each: place_of(each[0]))
+            if isinstance(value, int | float) and not isinstance(value, bool) and name.count("/") == 1
         }
 
 
@@ -209,8 +209,8 @@ def _row(store: Store) -> tuple[str, ...]:
     except UsageError as error:
         return (name, "damaged", "", str(error), "") if store.exists(_CONFIG) else ()
     figures = run.figures()
-    shown = [each for each in _KEY_FIGURES if each in figures][:_LISTED]
-    text = ", ".join(f"{_label(each)} {_value(each, figures[each])}" for each in shown)
+    shown = [each for each in figures if describe(each).headline][:_LISTED]
+    text = ", ".join(f"{describe(each).label} {value_text(each, figures[each])}" for each in shown)
     return name, run.state, f"{count(run.images)} of {count(run.total)}", text, run.started
 
 
@@ -229,7 +229,7 @@ def _show(options: RunsOptions) -> None:
         changed = [(path, own[path], theirs.get(path, "none")) for path in own if own[path] != theirs.get(path)]
         rows = [(f"--{path}", f"{value}  (preset: {default})") for path, value, default in changed]
         _section(f"settings that differ from {facts['preset']}", rows or [("none", "")])
-    _section("figures", [(_label(name), _value(name, value)) for name, value in run.figures().items()])
+    _section("figures", [(line.label, line.full_value) for line in figure_lines(run.figures())])
     best = _best(run)
     _section(
         "checkpoints",
@@ -275,11 +275,14 @@ def _compare(options: RunsOptions) -> None:
     _rows(table, "run", [(name, [values(run) for run in runs]) for name, values in _COMPARED.items()])
     _rows(table, "settings", [(path, [each.get(path, "–") for each in settings]) for path in differing])
     figures = [run.figures() for run in runs]
-    names = dict.fromkeys(name for each in figures for name in each)
+    names = sorted({name for each in figures for name in each}, key=place_of)
     _rows(
         table,
         "figures",
-        [(_label(name), [_value(name, each[name]) if name in each else "–" for each in figures]) for name in names],
+        [
+            (describe(name).label, [value_text(name, each[name]) if name in each else "–" for each in figures])
+            for name in names
+        ],
     )
     _console().print(table)
 
@@ -435,11 +438,3 @@ def _table(*columns: str) -> Table:
 
 def _console() -> Console:
     return Console(highlight=False, emoji=False)
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.1%}" if is_share(name) else figure(value)

@@ -189,7 +189,7 @@ def test_runs_are_listed_with_state_and_figures(storage: Path, capsys: pytest.Ca
     assert max(map(len, lines)) <= 80
     one, two = (next(line for line in lines if line.startswith(name)) for name in ("one", "two"))
     assert one.split()[1:5] == ["finished", "480", "of", "480"]
-    assert "frechet" in one
+    assert "Fréchet distance" in one
     assert "2030-01-01" in one
     assert two.split()[1:5] == ["stopped", "288", "of", "480"]
     assert main(["runs", "list", str(storage / "one")]) == FAILED
@@ -220,7 +220,7 @@ def test_runs_are_compared_by_settings_and_figures(storage: Path, capsys: pytest
     assert table["objective.gamma"] == ["0.5", "1:0.1:105000"]
     assert table["optim.generator.lr"] == ["0.0015:0.0001:192000", "0.001:0.0001:480"]
     assert "objective.loss" not in table
-    assert table["frechet"][0] != table["frechet"][1] == "–"
+    assert table["Fréchet distance"][0] != table["Fréchet distance"][1] == "–"
     assert main(["runs", "compare", str(storage / "one")]) == MISUSED
 
 
