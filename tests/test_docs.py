@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from imagegen_dist.cli import clean, data, encode, export, make_shards, sample, sweep_options, train_options
+from imagegen_dist.cli import clean, data, encode, export, make_shards, runs, sample, sweep_options, train_options
 from imagegen_dist.cli.command import parse_flags
 from imagegen_dist.cli.evaluate import command as evaluate
 
@@ -50,6 +50,31 @@ def jobs(page: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         if match := re.search(r"python jobs/(\w+)\.py(.*)", line):
             words = shlex.split(match[2].split(" && ")[0], comments=True)
             yield match[1], tuple(word for word in words if word != "&")
+
+
+SUBCOMMANDS: dict[str, Callable[[Sequence[str]], Any]] = {
+    "train": lambda words: train_options.parse("train", words),
+    "runs list": lambda words: parse_flags(runs.ListOptions, "runs list", words),
+    "runs show": lambda words: parse_flags(runs.RunsOptions, "runs show", words),
+    "runs compare": lambda words: parse_flags(runs.RunsOptions, "runs compare", words),
+    "runs clean": lambda words: parse_flags(runs.CleanOptions, "runs clean", words),
+}
+
+
+def test_sub_commands_of_imagegen_are_understood() -> None:
+    """The parsers of those that pages show take their words; after --help come groups of settings."""
+    lines = [line for page in PAGES for line in code_lines(page) if line.strip().startswith("imagegen ")]
+    assert len(lines) > 5
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        if words[0].startswith("--"):
+            continue
+        name = words[0] if words[0] != "runs" else " ".join(words[:2])
+        rest = words[len(name.split()) :]
+        if "--help" in rest:
+            assert train_options.help_text(name, rest).startswith("settings of")
+        else:
+            SUBCOMMANDS[name](rest)
 
 
 COMMANDS = sorted({(job, words) for page in PAGES for job, words in jobs(page)})

@@ -33,10 +33,14 @@ _COMMANDS = {
     "data pack": _Command("pack pictures into shards", "data"),
     "data index": _Command("index shards that others wrote", "data", "main_index", "IndexOptions"),
     "data check": _Command("check the shards of a dataset", "data", "main_check", "CheckOptions"),
-    "runs list": _Command("the runs below a storage URL, with their state and figures", "runs", "main_list"),
-    "runs show": _Command("one run: settings, figures, checkpoints, next commands", "runs", "main_show"),
-    "runs compare": _Command("settings that differ between runs, and figures side by side", "runs", "main_compare"),
-    "runs open": _Command("a run's report in the browser", "runs", "main_open"),
+    "runs list": _Command(
+        "the runs below a storage URL, with their state and figures", "runs", "main_list", "ListOptions"
+    ),
+    "runs show": _Command("one run: settings, figures, checkpoints, next commands", "runs", "main_show", "RunsOptions"),
+    "runs compare": _Command(
+        "settings that differ between runs, and figures side by side", "runs", "main_compare", "RunsOptions"
+    ),
+    "runs open": _Command("a run's report in the browser", "runs", "main_open", "RunsOptions"),
     "runs clean": _Command("remove a run, or its old checkpoints", "runs", "main_clean", "CleanOptions"),
     "clean": _Command("what killed jobs left on this machine", "clean"),
     "spot-watch": _Command("drain this machine's Ray node before the machine is taken away", "spot"),

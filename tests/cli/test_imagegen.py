@@ -151,11 +151,18 @@ def test_completion_in_bash(program: Path) -> None:
     assert completed("train", "digits", "--objective.pen") == ["--objective.penalty"]
 
 
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_flags_of_every_command_are_completed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--complete", *name.split(), "--"]) == DONE
+    assert all(word.startswith("--") for word in capsys.readouterr().out.split())
+
+
 def test_completion_knows_flags_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
     for words, found in {
         ("train", "digits", "--wandb", "o"): ["offline", "online"],
         ("export", "--t"): ["--to"],
         ("data", "check", "--w"): ["--workers"],
+        ("runs", "compare", "--st"): ["--storage"],
         ("sweep", "gan-"): ["gan-lr", "gan-pbt", "gan-tpe"],
         ("sample", "run"): [],
     }.items():
