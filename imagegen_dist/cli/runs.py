@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated, Any
@@ -19,32 +16,21 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
-from imagegen_dist.commands import name_of
-from imagegen_dist.documents import parse_json
+from imagegen_dist.cli.run_summary import CONFIG, MANIFEST, REPORT, Run, flat, read_run
 from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.lease import FILE as LEASE
-from imagegen_dist.lease import Holder, holder_of
-from imagegen_dist.metric_table import EVALUATION, describe, place_of
+from imagegen_dist.metric_table import describe, place_of
 from imagegen_dist.metrics.formatting import count, duration, figure_lines, value_text
-from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
 
 _JOB = "runs"
-_CONFIG, _RESULT, _REPORT, _SWEEP, _CHECKPOINTS = (
-    "config.json",
-    "result.json",
-    "report.html",
-    "sweep.json",
-    "checkpoints",
-)
-_MANIFEST = "manifest.json"
-_STARTED = re.compile(r"\d{8}T\d{6}")
+_SWEEP = "sweep.json"
 _LISTED = 2  # headline figures of a run in a list
 _READERS = 8  # runs that are read at once
-_NO_FIGURES = ("images", "seconds", "images_per_s")
 
 
 @dataclass(frozen=True)
@@ -73,76 +59,6 @@ class CleanOptions(RunsOptions):
     """Only checkpoints, except the newest and the best of each run. Default: the whole run."""
     remove: Switch = False
     """Remove what is listed. Default: only list it."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run's directory says of it."""
-
-    store: Store
-    config: Mapping[str, Any]
-    result: Mapping[str, Any]
-    holder: Holder | None
-    checkpoints: Sequence[_Checkpoint] = field(default_factory=tuple)
-
-    @property
-    def name(self) -> str:
-        """The name of its directory."""
-        return self.store.url.rpartition("/")[2]
-
-    @property
-    def total(self) -> int:
-        """Images after which it ends."""
-        return int(self.config["experiment"]["training"]["total_images"])
-
-    @property
-    def images(self) -> int:
-        """Images seen, as far as its files say."""
-        return max([int(self.result.get("images", 0)), *(each.images for each in self.checkpoints)])
-
-    @property
-    def state(self) -> str:
-        """finished, training, stopped (it can be continued), or unknown if another machine may be training it."""
-        if self.holder is not None and self.holder.has_ended is None:
-            return "unknown"
-        if self.holder is not None and not self.holder.has_ended:
-            return "training"
-        return "finished" if self.result and self.images >= self.total else "stopped"
-
-    @property
-    def started(self) -> str:
-        """When its newest attempt began, in local time; "" where no checkpoint says so."""
-        found = [match[0] for each in self.checkpoints if (match := _STARTED.match(each.attempt))]
-        if not found:
-            return ""
-        return (
-            datetime.strptime(max(found), "%Y%m%dT%H%M%S").replace(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
-        )
-
-    def figures(self) -> dict[str, float]:
-        """The figures of its last evaluation by full name; those in its metrics if it has no result."""
-        found: dict[str, Any] = {}
-        if self.result:
-            found = {f"{EVALUATION}{name}": self.result[name] for name in self.result if name not in _NO_FIGURES}
-        else:
-            for row in read_rows(self.store):
-                found |= {name: value for name, value in row.items() if name.startswith(EVALUATION)}
-        return {
-            name: float(value)
-            for name, value in sorted(found.items(), key=lambda each: place_of(each[0]))
-            if isinstance(value, int | float) and not isinstance(value, bool) and name.count("/") == 1
-        }
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """A published checkpoint, as its manifest describes it."""
-
-    store: Store
-    images: int
-    attempt: str
-    metric: float | None
-    size: int
 
 
 def main_list(arguments: Sequence[str] | None = None) -> int:
@@ -207,7 +123,7 @@ def _row(store: Store) -> tuple[str, ...]:
     try:
         run = read_run(store)
     except UsageError as error:
-        return (name, "damaged", "", str(error), "") if store.exists(_CONFIG) else ()
+        return (name, "damaged", "", str(error), "") if store.exists(CONFIG) else ()
     figures = run.figures()
     shown = [each for each in figures if describe(each).headline][:_LISTED]
     text = ", ".join(f"{describe(each).label} {value_text(each, figures[each])}" for each in shown)
@@ -221,30 +137,29 @@ def _show(options: RunsOptions) -> None:
     from imagegen_dist.records import RunSettings, commands, resume_command
 
     console, facts = _console(), run.config
-    console.print(f"[bold]{run.name}[/]  {run.state}, {run.images:,} of {run.total:,} images")
+    console.print(Text(run.name, "bold").append(f"  {run.state}, {run.images:,} of {run.total:,} images", "not bold"))
     _section("run", _facts(run))
     preset = PRESETS.get(str(facts.get("preset")))
     if preset is not None:
-        own, theirs = _flat(facts["experiment"]), _flat(config.encode(preset.experiment))
+        own, theirs = run.settings, flat(config.encode(preset.experiment))
         changed = [(path, own[path], theirs.get(path, "none")) for path in own if own[path] != theirs.get(path)]
         rows = [(f"--{path}", f"{value}  (preset: {default})") for path, value, default in changed]
         _section(f"settings that differ from {facts['preset']}", rows or [("none", "")])
     _section("figures", [(line.label, line.full_value) for line in figure_lines(run.figures())])
-    best = _best(run)
     _section(
         "checkpoints",
         [
-            (f"{each.images:,} images", f"{count(each.size)}B{', best' if each is best else ''}  {each.store}")
+            (f"{each.images:,} images", f"{count(each.size)}B{', best' if each is run.best else ''}  {each.store}")
             for each in run.checkpoints
         ],
     )
     settings = RunSettings(
         run.name, run.store.url.rpartition("/")[0], str(facts["preset"]), str(facts["job"]), str(facts["data"]["url"])
     )
-    console.print("\n[dim]continue with[/]")
+    console.print(Text("\ncontinue with", "dim"))
     resume = [("resume", resume_command(settings))] if run.state != "finished" else []
     for purpose, line in [*resume, *commands(settings)]:
-        console.print(f"  {purpose}\n    {line}", soft_wrap=True, markup=False)
+        console.print(f"  {purpose}\n    {line}", soft_wrap=True)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -261,14 +176,14 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         facts.append(("trained by", run.holder.name))
     if commit := run.config.get("git_commit"):
         facts.append(("commit", str(commit)[:12]))
-    if run.store.exists(_REPORT):
-        facts.append(("report", f"{run.store}/{_REPORT}"))
+    if run.store.exists(REPORT):
+        facts.append(("report", f"{run.store}/{REPORT}"))
     return [(name, value) for name, value in facts if value]
 
 
 def _compare(options: RunsOptions) -> None:
     runs = _runs(options, 2, None)
-    settings = [_flat(run.config["experiment"]) for run in runs]
+    settings = [run.settings for run in runs]
     paths = dict.fromkeys(path for each in settings for path in each)
     differing = [path for path in paths if len({each.get(path) for each in settings}) > 1]
     table = _table("", *(run.name for run in runs))
@@ -298,19 +213,19 @@ _COMPARED: Mapping[str, Callable[[Run], str]] = {
 
 def _rows(table: Table, title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
     """A titled part of a table of comparisons."""
-    table.add_row(f"[dim]{title}[/]")
+    table.add_row(Text(title, "dim"))
     for name, values in rows or [("none differ", [])]:
         table.add_row(f"  {name}", *values)
 
 
 def _open(options: RunsOptions) -> None:
     [run] = _runs(options, 1, 1)
-    if not run.store.exists(_REPORT):
-        raise UsageError(f"{run.store} has no {_REPORT} yet")
-    path = run.store.local_path(_REPORT)
+    if not run.store.exists(REPORT):
+        raise UsageError(f"{run.store} has no {REPORT} yet")
+    path = run.store.local_path(REPORT)
     if path is None:
-        path = Path(mkdtemp(prefix="imagegen-report-")) / _REPORT
-        path.write_bytes(run.store.read(_REPORT))
+        path = Path(mkdtemp(prefix="imagegen-report-")) / REPORT
+        path.write_bytes(run.store.read(REPORT))
     print(path)
     if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         with suppress(webbrowser.Error):
@@ -330,7 +245,7 @@ def _clean(options: CleanOptions) -> None:
             total += size
             print(f"{f'{count(size)}B':>8}  {store}")
             if options.remove:
-                store.remove(_MANIFEST if options.checkpoints else _CONFIG)  # what makes it count comes first
+                store.remove(MANIFEST if options.checkpoints else CONFIG)  # what makes it count comes first
                 store.remove()
     if not total:
         print("there is nothing to remove")
@@ -340,16 +255,9 @@ def _clean(options: CleanOptions) -> None:
 
 def _unwanted(run: Run) -> Iterator[tuple[Store, int]]:
     """Checkpoints that are neither the newest nor the best, with their bytes."""
-    best = _best(run)
     for each in run.checkpoints[1:]:
-        if each is not best:
+        if each is not run.best:
             yield each.store, each.size
-
-
-def _best(run: Run) -> _Checkpoint | None:
-    """The checkpoint of the lowest metric."""
-    scored = [each for each in run.checkpoints if each.metric is not None]
-    return min(scored, key=lambda each: each.metric or 0.0) if scored else None
 
 
 def _size(store: Store) -> int:
@@ -367,56 +275,9 @@ def _runs(options: RunsOptions, least: int, most: int | None) -> list[Run]:
 
 def _place(storage: str, name: str) -> Store:
     """The directory of a run that is given by its path, its URL or its name in a storage."""
-    if "/" in name or (Path(name) / _CONFIG).is_file():
+    if "/" in name or (Path(name) / CONFIG).is_file():
         return Store(name.rstrip("/"))
     return Store(storage) / name
-
-
-def read_run(store: Store) -> Run:
-    """The run in a directory. Raises UsageError for a directory that is no run."""
-    try:
-        config = parse_json(store.read(_CONFIG))
-        _ = config["experiment"]["training"]["total_images"], config["data"], config["job"], config["preset"]
-    except FileNotFoundError:
-        raise UsageError(f"{store} is no run: it has no {_CONFIG} ({_see()})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{store}/{_CONFIG} cannot be read ({type(error).__name__})") from error
-    result = {}
-    with suppress(FileNotFoundError, ValueError):
-        result = parse_json(store.read(_RESULT))
-    return Run(store, config, result, holder_of(store), tuple(_checkpoints(store)))
-
-
-def _see() -> str:
-    return f"see {name_of(_JOB)} list"
-
-
-def _checkpoints(store: Store) -> Iterator[_Checkpoint]:
-    """The published checkpoints of a run, the newest first."""
-    for step in sorted((store / _CHECKPOINTS).names(), reverse=True):
-        for attempt in sorted((store / _CHECKPOINTS / step).names(), reverse=True):
-            place = store / _CHECKPOINTS / step / attempt
-            with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-                manifest = parse_json(place.read(_MANIFEST))
-                size = sum(int(file["bytes"]) for file in manifest["files"].values())
-                yield _Checkpoint(place, int(manifest["images"]), attempt, manifest["metric"], size)
-
-
-def _flat(experiment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """The settings of an experiment's JSON form by dotted path, as they would be typed."""
-    found: dict[str, str] = {}
-    for name, value in experiment.items():
-        path = prefix + name.replace("_", "-")
-        if isinstance(value, dict) and {"start", "end", "images"} <= value.keys():
-            found[path] = f"{value['start']:g}:{value['end']:g}:{value['images']}"
-        elif isinstance(value, dict):
-            found |= _flat(value, f"{path}.")
-        elif name == "kind":
-            if prefix.count(".") == 1:
-                found[prefix.rstrip(".")] = str(value)
-        else:
-            found[path] = value if isinstance(value, str) else json.dumps(value)
-    return found
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -424,9 +285,9 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> None:
     if not rows:
         return
     console, width = _console(), max(len(name) for name, _ in rows)
-    console.print(f"\n[dim]{title}[/]")
+    console.print(Text(f"\n{title}", "dim"))
     for name, value in rows:
-        console.print(f"  {name:<{width}}  {value}", soft_wrap=True, markup=False)
+        console.print(f"  {name:<{width}}  {value}", soft_wrap=True)
 
 
 def _table(*columns: str) -> Table:
@@ -437,4 +298,4 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    return Console(highlight=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False)

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from imagegen_dist import __version__, records
-from imagegen_dist.cli import runs
 from imagegen_dist.cli.imagegen import _COMMANDS, main
 from imagegen_dist.cli.prepare import prepare
+from imagegen_dist.cli.run_summary import read_run
 from imagegen_dist.cli.train_options import parse
 from imagegen_dist.commands import command, name_of
 from imagegen_dist.errors import DONE, FAILED, MISUSED
 from imagegen_dist.lease import Holder
+from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest
 from tests.runs import TINY, Listener, train_here
 
@@ -101,8 +102,7 @@ def test_it_is_a_program_and_a_module(program: Path) -> None:
         done = subprocess.run([*call, "runs", "show", "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == MISUSED
         name = "imagegen" if call == [str(program)] else "python -m imagegen_dist"
-        assert done.stderr.startswith(f"{name} runs show: {ROOT}/runs/nowhere is no run")
-        assert done.stderr.endswith(f"(see {name} runs list)\n")
+        assert done.stderr == f"{name} runs show: {ROOT}/runs/nowhere is no run: it has no config.json\n"
 
 
 def test_every_entry_point_can_be_imported() -> None:
@@ -246,14 +246,14 @@ def test_cleaning_lists_first_and_keeps_the_newest_checkpoint_and_the_best(
     storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(storage / "one", tmp_path / "one")
-    run = runs.read_run(runs.Store(tmp_path / "one"))
+    run = read_run(Store(tmp_path / "one"))
     older = [each for each in run.checkpoints[1:] if each.metric is None]
     assert older
     assert main(["runs", "clean", str(tmp_path / "one"), "--checkpoints"]) == DONE
     assert "--remove removes it" in capsys.readouterr().out
-    assert len(runs.read_run(run.store).checkpoints) == len(run.checkpoints)
+    assert len(read_run(run.store).checkpoints) == len(run.checkpoints)
     assert main(["runs", "clean", str(tmp_path / "one"), "--checkpoints", "--remove"]) == DONE
-    left = runs.read_run(run.store).checkpoints
+    left = read_run(run.store).checkpoints
     assert [each.images for each in left] == [each.images for each in run.checkpoints if each not in older]
     assert newest(run.store, lambda why: None) is not None
     assert main(["runs", "clean", str(tmp_path / "one"), "--checkpoints"]) == DONE
