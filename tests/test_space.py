@@ -47,6 +47,11 @@ def test_perturbed_numbers_are_near_and_in_range(share: float, seed: int) -> Non
     assert abs(math.log(moved / value)) <= math.log(1.25) + 1e-3
 
 
+def test_a_perturbed_whole_number_moves_by_one_at_least() -> None:
+    domain = Range(1, 100, whole=True)
+    assert {domain.perturbed(2, Random(seed)) for seed in range(20)} == {1, 3}
+
+
 def test_a_perturbed_choice_is_a_neighbour() -> None:
     choice = Choice((1, 2, 4, 8))
     assert {choice.perturbed(2, Random(seed)) for seed in range(20)} == {1, 4}

@@ -16,7 +16,7 @@ from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
 from imagegen_dist.evaluation.vae import VAEEvaluator
 from imagegen_dist.experiment import Experiment, build_networks
 from imagegen_dist.storage import Store
-from tests.test_vae_runs import tiny
+from tests.test_vae_runs import MODELS, tiny
 
 SAMPLES = 2 * CHUNK + 20
 OBJECTIVES = ["vae", "fsq", "iwae", "ladder"]
@@ -59,6 +59,13 @@ def test_the_rates_of_a_ladders_levels_add_up_to_its_rate(dataset: Dataset) -> N
     assert figures["rate"] == pytest.approx(figures["rate_level_0"] + figures["rate_level_1"])
     assert figures["elbo"] == pytest.approx(-figures["rate"] - figures["distortion"])
     assert "rate_level_0" not in evaluator("vae", dataset)[0].figures()
+
+
+def test_the_rates_of_latents_add_up_to_the_rate_where_latents_are_maps_too(dataset: Dataset) -> None:
+    figures = evaluator("vae", dataset, model=MODELS["res"])[0].figures()
+    rates = [value for name, value in figures.items() if name.startswith("rate_of_latent/")]
+    assert len(rates) == 4
+    assert sum(rates) == pytest.approx(figures["rate"])
 
 
 def test_a_ladders_traversal_has_a_row_for_each_latent_of_a_highest_level_that_is_a_vector(dataset: Dataset) -> None:

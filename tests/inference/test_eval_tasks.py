@@ -15,6 +15,7 @@ from imagegen_dist.distributed import World, process_group
 from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
 from imagegen_dist.evaluation.feature_networks import FeatureSource
+from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.named_reference import find_reference
 from imagegen_dist.evaluation.reading import chunks_of
 from imagegen_dist.inference.eval_tasks import Encoded, Generated, Measured, Reference, Wanted, cut, generate, measure
@@ -89,6 +90,20 @@ def test_generated_samples_give_one_value_however_they_are_cut(gan: RunSettings)
         assert torch.equal(other.features[0].features(), whole.features[0].features())
         torch.testing.assert_close(other.features[0].moments.cov, whole.features[0].moments.cov, rtol=1e-12, atol=1e-14)
     assert whole.features[0].moments.count == SAMPLES
+
+
+def test_the_answers_of_a_classifier_add_up() -> None:
+    logits = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(20) % 4
+    whole, first, second = Answers(), Answers(), Answers()
+    whole.add(logits, label)
+    first.add(logits[:13], label[:13])
+    second.add(logits[13:], label[13:])
+    ours, theirs = Measured([], first), Measured([], second)
+    ours.merge(theirs)
+    assert torch.equal(ours.answers.shown, whole.shown)
+    assert (ours.answers.right, ours.answers.asked) == (whole.right, 20)
+    assert 0 < whole.right < 20
 
 
 def test_real_samples_give_one_value_however_they_are_cut(gan: RunSettings) -> None:

@@ -274,6 +274,20 @@ def test_a_bad_microbatch_skips_its_networks_step_and_is_counted(microbatch):
     assert trainer.skipped_steps == 1
 
 
+def test_a_loss_that_is_not_finite_skips_the_step_although_its_gradients_are_finite():
+    class Overflown(TwoNetworks):
+        def loss(self, name: str, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+            loss, terms = super().loss(name, batch, draw)
+            return loss + (torch.inf if draw.images == 12 else 0.0), terms
+
+    trainer = make_trainer(objective=Overflown())
+    trainer.step(item(0))
+    before = weights(trainer)
+    trainer.step(item(1))
+    assert_same_bits(weights(trainer), before)
+    assert trainer.skipped_steps == 1
+
+
 def test_bad_steps_in_a_row_are_told_from_scattered_ones():
     bad = {0, 12, 36, 60, 72, 84}
     trainer = make_trainer(augment=lambda x, draw: x * torch.nan if draw.images in bad else x)
