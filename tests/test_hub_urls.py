@@ -21,7 +21,6 @@ parquet = pytest.importorskip("pyarrow.parquet")
 LOOK = """
 import json, sys
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.storage import Store
 
 def tried(call):
@@ -36,7 +35,7 @@ for url in sys.argv[1:]:
     found[url] = {
         "names": tried(Store(url).names),
         "exists": tried(Store(url).exists),
-        "samples": tried(lambda: open_source(url, Columns()).count),
+        "samples": tried(lambda: open_source(url).count),
     }
     if name.endswith((".tar", ".parquet")):
         found[url] |= {

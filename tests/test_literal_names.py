@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Checkpoint, Snapshot, newest_images, prune, publish
 
@@ -131,5 +130,5 @@ def test_a_source_whose_name_looks_like_a_pattern_is_the_file_of_that_name(tmp_p
     for name in ("a[1].zip", "a1.zip"):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr("picture.png", name)
-    records = list(open_source(f"{tmp_path}/a[1].zip", Columns()).select(np.array([0])).read())
+    records = list(open_source(f"{tmp_path}/a[1].zip").select(np.array([0])).read())
     assert [record.data for record in records] == [b"a[1].zip"]

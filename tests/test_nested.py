@@ -15,7 +15,6 @@ from imagegen_dist.cli.train import main_gan
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.documents import DEEPEST, parse_json
 from imagegen_dist.errors import MISUSED
 from imagegen_dist.inference.latents import LatentStatistics
@@ -86,7 +85,7 @@ def labels(folder: Path, text: str) -> object:
     folder.mkdir()
     (folder / "a.png").write_bytes(b"")
     (folder / "dataset.json").write_text(f'{{"labels": {text}}}')
-    return open_source(str(folder), Columns())
+    return open_source(str(folder))
 
 
 def rows(folder: Path, text: str) -> object:

@@ -25,14 +25,13 @@ from imagegen_dist import config, load
 from imagegen_dist.cli.evaluate.command import parse
 from imagegen_dist.cli.evaluate.request import prepare
 from imagegen_dist.cli.train_options import parse as parse_training
-from imagegen_dist.cli.verify_shards import check_dataset
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import INDEX_NAME, DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.data.tarwalk import ShardError
+from imagegen_dist.data.verification import check_dataset
 from imagegen_dist.evaluation import Dataset
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import build_model, read_trained
@@ -181,9 +180,9 @@ class Index(Case):
 
     def use(self) -> None:
         with suppress(ValueError):
-            check_dataset(self.store, parallel=False)
+            check_dataset(self.store)
         with suppress(ValueError):
-            open_source(self.store.url, Columns()).select(np.arange(3))
+            open_source(self.store.url).select(np.arange(3))
         Dataset.open(self.store.url, StreamConfig(cache=self.cache)).read(range(12))
 
 

@@ -79,10 +79,10 @@ def _run(options: Options) -> str:
 
     from imagegen_dist.cli.device import pick_device  # this and the following import torch
     from imagegen_dist.cli.make_shards import counts, parse_bytes
-    from imagegen_dist.cli.packing import Packing, Request, Target
     from imagegen_dist.cli.progress import ProgressBar
     from imagegen_dist.data.builtin import is_builtin
     from imagegen_dist.data.index import DatasetIndex
+    from imagegen_dist.data.pack_shards import Target, pack_shards
     from imagegen_dist.data.pack_tasks import Recipe
     from imagegen_dist.data.sources.base import listing_digest
     from imagegen_dist.inference.class_names import differing_classes
@@ -90,6 +90,7 @@ def _run(options: Options) -> str:
     from imagegen_dist.inference.generated import Maker
     from imagegen_dist.inference.latents import NAME, check_latents
     from imagegen_dist.inference.loading import build_model, read_trained
+    from imagegen_dist.ray.tasks import run_tasks
 
     if is_builtin(options.data):
         raise UsageError(f"--data {options.data}: pack it first, {command('make_shards', options.data, 'DIR')}")
@@ -124,20 +125,22 @@ def _run(options: Options) -> str:
         statistics=statistics,
         remote_shards=options.allow_remote_shards,
     )
-    request = Request(flags, Recipe(None, "npy", modality=model.modality), shard_bytes, _workers(options, device))
-    packing = Packing(dest, [Target("", source, np.arange(index.samples))], request)
-    with ProgressBar("encoding") as bar:
-        made = packing.run(bar)
+    packed = pack_shards(
+        dest,
+        [Target("", source, np.arange(index.samples))],
+        Recipe(None, "npy", modality=model.modality),
+        flags,
+        shard_bytes,
+        workers=options.workers if device == "cpu" else 0,  # a GPU belongs to this process
+        run_tasks=run_tasks,
+        progress=lambda _: ProgressBar("encoding"),
+    )
     statistics.save(dest)
     step = statistics.span / 127.5
     return (
-        f"{counts(dest, made.indexes[0])}\n{dest / NAME}: scale factor {statistics.scale_factor:.4g}, values up to "
+        f"{counts(dest, packed.indexes[''])}\n{dest / NAME}: scale factor {statistics.scale_factor:.4g}, values up to "
         f"{statistics.span:.2f} deviations from their mean, in steps of {step:.3f}"
     )
-
-
-def _workers(options: Options, device: str) -> int | None:
-    return options.workers if device == "cpu" else 0  # a GPU is this process's
 
 
 def _statistics(

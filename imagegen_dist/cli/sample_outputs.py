@@ -11,12 +11,12 @@ from torch import Tensor
 
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.make_shards import counts, parse_bytes
-from imagegen_dist.cli.packing import Packing, Request, Target
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.sample import Options
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.data.animation import animate, check_encoder
 from imagegen_dist.data.modality import modality
+from imagegen_dist.data.pack_shards import Target, pack_shards
 from imagegen_dist.data.pack_tasks import Recipe
 from imagegen_dist.data.sources.base import listing_digest
 from imagegen_dist.errors import UsageError
@@ -33,6 +33,7 @@ from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_ext
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.inference.sampling_request import Asked
+from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import PATIENCE_S, Store, file_at, reached
 from imagegen_dist.wording import counted
 
@@ -209,7 +210,7 @@ def check_shards(asked: Asked) -> None:
 
 
 def pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: Asked, options: Options) -> str:
-    """Make the shards that are not there yet; what to say of them. Raises as Packing.run does."""
+    """Make the shards that are not there yet; returns a line that describes them. Raises as `pack_shards` does."""
     shard_bytes = parse_bytes(options.shard_size)
     flags = {
         "SOURCE": maker.url,
@@ -230,17 +231,16 @@ def pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: 
         maker=maker,
         asked=asked,
     )
-    recipe = Recipe(None, sample_extension(model), modality=model.modality)
-    # A GPU is this process's; on CPUs every task computes in one thread.
-    workers = 0 if maker.device != "cpu" else options.workers
-    request = Request(flags, recipe, shard_bytes, workers)
     store = reached(options.shards)
-    packing = Packing(store, [Target("", source, np.arange(len(asked)))], request)
-    try:
-        with ProgressBar() as bar:
-            made = packing.run(bar)
-    finally:
-        for line in packing.notes:
-            print(line, file=sys.stderr)
-    done = "" if made.fresh else ", complete already"
-    return counts(store, made.indexes[0]) + done
+    packed = pack_shards(
+        store,
+        [Target("", source, np.arange(len(asked)))],
+        Recipe(None, sample_extension(model), modality=model.modality),
+        flags,
+        shard_bytes,
+        workers=options.workers if maker.device == "cpu" else 0,  # a GPU belongs to this process
+        run_tasks=run_tasks,
+        progress=ProgressBar,
+        tell=lambda line: print(line, file=sys.stderr),
+    )
+    return counts(store, packed.indexes[""]) + ("" if packed.fresh else ", complete already")

@@ -1,39 +1,47 @@
-"""What pictures are by their bytes: copies fall on one side of a split, and are counted or left out."""
+"""Digests of pictures' bytes: copies are counted, left out, or kept on the same side of a split."""
+
+from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import time
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import Records
-
-_DIGEST_BYTES = 16  # so that no two of a billion pictures share one by chance
+from imagegen_dist.data.sources.base import Records, Source
+from imagegen_dist.tasks import Advance, ShowProgress, TaskRunner, run_in_process
 
 SHORT_DIGEST_BYTES = 8
-"""Of digests by which copies are counted and not told apart."""
+"""Size of the digests by which copies are counted only."""
 
+IN_PROCESS_S = 10.0
+"""Seconds of work up to which one process finishes sooner than tasks, which take time to start."""
+
+_DIGEST_BYTES = 16  # no two of a billion pictures share a digest by chance
 _NO_LABEL = -1
+_CHUNK = 5_000  # records of a task
+_TIMED = 100  # records by which the pace is measured
 
 
 class Contents(NamedTuple):
-    """Some records, by number."""
+    """What some records contain, by number."""
 
     digests: NDArray[np.uint64]  # of the bytes of each picture, [N, 2]
-    labels: IntArray | None  # of each, [N]; None where they have none
+    labels: IntArray | None  # [N]; None if they have none
 
 
 class Copies(NamedTuple):
     """Which records have the same bytes."""
 
-    group: IntArray  # of each record, [N], numbered in the order of the digests
+    group: IntArray  # group of equal records that each record belongs to, [N]
     first: IntArray  # number of each group's first record, [G]
 
     @property
     def total(self) -> int:
-        """Records that are copies of an earlier one."""
+        """Number of records that are copies of an earlier one."""
         return self.group.size - self.first.size
 
     def later(self) -> IntArray:
@@ -43,44 +51,57 @@ class Copies(NamedTuple):
         return np.flatnonzero(~kept)
 
     def conflicts(self, labels: IntArray) -> IntArray:
-        """The copies whose label is another than the earlier one's, ascending."""
+        """The copies whose label differs from that of the earlier record, ascending."""
         later = self.later()
         return later[labels[later] != labels[self.first[self.group[later]]]]
 
 
 def content_digest(data: bytes, size: int) -> bytes:
-    """`size` bytes that tell a picture's bytes from others."""
+    """A digest of `size` bytes."""
     return hashlib.blake2b(data, digest_size=size).digest()
 
 
 def count_copies(digests: bytes) -> int:
-    """How many of the pictures with these short digests, one after the other, are copies of others."""
+    """How many of the pictures with these concatenated short digests are copies of others."""
     words = np.frombuffer(digests, dtype=f"V{SHORT_DIGEST_BYTES}").view("<u8")
     return words.size - np.unique(words).size
 
 
-def read_contents(records: Records, tell: Callable[[int], None]) -> Contents:
-    """Read records for their digests and labels. tell: takes the number done since it was told last.
+def contents_of(source: Source, workers: int | None, run_tasks: TaskRunner | None, progress: ShowProgress) -> Contents:
+    """Read all records of a source once for their digests and labels. Arguments are those of `pack_shards`.
 
-    What cannot be read is like nothing else. Raises what reading raises.
+    Raises whatever reading the source raises.
     """
+    with progress("looking for copies") as shown:
+        shown.start(source.count, 0, "looking for copies")
+        began, first = time.monotonic(), min(_TIMED, source.count)
+        parts = {-1: _read_contents(source.select(np.arange(first)), shown.advance)}
+        left = (time.monotonic() - began) / first * (source.count - first)
+        chunks = -(-(source.count - first) // _CHUNK)
+        rows = np.array_split(np.arange(first, source.count), chunks) if chunks else []
+        parallel = workers != 0 and not source.place.startswith("memory://") and left > IN_PROCESS_S
+        run = run_tasks if parallel and run_tasks is not None else run_in_process
+        with closing(run(_read_contents, [source.select(each) for each in rows], workers, shown.advance)) as results:
+            parts.update(results)
+    return _join_contents([parts[number] for number in sorted(parts)])
+
+
+def _read_contents(records: Records, advance: Advance) -> Contents:
+    """Read records for their digests and labels. A record that cannot be read equals no other one."""
     digests, labels = bytearray(), list[int]()
     for record in records.read():
         data = record.data or f"{record.name}\0{record.problem}".encode(errors="backslashreplace")
         digests += content_digest(data, _DIGEST_BYTES)
         labels.append(_NO_LABEL if record.label is None else record.label)
-        tell(1)
+        advance(1)
     words = np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64).reshape(-1, 2)
     return Contents(words, None if _NO_LABEL in labels else np.array(labels, dtype=np.int64))
 
 
-def join_contents(parts: list[Contents]) -> Contents:
-    """The contents of all records, of parts in their order."""
-    labels = [part.labels for part in parts]
-    known = [label for label in labels if label is not None]
-    return Contents(
-        np.concatenate([part.digests for part in parts]), np.concatenate(known) if len(known) == len(labels) else None
-    )
+def _join_contents(parts: list[Contents]) -> Contents:
+    known = [part.labels for part in parts if part.labels is not None]
+    labels = np.concatenate(known) if len(known) == len(parts) else None
+    return Contents(np.concatenate([part.digests for part in parts]), labels)
 
 
 def find_copies(digests: NDArray[np.uint64]) -> Copies:

@@ -127,16 +127,24 @@ def all_differ(names: int, samples: int) -> str:
     )
 
 
-def empty_classes(counts: Sequence[int], names: Sequence[str] | None = None, remedy: str = "--relabel") -> str:
-    """Which classes have no sample, in one line; an empty text where all have some. remedy: numbers the rest anew."""
-    empty = [number for number, count in enumerate(counts) if not count]
+def empty_classes(
+    counts: Iterable[Sequence[int] | None], names: Sequence[str] | None = None, remedy: str = "--relabel"
+) -> str:
+    """Which classes have no sample in any of the datasets, in one line; "" if all have some.
+
+    counts: samples of each class in each dataset, None for a dataset without labels. remedy: what numbers the other
+    classes from 0.
+    """
+    known = [each for each in counts if each is not None]
+    totals = [sum(each) for each in zip(*known, strict=True)]
+    empty = [number for number, total in enumerate(totals) if not total]
     if not empty:
         return ""
     shown = [str(number) if names is None else f"{number} ({names[number]})" for number in empty[:_SHOWN]]
     which = ", ".join(shown) + (", ..." if len(empty) > _SHOWN else "")
     begins = "; labels begin at 1" if empty == [0] else ""
-    has = "classes have" if len(empty) > 1 else f"class{'es' * (len(counts) > 1)} has"
-    return f"{len(empty):,} of {len(counts):,} {has} no sample: {which}{begins}; {remedy} numbers the others from 0"
+    has = "classes have" if len(empty) > 1 else f"class{'es' * (len(totals) > 1)} has"
+    return f"{len(empty):,} of {len(totals):,} {has} no sample: {which}{begins}; {remedy} numbers the others from 0"
 
 
 def relabelling(

@@ -1,4 +1,4 @@
-"""Many independent pieces of work: side by side as Ray tasks, or, where they are few, in this process."""
+"""Independent tasks on a Ray cluster, or on a Ray that is started on this machine."""
 
 from __future__ import annotations
 
@@ -8,50 +8,46 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from imagegen_dist.errors import TaskError
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.redirect_output import output_to
+from imagegen_dist.tasks import Advance, Result, Work, run_in_process
 
-Work = TypeVar("Work")
-Result = TypeVar("Result")
-
-_WAITING_PER_SLOT = 2
-_TELL_S = 0.5
+_QUEUED_PER_CORE = 2
+_REPORT_S = 0.5
 
 
 def run_tasks(
     function: Callable[..., Result],
     pieces: Sequence[Work],
-    parallel: bool = True,
-    at_once: int | None = None,
-    tell: Callable[[int], None] | None = None,
+    workers: int | None = None,
+    advance: Advance | None = None,
     gpu: bool = False,
 ) -> Generator[tuple[int, Result], None, None]:
-    """(number of the piece, what the function returned), as pieces finish.
+    """Run a function on every piece as a Ray task of one CPU core; yield (number of the piece, result) as they finish.
 
-    function: importable by name, with an argument and a result that can be pickled; with `tell` it has a second
-    argument, which it calls with the units of work that it has done since, and which reach `tell` about twice a second.
-    parallel: by Ray tasks of one CPU core each, on the cluster of RAY_ADDRESS or a Ray of this machine; else, and where
-    there is one piece, in order in this process. at_once: tasks side by side, by default as many as there are cores.
-    gpu: whether a task gets a GPU of its own, on a cluster that has any.
-    An exception that the function raises is raised here, as it is, and ends the rest; TaskError where a task died.
+    The cluster is that of RAY_ADDRESS, else a Ray of this machine. A single piece runs in this process.
+
+    function: importable by name, with an argument and a result that can be pickled. With `advance` it takes a second
+    argument, which it calls with the number of units finished since the last call; they reach `advance` about twice a
+    second. workers: tasks at a time, None for all CPU cores. gpu: give each task a GPU of its own if the cluster has
+    any. An exception that the function raises is raised unchanged and ends the rest; TaskError if a task dies.
     """
-    if not parallel or len(pieces) < 2:
-        for number, piece in enumerate(pieces):
-            yield number, function(piece, tell) if tell else function(piece)
+    if len(pieces) < 2:
+        yield from run_in_process(function, pieces, workers, advance)
         return
     set_ray_environment()
     import ray  # after the environment that Ray reads when it is imported
 
     with _connected():
-        tally = ray.remote(num_cpus=0)(_Tally).remote() if tell else None
+        tally = ray.remote(num_cpus=0)(_Tally).remote() if advance else None
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if gpu else 0
         needs = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}
         remote = ray.remote(**needs, max_retries=3, retry_exceptions=False)(_work)
-        slots = at_once or _WAITING_PER_SLOT * max(1, gpus or int(resources.get("CPU", 1)))
+        slots = workers or _QUEUED_PER_CORE * max(1, gpus or int(resources.get("CPU", 1)))
         queue, running = iter(enumerate(pieces)), dict[Any, int]()
         try:
             while True:
@@ -59,10 +55,10 @@ def run_tasks(
                     running[remote.remote(function, following[1], tally)] = following[0]
                 if not running:
                     return
-                done, _ = ray.wait(list(running), num_returns=1, timeout=_TELL_S if tell else None)
-                if tell and tally is not None:
-                    with suppress(ray.exceptions.RayError):  # without the tally the work still goes on
-                        tell(ray.get(tally.take.remote()))
+                done, _ = ray.wait(list(running), num_returns=1, timeout=_REPORT_S if advance else None)
+                if advance and tally is not None:
+                    with suppress(ray.exceptions.RayError):  # the work continues without the tally
+                        advance(ray.get(tally.take.remote()))
                 for finished in done:
                     yield running.pop(finished), _result(finished)
         finally:
@@ -71,7 +67,7 @@ def run_tasks(
 
 
 class _Tally:
-    """Units of work that tasks have done; an actor."""
+    """Counts the units that tasks have finished; an actor."""
 
     def __init__(self) -> None:
         self._units = 0
@@ -80,26 +76,26 @@ class _Tally:
         self._units += units
 
     def take(self) -> int:
-        """Those since the last call."""
+        """The units counted since the last call."""
         taken, self._units = self._units, 0
         return taken
 
 
 def _work(function: Callable[..., Result], piece: Work, tally: Any) -> Result:
-    """One task."""
+    """Run one task."""
     if tally is None:
         return function(piece)
-    waiting, told = 0, time.monotonic()
+    unreported, reported_at = 0, time.monotonic()
 
-    def tell(units: int) -> None:
-        nonlocal waiting, told
-        waiting += units
-        if time.monotonic() - told >= _TELL_S:
-            tally.add.remote(waiting)
-            waiting, told = 0, time.monotonic()
+    def advance(units: int) -> None:
+        nonlocal unreported, reported_at
+        unreported += units
+        if time.monotonic() - reported_at >= _REPORT_S:
+            tally.add.remote(unreported)
+            unreported, reported_at = 0, time.monotonic()
 
-    result = function(piece, tell)
-    tally.add.remote(waiting)
+    result = function(piece, advance)
+    tally.add.remote(unreported)
     return result
 
 
@@ -117,7 +113,7 @@ def _result(finished: Any) -> Any:
 
 @contextmanager
 def _connected() -> Iterator[None]:
-    """A connection to Ray for the block; what Ray says when it starts and ends is kept off the screen."""
+    """Connect to Ray within the block; the messages of its start and end are not shown."""
     from imagegen_dist.ray.cluster import connected
 
     with ExitStack() as stack:
@@ -133,7 +129,7 @@ def _connected() -> Iterator[None]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """What is printed in the block is lost, and so are warnings that are logged; errors are raised."""
+    """Discard printed output and logged warnings within the block; errors are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

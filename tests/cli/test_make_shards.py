@@ -286,7 +286,7 @@ def test_too_many_undecodable_pictures_fail_the_job_until_they_are_repaired(
     for file, data in files.items():
         file.write_bytes(data)
     assert main(words) == DONE
-    assert "starting anew" in capsys.readouterr().err
+    assert "starting over" in capsys.readouterr().err
     assert main([words[0], str(tmp_path / "fresh"), *SMALL]) == DONE
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
@@ -325,7 +325,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
         interrupt_after(patched, 30)
         assert main(words) == INTERRUPTED == 130
     said = capsys.readouterr().err
-    assert said == "make_shards.py: interrupted: no shard was finished; the same command begins anew\n"
+    assert said == "make_shards.py: interrupted: no shard was finished; the same command starts over\n"
     with monkeypatch.context() as patched:
         interrupt_after(patched, 62)
         assert main(words) == INTERRUPTED
@@ -591,8 +591,8 @@ def test_a_damaged_shard_is_named_with_its_member(tmp_path: Path, capsys: pytest
         (["{pictures}", "{out}", "--split", "train:0.999,val:0.001"], "val would get none of 40 pictures"),
         (["{pictures}", "{out}", "--workers", "-1"], "--workers -1: "),
         (["{pictures}", "{out}", "--image-column", "image"], "are for parquet files"),
-        (["{pictures}", "{pictures}"], "lies in SOURCE"),
-        (["{pictures}", "{pictures}/grass/shards"], "lies in SOURCE"),
+        (["{pictures}", "{pictures}"], "is inside SOURCE"),
+        (["{pictures}", "{pictures}/grass/shards"], "is inside SOURCE"),
         (["{pictures}/all.zip", "{out}"], "all.zip does not exist"),
         (["{pictures}", "{out}", "--index-at", "{out}"], "--index-at URL says where"),
         (["--check", "{out}"], "does not exist"),

@@ -16,16 +16,14 @@ from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.png import Png, profile_of_png
 from imagegen_dist.data.sources.base import MAX_INFLATED
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 
 READ = """
 import resource, sys
 import numpy as np
 import pyarrow.parquet
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-source = open_source(sys.argv[1], Columns())
+source = open_source(sys.argv[1])
 try:
     for record in source.select(np.arange(source.count)).read():
         print(record.name, len(record.data), record.problem)
@@ -116,7 +114,7 @@ def test_pictures_that_inflate_beyond_all_measure_are_refused(tmp_path, footer):
     )
     if footer == "lies":
         states_less_in_its_footer(tmp_path / "bomb.parquet")
-    source = open_source(str(tmp_path / "bomb.parquet"), Columns())
+    source = open_source(str(tmp_path / "bomb.parquet"))
     with pytest.raises(DatasetError, match=r"row group 0 inflate from [\d,]+ bytes to 146,8"):
         list(source.select(np.arange(1)).read())
 

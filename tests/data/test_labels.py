@@ -69,11 +69,11 @@ def test_texts_that_all_differ_are_no_classes():
 
 
 def test_empty_classes_are_named():
-    assert empty_classes([1, 2]) == ""
+    assert empty_classes([[1, 2]]) == ""
     said = "3 of 5 classes have no sample: 0, 2, 3; --relabel numbers the others from 0"
-    assert empty_classes([0, 1, 0, 0, 5], None) == said
-    assert "1 of 2 classes has no sample: 0; labels begin at 1; " in empty_classes([0, 1], None)
-    assert "no sample: 1 (dog); " in empty_classes([3, 0], ("cat", "dog"))
+    assert empty_classes([[0, 1, 0, 0, 2], None, [0, 0, 0, 0, 3]]) == said
+    assert "1 of 2 classes has no sample: 0; labels begin at 1; " in empty_classes([[0, 1]])
+    assert "no sample: 1 (dog); " in empty_classes([[3, 0]], ("cat", "dog"))
 
 
 def test_classes_that_have_samples_are_numbered_anew_and_keep_their_names():

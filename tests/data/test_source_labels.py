@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.sources.base import SourceOptions
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.sources.relabelled import check_classes, relabelled
 from imagegen_dist.data.sources.subsets import split_of
-from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.sources.tar_classes import tar_classes
 from imagegen_dist.storage import Store
 
@@ -34,18 +34,18 @@ def put(store, *names, **files):
         store.write(name.replace("__", "."), text if isinstance(text, bytes) else text.encode())
 
 
-def labels(url, columns=None, **asked):
+def labels(url, **options):
     """(label by record, class names) of a source."""
-    source = open_source(str(url), columns or Columns(), **asked)
+    source = open_source(str(url), SourceOptions(**options))
     found = list(source.select(np.arange(source.count)).read())
     assert [source.name_of(row) for row in range(source.count)] == [record.name for record in found]
     assert source.labels is None or [record.label for record in found] == source.labels.tolist()
     return {record.name: record.label for record in found}, source.class_names
 
 
-def refused(url, columns=None, **asked):
+def refused(url, **options):
     with pytest.raises(DatasetError) as caught:
-        labels(url, columns, **asked)
+        labels(url, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -74,13 +74,13 @@ def test_a_folder_is_a_folder_whatever_its_name_ends_with(store):
 def test_the_only_split_is_taken_and_said(store):
     put(store, "train/cats/a.png", "train/dogs/b.png")
     assert labels(store.url) == ({"train/cats/a.png": 0, "train/dogs/b.png": 1}, ("cats", "dogs"))
-    assert open_source(store.url, Columns()).notes == (f"{store}/train is taken for the folder of the pictures",)
+    assert open_source(store.url).notes == (f"{store}/train is taken for the folder of the pictures",)
 
 
 def test_pictures_deeper_than_their_class_are_taken_and_said(store):
     put(store, "cats/persian/a.png", "cats/b.png", "dogs/c.png")
     assert labels(store.url)[0] == {"cats/b.png": 0, "cats/persian/a.png": 0, "dogs/c.png": 1}
-    [note] = open_source(store.url, Columns()).notes
+    [note] = open_source(store.url).notes
     assert note == f"{store}/cats/persian is part of the class cats: the first folder is the class"
 
 
@@ -146,7 +146,7 @@ def test_names_beside_pictures_label_them(store, name, text):
     put(store, "a.png", "b.png")
     store.write(name, text.encode())
     assert labels(store.url) == ({"a.png": 1, "b.png": 0}, ("cat", "wolf"))
-    assert open_source(store.url, Columns()).left_out == ()
+    assert open_source(store.url).left_out == ()
 
 
 def test_numbers_in_a_table_are_labels(store):
@@ -168,9 +168,9 @@ def test_a_column_of_splits_is_chosen_from(store):
 def test_a_table_without_labels_is_said_and_its_column_can_be_chosen(store):
     put(store, "a.png", "b.png", metadata__csv="file_name,text,kind\na.png,one,x\nb.png,two,y\n")
     assert labels(store.url) == ({"a.png": None, "b.png": None}, None)
-    assert "no column of labels (file_name, text, kind): --label-column" in open_source(store.url, Columns()).notes[0]
-    assert labels(store.url, Columns(label="kind"))[1] == ("x", "y")
-    assert "no such column; it has file_name, text, kind" in refused(store.url, Columns(label="nope"))
+    assert "no column of labels (file_name, text, kind): --label-column" in open_source(store.url).notes[0]
+    assert labels(store.url, label_column="kind")[1] == ("x", "y")
+    assert "no such column; it has file_name, text, kind" in refused(store.url, label_column="nope")
 
 
 @pytest.mark.parametrize(
@@ -276,9 +276,9 @@ def test_columns_that_are_no_labels_are_refused_by_name(tmp_path, column, said):
 
 def test_a_table_whose_labels_are_called_otherwise_says_so(tmp_path):
     table(Store(tmp_path), "a.parquet", species=["x", "y"])
-    [note] = open_source(str(tmp_path), Columns()).notes
+    [note] = open_source(str(tmp_path)).notes
     assert "so there are no labels; --label-column takes one of species" in note
-    assert labels(tmp_path, Columns(label="species"))[1] == ("x", "y")
+    assert labels(tmp_path, label_column="species")[1] == ("x", "y")
 
 
 def test_splits_of_parquet_files_in_a_folder_or_side_by_side(tmp_path):
@@ -327,7 +327,7 @@ def test_one_tar_a_class(store):
         shard(store, name, [("0.png", picture(0)), ("1.png", picture(1))])
     found, names = labels(store.url)
     assert (list(found.values()), names) == ([0, 0, 0, 0, 1, 1], ("cats", "dogs"))
-    assert "each tar is a class: 2 classes" in open_source(store.url, Columns()).notes[0]
+    assert "each tar is a class: 2 classes" in open_source(store.url).notes[0]
     assert labels(store.url, labelled=False)[1] is None
 
 
@@ -376,7 +376,7 @@ def test_splits_of_shards_side_by_side(store):
 
 def test_ids_are_refused_before_anything_is_written_and_can_be_numbered(tmp_path):
     table(Store(tmp_path), "a.parquet", label=[4_000_000_000, 7, 7])
-    source = open_source(str(tmp_path), Columns())
+    source = open_source(str(tmp_path))
     with pytest.raises(DatasetError, match=r"largest label is 4,000,000,000, .* ids or hashes; --relabel"):
         check_classes(source)
     anew = relabelled(source)

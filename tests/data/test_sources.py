@@ -15,9 +15,8 @@ import webdataset
 from PIL import Image
 
 from imagegen_dist.data.index import DatasetError, build_index
-from imagegen_dist.data.sources.base import each_ahead
+from imagegen_dist.data.sources.base import SourceOptions, each_ahead
 from imagegen_dist.data.sources.detect import open_source
-from imagegen_dist.data.sources.tables import Columns
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -32,9 +31,9 @@ def records(source, rows=None):
     return list(source.select(np.arange(source.count) if rows is None else np.array(rows)).read())
 
 
-def refused(url, columns=None, error=DatasetError):
+def refused(url, error=DatasetError, **options):
     with pytest.raises(error) as caught:
-        records(open_source(str(url), columns or Columns()))
+        records(open_source(str(url), SourceOptions(**options)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -53,7 +52,7 @@ def add(store, *names):
 
 def test_sub_folders_are_classes_in_the_order_of_their_names(store):
     add(store, "dogs/b.png", "cats/a.JPG", "cats/c.webp", "n01.5/x.tiff", ".hidden/a.png", "cats/.ds.png")
-    source = open_source(store.url, Columns())
+    source = open_source(store.url)
     assert (source.class_names, source.classes, source.mixes) == (("cats", "dogs", "n01.5"), 3, True)
     found = records(source)
     assert [record[:2] for record in found] == [
@@ -68,7 +67,7 @@ def test_sub_folders_are_classes_in_the_order_of_their_names(store):
 
 def test_a_flat_folder_has_no_labels_and_says_what_it_left_out(store):
     add(store, "b.png", "a.png", "a.txt", "raw.psd")
-    source = open_source(store.url, Columns())
+    source = open_source(store.url)
     assert (source.class_names, source.classes, source.left_out) == (None, None, ("a.txt", "raw.psd"))
     assert [record[:2] for record in records(source)] == [("a.png", None), ("b.png", None)]
 
@@ -92,17 +91,17 @@ def test_folders_that_are_no_dataset(tmp_path, names, said):
 def test_a_picture_that_is_gone_has_no_bytes(tmp_path):
     add(Store(tmp_path), "a.png", "b.png")
     (tmp_path / "c.png").symlink_to(tmp_path / "nowhere")
-    source = open_source(str(tmp_path), Columns())
+    source = open_source(str(tmp_path))
     (tmp_path / "b.png").unlink()
     assert [bool(record.problem) for record in records(source)] == [False, True, True]
 
 
 def test_the_listing_tells_what_changed(tmp_path):
     add(Store(tmp_path), "a/1.png", "b/2.png")
-    before = open_source(str(tmp_path), Columns()).listing
-    assert open_source(str(tmp_path), Columns()).listing == before
+    before = open_source(str(tmp_path)).listing
+    assert open_source(str(tmp_path)).listing == before
     (tmp_path / "a" / "1.png").write_bytes(b"less")
-    assert open_source(str(tmp_path), Columns()).listing != before
+    assert open_source(str(tmp_path)).listing != before
 
 
 def test_requests_to_remote_storage_are_under_way_at_once_and_keep_their_order():
@@ -137,7 +136,7 @@ def test_stylegans_labels(tmp_path, kind):
     files = {name: photograph(number) for number, name in enumerate(STYLEGAN)}
     files["dataset.json"] = labels_file([[name, label] for name, label in STYLEGAN.items()])
     url = write_tree(tmp_path, kind, files)
-    source = open_source(url, Columns())
+    source = open_source(url)
     assert (source.classes, source.class_names, source.left_out) == (7, None, ())
     assert {record.name: record.label for record in records(source)} == STYLEGAN
     assert all(record.data == files[record.name] for record in records(source))
@@ -146,7 +145,7 @@ def test_stylegans_labels(tmp_path, kind):
 @pytest.mark.parametrize("text", [labels_file(None), b"{}", labels_file([])])
 def test_stylegans_datasets_without_labels(tmp_path, text):
     url = write_tree(tmp_path, "zip", {"00000/img0.png": photograph(0), "dataset.json": text})
-    assert records(open_source(url, Columns())) == [("00000/img0.png", None, photograph(0), "")]
+    assert records(open_source(url)) == [("00000/img0.png", None, photograph(0), "")]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_a_zip_is_read_in_place(store, tmp_path, method):
     files = {f"{label}/{number}.jpg": photograph(number) for label in ("cats", "dogs") for number in range(3)}
     extra = {"cats/notes.txt": b"?", "__MACOSX/cats/._0.jpg": b"?", "cats/.DS_Store": b"?"}
     store.write("all.zip", Path(write_tree(tmp_path, "zip", files | extra, method)).read_bytes())
-    source = open_source(store.url + "/all.zip", Columns())
+    source = open_source(store.url + "/all.zip")
     assert (source.class_names, source.left_out) == (("cats", "dogs"), ("cats/notes.txt",))
     assert {record.name: record.data for record in records(source)} == files
     assert [record.label for record in records(source, [5, 0])] == [1, 0]
@@ -196,11 +195,11 @@ def test_a_zip_is_read_in_place(store, tmp_path, method):
 
 def test_a_folder_around_everything_in_a_zip_is_passed_over(tmp_path):
     files = {f"pictures/{label}/1.jpg": photograph(0) for label in ("cats", "dogs")}
-    assert open_source(write_tree(tmp_path, "zip", files), Columns()).class_names == ("cats", "dogs")
+    assert open_source(write_tree(tmp_path, "zip", files)).class_names == ("cats", "dogs")
 
 
 def test_one_folder_in_a_zip_is_one_class(tmp_path):
-    assert open_source(write_tree(tmp_path, "zip", {"cats/1.jpg": photograph(0)}), Columns()).class_names == ("cats",)
+    assert open_source(write_tree(tmp_path, "zip", {"cats/1.jpg": photograph(0)})).class_names == ("cats",)
 
 
 def test_a_member_with_a_long_extra_field_is_read(tmp_path):
@@ -209,7 +208,7 @@ def test_a_member_with_a_long_extra_field_is_read(tmp_path):
         info.extra = b"\x99\x99\xe8\x03" + bytes(1000)
         archive.writestr(info, photograph(0))
     data = (tmp_path / "a.zip").read_bytes()
-    assert records(open_source(str(tmp_path / "a.zip"), Columns()))[0].data == photograph(0)
+    assert records(open_source(str(tmp_path / "a.zip")))[0].data == photograph(0)
     assert len(data) > len(photograph(0)) + 2000  # in the local header as well
 
 
@@ -218,7 +217,7 @@ def test_a_damaged_member_has_no_bytes(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(photograph(0)) + 100] ^= 1
     path.write_bytes(data)
-    first, second = records(open_source(str(path), Columns()))
+    first, second = records(open_source(str(path)))
     assert "damaged in the zip: its CRC differs" in first.problem
     assert (second.data, second.problem) == (photograph(1), "")
 
@@ -256,20 +255,20 @@ NAMES = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "Clas
 def test_parquet_files_of_hugging_face(store):
     write_table(store, "train-00000-of-00002.parquet", hugging_face(0, 10), NAMES)
     write_table(store, "train-00001-of-00002.parquet", hugging_face(10, 5), NAMES)
-    source = open_source(store.url, Columns())
+    source = open_source(store.url)
     assert (source.count, source.classes, source.class_names, source.mixes) == (15, 2, ("cat", "dog"), False)
     found = records(source)
     assert [record.data for record in found] == [photograph(number) for number in range(15)]
     assert [record.label for record in found] == [number % 2 for number in range(15)]
     assert found[12].name == "train-00001-of-00002.parquet row 2"
     assert records(source, [1, 5, 6, 9, 11]) == [found[row] for row in (1, 5, 6, 9, 11)]
-    one = open_source(store.url + "/train-00001-of-00002.parquet", Columns())
+    one = open_source(store.url + "/train-00001-of-00002.parquet")
     assert [record.data for record in records(one)] == [photograph(number) for number in range(10, 15)]
 
 
 def test_plain_bytes_and_a_row_without_any(tmp_path):
     write_table(Store(tmp_path), "a.parquet", {"jpg": [photograph(0), None, photograph(2)], "width": [1, 2, 3]})
-    source = open_source(str(tmp_path / "a.parquet"), Columns())
+    source = open_source(str(tmp_path / "a.parquet"))
     assert (source.classes, source.class_names) == (None, None)
     assert [bool(record.problem) for record in records(source)] == [False, True, False]
 
@@ -278,18 +277,21 @@ def test_columns_are_chosen(tmp_path):
     columns = {"a": [photograph(0)], "b": [photograph(1)], "label": [3], "fine_label": [5], "width": [7]}
     write_table(Store(tmp_path), "a.parquet", columns)
     assert "several columns of bytes (a, b): choose with --image-column" in refused(tmp_path)
-    assert "several columns of labels (label, fine_label)" in refused(tmp_path, Columns("a"))
-    assert "--image-column width: " in refused(tmp_path, Columns("width"))
-    assert "--label-column a: " in refused(tmp_path, Columns("a", "a"))
-    assert records(open_source(str(tmp_path), Columns("b", "width")))[0][1:3] == (7, photograph(1))
+    assert "several columns of labels (label, fine_label)" in refused(tmp_path, image_column="a")
+    assert "--image-column width: " in refused(tmp_path, image_column="width")
+    assert "--label-column a: " in refused(tmp_path, image_column="a", label_column="a")
+    assert records(open_source(str(tmp_path), SourceOptions(image_column="b", label_column="width")))[0][1:3] == (
+        7,
+        photograph(1),
+    )
 
 
 def test_a_pattern_names_one_split(tmp_path):
     for split in ("test", "train"):
         write_table(Store(tmp_path), f"{split}-00000-of-00001.parquet", hugging_face(0, 3))
     assert "several splits (test, train)" in refused(tmp_path)
-    assert open_source(f"{tmp_path}/train-*.parquet", Columns()).count == 3
-    assert "fits no file" in refused(f"{tmp_path}/val-*.parquet")
+    assert open_source(f"{tmp_path}/train-*.parquet").count == 3
+    assert "matches no file" in refused(f"{tmp_path}/val-*.parquet")
 
 
 def test_parquet_files_that_cannot_be_used(tmp_path):
@@ -309,7 +311,7 @@ def test_parquet_files_that_cannot_be_used(tmp_path):
 
 def test_columns_are_for_parquet_alone(tmp_path):
     add(Store(tmp_path), "a.png")
-    assert "--image-column and --label-column are for parquet files" in refused(tmp_path, Columns("image"))
+    assert "--image-column and --label-column are for parquet files" in refused(tmp_path, image_column="image")
 
 
 def write_shards(folder, count=10, per_shard=4):
@@ -329,7 +331,7 @@ def test_shards_of_others(store, tmp_path, indexed):
         store.write(path.name, path.read_bytes())
     if indexed:
         build_index(store, class_names=("a", "b", "c")).save(store)
-    source = open_source(store.url, Columns())
+    source = open_source(store.url)
     assert (source.count, source.mixes) == (10, False)
     assert (source.classes, source.class_names) == (3, ("a", "b", "c") if indexed else None)
     found = records(source)
@@ -340,13 +342,13 @@ def test_shards_of_others(store, tmp_path, indexed):
 
 def test_some_shards_by_a_pattern(tmp_path):
     write_shards(tmp_path / "local")
-    assert open_source(f"{tmp_path}/local/s-00[01].tar", Columns()).count == 8
+    assert open_source(f"{tmp_path}/local/s-00[01].tar").count == 8
 
 
 def test_shards_beside_a_labels_table(tmp_path):
     write_shards(tmp_path / "local")
     (tmp_path / "local" / "stats.json").write_text("{}")
-    assert open_source(str(tmp_path / "local"), Columns()).count == 10
+    assert open_source(str(tmp_path / "local")).count == 10
 
 
 def test_a_damaged_shard_is_named(tmp_path):
@@ -367,6 +369,6 @@ def test_every_kind_is_read_from_s3(bucket, tmp_path):
     for name, picture in files.items():
         Store(f"{bucket.url}/folder").write(name, picture)
     for name in ("folder", "all.zip", "all.parquet", "shards"):
-        found = records(open_source(f"{bucket.url}/{name}", Columns()))
+        found = records(open_source(f"{bucket.url}/{name}"))
         assert [record.data for record in found] == pictures
         assert [record.label for record in found] == ([0, 1, 2, 0] if name == "shards" else [0, 0, 1, 1])

@@ -73,8 +73,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
 
 
 def said_by(output: str) -> list[str]:
-    """Its lines, without those that say how far a slow start or a slow packing is."""
-    return sorted(line for line in output.splitlines() if not line.startswith(("starting Ray: ", "packing: ")))
+    """Its lines, without those that say the progress of a slow start or a slow packing."""
+    return sorted(line for line in output.splitlines() if not line.startswith(("starting workers: ", "packing: ")))
 
 
 def receipt(dest: Path, shard: Path) -> Path:

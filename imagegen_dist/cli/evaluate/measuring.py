@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -25,6 +26,7 @@ from imagegen_dist.metrics.copying import reading
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.resources import is_own_ray
 from imagegen_dist.storage import Store
+from imagegen_dist.tasks import TaskRunner, run_in_process
 
 _IN_PROCESS_S = 20.0  # of work, up to which Ray's start would not pay
 
@@ -163,8 +165,9 @@ def _measure(groups: dict[str, list[Piece]], request: Request, bar: Bar) -> dict
     bar.start(samples, 0, "starting Ray" if parallel else "measuring")
     sums = {name: _InOrder() for name in groups}
     work: Callable[..., Measured] = measure
+    run: TaskRunner = partial(run_tasks, gpu=True) if parallel else run_in_process
     try:
-        with closing(run_tasks(work, pieces, parallel, request.workers or None, bar.advance, gpu=True)) as results:
+        with closing(run(work, pieces, request.workers or None, bar.advance)) as results:
             for at, measured in results:
                 name, number = places[at]
                 sums[name].add(number, measured)

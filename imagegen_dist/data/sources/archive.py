@@ -11,11 +11,19 @@ import numpy as np
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import MAX_INFLATED, Record, Records, Source, each_ahead, listing_digest
+from imagegen_dist.data.sources.base import (
+    MAX_INFLATED,
+    Record,
+    Records,
+    Source,
+    SourceFiles,
+    each_ahead,
+    listing_digest,
+    register_source,
+)
 from imagegen_dist.data.sources.classes import (
     EXTENSIONS,
     Entries,
-    Wanted,
     classify,
     find_root,
     is_hidden,
@@ -80,17 +88,23 @@ class _Members(Records):
             return Record(entry.name, label, b"", f"is damaged in the zip: {error}")
 
 
-def open_zip(folder: Store, name: str, wanted: Wanted) -> ZipSource:
-    """The pictures in a zip, labelled by a file of labels in it, or by its folders as those on a disk are.
+@register_source(".zip", accepts=("label_column",), in_folders=False)
+def open_zip(files: SourceFiles) -> ZipSource:
+    """List the pictures in a zip, labelled by a file of labels or by folders like those of a folder on disk.
 
-    Names may be written as Windows does, with backslashes, or begin with ./ or /. Raises DatasetError where the file is
-    no zip or has no pictures, where it is encrypted or compressed in an unusual way, and where labels and pictures do
-    not fit; StorageError.
+    Names may have backslashes, as Windows writes them, or begin with ./ or /. Raises DatasetError if there are several
+    zips, the file is not a zip or has no pictures, if it is encrypted or compressed by an unusual method, and if labels
+    and pictures do not fit; StorageError.
     """
+    folder, subset = files.folder, files.subset
+    names = subset.files(files.names, "zips", files.url)
+    if len(names) != 1:
+        raise DatasetError(f"{len(names)} zips of {files.url} match: name one")
+    name = names[0]
     place = (folder / name).url
     entries = _directory(folder, name, place)
     tree = _ZipTree(folder, name, entries)
-    found = classify(tree, place, wanted, find_root(tree, wanted.subset, place))
+    found = classify(tree, place, files.options, subset, *find_root(tree, subset, place))
     if found is None:
         raise DatasetError(f"{place} has no pictures ({' '.join(EXTENSIONS)})")
     chosen = tuple(entries[name] for name in found.names)

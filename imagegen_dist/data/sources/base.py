@@ -1,4 +1,9 @@
-"""What every source of pictures can do: tell its records, and hand out some of them, to be read anywhere."""
+"""The interface of all sources of pictures, and the registry by which a new kind of source is added.
+
+A source lists its records and hands out some of them as `Records`, which can be pickled and read in any process.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -13,69 +18,162 @@ import numpy as np
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
+from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.storage import Store
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_INFLATED = 128 << 20
-"""Bytes above which a compressed picture is not unpacked: picture files hardly shrink, so that it would be a bomb."""
+"""Bytes above which a compressed picture is not unpacked: pictures hardly compress, so it would be a bomb."""
 
-_AHEAD_BYTES = 512 << 20  # that requests under way may come to
-_READERS = 16  # requests at once to remote storage, which each take their time and little else
+_AHEAD_BYTES = 512 << 20  # memory for the results of requests that are under way
+_READERS = 16  # simultaneous requests to remote storage, which spend most of their time waiting
 
 
 class UnfitError(DatasetError):
-    """Pictures or labels that do not fit together as they are: other flags, or another source, are needed."""
+    """Pictures or labels that do not fit together: other flags or another source are needed."""
 
 
 class Record(NamedTuple):
     """One picture as it is stored."""
 
-    name: str  # below the source, for the user
+    name: str  # shown to the user
     label: int | None
-    data: bytes  # of the picture's file
-    problem: str = ""  # why there are no bytes
+    data: bytes  # content of the picture's file
+    problem: str = ""  # why there is no content
 
 
 class Records(ABC):
-    """Some of a source's records, in order: a value that can be pickled and read in any process."""
+    """Some records of a source, in order: a value that can be pickled and read in any process."""
 
     @abstractmethod
     def read(self) -> Iterator[Record]:
-        """Each record's bytes. Raises DatasetError, ShardError, StorageError."""
+        """Read the records one after another. Raises DatasetError, ShardError, StorageError."""
 
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """The records of a place, which were listed and not yet read.
+    """The records of a place, listed and not yet read.
 
-    labels: of every record, [N], where the listing tells; classes: None where only reading tells, or without labels.
-    mixes: whether the records are taken in an order that mixes the classes; else as they are stored, since reading
-    them out of order would cost a request each. listing: a SHA-256 over all that was listed.
+    labels: of every record, [N], if the listing states them; classes: None if only reading states them, or without
+    labels. mixes: True if the records can be taken in an order that mixes the classes; False if they are taken in the
+    order in which they are stored, because another order would cost a request for each. listing: SHA-256 of everything
+    that was listed.
     """
 
     place: str  # URL
-    count: int  # records
+    count: int  # number of records
     listing: str
     mixes: bool
     labels: IntArray | None = None
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
-    left_out: tuple[str, ...] = ()  # visible files that are no pictures by their extension
-    notes: tuple[str, ...] = ()  # lines for the user: what was taken for what
+    left_out: tuple[str, ...] = ()  # visible files whose extension is not one of a picture
+    notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
 
     def name_of(self, row: int) -> str:
-        """A record's name, as it has when it is read."""
+        """The name of a record, equal to the one that it has when it is read."""
         return next(iter(self.select(np.array([row])).read())).name
 
     @abstractmethod
     def select(self, rows: IntArray) -> Records:
-        """The records of those numbers; ascending where the source does not mix."""
+        """The records with these numbers, which are ascending unless the source mixes."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which pictures and labels to take from a source."""
+
+    subset: str = ""
+    """Split to take where several are side by side: train, val, test or dev; "all" takes everything as one dataset."""
+    labelled: bool = True
+    """False ignores all labels."""
+    image_column: str = ""
+    """Column of the pictures' bytes in parquet files; "" for the only column of bytes."""
+    label_column: str = ""
+    """Column of the labels in parquet files and tables; "" for one of LABEL_NAMES."""
+    member: str = ""
+    """Extension of the pictures in shards whose samples have several, e.g. "depth.png"; "" for the only picture."""
+    remote_shards: bool = False
+    """Whether an index may name shards that are neither below nor beside it."""
+
+
+class SourceFiles(NamedTuple):
+    """What the opener of a source is given."""
+
+    url: str  # of the folder that holds the files; for a protocol, what the user gave
+    names: list[str]  # of the files in the folder; [] for a protocol
+    options: SourceOptions
+    subset: Subset  # chooses the files of the requested split: `subset.files(names, "archives", url)`
+
+    @property
+    def folder(self) -> Store:
+        """The folder that holds the files."""
+        return Store(self.url)
+
+
+Opener = Callable[[SourceFiles], Source]
+AnyOpener = TypeVar("AnyOpener", bound=Opener)
+
+
+class SourceKind(NamedTuple):
+    """A registered kind of source."""
+
+    open: Opener
+    accepts: tuple[str, ...]  # fields of SourceOptions that it follows, of image_column, label_column and member
+    in_folders: bool  # whether a folder that holds such files is this source
+
+
+SOURCE_KINDS: dict[str, SourceKind] = {}
+"""All registered kinds, by file extension such as ".zip" or by protocol such as "lmdb://"."""
+
+
+def register_source(
+    kind: str, accepts: tuple[str, ...] = (), in_folders: bool = True
+) -> Callable[[AnyOpener], AnyOpener]:
+    """Register the function that opens a kind of source.
+
+    A source of your own is one file in a package of yours:
+
+        @dataclass(frozen=True)
+        class ArrayRecords(Records):
+            url: str
+            rows: tuple[int, ...]
+
+            def read(self):
+                pictures = load(self.url)
+                for row in self.rows:
+                    yield Record(f"picture {row}", label=None, data=pictures[row])   # bytes of a PNG, JPEG, ...
+
+        @dataclass(frozen=True)
+        class ArraySource(Source):
+            def select(self, rows):
+                return ArrayRecords(self.place, tuple(rows.tolist()))
+
+        @register_source(".arrays")
+        def open_arrays(files):
+            (name,) = files.subset.files(files.names, "arrays", files.url)
+            url = (files.folder / name).url
+            return ArraySource(place=url, count=len(load(url)), listing=listing_digest([url]), mixes=False)
+
+    `pack_dataset("pictures.arrays", ...)` then reads it, and `my_package.my_module:pictures.arrays` names it on the
+    command line, where the module is imported first. Tasks on other machines import it as well.
+
+    kind: the extension of its files (".arrays": a file, a pattern of files or a folder that holds such files), or a
+    protocol ("lmdb://": every URL that begins with it). accepts: which of `image_column`, `label_column` and `member`
+    it follows; the others are refused. in_folders: False if files must be named, and a folder of them is not a source.
+    """
+
+    def register(opener: AnyOpener) -> AnyOpener:
+        SOURCE_KINDS[kind] = SourceKind(opener, accepts, in_folders)
+        return opener
+
+    return register
 
 
 def listing_digest(listed: Iterable[Any]) -> str:
-    """SHA-256 of what was listed, each a JSON value."""
+    """SHA-256 of what was listed, a sequence of JSON values."""
     digest = hashlib.sha256()
     for each in listed:
         digest.update(json.dumps(each, separators=(",", ":")).encode() + b"\n")
@@ -83,16 +181,16 @@ def listing_digest(listed: Iterable[Any]) -> str:
 
 
 def touched(offsets: tuple[int, ...], rows: IntArray) -> list[int]:
-    """Of stretches of records, each from one offset to the next, those that hold some of the rows."""
+    """Numbers of the intervals between consecutive offsets that contain at least one of the rows."""
     return np.unique(np.searchsorted(offsets, rows, side="right") - 1).tolist()
 
 
 def each_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], store: Store, largest: int = 0
 ) -> Iterator[Result]:
-    """What the function returns for each item, in order; on remote storage several requests are under way at once.
+    """Yield the function of each item, in order; on remote storage several calls run at the same time.
 
-    largest: bytes of the largest result, where that is known: fewer are under way where they would fill the memory.
+    largest: bytes of the largest result, if known; fewer calls run at the same time if they would fill the memory.
     """
     if store.protocol in ("file", "memory"):
         yield from map(function, items)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import Label, clean_name, natural_key, number_labels
+from imagegen_dist.data.sources.base import SOURCE_KINDS, SourceOptions
 from imagegen_dist.data.sources.label_files import (
     METADATA,
     STYLEGAN,
@@ -25,8 +26,6 @@ EXTENSIONS = (
     *(".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
 """Of the files that are taken for pictures, in any case."""
-
-_ARCHIVES = (".tar", ".parquet")
 
 
 class Entries(NamedTuple):
@@ -47,16 +46,6 @@ class Tree(Protocol):
     def read(self, name: str) -> bytes:
         """A file's bytes."""
         ...
-
-
-class Wanted(NamedTuple):
-    """What is asked of a source of pictures besides its place."""
-
-    subset: Subset
-    labelled: bool = True  # False: whatever tells labels is passed over
-    label_column: str = ""  # of tables; "": one of LABEL_NAMES
-    remote_shards: bool = False  # as for DatasetIndex.load
-    member: str = ""  # extension of the pictures in shards whose samples have several; "": the only one
 
 
 @dataclass(frozen=True)
@@ -101,27 +90,28 @@ def find_root(tree: Tree, subset: Subset, place: str) -> tuple[str, tuple[str, .
     return root, (f"{_below(place, root)} is taken for the folder of the pictures",) if root else ()
 
 
-def classify(tree: Tree, place: str, wanted: Wanted, found: tuple[str, tuple[str, ...]]) -> Classified | None:
-    """The pictures of a tree and their classes; None without any picture.
+def classify(
+    tree: Tree, place: str, options: SourceOptions, subset: Subset, root: str, notes: tuple[str, ...]
+) -> Classified | None:
+    """The pictures of a tree and their classes, or None if there are no pictures.
 
-    found: as `find_root` returns it. Labels are told by a dataset.json, a table with pictures' names, or else by the
-    sub-folders of the root, which are classes in their natural order. Raises DatasetError where labels and pictures do
-    not fit.
+    root, notes: as `find_root` returns them. The labels come from a dataset.json, a table of the pictures' names, or
+    else the sub-folders of the root, which are classes in their natural order. Raises DatasetError if labels and
+    pictures do not fit.
     """
-    (root, notes), subset = found, wanted.subset
     pictures, left_out, _ = _all_below(tree, root, subset, place)
-    if not wanted.labelled:
+    if not options.labelled:
         return Classified(tuple(pictures), None, None, tuple(left_out), notes) if pictures else None
     for level in (root, *_folders_above(root)):
-        labelled, more = _find_labels(tree, level, pictures, place, wanted)
+        labelled, more = _find_labels(tree, level, pictures, place, options, subset)
         notes += more
         if labelled is not None:
             strict = level == root and subset.asked in ("", ALL)
             fitted = _by_labels(labelled, Names(pictures, level), pictures, strict)
             left_out = [name for name in left_out if _below(place, name) != labelled.place]
             return Classified(*fitted, tuple(left_out), notes)
-    if wanted.label_column:
-        raise DatasetError(f"--label-column {wanted.label_column}: {place} has no table that names its pictures")
+    if options.label_column:
+        raise DatasetError(f"--label-column {options.label_column}: {place} has no table that names its pictures")
     return _by_folders(tree, root, place, subset, notes)
 
 
@@ -173,10 +163,10 @@ def _choose_folders(folders: Sequence[str], subset: Subset, place: str) -> list[
 
 
 def _find_labels(
-    tree: Tree, level: str, pictures: Sequence[str], place: str, wanted: Wanted
+    tree: Tree, level: str, pictures: Sequence[str], place: str, options: SourceOptions, subset: Subset
 ) -> tuple[Labelled | None, tuple[str, ...]]:
     """(what the file of labels in this folder says, lines for the user). Raises DatasetError for several such files."""
-    others, subset = tree.entries(level).others, wanted.subset
+    others = tree.entries(level).others
     by_name = {_last(name): name for name in others}
     if STYLEGAN in by_name:
         return read_stylegan(tree.read(by_name[STYLEGAN]), _below(place, by_name[STYLEGAN])), ()
@@ -188,7 +178,7 @@ def _find_labels(
     names, found, notes = Names(pictures, level), list[Labelled](), list[str]()
     for table in tables:
         where = _below(place, table)
-        read = read_table(tree.read(table), where, names, wanted.label_column, subset)
+        read = read_table(tree.read(table), where, names, options.label_column, subset)
         if isinstance(read, Labelled):
             found.append(read)
         elif read:
@@ -244,7 +234,10 @@ def _is_around(inside: Entries) -> bool:
     """True for a folder that is no class itself: it holds folders, shards, parquet files or a file of labels."""
     if any(_last(name) in (STYLEGAN, *METADATA) for name in inside.others):
         return True
-    archives = any(splitext(name)[1].lower() in _ARCHIVES for name in inside.others)
+    archives = any(
+        kind is not None and kind.in_folders
+        for kind in (SOURCE_KINDS.get(splitext(name)[1].lower()) for name in inside.others)
+    )
     return not inside.pictures and bool(inside.folders or archives)
 
 

@@ -1,62 +1,79 @@
-"""Which kind of source lies at a URL."""
+"""Open whatever lies at a URL as a source of pictures."""
 
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from os.path import splitext
 
+# Importing a module registers its kind of source.
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, compressed_line, compressed_shards
-from imagegen_dist.data.sources.archive import open_zip
-from imagegen_dist.data.sources.base import Source
-from imagegen_dist.data.sources.classes import Entries, Wanted, find_root, is_hidden
+from imagegen_dist.data.sources import archive, shards, tables  # noqa: F401
+from imagegen_dist.data.sources.base import SOURCE_KINDS, Source, SourceFiles, SourceOptions
+from imagegen_dist.data.sources.classes import Entries, find_root, is_hidden
 from imagegen_dist.data.sources.folder import FolderTree, open_folder
 from imagegen_dist.data.sources.label_files import STYLEGAN
-from imagegen_dist.data.sources.shards import ShardSource, open_shards
 from imagegen_dist.data.sources.subsets import Subset
-from imagegen_dist.data.sources.tables import Columns, open_tables
 from imagegen_dist.storage import Store, unusable_line
 
-_FILES = (".zip", ".parquet", ".tar")
+_MODULE = re.compile(r"([a-zA-Z_]\w*(?:\.\w+)*):(?!//)(.+)", re.DOTALL)
 
 
-def open_source(
-    url: str,
-    columns: Columns,
-    subset: str = "",
-    labelled: bool = True,
-    remote_shards: bool = False,
-    member: str = "",
-) -> Source:
-    """List what lies at a URL: a zip, parquet files, shards, or a folder of pictures.
+def resolve_source(text: str) -> str:
+    """The URL of a source: a relative path is made absolute, and the module in `package.module:URL` is imported.
 
-    The last part of the URL may be a pattern (`train-*.parquet`) for parquet files or shards. subset: the split to
-    take where several lie side by side, as a word of SPLIT_WORDS, or "all". labelled: False passes labels over.
-    remote_shards: as for DatasetIndex.load. member: extension of the pictures in shards whose samples have several.
-    Raises DatasetError where nothing fits, or several do; StorageError.
+    Raises DatasetError if that module cannot be imported, StorageError for an unusable URL.
     """
-    store, wanted = Store(url), Wanted(Subset(subset), labelled, columns.label, remote_shards, member)
-    source = _open(store, columns, wanted)
-    if member and not isinstance(source, ShardSource):
-        raise DatasetError(f"--member {member} is for shards, and {store} has none")
-    wanted.subset.check_used(store.url)
+    match = _MODULE.fullmatch(text)
+    if match and importlib.util.find_spec(match[1].partition(".")[0]) is not None:
+        try:
+            importlib.import_module(match[1])
+        except ImportError as error:
+            raise DatasetError(f"{text}: the module {match[1]} cannot be imported: {error}") from error
+        text = match[2]
+    return text if _protocol(text) in SOURCE_KINDS else Store(text).url
+
+
+def open_source(url: str, options: SourceOptions | None = None) -> Source:
+    """List the pictures at a URL: a folder of pictures, or any kind of source that `register_source` has registered.
+
+    The last part of the URL may be a pattern of files (`train-*.parquet`). Raises DatasetError if nothing fits, or
+    several kinds do; StorageError.
+    """
+    options = options or SourceOptions()
+    url, subset = resolve_source(url), Subset(options.subset)
+    protocol = _protocol(url)
+    source = _open_kind(protocol, url, [], options, subset) if protocol in SOURCE_KINDS else _open(url, options, subset)
+    subset.check_used(url)
     return source
 
 
-def _open(store: Store, columns: Columns, wanted: Wanted) -> Source:
-    parent, _, last = store.url.rpartition("/")
+def _protocol(url: str) -> str:
+    start, colon, _ = url.partition("://")
+    return start + colon if colon else ""
+
+
+def _open_kind(kind: str, url: str, names: list[str], options: SourceOptions, subset: Subset) -> Source:
+    registered = SOURCE_KINDS[kind]
+    _check_accepted(options, registered.accepts, url)
+    return registered.open(SourceFiles(url, names, options, subset))
+
+
+def _open(url: str, options: SourceOptions, subset: Subset) -> Source:
+    """Open files, or a folder."""
+    parent, _, last = url.rpartition("/")
+    store = Store(url)
     if compressed_shards([last]) and not store.names():
         raise DatasetError(compressed_line(parent, [last]))
     kind = splitext(last)[1].lower()
-    if kind in _FILES and parent and not store.names():
-        folder = Store(parent)
-        names = _matching(folder, last)
-        if kind == ".zip":
-            _check_no_columns(columns._replace(label=""), store)
-            names = wanted.subset.files(names, "zips", folder.url)
-            return open_zip(folder, names[0], wanted) if len(names) == 1 else _refuse_several(store, names)
-        return _open_files(kind, folder, names, columns, wanted, ())
+    if kind in SOURCE_KINDS and parent and not store.names():
+        return _open_kind(kind, parent, _matching(Store(parent), last), options, subset)
     tree = FolderTree(store)
     try:
-        source = _open_tree(tree, columns, wanted)
+        source = _open_tree(tree, options, subset)
     except DatasetError as error:
         if not tree.unusable:
             raise
@@ -64,58 +81,50 @@ def _open(store: Store, columns: Columns, wanted: Wanted) -> Source:
     return replace(source, notes=(*source.notes, *filter(None, [unusable_line(tree.unusable)])))
 
 
-def _open_tree(tree: FolderTree, columns: Columns, wanted: Wanted) -> Source:
-    """What a folder holds."""
+def _open_tree(tree: FolderTree, options: SourceOptions, subset: Subset) -> Source:
+    """Open what a folder holds."""
     store = tree.store
     kind, names = _kind_of(tree.entries(""), store)
-    found: tuple[str, tuple[str, ...]] = ("", ())
+    root, notes = "", tuple[str, ...]()
     if not kind:
-        found = find_root(tree, wanted.subset, store.url)
-        if found[0]:
-            kind, names = _kind_of(tree.entries(found[0]), store / found[0])
+        root, notes = find_root(tree, subset, store.url)
+        if root:
+            kind, names = _kind_of(tree.entries(root), store / root)
     if kind:
-        return _open_files(kind, store / found[0] if found[0] else store, names, columns, wanted, found[1])
-    _check_no_columns(columns._replace(label=""), store)
-    return open_folder(tree, wanted, found)
-
-
-def _open_files(
-    kind: str, folder: Store, names: list[str], columns: Columns, wanted: Wanted, notes: tuple[str, ...]
-) -> Source:
-    """Shards or parquet files. names: none for the shards that an index lists."""
-    if kind == ".parquet":
-        source: Source = open_tables(folder, names, columns, wanted)
-    else:
-        _check_no_columns(columns, folder)
-        source = open_shards(folder, names, wanted)
-    return replace(source, notes=(*notes, *source.notes))
+        source = _open_kind(kind, (store / root if root else store).url, names, options, subset)
+        return replace(source, notes=(*notes, *source.notes))
+    _check_accepted(options, ("label_column",), store.url)
+    return open_folder(tree, root, notes, options, subset)
 
 
 def _matching(folder: Store, pattern: str) -> list[str]:
-    """The files of a folder that a name means, which may be a pattern. Raises DatasetError where there is none."""
+    """The files of a folder that match a name or pattern. Raises DatasetError if there are none."""
     if folder.exists(pattern):
         return [pattern]
     if not set(pattern) & set("*?["):
         raise DatasetError(f"{folder / pattern} does not exist")
     names = [name for name in folder.names() if fnmatchcase(name, pattern) and not is_hidden(name)]
     if not names:
-        raise DatasetError(f"{folder}/{pattern} fits no file there")
+        raise DatasetError(f"{folder}/{pattern} matches no file there")
     return names
 
 
 def _kind_of(entries: Entries, folder: Store) -> tuple[str, list[str]]:
-    """(.parquet or .tar, the files) where a folder holds such files and no pictures; else ("", [])."""
+    """(the registered kind, the files) if a folder holds files of such a kind and no pictures; else ("", [])."""
     names = [name.rpartition("/")[2] for name in entries.others]
     if STYLEGAN in names or entries.pictures:
         return "", []
-    found = {kind: [name for name in names if name.lower().endswith(kind)] for kind in _FILES}
-    if found[".tar"] and found[".parquet"]:
-        raise DatasetError(f"{folder} has both shards (*.tar) and parquet files: name those you mean, e.g. '*.parquet'")
-    if INDEX_NAME in names and not found[".parquet"]:
-        return ".tar", found[".tar"]
-    for kind in (".tar", ".parquet"):
-        if found[kind]:
-            return kind, found[kind]
+    found = {kind: [name for name in names if name.lower().endswith(kind)] for kind in SOURCE_KINDS}
+    kinds = [kind for kind in found if SOURCE_KINDS[kind].in_folders and found[kind]]
+    if len(kinds) > 1:
+        several = " and ".join(
+            "shards (*.tar)" if kind == ".tar" else f"{kind[1:]} files" for kind in sorted(kinds)[::-1]
+        )
+        raise DatasetError(f"{folder} has both {several}: name those you mean, e.g. '*{sorted(kinds)[0]}'")
+    if kinds:
+        return kinds[0], found[kinds[0]]
+    if INDEX_NAME in names:
+        return ".tar", []
     if compressed := compressed_shards(names):
         raise DatasetError(compressed_line(folder.url, compressed))
     if len(found[".zip"]) == len(names) > 0 and not entries.folders:
@@ -123,11 +132,10 @@ def _kind_of(entries: Entries, folder: Store) -> tuple[str, list[str]]:
     return "", []
 
 
-def _check_no_columns(columns: Columns, store: Store) -> None:
-    """Raises DatasetError where columns are asked for of a source that has none."""
-    if columns != Columns():
-        raise DatasetError(f"--image-column and --label-column are for parquet files, and {store} has none")
-
-
-def _refuse_several(store: Store, names: list[str]) -> Source:
-    raise DatasetError(f"{store} fits {len(names)} zips: name one")
+def _check_accepted(options: SourceOptions, accepted: tuple[str, ...], url: str) -> None:
+    """Raise DatasetError for options that this kind of source does not follow."""
+    ignored = {name for name in ("image_column", "label_column", "member") if getattr(options, name)} - set(accepted)
+    if ignored & {"image_column", "label_column"}:
+        raise DatasetError(f"--image-column and --label-column are for parquet files, and {url} has none")
+    if ignored:
+        raise DatasetError(f"--member {options.member} is for shards, and {url} has none")

@@ -1,5 +1,7 @@
 """A folder of pictures, a file each."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,8 +9,9 @@ import numpy as np
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import Record, Records, Source, each_ahead, listing_digest
-from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, Wanted, classify, is_hidden, is_picture
+from imagegen_dist.data.sources.base import Record, Records, Source, SourceOptions, each_ahead, listing_digest
+from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, classify, is_hidden, is_picture
+from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.storage import PATIENCE_S, Store
 
 
@@ -46,15 +49,16 @@ class _Files(Records):
             return Record(name, label, b"", "does not exist, or is a link to nowhere")
 
 
-def open_folder(tree: "FolderTree", wanted: Wanted, found: tuple[str, tuple[str, ...]]) -> FolderSource:
-    """The pictures in a folder. Hidden files and folders do not count.
+def open_folder(
+    tree: FolderTree, root: str, notes: tuple[str, ...], options: SourceOptions, subset: Subset
+) -> FolderSource:
+    """List the visible pictures in a folder. A file of labels or the sub-folders give the classes.
 
-    found: the folder that holds them, as `find_root` returns it. A file of labels or sub-folders tell the classes.
-    Raises DatasetError where there is no picture, in a class or at all, and where labels and pictures do not fit;
-    StorageError.
+    root, notes: as `find_root` returns them. Raises DatasetError if there is no picture, in a class or at all, and if
+    labels and pictures do not fit; StorageError.
     """
     store = tree.store
-    classified = classify(tree, store.url, wanted, found)
+    classified = classify(tree, store.url, options, subset, root, notes)
     if classified is None:
         raise DatasetError(_why_no_pictures(store))
     labels = None if classified.labels is None else np.array(classified.labels, dtype=np.int64)

@@ -12,8 +12,17 @@ from imagegen_dist.data.labels import Label, number_labels, number_names
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.shard import Shard
-from imagegen_dist.data.sources.base import Record, Records, Source, UnfitError, listing_digest, touched
-from imagegen_dist.data.sources.classes import Wanted
+from imagegen_dist.data.sources.base import (
+    Record,
+    Records,
+    Source,
+    SourceFiles,
+    SourceOptions,
+    UnfitError,
+    listing_digest,
+    register_source,
+    touched,
+)
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.data.tarwalk import ReadAt
@@ -90,28 +99,34 @@ def _number(shard: Shard, row: int, numbers: dict[str, int]) -> int | None:
     return numbers[label] if isinstance(label, str) else label
 
 
-def open_shards(store: Store, names: list[str], wanted: Wanted | None = None) -> ShardSource:
-    """The samples of a folder's shards, counted by its index where there is one, else by reading headers and labels.
+def open_dataset(store: Store) -> ShardSource:
+    """List all samples of a dataset. Raises as `open_shards`."""
+    return open_shards(SourceFiles(store.url, [], SourceOptions(), Subset()))
 
-    names: of the shards; none for all that the index lists. Without an index, shards of nothing but pictures have
-    classes where there is one tar a class, or where the tars hold folders.
-    Raises ShardError for a damaged shard, DatasetError for a corrupt index, for shards of something else than images,
-    of several splits, and for labels that are no classes; StorageError.
+
+@register_source(".tar", accepts=("member",))
+def open_shards(files: SourceFiles) -> ShardSource:
+    """List the samples of shards, by their index if there is one, else by reading headers and labels.
+
+    Without names, all shards that the index lists are taken. Without an index, shards of pictures alone have classes if
+    there is one tar for each class, or if the tars hold folders. Raises ShardError for a damaged shard; DatasetError
+    for a corrupt index, for samples that are not images, for shards of several splits, and for labels that cannot be
+    classes; StorageError.
     """
-    wanted = wanted or Wanted(Subset())
-    index = DatasetIndex.load(store, wanted.remote_shards) if store.exists(INDEX_NAME) else None
+    store, names, options = files.folder, files.names, files.options
+    index = DatasetIndex.load(store, options.remote_shards) if store.exists(INDEX_NAME) else None
     if index is None:
-        return _open_unindexed(store, wanted.subset.files(names, "shards", store.url), wanted)
+        return _open_unindexed(store, files.subset.files(names, "shards", store.url), options)
     listed = index.location(store)
     names = names or [shard.name for shard in index.shards]
-    if wanted.subset.asked:
-        names = wanted.subset.files(names, "shards", store.url)
+    if options.subset:
+        names = files.subset.files(names, "shards", store.url)
     if index.modality != "image":
         raise DatasetError(f"{listed} holds {index.modality}, not images")
     if not set(names) <= {shard.name for shard in index.shards}:
         raise DatasetError(f"{listed} has shards that its {INDEX_NAME} does not list: remove one or the other")
     known = {shard.name: (shard.samples, shard.sha256) for shard in index.shards}
-    labelled = wanted.labelled and index.classes is not None
+    labelled = options.labelled and index.classes is not None
     return _source(
         listed,
         names,
@@ -121,16 +136,16 @@ def open_shards(store: Store, names: list[str], wanted: Wanted | None = None) ->
         class_names=index.class_names if labelled else None,
         stored=labelled,
         class_counts=index.class_counts if labelled else None,
-        extensions=(wanted.member,) if wanted.member else index.extensions,
+        extensions=(options.member,) if options.member else index.extensions,
     )
 
 
-def _open_unindexed(store: Store, names: list[str], wanted: Wanted) -> ShardSource:
-    extensions = (wanted.member,) if wanted.member else _EXTENSIONS
-    surveys = [_survey(store, name, wanted.labelled, extensions) for name in names]
+def _open_unindexed(store: Store, names: list[str], options: SourceOptions) -> ShardSource:
+    extensions = (options.member,) if options.member else _EXTENSIONS
+    surveys = [_survey(store, name, options.labelled, extensions) for name in names]
     sizes = [str(store.size(name)) for name in names]
     counts = [each.samples for each in surveys]
-    labels, class_names, notes = _labels(store, names, surveys) if wanted.labelled else (None, None, ())
+    labels, class_names, notes = _labels(store, names, surveys) if options.labelled else (None, None, ())
     classes = None if labels is None else len(class_names) if class_names else int(labels.max()) + 1
     found = {"labels": labels, "classes": classes, "class_names": class_names, "notes": notes}
     return _source(store, names, counts, sizes, **found, extensions=extensions)

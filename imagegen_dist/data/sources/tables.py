@@ -11,8 +11,16 @@ import numpy as np
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import LABEL_NAMES, clean_name
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.sources.base import MAX_INFLATED, Record, Records, Source, listing_digest, touched
-from imagegen_dist.data.sources.classes import Wanted
+from imagegen_dist.data.sources.base import (
+    MAX_INFLATED,
+    Record,
+    Records,
+    Source,
+    SourceFiles,
+    listing_digest,
+    register_source,
+    touched,
+)
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels, read_splits
 from imagegen_dist.data.sources.parquet_pages import DamagedPageError, pages
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
@@ -23,8 +31,8 @@ _FETCHED_AGAIN = 8 << 20  # bytes of a row group's pictures on remote storage up
 _MAX_RATIO = 100  # to which pictures may be compressed, where they are many bytes
 
 
-class Columns(NamedTuple):
-    """Which columns to read; "" finds them."""
+class _Columns(NamedTuple):
+    """The columns to read; "" for none."""
 
     image: str = ""  # of bytes, or of Hugging Face's {bytes, path}
     label: str = ""  # of whole numbers, texts, categories or booleans
@@ -51,7 +59,7 @@ class _Piece(NamedTuple):
 class TableSource(Source):
     """The rows of parquet files, in their order."""
 
-    columns: Columns = Columns()
+    columns: _Columns = _Columns()
     groups: tuple[_Group, ...] = ()
     offsets: tuple[int, ...] = ()  # number of each group's first row and, last, of rows
     kept: IntArray | None = None  # the row of each record; None: all are
@@ -133,22 +141,25 @@ def _row_name(group: _Group, row: int) -> str:
     return f"{group.file} row {group.first + row}"
 
 
-def open_tables(store: Store, names: list[str], columns: Columns, wanted: Wanted) -> TableSource:
-    """The rows of a folder's parquet files, whose labels are read here. Hugging Face's metadata name the classes.
+@register_source(".parquet", accepts=("image_column", "label_column"))
+def open_tables(files: SourceFiles) -> TableSource:
+    """List the rows of parquet files and read their labels. Hugging Face's metadata name the classes.
 
-    Raises DatasetError where a file is damaged, where no column holds pictures or several could, where a named one is
-    not there, where labels are no classes, and where files differ or are of several splits; StorageError.
+    Raises DatasetError if a file is damaged, if no column or several columns hold pictures, if a named column does not
+    exist, if labels cannot be classes, and if files differ or are of several splits; StorageError.
     """
-    names = wanted.subset.files(names, "parquet files", store.url)
-    if wanted.subset.asked != ALL:
+    store, options, subset = files.folder, files.options, files.subset
+    columns = _Columns(options.image_column, options.label_column)
+    names = subset.files(files.names, "parquet files", store.url)
+    if subset.asked != ALL:
         _check_one_split(store, names)
     groups: list[_Group] = []
-    found: tuple[Columns, tuple[str, ...] | None] | None = None
+    found: tuple[_Columns, tuple[str, ...] | None] | None = None
     labels, splits = list[ColumnLabels](), list[str]()
     for name in names:
         with _opened(store, name) as file:
             schema = file.schema_arrow
-            here = _choose(schema, columns, (store / name).url, wanted.labelled)
+            here = _choose(schema, columns, (store / name).url, options.labelled)
             if found is not None and here != found[0]:
                 raise DatasetError(f"{store / name} has other columns than {names[0]}: {here} and {found[0]}")
             found = found or (here, _class_names(schema, here.label))
@@ -162,10 +173,10 @@ def open_tables(store: Store, names: list[str], columns: Columns, wanted: Wanted
         raise DatasetError(f"{store} has parquet files, but not one row in them")
     chosen, class_names = found
     numbers, class_names = join_labels(labels, class_names, store.url) if chosen.label else (None, None)
-    kept = _of_split(splits, offsets[-1], wanted.subset, store.url)
+    kept = _of_split(splits, offsets[-1], subset, store.url)
     if kept is not None and numbers is not None:
         numbers = numbers[kept]
-    notes = () if chosen.label or not wanted.labelled else _other_columns(store, names[0], chosen.image)
+    notes = () if chosen.label or not options.labelled else _other_columns(store, names[0], chosen.image)
     sizes = [[name, store.size(name)] for name in names]
     return TableSource(
         place=store.url,
@@ -214,7 +225,7 @@ def _opened(store: Store, name: str) -> Iterator[Any]:
             raise DatasetError(f"{store / name} is no parquet file, or a damaged one: {line}") from error
 
 
-def _choose(schema: Any, asked: Columns, place: str, labelled: bool) -> Columns:
+def _choose(schema: Any, asked: _Columns, place: str, labelled: bool) -> _Columns:
     """The columns of pictures and of labels. Raises DatasetError."""
     pictures = [field.name for field in schema if _holds_bytes(field.type)]
     labels = [field.name for field in schema if is_label_type(field.type)]
@@ -233,7 +244,7 @@ def _choose(schema: Any, asked: Columns, place: str, labelled: bool) -> Columns:
         )
         raise DatasetError(f"{place} has {said}")
     image = asked.image or pictures[0]
-    return Columns(image, (asked.label or _label_column(schema, labels, place)) if labelled else "")
+    return _Columns(image, (asked.label or _label_column(schema, labels, place)) if labelled else "")
 
 
 def _label_column(schema: Any, fitting: list[str], place: str) -> str:

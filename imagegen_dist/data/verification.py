@@ -1,29 +1,21 @@
-"""Reading shards that are there, side by side: to index them, and to check them against their index.
+"""Index shards that others wrote, and check a dataset's shards against its index; one task a shard.
 
-A task reads one shard, in parts: in place on the local disk, else from a copy that it fetches, so that shards of any
-size can be read. A task needs the memory of a sample, and the disk of a shard.
+A task reads its shard in parts, on the local disk in place and else from a copy that it fetches, so that shards of any
+size can be read. It needs memory for one sample, and disk space for one shard.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import random
-import sys
-import textwrap
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import IO, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import command
 from imagegen_dist.data.index import (
     INDEX_NAME,
@@ -40,20 +32,19 @@ from imagegen_dist.data.index import (
     scan_file,
     shard_names,
 )
+from imagegen_dist.data.labels import empty_classes
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.sources.subsets import Subset, split_of
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.data.tarwalk import ReadAt, ShardError, walk
-from imagegen_dist.metrics.formatting import count
-from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file, unusable_line
+from imagegen_dist.tasks import Result, ShowProgress, TaskRunner, no_progress, run_in_process
 from imagegen_dist.wording import counted
 
 _MODALITY = "image"
-_LISTED_AT_MOST = 20  # shards up to which the good ones have a line as well
-_ALONE_BYTES = 2 << 30  # which one process has read before Ray has started
+_ALONE_BYTES = 2 << 30  # which one process reads before tasks have started
 _ATTEMPTS = 10
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 20.0
@@ -62,33 +53,39 @@ _STALL_S = 15.0
 
 def index_shards(
     shards: Store,
-    index_at: Store,
-    parallel: bool = True,
+    index_at: Store | None = None,
     subset: str = "",
     labelled: bool = True,
     member: str = "",
+    *,
+    run_tasks: TaskRunner | None = None,
+    progress: ShowProgress = no_progress,
+    tell: Callable[[str], None] = print,
 ) -> DatasetIndex:
-    """Read all shards in a folder, and write index.json beside them or in another folder, for which it says where.
+    """Read all shards in a folder and write their index.json.
 
-    The classes are named where classes.txt lies beside the shards, a line for each label.
-    parallel: by Ray tasks where there is much to read. subset: the split to index where shards of several lie side by
-    side. labelled: False passes their labels over. member: extension of the pictures in samples that have several.
-    Raises DatasetError where there is no shard, a damaged one, an index
-    already, where samples do not fit together, and where names of tars or folders in them are the only labels, which no
-    index can keep; StorageError.
+    A file classes.txt beside the shards names the classes, one line for each label.
+
+    index_at: folder for the index, if it is not to be written beside the shards. subset: the split to index if shards
+    of several are side by side. labelled: False ignores their labels. member: extension of the pictures in samples that
+    have several. run_tasks: reads large datasets in parallel; None uses this process. tell: takes lines for the user.
+
+    Raises DatasetError if there is no shard, a damaged one or an index already, if samples do not fit together, and if
+    only the names of tars or of folders in them are labels, which an index cannot hold; StorageError.
     """
+    index_at = index_at or shards
     chosen = Subset(subset)
-    names = chosen.files(_check_places(shards, index_at), "shards", shards.url)
+    names = chosen.files(_check_places(shards, index_at, tell), "shards", shards.url)
     chosen.check_used(shards.url)
     class_names = class_names_beside(shards) if labelled else None
     if labelled:
         _check_no_tar_classes(shards, names, member)
     try:
-        parallel = parallel and _worth_tasks(shards, len(names) * shards.size(names[0]))
-        work = run_tasks(_scan, [_Unread(shards, name, labelled, member) for name in names], parallel)
-        with ProgressBar("reading shards") as bar, closing(work) as results:
-            scans = (scan for _, scan in bar.track(results, len(names)))
-            index = combine_scans(scans, _MODALITY, None, class_names)
+        size = 0 if run_tasks is None else len(names) * shards.size(names[0])
+        run = _runner(run_tasks, shards, size)
+        work = run(_scan, [_Unread(shards, name, labelled, member) for name in names])
+        with closing(work) as results, _counted(results, len(names), progress, "reading shards") as scans:
+            index = combine_scans((scan for _, scan in scans), _MODALITY, None, class_names)
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
     except MixedSizesError as error:
@@ -103,27 +100,36 @@ def index_shards(
     place = None if index_at == shards else shards.url
     index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member)
     index.save(index_at)
+    again = command("make_shards", shards, "DEST", "--relabel")
+    if line := empty_classes([index.class_counts], index.class_names, f"packing them again with `{again}`"):
+        tell(line)
     return index
 
 
-def check_dataset(store: Store, parallel: bool = True, remote_shards: bool = False) -> CheckReport:
-    """Hold every shard of a dataset against its index: bytes, checksums, samples, their shapes and labels.
+def check_dataset(
+    store: Store,
+    remote_shards: bool = False,
+    *,
+    run_tasks: TaskRunner | None = None,
+    progress: ShowProgress = no_progress,
+) -> CheckReport:
+    """Compare every shard of a dataset with its index: bytes, checksums, and the samples' number, shapes and labels.
 
-    parallel: by Ray tasks where there is much to read. remote_shards: as for DatasetIndex.load. Pictures are checked by
-    their headers. Raises DatasetError where there is no index or a corrupt one, StorageError where its shards cannot be
-    listed.
+    Pictures are checked by their headers. remote_shards: whether the index may name shards that are neither below nor
+    beside it. run_tasks: reads large datasets in parallel; None uses this process. Raises DatasetError if there is no
+    index or a corrupt one, StorageError if its shards cannot be listed.
     """
     index = DatasetIndex.load(store, remote_shards)
     place = index.location(store)
     present = [*shard_names(place), *place.listing().unusable]
     kinds = index.modality, index.shape, index.classes, index.class_names, index.member
     pieces = [_Expected(place, info, *kinds) for info in index.shards]
-    parallel = parallel and _worth_tasks(place, sum(info.bytes for info in index.shards))
-    with ProgressBar("checking shards") as bar:
-        found = dict(bar.track(run_tasks(_check, pieces, parallel), len(pieces)))
+    run = _runner(run_tasks, place, sum(info.bytes for info in index.shards))
+    with closing(run(_check, pieces)) as work, _counted(work, len(pieces), progress, "checking shards") as results:
+        found = dict(results)
     listed = [CheckedShard(info.name, info, found[number]) for number, info in enumerate(index.shards)]
     listed_names = {info.name for info in index.shards}
-    unlisted = sorted(name for name in set(present) - listed_names if not _of_another_split(name, listed_names))
+    unlisted = sorted(name for name in set(present) - listed_names if not _is_other_split(name, listed_names))
     return CheckReport((*listed, *(CheckedShard(name, None, ("is not in the index",)) for name in unlisted)))
 
 
@@ -132,47 +138,24 @@ class CheckedShard:
     """One shard and what is wrong with it."""
 
     name: str
-    info: ShardInfo | None  # as the index says; None where it has no such shard
-    findings: tuple[str, ...]  # a line each; empty: good
+    info: ShardInfo | None  # what the index says; None if it does not list the shard
+    findings: tuple[str, ...]  # one line each; empty if the shard is good
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found: the shards of the index in its order, then those that it does not list."""
+    """The result of a check: the shards of the index in their order, then those that it does not list."""
 
     shards: tuple[CheckedShard, ...]
 
     @property
     def damaged(self) -> int:
-        """Shards with a finding."""
+        """Number of shards with a finding."""
         return sum(bool(shard.findings) for shard in self.shards)
-
-    def table(self, width: int) -> str:
-        """Plain text of at most `width` columns: a line for each shard, or, of many, for those with a finding; totals.
-
-        A finding that is too long for its line goes on below.
-        """
-        few = len(self.shards) <= _LISTED_AT_MOST
-        shown = [shard for shard in self.shards if few or shard.findings]
-        return "\n".join([*(_lines(shown, width) if shown else ()), *textwrap.wrap(self._totals(), width)])
-
-    def _totals(self) -> str:
-        listed = [shard.info for shard in self.shards if shard.info]
-        good = [shard.info for shard in self.shards if shard.info and not shard.findings]
-        samples, good_samples = (sum(info.samples for info in infos) for infos in (listed, good))
-        size, good_size = (sum(info.bytes for info in infos) for infos in (listed, good))
-        parts = [f"{len(good):,} of {len(listed):,} shard{'s' * (len(listed) != 1)} good"]
-        if len(good) == len(listed):
-            parts += [f"{counted(samples, 'sample')}", f"{count(size)}B"]
-        else:
-            parts += [f"{good_samples:,} of {counted(samples, 'sample')}", f"{count(good_size)}B of {count(size)}B"]
-        if len(listed) < len(self.shards):
-            parts.append(f"{len(self.shards) - len(listed):,} not in the index")
-        return ", ".join(parts)
 
 
 class _Unread(NamedTuple):
-    """A shard of which nothing is known."""
+    """A shard to index."""
 
     store: Store
     name: str
@@ -181,7 +164,7 @@ class _Unread(NamedTuple):
 
 
 class _Expected(NamedTuple):
-    """A shard and what its index says."""
+    """A shard to check, and what its index says."""
 
     store: Store
     info: ShardInfo
@@ -193,12 +176,12 @@ class _Expected(NamedTuple):
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """Of the members that hold the samples."""
+        """Extensions of the members that hold the samples."""
         return (self.member,) if self.member else modality(self.modality).extensions
 
 
 class _KeyedShard(Shard):
-    """A shard that keeps its samples' names once it is asked for one: of many findings each would be another walk."""
+    """A shard that caches the names of its samples: many findings would otherwise walk the headers again for each."""
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -208,13 +191,13 @@ class _KeyedShard(Shard):
         return self._keys[row]
 
 
-def _check_places(shards: Store, index_at: Store) -> list[str]:
-    """The shards' names. Raises DatasetError, StorageError."""
+def _check_places(shards: Store, index_at: Store, tell: Callable[[str], None]) -> list[str]:
+    """The names of the shards. Raises DatasetError, StorageError."""
     if index_at.exists(INDEX_NAME):
         raise DatasetError(f"{index_at} has an {INDEX_NAME} already: remove it to make a new one")
     names = shard_names(shards)
     if line := unusable_line(shards.listing().unusable):
-        print(line, file=sys.stderr)
+        tell(line)
     if not names:
         if compressed := compressed_shards(shards.names()):
             raise DatasetError(compressed_line(shards.url, compressed))
@@ -230,21 +213,21 @@ def _check_places(shards: Store, index_at: Store) -> list[str]:
     return names
 
 
-def _of_another_split(name: str, listed: Set[str]) -> bool:
-    """True for a shard beside those of an index of one split alone, where its name says that it is of another one."""
+def _is_other_split(name: str, listed: Set[str]) -> bool:
+    """True if the listed shards are all of one split by their names, and this one is of another."""
     splits = {found.name if (found := split_of(each)) else "" for each in listed}
     here = split_of(name)
     return here is not None and len(splits) == 1 and here.name not in splits and "" not in splits
 
 
 def _check_no_tar_classes(shards: Store, names: list[str], member: str) -> None:
-    """Raises DatasetError where classes are told by the names of tars or of folders in them, by the first and last."""
+    """Raise DatasetError if the names of the first and last tar, or of folders in them, are their only classes."""
     some, surveys = list(dict.fromkeys((names[0], names[-1]))), list[Survey]()
     for name in some:
         try:
             with _opened(shards, name) as (read_at, size):
                 surveys.append(survey(read_at, size, name, (member,) if member else modality(_MODALITY).extensions))
-        except (ShardError, FileNotFoundError):  # of which the scan that follows says more
+        except (ShardError, FileNotFoundError):  # the scan that follows reports them
             return
         if not surveys[-1].plain:  # it has labels, captions or records
             return
@@ -256,9 +239,26 @@ def _check_no_tar_classes(shards: Store, names: list[str], member: str) -> None:
         )
 
 
-def _worth_tasks(shards: Store, size: int) -> bool:
-    """Whether tasks can read the shards and are done sooner."""
-    return shards.protocol != "memory" and size > _ALONE_BYTES
+def _runner(run_tasks: TaskRunner | None, shards: Store, size: int) -> TaskRunner:
+    """Tasks, if they can read the shards and finish sooner than this process."""
+    parallel = shards.protocol != "memory" and size > _ALONE_BYTES
+    return run_tasks if parallel and run_tasks is not None else run_in_process
+
+
+@contextmanager
+def _counted(
+    results: Iterable[Result], total: int, progress: ShowProgress, activity: str
+) -> Iterator[Iterator[Result]]:
+    """The results, counted by a progress display as they come."""
+
+    def count() -> Iterator[Result]:
+        for result in results:
+            shown.advance(1)
+            yield result
+
+    with progress(activity) as shown:
+        shown.start(total, 0, activity)
+        yield count()
 
 
 def _scan(piece: _Unread) -> ShardScan:
@@ -267,7 +267,7 @@ def _scan(piece: _Unread) -> ShardScan:
 
 
 def _check(piece: _Expected) -> tuple[str, ...]:
-    """What is wrong with a shard. One that came with other bytes is fetched again: they may have changed on the way."""
+    """What is wrong with a shard. One with other bytes is fetched again, since they may have changed on the way."""
     findings, altered = _findings(piece)
     if altered and piece.store.protocol != "file":
         findings, _ = _findings(piece)
@@ -275,7 +275,7 @@ def _check(piece: _Expected) -> tuple[str, ...]:
 
 
 def _findings(piece: _Expected) -> tuple[tuple[str, ...], bool]:
-    """(what is wrong with a shard, whether its bytes are others than the index says)."""
+    """(what is wrong with a shard, whether its bytes differ from the index)."""
     try:
         with _opened(piece.store, piece.info.name) as (read_at, size):
             altered = _alteration(piece.info, read_at, size)
@@ -287,7 +287,7 @@ def _findings(piece: _Expected) -> tuple[tuple[str, ...], bool]:
 
 
 def _alteration(info: ShardInfo, read_at: ReadAt, size: int) -> tuple[str, ...]:
-    """How a file's bytes differ from the index; of size, SHA-256 and CRC-32 the first that differs says it all."""
+    """How a file's bytes differ from the index: the first difference of size, SHA-256 and CRC-32."""
     if size != info.bytes:
         return (f"has {size:,} bytes, but the index says {info.bytes:,}",)
     crc32, sha256 = checksums(read_at, size)
@@ -299,7 +299,7 @@ def _alteration(info: ShardInfo, read_at: ReadAt, size: int) -> tuple[str, ...]:
 
 
 def _of_samples(piece: _Expected, read_at: ReadAt, size: int) -> Iterator[str]:
-    """What is wrong with a shard's samples: a line for each kind of fault, with the number of them and the first."""
+    """What is wrong with a shard's samples: one line for each kind of fault, with their number and the first one."""
     name = piece.info.name
     try:
         shard = _KeyedShard(read_at, size, name, piece.extensions)
@@ -318,7 +318,7 @@ def _of_samples(piece: _Expected, read_at: ReadAt, size: int) -> Iterator[str]:
 
 
 def _picture_fault(piece: _Expected, shard: Shard, row: int) -> str:
-    """What is wrong with a sample's picture by its header, or an empty text."""
+    """What is wrong with a sample's picture by its header; "" if nothing."""
     try:
         member, extension = shard.picture(row)
         found = modality(piece.modality).shape_of(member, extension)
@@ -332,7 +332,7 @@ def _picture_fault(piece: _Expected, shard: Shard, row: int) -> str:
 
 
 def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
-    """What is wrong with a sample's label, or an empty text."""
+    """What is wrong with a sample's label; "" if nothing."""
     if piece.classes is None:
         return ""
     try:
@@ -351,7 +351,7 @@ def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
 
 @contextmanager
 def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
-    """(reader, bytes) of a shard: in place on the local disk, else of a copy that is gone after the block.
+    """(reader, size) of a shard: in place on the local disk, else of a copy that is removed after the block.
 
     Raises FileNotFoundError, StorageError.
     """
@@ -369,7 +369,7 @@ def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
 
 
 def _fetch(store: Store, name: str, file: IO[bytes]) -> None:
-    """Copy a shard into an open file; what may be a transient fault is tried again. Raises as Store does."""
+    """Copy a shard into an open file, repeating after transient faults. Raises FileNotFoundError, StorageError."""
     size = store.size(name)
     check_temporary_room(size)
     for attempt in range(1, _ATTEMPTS + 1):
@@ -389,24 +389,3 @@ def _fetch(store: Store, name: str, file: IO[bytes]) -> None:
 
 def _read_at(descriptor: int, offset: int, length: int) -> bytes:
     return os.pread(descriptor, length, offset)
-
-
-def _lines(shards: list[CheckedShard], width: int) -> list[str]:
-    """A table of shards with a heading."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    table.add_column("shard", overflow="fold")
-    table.add_column("samples", justify="right", no_wrap=True)
-    table.add_column("bytes", justify="right", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    for shard in shards:
-        sizes = ("", "") if shard.info is None else (f"{shard.info.samples:,}", f"{shard.info.bytes:,}")
-        found = "\n".join(map(_printable, shard.findings)) or "good"
-        table.add_row(Text(_printable(shard.name)), *sizes, Text(found))
-    drawn = io.StringIO()
-    Console(file=drawn, width=width, color_system=None, force_terminal=False).print(table)
-    return [line.rstrip() for line in drawn.getvalue().splitlines()]
-
-
-def _printable(text: str) -> str:
-    """Text without what a terminal obeys: the names in a shard are another's."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

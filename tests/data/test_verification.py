@@ -19,20 +19,17 @@ import numpy as np
 import pytest
 import webdataset
 
-from imagegen_dist.cli import verify_shards as inspection
-from imagegen_dist.cli.verify_shards import CheckReport, check_dataset
-from imagegen_dist.data import trust
+from imagegen_dist.cli.check_table import check_table
+from imagegen_dist.data import trust, verification
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
+from imagegen_dist.data.verification import CheckReport, check_dataset, index_shards
 from imagegen_dist.evaluation import Dataset
 from imagegen_dist.storage import Store
-
-index_shards = functools.partial(inspection.index_shards, parallel=False)
-check = functools.partial(check_dataset, parallel=False)
 
 
 def picture(number: int, *shape: int, extension: str = "png") -> bytes:
@@ -104,24 +101,24 @@ def test_an_index_is_what_packing_wrote(store: Store) -> None:
     packed = put_dataset(store)
     written = store.read("index.json")
     store.remove("index.json")
-    assert index_shards(store, store) == packed
+    assert index_shards(store) == packed
     assert store.read("index.json") == written
 
 
 def test_an_index_is_not_replaced(store: Store) -> None:
     put_dataset(store)
     with pytest.raises(DatasetError, match=r"has an index\.json already: remove it"):
-        index_shards(store, store)
+        index_shards(store)
 
 
 def test_shards_of_a_place_that_cannot_be_written_are_indexed_elsewhere(served: Served, tmp_path: Path) -> None:
     index_at = Store(tmp_path / "index")
     with pytest.raises(DatasetError, match=r"cannot write http://.*--index-at URL keeps the index in another folder"):
-        index_shards(served.url, served.url)
+        index_shards(served.url)
     index = index_shards(served.url, index_at)
     assert (index.samples, index.shards_url) == (15, served.url.url)
     assert Dataset.open(index_at.url, StreamConfig(allow_remote_shards=True)).store == served.url
-    report = check(index_at, remote_shards=True)
+    report = check_dataset(index_at, remote_shards=True)
     assert (report.damaged, len(report.shards)) == (0, 3)
 
 
@@ -142,7 +139,7 @@ def test_an_index_elsewhere_streams_the_same_samples(served: Served, tmp_path: P
 def test_a_shard_that_comes_in_part_is_fetched_again(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspection, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(verification, "_FIRST_PAUSE_S", 0.01)
     served.faults["shard-000001.tar"] = lambda data: data[:5000]
     assert index_shards(served.url, Store(tmp_path / "index")).counts.tolist() == [5, 5, 5]
     assert served.faults == {}
@@ -169,7 +166,7 @@ def test_a_damaged_shard_is_named_and_no_index_is_left(store: Store) -> None:
     store.remove("index.json")
     store.write("shard-000001.tar", store.read("shard-000001.tar")[:5652])
     with pytest.raises(DatasetError, match=rf"^{store}: shard-000001\.tar is truncated in 000000007\.png: "):
-        index_shards(store, store)
+        index_shards(store)
     assert not store.exists("index.json")
 
 
@@ -178,13 +175,13 @@ def test_pictures_of_several_sizes_name_the_command_that_packs_them_again(store:
     put_shard(store, "b.tar", [("2.png", picture(2, 3, 8, 9))])
     command = f"python jobs/make_shards.py {store} DEST --size 64x64"
     with pytest.raises(DatasetError, match=rf"b\.tar is 8 × 9 × 3 where others are 8 × 8 × 3; .*`{command}`$"):
-        index_shards(store, store)
+        index_shards(store)
 
 
 def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.tar").symlink_to(tmp_path / "gone")
     with pytest.raises(DatasetError, match=r"^cannot read .*/a\.tar: it does not exist$"):
-        index_shards(Store(tmp_path), Store(tmp_path))
+        index_shards(Store(tmp_path))
 
 
 # Shards that others wrote
@@ -195,7 +192,7 @@ def test_shards_of_webdatasets_writer(tmp_path: Path) -> None:
         for number in range(10):
             pixels = np.full((8, 8, 3), number, np.uint8)
             writer.write({"__key__": f"{number:05}", "png": pixels, "cls": number % 3, "json": {"caption": "a cat"}})
-    index = index_shards(Store(tmp_path), Store(tmp_path))
+    index = index_shards(Store(tmp_path))
     assert (index.counts.tolist(), index.classes, index.shape.dims) == ([4, 4, 2], 3, (3, 8, 8))
 
 
@@ -203,14 +200,14 @@ def test_labels_in_json(tmp_path: Path) -> None:
     with webdataset.ShardWriter(f"{tmp_path}/a-%06d.tar", verbose=0) as writer:
         for number in range(3):
             writer.write({"__key__": f"{number}", "jpg": np.zeros((8, 8, 3), np.uint8), "json": {"label": number}})
-    assert index_shards(Store(tmp_path), Store(tmp_path)).classes == 3
+    assert index_shards(Store(tmp_path)).classes == 3
 
 
 @pytest.mark.parametrize("record", [{"caption": "a cat", "key": "0", "label": None}, ["a", "cat"]])
 def test_captions_are_no_labels(tmp_path: Path, record: object) -> None:
     with webdataset.ShardWriter(f"{tmp_path}/a-%06d.tar", verbose=0) as writer:
         writer.write({"__key__": "0", "jpg": np.zeros((8, 8, 3), np.uint8), "json": record})
-    assert index_shards(Store(tmp_path), Store(tmp_path)).classes is None
+    assert index_shards(Store(tmp_path)).classes is None
 
 
 def test_names_in_json_are_classes_in_their_natural_order(tmp_path: Path) -> None:
@@ -218,13 +215,13 @@ def test_names_in_json_are_classes_in_their_natural_order(tmp_path: Path) -> Non
     with webdataset.ShardWriter(f"{tmp_path}/a-%06d.tar", maxcount=2, verbose=0, mtime=0) as writer:
         for number, label in enumerate(labels):
             writer.write({"__key__": f"{number}", "png": np.zeros((8, 8, 3), np.uint8), "json": {"label": label}})
-    index = index_shards(Store(tmp_path), Store(tmp_path))
+    index = index_shards(Store(tmp_path))
     assert index.class_names == ("2", "10", "cat 9", "cat 10")
     assert index.class_counts == (2, 1, 1, 1)
     assert read_samples(index, Store(tmp_path), range(5))[1].tolist() == [1, 0, 3, 2, 0]  # type: ignore[union-attr]
-    assert check(Store(tmp_path)).damaged == 0
+    assert check_dataset(Store(tmp_path)).damaged == 0
     dataclasses.replace(index, class_names=("2", "10", "a", "b")).save(Store(tmp_path))
-    found = findings(check(Store(tmp_path)))["a-000001.tar"]
+    found = findings(check_dataset(Store(tmp_path)))["a-000001.tar"]
     assert found == (
         "2 samples have a bad label, the first: sample 2 has the label 'cat 10', which is none of the classes' names",
     )
@@ -246,7 +243,7 @@ def test_labels_that_are_no_classes_are_refused(tmp_path: Path, labels: list[obj
         for number, label in enumerate(labels):
             writer.write({"__key__": f"{number}", "jpg": np.zeros((8, 8, 3), np.uint8), "json": {"label": label}})
     with pytest.raises(DatasetError, match=told) as error:
-        index_shards(Store(tmp_path), Store(tmp_path))
+        index_shards(Store(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -264,9 +261,9 @@ def test_shards_of_img2dataset(store: Store) -> None:
         put_shard(store, f"{shard:05}.tar", files)
         store.write(f"{shard:05}.parquet", b"PAR1")
         store.write(f"{shard:05}_stats.json", b"{}")
-    index = index_shards(store, store)
+    index = index_shards(store)
     assert (index.counts.tolist(), index.classes, index.shape.dims) == ([3, 3], None, (3, 8, 8))
-    assert check(store).damaged == 0
+    assert check_dataset(store).damaged == 0
 
 
 @pytest.mark.parametrize("form", ["gnu", "oldgnu", "pax", "posix", "ustar", "v7"])
@@ -289,7 +286,7 @@ def test_classes_are_named_by_a_file_beside_the_shards(store: Store) -> None:
     put_dataset(store)
     store.remove("index.json")
     store.write("classes.txt", "\ufeffcat\r\ndog\r\n horse \r\n\u00e9lan\r\n\r\n".encode())
-    assert index_shards(store, store).class_names == ("cat", "dog", "horse", "élan")
+    assert index_shards(store).class_names == ("cat", "dog", "horse", "élan")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +303,7 @@ def test_names_that_do_not_fit_the_labels_are_refused(store: Store, names: bytes
     store.remove("index.json")
     store.write("classes.txt", names)
     with pytest.raises(DatasetError, match=told):
-        index_shards(store, store)
+        index_shards(store)
 
 
 def test_members_that_are_apart_are_refused(tmp_path: Path) -> None:
@@ -315,7 +312,7 @@ def test_members_that_are_apart_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).with_suffix(".cls").write_text("0")
     subprocess.run(["tar", "cf", "a.tar", "0.png", "1.png", "0.cls", "1.cls"], cwd=tmp_path, check=True)
     with pytest.raises(DatasetError, match=r"a\.tar has key 0 in two places"):
-        index_shards(Store(tmp_path), Store(tmp_path))
+        index_shards(Store(tmp_path))
 
 
 # Checking
@@ -323,7 +320,7 @@ def test_members_that_are_apart_are_refused(tmp_path: Path) -> None:
 
 def test_a_good_dataset_has_no_finding(store: Store) -> None:
     index = put_dataset(store)
-    report = check(store)
+    report = check_dataset(store)
     assert report.damaged == 0
     assert tuple(shard.info for shard in report.shards) == index.shards
     assert findings(report) == {}
@@ -366,7 +363,7 @@ def test_damage_is_found_in_the_shard_that_has_it(
 ) -> None:
     put_dataset(store)
     damage(store)
-    report = check(store)
+    report = check_dataset(store)
     assert (report.damaged, list(findings(report))) == (1, ["shard-000001.tar"])
     (lines,) = findings(report).values()
     assert len(lines) == len(told)
@@ -377,7 +374,7 @@ def test_damage_is_found_in_the_shard_that_has_it(
 def test_a_shard_that_the_index_does_not_list_is_found(store: Store) -> None:
     put_dataset(store)
     store.write("extra.tar", store.read("shard-000000.tar"))
-    report = check(store)
+    report = check_dataset(store)
     assert (report.damaged, findings(report)) == (1, {"extra.tar": ("is not in the index",)})
 
 
@@ -386,7 +383,7 @@ def test_what_the_index_says_wrongly_of_a_file_is_found(store: Store) -> None:
     first, second, third = index.shards
     changed = (dataclasses.replace(first, crc32=7), dataclasses.replace(second, samples=6), third)
     dataclasses.replace(index, shards=changed).save(store)
-    assert findings(check(store)) == {
+    assert findings(check_dataset(store)) == {
         "shard-000000.tar": (f"has the CRC-32 {first.crc32:08x}, but the index says 00000007",),
         "shard-000001.tar": ("holds 5 samples, but the index says 6",),
     }
@@ -404,7 +401,7 @@ def test_samples_that_do_not_fit_the_index_are_counted(store: Store) -> None:
             f"{labels} samples have a bad label, the first: sample {label:09} has label 2, but there are 2 classes",
         )
 
-    assert findings(check(store)) == {
+    assert findings(check_dataset(store)) == {
         "shard-000000.tar": told(0, 2, 2),
         "shard-000001.tar": told(5, 2, 6),
         "shard-000002.tar": told(10, 3, 10),
@@ -421,7 +418,7 @@ def test_one_sample_of_another_size_with_no_label_is_found_among_good_ones(store
         **{"bytes": len(data), "samples": 3, "crc32": zlib.crc32(data), "sha256": hashlib.sha256(data).hexdigest()},
     )
     dataclasses.replace(index, shards=(index.shards[0], second, index.shards[2])).save(store)
-    assert findings(check(store)) == {
+    assert findings(check_dataset(store)) == {
         "shard-000001.tar": (
             "2 samples have a bad picture, the first: sample 1 is 8 × 7 × 3, but the index says 8 × 8 × 3",
             "2 samples have a bad label, the first: sample 1 has no label",
@@ -434,10 +431,10 @@ def test_grey_fits_an_index_of_rgb_and_not_the_other_way_round(tmp_path: Path) -
         store = Store(tmp_path / folder)
         put_shard(store, "0.tar", [("0.png", picture(0, first, 8, 8))])
         put_shard(store, "1.tar", [("1.png", picture(1, second, 8, 8))])
-        index = index_shards(store, store)
+        index = index_shards(store)
         assert index.shape.channels == 3
     dataclasses.replace(index, shape=dataclasses.replace(index.shape, channels=1)).save(store)
-    assert list(findings(check(store))) == ["1.tar"]
+    assert list(findings(check_dataset(store))) == ["1.tar"]
 
 
 def test_every_damage_is_found_in_one_check(store: Store) -> None:
@@ -447,7 +444,7 @@ def test_every_damage_is_found_in_one_check(store: Store) -> None:
     store.write("shard-000002.tar", b"")
     store.remove("shard-000003.tar")
     store.write("shard-000009.tar", b"")
-    report = check(store)
+    report = check_dataset(store)
     assert report.damaged == 4
     assert list(findings(report)) == [f"shard-{number:06}.tar" for number in (1, 2, 3, 9)]
 
@@ -456,9 +453,9 @@ def test_faults_beyond_counting_take_one_walk(tmp_path: Path, monkeypatch: pytes
     samples = ((np.zeros((1, 2, 2), np.uint8), number % 2) for number in range(300))
     index = pack(samples, Store(tmp_path))
     dataclasses.replace(index, classes=1, class_counts=None).save(Store(tmp_path))
-    walks, walk = [], inspection.walk
-    monkeypatch.setattr(inspection, "walk", lambda *arguments: walks.append(1) or walk(*arguments))
-    assert next(iter(findings(check(Store(tmp_path))).values()))[0].startswith("150 samples have a bad label")
+    walks, walk = [], verification.walk
+    monkeypatch.setattr(verification, "walk", lambda *arguments: walks.append(1) or walk(*arguments))
+    assert next(iter(findings(check_dataset(Store(tmp_path))).values()))[0].startswith("150 samples have a bad label")
     assert len(walks) == 1
 
 
@@ -466,17 +463,17 @@ def test_a_check_without_an_index_says_how_to_make_one(store: Store) -> None:
     put_dataset(store)
     store.remove("index.json")
     with pytest.raises(DatasetError, match=r"3 shards but no index\.json: .*--index-only"):
-        check(store)
+        check_dataset(store)
 
 
 def test_a_byte_that_changes_on_the_way_is_no_damage(served: Served, tmp_path: Path) -> None:
     index_at = Store(tmp_path / "index")
     index_shards(served.url, index_at)
     served.faults["shard-000001.tar"] = flipped
-    assert check(index_at, remote_shards=True).damaged == 0
+    assert check_dataset(index_at, remote_shards=True).damaged == 0
     assert served.faults == {}
     flip(Store(served.folder))
-    assert list(findings(check(index_at, remote_shards=True))) == ["shard-000001.tar"]
+    assert list(findings(check_dataset(index_at, remote_shards=True))) == ["shard-000001.tar"]
 
 
 # The table
@@ -488,7 +485,7 @@ def test_a_table_of_few_shards_has_them_all(tmp_path: Path) -> None:
     store.write("shard-000001.tar", store.read("shard-000001.tar")[:5000])
     store.write("extra.tar", b"")
     assert (
-        check(store).table(80)
+        check_table(check_dataset(store), 80)
         == """\
 shard             samples   bytes  found
 shard-000000.tar        5  20,480  good
@@ -504,11 +501,11 @@ extra.tar                          is not in the index
 def test_a_table_of_many_shards_has_the_damaged_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put_dataset(store, shards=25)
-    assert check(store).table(80) == "25 of 25 shards good, 125 samples, 512kB"
+    assert check_table(check_dataset(store), 80) == "25 of 25 shards good, 125 samples, 512kB"
     store.remove("shard-000001.tar")
     store.write("shard-000020.tar", b"")
     assert (
-        check(store).table(80)
+        check_table(check_dataset(store), 80)
         == """\
 shard             samples   bytes  found
 shard-000001.tar        5  20,480  is missing
@@ -522,7 +519,7 @@ def test_names_of_others_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put_dataset(store)
     put_shard(store, "shard-000001.tar", [("\x1b[31m\nred\u202e.png", b"")])
-    table = check(store).table(200)
+    table = check_table(check_dataset(store), 200)
     assert "sample ?[31m?red? is no picture" in table
     assert all(line.isprintable() for line in table.split("\n"))
 
@@ -533,8 +530,8 @@ def test_a_table_keeps_to_its_width_and_says_everything(store: Store, width: int
     dataclasses.replace(
         index, shape=dataclasses.replace(index.shape, spatial=(8, 9)), classes=3, class_counts=None
     ).save(store)
-    report = check(store)
-    table = report.table(width)
+    report = check_dataset(store)
+    table = check_table(report, width)
     assert max(map(len, table.splitlines())) <= width
     assert "\x1b" not in table
     if width == 200:
