@@ -695,7 +695,7 @@ def temporary_full(folder: str, steps: int) -> Result:
         with mock.patch.dict(os.environ, TMPDIR=str(small), RAY_TMPDIR="/tmp"):
             refused = Job(folder, "refused", "2", steps)
         assert refused.finish() == 2, refused.lines
-        assert any(f"temporary folder {small} has too little room" in line for line in refused.lines), refused.lines
+        assert any(f"temporary folder {small} has too little space" in line for line in refused.lines), refused.lines
         undisturbed = Job(folder, "undisturbed-temporary", "2", steps)
         assert undisturbed.finish() == 0, undisturbed.lines
         result.note = (

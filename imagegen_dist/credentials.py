@@ -1,8 +1,8 @@
-"""Recognising credentials: by a variable's name, by the shape of a token, and in URLs.
+"""Recognise credentials by the names of variables, by the form of tokens, and in URLs.
 
-The list of shapes is our own. detect-secrets, the pattern set that Python has, knows neither Hugging Face's nor W&B's
-tokens nor GitHub's fine-grained ones (1.5.0, of 2024), takes a tenth of a second to import, and reads lines of source
-code, where names of variables and parameters of URLs are wanted here.
+The list of tokens is our own. The patterns of detect-secrets (1.5.0, 2024) do not include the tokens of Hugging Face
+and W&B nor the fine-grained ones of GitHub, take a tenth of a second to import, and are for lines of source code, not
+for names of variables and parameters of URLs.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ _ANY_TOKEN = re.compile("|".join(f"(?:{shape})" for shape in _TOKENS.values()))
 
 _PASSWORD = re.compile(
     r"://[^/@:]*:(?!\d+(?:[/\s\"']|$))[^@]*@"
-)  # a secret may have slashes; digits and a slash are a port
+)  # a secret may contain slashes; digits before a slash are a port
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]*)://([^/@?#\s]+)@", re.IGNORECASE)
 _PARAMETER = re.compile(r"[?&#;]([^=&#;?\s]+)=[^&#;\s]")
 _QUERY = re.compile(r"[?#]\S*")
-# Places that know no user: what stands before an @ there is a key. Others have names before it (sftp://user@host,
-# abfs://container@account, hf://model@revision), which count when they have the shape of a token.
+# Protocols without users, where the text before an @ is a key. Other protocols have names before it (sftp://user@host,
+# abfs://container@account, hf://model@revision), which count only if they have the form of a token.
 _WITHOUT_USERS = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "oss", "oci", "obs", "cos", "r2"})
 
 
 def is_secret(name: str) -> bool:
-    """True if a variable, or a parameter of a URL, of this name holds a secret and not the place of one."""
+    """True if a variable or URL parameter with this name holds a secret, and not the place of one."""
     if is_connection(name):
         return True
-    if name == "GOOGLE_APPLICATION_CREDENTIALS":  # a file's path
+    if name == "GOOGLE_APPLICATION_CREDENTIALS":  # the path of a file
         return False
     words = [word.upper() for word in _WORD.findall(name)]
     if not words or words[-1] in _PLACES:
@@ -65,14 +65,14 @@ def is_secret(name: str) -> bool:
 
 
 def is_connection(name: str) -> bool:
-    """True for names such as DATABASE_URL, whose values carry a password by convention."""
+    """True for names such as DATABASE_URL, whose values contain a password by convention."""
     return _CONNECTION.search(name) is not None
 
 
 def token_kind(text: str) -> str | None:
-    """The kind of token whose shape something in the text has, in words such as "a GitHub token"; None for none.
+    """The kind of a token in the text, in words such as "a GitHub token"; None if it contains none.
 
-    An AWS access key ID alone is no secret, and is none here.
+    An AWS access key ID alone is not a secret and does not count.
     """
     for found in _ANY_TOKEN.finditer(text):
         kind = next(kind for kind, shape in _TOKENS.items() if re.match(shape, found[0]))
@@ -82,7 +82,7 @@ def token_kind(text: str) -> str | None:
 
 
 def without_credentials(text: str) -> str:
-    """The text with the credentials in its URLs replaced by ***; equal to the text where it has none."""
+    """The text with the credentials in its URLs replaced by ***; unchanged if it has none."""
     if "://" not in text or not any(mark in text for mark in "@?#"):
         return text
     shown = _USER.sub(_without_user, _PASSWORD.sub("://***@", text))
@@ -90,7 +90,7 @@ def without_credentials(text: str) -> str:
 
 
 def password_of(url: str) -> str | None:
-    """The password in a URL, decoded, if there is one."""
+    """The decoded password in a URL, or None."""
     found = _PASSWORD.search(url)
     return unquote(found[0][3:-1].partition(":")[2]) if found else None
 
@@ -102,5 +102,5 @@ def _without_user(found: re.Match[str]) -> str:
 
 
 def _without_query(found: re.Match[str]) -> str:
-    """A query and what follows it, without the values of all its parameters where one of them is a secret."""
+    """Replace a query and what follows it by *** if one of its parameters is a secret."""
     return f"{found[0][0]}***" if any(is_secret(unquote(name)) for name in _PARAMETER.findall(found[0])) else found[0]

@@ -1,4 +1,4 @@
-"""JSON that others may have written."""
+"""JSON from untrusted files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 DEEPEST = 64
-"""Levels of objects and arrays within one another: none of ours has a dozen."""
+"""Largest number of nested levels of objects and arrays; documents of this package have fewer than a dozen."""
 
 
 def parse_json(text: str | bytes, checked: bool = True) -> Any:
-    """The value in a JSON text. Raises ValueError for what is none, and where it is nested deeper than DEEPEST levels.
+    """Parse a JSON text. Raises ValueError if it is invalid or nested deeper than DEEPEST levels.
 
-    checked: False leaves the depth to the parser's own limit, for texts of many thousand objects whose reader does not
-    recurse.
+    checked: False leaves the depth to the limit of the parser, for texts of many thousands of objects whose reader does
+    not recurse.
     """
     try:
         value = json.loads(text)

@@ -1,7 +1,7 @@
-"""How what is optional is installed: from a checkout or a wheel.
+"""Commands that install optional dependencies, from a checkout or a wheel.
 
-No distribution of this package's name is on a package index, where anybody may take the name: no message, card or page
-says to install it by its name alone.
+The package is not on a package index, where anybody may take its name. No message, card or page may therefore say to
+install it by its name alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NAME = "imagegen_dist"
 
 
 def install_hint(extra: str) -> str:
-    """The command that installs an extra of the package as it is installed here: `pip install -e '.[vae]' in ...`."""
+    """The command that installs an extra of the package as installed here, such as `pip install -e '.[vae]' in ...`."""
     root = Path(__file__).resolve().parents[1]
     if (root / "pyproject.toml").is_file():
         return f"pip install -e '.[{extra}]' in {root}"
@@ -23,7 +23,7 @@ def install_hint(extra: str) -> str:
 
 
 def install_anywhere(extra: str) -> str:
-    """Both commands, for a reader who may have a checkout or a wheel, in Markdown."""
+    """The commands for a checkout and for a wheel, in Markdown."""
     return (
         f"`pip install -e '.[{extra}]'` in a checkout of its source, or "
         f"`pip install './{NAME}-VERSION-py3-none-any.whl[{extra}]'` with a wheel of it"
@@ -31,7 +31,7 @@ def install_anywhere(extra: str) -> str:
 
 
 def _wheel(extra: str) -> str:
-    """The wheel that the package was installed from, with the extra, as pip takes it."""
+    """The wheel from which the package was installed, with the extra, as an argument of pip."""
     with suppress(metadata.PackageNotFoundError):
         installed = metadata.distribution(NAME)
         url = str(json.loads(installed.read_text("direct_url.json") or "{}").get("url", ""))

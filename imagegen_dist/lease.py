@@ -1,7 +1,7 @@
-"""Who trains a run: one driver at a time, by a small file in the run's directory that its holder keeps renewing.
+"""A lease ensures that one driver at a time trains a run: a small file in the run's directory, renewed by its holder.
 
-Nothing is asked of the storage but whole files, so that it holds on a disk and in any object store. No clocks of two
-machines are compared: a newcomer looks whether the file changes while it looks.
+It needs only whole files, so that it works on disks and in all object stores. The clocks of machines are not compared:
+a new driver watches whether the file changes.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from imagegen_dist.storage import Store
 FILE = "lease.json"
 RENEW_S = 10.0
 STALE_S = 60.0
-"""For how long a newcomer sees a lease unchanged before it counts as left behind."""
+"""Seconds for which a lease must be unchanged before it counts as abandoned."""
 
 
 @dataclass(frozen=True)
 class Holder:
     """A driver, as others see it.
 
-    machine: which one, and which of its process name spaces; "" where it is not known.
+    machine: the machine and its process namespace; "" if unknown.
     """
 
     token: str
@@ -52,7 +52,7 @@ class Holder:
 
     @property
     def has_ended(self) -> bool | None:
-        """Whether its process is gone; None where this cannot be seen from here."""
+        """Whether its process has ended; None if this cannot be determined from here."""
         if not self.machine or self.machine != _machine():
             return None
         with suppress(psutil.NoSuchProcess):
@@ -62,9 +62,9 @@ class Holder:
 
 
 class Lease:
-    """The right to train a run. Take it with `acquire`, enter it as a context while training goes on.
+    """The right to train a run. Take it with `acquire`, and enter it as a context during training.
 
-    lost: set when another driver is seen to hold it, which took it for left behind: this one has to end at once.
+    lost: set when another driver, which took the lease for abandoned, holds it: this one must end immediately.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def acquire(self, tell: Callable[[str], None]) -> None:
-        """Take the lease, or raise UsageError where another driver holds it; `tell` hears why that takes time."""
+        """Take the lease, or raise UsageError if another driver holds it. `tell` takes the reason for a delay."""
         found = holder_of(self._run)
         if found is not None:
-            self._see_that_it_is_left(found, tell)
+            self._check_abandoned(found, tell)
         self._write()
 
     def confirm(self) -> None:
-        """A little after `acquire`: raise UsageError where another driver took it at the same moment."""
+        """Shortly after `acquire`, raise UsageError if another driver took the lease at the same time."""
         found = holder_of(self._run)
         if found is not None and found.token != self._holder.token:
             raise _refusal(self._run, found)
@@ -112,13 +112,13 @@ class Lease:
             if found is not None and found.token == self._holder.token:
                 self._run.remove(FILE)
 
-    def _see_that_it_is_left(self, found: Holder, tell: Callable[[str], None]) -> None:
-        """Return once the holder is known to be gone, or not to renew the file; else raise UsageError."""
+    def _check_abandoned(self, found: Holder, tell: Callable[[str], None]) -> None:
+        """Return when the holder has ended or does not renew the file; otherwise raise UsageError."""
         if found.has_ended is False:
             raise _refusal(self._run, found)
         if found.has_ended:
             return
-        tell(f"{found.name} was training this run: seeing for {self._stale_s:.0f} s whether it still does")
+        tell(f"{found.name} was training this run: watching for {self._stale_s:.0f} s whether it still does")
         until = self._clock() + self._stale_s
         while self._clock() < until:
             self._sleep(self._renew_s / 4)
@@ -130,7 +130,7 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self._renew_s):
-            with suppress(OSError):  # a store that is away takes no lease of another driver either
+            with suppress(OSError):  # another driver cannot take the lease while the storage is unavailable
                 found = holder_of(self._run)
                 if found is not None and found.token != self._holder.token:
                     self.lost.set()
@@ -157,14 +157,14 @@ def _refusal(run: Store, holder: Holder) -> UsageError:
 
 
 def _name() -> str:
-    """The Ray job's id where this is one, else the process and its host."""
+    """The id of the Ray job, or else the process and its host."""
     job: dict[str, Any] = parse_json(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("metadata", {})
     submitted = job.get("job_submission_id")
     return f"job {submitted}" if submitted else f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _machine() -> str:
-    """This boot of this machine, and the name space in which process ids are meant; "" where the system has neither."""
+    """The current boot of this machine and the namespace of its process ids; "" if the system has neither."""
     with suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
     return ""

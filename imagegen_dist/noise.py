@@ -1,8 +1,8 @@
-"""Random numbers that depend on a key alone, the same on every machine and in every language.
+"""Random numbers that depend only on a key and are equal on all machines and in all languages.
 
-The noise of generated samples is Philox 4x32-10 (Salmon et al., SC 2011) and then Box-Muller, in a few lines of integer
-arithmetic and of + - * / sqrt in float64, which IEEE 754 defines to the last bit. No library's log or cos is called:
-those differ between languages in their last bits. docs/sampling.md has the same definition in JavaScript.
+The noise of generated samples is Philox 4x32-10 (Salmon et al., SC 2011) followed by Box-Muller, in a few lines of
+integer arithmetic and of + - * / sqrt in float64, which IEEE 754 defines exactly. The log and cos of libraries are not
+called, since they differ between languages in the last bits. docs/sampling.md has the same definition in JavaScript.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Words = NDArray[np.uint64]
-"""32-bit words, each in an element of 64 bits, which has room for their products."""
+"""32-bit words in elements of 64 bits, which can hold their products."""
 
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -27,19 +27,19 @@ _ROUNDS = 10
 
 _BLOCKS_AT_ONCE = 1 << 14  # in numpy: intermediate arrays stay in the CPU's cache
 
-_MT_WORDS = 624  # of the state of a Mersenne Twister
-_MT_STATE_AT = 24  # bytes before these words, 64 bits each, in the state of torch.Generator on the CPU
+_MT_WORDS = 624  # words of the state of a Mersenne Twister
+_MT_STATE_AT = 24  # offset of these words, 64 bits each, in the state of torch.Generator on the CPU
 
 
 def check_seed(seed: int) -> int:
-    """The seed as an int. Raises ValueError outside of [0, 2^64)."""
+    """The seed as an int. Raises ValueError outside [0, 2^64)."""
     if not 0 <= (seed := index(seed)) < 2**64:
-        raise ValueError(f"seed {seed}: seeds go from 0 to 2^64 - 1")
+        raise ValueError(f"seed {seed}: seeds are from 0 to 2^64 - 1")
     return seed
 
 
 def philox(counter: Sequence[Words], key: Sequence[Words]) -> list[Words]:
-    """Four random words of each counter of four words and key of two: Philox 4x32-10. Arrays that broadcast."""
+    """Four random words for each counter of four words and key of two words: Philox 4x32-10. Arrays broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -50,7 +50,7 @@ def philox(counter: Sequence[Words], key: Sequence[Words]) -> list[Words]:
 
 
 def words(seeds: Words, indexes: Words, blocks: Words, stream: int = 0) -> list[Words]:
-    """The four words of each block of the noise of (seed, index). Arrays of 64-bit numbers that broadcast.
+    """The four words of each block of the noise of (seed, index). Arrays of 64-bit numbers, which broadcast.
 
     The key is the seed, lower half first; the counter is (block, stream, index's lower half, index's upper half).
     """
@@ -59,7 +59,7 @@ def words(seeds: Words, indexes: Words, blocks: Words, stream: int = 0) -> list[
 
 
 def box_muller(radius: Words, angle: Words) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two independent standard normal values of each two words: r cos(φ) and r sin(φ).
+    """Two independent standard normal values from each two words: r cos(φ) and r sin(φ).
 
     r = sqrt(-2 ln((radius + 1/2) / 2^32)), φ = 2π angle / 2^32.
     """
@@ -101,13 +101,13 @@ def _cos_sin(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 def normals(seeds: Words, indexes: Words, count: int, stream: int = 0) -> NDArray[np.float64]:
     """The first `count` standard normal values of each (seed, index), [N, count].
 
-    seeds, indexes: [N] each. Block b gives values 4b to 4b + 3: two of its first two words, two of its last two.
+    seeds, indexes: [N] each. Block b gives values 4b to 4b + 3: two from its first two words, two from its last two.
     """
     return _rows(seeds, indexes, count, stream, _normals_of)
 
 
 def uniforms(seeds: Words, indexes: Words, count: int, stream: int = 0) -> NDArray[np.float64]:
-    """The first `count` values uniform on [0, 1) of each (seed, index), multiples of 2^-24, [N, count]: a word each."""
+    """The first `count` uniform values on [0, 1) of each (seed, index), [N, count]; multiples of 2^-24, one a word."""
     return _rows(seeds, indexes, count, stream, _uniforms_of)
 
 
@@ -134,13 +134,13 @@ def _uniforms_of(four: list[Words]) -> NDArray[np.float64]:
 
 
 class SampleNoise:
-    """The noise of several samples, each a function of its own (seed, index) alone.
+    """The noise of several samples; that of each sample depends only on its (seed, index).
 
-    The k-th call takes stream k, so that what is drawn first is the same whatever is drawn after it.
+    The k-th call uses stream k, so that its values do not depend on the number of values drawn by other calls.
     """
 
     def __init__(self, seeds: Iterable[int], indexes: Iterable[int], device: torch.device | str = "cpu") -> None:
-        """seeds, indexes: as many as there are samples, from 0 to 2^64 - 1. Raises ValueError for others."""
+        """seeds, indexes: one for each sample, from 0 to 2^64 - 1. Raises ValueError outside."""
         self._seeds = np.array([check_seed(seed) for seed in seeds], dtype=np.uint64)
         self._indexes = np.array(list(indexes), dtype=np.uint64)
         assert len(self._seeds) == len(self._indexes)
@@ -149,15 +149,15 @@ class SampleNoise:
 
     @classmethod
     def of(cls, seed: int, indexes: Sequence[int], device: torch.device | str = "cpu") -> SampleNoise:
-        """The noise of some samples of one seed."""
+        """The noise of samples with one seed."""
         return cls([seed] * len(indexes), indexes, device)
 
     def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal values. size: the number of samples, then that of a sample's noise."""
+        """Standard normal values. size: the number of samples, and the size of the noise of a sample."""
         return self._draw(normals, size, dtype)
 
     def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values uniform on [0, 1), likewise."""
+        """Uniform values on [0, 1). size: as for `normal`."""
         return self._draw(uniforms, size, dtype)
 
     def _draw(self, kind: Callable[..., NDArray[np.float64]], size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -168,9 +168,9 @@ class SampleNoise:
 
 
 def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """PyTorch's generator with a state that depends on all 64 bits of the key, from 0 to 2^64 - 1.
+    """A generator of PyTorch whose state depends on all 64 bits of the key, from 0 to 2^64 - 1.
 
-    On the CPU `manual_seed` keeps 32 bits of its seed. Here Philox fills the whole state of its Mersenne Twister.
+    On the CPU, `manual_seed` uses 32 bits of its seed. Here, Philox fills the whole state of the Mersenne Twister.
     """
     generator = torch.Generator(device)
     generator.manual_seed(key)

@@ -1,7 +1,7 @@
-"""Folders of this user alone, in places where others write as well, such as the system's temporary folder.
+"""Private folders of this user in places where others can write as well, such as the system's temporary folder.
 
-Whoever guesses the name of such a folder can make it first, or lay a symbolic link there, and then chooses what this
-user reads and overwrites. A folder that is not private is therefore left alone and another name is taken.
+Another user who guesses the name of such a folder can create it or a symbolic link first, and then control what this
+user reads and overwrites. A folder that is not private is therefore not used, and another name is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MOST_NAMES = 100
 
 
 def is_private(path: Path) -> bool:
-    """True if this is a folder, not a symbolic link to one, that this user owns and nobody else may enter."""
+    """True for a folder, not a symbolic link, that this user owns and nobody else may enter."""
     try:
         status = path.lstat()
     except OSError:
@@ -31,9 +31,9 @@ def numbered(parent: Path, name: str) -> Iterable[Path]:
 
 
 def first_usable(paths: Iterable[Path]) -> Path:
-    """The first path that is private or does not exist yet: the same for all processes of this user. Raises ValueError.
+    """The first path that is private or does not exist yet, which is the same for all processes of this user.
 
-    It is not made.
+    It is not created. Raises ValueError if there is none.
     """
     refused = None
     for path in paths:
@@ -41,17 +41,17 @@ def first_usable(paths: Iterable[Path]) -> Path:
             return path
         refused = refused or path
     raise ValueError(
-        f"{refused} is not a folder of this user alone (mode 0700), and neither are those of the names after it; "
+        f"{refused} is not a private folder of this user (mode 0700), and neither are those with the following names; "
         "choose another place"
     )
 
 
 def make_private(path: Path) -> None:
-    """Make the folder with mode 0700, if it is not there. Raises ValueError where it is not private then, OSError."""
+    """Create the folder with mode 0700 if it does not exist. Raises ValueError if it is not private, OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
     if not is_private(path):
         raise ValueError(
-            f"{path} is not a folder of this user alone (mode 0700): another user made it, or its file system keeps no "
-            "modes; choose another place"
+            f"{path} is not a private folder of this user (mode 0700): another user created it, or its file system has "
+            "no modes; choose another place"
         )

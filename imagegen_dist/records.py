@@ -1,4 +1,4 @@
-"""What a run's directory says of it: config.json, result.json, report.html."""
+"""The documents in the directory of a run: config.json, result.json, report.html."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _OF_THE_RUN = ("images", "seconds", "images_per_s", "evaluation", "paths")
 
 
 class ConfigMismatch(ValueError):
-    """A run directory that holds a run of another configuration: one line that names the difference."""
+    """The directory holds a run with another configuration: one line that names the difference."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a run lives and how it is called. Travels to the workers as JSON."""
+    """The name and the place of a run, and how it was started. It is sent to the workers as JSON."""
 
     # Name of the run: its directory under the storage URL.
     name: str
     # URL of the directory that holds runs.
     storage: str
-    # Name of the preset that it began from.
+    # Name of the preset that it started from.
     preset: str
     # The job that trains it, e.g. "train_gan".
     job: str
@@ -60,41 +60,41 @@ class RunSettings:
     wandb_mode: str = ""
     # Where W&B keeps its files.
     wandb_directory: str = "wandb"
-    # Whether a W&B key is at hand.
+    # Whether a W&B key is available.
     wandb_key: bool = False
     # W&B group, e.g. the sweep that the run is a trial of; empty for none.
     wandb_group: str = ""
-    # What a sweep gave the run, by path, for W&B to show by itself.
+    # The values that a sweep gave to the run, by path, which W&B shows separately.
     wandb_values: dict[str, Any] = field(default_factory=dict)
-    # URL of what is computed once for a dataset and shared by runs; empty: a folder beside the runs.
+    # URL of the folder for results that runs share, such as statistics of a dataset; empty: a folder beside the runs.
     cache: str = ""
-    # URL of a checkpoint of another run, from which this one begins; empty: from the beginning.
+    # URL of a checkpoint of another run, from which this one starts; empty: from new weights.
     start: str = ""
-    # How jobs are called where the user is (commands.programs); empty: as they are installed here.
+    # How jobs are called on the user's machine (commands.programs); empty: as they are installed here.
     programs: str = ""
-    # Flags of the launch that the user gave, as words: those that config.json does not hold.
+    # Flags that the user gave and config.json does not hold, as words.
     flags: tuple[str, ...] = ()
-    # Newest checkpoints that are kept, two at least, besides the best.
+    # Number of newest checkpoints to keep besides the best, at least two.
     keep: int = 2
 
     @property
     def folder(self) -> Store:
-        """The run's directory."""
+        """The directory of the run."""
         return Store(self.storage, PATIENCE_S) / self.name
 
     @property
     def wandb_id(self) -> str:
-        """The run's id in W&B, which follows from its place: a restart finds it."""
+        """The id of the run in W&B, which depends only on its place, so that a restart finds it."""
         return config.fingerprint([self.storage, self.name])[:16]
 
     @property
     def shared(self) -> Store:
-        """What is computed once for a dataset."""
+        """The folder for results that runs share."""
         return Store(self.cache, PATIENCE_S) if self.cache else Store(self.storage, PATIENCE_S) / ".cache"
 
 
 def describe_data(index: DatasetIndex) -> dict[str, Any]:
-    """The facts of a dataset that a checkpoint carries."""
+    """The description of a dataset in a checkpoint."""
     return {
         "fingerprint": index.fingerprint,
         "modality": index.modality,
@@ -122,7 +122,7 @@ def config_hash(experiment: Experiment) -> str:
 def document(
     settings: RunSettings, experiment: Experiment, index: DatasetIndex, launch: dict[str, Any]
 ) -> dict[str, Any]:
-    """What config.json holds: the resolved experiment, its data, how it was launched, and with which versions."""
+    """The content of config.json: the resolved experiment, its data, the launch settings and the versions."""
     return {
         "run": settings.name,
         "preset": settings.preset,
@@ -136,7 +136,7 @@ def document(
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package is in, or None."""
+    """The commit of the checkout of this package, or None."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(
@@ -148,7 +148,7 @@ def git_commit() -> str | None:
 
 
 def write_config(settings: RunSettings, experiment: Experiment, index: DatasetIndex, launch: dict[str, Any]) -> None:
-    """Write config.json, after checking a run that is already there against it. Raises ConfigMismatch."""
+    """Write config.json, after comparing it with that of an existing run. Raises ConfigMismatch."""
     now = document(settings, experiment, index, launch)
     if settings.folder.exists(CONFIG):
         check_config(settings.folder, now)
@@ -156,7 +156,7 @@ def write_config(settings: RunSettings, experiment: Experiment, index: DatasetIn
 
 
 def check_config(folder: Store, now: dict[str, Any]) -> None:
-    """Raise ConfigMismatch where the run in `folder` differs from the document `now` in what may not change."""
+    """Raise ConfigMismatch if the run in `folder` differs from the document `now` in settings that may not change."""
     try:
         before = parse_json(folder.read(CONFIG))
         found = config.differences(fixed_part(now["experiment"]), fixed_part(before["experiment"]))
@@ -207,7 +207,7 @@ def ungrouped(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def latest_picture(folder: Store, name: str) -> str | None:
-    """URL of the newest picture of that name."""
+    """URL of the newest picture with that name."""
     found = sorted(entry for entry in (folder / "samples").names() if PurePosixPath(entry).name.startswith(f"{name}-"))
     return f"{folder.url}/samples/{found[-1]}" if found else None
 
@@ -254,7 +254,7 @@ def write_report(
 
 
 def resume_command(settings: RunSettings) -> str:
-    """The command that continues a run, with the run's own configuration."""
+    """The command that continues a run with its own configuration."""
     return _resume(settings)
 
 

@@ -45,7 +45,7 @@ def test_pictures_that_cannot_be_named_are_counted_when_a_bucket_is_packed(tmp_p
         code, said = packed_by_the_command(capsys, f"{url}/set", str(tmp_path / "packed"))
     index = DatasetIndex.load(Store(tmp_path / "packed"))
     assert (code, index.samples, index.class_names) == (0, 2, ("cats", "dogs"))
-    assert "4 objects were left out, for a key with an empty, '.' or '..' part or that of a folder: " in said
+    assert "4 objects were left out, because the key has an empty, '.' or '..' part or is that of a folder: " in said
 
 
 def test_a_class_of_which_only_the_folder_marker_is_there_is_refused_by_name(tmp_path, capsys):

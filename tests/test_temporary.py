@@ -78,7 +78,7 @@ def test_a_checkpoint_is_written_while_the_temporary_folder_is_full(small, tmp_p
 
 
 def test_what_needs_a_full_temporary_folder_is_one_line_that_names_it(small, tmp_path):
-    said = f"temporary folder {small} has too little room: .*; free some, or set TMPDIR to another folder"
+    said = f"temporary folder {small} has too little space: .*; free some, or set TMPDIR to another folder"
     with pytest.raises(StorageError, match=said), temporary_file() as file:
         file.write(bytes(2 << 20))
     with pytest.raises(StorageError, match=said), temporary_folder("test") as folder:
@@ -90,7 +90,7 @@ def test_what_needs_a_full_temporary_folder_is_one_line_that_names_it(small, tmp
 
 
 def test_a_temporary_folder_without_room_is_found_before_the_workers_start(small, tmp_path, capsys):
-    said = f"the temporary folder {small} has too little room: 1 MiB are free and 32 MiB are needed"
+    said = f"the temporary folder {small} has too little space: 1 MiB are free and 32 MiB are needed"
     assert said in look(str(tmp_path), [], "question", "answer")["problem"]
     samples = ((np.full((1, 28, 28), number, np.uint8), number % 2) for number in range(10))
     pack(samples, Store(tmp_path / "set"))

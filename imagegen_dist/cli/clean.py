@@ -21,7 +21,7 @@ import psutil
 
 from imagegen_dist.cli.command import Switch, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
-from imagegen_dist.data.node_folder import cached_files, node_path
+from imagegen_dist.data.cache import cached_files, node_path
 from imagegen_dist.errors import DONE, FAILED
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.wording import counted

@@ -1,4 +1,4 @@
-"""Pictures that move: animated WebP by Pillow, MP4 where an encoder is installed."""
+"""Animations: WebP by Pillow, and MP4 if an encoder is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXTENSIONS = ("webp", "mp4")
 
 
 def check_encoder(extension: str) -> None:
-    """Raise ValueError where there is no such animation, or nothing here that makes it."""
+    """Raise ValueError for an unknown extension, and if the encoder of a known one is not installed."""
     if extension not in EXTENSIONS:
         raise ValueError(f"an animation is .{' or .'.join(EXTENSIONS)}, not .{extension}")
     if extension == "mp4":
@@ -29,9 +29,9 @@ def check_encoder(extension: str) -> None:
 
 
 def animate(frames: Sequence[Image.Image], extension: str, fps: float) -> bytes:
-    """An animation without end, or for mp4 a film, of pictures of one size. Errors as `check_encoder`'s.
+    """Encode pictures of one size as an endlessly repeating WebP or an MP4. Raises as `check_encoder`.
 
-    WebP keeps every pixel. MP4 (H.264, 4:2:0) does not, and repeats the last row or column where a side is odd.
+    WebP is lossless. MP4 (H.264, 4:2:0) is not, and repeats the last row or column if a side is odd.
     """
     check_encoder(extension)
     return _webp(frames, fps) if extension == "webp" else _mp4(frames, fps)
@@ -61,18 +61,18 @@ def _mp4(frames: Sequence[Image.Image], fps: float) -> bytes:
 
 
 def _check_film(path: Path, frames: int) -> None:
-    """Raise RuntimeError where the encoder failed, which it only tells standard error."""
+    """Raise RuntimeError if the encoder failed, which it reports only on standard error."""
     import imageio_ffmpeg
 
     try:
         found, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
     except RuntimeError as error:
-        raise RuntimeError("the encoder wrote no film that can be read") from error
+        raise RuntimeError("the encoder wrote a file that cannot be read") from error
     if found != frames:
         raise RuntimeError(f"the encoder wrote {found} of {frames} frames")
 
 
 def _even(pixels: np.ndarray) -> np.ndarray:
-    """[H, W, 3] with even sides."""
+    """Pad [H, W, 3] to even sides."""
     height, width, _ = pixels.shape
     return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

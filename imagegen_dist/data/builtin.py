@@ -1,4 +1,4 @@
-"""Datasets that come with a dependency: packed into shards on first use, then read like any other."""
+"""Built-in datasets: packed into shards on first use, then read like any other dataset."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """(samples, uint8 [N, C, *S]; labels, int64 [N])"""
 
 SPLITS = ("train", "val")
-"""Of every built-in dataset: for training, and held out."""
+"""Every built-in dataset has samples for training and held-out samples."""
 
 _SHARD_SAMPLES = 500
 _RENDERED = 1000
@@ -31,9 +31,9 @@ _DIGITS_VAL_SHARE = 0.2
 
 
 def is_builtin(name: str) -> bool:
-    """Whether this is the name of a built-in dataset, with or without a size: `digits`, `stackedmnist:5000`.
+    """True for the name of a built-in dataset, with or without a size: `digits`, `stackedmnist:5000`.
 
-    Raises DatasetError for a word that is nearly one, and no folder's name.
+    Raises DatasetError for a similar word that is not the name of a folder.
     """
     plain = name.partition(":")[0]
     if plain in BUILTIN:
@@ -45,10 +45,10 @@ def is_builtin(name: str) -> bool:
 
 
 def builtin_dataset(name: str, split: str, store: Store) -> Store:
-    """The folder of a built-in dataset's split, packed under `store` where it is not there yet.
+    """The folder of a split of a built-in dataset, which is packed under `store` on first use.
 
-    name: as of `is_builtin`. split: `train` or `val`. Two processes may do this at once: both write the same bytes.
-    Raises DatasetError for a name, size or split that there is not, and where the package that holds it is missing.
+    name: as for `is_builtin`. split: `train` or `val`. Several processes may do this at the same time, since all write
+    the same bytes. Raises DatasetError for an unknown name, size or split, and if the package with the data is missing.
     """
     plain, _, size = name.partition(":")
     if plain not in BUILTIN:
@@ -59,43 +59,43 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
         return BUILTIN[plain](store) / split
     if plain not in _SIZED:
         raise DatasetError(f"{name}: only {' and '.join(_SIZED)} have a size; take --data {plain}")
-    pack_so_many, least, most = _SIZED[plain]
+    pack_count, least, most = _SIZED[plain]
     if not size.isascii() or not size.isdigit() or not least <= int(size) <= most:
         raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} pictures, as in --data {plain}:5000")
-    return pack_so_many(store, int(size)) / split
+    return pack_count(store, int(size)) / split
 
 
 def digits(store: Store) -> Store:
-    """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: of each 400 for training, 100 held out."""
+    """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: 400 of each for training, 100 held out."""
     folder = store / _DIGITS
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
     for split, (images, labels) in zip(SPLITS, _split_digits(), strict=True):
-        with _unless_there(folder / split):
+        with _unless_packed(folder / split):
             pack(zip(images, labels.tolist(), strict=True), folder / split, shard_samples=_SHARD_SAMPLES, classes=10)
     return folder
 
 
 def stackedmnist(store: Store, count: int = 30_000) -> Store:
-    """StackedMNIST, (3, 32, 32): `count` samples of three digits, one a channel, in 1,000 classes of equal size.
+    """StackedMNIST, (3, 32, 32): `count` samples of three digits, one in each channel, in 1,000 classes of equal size.
 
-    One in ten is held out, and made of digits that no training sample shows: of each of the ten digits the training
-    samples have 400 different ones, the others 100, the same as in `digits`.
+    One sample in ten is held out. Held-out samples consist of digits that no training sample shows, by the split of
+    `digits`: 400 images of each digit for training, 100 held out.
     """
     folder = store / f"stackedmnist-{count}-v1"
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
     counts = count - count // 10, count // 10
     for seed, (split, single, samples) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
-        with _unless_there(folder / split):
+        with _unless_packed(folder / split):
             pack(stack_digits(*single, samples, seed), folder / split, shard_samples=5_000, class_names=MODE_NAMES)
     return folder
 
 
 def dsprites(store: Store, count: int = 30_000) -> Store:
-    """dSprites, (1, 64, 64), black and white, without classes: `count` pictures spread evenly over the grid.
+    """dSprites, (1, 64, 64), black and white, without classes: `count` pictures spread evenly over the grid of factors.
 
-    Every sample's record holds its factors, by name the number of the value. One in ten is held out.
+    The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
     """
     folder = store / f"dsprites-{count}-v1"
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
@@ -104,7 +104,7 @@ def dsprites(store: Store, count: int = 30_000) -> Store:
     held_out = np.zeros(count, dtype=np.bool_)
     held_out[keyed_permutation(count, 0, 0)[: min(count // 10, 10_000)]] = True
     for split, rows in zip(SPLITS, (numbers[~held_out], numbers[held_out]), strict=True):
-        with _unless_there(folder / split):
+        with _unless_packed(folder / split):
             pack(_sprites_with_factors(rows), folder / split, shard_samples=5_000)
     return folder
 
@@ -120,11 +120,11 @@ _SIZED: dict[str, tuple[Callable[[Store, int], Store], int, int]] = {
     "stackedmnist": (stackedmnist, MODES, 1_000_000),
     "dsprites": (dsprites, 100, SAMPLES),
 }
-"""Those that have as many pictures as are asked for, with the fewest and the most."""
+"""Datasets with a variable number of pictures, and its smallest and largest value."""
 
 
 def stratified_split(labels: NDArray[np.int64], val_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of (train, val), each shuffled, with the same share of every class held out; a pure function."""
+    """Shuffled rows of (train, val), with the same share of every class held out; a pure function."""
     shuffled = keyed_permutation(labels.size, 0, 0)
     held_out = np.zeros(labels.size, dtype=np.bool_)
     for label in np.unique(labels):
@@ -157,8 +157,8 @@ def _sprites_with_factors(numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[
 
 
 @contextmanager
-def _unless_there(store: Store) -> Iterator[None]:
-    """Packing that may find that another process was first, with the same bytes."""
+def _unless_packed(store: Store) -> Iterator[None]:
+    """Ignore the error of packing if another process has packed the same bytes first."""
     try:
         yield
     except DatasetError:

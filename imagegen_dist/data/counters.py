@@ -1,28 +1,28 @@
-"""What happens to the data, counted by any thread of a process."""
+"""Counters of data loading, which any thread of a process may update."""
 
 from collections import Counter
 from threading import Lock
 
 COUNTED = ("bytes", "fetched", "cache_hits", "cache_misses", "decoded_hits", "retries", "bad")
-"""bytes: of encoded samples; fetched: bytes from remote storage; cache_hits, cache_misses: shards that were on the node
-when they were needed, or had to be waited for; decoded_hits: samples that were in memory; retries: of fetches; bad:
-damaged samples."""
+"""bytes: of encoded samples; fetched: bytes from remote storage; cache_hits, cache_misses: shards that were or were not
+on the node when they were needed; decoded_hits: samples that were in memory; retries: repeated fetches; bad: damaged
+samples."""
 
 
 class Counters:
-    """Sums since they were last taken."""
+    """Counts since the last `take`."""
 
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
         self._lock = Lock()
 
     def add(self, name: str, amount: int = 1) -> None:
-        """Count one of the names in COUNTED."""
+        """Add to one of the names in COUNTED."""
         with self._lock:
             self._sums[name] += amount
 
     def take(self) -> dict[str, int]:
-        """All sums, zeros included, which begin anew."""
+        """Return all counts, including zeros, and reset them."""
         with self._lock:
             taken = {name: self._sums[name] for name in COUNTED}
             self._sums.clear()

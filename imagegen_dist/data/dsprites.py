@@ -2,10 +2,10 @@
 
 The grid of factors, their values and their order are the published ones (Matthey et al., "dSprites: Disentanglement
 testing Sprites dataset", 2017): picture 0 has every factor at its first value, the last factor changes fastest, and
-orientation goes from 0 to 2π with both ends, so that its first and last value show the same. The pictures are drawn
-anew: neighbouring positions are one pixel apart, and sizes were chosen so that the mean of all pixels and the mean
-standard deviation of a picture are the published ones, 0.0425 and 0.195. Neighbouring values of a factor always show
-different pictures; squares and ellipses, most of all small ones, may show the same a quarter or half turn further.
+orientation goes from 0 to 2π including both ends, so that its first and last value look the same. The pictures are
+drawn here: neighbouring positions are one pixel apart, and sizes were chosen so that the mean of all pixels and the
+mean standard deviation of a picture are the published ones, 0.0425 and 0.195. Neighbouring values of a factor always
+give different pictures; squares and ellipses, especially small ones, may look the same after a quarter or half turn.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imagegen_dist.data.order import keyed_bits, keyed_permutation
 
 FACTORS = {"shape": 3, "scale": 6, "orientation": 40, "position_x": 32, "position_y": 32}
-"""Names and numbers of values, slowest first."""
+"""Number of values of each factor, slowest factor first."""
 
 SIZE = 64
 SAMPLES = 737_280
@@ -26,7 +26,7 @@ _SIZES = tuple(FACTORS.values())
 _SCALES = np.linspace(0.5, 1, FACTORS["scale"])
 _ORIENTATIONS = np.linspace(0, 2 * np.pi, FACTORS["orientation"])
 _WINDOW = SIZE - FACTORS["position_x"] + 1
-_SUPERSAMPLING = 4  # points an axis in a pixel, which is white where half of them or more lie within the shape
+_SUPERSAMPLING = 4  # points along each axis of a pixel, which is white if at least half of them are in the shape
 _SUBSET, _SUBSET_ORDER = 16, 17
 
 _SQUARE = 9.6  # half a side; all lengths in pixels at scale 1
@@ -37,7 +37,10 @@ _Points = NDArray[np.float64]
 
 
 def factors_of(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Values' numbers of all factors in the order of FACTORS: [N] -> [N, 5]. Raises ValueError for other pictures."""
+    """The numbers of the values of all factors, in the order of FACTORS: [N] -> [N, 5].
+
+    Raises ValueError for numbers that are not those of pictures.
+    """
     wrong = index[(index < 0) | (index >= SAMPLES)]
     if wrong.size:
         raise ValueError(f"there is no picture {wrong[0]}; dSprites has 0 to {SAMPLES - 1}")
@@ -45,7 +48,7 @@ def factors_of(index: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def render(index: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Pictures by their numbers: [N] -> uint8 [N, 1, 64, 64], 0 or 255. Raises ValueError for other pictures."""
+    """Draw pictures by their numbers: [N] -> uint8 [N, 1, 64, 64], 0 or 255. Raises ValueError as `factors_of`."""
     shape, scale, orientation, x, y = factors_of(index).T
     window = np.arange(_WINDOW)
     pictures = np.zeros((index.size, 1, SIZE, SIZE), dtype=np.uint8)
@@ -55,9 +58,9 @@ def render(index: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def subset(count: int, seed: int) -> NDArray[np.int64]:
-    """Numbers of `count` distinct pictures, spread evenly and in random order: a pure function, int64 [count].
+    """Numbers of `count` distinct pictures, spread evenly and in random order; a pure function, int64 [count].
 
-    The grid is cut into `count` runs of neighbours, and of each one picture is drawn.
+    The grid is divided into `count` runs of neighbours, and one picture is drawn from each.
     """
     if not 1 <= count <= SAMPLES:
         raise ValueError(f"a subset of {count} pictures; it must have 1 to {SAMPLES}")
@@ -67,14 +70,14 @@ def subset(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def sprite(shape: str, scale: float, orientation: float) -> NDArray[np.uint8]:
-    """A shape with its centre of mass in the middle: uint8 [33, 33], 0 or 255.
+    """Draw a shape with its centre of mass in the middle: uint8 [33, 33], 0 or 255.
 
-    shape: square, ellipse or heart. orientation: radians, clockwise; the heart is upright at 0, the ellipse lies.
+    shape: square, ellipse or heart. orientation: radians, clockwise; at 0 the heart is upright and the ellipse wide.
     """
     points = (np.arange(_WINDOW * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - _WINDOW / 2
     right, down = points[None, :], points[:, None]
     cos, sin = np.cos(orientation), np.sin(orientation)
-    # The points are turned and scaled back, to where the shape is upright and of full size.
+    # Rotate and scale the points back, to where the shape is upright and of full size.
     inside = _SHAPES[shape]((cos * right + sin * down) / scale, (cos * down - sin * right) / scale)
     share = inside.reshape(_WINDOW, _SUPERSAMPLING, _WINDOW, _SUPERSAMPLING).mean((1, 3))
     return np.where(share >= 0.5, 255, 0).astype(np.uint8)
@@ -97,9 +100,9 @@ def _in_ellipse(right: _Points, down: _Points) -> NDArray[np.bool_]:
 
 def _in_heart(right: _Points, down: _Points) -> NDArray[np.bool_]:
     side, radius = _HEART, _HEART / 2
-    disc = radius / np.sqrt(2)  # the discs' middles lie so far aside of that of the square, and above it
-    lobe = disc * (1 + 4 / (3 * np.pi))  # and the centres of mass of the halves outside so far above it
-    up = lobe * np.pi / (4 + np.pi) - down  # from the square's middle: the halves have π / 4 of its area
+    disc = radius / np.sqrt(2)  # offset of the discs' centres from that of the square, sideways and upwards
+    lobe = disc * (1 + 4 / (3 * np.pi))  # offset of the centres of mass of the outer half discs
+    up = lobe * np.pi / (4 + np.pi) - down  # from the centre of the square; the half discs have π / 4 of its area
     aside = np.abs(right)
     return (aside + np.abs(up) <= side / np.sqrt(2)) | ((aside - disc) ** 2 + (up - disc) ** 2 <= radius**2)
 

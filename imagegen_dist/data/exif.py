@@ -1,6 +1,6 @@
-"""The one field of EXIF data that changes what a picture shows: its orientation.
+"""The orientation in EXIF data, the only field that changes how a picture looks.
 
-It is read alone. Everything else in EXIF data may be damaged, of a wrong type or cut off, and costs no picture.
+Nothing else is read, so that other fields may be damaged, of a wrong type or cut off.
 """
 
 import struct
@@ -13,12 +13,12 @@ TRANSPOSED = (5, 6, 7, 8)
 """Orientations that exchange height and width."""
 
 _TAG = 0x0112
-_INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT (as the standard has it), LONG
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT (the type in the standard), LONG
 _PREFIX = b"Exif\0"
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation, 1 to 8, that EXIF data state; 1 (upright) where they state none or are damaged.
+    """The orientation in EXIF data, 1 to 8; 1 (upright) if they have none or are damaged.
 
     exif: with or without the `Exif` prefix of JPEG. (CIPA DC-008, 4.6.2 and 4.6.4; TIFF 6.0, section 2)
     """
@@ -41,7 +41,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Pixels [H, W, ...] turned and mirrored as an orientation from 1 to 8 asks: a view."""
+    """A view of pixels [H, W, ...], rotated and mirrored to upright from an orientation of 1 to 8."""
     if orientation in TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""The factors from which samples were made, as their records hold them."""
+"""The factors of variation of samples, which their records hold."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 from imagegen_dist.data.index import DatasetError
 
 
-def choose_factors(names: Sequence[str], asked: Sequence[str], place: object) -> list[int]:
-    """The places of the factors asked for among those of the samples in `place`; all of them where none is asked for.
+def choose_factors(names: Sequence[str], requested: Sequence[str], place: object) -> list[int]:
+    """The positions of the requested factors among those of the samples in `place`; all of them by default.
 
-    Raises DatasetError for one that the samples do not have.
+    Raises DatasetError for a factor that the samples do not have.
     """
-    for name in asked:
+    for name in requested:
         if name not in names:
             has = f"have {', '.join(names)}" if names else "carry none"
             raise DatasetError(f"there is no factor {name!r}: the samples of {place} {has}; set --evaluation.factors")
-    return [names.index(name) for name in asked or names]
+    return [names.index(name) for name in requested or names]
 
 
 def factor_table(records: Sequence[dict[str, Any]]) -> tuple[list[str], NDArray[np.int64]]:
-    """(names, [N, F]) of records that each hold {"factors": {name: whole number}}, in the order of the first one's.
+    """(names, values [N, F]) of records {"factors": {name: whole number}}, in the order of the first record.
 
-    Raises DatasetError for a record with other factors than the first, and for a value that is no whole number.
+    Raises DatasetError for a record with other factors than the first, and for a value that is not a whole number.
     """
     names = list(records[0]["factors"])
     for number, record in enumerate(records):

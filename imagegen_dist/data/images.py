@@ -1,4 +1,4 @@
-"""Picture files as samples: decoded, cropped and resized; or kept where nothing would change."""
+"""Convert picture files to samples: decode, crop and resize them, or keep files that need no change."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,19 +11,19 @@ from imagegen_dist.data.picture import DEEPEST_WHITE, DecodeError, Picture, Pixe
 from imagegen_dist.wording import counted
 
 _STORED = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
-_REDUCING_GAP = 3.0  # halve and so on by boxes first, to 3 times the size: by Pillow's word hardly to be told apart
+_REDUCING_GAP = 3.0  # reduce by boxes to 3 times the size first: hardly distinguishable, according to Pillow
 _NPY_SIGNATURE = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What pictures are made into. Raises ValueError where it is nothing."""
+    """The size and values of converted pictures. Raises ValueError for unusable values."""
 
-    size: tuple[int, int] | None = None  # (H, W); None keeps theirs
-    channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey grey, and makes the rest RGB
-    crop: bool = True  # cut to the aspect ratio of `size`, about the centre; else the whole is squeezed to it
+    size: tuple[int, int] | None = None  # (H, W); None keeps the size of the pictures
+    channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey and converts everything else to RGB
+    crop: bool = True  # crop centrally to the aspect ratio of `size`; else distort the whole picture to it
     icc: Literal["srgb", "keep"] = "srgb"  # convert pictures with a colour profile to sRGB, or keep their values
-    white: int = DEEPEST_WHITE  # value of 16-bit grey that shows white
+    white: int = DEEPEST_WHITE  # value of 16-bit grey that is white
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
@@ -31,22 +31,22 @@ class Conversion:
         if self.channels not in (None, 1, 3, 4):
             raise ValueError(f"channels is {self.channels}; it must be 1, 3 or 4")
         if not 1 <= self.white <= DEEPEST_WHITE:
-            raise ValueError(f"white is {self.white}; it must lie from 1 to {DEEPEST_WHITE}")
+            raise ValueError(f"white is {self.white}; it must be from 1 to {DEEPEST_WHITE}")
 
 
 class Encoded(NamedTuple):
-    """A sample as a shard holds it."""
+    """An encoded sample."""
 
     data: bytes
     size: tuple[int, int]  # (H, W)
-    deepest: int = 0  # largest value of the picture, where it was 16-bit grey
+    deepest: int = 0  # largest value of a 16-bit grey picture
 
 
 def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encoded:
-    """A picture file as a shard's member of that extension: png, jpg or webp.
+    """Convert a picture file to a member of a shard with the extension png, jpg or webp.
 
-    A file that is of this format already and needs no change is decoded, which finds damage, and kept byte for byte, so
-    that a JPEG does not lose by it. Raises DecodeError as `decode_image` does.
+    A file that has this format already and needs no change is decoded, which finds damage, and kept byte for byte, so
+    that a JPEG loses no quality. Raises DecodeError.
     """
     if data.startswith(_NPY_SIGNATURE):
         pixels, deepest = fit(_read_array(data, conversion), conversion), 0
@@ -60,9 +60,9 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
 
 
 def decode_image(data: bytes, conversion: Conversion) -> Pixels:
-    """A picture file as a sample, uint8 [C, H, W], C = 1, 3 or 4, upright as its EXIF data say.
+    """Decode and convert a picture file to a sample, uint8 [C, H, W], C = 1, 3 or 4.
 
-    What is transparent shows white, where it is not kept as a fourth channel. Raises DecodeError as `decode_picture`.
+    Transparency is drawn on white unless it is kept as a fourth channel. Raises DecodeError as `decode_picture`.
     """
     if data.startswith(_NPY_SIGNATURE):
         return fit(_read_array(data, conversion), conversion)
@@ -70,7 +70,7 @@ def decode_image(data: bytes, conversion: Conversion) -> Pixels:
 
 
 def fit(picture: Image.Image, conversion: Conversion) -> Pixels:
-    """A picture of mode L, RGB or RGBA, converted: uint8 [C, H, W]. Smaller ones are enlarged."""
+    """Convert a picture of mode L, RGB or RGBA to uint8 [C, H, W]. Smaller pictures are enlarged."""
     if conversion.channels is not None:
         picture = picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[conversion.channels])
     if conversion.size is not None and conversion.size != (picture.height, picture.width):
@@ -87,18 +87,18 @@ def _decode(data: bytes, conversion: Conversion) -> Picture:
 
 
 def _read_array(data: bytes, conversion: Conversion) -> Image.Image:
-    """The picture in an .npy member of a shard."""
+    """Decode the picture in an .npy member of a shard."""
     kind = modality("image")
     shape = kind.shape_of(data, "npy")
     if shape.channels not in (1, 3, *((4,) if conversion.channels == 4 else ())):
-        raise DecodeError(f"has {counted(shape.channels, 'channel')}; 1 (grey) or 3 (RGB) are needed")
+        raise DecodeError(f"has {counted(shape.channels, 'channel')}; 1 (grey) or 3 (RGB) is needed")
     out = np.empty(shape.dims, np.uint8)
     kind.decode_into(data, "npy", out)
     return Image.fromarray(out[0] if shape.channels == 1 else np.ascontiguousarray(np.moveaxis(out, 0, -1)))
 
 
 def _centre(height: int, width: int, wanted_height: int, wanted_width: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the largest part about the centre that has the wanted aspect ratio."""
+    """(left, top, right, bottom) of the largest central part with the requested aspect ratio."""
     if width * wanted_height > height * wanted_width:
         spare = (width - height * wanted_width / wanted_height) / 2
         return spare, 0, width - spare, height

@@ -1,7 +1,7 @@
-"""What a dataset holds: `index.json` beside its shards.
+"""The index of a dataset: `index.json` beside its shards.
 
-For every shard its name, size, number of samples and checksums; for the dataset its modality, shape and classes; and a
-fingerprint of all that, which checkpoints carry.
+It has the name, size, number of samples and checksums of every shard; the modality, shape and classes of the dataset;
+and a fingerprint of all these, which checkpoints carry.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ VERSION = 1
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4")
 _PART_BYTES = 1 << 20
 _LEAST_BYTES = 512  # of a sample: the header of its member
-_NAMED = 5  # datasets below a folder
+_NAMED = 5  # datasets below a folder that an error lists
 
 
 class DatasetError(ValueError):
@@ -42,14 +42,14 @@ class DatasetError(ValueError):
 
 
 class MixedSizesError(DatasetError, ShardError):
-    """Samples that differ in size, where all of a dataset have one."""
+    """Samples of several sizes in one dataset."""
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard's line in the index."""
+    """What the index says about one shard."""
 
-    name: str  # file name, below the dataset's URL
+    name: str  # file name below the dataset's URL
     bytes: int  # size of the file
     samples: int
     crc32: int
@@ -58,16 +58,16 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class DatasetIndex:
-    """What a dataset holds. Raises DatasetError where the parts do not fit."""
+    """What a dataset holds. Raises DatasetError if the fields contradict each other."""
 
     modality: str  # image, video or voxels
     shape: SampleShape  # of every sample
     shards: tuple[ShardInfo, ...]
-    classes: int | None = None  # labels are 0 .. classes - 1; None: no labels
+    classes: int | None = None  # labels are 0 .. classes - 1; None without labels
     class_names: tuple[str, ...] | None = None
-    shards_url: str | None = None  # where the shards are; None: beside the index
-    class_counts: tuple[int, ...] | None = None  # samples of each class; None: not known, as in older indexes
-    member: str = ""  # extension of the members that are the samples, where others in them are pictures too
+    shards_url: str | None = None  # where the shards are; None if beside the index
+    class_counts: tuple[int, ...] | None = None  # samples of each class; None if unknown, as in older indexes
+    member: str = ""  # extension of the members to read, if samples have several pictures
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -85,55 +85,55 @@ class DatasetIndex:
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise DatasetError("a shard is listed twice")
         if self.samples < 1:
-            raise DatasetError("there is not one sample in it")
+            raise DatasetError("it has no samples")
         if self.member and self.member.rpartition(".")[2] not in modality(self.modality).extensions:
-            raise DatasetError(f"member is {self.member[:80]!r}, which is no extension of {self.modality} samples")
+            raise DatasetError(f"member is {self.member[:80]!r}, which is not an extension of {self.modality} samples")
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """Of the members that hold the samples."""
+        """Extensions of the members that hold the samples."""
         return (self.member,) if self.member else modality(self.modality).extensions
 
     def location(self, store: Store) -> Store:
-        """The folder of the shards, for an index that was read from `store`."""
+        """The folder of the shards of an index that was read from `store`."""
         return store if self.shards_url is None else Store(self.shards_url)
 
     @cached_property
     def distinct_classes(self) -> int:
-        """How many classes the labels distinguish, as numbers below it; 0 where there are no labels, or one class."""
+        """Number of classes that the labels distinguish; 0 without labels, and if all samples are of one class."""
         several = self.class_counts is None or sum(count > 0 for count in self.class_counts) > 1
         return self.classes or 0 if several and (self.classes or 0) > 1 else 0
 
     @cached_property
     def class_numbers(self) -> dict[str, int]:
-        """The number of each class by its name; {} where classes have no names."""
+        """The number of each class by its name; {} if classes have no names."""
         return number_names(self.class_names or ())
 
     @cached_property
     def samples(self) -> int:
-        """Samples in all shards."""
+        """Number of samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Samples in each shard, [S]."""
+        """Number of samples in each shard, [S]."""
         return np.array([shard.samples for shard in self.shards], dtype=np.int64)
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Id of each shard's first sample and, last, the number of samples, [S + 1]."""
+        """The id of each shard's first sample, followed by the number of samples, [S + 1]."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the canonical JSON of what a dataset holds, wherever it lies: equal where datasets are."""
+        """SHA-256 over the canonical JSON of the content: equal for equal datasets, wherever they are."""
         text = json.dumps(self._payload(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, store: Store) -> None:
-        """Publish `index.json` in a dataset's folder. Raises StorageError."""
+        """Write `index.json` to a dataset's folder. Raises StorageError."""
         place = {} if self.shards_url is None else {"shards_url": self.shards_url}
-        # The fingerprint does not cover the counts, which follow from the shards, so that older indexes keep theirs.
+        # The counts follow from the shards; the fingerprint excludes them, so that those of older indexes stay valid.
         counts = {} if self.class_counts is None else {"class_counts": list(self.class_counts)}
         payload = {**self._payload(), **counts, **place, "fingerprint": self.fingerprint}
         store.write(INDEX_NAME, (json.dumps(payload, indent=1) + "\n").encode())
@@ -142,8 +142,8 @@ class DatasetIndex:
     def load(cls, store: Store, remote_shards: bool = False) -> "DatasetIndex":
         """Read a dataset's index.
 
-        remote_shards: whether it may say that its shards lie neither below nor beside it. Raises DatasetError where
-        it does and may not, and where there is no such place, no shard, no index or a corrupt one; StorageError.
+        remote_shards: whether the index may name shards that are neither below nor beside it. Raises DatasetError for
+        such shards if it may not, and if there is no such folder, no shard, no index or a corrupt one; StorageError.
         """
         try:
             text = store.read(INDEX_NAME)
@@ -162,7 +162,7 @@ class DatasetIndex:
         return index
 
     def _payload(self) -> dict[str, Any]:
-        """All that the fingerprint covers. The shards as they are: copies of them would take most of a load's time."""
+        """Everything that the fingerprint covers. Shards are not copied, which would take most of a load's time."""
         return {
             "version": VERSION,
             "modality": self.modality,
@@ -176,26 +176,25 @@ class DatasetIndex:
 
 
 class ShardScan(NamedTuple):
-    """What one shard adds to an index; scans of many shards can run side by side."""
+    """What one shard contributes to an index. Shards can be scanned in parallel."""
 
     info: ShardInfo
-    shape: SampleShape | None  # RGB where any sample is; None without samples
-    labels: tuple[tuple[Label, int], ...] | None  # samples of each label that occurs; None where they have none
+    shape: SampleShape | None  # RGB if any sample is; None without samples
+    labels: tuple[tuple[Label, int], ...] | None  # (label, number of samples); None without labels
 
 
 def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) -> ShardScan:
-    """Scan a shard that is in memory. Raises ShardError where it is damaged or its samples do not fit together."""
+    """Scan a shard in memory. Raises ShardError if it is damaged or its samples do not fit together."""
     return scan_file(name, lambda offset, length: data[offset : offset + length], len(data), kind, labelled)
 
 
 def scan_file(
     name: str, read_at: ReadAt, size: int, kind: Modality, labelled: bool = True, member: str = ""
 ) -> ShardScan:
-    """Read a whole shard once for its checksums and again for its samples, never more than one of them in memory.
+    """Read a whole shard once for its checksums and again for its samples, with at most one sample in memory.
 
-    read_at: reads the shard's file; size: its bytes; labelled: False passes its labels over; member: as in
-    DatasetIndex. Raises ShardError where it is damaged, MixedSizesError, a kind of that, where its samples differ in
-    size.
+    read_at: reads the shard's file; size: its bytes; labelled: False ignores its labels; member: as in DatasetIndex.
+    Raises ShardError if it is damaged, and MixedSizesError, a subclass, if its samples differ in size.
     """
     crc32, sha256 = checksums(read_at, size)
     shard = Shard(read_at, size, name, (member,) if member else kind.extensions)
@@ -230,13 +229,12 @@ def combine_scans(
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
 ) -> DatasetIndex:
-    """The index of shards that were scanned, in their order; the first that does not fit the ones before ends it.
+    """The index of scanned shards, in their order; the first shard that does not fit the earlier ones is an error.
 
     classes: None takes one more than the largest label, or the number of names. Labels that are names are numbered in
-    the order of class_names, or else in their natural order. Raises DatasetError where only some samples have labels,
-    where some labels are numbers and others names, where a label is too large or its name is not among class_names, and
-    where labels cannot be classes (`too_many`, `all_differ`); MixedSizesError, a kind of that, where the shards' shapes
-    differ.
+    the order of class_names, or else in their natural order. Raises DatasetError if only some samples have labels, if
+    some labels are numbers and others names, if a label is too large or its name is not in class_names, and if labels
+    cannot be classes (`too_many`, `all_differ`); MixedSizesError, a subclass, if the shards' shapes differ.
     """
     seen: list[ShardScan] = []
     shape: SampleShape | None = None
@@ -249,7 +247,7 @@ def combine_scans(
             raise MixedSizesError(f"{scan.info.name} is {scan.shape} where others are {shape}")
         shape = common
     if shape is None:
-        raise DatasetError("there is not one sample in the shards")
+        raise DatasetError("the shards have no samples")
     filled = [scan for scan in seen if scan.shape is not None]
     names, counts = _classes(filled, None if classes is None else int(classes), class_names)
     infos = tuple(scan.info for scan in seen)
@@ -259,7 +257,7 @@ def combine_scans(
 def _classes(
     scans: list[ShardScan], classes: int | None, names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...] | None, tuple[int, ...] | None]:
-    """(the classes' names, the samples of each class), checked against every shard's labels; None without labels."""
+    """(names of the classes, samples of each class), checked against the labels of every shard; None without labels."""
     labelled = [scan for scan in scans if scan.labels is not None]
     if not labelled:
         if classes is not None or names is not None:
@@ -292,14 +290,14 @@ def _classes(
 
 
 def _check_kinds(scans: list[ShardScan]) -> None:
-    """Raises DatasetError where labels are numbers in one shard and names in another."""
+    """Raise DatasetError if labels are numbers in one shard and names in another."""
     of_kind = {type(label): scan.info.name for scan in scans for label, _ in scan.labels or ()}
     if len(of_kind) > 1:
-        raise DatasetError(f"labels are numbers in {of_kind[int]} and names in {of_kind[str]}: one of both is needed")
+        raise DatasetError(f"labels are numbers in {of_kind[int]} and names in {of_kind[str]}: all must be of one kind")
 
 
 def _check_known(scans: list[ShardScan], names: tuple[str, ...]) -> None:
-    """Raises DatasetError for a label that is none of the classes' names."""
+    """Raise DatasetError for a label that is not the name of a class."""
     known = set(names)
     for scan in scans:
         for label, _ in scan.labels or ():
@@ -310,7 +308,7 @@ def _check_known(scans: list[ShardScan], names: tuple[str, ...]) -> None:
 
 
 def build_index(store: Store, modality_name: str = "image", class_names: tuple[str, ...] | None = None) -> DatasetIndex:
-    """The index of the shards that lie in a folder, all of which are read; it is not saved.
+    """Read all shards in a folder and return their index, which is not saved.
 
     Raises DatasetError, ShardError, StorageError.
     """
@@ -322,17 +320,17 @@ def build_index(store: Store, modality_name: str = "image", class_names: tuple[s
 
 
 def shard_names(store: Store) -> list[str]:
-    """Names of the shards in a folder, sorted; hidden files are none."""
+    """Sorted names of the shards in a folder, without hidden files."""
     return [name for name in store.names() if name.endswith(".tar") and not name.startswith(".")]
 
 
 def compressed_shards(names: Iterable[str]) -> list[str]:
-    """Of file names, those of compressed tars."""
+    """The file names that are those of compressed tars."""
     return [name for name in names if name.lower().endswith(_COMPRESSED) and not name.startswith(".")]
 
 
 def compressed_line(place: str, names: list[str]) -> str:
-    """What to do about compressed shards."""
+    """An error line that says how to unpack compressed shards."""
     first = names[0]
     tool = "gunzip" if first.lower().endswith("gz") else "a decompressor of its kind, e.g. zstd -d"
     return (
@@ -342,7 +340,7 @@ def compressed_line(place: str, names: list[str]) -> str:
 
 
 def common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape | None:
-    """The shape that both can be decoded to: grey beside RGB is RGB. None where there is none."""
+    """The shape to which both can be decoded: RGB for grey and RGB. None if there is none."""
     if first is None or first == second:
         return second
     if first.spatial != second.spatial or {first.channels, second.channels} != {1, 3}:
@@ -351,13 +349,13 @@ def common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape 
 
 
 def _count_labels(labels: list[Label | None], name: str) -> tuple[tuple[Label, int], ...] | None:
-    """Samples of each label of a shard, sorted; None where they have none. Raises ShardError where only some have."""
+    """(label, samples) of a shard, sorted; None without labels. Raises ShardError if only some samples have labels."""
     known = [label for label in labels if label is not None]
     if known and len(known) != len(labels):
         raise ShardError(f"{name}: {len(labels) - len(known)} of {counted(len(labels), 'sample')} have no label")
     if len({type(label) for label in known}) > 1:
         some = next(label for label in known if isinstance(label, str))
-        raise ShardError(f"{name}: labels are numbers and names ({some!r}): one of both is needed")
+        raise ShardError(f"{name}: labels are numbers and names ({some!r}): all must be of one kind")
     return tuple(sorted(Counter(known).items())) if known else None
 
 
@@ -380,9 +378,9 @@ def _why_no_index(store: Store) -> str:
 
 
 def _from_payload(payload: Any) -> DatasetIndex:
-    """The index in parsed JSON. Raises ValueError naming what is wrong."""
+    """The index in parsed JSON. Raises ValueError with what is wrong."""
     if not isinstance(payload, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     if payload.get("version") != VERSION:
         raise ValueError(f"version is {payload.get('version')!r}; this program reads {VERSION}")
     spatial = _take(payload, "spatial", list)
@@ -400,23 +398,23 @@ def _from_payload(payload: Any) -> DatasetIndex:
         _take(payload, "member", str) if "member" in payload else "",
     )
     if payload.get("fingerprint") != index.fingerprint:
-        raise ValueError("its fingerprint does not belong to its content; it was edited or damaged")
+        raise ValueError("its fingerprint does not match its content; it was edited or damaged")
     return index
 
 
 def _class_counts(payload: dict[str, Any]) -> tuple[int, ...] | None:
-    """The samples of each class; None in an index that has no such counts."""
+    """The samples of each class; None if the index does not state them."""
     if "class_counts" not in payload:
         return None
     counts = _take(payload, "class_counts", list)
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("class_counts holds something else than whole numbers from 0")
+        raise ValueError("class_counts must be whole numbers from 0")
     return tuple(counts)
 
 
 def _shard_info(number: int, shard: Any) -> ShardInfo:
     if not isinstance(shard, dict):
-        raise ValueError(f"shards[{number}] is no object")
+        raise ValueError(f"shards[{number}] is not an object")
     try:
         info = ShardInfo(
             _take(shard, "name", str),
@@ -430,25 +428,27 @@ def _shard_info(number: int, shard: Any) -> ShardInfo:
     if not re.fullmatch(r"[0-9a-f]{64}", info.sha256):
         raise ValueError(f"shards[{number}]: sha256 is {info.sha256[:80]!r}, which is not 64 hexadecimal digits")
     if not _is_name(info.name):
-        raise ValueError(f"shards[{number}]: name is {info.name[:80]!r}, which is not the name of a file in a folder")
+        raise ValueError(
+            f"shards[{number}]: name is {info.name[:80]!r}, which is not the name of a file below the folder"
+        )
     if info.bytes < 0 or info.samples < 0:
         raise ValueError(f"shards[{number}] has a negative size")
     if info.samples * _LEAST_BYTES > info.bytes or not 0 <= info.crc32 < 1 << 32:
         raise ValueError(
-            f"shards[{number}]: {info.bytes} bytes with the CRC {info.crc32} hold no {counted(info.samples, 'sample')}"
+            f"shards[{number}]: {info.bytes} bytes and CRC {info.crc32} do not fit {counted(info.samples, 'sample')}"
         )
     return info
 
 
 def _is_name(name: str) -> bool:
-    """True for a path below a folder, without absolute, empty, '.' and '..' parts and control characters."""
+    """True for a relative path without empty, '.' and '..' parts and without control characters."""
     return set(name.split("/")).isdisjoint(("", ".", "..")) and min(map(ord, name)) >= 32
 
 
 def _take(payload: dict[str, Any], name: str, *kinds: type) -> Any:
-    """A field of one of the kinds; a bool is no int."""
+    """A field whose value has one of the types; a bool is not an int."""
     if name not in payload:
         raise ValueError(f"{name} is missing")
     if type(payload[name]) not in kinds:
-        raise ValueError(f"{name} is {payload[name]!r}, which is no {kinds[0].__name__}")
+        raise ValueError(f"{name} is {payload[name]!r}, which is not of type {kinds[0].__name__}")
     return payload[name]

@@ -1,8 +1,8 @@
-"""JPEGs: pixels by libjpeg-turbo, whose warnings count as damage unless every row is there nevertheless.
+"""JPEG decoding by libjpeg-turbo, whose warnings count as damage unless all rows are complete.
 
-A tolerant decoder fills what is missing with grey and says nothing. The strict one refuses some files that lack nothing
-too: their metadata are damaged, their end mark is missing, or zeros precede it. Such a file is written again without
-these faults, and has to pass the strict decoder then.
+A tolerant decoder silently fills missing pixels with grey. The strict decoder also refuses some files whose pixels are
+complete: their metadata are damaged, their end mark is missing, or zeros precede it. Such a file is rewritten without
+these faults and must then pass the strict decoder.
 """
 
 import re
@@ -19,7 +19,7 @@ from imagegen_dist.data.exif import UPRIGHT, orientation_of
 JPEG_SIGNATURE = b"\xff\xd8"
 
 _EXIF, _ICC = b"Exif\0", b"ICC_PROFILE\0"
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart mark
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither stuffing nor a restart marker
 _NEXT_TABLE = re.compile(rb"\xff[\xc0-\xcf\xda\xdb\xdd\xe0-\xef\xfe]")
 _SOI_EOI, _SOS, _APP1, _COMMENT = (0xD8, 0xD9), 0xDA, 0xE1, 0xFE
 _EOI = b"\xff\xd9"
@@ -29,11 +29,11 @@ _SEQUENTIAL = (0xC0, 0xC1)
 
 
 class JpegError(ValueError):
-    """A JPEG that is damaged or of an unknown kind, in a few words."""
+    """A JPEG that is damaged or of an unknown kind."""
 
 
 class JpegHeader(NamedTuple):
-    """What a JPEG's frame header says."""
+    """The frame header of a JPEG."""
 
     height: int  # as stored, before the orientation
     width: int
@@ -41,7 +41,7 @@ class JpegHeader(NamedTuple):
 
 
 class _Segment(NamedTuple):
-    """A marker and what follows it: content of the length that it states, then the coded data of a scan."""
+    """A marker and what follows it: its content, and for a scan the coded data."""
 
     marker: int
     content: bytes
@@ -56,7 +56,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(_repaired(data))
         except ValueError as error:
-            raise JpegError(f"is no JPEG: {error}") from error
+            raise JpegError(f"is not a JPEG: {error}") from error
     return JpegHeader(height, width, colours)
 
 
@@ -65,8 +65,8 @@ def decode_jpeg(
 ) -> NDArray[np.uint8]:
     """Pixels [H, W, C] as stored, before the orientation; `colours` is RGB, GRAY or, for CMYK and YCCK files, CMYK.
 
-    buffer: contiguous memory for them. least: (height, width) that suffice: the picture is shrunk while it is decoded,
-    to no less. Raises JpegError where pixels are damaged or missing.
+    buffer: contiguous memory for them. least: (height, width) to which the picture may be reduced while it is decoded.
+    Raises JpegError if pixels are damaged or missing.
     """
     options = {"min_height": least[0], "min_width": least[1], "buffer": buffer}
     try:
@@ -103,7 +103,7 @@ def _may_have_exif(data: bytes) -> bool:
 
 
 def profile_of_jpeg(data: bytes) -> bytes:
-    """The ICC profile of a JPEG; b"" where there is none or a part of it is missing. (ICC.1:2022, annex B.4)"""
+    """The ICC profile of a JPEG; b"" if it has none or a part is missing. (ICC.1:2022, annex B.4)"""
     if _ICC not in data:
         return b""
     start = len(_ICC) + 2
@@ -120,7 +120,7 @@ def profile_of_jpeg(data: bytes) -> bytes:
 
 
 def has_adobe_marker(data: bytes) -> bool:
-    """True for a JPEG with Adobe's APP14 segment: CMYK values are then stored inverted."""
+    """True for a JPEG with Adobe's APP14 segment, which stores CMYK values inverted."""
     return _ADOBE in data and any(
         part.marker == 0xEE and part.content.startswith(_ADOBE) for part in _header_segments(data)
     )
@@ -135,9 +135,9 @@ def _header_segments(data: bytes) -> Iterator[_Segment]:
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
-    """The segments up to the end mark, or as far as they go. (ITU-T T.81, annex B.1.1)
+    """The segments up to the end mark or the end of the data. (ITU-T T.81, annex B.1.1)
 
-    One that states an impossible length ends where the next table begins, and comes without content.
+    A segment that states an impossible length ends where the next table begins, and is returned without content.
     """
     at = len(JPEG_SIGNATURE)
     while (found := _MARKER.search(data, at)) is not None:
@@ -162,13 +162,13 @@ def _segments(data: bytes) -> Iterator[_Segment]:
 
 
 def _repaired(data: bytes) -> bytes:
-    """A JPEG with the same tables and coded pixels, without what may be wrong beside them. Raises JpegError.
+    """The JPEG with the same tables and coded pixels, without what else may be wrong. Raises JpegError.
 
-    Metadata go; the end mark comes right after the last scan's coded data. What pads those is dropped: should it have
-    stood in the place of pixels, the decoder finds them missing.
+    Metadata are removed, and the end mark directly follows the coded data of the last scan. Their padding is dropped;
+    if it was in the place of pixels, the decoder finds them missing.
     """
     if not data.startswith(JPEG_SIGNATURE):
-        raise JpegError("it does not begin as one")
+        raise JpegError("it does not begin like one")
     parts, sequential = [JPEG_SIGNATURE], False
     segments = list(_segments(data))
     if not any(segment.marker == _SOS for segment in segments):
@@ -180,21 +180,23 @@ def _repaired(data: bytes) -> bytes:
                 continue
         sequential |= marker in _SEQUENTIAL
         if marker == _SOS and sequential:
-            content = content[:-3] + b"\0\x3f\0"  # all 64 coefficients, as T.81 demands and some writers do not say
+            content = (
+                content[:-3] + b"\0\x3f\0"
+            )  # all 64 coefficients, which T.81 requires and some writers do not state
         parts += [bytes([0xFF, marker]), struct.pack(">H", len(content) + 2), content]
         parts.append(_unpadded(coded) if number == len(segments) - 1 else coded)
     return b"".join([*parts, _EOI])
 
 
 def _kept_application(marker: int, content: bytes) -> bytes:
-    """Of the application segments, those that say what the colours are: JFIF's, as version 1.1, and Adobe's."""
+    """The content of application segments that define the colours, JFIF's (as version 1.1) and Adobe's; else b""."""
     if marker == 0xE0 and content.startswith(_JFIF) and len(content) >= _JFIF_BYTES:
         return content[:5] + b"\1\1" + content[7:12] + b"\0\0"
     return content if marker == 0xEE and content.startswith(_ADOBE) and len(content) >= _ADOBE_BYTES else b""
 
 
 def _unpadded(coded: bytes) -> bytes:
-    """Coded data without the zeros or ones that fill them up; a stuffed 0xFF belongs to the data."""
+    """Coded data without the zeros or ones that pad them; a stuffed 0xFF belongs to the data."""
     end = len(coded.rstrip(b"\0\xff"))
     while coded[end : end + 2] == b"\xff\0":
         end += 2

@@ -1,4 +1,4 @@
-"""What stands for a sample's class in the files of a dataset, a number or a name, and how names are numbered."""
+"""Labels in the files of a dataset, which are numbers or names of classes, and the numbering of names."""
 
 import json
 import re
@@ -11,74 +11,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 Label = int | str
-"""A sample's class as its file says it: a whole number from 0, or a name."""
+"""A sample's class as a file states it: a whole number from 0, or a name."""
 
 LABEL_NAMES = ("label", "labels", "cls", "class", "fine_label")
-"""Names under which JSON records and tables keep a label; the first of them that is there."""
+"""Names of the label in JSON records and tables; the first one that exists is taken."""
 
 LARGEST_LABEL = 2**63 - 1
-LONGEST_NAME = 256  # characters of a class's name; longer texts are captions
+_LONGEST_NAME = 256  # characters of a class's name; longer texts are captions
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _BYTE_ORDER_MARK = "\ufeff"
-_USUAL_CLASSES = 1_000  # up to which the number of classes is never questioned
-_CLASSES_PER_SAMPLE = 10  # above which numbers are no classes
+_USUAL_CLASSES = 1_000  # numbers of classes up to this are always accepted
+_CLASSES_PER_SAMPLE = 10  # more classes than this times the samples are refused
 _SHOWN = 5
 
 
 def clean_name(text: str) -> str:
-    """A class's name without a byte order mark and spaces around it, in Unicode's composed form."""
+    """A class's name without a byte order mark and surrounding spaces, in Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", text.replace(_BYTE_ORDER_MARK, "").strip())
 
 
 def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Sorts names as people do: by the numbers in them, so that 2 comes before 10 and img9 before img10."""
-    parts = re.split(r"([0-9]+)", name)  # text and digits in turn
+    """Sort key that compares the numbers in names: 2 comes before 10, and img9 before img10."""
+    parts = re.split(r"([0-9]+)", name)  # text and digits alternate
     return tuple(int(part) if at % 2 else part for at, part in enumerate(parts)), name
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Names in the order in which classes are numbered, see `natural_key`."""
+    """Names in the order in which classes are numbered (`natural_key`)."""
     return sorted(names, key=natural_key)
 
 
 def as_label(value: Any) -> Label | None:
-    """A label as JSON, a table or Python holds it; None for a missing one, which null and an empty text are.
+    """A label from JSON, a table or Python; None for a missing one, such as null or an empty text.
 
-    True and false are 1 and 0. Raises ValueError, which says what the value is, for all that is no class.
+    True and false are 1 and 0. Raises ValueError, which describes the value, if it cannot be a class.
     """
     if value is None:
         return None
     if isinstance(value, str):
         return _as_name(value)
-    if isinstance(value, Integral):  # numpy's are, and bool is
+    if isinstance(value, Integral):  # includes numpy's integers and bool
         return _in_range(int(value))
     if isinstance(value, Real) and float(value).is_integer():
         return _in_range(int(float(value)))
-    raise ValueError(f"{_short(value)}, which is {_KINDS.get(type(value), 'no class')}")
+    raise ValueError(f"{_short(value)}, which is {_KINDS.get(type(value), 'not a class')}")
 
 
 def parse_label(text: bytes) -> Label:
-    """The label in a `.cls` member: digits, or a name. Raises ValueError, which says what it is instead."""
+    """The label in a `.cls` member: digits, or a name. Raises ValueError, which describes the content."""
     try:
         found = text.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise ValueError(f"{text[:40]!r}, which is no text in UTF-8") from None
+        raise ValueError(f"{text[:40]!r}, which is not text in UTF-8") from None
     if _WHOLE.fullmatch(found):
         return _in_range(int(found)) if len(found) < 40 else _in_range(LARGEST_LABEL + 1)
     name = None if _NUMBER.fullmatch(found) else _as_name(found)
     if name is None:
-        raise ValueError(f"{text[:40]!r}, which is no whole number" if found else "empty")
+        raise ValueError(f"{text[:40]!r}, which is not a whole number" if found else "empty")
     return name
 
 
 def json_label(text: bytes) -> Label | None:
-    """The label in a sample's JSON record; None where it has none. Raises ValueError, which says what is wrong."""
+    """The label in a sample's JSON record, or None. Raises ValueError, which says what is wrong."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError(f"in {text[:40]!r}, which is no JSON") from None
+        raise ValueError(f"in {text[:40]!r}, which is not JSON") from None
     if not isinstance(record, dict):
         return None
     name = next((name for name in LABEL_NAMES if record.get(name) is not None), None)
@@ -91,13 +91,15 @@ def number_names(names: Iterable[str]) -> dict[str, int]:
 
 
 def number_labels(labels: Sequence[Label]) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
-    """(the number of each label's class, the classes' names where labels are names).
+    """(the number of each label's class, the names of the classes if labels are names).
 
-    Raises ValueError where some are numbers and others names, and where names all differ.
+    Raises ValueError if some labels are numbers and others names, and if almost all names differ.
     """
     of_kind = {type(label): label for label in labels}
     if len(of_kind) > 1:
-        raise ValueError(f"some labels are numbers ({of_kind[int]}) and others names ({of_kind[str]}): one is needed")
+        raise ValueError(
+            f"some labels are numbers ({of_kind[int]}) and others names ({of_kind[str]}): all must be of one kind"
+        )
     if str not in of_kind:
         return np.array(labels, dtype=np.int64), None
     names = tuple(natural_order({str(label) for label in labels}))
@@ -108,7 +110,7 @@ def number_labels(labels: Sequence[Label]) -> tuple[NDArray[np.int64], tuple[str
 
 
 def too_many(classes: int, samples: int) -> str:
-    """Why so many classes of so few samples are none, or an empty text."""
+    """Why there are too many classes for the number of samples; "" if there are not."""
     if classes <= max(_USUAL_CLASSES, _CLASSES_PER_SAMPLE * samples):
         return ""
     return (
@@ -118,7 +120,7 @@ def too_many(classes: int, samples: int) -> str:
 
 
 def all_differ(names: int, samples: int) -> str:
-    """Why so many different names of so few samples are no classes, or an empty text."""
+    """Why names that almost all differ cannot be classes; "" if they can."""
     if names <= max(_USUAL_CLASSES // 50, samples // 2):
         return ""
     return (
@@ -150,7 +152,7 @@ def empty_classes(
 def relabelling(
     counts: Mapping[int, int] | Sequence[int], names: Sequence[str] | None
 ) -> tuple[dict[int, int], list[str]]:
-    """(new number by old number of the classes that have samples, their names: the old ones, or the old numbers)."""
+    """(new number by old number of the classes that have samples, their names: old names or else old numbers)."""
     pairs = counts.items() if isinstance(counts, Mapping) else enumerate(counts)
     there = sorted(label for label, count in pairs if count)
     return {old: new for new, old in enumerate(there)}, [str(old) if names is None else names[old] for old in there]
@@ -158,14 +160,14 @@ def relabelling(
 
 def _as_name(text: str) -> str | None:
     name = clean_name(text)
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        raise ValueError(f"{name[:40]!r}..., which is no name of a class")
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"{name[:40]!r}..., which is not the name of a class")
     return name or None
 
 
 def _in_range(number: int) -> int:
     if not 0 <= number <= LARGEST_LABEL:
-        raise ValueError(f"{number if number < 0 else 'above 2^63'}, which is no whole number from 0")
+        raise ValueError(f"{number if number < 0 else 'above 2^63'}, which is not a whole number from 0")
     return number
 
 
@@ -173,4 +175,4 @@ def _short(value: Any) -> str:
     return str(value)[:40]
 
 
-_KINDS = {list: "a list", dict: "an object", float: "no whole number", bytes: "bytes"}
+_KINDS = {list: "a list", dict: "an object", float: "not a whole number", bytes: "bytes"}

@@ -1,7 +1,7 @@
-"""What a sample's bytes mean: the only file that knows images (H, W), video (T, H, W) and voxels (D, H, W).
+"""How samples are stored and shown. Only here do images (H, W), video (T, H, W) and voxels (D, H, W) differ.
 
-Decoders are an allow-list and nothing is unpickled. A header is checked before any pixel is decoded, so that a small
-file that claims a huge picture costs nothing.
+Only listed formats are decoded, and nothing is unpickled. Headers are checked before any pixel is decoded, so that a
+small file that claims to be a huge picture costs nothing.
 """
 
 import io
@@ -22,7 +22,7 @@ from imagegen_dist.data.picture import MAX_PIXELS as MAX_PIXELS
 from imagegen_dist.data.picture import DecodeError as DecodeError
 from imagegen_dist.data.picture import Pixels as Pixels
 from imagegen_dist.data.picture import decode_into as decode_picture_into
-from imagegen_dist.data.picture import picture_shape
+from imagegen_dist.data.picture import picture_shape, times
 from imagegen_dist.shape import SampleShape
 
 JPEG_QUALITY = 95
@@ -39,20 +39,20 @@ _PICTURES = (
 
 
 def to_float(samples: Tensor) -> Tensor:
-    """uint8 in [0, 255] -> float32 in [-1, 1], same shape. The only place where samples are scaled."""
+    """uint8 in [0, 255] -> float32 in [-1, 1], same shape. Samples are scaled nowhere else."""
     return samples.to(torch.float32) / 127.5 - 1
 
 
 def to_uint8(samples: Tensor) -> Tensor:
-    """Float in [-1, 1] -> uint8 in [0, 255], rounded, values outside clamped; the inverse of `to_float`."""
+    """Float in [-1, 1] -> uint8 in [0, 255], rounded and clamped; the inverse of `to_float`."""
     return ((samples.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 class Modality(ABC):
-    """A kind of sample: how it is stored, and how it is shown.
+    """A kind of sample: how it is stored and shown.
 
-    name: `image`, `video` or `voxels`; axes: the spatial ones, *S; extensions: of the members that hold a sample;
-    written: those of them that `encode` writes.
+    name: `image`, `video` or `voxels`; axes: names of the spatial axes, *S; extensions: of the members that hold a
+    sample; written: the extensions that `encode` can write.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Modality(ABC):
     written: tuple[str, ...] = ("npy",)
 
     def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
-        """Flat bytes [N·C·prod(S)] as samples [N, C, *S], in the memory layout that `decode_into` fills fastest."""
+        """View flat bytes [N·C·prod(S)] as samples [N, C, *S] in the layout that `decode_into` fills fastest."""
         return flat.reshape(-1, *shape.dims)
 
     def empty(self, count: int, shape: SampleShape) -> Pixels:
@@ -69,20 +69,20 @@ class Modality(ABC):
         return self.arrange(np.empty(count * shape.numel, dtype=np.uint8), shape)
 
     def shape_of(self, member: bytes, extension: str) -> SampleShape:
-        """Shape of an encoded sample from its header, upright; transparency does not count. Raises DecodeError."""
+        """The shape of an encoded sample from its header, upright and without transparency. Raises DecodeError."""
         is_array = extension.rpartition(".")[2] == "npy"
         channels, spatial = _npy_shape(member, len(self.axes)) if is_array else picture_shape(member)
         if min(channels, *spatial) < 1 or math.prod(spatial) > MAX_PIXELS:
             raise DecodeError(
-                f"is {_times(spatial)} with {channels} channels: from 1 to {MAX_PIXELS} positions are allowed"
+                f"is {times(spatial)} with {channels} channels: from 1 to {MAX_PIXELS} positions are allowed"
             )
         return SampleShape(channels, spatial)
 
     def decode_into(self, member: bytes, extension: str, out: Pixels) -> None:
-        """Decode one sample into `out`, uint8 [C, *S]; a picture as grey, RGB or RGBA as C asks.
+        """Decode one sample into `out`, uint8 [C, *S]; a picture is decoded as grey, RGB or RGBA according to C.
 
-        Raises DecodeError where the bytes are damaged, of another size than *S, of a kind that is not supported
-        (floats), or where C cannot be made from what they hold.
+        Raises DecodeError if the bytes are damaged, have another size than *S, are of an unsupported kind (floats), or
+        cannot be converted to C channels.
         """
         kind = extension.rpartition(".")[2]
         if kind not in self.extensions:
@@ -93,10 +93,10 @@ class Modality(ABC):
             decode_picture_into(member, out)
 
     def encode(self, sample: Pixels, extension: str) -> bytes:
-        """Encode one sample, uint8 [C, *S]; the same sample gives the same bytes.
+        """Encode one sample, uint8 [C, *S]; equal samples give equal bytes.
 
-        All formats are lossless but `jpg` (quality 95, 4:4:4). Pictures of 4 channels are RGBA.
-        Raises ValueError for an extension that this modality or this number of channels does not have.
+        All formats except `jpg` (quality 95, 4:4:4) are lossless. Pictures of 4 channels are RGBA. Raises ValueError
+        for an extension that is not available for this modality or number of channels.
         """
         if sample.dtype != np.uint8 or sample.ndim != len(self.axes) + 1:
             raise ValueError(
@@ -116,10 +116,10 @@ class Modality(ABC):
     def pages(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> list[Image.Image]:
-        """Pictures of samples, uint8 [N, C, *S], in rows of `columns`: one, or those of a film.
+        """Draw samples, uint8 [N, C, *S], in rows of `columns`: one picture, or the frames of an animation.
 
-        scale: whole factor by which each is enlarged, pixels kept crisp; None makes small samples readable.
-        captions: a few characters under each sample; none for no captions.
+        scale: whole factor by which each sample is enlarged without smoothing; None makes small samples readable.
+        captions: a few characters below each sample, or none.
         """
 
     def preview(
@@ -138,7 +138,7 @@ class ImageModality(Modality):
     written = ("jpg", "jpeg", "png", "webp", "npy")
 
     def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
-        """Colour pictures lie interleaved in memory, [N, H, W, C], as decoders write them."""
+        """Colour pictures are interleaved in memory, [N, H, W, C], as decoders write them."""
         if shape.channels not in (3, 4):
             return super().arrange(flat, shape)
         return flat.reshape(-1, *shape.spatial, shape.channels).transpose(0, 3, 1, 2)
@@ -163,7 +163,7 @@ class VideoModality(Modality):
 
 
 class VoxelModality(Modality):
-    """Volumes (D, H, W), shown as a PNG: for each the brightest value along D, H and W, dimmed with depth."""
+    """Volumes (D, H, W), shown as a PNG of maximum-intensity projections along D, H and W, dimmed with depth."""
 
     name = "voxels"
     axes = ("D", "H", "W")
@@ -180,7 +180,7 @@ _MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (ImageModality
 
 
 def modality(name: str) -> Modality:
-    """The modality of that name. Raises ValueError naming those there are."""
+    """The modality of that name. Raises ValueError, which lists the names."""
     if name not in _MODALITIES:
         raise ValueError(f"modality is {name!r}; it must be one of {', '.join(_MODALITIES)}")
     return _MODALITIES[name]
@@ -193,13 +193,13 @@ def _encode_picture(sample: Pixels, extension: str) -> bytes:
         return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, space, subsampling))
     target = io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if len(sample) == 1 else pixels)
-    # exact: colours below full transparency are kept, since a network sees them.
+    # exact: keeps the colours of fully transparent pixels, since a network sees them.
     picture.save(target, _PILLOW[extension], **({"lossless": True, "exact": True} if extension == "webp" else {}))
     return target.getvalue()
 
 
 def _npy_shape(member: bytes, axes: int) -> tuple[int, tuple[int, ...]]:
-    """(C, *S) of an array [C, *S], or grey [*S]."""
+    """(C, *S) of an array [C, *S], or of a grey one [*S]."""
     _, shape = _npy_header(member)
     if len(shape) == axes:
         return 1, shape
@@ -211,7 +211,7 @@ def _npy_shape(member: bytes, axes: int) -> tuple[int, tuple[int, ...]]:
 def _npy_header(member: bytes) -> tuple[int, tuple[int, ...]]:
     """(bytes of the header, shape) of an .npy file of uint8 in C order. (NumPy Enhancement Proposal 1)"""
     if len(member) < 12 or not member.startswith(b"\x93NUMPY") or member[6] not in (1, 2, 3):
-        raise DecodeError("is no .npy file")
+        raise DecodeError("is not an .npy file")
     start, form = (10, "<H") if member[6] == 1 else (12, "<I")
     end = start + struct.unpack_from(form, member, 8)[0]
     if end > len(member) or end > 1 << 16:
@@ -221,7 +221,7 @@ def _npy_header(member: bytes) -> tuple[int, tuple[int, ...]]:
 
 @lru_cache(maxsize=64)
 def _npy_array(header: bytes) -> tuple[int, ...]:
-    """The shape in an .npy header; samples of a dataset share one."""
+    """The shape in an .npy header, cached because the samples of a dataset share it."""
     try:
         fields = literal_eval(header.decode("utf-8"))
         kind, in_columns, shape = fields["descr"], fields["fortran_order"], tuple(fields["shape"])
@@ -233,7 +233,7 @@ def _npy_array(header: bytes) -> tuple[int, ...]:
 
 
 def _read_npy(member: bytes, spatial: tuple[int, ...]) -> Pixels:
-    """An array [C, *S] as a view of the member's bytes."""
+    """View the member's bytes as an array [C, *S]."""
     channels, found = _npy_shape(member, len(spatial))
     _check_spatial(found, spatial)
     start, _ = _npy_header(member)
@@ -261,11 +261,7 @@ def _to_channels(pixels: Pixels, out: Pixels) -> None:
 
 def _check_spatial(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if found != wanted:
-        raise DecodeError(f"is {_times(found)} where the dataset's samples are {_times(wanted)}")
-
-
-def _times(extents: tuple[int, ...]) -> str:
-    return " × ".join(str(extent) for extent in extents)
+        raise DecodeError(f"is {times(found)} where the dataset's samples are {times(wanted)}")
 
 
 def _dotted(extensions: tuple[str, ...]) -> str:
@@ -273,7 +269,7 @@ def _dotted(extensions: tuple[str, ...]) -> str:
 
 
 def _shown(samples: Pixels) -> Pixels:
-    """Channels as a picture has them: [N, 1 or 3, *S]. Four are RGBA, which are shown on white."""
+    """Samples as grey or RGB, [N, 1 or 3, *S]. Four channels are RGBA, which is drawn on white."""
     if samples.shape[1] == 4:
         colours, alpha = samples[:, :3].astype(np.uint32), samples[:, 3:].astype(np.uint32)
         return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
@@ -281,7 +277,7 @@ def _shown(samples: Pixels) -> Pixels:
 
 
 def _project(samples: Pixels, axis: int) -> Pixels:
-    """Brightest value along an axis of [N, C, D, H, W], dimmed towards its end to 40 %, centred on a square."""
+    """Maximum along an axis of [N, C, D, H, W], dimmed to 40 % towards its end, centred on a square."""
     depth = np.linspace(1, 0.4, samples.shape[axis], dtype=np.float32)
     view = (samples * depth.reshape([-1 if at == axis else 1 for at in range(5)])).max(axis).astype(np.uint8)
     side = max(samples.shape[2:])
@@ -292,7 +288,7 @@ def _project(samples: Pixels, axis: int) -> Pixels:
 
 
 def _grid(samples: Pixels, columns: int, scale: int | None, captions: Sequence[str] = ()) -> Image.Image:
-    """Tiles [N, C, H, W] in rows, on white, with a gap between, and each one's caption below it."""
+    """Tiles [N, C, H, W] in rows on white, with gaps between them and a caption below each."""
     count, channels, height, width = samples.shape
     scale = scale or max(1, math.ceil(_MIN_TILE_PIXELS / max(height, width)))
     gap, rows, below = 2, -(-count // columns), _CAPTION_PIXELS if captions else 0
@@ -311,7 +307,7 @@ def _grid(samples: Pixels, columns: int, scale: int | None, captions: Sequence[s
 
 
 def _save_png(frames: list[Image.Image]) -> bytes:
-    """A PNG, animated without end where there are several frames."""
+    """A PNG, which repeats its frames endlessly if there are several."""
     target = io.BytesIO()
     if len(frames) == 1:
         frames[0].save(target, "PNG", optimize=True)

@@ -1,29 +1,35 @@
-"""The shards that a process has open, and those that it fetches before they are needed."""
+"""The shards that a process keeps open, and those that it fetches before they are needed."""
 
+import hashlib
 import os
 import resource
+import uuid
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
 
-from imagegen_dist.data.cache import CacheConfig, ShardFiles, TimedOutError
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist.data.cache import OFFSETS, CacheConfig, NodeFolder, ShardFiles, TimedOutError
 from imagegen_dist.data.counters import Counters
-from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.node_folder import NodeFolder
-from imagegen_dist.data.shard import Shard
-from imagegen_dist.data.tar_offsets import KnownPlaces
+from imagegen_dist.data.index import DatasetIndex, ShardInfo
+from imagegen_dist.data.shard import TAR_OFFSETS, Shard
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
 _OTHER_FILES = 256
+_CRC_BYTES = 4
 
 
 class OpenShards:
-    """Opens shards by their number in the index; those used last stay open.
+    """Opens shards by their number in the index and keeps the most recently used ones open.
 
-    limit: how many. From remote storage several are fetched at once, and ahead of use where that is asked for. Where
-    one could not be had within the time limit, the others of that step are tried once: it is not paid for each.
+    limit: number of open shards. Several shards are fetched from remote storage at the same time, and ahead of use on
+    request. If one cannot be fetched within the time limit, each other one of that step is attempted only once, so that
+    the time limit is not spent again for each.
     """
 
     def __init__(self, index: DatasetIndex, store: Store, cache: CacheConfig, limit: int, counters: Counters) -> None:
@@ -32,18 +38,18 @@ class OpenShards:
         self._extensions = index.extensions
         folder = NodeFolder(cache.folder, cache.limit_bytes)
         self._files = ShardFiles(self._store, folder, cache, counters)
-        self._places = KnownPlaces(folder, self._extensions)
+        self._offsets = _KnownOffsets(folder, self._extensions)
         self._open: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
         self._broken: dict[int, str] = {}
         self._timed_out = False
-        # Of daemon threads: a loader process that ends does not wait for what it fetches.
+        # Daemon threads: a loader process that ends does not wait for its fetches.
         self._now: ThreadPool | None = None
         self._ahead: ThreadPool | None = None
         if self._store.local_path() is None:
             self._now, self._ahead = ThreadPool(cache.fetches), ThreadPool(max(1, cache.fetches // 2))
 
     def get(self, number: int) -> Shard:
-        """A shard. Raises ShardError, at once where it failed before."""
+        """A shard. Raises ShardError, immediately if the shard has failed before."""
         if number not in self._open and number not in self._broken:
             self._take_in(number, self._descriptor(number))
         if number in self._broken:
@@ -52,7 +58,7 @@ class OpenShards:
         return self._open[number][1]
 
     def fetch(self, numbers: Iterable[int]) -> None:
-        """Open what a step needs, side by side where it has to be fetched; what fails is reported by `get`."""
+        """Open the shards of a step, fetching in parallel; failures are reported by `get`."""
         missing = [number for number in numbers if number not in self._open and number not in self._broken]
         self._timed_out = False
         if self._now is not None and len(missing) > 1:
@@ -60,13 +66,13 @@ class OpenShards:
                 self._take_in(number, opened)
 
     def fetch_ahead(self, numbers: Iterable[int]) -> None:
-        """Bring shards to the node in the background."""
+        """Fetch shards to the node in the background."""
         if self._ahead is not None:
             infos = [self._index.shards[number] for number in numbers if number not in self._open]
             self._ahead.map_async(self._files.fetch_ahead, infos, chunksize=1)
 
     def close(self) -> None:
-        """Close all shards, and leave what is being fetched."""
+        """Close all shards and stop fetching."""
         for pool in (self._now, self._ahead):
             if pool is not None:
                 pool.terminate()
@@ -81,7 +87,7 @@ class OpenShards:
             return error
 
     def _take_in(self, number: int, opened: int | ShardError) -> None:
-        """Keep a shard whose file was opened, or the reason why it cannot be read."""
+        """Keep an opened shard, or the reason why it cannot be read."""
         try:
             if isinstance(opened, ShardError):
                 raise opened
@@ -97,10 +103,10 @@ class OpenShards:
         try:
             url, read_at = (self._store / info.name).url, partial(_read_at, descriptor)
             stamp = 0 if self._now else os.fstat(descriptor).st_mtime_ns
-            known = self._places.load(info, stamp)
+            known = self._offsets.load(info, stamp)
             shard = Shard(read_at, info.bytes, url, self._extensions, info.samples, known)
             if known is None:
-                self._places.keep(info, stamp, shard.places)
+                self._offsets.keep(info, stamp, shard.offsets)
             return shard
         except BaseException:
             os.close(descriptor)
@@ -108,7 +114,7 @@ class OpenShards:
 
 
 def _allowed_files(wanted: int) -> int:
-    """How many of the wanted files the process may hold open, its limit raised as far as the system lets it."""
+    """How many files the process may keep open, up to `wanted`; its limit is raised as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted + _OTHER_FILES:
         ceiling = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
@@ -119,3 +125,48 @@ def _allowed_files(wanted: int) -> int:
 
 def _read_at(descriptor: int, offset: int, length: int) -> bytes:
     return os.pread(descriptor, length, offset)
+
+
+class _KnownOffsets:
+    """Sample offsets of shards by SHA-256, in files that all processes of a node share.
+
+    Walking the headers takes microseconds for each member, which every loader process would otherwise spend on every
+    shard in every epoch. A file that does not fit its shard counts as absent.
+    """
+
+    def __init__(self, folder: NodeFolder, extensions: Sequence[str]) -> None:
+        self._folder = folder
+        self._kind = hashlib.sha256(repr((*extensions, TAR_OFFSETS.descr)).encode()).hexdigest()[:8]
+
+    def load(self, info: ShardInfo, stamp: int) -> NDArray[np.void] | None:
+        """Offsets of a shard's samples, [n], or None if they are not known.
+
+        stamp: time of modification of a file that is read in place, which distinguishes its versions.
+        """
+        path = self._folder.path / self._name(info, stamp)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        content = data[:-_CRC_BYTES]
+        if (
+            len(content) != info.samples * TAR_OFFSETS.itemsize
+            or zlib.crc32(content).to_bytes(4, "little") != data[-4:]
+        ):
+            return None
+        return np.frombuffer(content, TAR_OFFSETS)
+
+    def keep(self, info: ShardInfo, stamp: int, offsets: NDArray[np.void]) -> None:
+        """Save the offsets of a shard; a full disk is not an error."""
+        content = offsets.tobytes()
+        partial = self._folder.path / f"{uuid.uuid4().hex}.part"
+        try:
+            partial.write_bytes(content + zlib.crc32(content).to_bytes(_CRC_BYTES, "little"))
+            os.replace(partial, self._folder.path / self._name(info, stamp))
+        except OSError:
+            partial.unlink(missing_ok=True)
+        else:
+            self._folder.sweep(len(content))
+
+    def _name(self, info: ShardInfo, stamp: int) -> str:
+        return f"{info.sha256}-{stamp}-{self._kind}{OFFSETS}"

@@ -1,4 +1,4 @@
-"""Samples to shards and index, through webdataset's own tar writer: the same samples give the same bytes."""
+"""Write samples as shards with an index, with webdataset's tar writer. Equal samples give equal bytes."""
 
 import io
 import itertools
@@ -30,13 +30,13 @@ def pack(
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> DatasetIndex:
-    """Write samples, (uint8 [C, *S], label or None), as shards under a store, in the order given, and the index last.
+    """Write samples, (uint8 [C, *S], label or None), as shards in a store, in the given order, and then the index.
 
-    A label is a whole number from 0 of any integer type, or the name of a class. In its place may stand a record, kept
-    as JSON; its "label", if there is one, is the label.
+    A label is a whole number from 0 of any integer type, or the name of a class. A record, which is stored as JSON, may
+    take its place; the label is then its "label", if it has one.
 
     shard_bytes, shard_samples: a shard is closed when it has reached one of them. classes: None takes one more than the
-    largest label. Raises DatasetError where the store holds a dataset already and where samples do not fit together,
+    largest label. Raises DatasetError if the store holds a dataset already and if samples do not fit together,
     ValueError for an extension that the modality does not have, StorageError.
     """
     if store.exists(INDEX_NAME):
@@ -58,7 +58,7 @@ def pack(
 
 
 def _noting_channels(samples: Iterable[tuple[NDArray[np.uint8], Any]], channels: set[int]) -> Iterator[Any]:
-    """The samples; how many channels each has is added."""
+    """Yield the samples unchanged and add their numbers of channels to the set."""
     for sample in samples:
         channels.add(len(sample[0]))
         yield sample
@@ -71,7 +71,7 @@ def _shards(
     shard_bytes: int,
     shard_samples: int,
 ) -> Iterator[bytes]:
-    """Whole shards, one at a time in memory, cut as webdataset's ShardWriter cuts them."""
+    """Yield whole shards, divided as by webdataset's ShardWriter; one at a time is in memory."""
     numbered = enumerate(samples)
     for first in numbered:
         target, size = io.BytesIO(), 0
@@ -99,7 +99,7 @@ def _label_members(label: Label | Mapping[str, Any] | None) -> dict[str, bytes]:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers and arrays as JSON has them. Raises TypeError for anything else."""
+    """Convert numpy's numbers and arrays for JSON. Raises TypeError for other types."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"a record holds {value!r:.60}, which JSON cannot")
+    raise TypeError(f"a record holds {value!r:.60}, which JSON cannot represent")

@@ -1,8 +1,7 @@
-"""One part of a dataset's packing, which is one shard: made alone, anywhere, with the same bytes each time."""
+"""The task of packing one shard, which runs in any process and always gives the same bytes."""
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,12 +15,13 @@ from imagegen_dist.data.sources.base import Record, Records, UnfitError
 from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import StorageError, Store
+from imagegen_dist.tasks import Advance
 
-_BLOCK = 512  # a tar file's unit: a member is a header of one and its data, filled up
+_BLOCK = 512  # bytes of a tar block: a member is a header of one block and its data, padded to blocks
 
 
 class Sized(NamedTuple):
-    """The picture that tells which size all others must have."""
+    """The picture whose size all others must have."""
 
     name: str
     size: tuple[int, int]  # (H, W)
@@ -29,42 +29,42 @@ class Sized(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every record becomes a sample."""
+    """How records become samples."""
 
-    conversion: Conversion | None  # None: the records' bytes are the samples
-    extension: str  # of the members that hold them: png, jpg or webp, or with no conversion the modality's
-    sized: Sized | None = None  # where the conversion has no size
+    conversion: Conversion | None  # None if the records' bytes are the samples
+    extension: str  # of the samples: png, jpg or webp, or without conversion one of the modality's
+    sized: Sized | None = None  # if the conversion does not set a size
     modality: str = "image"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A shard to be made: all that a task needs."""
+    """A shard to pack: everything that the task needs."""
 
     store: Store  # the dataset's folder
     name: str  # of the shard
-    first: int  # place of the first record in the dataset's order, which gives the samples' keys
-    count: int  # records
+    first: int  # position of the first record in the dataset, from which the samples' keys follow
+    count: int  # number of records
     records: Records
     recipe: Recipe
-    receipts: Store  # folder for the receipts of parts that are done
-    receipt: str  # name of this one's
+    receipts: Store  # folder for the receipts of finished parts
+    receipt: str  # name of the receipt of this part
 
 
 class Packed(NamedTuple):
-    """What came of a part."""
+    """The result of packing a part."""
 
     scan: ShardScan
-    undecodable: tuple[str, ...]  # a line for each picture left out
+    undecodable: tuple[str, ...]  # a line for each picture that was left out
     deepest: int = 0  # largest value of all 16-bit grey pictures
-    contents: bytes = b""  # a digest of each packed picture's bytes in the source, one after the other
+    contents: bytes = b""  # concatenated digests of the source bytes of the packed pictures
 
 
-def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
-    """Make a shard, publish it, and then its receipt. What cannot be decoded is left out.
+def pack_part(part: Part, advance: Advance) -> Packed:
+    """Pack a shard, publish it, and then publish its receipt. Undecodable pictures are left out.
 
-    tell: takes the number of records done since it was told last. Raises UnfitError where two pictures differ in size
-    and the recipe has none; StorageError, and what reading raises.
+    Raises UnfitError if two pictures differ in size and the recipe does not set a size; StorageError; and whatever
+    reading the records raises.
     """
     undecodable, deepest, contents = list[str](), 0, bytearray()
     target = io.BytesIO()
@@ -79,12 +79,12 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
                 writer.write({"__key__": f"{place:09d}", part.recipe.extension: sample.data, **label})
                 deepest = max(deepest, sample.deepest)
                 contents += content_digest(record.data, SHORT_DIGEST_BYTES)
-            tell(1)
+            advance(1)
     data = target.getvalue()
     scan = scan_shard(part.name, data, modality(part.recipe.modality))
     conversion = part.recipe.conversion
     if conversion is not None and conversion.channels == 4 and scan.shape is not None:
-        scan = scan._replace(shape=SampleShape(4, scan.shape.spatial))  # headers are read without transparency
+        scan = scan._replace(shape=SampleShape(4, scan.shape.spatial))  # a header's shape does not count transparency
     packed = Packed(scan, tuple(undecodable), deepest, bytes(contents))
     part.store.write(part.name, data)
     part.receipts.write(part.receipt, json.dumps(_to_json(packed)).encode())
@@ -92,10 +92,10 @@ def pack_part(part: Part, tell: Callable[[int], None]) -> Packed:
 
 
 def find_packed(part: Part) -> Packed | None:
-    """What came of a part that is done: its receipt is there, and its shard has the size that it says."""
+    """The result of a finished part: it has a receipt, and its shard has the size in the receipt. Else None."""
     try:
         payload = parse_json(part.receipts.read(part.receipt))
-        if "labels" not in payload:  # of an older version
+        if "labels" not in payload:  # written by an older version
             return None
         packed = _from_json(payload)
         return packed if part.store.size(part.name) == packed.scan.info.bytes else None
@@ -108,7 +108,7 @@ def find_packed(part: Part) -> Packed | None:
 
 
 def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
-    """(mean bytes of a sample in a shard, the first picture's size), from some records."""
+    """(mean bytes of a sample in a shard, the size of the first picture) of some records."""
     total, count = 0, 0
     sized: Sized | None = None
     for record in records.read():
@@ -127,8 +127,8 @@ class _Sample(NamedTuple):
     """A sample as the shard holds it."""
 
     data: bytes
-    size: tuple[int, int] | None  # (H, W), where it was a picture to convert
-    deepest: int = 0  # largest value, where that was 16-bit grey
+    size: tuple[int, int] | None  # (H, W) of a converted picture
+    deepest: int = 0  # largest value of a 16-bit grey picture
 
 
 def _convert(record: Record, recipe: Recipe) -> _Sample:
@@ -154,12 +154,12 @@ def _bytes(record: Record) -> bytes:
 
 
 def _in_tar(length: int) -> int:
-    """Bytes that a member takes."""
+    """Bytes that a member of this length takes in a tar file."""
     return _BLOCK + -(-length // _BLOCK) * _BLOCK
 
 
 def _wide(size: tuple[int, int]) -> str:
-    """A size as --size takes it."""
+    """A size in the form of --size."""
     return f"{size[1]}x{size[0]}"
 
 

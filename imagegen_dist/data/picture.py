@@ -1,8 +1,8 @@
-"""Picture files to pixels: the one way that packing and streaming take, so that a file shows the same in both.
+"""Decode picture files of any format. Packing and streaming both do it here, so that a file looks the same in both.
 
-A picture is upright as its EXIF data say, 8 bits a channel, grey or RGB, with what is transparent shown on white; with
-transparency kept it is RGBA. Damage is an error, also where a tolerant decoder would fill it in; damaged metadata are
-not. What the bytes are is read from them and not from the file's name.
+A decoded picture is upright according to its EXIF data, has 8 bits a channel, and is grey or RGB with transparency
+drawn on white, or RGBA if transparency is kept. Damaged pixels are an error, even if a tolerant decoder would fill them
+in; damaged metadata are not. The format is determined from the bytes and not from the name of the file.
 """
 
 import io
@@ -41,10 +41,10 @@ from imagegen_dist.data.unseen import check_coded, check_tiff
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 1 << 28
-"""Positions (H·W, T·H·W, D·H·W) above which a sample is refused unread."""
+"""Number of positions (H·W, T·H·W, D·H·W) above which a sample is refused without decoding."""
 
 DEEPEST_WHITE = (1 << 16) - 1
-"""The largest value of 16 bits, which shows white unless another one is said to."""
+"""The largest value of 16 bits, which is white by default."""
 
 _FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 _WEBP = ("WEBP",)
@@ -58,17 +58,17 @@ _PNG_SIZE = struct.Struct(">16sII")
 
 
 class DecodeError(ValueError):
-    """Bytes that are no sample of the dataset, in one line."""
+    """Bytes that cannot be decoded to a sample of the dataset, described in one line."""
 
 
 class Reading(NamedTuple):
-    """How a file's values become pixels."""
+    """How the values of a file become pixels."""
 
-    channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey grey, and makes the rest RGB
-    least: tuple[int, int] = (0, 0)  # (H, W) that suffice: a JPEG is shrunk while it is decoded, to no less
+    channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey and converts everything else to RGB
+    least: tuple[int, int] = (0, 0)  # (H, W) to which a JPEG may be reduced while it is decoded
     srgb: bool = False  # apply colour profiles
-    white: int = DEEPEST_WHITE  # value of 16-bit grey that becomes 255
-    size: tuple[int, int] | None = None  # (H, W) that the picture must have, upright; None for any
+    white: int = DEEPEST_WHITE  # value of 16-bit grey that is mapped to 255
+    size: tuple[int, int] | None = None  # required (H, W) of the upright picture; None accepts any
 
 
 class Picture(NamedTuple):
@@ -76,15 +76,12 @@ class Picture(NamedTuple):
 
     image: Image.Image  # of mode L, RGB or RGBA
     form: str  # the file's format, as Pillow names it
-    as_stored: bool  # whether these are the file's own pixels, and there is nothing else in it to see
+    as_stored: bool  # whether these are exactly the pixels of the file, which has no others
     deepest: int = 0  # largest value of 16-bit grey; 0 for other pictures
 
 
 def picture_shape(data: bytes) -> tuple[int, tuple[int, int]]:
-    """(1 or 3 channels, (H, W) upright) of a picture, from its header; transparency does not count.
-
-    Raises DecodeError.
-    """
+    """(1 or 3 channels, (H, W) upright) of a picture from its header, without transparency. Raises DecodeError."""
     if data.startswith(JPEG_SIGNATURE):
         try:
             height, width, colours = read_jpeg_header(data)
@@ -104,7 +101,7 @@ def picture_shape(data: bytes) -> tuple[int, tuple[int, int]]:
 
 
 def decode_into(data: bytes, out: Pixels) -> None:
-    """Decode a picture of exactly the size of `out`, uint8 [C, H, W], as grey, RGB or RGBA as C asks.
+    """Decode a picture into `out`, uint8 [C, H, W], as grey, RGB or RGBA according to C; its size must be (H, W).
 
     Raises DecodeError.
     """
@@ -122,9 +119,8 @@ def decode_into(data: bytes, out: Pixels) -> None:
 def decode_picture(data: bytes, reading: Reading) -> Picture:
     """Decode a picture file.
 
-    16-bit grey keeps its high byte, or is divided by `reading.white`; 16-bit colours keep their high byte. Of an
-    animation the first frame is taken. Raises DecodeError for damaged bytes and for kinds of pictures that are not
-    supported (Lab, floats).
+    16-bit grey keeps its high byte, or is divided by `reading.white`; 16-bit colours keep their high byte. The first
+    frame of an animation is taken. Raises DecodeError for damaged bytes and for unsupported kinds (Lab, floats).
     """
     if data.startswith(JPEG_SIGNATURE):
         try:
@@ -141,7 +137,7 @@ def decode_picture(data: bytes, reading: Reading) -> Picture:
 
 
 def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
-    """Decode a grey or RGB JPEG straight into `out`; False for CMYK, and where transparency is asked for."""
+    """Decode a grey or RGB JPEG directly into `out`; False for CMYK, and if `out` has transparency."""
     try:
         height, width, colours = read_jpeg_header(data)
         if colours in ("CMYK", "YCCK") or len(out) == 4:
@@ -161,7 +157,7 @@ def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
 
 
 def _decode_plain_png(data: bytes, out: Pixels) -> bool:
-    """Decode an 8-bit grey or RGB PNG into `out`; False for others, and where channels have to be converted."""
+    """Decode an 8-bit grey or RGB PNG into `out`; False for others, and if channels must be converted."""
     try:
         png = read_png(data)
         if not png.is_plain or not (png.channels == len(out) or (png.channels, len(out)) == (1, 3)):
@@ -181,7 +177,7 @@ def _decode_plain_png(data: bytes, out: Pixels) -> bool:
 
 
 def _copy(pixels: Pixels, out: Pixels) -> None:
-    """[H, W, C'] to [C, H, W], channel by channel: three times as fast where height and width have changed places."""
+    """Copy [H, W, C'] to [C, H, W] channel by channel, which is three times as fast for transposed pictures."""
     for number, channel in enumerate(out):
         channel[:] = pixels[..., number if pixels.shape[2] > 1 else 0]
 
@@ -197,7 +193,7 @@ def _decode_jpeg(data: bytes, reading: Reading) -> Picture:
     pixels = decode_jpeg(data, "CMYK" if inks else "GRAY" if grey else "RGB", None, least)
     shrunk = pixels.shape[:2] != header[:2]
     if inks:
-        # Adobe stores inks inverted, which is how all CMYK JPEGs in use are written.
+        # Adobe stores inks inverted, as practically all CMYK JPEGs do.
         inked = Image.fromarray(255 - pixels if has_adobe_marker(data) else pixels, "CMYK")
         image = _turn_image(_with_profile(inked, profile)[0].convert("RGB"), orientation)
         return Picture(_to_mode(image, reading), "JPEG", False)
@@ -226,7 +222,7 @@ def _decode_png(data: bytes, reading: Reading) -> Picture:
 
 
 def _checked_png(data: bytes, header_alone: bool = False) -> Png:
-    """A PNG's chunks. Raises PngError, and DecodeError for a huge one before anything else is read."""
+    """The chunks of a PNG. Raises PngError, and DecodeError for a huge one before anything else is read."""
     _check_png_size(data)
     return read_png(data, header_alone)
 
@@ -262,7 +258,7 @@ def _decode_other(data: bytes, picture: Image.Image, reading: Reading) -> Pictur
 
 
 def _finished(image: Image.Image, reading: Reading, form: str, same: bool, deepest: int = 0) -> Picture:
-    """With the channels that are asked for. same: whether nothing has been changed so far."""
+    """Convert to the requested channels. same: whether the pixels are still those of the file."""
     wanted = _to_mode(image, reading)
     return Picture(wanted, form, same and wanted.mode == image.mode, deepest)
 
@@ -273,13 +269,13 @@ def _to_mode(image: Image.Image, reading: Reading) -> Image.Image:
 
 
 def _with_profile(image: Image.Image, profile: bytes) -> tuple[Image.Image, bool]:
-    """(a picture in sRGB, whether that changed it)."""
+    """(the picture in sRGB, whether that changed it)."""
     converted = to_srgb(image, profile) if profile else None
     return (image, False) if converted is None else (converted, True)
 
 
 def _plain(picture: Image.Image, reading: Reading, tags: Any = None) -> tuple[Image.Image, int]:
-    """(grey, RGB or, where transparency is kept, RGBA of 8 bits; largest value of 16-bit grey).
+    """(the picture in 8 bits as grey, RGB or, if transparency is kept, RGBA; the largest value of 16-bit grey).
 
     tags: of a TIFF, by number.
     """
@@ -298,12 +294,12 @@ def _plain(picture: Image.Image, reading: Reading, tags: Any = None) -> tuple[Im
 
 
 def _is_plain(picture: Image.Image, plain: Image.Image) -> bool:
-    """True where `_plain` had nothing to change."""
+    """True if `_plain` did not change the picture."""
     return picture.mode == plain.mode and (plain.mode == "RGBA" or not picture.has_transparency_data)
 
 
 def _from_deep_grey(picture: Image.Image, white: int, tags: Any) -> tuple[Image.Image, int]:
-    """Grey of more than 8 bits. A TIFF says how many it has, and whether 0 is white."""
+    """Convert grey of more than 8 bits. A TIFF states how many it has, and whether 0 is white."""
     values = np.asarray(picture).astype(np.uint32)
     deepest = int(values.max(initial=0))
     bits = 16 if tags is None else tags.get(_BITS_PER_SAMPLE, (16,))[0]
@@ -322,9 +318,9 @@ def _from_deep_grey(picture: Image.Image, white: int, tags: Any) -> tuple[Image.
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """A picture whose header was read; whatever a damaged one raises in the block comes as DecodeError."""
-    # Pillow warns of oddities in files that it reads well. Not in WebPs, which shards have more often: there to
-    # suppress warnings would take a third of the time of a small picture.
+    """A picture whose header was read; everything that a damaged one raises in the block becomes DecodeError."""
+    # Pillow warns about oddities in files that it reads correctly, but not in WebP, which is frequent in shards, and
+    # where suppressing warnings would take a third of the time of a small picture.
     with nullcontext() if data.startswith(b"RIFF") else warnings.catch_warnings(action="ignore"):
         try:
             with _open(data) as picture:
@@ -333,10 +329,10 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         except DecodeError:
             raise
         except UnidentifiedImageError as error:
-            raise DecodeError("is no picture, or of an unknown format") from error
+            raise DecodeError("is not a picture, or has an unknown format") from error
         except Image.DecompressionBombError as error:
             raise DecodeError(f"is too large: {_first_line(error)}") from error
-        except Exception as error:  # from a damaged file Pillow raises whatever its parsers meet
+        except Exception as error:  # Pillow raises errors of any kind for damaged files
             raise DecodeError(f"cannot be decoded: {_first_line(error)}") from error
 
 
@@ -349,12 +345,12 @@ def _open(data: bytes) -> Image.Image:
         head, start, rest = data.partition(b"mdat")
         if data[4:8] != b"ftyp" or b"Exif" not in head:
             raise
-        # Damaged EXIF data, by another name, are none of Pillow's business.
+        # Renaming damaged EXIF data keeps Pillow from reading them.
         return Image.open(io.BytesIO(head.replace(b"Exif", b"none") + start + rest), formats=_FORMATS)
 
 
 def _open_heic(data: bytes) -> Image.Image:
-    """A HEIC, upright, which takes an optional package. Raises DecodeError where that is missing."""
+    """An upright HEIC, which needs an optional package. Raises DecodeError if that is missing."""
     try:
         import pillow_heif
     except ImportError as error:
@@ -363,7 +359,7 @@ def _open_heic(data: bytes) -> Image.Image:
 
 
 def _load_tiff(picture: Image.Image) -> Any:
-    """Decode a TIFF, which Pillow turns upright; its tags as they were. Those of EXIF data are kept from Pillow."""
+    """Decode a TIFF, which Pillow turns upright, without its EXIF data. Returns the tags before the rotation."""
     tags: Any = picture.tag_v2  # type: ignore[attr-defined]
     for tag in _EXIF_TAGS:
         if tag in tags:
@@ -374,7 +370,7 @@ def _load_tiff(picture: Image.Image) -> Any:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The orientation of a picture that Pillow has opened and does not turn itself."""
+    """The orientation of a picture that Pillow does not turn upright itself."""
     exif = picture.info.get("exif")
     if picture.format not in ("WEBP", "AVIF") or not isinstance(exif, bytes):
         return UPRIGHT
@@ -392,7 +388,7 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def _least_of(header: tuple[int, int, str], orientation: int, least: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a JPEG shrunk by 2, 4 or 8 to no less than asked for; (0, 0) for as it is."""
+    """(height, width) of a JPEG reduced by 2, 4 or 8 to no less than `least`; (0, 0) for its full size."""
     height, width = header[:2]
     needed_height, needed_width = _turned(least, orientation)
     if min(needed_height, needed_width) < 1:
@@ -412,10 +408,11 @@ def _check_pixels(height: int, width: int) -> None:
 def _check_size(stored: tuple[int, int], orientation: int, wanted: tuple[int, ...] | None) -> None:
     found = _turned(stored, orientation)
     if wanted is not None and found != wanted:
-        raise DecodeError(f"is {_times(found)} where the dataset's samples are {_times(wanted)}")
+        raise DecodeError(f"is {times(found)} where the dataset's samples are {times(wanted)}")
 
 
-def _times(extents: tuple[int, ...]) -> str:
+def times(extents: tuple[int, ...]) -> str:
+    """A size in words, such as 64 × 48."""
     return " × ".join(str(extent) for extent in extents)
 
 

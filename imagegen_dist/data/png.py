@@ -1,9 +1,9 @@
-"""PNGs: chunks are walked and their CRCs checked here; pixels are Pillow's.
+"""PNG decoding: chunks are read and their CRCs checked here, and Pillow decodes the pixels.
 
-Pillow's own walk takes a fifth of the time of a small picture, checks the CRC of no pixels, and refuses pictures for
-their metadata: texts and profiles above its limits, a wrong CRC in a comment. Here pixels and metadata fail apart.
-Plain PNGs (8-bit grey or RGB, as most datasets have them) go to Pillow's zip decoder at once; of others Pillow gets a
-file with nothing but the pixels.
+Pillow's own reading of chunks takes a fifth of the time of a small picture, does not check the CRC of the pixels, and
+refuses pictures because of their metadata: texts and profiles above its limits, a wrong CRC in a comment. Here, damaged
+metadata do not affect the pixels. Plain PNGs (8-bit grey or RGB, as in most datasets) go directly to Pillow's zip
+decoder; for others Pillow gets a file with nothing but the pixels.
 """
 
 import struct
@@ -23,16 +23,16 @@ _MODES = {_GREY: "L", _RGB: "RGB"}
 _LENGTH_AND_KIND = struct.Struct(">I4s")
 _HEADER = struct.Struct(">IIBBBBB")
 _CRC = struct.Struct(">I")
-_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # a wrong CRC of others costs no picture
-_PROFILE_BYTES = 8 << 20  # that a profile may inflate to
+_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")  # a wrong CRC in other chunks is ignored
+_PROFILE_BYTES = 8 << 20  # largest size of an inflated profile
 
 
 class PngError(ValueError):
-    """Bytes that are a damaged PNG, in one line."""
+    """A damaged PNG."""
 
 
 class Png(NamedTuple):
-    """A PNG's chunks that matter."""
+    """The chunks of a PNG that determine the picture."""
 
     width: int
     height: int
@@ -47,7 +47,7 @@ class Png(NamedTuple):
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for colours; transparency does not count."""
+        """1 for grey, 3 for colours, without transparency."""
         return 1 if self.colours in (_GREY, _GREY_ALPHA) else 3
 
     @property
@@ -57,10 +57,10 @@ class Png(NamedTuple):
 
 
 def read_png(data: bytes, header_alone: bool = False) -> Png:
-    """Walk a PNG's chunks.
+    """Read the chunks of a PNG.
 
-    header_alone: do not look whether the pixels are there and whole. Raises PngError where the header or the pixels are
-    missing, and where the CRC of a chunk of these, of the palette or of transparency is wrong.
+    header_alone: do not check that the pixels are complete. Raises PngError if the header or the pixels are missing,
+    and if the CRC of one of their chunks, of the palette or of transparency is wrong.
     (Portable Network Graphics, third edition, sections 5, 10 and 11)
     """
     header: tuple[int, ...] | None = None
@@ -92,7 +92,7 @@ def read_png(data: bytes, header_alone: bool = False) -> Png:
             animated = True
         at = end + 4
     if header is None:
-        raise PngError("is no PNG")
+        raise PngError("is not a PNG")
     if not pixels and not header_alone:
         raise PngError("is a damaged PNG: it has no pixels, or they are cut off")
     width, height, depth, colours, _, _, interlaced = header
@@ -101,7 +101,7 @@ def read_png(data: bytes, header_alone: bool = False) -> Png:
 
 
 def plain_pixels(png: Png) -> NDArray[np.uint8]:
-    """Pixels [H, W, 1 or 3] of a plain PNG as stored. Raises PngError where they are damaged or cut off."""
+    """Pixels [H, W, 1 or 3] of a plain PNG as stored. Raises PngError if they are damaged or cut off."""
     mode = _MODES[png.colours]
     try:
         picture = Image.frombytes(mode, (png.width, png.height), png.pixels, "zip", mode)
@@ -111,7 +111,7 @@ def plain_pixels(png: Png) -> NDArray[np.uint8]:
 
 
 def without_metadata(png: Png) -> bytes:
-    """A PNG file of the same pixels and nothing else."""
+    """A PNG file with the same pixels and no metadata."""
     header = _HEADER.pack(png.width, png.height, png.depth, png.colours, 0, 0, png.interlaced)
     chunks = [(b"IHDR", header), *png.extra, (b"IDAT", bytes(png.pixels)), (b"IEND", b"")]
     return PNG_SIGNATURE + b"".join(
@@ -121,7 +121,7 @@ def without_metadata(png: Png) -> bytes:
 
 
 def profile_of_png(png: Png) -> bytes:
-    """The ICC profile of a PNG; b"" where there is none or a damaged one."""
+    """The ICC profile of a PNG; b"" if it has none or a damaged one."""
     _, _, rest = png.profile.partition(b"\0")
     try:
         inflater = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""Colour profiles: pixels of other colour spaces to sRGB, which is what networks and screens take them for."""
+"""Colour profiles: convert pixels to sRGB, which networks and screens assume."""
 
 import io
 from functools import lru_cache
@@ -7,14 +7,13 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
-_ROUNDING = 2  # of 255, by which sRGB profiles of different makers differ
+_ROUNDING = 2  # of 255: the difference between sRGB profiles of different makers
 
 
 def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image | None:
-    """A picture of mode L, RGB, RGBA or CMYK in sRGB: of its own mode, CMYK as RGB.
+    """Convert a picture of mode L, RGB, RGBA or CMYK to sRGB; it keeps its mode, except that CMYK becomes RGB.
 
-    profile: its ICC profile. None where nothing would change: the profile is sRGB, damaged, or of another kind of
-    picture.
+    profile: its ICC profile. None if nothing would change: the profile is sRGB, damaged, or for another mode.
     """
     colours = picture.convert("RGB") if picture.mode == "RGBA" else picture
     transform = _transform(profile, colours.mode)
@@ -31,7 +30,7 @@ def to_srgb(picture: Image.Image, profile: bytes) -> Image.Image | None:
 
 @lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB; None where it changes nothing or does not fit."""
+    """The transform from a profile to sRGB; None if it changes nothing or does not fit the mode."""
     if not profile or mode not in _SPACES:
         return None
     try:
@@ -46,7 +45,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """True where a sample of all colours stays what it is."""
+    """True if a sample of all colours is unchanged."""
     steps = np.arange(0, 256, 5, dtype=np.uint8)
     if mode == "L":
         sample = np.stack([steps] * 3, -1)

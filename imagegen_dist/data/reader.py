@@ -1,4 +1,4 @@
-"""Steps to microbatches in one process: what a loader process does, and what it is told."""
+"""Read steps as microbatches in one process, and the configuration of reading."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ _SUBSTITUTES = 16
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How samples are read. Raises ValueError where a value cannot work."""
+    """How samples are read. Raises ValueError for unusable values."""
 
     workers: int = 0
     """Loader processes of a rank; 0 reads in the training process."""
@@ -56,18 +56,18 @@ class StreamConfig:
 
 @dataclass
 class Item:
-    """One step's microbatches of a rank."""
+    """The microbatches of a rank for one step."""
 
     step: int
     sample: Tensor  # uint8 [draws, M, b, C, *S], in the memory layout of the decoder
-    label: Tensor | None  # int64 [draws, M, b]; None where the dataset has no classes
+    label: Tensor | None  # int64 [draws, M, b]; None if the dataset has no classes
     id: Tensor  # int64 [draws, M, b], number of each sample in the dataset
-    counters: dict[str, int]  # of data.counters.COUNTED, since the process's last item
-    bad: list[str]  # what was wrong with each substituted sample, a line each
+    counters: dict[str, int]  # of data.counters.COUNTED, since the last item of the process
+    bad: list[str]  # what was wrong with each substituted sample
 
 
 class Reader:
-    """Reads steps: open shards, decoded samples, and nothing that changes what comes."""
+    """Reads steps. Its state is open shards and decoded samples, which do not change what is read."""
 
     def __init__(
         self, index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: StreamConfig
@@ -86,7 +86,7 @@ class Reader:
         self._bytes = 0
 
     def read(self, step: int) -> Item:
-        """The item of a step. Raises ShardError."""
+        """Read one step. Raises ShardError."""
         samples = self._order.step(step, self._microbatches)
         memory = self._memory.take(samples.id.size * self._index.shape.numel)
         pixels = self._modality.arrange(memory.numpy(), self._index.shape)
@@ -111,7 +111,7 @@ class Reader:
         )
 
     def decode(self, number: int, row: int, out: NDArray[np.uint8]) -> int:
-        """Decode a sample into `out`, and its label, 0 where the dataset has none. Raises ShardError."""
+        """Decode a sample into `out` and return its label, 0 if the dataset has none. Raises ShardError."""
         shard = self._shards.get(number)
         member, extension = shard.picture(row)
         self._bytes += len(member)
@@ -131,11 +131,11 @@ class Reader:
         return label
 
     def close(self) -> None:
-        """Close the shards that are open."""
+        """Close all open shards."""
         self._shards.close()
 
     def _fetch_ahead(self, samples: Samples) -> None:
-        """Where a lane has entered a block: fetch the block's shards, and then those of the next one."""
+        """For each lane that has entered a new block, fetch the shards of that block and of the next one."""
         entered = samples.position >= self._next_block[samples.lane]
         if not entered.any():
             return
@@ -148,7 +148,7 @@ class Reader:
         self._shards.fetch_ahead(dict.fromkeys([*here, *next_]))
 
     def _read_sample(self, samples: Samples, at: int, out: NDArray[np.uint8]) -> tuple[int, int]:
-        """(id, label) of the sample decoded into `out`: the one wanted, or where it is damaged a substitute."""
+        """Decode a sample, or a substitute if it is damaged, into `out`; returns the (id, label) of the decoded one."""
         try:
             return int(samples.id[at]), self.decode(int(samples.shard[at]), int(samples.row[at]), out)
         except ShardError as error:
@@ -162,7 +162,7 @@ class Reader:
                 return other, self.decode(shard, row, out)
             except ShardError as error:
                 last = error
-        raise ShardError(f"no good sample near a damaged one in {_SUBSTITUTES} draws: {last}") from last
+        raise ShardError(f"{_SUBSTITUTES} substitutes for a damaged sample are damaged as well: {last}") from last
 
     def _take_bad(self) -> list[str]:
         taken, self._bad = self._bad, []
@@ -172,7 +172,7 @@ class Reader:
 def read_by_id(
     index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The samples of those ids and their labels: uint8 [N, C, *S], int64 [N]. Raises ShardError for a damaged one."""
+    """Read samples by id: (uint8 [N, C, *S], labels int64 [N]). Raises ShardError for a damaged sample."""
     one_by_one = Plan(seed=0, microbatches=1, microbatch_size=1, draws=1, lanes=1, block=1)
     pixels = np.empty((len(ids), *index.shape.dims), dtype=np.uint8)
     labels = np.empty(len(ids), dtype=np.int64)
@@ -188,7 +188,7 @@ def read_by_id(
 def read_records(
     index: DatasetIndex, store: Store, ids: Sequence[int], cache: CacheConfig | None = None
 ) -> list[dict[str, Any]]:
-    """What the `.json` members of the samples of those ids hold; {} for a sample without one. Raises ShardError."""
+    """Read the `.json` members of samples by id; {} for a sample without one. Raises ShardError."""
     shards = OpenShards(index, store, cache or CacheConfig(), 1, Counters())
     try:
         return [shards.get(number).record(row) for number, row in _locate(index, ids)]
@@ -197,18 +197,18 @@ def read_records(
 
 
 def _locate(index: DatasetIndex, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(number of the shard, row in it) of each sample."""
+    """(number of the shard, row in the shard) of each sample."""
     shards = np.searchsorted(index.offsets, ids, side="right") - 1
     rows = np.asarray(ids) - index.offsets[shards]
     return zip(shards.tolist(), rows.tolist(), strict=True)
 
 
 class _Memory:
-    """Where steps are decoded: in a loader process, shared memory that is used again and again.
+    """The memory into which steps are decoded; in a loader process it is shared memory that is reused.
 
-    New shared memory costs more page faults for a large image than its decoding takes. slots: steps that may be on
-    their way; the loader asks for a step of this process when it hands out the one `prefetch` before, so that prefetch
-    + 1 of them are in use at once.
+    The page faults of new shared memory take longer than the decoding of a large image. slots: steps that may be in use
+    at the same time; the loader requests a step from this process when it hands out the one `prefetch` earlier, so that
+    prefetch + 1 of them are.
     """
 
     def __init__(self, slots: int) -> None:
@@ -228,12 +228,12 @@ class _Memory:
 
 
 def empty_bytes(count: int) -> Tensor:
-    """Uninitialised bytes, [count], of numpy's: glibc keeps much of what torch.empty frees."""
+    """Uninitialised bytes, [count], allocated by numpy: glibc keeps much of what torch.empty frees."""
     return torch.from_numpy(np.empty(count, dtype=np.uint8))
 
 
 class _Decoded:
-    """All decoded samples of a dataset that is small enough, so that it is decoded once; of another one, none."""
+    """The decoded samples of a small dataset, which is thus decoded once; for a large one it stays empty."""
 
     def __init__(self, index: DatasetIndex, limit_bytes: int) -> None:
         self._capacity = index.samples if index.samples * index.shape.numel <= limit_bytes else 0
@@ -242,7 +242,7 @@ class _Decoded:
         self._known = np.zeros(self._capacity, dtype=np.bool_)
 
     def take(self, ids: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> IntArray:
-        """Fill in the samples that are kept; the places of the others are returned."""
+        """Fill in the cached samples; returns the places of the others."""
         if not self._capacity:
             return np.arange(ids.size)
         held = self._known[ids]
@@ -251,7 +251,7 @@ class _Decoded:
         return np.flatnonzero(~held)
 
     def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> None:
-        """Keep the samples at `places` that have room."""
+        """Cache the samples at `places`."""
         if not self._capacity:
             return
         self._pixels[ids], self._labels[ids], self._known[ids] = pixels[places], labels[places], True

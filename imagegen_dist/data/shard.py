@@ -1,4 +1,4 @@
-"""The samples of one shard: members grouped by key, and the bytes of each sample's picture and label."""
+"""The samples of one shard: its members grouped by key, and the bytes of each sample's picture and label."""
 
 import json
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from imagegen_dist.data.labels import Label, json_label, parse_label
 from imagegen_dist.data.tarwalk import Member, ReadAt, ShardError, walk
 from imagegen_dist.wording import counted
 
-PLACE = np.dtype(
+TAR_OFFSETS = np.dtype(
     [
         *(("picture", "<i8"), ("picture_bytes", "<u4"), ("picture_kind", "i1")),
         *(("label", "<i8"), ("label_bytes", "<u4"), ("label_kind", "i1")),
     ]
 )
-"""Where a sample's picture and label lie in a shard's file, and of which extension they are; kind -1: no label."""
+"""Offset, size and extension of a sample's picture and label in the shard's file; kind -1 means no label."""
 
-_LABELS = ("cls", "json")  # the first of them that a sample has
+_LABELS = ("cls", "json")  # a sample's label is in the first of these members that it has
 _NOWHERE = (0, 0, -1)
 _SHOWN = 7
 
 
 class Shard:
-    """Where every sample of a shard lies, and its bytes.
+    """The position of every sample in a shard, and the sample's bytes.
 
     read_at: reads the shard's file; size: its bytes; name: for errors; extensions: of the members that hold the sample.
-    samples: how many the index says there are; None while the index is being built, when the end must be marked.
-    places: of all samples, [n], where they are known; else the file's headers are walked.
-    Raises ShardError where the shard is damaged, where a key comes twice or interleaved with another, where a sample
-    has no such member or several, and where the number of samples differs.
+    samples: number of samples in the index; None while the index is being built, when the end mark is required.
+    offsets: TAR_OFFSETS of all samples, [n], if they are known; otherwise the headers of the file are walked.
+    Raises ShardError if the shard is damaged, if a key occurs twice or interleaved with another, if a sample has no
+    such member or several, and if the number of samples differs.
     """
 
     def __init__(
@@ -41,46 +41,46 @@ class Shard:
         name: str,
         extensions: Sequence[str],
         samples: int | None = None,
-        places: NDArray[np.void] | None = None,
+        offsets: NDArray[np.void] | None = None,
     ) -> None:
         self.name = name
         self._read_at, self._size, self._extensions = read_at, size, tuple(extensions)
-        self.places = self._find_places(samples) if places is None else places
+        self.offsets = self._find_offsets(samples) if offsets is None else offsets
 
-    def _find_places(self, samples: int | None) -> NDArray[np.void]:
+    def _find_offsets(self, samples: int | None) -> NDArray[np.void]:
         name = self.name
         members, ended = walk(self._read_at, self._size, name)
         groups = group(members, name)
         if samples is None and not ended:
             raise ShardError(
                 f"{name} has no end mark after {counted(len(groups), 'sample')}: it is cut, or its writer was "
-                f"not closed"
+                "not closed"
             )
         if samples is not None and len(groups) != samples:
             raise ShardError(f"{name} holds {counted(len(groups), 'sample')}, but its index says {samples}")
         kinds = {extension: number for number, extension in enumerate(self._extensions)}
         entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(
-            -1, len(PLACE.names or ())
+            -1, len(TAR_OFFSETS.names or ())
         )
-        places = np.empty(len(groups), PLACE)
-        for column, field in enumerate(PLACE.names or ()):
-            places[field] = entries[:, column]
-        return places
+        offsets = np.empty(len(groups), TAR_OFFSETS)
+        for column, field in enumerate(TAR_OFFSETS.names or ()):
+            offsets[field] = entries[:, column]
+        return offsets
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.offsets)
 
     def picture(self, row: int) -> tuple[bytes, str]:
-        """(encoded bytes, extension) of a sample. Raises ShardError where the file has become shorter."""
-        offset, size, kind, *_ = self.places[row].item()
+        """(encoded bytes, extension) of a sample. Raises ShardError if the file has become shorter."""
+        offset, size, kind, *_ = self.offsets[row].item()
         return self._read(offset, size), self._extensions[kind]
 
     def label(self, row: int) -> Label | None:
         """A sample's class: the number or name in `.cls`, or under one of LABEL_NAMES in `.json`; None without either.
 
-        Raises ShardError for anything else than a whole number from 0 or a name.
+        Raises ShardError for a label that is neither a whole number from 0 nor a name.
         """
-        *_, offset, size, kind = self.places[row].item()
+        *_, offset, size, kind = self.offsets[row].item()
         if kind < 0:
             return None
         text = self._read(offset, size)
@@ -92,8 +92,8 @@ class Shard:
             ) from error
 
     def record(self, row: int) -> dict[str, Any]:
-        """What a sample's `.json` holds, where it has one and no `.cls`; else {}. Raises ShardError for other JSON."""
-        *_, offset, size, kind = self.places[row].item()
+        """The object in a sample's `.json`; {} if it has none, or has a `.cls`. Raises ShardError for damaged JSON."""
+        *_, offset, size, kind = self.offsets[row].item()
         if kind < 0 or _LABELS[kind] != "json":
             return {}
         try:
@@ -103,11 +103,11 @@ class Shard:
         return record if isinstance(record, dict) else {}
 
     def key(self, row: int) -> str:
-        """A sample's name, found by another walk: for errors."""
+        """A sample's key, for errors; it takes another walk of the headers."""
         return group(walk(self._read_at, self._size, self.name).members, self.name)[row][0].key
 
     def _entry(self, members: list[Member], kinds: dict[str, int]) -> tuple[int, ...]:
-        """One sample's PLACE. Raises ShardError where it has no picture or several."""
+        """TAR_OFFSETS of one sample. Raises ShardError if it has no picture or several."""
         picture, pictures, label = _NOWHERE, 0, _NOWHERE
         for _, extension, offset, size, _ in members:
             if extension in kinds:
@@ -126,7 +126,7 @@ class Shard:
 
 
 def _why_not_one(members: list[Member], extensions: Sequence[str]) -> str:
-    """What to do about a sample that has not exactly one picture."""
+    """An error line about a sample that does not have exactly one picture."""
     held, wanted = _dotted([member.extension for member in members]), _dotted(extensions)
     line = f"sample {members[0].key} has {held}; exactly one of {wanted} is needed"
     found = [member.extension for member in members if member.extension in extensions]
@@ -137,7 +137,7 @@ def _why_not_one(members: list[Member], extensions: Sequence[str]) -> str:
         return line
     return (
         f"{line}: the key of a file ends at the first dot of its name, so that {odd.name} is the .{odd.extension} of "
-        f"{odd.key}; name files without further dots, or, where these are kinds of pictures, take one by --member "
+        f"{odd.key}; name files without further dots, or, if these are kinds of pictures, take one with --member "
         f"{odd.extension}"
     )
 
@@ -148,9 +148,9 @@ def _dotted(extensions: Sequence[str]) -> str:
 
 
 def group(members: Sequence[Member], shard: str) -> list[list[Member]]:
-    """Members of one key together, in file order.
+    """Group members by key, in the order of the file.
 
-    Raises ShardError where a key comes back after another one, or has two members of one extension.
+    Raises ShardError if a key occurs again after another one, or has two members with one extension.
     """
     groups: list[list[Member]] = []
     seen: set[str] = set()

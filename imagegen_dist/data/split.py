@@ -1,4 +1,4 @@
-"""Which records go to training and which are held out: a pure function of their bytes and their labels."""
+"""Division of records among splits: a pure function of their bytes and labels."""
 
 import re
 
@@ -8,13 +8,13 @@ from imagegen_dist.data.contents import Copies
 from imagegen_dist.data.order import IntArray, keyed_permutation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TOLERANCE = 1e-6  # of shares that are typed as decimals
+_TOLERANCE = 1e-6  # of the sum of shares, which are typed as decimals
 _MIX = 0  # key of the order of a source that mixes
 _GOLDEN = 0.6180339887498949
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Share by name in `train:0.95,val:0.05`; {} in "". Raises ValueError, one line without the flag's name."""
+    """Parse `train:0.95,val:0.05` to shares by name, "" to {}. Raises ValueError, one line without the flag's name."""
     shares: dict[str, float] = {}
     for word in text.split(",") if text else []:
         name, colon, number = word.strip().partition(":")
@@ -34,16 +34,16 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def mixed_rows(count: int) -> IntArray:
-    """All records in an order that mixes the classes and depends on their number alone."""
+    """All records in a mixed order that depends only on their number."""
     return keyed_permutation(count, 0, _MIX)
 
 
 def split_rows(rows: IntArray, shares: list[float], labels: IntArray | None, copies: Copies) -> list[IntArray]:
-    """The records of each share, in the order of `rows`; every one is in exactly one.
+    """Divide records among shares, keeping the order of `rows`; each record is in exactly one share.
 
-    rows: all numbers from 0, or some of them, in some order; labels: of each number. Copies are in one share. Every
-    class is shared out alike, to one record and its copies, in the order of a hash of the bytes: a picture stays where
-    it is, but for those next to a border, when others come or go.
+    rows: the numbers of all or some records, in any order; labels: of all records. Copies are in one share. Every class
+    is divided by the same shares, to within one record and its copies, in the order of a hash of the bytes, so that
+    adding or removing pictures moves only pictures next to a border to another share.
     """
     edges = np.cumsum(shares)
     edges[-1] = 1
@@ -53,10 +53,10 @@ def split_rows(rows: IntArray, shares: list[float], labels: IntArray | None, cop
 
 
 def _places(rows: IntArray, labels: IntArray | None, copies: Copies) -> np.ndarray:
-    """Where in [0, 1) each group of copies comes among those of its class, by their digests; others' are 0.
+    """The position in [0, 1) of each group of copies among those of its class, by digest; 0 for groups not in `rows`.
 
-    Classes begin at different fractions of one record, spread evenly, so that many small ones together still give the
-    share asked for.
+    Classes begin at different fractions of one record, spread evenly, so that many small classes together have the
+    requested share.
     """
     sizes = np.bincount(copies.group[rows], minlength=copies.first.size)
     of_group = np.zeros(sizes.size, np.int64) if labels is None else labels[copies.first]

@@ -1,4 +1,4 @@
-"""Samples whose channels show a class each: StackedMNIST, a thousand modes out of ten digits (arXiv:1611.02163)."""
+"""StackedMNIST: samples with a digit in each channel, which makes a thousand modes of ten digits (arXiv:1611.02163)."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -12,25 +12,25 @@ from imagegen_dist.data.order import keyed_bits, keyed_permutation
 DIGITS = 10
 CHANNELS = 3
 MODES = DIGITS**CHANNELS
-"""What the three channels can show together; a sample's label is the number that they spell, 0 to 999."""
+"""Number of combinations of three digits; a sample's label is the number that they spell, 0 to 999."""
 
 SIDE = 32
-"""Of a sample, in pixels: digits of 28 pixels with a black edge of 2."""
+"""Side of a sample in pixels: 28 pixels of a digit and a black border of 2."""
 
 _SEPARATOR = "/"
 _MODE, _DIGIT = 32, 33  # keys; the channel is a coordinate
 
 MODE_NAMES = tuple(_SEPARATOR.join(map(str, shown)) for shown in product(range(DIGITS), repeat=CHANNELS))
-"""Names of the modes: 7/1/2 shows a 7 in the first channel, a 1 in the second, a 2 in the third."""
+"""Names of the modes: 7/1/2 has a 7 in the first channel, a 1 in the second, a 2 in the third."""
 
 
 def stack_digits(
     images: NDArray[np.uint8], labels: NDArray[np.int64], count: int, seed: int
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """`count` samples (uint8 [3, 32, 32], label) of single digits, in an order that mixes the modes; a pure function.
+    """Yield `count` samples (uint8 [3, 32, 32], label) in an order that mixes the modes; a pure function.
 
-    images: uint8 [N, 1, 28, 28], some of every digit; labels: their digits, [N]. Every mode has as many samples as any
-    other, to one; each channel's digit is drawn among those of its class with equal chances.
+    images: uint8 [N, 1, 28, 28], some of every digit; labels: their digits, [N]. All modes have equal numbers of
+    samples, to within one; the image of each channel is drawn uniformly from those of its digit.
     """
     modes = keyed_permutation(count, seed, _MODE) % MODES
     shown = np.stack(np.unravel_index(modes, (DIGITS,) * CHANNELS), axis=1)
@@ -47,10 +47,10 @@ def stack_digits(
 
 
 def channel_classes(index: DatasetIndex) -> NDArray[np.int64] | None:
-    """What each channel of a sample shows, by the sample's label, [K, C]; None where labels say nothing of channels.
+    """The class that each channel of a sample shows, by the sample's label, [K, C]; None if labels do not state it.
 
-    They do where every class has a name of one part a channel, as 7/1/2, the parts are the same in all channels, and
-    there is a class for every combination of them. Parts are numbered in the order of their names.
+    Labels state it if the name of every class has one part for each channel, such as 7/1/2, if all channels have the
+    same parts, and if there is a class for every combination of them. Parts are numbered in the order of their names.
     """
     if index.class_names is None or index.shape.channels < 2:
         return None

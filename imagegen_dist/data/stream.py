@@ -1,7 +1,7 @@
-"""Order and bytes to microbatches: what a rank reads, step by step.
+"""The stream of microbatches that a rank reads, step by step.
 
-The state is one integer, the step. A loader's item is one step's microbatches of the rank, so that the number of loader
-processes cannot change what comes, and any step is reached at once.
+Its state is one integer, the step. An item of the loader is the rank's microbatches for one step, so that the number of
+loader processes cannot change what is read, and any step is reached immediately.
 """
 
 import multiprocessing
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.cache import CacheConfig, usable_bytes
 from imagegen_dist.data.index import DatasetError, DatasetIndex
-from imagegen_dist.data.node_folder import room
 from imagegen_dist.data.order import Order, Plan
 from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_records
 from imagegen_dist.data.tarwalk import ShardError
@@ -39,14 +38,14 @@ def stream(
     end_step: int,
     config: StreamConfig | None = None,
 ) -> Iterator[Item]:
-    """The items of steps [start_step, end_step) for a rank that owns some of the plan's microbatches.
+    """Yield the items of steps [start_step, end_step) for a rank that owns some of the plan's microbatches.
 
-    Raises ShardError for a damaged shard or sample (or too many of them, with substitution), and ValueError for
-    `memory://` with loader processes, which cannot see it.
+    Raises ShardError for a damaged shard or sample (with substitution, for too many of them), and ValueError for
+    `memory://` with loader processes, which cannot access it.
     """
     config = config or StreamConfig()
     if config.workers and store.protocol == "memory":
-        raise ValueError(f"{store} is in this process's memory alone: set --data.workers 0")
+        raise ValueError(f"{store} is in the memory of this process only: set --data.workers 0")
     prepare_loaders(store, config)
     steps = _Steps(index, store, plan, microbatches, config)
     loader = DataLoader(
@@ -54,7 +53,7 @@ def stream(
         batch_size=None,
         sampler=range(start_step, end_step),
         num_workers=config.workers,
-        # From a server that has imported torch once for all of them, and runs no thread yet.
+        # The fork server has imported torch once for all of them, and has no threads.
         multiprocessing_context="forkserver" if config.workers else None,
         prefetch_factor=config.prefetch if config.workers else None,
     )
@@ -63,9 +62,9 @@ def stream(
 
 
 def prepare_loaders(store: Store, config: StreamConfig) -> None:
-    """Begin what loader processes start from, in the background: `stream` then finds it done.
+    """Start the fork server of the loader processes in the background.
 
-    It takes seconds, in which networks can be built and the index read.
+    It takes seconds, during which networks can be built and the index be read; `stream` then finds it ready.
     """
     if config.workers:
         multiprocessing.set_forkserver_preload([__name__, *store.client_modules()])
@@ -75,18 +74,18 @@ def prepare_loaders(store: Store, config: StreamConfig) -> None:
 def read_samples(
     index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The samples of those ids, each a number in the dataset: uint8 [N, C, *S] and labels int64 [N] or None.
+    """Read samples by id, their number in the dataset: (uint8 [N, C, *S], labels int64 [N] or None).
 
-    Raises ShardError for a damaged one.
+    Raises ShardError for a damaged sample.
     """
     pixels, labels = read_by_id(index, store, ids, config or StreamConfig(decoded_bytes=0))
     return torch.from_numpy(pixels), None if index.classes is None else torch.from_numpy(labels)
 
 
 def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: CacheConfig) -> None:
-    """See that a node's cache holds what the order needs at once for the microbatches of its ranks.
+    """Check that a node's cache can hold the current and the next block of each lane of its microbatches.
 
-    That is the present and the next block of each of their lanes. Raises DatasetError with the number to set.
+    Raises DatasetError with the number to set.
     """
     place = index.location(store)
     if place.local_path() is not None:
@@ -96,13 +95,12 @@ def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: ran
     for lane in range(microbatches.start * each, microbatches.stop * each):
         here, following = order.block(lane, 0)
         shards.update(here.tolist(), order.block(lane, following)[0].tolist())
-    needed, free = sum(index.shards[number].bytes for number in shards), room(config.folder)
+    needed, free = sum(index.shards[number].bytes for number in shards), usable_bytes(config.folder)
     if needed <= min(config.limit_bytes, free):
         return
     said = (
-        f"{place}: the present and the next block of a node's {counted(len(microbatches) * each, 'lane')} are "
-        f"{len(shards):,} "
-        f"shards of {needed:,} bytes"
+        f"{place}: the current and the next block of a node's {counted(len(microbatches) * each, 'lane')} are "
+        f"{len(shards):,} shards of {needed:,} bytes"
     )
     remedy = f"or lower --data.block (now {plan.block}) or --data.lanes (now {plan.lanes})"
     if needed > config.limit_bytes:
@@ -114,11 +112,11 @@ def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: ran
 
 @dataclass(frozen=True)
 class _Parcel:
-    """An item on its way from a loader process: small tensors as arrays, which take no file descriptor each."""
+    """An item sent by a loader process, with small tensors as arrays, which need no file descriptors."""
 
     step: int
-    place: tuple[int, int]  # number of the loader process and address there: the shared memory that holds the samples
-    sample: Tensor | None  # that memory where it comes for the first time; a descriptor costs more than small samples
+    place: tuple[int, int]  # (loader process, address there) of the shared memory that holds the samples
+    sample: Tensor | None  # that memory, the first time only, since a descriptor costs more than small samples
     label: NDArray[np.int64] | None
     id: NDArray[np.int64]
     counters: dict[str, int]
@@ -126,7 +124,7 @@ class _Parcel:
 
     @classmethod
     def pack(cls, item: Item, loader: int, sent: set[int]) -> "_Parcel":
-        """For the way. sent: addresses of the memory that has gone before, to which this one is added."""
+        """Pack an item for sending. sent: addresses of memory that was sent before, to which this one is added."""
         address = item.sample.data_ptr()
         sample = None if address in sent else item.sample
         sent.add(address)
@@ -134,7 +132,7 @@ class _Parcel:
         return cls(item.step, (loader, address), sample, label, item.id.numpy(), item.counters, item.bad)
 
     def unpack(self, mapped: dict[tuple[int, int], Tensor]) -> Item:
-        """At the end of it, with a copy of the samples. mapped: the memory that has come before."""
+        """The received item, with a copy of the samples. mapped: the memory that was received before."""
         if self.sample is not None:
             mapped[self.place] = self.sample
         shared = mapped[self.place]
@@ -144,7 +142,7 @@ class _Parcel:
 
 
 def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> Iterator[Item]:
-    """Items until one is an error, or until too many samples were damaged."""
+    """Yield items until one is an error, or until too many samples were damaged."""
     seen, bad, named = 0, 0, dict[str, None]()
     mapped: dict[tuple[int, int], Tensor] = {}
     for sent in items:
@@ -163,14 +161,14 @@ def _watched(items: Iterable[Item | _Parcel | ShardError], bad_limit: float) -> 
 
 
 class _Steps(Dataset["Item | _Parcel | ShardError"]):
-    """A map from a step to its item; an error is handed over as a value, so that it keeps its one line."""
+    """Maps a step to its item. An error is returned as a value, so that its message stays one line."""
 
     def __init__(
         self, index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: StreamConfig
     ) -> None:
         self._arguments = (index, store, plan, microbatches, config)
         self._reader: Reader | None = None
-        self._sent = set[int]()  # addresses of the shared memory that the training process has
+        self._sent = set[int]()  # addresses of shared memory that the training process has received
 
     def __getitem__(self, step: int) -> "Item | _Parcel | ShardError":
         if self._reader is None:
@@ -183,6 +181,6 @@ class _Steps(Dataset["Item | _Parcel | ShardError"]):
             return error
 
     def close(self) -> None:
-        """Close what this process has read; loader processes end with theirs."""
+        """Close the reader of this process; loader processes close theirs when they end."""
         if self._reader is not None:
             self._reader.close()

@@ -1,8 +1,8 @@
-"""Walk the headers of a tar file: which members a shard has, and where their bytes lie.
+"""Walk the headers of a tar file to find the members of a shard and the positions of their bytes.
 
-Stricter than tarfile, which takes a corrupt header, or a cut between two members, for the end of the archive: here
-every header's checksum holds, every member is complete and the end is marked, or ShardError says what is wrong.
-POSIX ustar and PAX, GNU long names, base-256 sizes. (POSIX.1-2017, pax, "ustar Interchange Format")
+This is stricter than tarfile, which takes a corrupt header or a cut between two members for the end of the archive.
+Here every header has a correct checksum, every member is complete and the end is marked; otherwise ShardError says what
+is wrong. POSIX ustar and PAX, GNU long names, base-256 sizes. (POSIX.1-2017, pax, "ustar Interchange Format")
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> bytes; fewer only where the file ends."""
+"""(offset, length) -> bytes; fewer than `length` only at the end of the file."""
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
@@ -45,7 +45,7 @@ class Archive(NamedTuple):
 
 
 def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
-    """All regular members of a tar file that have a key; those without (no dot, or hidden) are no samples and left out.
+    """All regular members of a tar file that have a key; names without a dot and hidden names are left out.
 
     read_at: reads the file; size: its bytes; shard: its name, for errors.
     Raises ShardError for a corrupt or cut header, truncated data, links, devices, and names outside the archive.
@@ -56,7 +56,7 @@ def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
         raise ShardError(f"{shard} is empty: 0 bytes")
     beginning = read_at(0, _MAGIC_BYTES)
     if packer := next((name for magic, name in _MAGIC if beginning.startswith(magic)), ""):
-        raise ShardError(f"{shard} is compressed ({packer}), and no tar to be read in place: unpack it first")
+        raise ShardError(f"{shard} is compressed ({packer}) and cannot be read in place: unpack it first")
     while position < size:
         header = read_at(position, _BLOCK)
         if header == _ZEROS:
@@ -84,7 +84,7 @@ def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
 
 
 class _Renamed(NamedTuple):
-    """What extended headers say about the member that follows them."""
+    """What extended headers state about the member that follows them."""
 
     path: str = ""
     size: int | None = None
@@ -94,7 +94,7 @@ _PLAIN = _Renamed()
 
 
 def _parse(header: bytes, position: int, shard: str) -> tuple[str, bytes, int]:
-    """(name, type, size) in one header block whose checksum holds."""
+    """(name, type, size) in one header block, whose checksum is verified."""
     if len(header) < _BLOCK:
         raise ShardError(f"{shard} is cut in the header at byte {position}")
     stored = header[148:156]
@@ -113,7 +113,7 @@ def _parse(header: bytes, position: int, shard: str) -> tuple[str, bytes, int]:
 
 
 def _number(field: bytes) -> int:
-    """A header's number: octal digits, or base 256 where the first bit is set."""
+    """A number of a header: octal digits, or base 256 if the first bit is set."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     return int(field.strip(b" \0") or b"0", 8)
@@ -132,7 +132,7 @@ def _read_names(read_at: ReadAt, offset: int, length: int, name: str, shard: str
 
 
 def _extend(renamed: _Renamed, kind: bytes, text: bytes, shard: str) -> _Renamed:
-    """Take in one extended header: GNU's long name (L; K is for links) or PAX records (x; g for all that follow)."""
+    """Add one extended header: GNU's long name (L; K is for links) or PAX records (x; g for all that follow)."""
     if kind == b"L":
         return renamed._replace(path=_text(text))
     if kind == b"K":
@@ -174,7 +174,7 @@ def _check_safe(kind: bytes, name: str, shard: str) -> None:
 
 
 def _check_tail(read_at: ReadAt, position: int, size: int, shard: str) -> None:
-    """After the mark of the end there are zeros alone; anything else would be samples that are lost."""
+    """Raise ShardError unless only zeros follow the end mark; other data would be samples that are lost."""
     for start in range(position, size, 1 << 20):
         if read_at(start, min(1 << 20, size - start)).strip(b"\0"):
             raise ShardError(f"{shard} has data after its end mark at byte {position}: archives joined end to end?")

@@ -1,4 +1,4 @@
-"""Which places an index, or a run's settings, may name: others write these files, and this machine opens the places."""
+"""Which places an index or the settings of a run may name: others may have written these files."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from imagegen_dist.storage import Store
 
 FLAG = "--allow-remote-shards"
 
-# Their addresses are the client's own configuration, or there is no machine behind them.
+# Protocols whose address is configured in the client, or which have no server.
 _WITHOUT_HOSTS = frozenset(
     {"file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss", "oci", "obs", "cos", "r2"}
 )
-# Metadata services of clouds that are not at link-local addresses.
+# Cloud metadata services that are not at link-local addresses.
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
 
 
 class UntrustedPlaceError(ValueError):
-    """A place that a file of somebody else's names and that is not opened, in one line."""
+    """A place that is named by an untrusted file and therefore not opened."""
 
 
 def check_shards_place(index_at: Store, shards_url: str, remote: bool) -> None:
-    """Raise UntrustedPlaceError where the shards of an index lie neither below its folder nor beside it.
+    """Raise UntrustedPlaceError if the shards of an index are neither below its folder nor beside it.
 
-    Beside: below the folder that holds the index's folder. remote: whether the user lets them lie elsewhere, which
-    never includes this machine's own network addresses. Raises ValueError for what is no place.
+    Beside means below the parent of the index's folder. remote: whether the user allows other places, which never
+    include addresses of this machine or its local network. Raises ValueError for a text that is not a place.
     """
     if not re.match(r"/|[a-zA-Z][a-zA-Z0-9+.-]*://", shards_url):
         raise ValueError(f"shards_url is {shards_url!r}; an absolute path or a URL is needed")
@@ -47,7 +47,7 @@ def check_shards_place(index_at: Store, shards_url: str, remote: bool) -> None:
 
 
 def shards_are_near(index_at: Store, place: Store) -> bool:
-    """True if a place is below the folder of the index, or below the one that holds it."""
+    """True if a place is below the folder of the index, or below the parent of that folder."""
     if index_at.protocol != place.protocol:
         return False
     here, there = index_at.url, place.url
@@ -60,9 +60,7 @@ def shards_are_near(index_at: Store, place: Store) -> bool:
 
 
 def check_public(url: str) -> None:
-    """Raise UntrustedPlaceError where a URL leads to this machine, or to a link-local address such as a cloud's
-    metadata service.
-    """
+    """Raise UntrustedPlaceError for a URL of this machine, or of a link-local address such as a metadata service."""
     protocol, there_is_one, _ = url.partition("://")
     if not there_is_one or protocol.lower() in _WITHOUT_HOSTS:
         return
@@ -70,13 +68,13 @@ def check_public(url: str) -> None:
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
     except OSError:
-        return  # a client will not find it either
+        return  # the client cannot find it either
     for text in found:
         address = ipaddress.ip_address(text)
         address = getattr(address, "ipv4_mapped", None) or address
         local = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
         if local or address in _METADATA:
             raise UntrustedPlaceError(
-                f"{url} is at {address}, an address of this machine or of its own network, which no file of another "
-                "machine may name"
+                f"{url} is at {address}, an address of this machine or its local network, which a file from another "
+                "machine may not name"
             )

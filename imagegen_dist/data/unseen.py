@@ -1,7 +1,7 @@
-"""Damage that Pillow's decoders let pass: coded pixels that were overwritten, or strips that do not come out whole.
+"""Damage that Pillow's decoders do not report: overwritten coded pixels, and incomplete strips.
 
-Formats with entropy coding and no checksum decode a hole of zeros to some picture. Well-coded data look random, so that
-a long run of one byte is looked at: a lost disk block, or a download that was cut and filled up.
+Formats with entropy coding and without checksums decode a run of zeros to some picture. Correctly coded data look
+random, so a long run of one byte is suspicious: a lost disk block, or an incomplete download that was padded.
 """
 
 import io
@@ -14,8 +14,8 @@ import simplejpeg
 from PIL import Image
 
 _HOLES = (bytes(64), b"\xff" * 64)
-_SPARE_BYTES = 16  # more than a decoder reads ahead
-_FLAT_STEPS = 1  # of 255, between the darkest and the brightest value of a channel
+_SPARE_BYTES = 16  # more bytes than a decoder reads ahead
+_FLAT_STEPS = 1  # of 255, largest range of the values of a channel
 _WEBP_CODED = (b"VP8 ", b"VP8L", b"ALPH")
 _BITS, _COMPRESSION, _SAMPLES, _PLANAR, _TABLES = 258, 259, 277, 284, 347
 _STRIP_ROWS, _STRIP_AT, _STRIP_BYTES = 278, 273, 279
@@ -24,7 +24,7 @@ _DEFLATE, _PACKBITS, _JPEG = (8, 32946), 32773, 7
 
 
 def check_coded(data: bytes, picture: Image.Image) -> str:
-    """What is wrong with the coded pixels of a WebP, AVIF or HEIC that was decoded; "" where nothing is."""
+    """What is wrong with the coded pixels of a decoded WebP, AVIF or HEIC; "" if nothing."""
     if not _has_hole(data):
         return ""
     if data[:4] == b"RIFF":
@@ -39,23 +39,23 @@ def _has_hole(coded: bytes) -> bool:
 
 
 def _is_flat(picture: Image.Image) -> bool:
-    """True for a picture of one colour, which may be coded as a run of one byte."""
+    """True for a picture of one colour, which may legitimately be coded as a run of one byte."""
     extrema = picture.convert("RGB").getextrema()
     return all(high - low <= _FLAT_STEPS for low, high in extrema)  # type: ignore[misc]
 
 
 def _webp_pixels(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(place, content) of a WebP's chunks of coded pixels; transparency may be stored as it is."""
+    """(position, content) of a WebP's chunks of coded pixels, without uncompressed transparency."""
     for at, kind, content in _riff_chunks(data):
         if kind in _WEBP_CODED and not (kind == b"ALPH" and content[:1] and content[0] & 3 == 0):
             yield at, content
 
 
 def _has_spare(data: bytes, at: int, coded: bytes) -> bool:
-    """True where the decoder needs less than a chunk of a WebP holds: the encoder wrote as much as it needs.
+    """True if the decoder needs fewer bytes than a chunk of a WebP has.
 
-    Large areas of one colour may be coded as runs of one byte. Then all of them are needed. What takes their place is
-    as long only by chance.
+    An encoder writes exactly the bytes that are needed, also for runs of one byte that code large areas of one colour.
+    Overwritten data need exactly as many bytes only by chance.
     """
     content = coded[:-_SPARE_BYTES]
     following = at + 8 + len(coded) + len(coded) % 2
@@ -70,7 +70,7 @@ def _has_spare(data: bytes, at: int, coded: bytes) -> bool:
 
 
 def _pixels_of_boxes(data: bytes, picture: Image.Image) -> bytes:
-    """The coded pixels of an AVIF or HEIC: its media data without the metadata among them."""
+    """The coded pixels of an AVIF or HEIC: its media data without metadata."""
     coded = b"".join(content for kind, content in _boxes(data) if kind == b"mdat")
     for name in ("exif", "xmp"):
         metadata = picture.info.get(name)
@@ -80,7 +80,7 @@ def _pixels_of_boxes(data: bytes, picture: Image.Image) -> bytes:
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """(place, kind, content without the padding to an even length). (WebP container specification)"""
+    """(position, kind, content without padding) of the chunks. (WebP container specification)"""
     at = 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
@@ -104,10 +104,10 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def check_tiff(data: bytes, tags: Any) -> str:
-    """What is wrong with the strips or tiles of a TIFF; "" where nothing is, or its compression tells nothing.
+    """What is wrong with the strips or tiles of a TIFF; "" if nothing, or if its compression cannot be checked.
 
     tags: of the first page, by number. Deflate has a checksum, PackBits a known length, and JPEG is decoded strictly;
-    libtiff minds none of them. (TIFF 6.0, sections 3, 9 and 15; Technical Note 2)
+    libtiff checks none of them. (TIFF 6.0, sections 3, 9 and 15; Technical Note 2)
     """
     compression = tags.get(_COMPRESSION, 1)
     if compression not in (*_DEFLATE, _PACKBITS, _JPEG):
@@ -132,7 +132,7 @@ def check_tiff(data: bytes, tags: Any) -> str:
 
 
 def _is_whole(strip: bytes, compression: int, size: int, tags: Any) -> bool:
-    """True where a strip decodes without a fault to all bytes of its rows."""
+    """True if a strip decodes without an error to all bytes of its rows."""
     try:
         if compression in _DEFLATE:
             inflater = zlib.decompressobj()
@@ -149,13 +149,13 @@ def _is_whole(strip: bytes, compression: int, size: int, tags: Any) -> bool:
 
 
 def _ends_well(inflater: Any) -> bool:
-    """True where compressed data end with the right checksum after all bytes that are needed."""
+    """True if compressed data end with the correct checksum after all required bytes."""
     inflater.decompress(inflater.unconsumed_tail, 1)
     return bool(inflater.eof)
 
 
 def _packbits_bytes(strip: bytes) -> int:
-    """Bytes that PackBits decode to, as far as they are there. (TIFF 6.0, section 9)"""
+    """Number of bytes that PackBits data decode to, as far as they are complete. (TIFF 6.0, section 9)"""
     at, size = 0, 0
     while at < len(strip):
         head = strip[at]

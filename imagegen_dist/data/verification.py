@@ -380,7 +380,7 @@ def _fetch(store: Store, name: str, file: IO[bytes]) -> None:
                 return
             file.seek(0)
             file.truncate()
-            raise StorageError(f"cannot read {store / name}: {came:,} of {size:,} bytes came")
+            raise StorageError(f"cannot read {store / name}: {came:,} of {size:,} bytes arrived")
         except StorageError as error:
             if attempt == _ATTEMPTS or isinstance(error, AccessError):
                 raise

@@ -1,4 +1,4 @@
-"""Telling what a killed process left from what another one is writing: whoever writes holds a lock on it."""
+"""Distinguish files that a killed process left from those that another process is writing, which it locks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import time
 from contextlib import suppress
 
 _UNLOCKED_S = 60.0
-"""A file is younger than that between its making and its locking."""
+"""Age up to which a file may not be locked yet by the process that creates it."""
 
 
 def hold(descriptor: int) -> None:
-    """Mark a file or folder as in use until it is closed, which the end of the process does."""
-    with suppress(OSError):  # a file system without locks, where nothing counts as abandoned
+    """Mark a file or folder as in use until it is closed, at the latest by the end of the process."""
+    with suppress(OSError):  # on a file system without locks, nothing counts as abandoned
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_abandoned(path: str) -> bool:
-    """True if no process holds the file or folder, and it was not made just now."""
+    """True if no process holds the file or folder, and it was not just created."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,4 +1,4 @@
-"""The primitive calls that a store needs of a place, and the client of each process for it."""
+"""The interface of a kind of storage, and the client of each process for it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from imagegen_dist.storage.local import LocalDisk
 
 
 class Output(Protocol):
-    """What takes a file's bytes in their order."""
+    """Takes the bytes of a file in order."""
 
     def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 class Backend(Protocol):
-    """The few primitive calls that a store needs, on whole paths, which are taken literally."""
+    """The primitive operations that a store needs. Paths are complete and taken literally."""
 
     def read(self, path: str) -> bytes: ...
     def read_range(self, path: str, start: int, end: int) -> bytes: ...
@@ -39,7 +39,7 @@ _lock = Lock()
 
 
 def backend_of(protocol: str) -> Backend:
-    """This process's client for a protocol, made on first use, which all stores and threads share."""
+    """The client of this process for a protocol, created on first use and shared by all stores and threads."""
     if protocol == "file":
         return LocalDisk()
     key = (protocol, os.getpid())
@@ -50,26 +50,26 @@ def backend_of(protocol: str) -> Backend:
 
 
 def forget(backend: Backend | None) -> None:
-    """Let the next store make a client anew, unless another thread has replaced this one already."""
+    """Discard a client, so that the next store creates a new one, unless another thread has replaced it already."""
     with _lock:
         for key in [key for key, client in _clients.items() if client is backend]:
             del _clients[key]
 
 
 def forget_clients() -> None:
-    """Let stores that are made from now on find their credentials and settings in the environment anew."""
+    """Discard all clients, so that new stores read credentials and settings from the environment again."""
     with _lock:
         _clients.clear()
 
 
 def client_module(protocol: str) -> str:
-    """The module of ours that a protocol's client is in."""
+    """The module of this package with the client of a protocol."""
     known = {"file": "local", "s3": "s3", "s3a": "s3", "hf": "hub"}
     return f"imagegen_dist.storage.{known.get(protocol, 'remote')}"
 
 
 def _connect(protocol: str) -> Backend:
-    """Import of a protocol's client alone what it needs: s3fs takes half a second."""
+    """Create the client of a protocol, importing only what it needs: s3fs takes half a second."""
     if protocol in ("s3", "s3a"):
         from imagegen_dist.storage.s3 import S3
 

@@ -1,4 +1,4 @@
-"""What a place can fail with, told apart by whether trying again can help."""
+"""Errors of storage, distinguished by whether repeating can help."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _MISSING_CREDENTIALS = (
     "CredentialUnavailableError",  # azure-identity
 )
 _OUTDATED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired", "RequestTimeTooSkewed")
-"""S3's codes for credentials or a clock that differ from the server's."""
+"""S3's codes for outdated credentials, and for a clock that differs from that of the server."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StorageError(OSError, ValueError):
-    """A place that cannot be read or written, in one line that names its URL."""
+    """Storage that cannot be read or written; one line that names the URL."""
 
 
 class CredentialsError(StorageError):
-    """Credentials that could not be found or have expired, or a clock that differs from the server's.
+    """Credentials were not found or have expired, or the clock differs from that of the server.
 
-    A metadata service that was slow and a token that was not renewed in time cause this as well as a machine that has
-    no credentials, so that a later attempt, with a client that looks for credentials anew, may succeed.
+    A slow metadata service and a token that was not renewed in time cause this as well as missing credentials, so a
+    later attempt with a new client, which looks for credentials again, may succeed.
     """
 
 
 class AccessError(StorageError):
-    """A place that does not exist or refuses the credentials that were given: trying again does not help."""
+    """Storage that does not exist or refuses the credentials: repeating does not help."""
 
 
 @contextmanager
 def named(action: str, path: str) -> Iterator[None]:
-    """Turn whatever a file system raises into one line that names the path."""
+    """Turn all errors of a file system into one line that names the path."""
     try:
         yield
     except StorageError:
@@ -54,13 +54,13 @@ def named(action: str, path: str) -> Iterator[None]:
         if action == "write":
             raise AccessError(f"cannot write {path}: there is no such bucket or folder") from error
         raise FileNotFoundError(f"cannot {action} {path}: it does not exist") from error
-    except Exception as error:  # clients raise errors of their own kinds: botocore's and aiohttp's are no OSErrors
+    except Exception as error:  # clients raise errors of their own: botocore's and aiohttp's are not OSErrors
         raise _kind(error)(f"cannot {action} {path}: {first_line(error)}") from error
 
 
 @contextmanager
-def local_room(path: str) -> Iterator[None]:
-    """Name a local file that cannot be written, so that a full disk is not taken for a fault of the remote place."""
+def local_disk_errors(path: str) -> Iterator[None]:
+    """Name a local file that cannot be written, so that a full disk is not reported as a fault of remote storage."""
     try:
         yield
     except OSError as error:
@@ -72,13 +72,13 @@ def local_room(path: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The error's message in one line without the credentials of its URLs, or its kind where it has none."""
+    """The message of an error in one line without credentials in URLs, or its type if it has no message."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return without_credentials((text.strip().splitlines() or [type(error).__name__])[0])
 
 
 def error_code(error: BaseException | None) -> str:
-    """The code of S3's answer that an error came from, "" where it came from none."""
+    """The code in the response of S3 that caused an error, "" for other errors."""
     while error is not None:
         response: Any = getattr(error, "response", None)
         if isinstance(response, dict):

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: every spelling of a repository and its revision, by huggingface_hub's file system."""
+"""The Hugging Face Hub, by the file system of huggingface_hub, with all spellings of repositories and revisions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import fsspec
 
-from imagegen_dist.storage.errors import local_room
+from imagegen_dist.storage.errors import local_disk_errors
 from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.remote import BLOCK_BYTES, Remote
 
@@ -21,8 +21,8 @@ _REFUSED = (401, 403)
 class Hub(Remote):
     """Files by `hf://[datasets/|spaces/|buckets/]OWNER/NAME[@REVISION]/path`.
 
-    A revision is a branch, a tag, a commit, `refs/convert/parquet` with slashes as they are or as %2F, or that one's
-    alias `~parquet`, which the Hub's own pages use. Each thread has a file system of its own, as the library asks for.
+    A revision is a branch, a tag, a commit, `refs/convert/parquet` with slashes or %2F, or its alias `~parquet`, which
+    the pages of the Hub use. Each thread has its own file system, as the library requires.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Hub(Remote):
             super().upload(_canonical(path), local_path)
 
     def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None:
-        with _refusals(), local_room(local_path):
+        with _refusals(), local_disk_errors(local_path):
             self._fs.get_file(_canonical(path), local_path)
 
     def open(self, path: str) -> BinaryIO:
@@ -57,7 +57,7 @@ class Hub(Remote):
             return self._fs.open(_canonical(path), "rb", block_size=BLOCK_BYTES)
 
     def exists(self, path: str) -> bool:
-        """The library's own takes a refusal for a no."""
+        """The method of the library treats a refusal as False."""
         try:
             self._info(path)
         except FileNotFoundError:
@@ -68,7 +68,7 @@ class Hub(Remote):
         return int(self._info(path)["size"])
 
     def list(self, path: str) -> Listing:
-        """Names come back below the repository as the library spells it, whichever way it was asked for."""
+        """The library returns names below its own spelling of the repository, whichever spelling was requested."""
         try:
             with _refusals():
                 folder = self._fs.resolve_path(_canonical(path)).unresolve() + "/"
@@ -100,7 +100,7 @@ def _canonical(path: str) -> str:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """A repository that is gated, private or not to be written to is a refusal, and not a place that is missing."""
+    """Raise PermissionError for a gated, private or read-only repository, which is not a missing one."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What one folder holds: names, and what cannot be named."""
+"""The contents of one folder: names, and objects without a usable name."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 _NO_NAMES = ("", ".", "..")
-
-
 _SHOWN = 3
 
 
 def unusable_line(unusable: Sequence[str]) -> str:
-    """A line for the user that counts and names objects without a name in a store, "" where there is none."""
+    """A line for the user about objects that have no usable name in a store; "" if there are none."""
     if not unusable:
         return ""
     some = ", ".join(unusable[:_SHOWN]) + (", ..." if len(unusable) > _SHOWN else "")
     objects = "1 object was" if len(unusable) == 1 else f"{len(unusable):,} objects were"
-    return f"{objects} left out, for a key with an empty, '.' or '..' part or that of a folder: {some}"
+    return f"{objects} left out, because the key has an empty, '.' or '..' part or is that of a folder: {some}"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One folder, one level down.
+    """The contents of one folder, without those of sub-folders.
 
-    entries: names, each with True for a folder and False for a file. unusable: whole paths of objects that a store has
-    no name for: keys with an empty, "." or ".." part, and objects whose name is that of a folder beside them.
+    entries: names, with True for a folder and False for a file. unusable: whole paths of objects without a usable name:
+    keys with an empty, "." or ".." part, and objects with the name of a folder beside them.
     """
 
     entries: dict[str, bool] = field(default_factory=dict)
@@ -33,9 +31,9 @@ class Listing:
 
     @classmethod
     def of(cls, folder: str, files: Iterable[str], folders: Iterable[str]) -> Listing:
-        """Sort out whole paths of what lies directly in `folder`, which ends in a slash, as those of folders do.
+        """Make a listing of the whole paths of files and folders in `folder`; paths of folders end in a slash.
 
-        An object by the folder's own path is a marker, which holds nothing.
+        An object with the path of the folder itself is an empty marker and is ignored.
         """
         below = {path[len(folder) : -1]: path for path in folders if path.startswith(folder) and path != folder}
         inside = {path[len(folder) :]: path for path in files if path.startswith(folder) and path != folder}

@@ -1,4 +1,4 @@
-"""The local disk: a write is a synced temporary file in the same folder, renamed."""
+"""The local disk. A file is written to a temporary file in the same folder, synced and renamed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagegen_dist.storage.listing import Listing
 
 _TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{32}\.tmp$", re.DOTALL)
 _COPIED_BYTES = 1 << 20
-_LONGEST_PREFIX = 100  # bytes of a file's name that its temporary file carries: a name has 255 at most
+_LONGEST_PREFIX = 100  # bytes of its name that a temporary file has from the file: a name has at most 255
 
 
 class LocalDisk:
@@ -78,7 +78,7 @@ class LocalDisk:
 
 @contextmanager
 def replacing(path: str) -> Iterator[Any]:
-    """A binary file that takes the place of `path` once it is complete and synced."""
+    """Open a binary file that replaces `path` when it is complete and synced."""
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     start = os.fsencode(name)[:_LONGEST_PREFIX].decode(errors="ignore")
@@ -89,7 +89,7 @@ def replacing(path: str) -> Iterator[Any]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.replace(temporary, path)  # while it is held: nobody sweeps it
+            os.replace(temporary, path)  # while it is held, so that nobody sweeps it
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)

@@ -1,4 +1,4 @@
-"""A remote place through its fsspec file system, whose puts are atomic per object."""
+"""Remote storage by its fsspec file system, which writes each object atomically."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.callbacks import Callback
 from fsspec.exceptions import FSTimeoutError
 
-from imagegen_dist.storage.errors import local_room
+from imagegen_dist.storage.errors import local_disk_errors
 from imagegen_dist.storage.listing import Listing
 
 BLOCK_BYTES = 4 << 20
 
 
 class Remote:
-    """Any protocol that fsspec knows. No call expands a pattern: fsspec's `rm`, `get`, `put` and `cat` do, and are
-    not used.
-    """
+    """Any protocol of fsspec. `rm`, `get`, `put` and `cat` of fsspec expand patterns and are therefore not used."""
 
     def __init__(self, protocol: str, client: type | None = None, **options: Any) -> None:
         client = client or fsspec.get_filesystem_class(protocol)
@@ -39,7 +37,7 @@ class Remote:
         self._fs.pipe_file(path, data)
 
     def publish(self, path: str, produce: Callable[[Any], object]) -> None:
-        """The clients' files publish a part where writing fails, so that the whole is kept in memory."""
+        """Collect the file in memory, since the clients' files publish a part if writing fails."""
         content = io.BytesIO()
         produce(content)
         self._fs.pipe_file(path, content.getvalue())
@@ -52,7 +50,7 @@ class Remote:
             progress = Progress()
             watch(self._fs, self._fs._get_file(path, local_path, callback=progress), progress, timeout_s, stall_s)
         else:
-            with local_room(local_path):
+            with local_disk_errors(local_path):
                 self._fs.get_file(path, local_path)
 
     def open(self, path: str) -> BinaryIO:
@@ -74,10 +72,10 @@ class Remote:
         return Listing.of(folder, (entry["name"] for entry in listed if entry.get("type") != "directory"), folders)
 
     def sweep(self, path: str) -> None:
-        """Nothing is left: an object is there whole or not at all."""
+        """Do nothing: objects are complete or do not exist."""
 
     def remove(self, path: str) -> None:
-        """List, then delete exactly what was listed."""
+        """Delete exactly the objects that are listed."""
         found: dict[str, Any] = {}
         with suppress(FileNotFoundError):
             found = self._fs.find(path, withdirs=True, detail=True)
@@ -87,13 +85,13 @@ class Remote:
                 self._fs.rm_file(name)
         folders = {str(self._fs._strip_protocol(path)).rstrip("/"), *found} - set(files)
         for name in sorted(folders, key=len, reverse=True):
-            if "/" in name:  # else it is a bucket
+            if "/" in name:  # otherwise it is a bucket
                 with suppress(FileNotFoundError, NotImplementedError):  # most object stores have no folders
                     self._fs.rmdir(name)
 
 
 class Progress(Callback):
-    """When the last byte of a download came."""
+    """The time at which the last byte of a download arrived."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +104,7 @@ class Progress(Callback):
 def watch(
     fs: Any, fetch: Coroutine[Any, Any, None], progress: Progress, timeout_s: float | None, stall_s: float | None
 ) -> None:
-    """Run a download on the client's loop, and give it up when it takes too long or no byte comes for too long."""
+    """Run a download on the client's event loop, and abort it if it takes too long or stalls for too long."""
     try:
         sync(fs.loop, _watched, fetch, progress, stall_s, timeout=timeout_s)
     except FSTimeoutError as error:
@@ -118,7 +116,7 @@ async def _watched(fetch: Coroutine[Any, Any, None], progress: Progress, stall_s
     try:
         while not (await asyncio.wait({task}, timeout=stall_s and min(stall_s / 4, 1.0)))[0]:
             if stall_s is not None and time.monotonic() - progress.last > stall_s:
-                raise TimeoutError(f"no byte came for {stall_s:g} s")
+                raise TimeoutError(f"no byte arrived for {stall_s:g} s")
         task.result()
     finally:
         task.cancel()

@@ -1,4 +1,4 @@
-"""S3 and stores that speak its language: keys are literal, and what a faulty answer means is asked for."""
+"""S3 and compatible stores, with literal keys and precise errors."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
-from imagegen_dist.storage.errors import error_code, local_room
+from imagegen_dist.storage.errors import error_code, local_disk_errors
 from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.remote import Progress, Remote, watch
 
-# Many S3-compatible stores cannot answer the checksums that botocore asks for by default.
+# Many S3-compatible stores do not support the checksums that botocore requests by default.
 _CONFIG = {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
 _CHUNK_BYTES = 1 << 20
-_PART_BYTES = 64 << 20  # of an object written in parts, of which S3 takes 10,000
+_PART_BYTES = 64 << 20  # of an object that is uploaded in parts, of which S3 allows 10,000
 _PARTS_AT_ONCE = 4
-_DELETED_AT_ONCE = 1000  # objects, the most that S3 takes in a request
+_DELETED_AT_ONCE = 1000  # the largest number of objects that S3 deletes in one request
 
 
 class LiteralS3FileSystem(S3FileSystem):
-    """s3fs's file system, with two things mended."""
+    """The file system of s3fs, with two corrections."""
 
     def split_path(self, path: str) -> tuple[str, str, None]:
-        """(bucket, key, no version): s3fs cuts a key at "?versionId="."""
+        """(bucket, key, None), without the version that s3fs takes from a key with "?versionId="."""
         plain = self._strip_protocol(path).lstrip("/")
         if "/" not in plain:
             return plain, "", None
@@ -35,7 +35,7 @@ class LiteralS3FileSystem(S3FileSystem):
         return bucket, key + path[len(path.rstrip("/")) :], None
 
     async def _call_s3(self, method: str, *options: Any, **more: Any) -> Any:
-        """A refused HEAD has no body, which would say why: the same is asked for by a GET, whose error is raised."""
+        """Repeat a refused HEAD, whose response has no body with the reason, as a GET, whose error is raised."""
         try:
             return await super()._call_s3(method, *options, **more)
         except OSError as error:
@@ -55,7 +55,7 @@ class S3(Remote):
 
     def __init__(self) -> None:
         super().__init__("s3", LiteralS3FileSystem, config_kwargs=_CONFIG)
-        # Who downloads large files tries again by himself, counts that and has a time limit: no retries below him.
+        # The callers of `download` repeat it themselves, count that and have a time limit, so the client does not.
         once = {**_CONFIG, "retries": {"total_max_attempts": 1}, "max_pool_connections": 32}
         self._once = LiteralS3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
         self._once.retries = 1
@@ -82,7 +82,7 @@ class S3(Remote):
         return bool(self._fs.exists(path))
 
     def _has_bucket(self, path: str) -> bool:
-        """Whether there is such a bucket; a refusal, which s3fs takes for a no, is raised."""
+        """True if the bucket exists. A refusal, which s3fs treats as False, is raised."""
         try:
             self._fs.ls(path, detail=False)
         except FileNotFoundError:
@@ -100,7 +100,7 @@ class S3(Remote):
 
 
 class _Upload:
-    """An object that is sent in parts while it is written, and that exists once `finish` has returned.
+    """An object that is uploaded in parts while it is written, and that exists when `finish` has returned.
 
     At most _PARTS_AT_ONCE + 1 parts are in memory.
     """
@@ -113,7 +113,7 @@ class _Upload:
         self._sent: list[Future[dict[str, Any]]] = []
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take more of the content."""
+        """Add to the content."""
         view = memoryview(data)
         while len(view) > 0:
             room = _PART_BYTES - len(self._buffer)
@@ -123,7 +123,7 @@ class _Upload:
                 self._send()
 
     def finish(self) -> None:
-        """Send what is left, and let the object be seen."""
+        """Upload the rest and publish the object."""
         if not self._id:
             self._ask("put_object", Body=bytes(self._buffer)).result()
             return
@@ -134,11 +134,11 @@ class _Upload:
         self._ask("complete_multipart_upload", **whole).result()
 
     def abort(self) -> None:
-        """Let the store forget the parts."""
+        """Discard the parts."""
         for each in self._sent:
             each.cancel()
         if self._id:
-            with suppress(Exception):  # what went wrong before is what is told
+            with suppress(Exception):  # the earlier error is the one to report
                 self._ask("abort_multipart_upload", UploadId=self._id).result()
 
     def _send(self) -> None:
@@ -173,7 +173,7 @@ async def _remove(fs: Any, path: str) -> None:
 
 
 async def _list(fs: Any, path: str) -> Listing:
-    """One folder of a bucket. Below what has no name, every key is listed, so that it can be counted."""
+    """List one folder of a bucket, and all keys below folders without a usable name, so that they can be counted."""
     bucket, key, _ = fs.split_path(path)
     folder = f"{key}/" if key else ""
     keys, prefixes = await _keys(fs, bucket, folder, delimiter="/")
@@ -185,7 +185,7 @@ async def _list(fs: Any, path: str) -> Listing:
 
 
 async def _keys(fs: Any, bucket: str, prefix: str, delimiter: str = "") -> tuple[list[str], list[str]]:
-    """(the keys that begin so, what others begin with up to the delimiter that follows)."""
+    """(the keys with this prefix, the common prefixes of other keys up to the next delimiter)."""
     keys, prefixes = list[str](), list[str]()
     page = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter, **fs.req_kw}
     while True:
@@ -198,12 +198,12 @@ async def _keys(fs: Any, bucket: str, prefix: str, delimiter: str = "") -> tuple
 
 
 async def _fetch(fs: Any, path: str, local_path: str, progress: Progress) -> None:
-    """Download an object in one request, from where the local file ends.
+    """Download an object in one request, beginning where the local file ends.
 
-    s3fs's own `get_file` begins anew after a fault, and takes twice the processor time above 50 MB.
+    The `get_file` of s3fs starts over after a fault, and takes twice the CPU time above 50 MB.
     """
     bucket, key, _ = fs.split_path(path)
-    with local_room(local_path), open(local_path, "ab") as file:
+    with local_disk_errors(local_path), open(local_path, "ab") as file:
         begun = {"Range": f"bytes={file.tell()}-"} if file.tell() else {}
         response = await fs._call_s3("get_object", Bucket=bucket, Key=key, **begun, **fs.req_kw)
         progress.relative_update()

@@ -1,7 +1,7 @@
-"""A folder of files under a URL, whatever kind of place the URL means.
+"""A folder of files at a URL, on any kind of storage.
 
-Every write publishes a whole file at once: a reader sees the old content or the new, never a part. Errors are one line
-that names the URL.
+Files are written atomically: a reader sees the old content or the new, never a part. Errors are one line that names the
+URL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.urls import check_credentials, parse
 
 PATIENCE_S = 180.0
-"""For how long a run tries again what a remote place fails with, before it ends."""
+"""Seconds for which a run repeats a failing operation on remote storage before it ends."""
 
 _UNPUBLISHED = re.compile(r"^\..*\.tmp$")
 _FIRST_PAUSE_S = 0.2
@@ -34,15 +34,14 @@ Result = TypeVar("Result")
 
 
 class Store:
-    """A folder under a URL.
+    """A folder at a URL.
 
-    url: a local path (made absolute), `file://`, `memory://`, `s3://`, or another protocol that fsspec knows.
-    Raises StorageError for a protocol that nobody knows and for a URL that carries a password.
-    patience_s: for how long whatever a place that is not this machine's fails with is tried again, a refusal and a
-    download excepted. Writes are whole files, so that one that has arrived unseen may come again.
+    url: a local path (made absolute), `file://`, `memory://`, `s3://`, or another protocol of fsspec. Raises
+    StorageError for an unknown protocol and for a URL that contains a password. patience_s: seconds for which failing
+    operations on remote storage are repeated, except refusals and downloads. Files are written whole, so that repeating
+    a write that has succeeded unnoticed is harmless.
 
-    A store is a value: it compares by URL, and is pickled without its client, which is made on first use in each
-    process.
+    A store is a value: it is compared by URL, and pickled without its client, which each process creates on first use.
     """
 
     def __init__(self, url: str | os.PathLike[str], patience_s: float = 0.0) -> None:
@@ -53,7 +52,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """The folder's URL; on the local disk its absolute path."""
+        """The URL of the folder; on the local disk, its absolute path."""
         return self._root
 
     @property
@@ -62,7 +61,7 @@ class Store:
         return self._protocol
 
     def client_modules(self) -> list[str]:
-        """Modules that the first use in a process imports, which can take half a second."""
+        """Modules that are imported on the first use in a process, which can take half a second."""
         found = known_implementations.get(self._protocol)
         return [str(found["class"]).rpartition(".")[0], client_module(self._protocol)] if found else []
 
@@ -85,25 +84,25 @@ class Store:
         return Store, (self.url, self._patience_s)
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError, StorageError."""
+        """Read a whole file. Raises FileNotFoundError, StorageError."""
         path = self._join(name)
         return self._try("read", path, lambda files: files.read(path))
 
     def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes [start, end) of a file; fewer where the file ends before. Raises FileNotFoundError, StorageError."""
+        """Read bytes [start, end) of a file, fewer if the file ends before. Raises FileNotFoundError, StorageError."""
         path = self._join(name)
         return self._try("read", path, lambda files: files.read_range(path, start, end))
 
     def write(self, name: str, data: bytes) -> None:
-        """Publish `data` as the file `name`, atomically. Raises StorageError."""
+        """Write the file `name` atomically. Raises StorageError."""
         path = self._join(name)
         self._try("write", path, lambda files: files.write(path, data))
 
     def publish(self, name: str, produce: Callable[[Output], object]) -> None:
-        """Publish what `produce` writes to a file as `name`, atomically; it is called again at each attempt.
+        """Write the file `name` atomically, with the content that `produce` writes; each attempt calls it again.
 
-        Locally and on S3 nothing else holds the content, in memory or in a temporary folder. Raises StorageError, and
-        whatever `produce` raises of its own, after which it is not called again.
+        Locally and on S3, the content is not held in memory or in a temporary folder. Raises StorageError, and any
+        error of `produce` itself, after which it is not called again.
         """
         path = self._join(name)
 
@@ -122,7 +121,7 @@ class Store:
             raise own.error from None
 
     def upload(self, name: str, local_path: str | os.PathLike[str]) -> None:
-        """Publish a copy of a local file as `name`, atomically. Raises StorageError."""
+        """Write a copy of a local file as `name`, atomically. Raises StorageError."""
         path = self._join(name)
         self._try("write", path, lambda files: files.upload(path, os.fspath(local_path)))
 
@@ -133,11 +132,11 @@ class Store:
         timeout_s: float | None = None,
         stall_s: float | None = None,
     ) -> None:
-        """Copy the file `name` to a local path, in one attempt, which a failure may leave in part.
+        """Copy the file `name` to a local path in one attempt; a failure may leave a part.
 
-        A part that an earlier attempt left is gone on with where the client can (S3). timeout_s: for the whole of it;
-        stall_s: without a byte; neither holds for file systems that are not asynchronous. Raises FileNotFoundError,
-        AccessError, StorageError.
+        The attempt continues the part of an earlier one if the client can (S3). timeout_s: limit for the whole copy;
+        stall_s: limit without a received byte; neither applies to file systems that are not asynchronous. Raises
+        FileNotFoundError, AccessError, StorageError.
         """
         path = self._join(name)
         with self._attempt("read", path) as files:
@@ -145,7 +144,7 @@ class Store:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[BinaryIO]:
-        """A file to seek and read in, closed after the block. Raises FileNotFoundError, StorageError on opening."""
+        """Open a file for seeking and reading within a block. Opening raises FileNotFoundError, StorageError."""
         path = self._join(name)
         with self._attempt("read", path) as files:
             file = files.open(path)
@@ -153,56 +152,50 @@ class Store:
             yield file
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file or folder. Raises StorageError."""
+        """True if the file or folder exists. Raises StorageError."""
         path = self._join(name)
         return self._try("reach", path, lambda files: files.exists(path))
 
     def size(self, name: str) -> int:
-        """Bytes in a file. Raises FileNotFoundError, StorageError."""
+        """The size of a file in bytes. Raises FileNotFoundError, StorageError."""
         path = self._join(name)
         return self._try("reach", path, lambda files: files.size(path))
 
     def names(self, prefix: str = "") -> list[str]:
-        """Sorted names of the files and folders in the folder `prefix`, one level down; [] where there is none.
-
-        Raises StorageError.
-        """
+        """Sorted names of files and folders in the folder `prefix`; [] if it does not exist. Raises StorageError."""
         return list(self.entries(prefix))
 
     def entries(self, prefix: str = "") -> dict[str, bool]:
-        """Names as `names` gives them, each with True for a folder and False for a file. Raises StorageError."""
+        """Names as from `names`, with True for a folder and False for a file. Raises StorageError."""
         return self.listing(prefix).entries
 
     def listing(self, prefix: str = "") -> Listing:
-        """Entries, and the objects that a store has no names for, which exist in object storage alone.
-
-        Raises StorageError.
-        """
+        """Entries, and objects without a usable name, which exist only in object storage. Raises StorageError."""
         path = self._join(prefix)
         found = self._try("list", path, lambda files: files.list(path))
         names = sorted(name for name in found.entries if not _UNPUBLISHED.match(name))
         return Listing({name: found.entries[name] for name in names}, found.unusable)
 
     def remove(self, name: str = "") -> None:
-        """Delete a file or a whole folder; a missing one is fine. Raises StorageError.
+        """Delete a file or a whole folder, if it exists. Raises StorageError.
 
-        The name is taken literally, as everywhere in a store: `*`, `?`, `[` and `]` match nothing but themselves.
-        A bucket itself is never deleted.
+        The name is taken literally, as everywhere in a store: `*`, `?`, `[` and `]` match only themselves. A bucket
+        itself is never deleted.
         """
         path = self._join(name)
         self._try("remove", path, lambda files: files.remove(path))
 
     def sweep(self) -> None:
-        """Remove the temporary files that killed processes left in this folder and below. Raises StorageError."""
+        """Remove temporary files of killed processes from this folder and its sub-folders. Raises StorageError."""
         self._try("sweep", self._root, lambda files: files.sweep(self._root))
 
     def local_path(self, name: str = "") -> Path | None:
-        """The file's path where the store is the local disk, else None."""
+        """The path of a file if the store is on the local disk, else None."""
         path = self._join(name)
         return Path(path) if self._protocol == "file" else None
 
     def probe(self) -> None:
-        """Write, read back and delete a small file. Raises StorageError where the place cannot be used."""
+        """Write, read and delete a small file. Raises StorageError if the folder cannot be used."""
         name, data = f"probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
         try:
             self.write(name, data)
@@ -221,7 +214,7 @@ class Store:
         return os.path.join(self._root, name) if self._protocol == "file" else f"{self._root}/{name}"
 
     def _try(self, action: str, path: str, call: Callable[[Backend], Result]) -> Result:
-        """What the call returns, after as many attempts as this store's patience has time for."""
+        """Call, and repeat after failures for the time of this store's patience."""
         deadline, pause = time.monotonic() + self._patience_s, _FIRST_PAUSE_S
         while True:
             try:
@@ -237,7 +230,7 @@ class Store:
 
     @contextmanager
     def _attempt(self, action: str, path: str) -> Iterator[Backend]:
-        """The client for one attempt, whose errors name the path; one without good credentials is not used again."""
+        """The client for one attempt, whose errors name the path. A client with bad credentials is discarded."""
         if self._backend is None or self._backend_pid != os.getpid():
             self._backend, self._backend_pid = backend_of(self._protocol), os.getpid()
         files = self._backend
@@ -251,7 +244,7 @@ class Store:
 
 
 class _OwnError(BaseException):
-    """An error that the place has nothing to do with, on its way past those who would name the place for it."""
+    """Carries an error of `produce` past the code that would attribute it to the storage."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -259,7 +252,7 @@ class _OwnError(BaseException):
 
 
 class _Watched:
-    """Passes bytes on, and knows whether the place has failed to take them."""
+    """Passes bytes on, and records whether the storage has failed to take them."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -274,16 +267,16 @@ class _Watched:
 
 
 def reached(url: str | os.PathLike[str]) -> Store:
-    """A store that tries again what its place fails with, once that place has answered.
+    """A store that repeats failing operations, after a first one has succeeded.
 
-    A place that cannot be reached at all is thus reported at once, as StorageError.
+    Storage that cannot be reached at all is thus reported immediately, as StorageError.
     """
     Store(url).exists()
     return Store(url, PATIENCE_S)
 
 
 def file_at(url: str, patience_s: float = 0.0) -> tuple[Store, str]:
-    """The folder and the name of the file at a path or URL. Arguments and errors as Store's."""
+    """(the folder, the name) of the file at a path or URL. Arguments and errors are those of Store."""
     check_credentials(url)
     folder, slash, name = url.rpartition("/")
     return Store(folder or slash or ".", patience_s), name

@@ -1,4 +1,4 @@
-"""Files of the system's temporary folder: swept where a killed process left them, and named where there is no room."""
+"""Temporary files and folders, which are removed if a killed process left them; errors name a full folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from imagegen_dist.storage.abandoned import hold, is_abandoned
 from imagegen_dist.storage.errors import NO_ROOM, StorageError, first_line
 
 _ENOUGH_BYTES = 32 << 20
-_FULL_BYTES = 64 << 10  # free, below which whatever fails is put down to the full folder
+_FULL_BYTES = 64 << 10  # free bytes below which any error is attributed to the full folder
 
 
 @contextmanager
 def temporary_folder(purpose: str) -> Iterator[Path]:
-    """A folder of this process, gone after the block; those of the purpose that killed processes left go first.
+    """A folder for the block. Folders for the same purpose that killed processes left are removed first.
 
-    Raises StorageError, one line that names the folder, where there is no room for it or for what is written to it.
+    Raises StorageError, one line that names the folder, if there is no space for it or for what is written to it.
     """
     prefix = f"imagegen-{purpose}-"
     with _named() as parent:
@@ -30,7 +30,7 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 hold(descriptor)
-                with _named():  # here already, while what filled the folder is there
+                with _named():  # before the files that filled the folder are removed
                     yield Path(folder)
             finally:
                 os.close(descriptor)
@@ -38,15 +38,15 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_file() -> Iterator[BinaryIO]:
-    """A file without a name, which is gone with the process however that ends. Raises StorageError as the folder."""
+    """A file without a name, which does not outlive the process. Raises StorageError as `temporary_folder`."""
     with _named() as parent, tempfile.TemporaryFile(dir=parent) as file, _named():
         yield file
 
 
 def check_temporary_room(needed_bytes: int = _ENOUGH_BYTES) -> None:
-    """Raise StorageError, one line, where the temporary folder has less room.
+    """Raise StorageError if the temporary folder has less free space.
 
-    needed_bytes: by default what a worker, Ray and loader processes keep there in small files.
+    needed_bytes: by default the space of the small files of a worker, Ray and loader processes.
     """
     parent = _parent()
     free = shutil.disk_usage(parent).free
@@ -56,21 +56,21 @@ def check_temporary_room(needed_bytes: int = _ENOUGH_BYTES) -> None:
 
 
 def _parent() -> str:
-    """The system's temporary folder, or the one that TMPDIR names. Raises StorageError where it cannot be used."""
+    """The temporary folder of the system, or the one in TMPDIR. Raises StorageError if it cannot be used."""
     asked = os.environ.get("TMPDIR")
     if asked and not (os.path.isdir(asked) and os.access(asked, os.W_OK | os.X_OK)):
         raise StorageError(f"TMPDIR is {asked}, which is not a folder that can be written to: choose another")
     try:
         return tempfile.gettempdir()
-    except OSError as error:  # Python has tried to write a file to each that it knows
+    except OSError as error:  # Python has tried to write a file to all folders that it knows
         raise StorageError(
-            f"there is no temporary folder with room: {first_line(error)}; free some, or set TMPDIR to another folder"
+            f"no temporary folder has free space: {first_line(error)}; free some, or set TMPDIR to another folder"
         ) from error
 
 
 @contextmanager
 def _named() -> Iterator[str]:
-    """The folder in which temporary files are made, and which an error for want of room names."""
+    """The parent folder of temporary files, which is named by errors about missing space."""
     parent = _parent()
     try:
         yield parent
@@ -81,13 +81,13 @@ def _named() -> Iterator[str]:
             raise StorageError(_full(parent, first_line(error))) from error
         raise
     except Exception as error:
-        if shutil.disk_usage(parent).free < _FULL_BYTES:  # other programs' errors do not say where they wrote
+        if shutil.disk_usage(parent).free < _FULL_BYTES:  # errors of other programs do not say where they wrote
             raise StorageError(_full(parent, first_line(error))) from error
         raise
 
 
 def _full(parent: str, why: str) -> str:
-    return f"the temporary folder {parent} has too little room: {why}; free some, or set TMPDIR to another folder"
+    return f"the temporary folder {parent} has too little space: {why}; free some, or set TMPDIR to another folder"
 
 
 def _sweep(parent: str, prefix: str) -> None:

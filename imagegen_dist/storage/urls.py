@@ -1,4 +1,4 @@
-"""Which place a URL means."""
+"""Parse URLs of storage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROTOCOL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
 
 def check_credentials(url: str) -> None:
-    """Raise StorageError for a URL that carries credentials, which is shown without them."""
+    """Raise StorageError for a URL that contains credentials, which the error leaves out."""
     shown = without_credentials(url)
     if shown != url:
         raise StorageError(
@@ -27,7 +27,9 @@ def parse(url: str) -> tuple[str, str]:
     """(protocol, root) of a URL; the root of a local path is absolute. Raises StorageError."""
     check_credentials(url)
     if "::" in url and "://" in url:
-        raise StorageError(f"{url}: chained URLs are not supported; give the place itself, e.g. {url.split('::')[-1]}")
+        raise StorageError(
+            f"{url}: chained URLs are not supported; give the last one itself, e.g. {url.split('::')[-1]}"
+        )
     match = _PROTOCOL.match(url)
     if match is None:
         return "file", os.path.abspath(os.path.expanduser(url))

@@ -257,7 +257,7 @@ def test_a_few_undecodable_pictures_are_left_out_and_listed(tmp_path: Path, caps
     captured = capsys.readouterr()
     assert captured.out.startswith("99 samples")
     assert captured.err.splitlines() == [
-        "left out: grass/007.png is no picture, or of an unknown format",
+        "left out: grass/007.png is not a picture, or has an unknown format",
         "1 of 100 pictures cannot be decoded",
         "1 file left out, not named as pictures are: grass/notes.txt",
     ]
@@ -561,7 +561,7 @@ def test_a_damaged_shard_is_named_with_its_member(tmp_path: Path, capsys: pytest
     assert "others-001.tar is truncated in photo6.jpg" in said
     shard.write_bytes(data.replace(b"\xff\xd8\xff", b"\0\0\0", 1))
     said = mistake(capsys, "--index-only", tmp_path)
-    assert "others-001.tar: sample photo4 is no picture" in said
+    assert "others-001.tar: sample photo4 is not a picture" in said
     assert not (tmp_path / "index.json").exists()
 
 

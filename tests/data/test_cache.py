@@ -11,11 +11,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from imagegen_dist.data import cache, node_folder
-from imagegen_dist.data.cache import CacheConfig, ShardFiles
+from imagegen_dist.data import cache
+from imagegen_dist.data.cache import CacheConfig, NodeFolder, ShardFiles
 from imagegen_dist.data.counters import COUNTED, Counters
 from imagegen_dist.data.index import ShardInfo
-from imagegen_dist.data.node_folder import NodeFolder
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -134,7 +133,7 @@ def test_a_store_that_is_gone_ends_within_the_time_limit(remote, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"CONTENT", "its CRC is"), (b"conte", "5 bytes came, but the index says 7")]
+    ("content", "told"), [(b"CONTENT", "its CRC is"), (b"conte", "5 bytes arrived, but the index says 7")]
 )
 def test_a_shard_that_differs_is_tried_three_times(remote, tmp_path, content, told):
     info = put(remote, "a.tar", b"content")
@@ -204,7 +203,7 @@ def shared(tmp_path, monkeypatch):
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(0o1777)
-    monkeypatch.setattr(node_folder.tempfile, "gettempdir", lambda: str(folder))
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(folder))
     return folder
 
 
@@ -243,7 +242,7 @@ def test_a_folder_that_others_may_have_made_is_left_alone(remote, shared, tmp_pa
 def test_a_folder_that_is_made_by_another_in_between_is_refused(shared):
     folder = CacheConfig().folder
     open_to_others(folder, None)
-    with pytest.raises(ValueError, match=r"is not a folder of this user alone \(mode 0700\)"):
+    with pytest.raises(ValueError, match=r"is not a private folder of this user \(mode 0700\)"):
         NodeFolder(folder, 100)
 
 
@@ -287,15 +286,15 @@ def test_a_shard_that_another_reader_fetches_is_not_fetched_ahead(remote, tmp_pa
         fcntl.flock(held, fcntl.LOCK_EX)
         shards.fetch_ahead(info)
         assert FlakyFileSystem.downloads == 0
-        with pytest.raises(ShardError, match=r"another reader on this node tries since 0\.2 s"):
+        with pytest.raises(ShardError, match=r"another reader on this node has tried for 0\.2 s"):
             files(remote, tmp_path, timeout_s=0.2)[0].open(info)
     assert read(shards.open(info)) == b"content"
 
 
 def test_a_full_disk_bounds_the_cache(remote, tmp_path, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=25)
-    monkeypatch.setattr(node_folder.shutil, "disk_usage", lambda folder: free)
-    assert node_folder.room(tmp_path / "not" / "there") == 25
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: free)
+    assert cache.usable_bytes(tmp_path / "not" / "there") == 25
     shards, _ = files(remote, tmp_path)
     for number in range(4):
         os.close(shards.open(put(remote, f"{number}.tar", bytes([number]) * 10)))

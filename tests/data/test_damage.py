@@ -208,9 +208,9 @@ DAMAGES = [
         "a label that is no number", replaced(LABEL, Entry(LABEL, b"cat")), "numbers and names", "000000013 is cat", ONE
     ),
     Damage("an empty label", replaced(LABEL, Entry(LABEL, b"")), *["label of 000000013 is empty"] * 2, ONE),
-    Damage("no picture's bytes", picture(b"no picture" * 9), *["sample 000000013 is no picture"] * 2, ONE),
-    Damage("an empty picture", picture(b""), *["sample 000000013 is no picture"] * 2, ONE),
-    Damage("an empty JPEG", picture(b"", "jpg"), *["sample 000000013 is no picture"] * 2, ONE),
+    Damage("no picture's bytes", picture(b"no picture" * 9), *["sample 000000013 is not a picture"] * 2, ONE),
+    Damage("an empty picture", picture(b""), *["sample 000000013 is not a picture"] * 2, ONE),
+    Damage("an empty JPEG", picture(b"", "jpg"), *["sample 000000013 is not a picture"] * 2, ONE),
     Damage("half a PNG", picture(saved(rgb(13), "PNG")[:150]), 30, "sample 000000013 is a damaged PNG", ONE),
     Damage("half a JPEG", picture(saved(rgb(13), "JPEG")[:-20], "jpg"), 30, "000000013 is a damaged JPEG", ONE),
     Damage(

@@ -94,8 +94,8 @@ def test_channels_asked_for():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "no picture"),
-        (b"GIF89a", "cannot be decoded|no picture"),
+        (b"", "not a picture"),
+        (b"GIF89a", "cannot be decoded|not a picture"),
         (encoded(skimage.data.camera())[:5000], "damaged PNG"),
         (encoded(Image.new("F", (4, 4)), "TIFF"), "mode F"),
         (encoded(np.zeros((1, 1), np.uint8)).replace(b"\0\0\0\1" * 2, b"\0\1\x38\x80" * 2), "at most"),

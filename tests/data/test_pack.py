@@ -63,7 +63,7 @@ def test_classes_without_labels_are_refused(tmp_path):
 
 
 def test_nothing_to_pack_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="not one sample"):
+    with pytest.raises(DatasetError, match="no samples"):
         pack([], Store(tmp_path))
 
 
@@ -75,7 +75,7 @@ def test_labels_are_integers_of_any_type_and_names(tmp_path):
     assert DatasetIndex.load(Store(tmp_path / "numbers")) == index
     named = pack([(picture, name) for name in ("dog", "cat", "dog")], Store(tmp_path / "names"))
     assert (named.class_names, named.class_counts) == (("cat", "dog"), (1, 2))
-    for label, said in ((0.5, "0.5, which is no whole number"), ("", "an empty text"), (-1, "-1, which is")):
+    for label, said in ((0.5, "0.5, which is not a whole number"), ("", "an empty text"), (-1, "-1, which is")):
         with pytest.raises(DatasetError, match=said):
             pack([(picture, label)], Store(tmp_path / "none"))
 

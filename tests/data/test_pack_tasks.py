@@ -55,7 +55,7 @@ def test_a_shard_has_the_records_in_order_under_their_place_in_the_dataset(tmp_p
     assert [shard.picture(row) for row in range(4)] == [(png(number), "png") for number in range(4)]
     assert packed.scan.info.samples == 4
     assert packed.undecodable == (
-        "a.png is no picture, or of an unknown format",
+        "a.png is not a picture, or has an unknown format",
         "b.png does not exist",
     )
     assert sum(told) == 6

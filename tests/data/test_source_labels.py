@@ -126,7 +126,7 @@ def test_labels_none_passes_them_over(store):
 def test_a_link_to_a_folder_around_it_is_refused(tmp_path):
     put(Store(tmp_path), "cats/a.png", "dogs/b.png")
     (tmp_path / "cats" / "all").symlink_to(tmp_path)
-    assert "cats/all is a link to a folder around it" in refused(tmp_path)
+    assert "cats/all is a link to a folder above it" in refused(tmp_path)
 
 
 # Files of labels
@@ -176,13 +176,16 @@ def test_a_table_without_labels_is_said_and_its_column_can_be_chosen(store):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("file_name,label\na.png,0.5\nb.png,1\n", "metadata.csv has for a.png the label 0.5, which is no whole number"),
+        (
+            "file_name,label\na.png,0.5\nb.png,1\n",
+            "metadata.csv has for a.png the label 0.5, which is not a whole number",
+        ),
         ("file_name,label\na.png,x\nb.png,\n", "metadata.csv has no label for b.png"),
         ("file_name,label\na.png,x\n", "has no label for 1 picture: b.png"),
         ("file_name,label\na.png,x\nb.png,x\nc.png,y\n", "names 1 missing file: c.png"),
         ("file_name,label\na.png,x\nb.png,x\na.png,y\n", "two labels for a.png: x and y"),
         ("file_name,label,class\na.png,x,y\n", "several columns of labels (label, class)"),
-        ("name,label\nq.png,x\n", "names no picture that is there; a column file_name is needed"),
+        ("name,label\nq.png,x\n", "names no existing picture; a column file_name is needed"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused_by_name(tmp_path, text, said):
@@ -261,7 +264,7 @@ def test_names_are_numbered_over_all_files(tmp_path):
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        ([[1], [2]], "has a column label of type list<element: int64>, which is no label"),
+        ([[1], [2]], "has a column label of type list<element: int64>, which cannot be labels"),
         ([0.5, 1.0], "a.parquet row 0 has 0.5 in label: labels are whole numbers from 0"),
         ([0, -1], "a.parquet row 1 has -1 in label"),
         (["a", None], "a.parquet row 1 has no label"),

@@ -151,7 +151,7 @@ def test_stylegans_datasets_without_labels(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"nonsense", "is no JSON"),
+        (b"nonsense", "is not JSON"),
         (b"[]", "must be"),
         (b'{"labels": 5}', "must be"),
         (labels_file([["a.png"]]), "has an entry"),
@@ -224,7 +224,7 @@ def test_a_damaged_member_has_no_bytes(tmp_path):
 
 def test_zips_that_are_none(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"nonsense" * 100)
-    assert "a.zip is no zip" in refused(tmp_path / "a.zip")
+    assert "a.zip is not a zip" in refused(tmp_path / "a.zip")
     assert "does not exist" in refused(tmp_path / "b.zip")
     assert "has no pictures" in refused(write_tree(tmp_path, "zip", {"a.txt": b"?"}))
     write_tree(tmp_path, "zip", {"a.png": photograph(0)}, zipfile.ZIP_LZMA)
@@ -302,10 +302,10 @@ def test_parquet_files_that_cannot_be_used(tmp_path):
     write_table(store, "empty/a.parquet", {"image": pyarrow.array([], pyarrow.binary())})
     write_table(store, "mixed/a.parquet", {"image": [photograph(0)]})
     write_table(store, "mixed/b.parquet", {"picture": [photograph(0)]})
-    assert "is no parquet file, or a damaged one" in refused(tmp_path / "damaged")
+    assert "is not a parquet file, or a damaged one" in refused(tmp_path / "damaged")
     assert "has no column of pictures (bytes, or {bytes, path}); it has text, label" in refused(tmp_path / "words")
     assert "a.parquet row 0 has -1 in label" in refused(tmp_path / "negative")
-    assert "not one row" in refused(tmp_path / "empty")
+    assert "no rows" in refused(tmp_path / "empty")
     assert "other columns than a.parquet" in refused(tmp_path / "mixed")
 
 

@@ -117,7 +117,7 @@ def test_an_error_in_a_loader_process_keeps_its_one_line(tmp_path):
 
 def test_memory_with_loader_processes_is_refused():
     index, store = packed("memory://for-one-process", 12)
-    with pytest.raises(ValueError, match=r"memory alone: set --data\.workers 0"):
+    with pytest.raises(ValueError, match=r"memory of this process only: set --data\.workers 0"):
         next(stream(index, store, PLAN, range(4), 0, 1, StreamConfig(workers=1)))
     store.remove()
 

@@ -230,7 +230,7 @@ def test_names_in_json_are_classes_in_their_natural_order(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        ([-1], r"a-000000\.tar: the label of 0 is -1, which is no whole number from 0"),
+        ([-1], r"a-000000\.tar: the label of 0 is -1, which is not a whole number from 0"),
         ([[1]], r"the label of 0 is \[1\], which is a list"),
         ([0, "cat"], r"a-000000\.tar: labels are numbers and names \('cat'\)"),
         ([0, None], r"1 of 2 samples have no label"),
@@ -295,7 +295,7 @@ def test_classes_are_named_by_a_file_beside_the_shards(store: Store) -> None:
         (b"cat\ndog\nhorse\n", r"has label 3, but classes is 3 \(classes\.txt names 3 classes\)$"),
         (b"cat\n\nhorse\nelk\n", r"/classes\.txt has an empty line"),
         (b"", r"/classes\.txt has an empty line"),
-        (b"\xff\xfe", r"/classes\.txt is no text in UTF-8: invalid start byte$"),
+        (b"\xff\xfe", r"/classes\.txt is not text in UTF-8: invalid start byte$"),
     ],
 )
 def test_names_that_do_not_fit_the_labels_are_refused(store: Store, names: bytes, told: str) -> None:
@@ -520,7 +520,7 @@ def test_names_of_others_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     put_dataset(store)
     put_shard(store, "shard-000001.tar", [("\x1b[31m\nred\u202e.png", b"")])
     table = check_table(check_dataset(store), 200)
-    assert "sample ?[31m?red? is no picture" in table
+    assert "sample ?[31m?red? is not a picture" in table
     assert all(line.isprintable() for line in table.split("\n"))
 
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imagegen_dist.data.cache import CacheConfig
-from imagegen_dist.data.node_folder import is_cache
+from imagegen_dist.data.cache import CacheConfig, is_cache
 from imagegen_dist.data.trust import UntrustedPlaceError, check_public
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.origin import run_config

@@ -1,1 +1,1 @@
-"""Where pictures come from: folders, zips, parquet files, shards; each lists its records and reads some of them."""
+"""Sources of pictures: folders, zips, parquet files, shards, and kinds that other packages register (`base`)."""

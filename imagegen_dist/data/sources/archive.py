@@ -1,4 +1,4 @@
-"""A zip of pictures, read in place: its directory once, then each picture by one ranged read."""
+"""A zip of pictures, read in place: its directory once, and then each picture by one ranged read."""
 
 import struct
 import zipfile
@@ -34,17 +34,17 @@ from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 
 _HEADER = struct.Struct("<4s5H3I2H")  # local file header (PKWARE APPNOTE 6.3.10, 4.3.7)
 _SIGNATURE = b"PK\3\4"
-_EXTRA_BYTES = 64  # room for the local header's extra field, which the directory does not tell: usually less
+_EXTRA_BYTES = 64  # usually enough for the extra field of the local header, whose size the directory does not state
 _ENCRYPTED = 1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class _Entry(NamedTuple):
-    """Where a member lies."""
+    """The position of a member."""
 
     name: str
     offset: int  # of its header
-    header: int  # bytes of that, as the directory tells
+    header: int  # bytes of the header, according to the directory
     packed: int  # bytes
     size: int
     crc: int
@@ -53,16 +53,16 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ZipSource(Source):
-    """The pictures of a zip."""
+    """The pictures in a zip."""
 
     entries: tuple[_Entry, ...] = ()
 
     def name_of(self, row: int) -> str:
-        """A record's name."""
+        """The name of a record."""
         return self.entries[row].name
 
     def select(self, rows: IntArray) -> Records:
-        """The records of those numbers."""
+        """The records with these numbers."""
         parent, _, name = self.place.rpartition("/")
         labels = None if self.labels is None else tuple(self.labels[rows].tolist())
         return _Members(Store(parent, PATIENCE_S), name, tuple(self.entries[row] for row in rows.tolist()), labels)
@@ -126,12 +126,12 @@ def open_zip(files: SourceFiles) -> ZipSource:
 
 
 def _directory(folder: Store, name: str, place: str) -> dict[str, _Entry]:
-    """The visible files of a zip by name. Raises DatasetError."""
+    """The visible files of a zip, by name. Raises DatasetError."""
     try:
         with folder.opened(name) as file, zipfile.ZipFile(file) as archive:
             found = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
-        raise DatasetError(f"{place} is no zip, or a damaged one: {error}") from error
+        raise DatasetError(f"{place} is not a zip, or a damaged one: {error}") from error
     except StorageError:
         raise
     except OSError as error:
@@ -142,7 +142,7 @@ def _directory(folder: Store, name: str, place: str) -> dict[str, _Entry]:
         if info.filename.endswith(("/", "\\")) or is_hidden(name):
             continue
         if info.flag_bits & _ENCRYPTED:
-            raise DatasetError(f"{place} is encrypted ({name}): make one without a password")
+            raise DatasetError(f"{place} is encrypted ({name}): create it without a password")
         if name in entries:
             raise DatasetError(f"{place} has {name} twice")
         header = _HEADER.size + len(info.orig_filename.encode())
@@ -177,11 +177,11 @@ class _ZipTree:
             (here.pictures if is_picture(name) else here.others).append(name)
 
     def entries(self, folder: str) -> Entries:
-        """What lies in a folder."""
+        """The contents of a folder."""
         return self._folders.get(folder, Entries([], [], []))
 
     def read(self, name: str) -> bytes:
-        """A member's bytes. Raises DatasetError, StorageError."""
+        """The bytes of a member. Raises DatasetError, StorageError."""
         try:
             return _read(self._store, self._archive, self._members[name])
         except (zlib.error, struct.error, zipfile.BadZipFile) as error:
@@ -189,7 +189,7 @@ class _ZipTree:
 
 
 def _read(store: Store, archive: str, entry: _Entry) -> bytes:
-    """A member's bytes, checked against its CRC. Raises BadZipFile, zlib.error, struct.error, StorageError."""
+    """The bytes of a member, checked against its CRC. Raises BadZipFile, zlib.error, struct.error, StorageError."""
     if entry.method == zipfile.ZIP_DEFLATED and entry.size > MAX_INFLATED:
         raise zipfile.BadZipFile(f"it inflates to {entry.size:,} bytes, and at most {MAX_INFLATED:,} are unpacked")
     guess = entry.offset + entry.header + _EXTRA_BYTES + entry.packed

@@ -1,4 +1,4 @@
-"""Which pictures a tree of files holds and what their classes are: by a file of labels, or by sub-folders."""
+"""The pictures in a tree of files and their classes, from a file of labels or from sub-folders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif"),
     *(".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm"),
 )
-"""Of the files that are taken for pictures, in any case."""
+"""Extensions of files that count as pictures, in lower or upper case."""
 
 
 class Entries(NamedTuple):
-    """What lies in one folder, as names below the top."""
+    """The contents of one folder, as names below the top of the tree."""
 
     pictures: list[str]
     folders: list[str]
@@ -37,14 +37,14 @@ class Entries(NamedTuple):
 
 
 class Tree(Protocol):
-    """The visible files and folders below a place, hidden ones left out."""
+    """The files and folders below a place, without hidden ones."""
 
     def entries(self, folder: str) -> Entries:
-        """What lies in a folder, "" for the top."""
+        """The contents of a folder, "" for the top."""
         ...
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """The bytes of a file."""
         ...
 
 
@@ -56,24 +56,24 @@ class Classified:
     labels: tuple[int, ...] | None
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # lines for the user: what was taken for what
+    notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is taken for a picture."""
+    """True if a file counts as a picture."""
     return splitext(name)[1].lower() in EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or one of the folders above it is hidden, or is what macOS adds to its zips."""
+    """True if a file or a folder above it is hidden, or was added to a zip by macOS."""
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def find_root(tree: Tree, subset: Subset, place: str) -> tuple[str, tuple[str, ...]]:
-    """(the folder that holds the pictures or the classes, lines that say so where it is not the top).
+    """(the folder that holds the pictures or the classes, lines for the user if it is not the top).
 
-    Passed through are the folder of a split, and one folder around all others. Raises DatasetError where there are
-    folders of several splits and none is asked for.
+    It may be inside the folder of a split, or inside a single folder around all others. Raises DatasetError if there
+    are folders of several splits and none was requested.
     """
     root = ""
     while True:
@@ -116,7 +116,7 @@ def classify(
 
 
 def _by_folders(tree: Tree, root: str, place: str, subset: Subset, notes: tuple[str, ...]) -> Classified | None:
-    """Sub-folders of the root are classes, with all pictures below them; without any, no labels."""
+    """Take the sub-folders of the root as classes, with all pictures below them; without sub-folders, no labels."""
     pictures, folders, left_out = tree.entries(root)
     if pictures and folders:
         raise DatasetError(
@@ -146,7 +146,7 @@ def _by_folders(tree: Tree, root: str, place: str, subset: Subset, notes: tuple[
 
 
 def _all_below(tree: Tree, folder: str, subset: Subset, place: str) -> tuple[list[str], list[str], str]:
-    """(all pictures below a folder, all other files, the first folder below it that holds pictures or "")."""
+    """(all pictures below a folder, all other files, the first sub-folder that holds pictures or "")."""
     pictures, folders, others = tree.entries(folder)
     pictures, others, deepest = list(pictures), list(others), ""
     for deeper in _choose_folders(folders, subset, _below(place, folder)):
@@ -165,7 +165,7 @@ def _choose_folders(folders: Sequence[str], subset: Subset, place: str) -> list[
 def _find_labels(
     tree: Tree, level: str, pictures: Sequence[str], place: str, options: SourceOptions, subset: Subset
 ) -> tuple[Labelled | None, tuple[str, ...]]:
-    """(what the file of labels in this folder says, lines for the user). Raises DatasetError for several such files."""
+    """(the labels in the file of labels in this folder, lines for the user). Raises DatasetError for several files."""
     others = tree.entries(level).others
     by_name = {_last(name): name for name in others}
     if STYLEGAN in by_name:
@@ -184,7 +184,7 @@ def _find_labels(
         elif read:
             notes.append(f"{where} has no column of labels ({read}): --label-column chooses one")
         elif metadata:
-            raise DatasetError(f"{where} names no picture that is there; a column file_name is needed")
+            raise DatasetError(f"{where} names no existing picture; a column file_name is needed")
     if len(found) > 1:
         raise DatasetError(f"{place} has several tables of labels ({some(each.place for each in found)}): keep one")
     return (found[0] if found else None), tuple(notes)
@@ -193,9 +193,9 @@ def _find_labels(
 def _by_labels(
     said: Labelled, names: Names, pictures: Sequence[str], strict: bool
 ) -> tuple[tuple[str, ...], tuple[int, ...] | None, tuple[str, ...] | None]:
-    """(the pictures, their labels, the classes' names). strict: False lets labels of pictures elsewhere pass.
+    """(the pictures, their labels, the names of the classes). strict: False allows labels of missing pictures.
 
-    Raises DatasetError where labels and pictures do not fit.
+    Raises DatasetError if labels and pictures do not fit.
     """
     where = said.place
     if not pictures:
@@ -231,7 +231,7 @@ def _may_label(name: str) -> bool:
 
 
 def _is_around(inside: Entries) -> bool:
-    """True for a folder that is no class itself: it holds folders, shards, parquet files or a file of labels."""
+    """True for a folder that is not a class itself: it holds folders, files of a source or a file of labels."""
     if any(_last(name) in (STYLEGAN, *METADATA) for name in inside.others):
         return True
     archives = any(
@@ -242,7 +242,7 @@ def _is_around(inside: Entries) -> bool:
 
 
 def _folders_above(folder: str) -> list[str]:
-    """The folders around a folder, the nearest first and the top, "", last."""
+    """The folders above a folder, nearest first; the top, "", is last."""
     parts = folder.split("/") if folder else []
     return ["/".join(parts[:depth]) for depth in reversed(range(len(parts)))]
 

@@ -1,4 +1,4 @@
-"""Labels in a column of a parquet file: whole numbers, texts, categories or booleans, as the numbers of classes."""
+"""Labels in a column of a parquet file, as numbers of classes: whole numbers, texts, categories or booleans."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,16 +14,16 @@ _BOOLEANS = ("false", "true")
 
 
 class ColumnLabels(NamedTuple):
-    """One file's labels: the classes' numbers, or where there are names each row's place among them."""
+    """The labels of one file: numbers of classes, or positions among names."""
 
-    place: str  # of the file, for errors
+    place: str  # URL of the file, for errors
     numbers: IntArray
     names: tuple[str, ...] | None
 
 
 def is_label_type(kind: Any) -> bool:
-    """True for a column whose values can be classes; of fractions the values decide."""
-    from pyarrow import types  # type: ignore[import-untyped]  # here, since it is slow to import and few need it
+    """True if the values of a column may be classes. For floats, the values decide."""
+    from pyarrow import types  # type: ignore[import-untyped]  # slow to import, and rarely needed
 
     if types.is_dictionary(kind):
         return is_label_type(kind.value_type)
@@ -32,7 +32,7 @@ def is_label_type(kind: Any) -> bool:
 
 
 def read_labels(file: Any, column: str, place: str) -> ColumnLabels:
-    """The labels in a column of a pyarrow ParquetFile. Raises UnfitError naming the row of a value that is no class."""
+    """The labels in a column of a pyarrow ParquetFile. Raises UnfitError with the row of an unusable value."""
     import pyarrow
     import pyarrow.compute  # type: ignore[import-untyped]
     from pyarrow import types
@@ -58,7 +58,7 @@ def read_labels(file: Any, column: str, place: str) -> ColumnLabels:
 
 
 def read_splits(file: Any) -> list[str]:
-    """The split of each row of a pyarrow ParquetFile by its column `split` of texts; [] where it has none."""
+    """The split of each row of a pyarrow ParquetFile, from its column `split` of texts; [] without one."""
     from pyarrow import types
 
     if "split" not in file.schema_arrow.names:
@@ -73,10 +73,10 @@ def read_splits(file: Any) -> list[str]:
 def join_labels(
     parts: Sequence[ColumnLabels], class_names: tuple[str, ...] | None, place: str
 ) -> tuple[IntArray, tuple[str, ...] | None]:
-    """(the number of each row's class in all files, the classes' names).
+    """(the number of the class of each row of all files, the names of the classes).
 
-    class_names: what the files' metadata call the classes, whose order numbers them. Raises UnfitError for a label that
-    has no name there, and for texts that all differ.
+    class_names: names in the files' metadata, in the order of their numbers. Raises UnfitError for a label without a
+    name in the metadata, and if almost all texts differ.
     """
     if all(part.names is None for part in parts):
         numbers = np.concatenate([part.numbers for part in parts])
@@ -86,7 +86,9 @@ def join_labels(
             )
         return numbers, class_names
     if numbered := [part.place for part in parts if part.names is None]:
-        raise UnfitError(f"labels are numbers in {numbered[0]} and texts in other files of {place}: one is needed")
+        raise UnfitError(
+            f"labels are numbers in {numbered[0]} and texts in other files of {place}: all must be of one kind"
+        )
     names = class_names
     if names is None or parts[0].names == _BOOLEANS:
         found = {name for part in parts for name in part.names or ()}
@@ -102,7 +104,7 @@ def join_labels(
 
 
 def _whole(values: Any, column: str, place: str) -> IntArray:
-    """Numbers as those of classes; fractions that are whole are let pass."""
+    """Convert numbers to those of classes; floats must be whole."""
     with np.errstate(invalid="ignore"):
         good = (values >= 0) & (values <= LARGEST_LABEL) & (values == np.floor(values))
     bad = np.flatnonzero(~good)

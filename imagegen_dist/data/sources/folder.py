@@ -17,16 +17,16 @@ from imagegen_dist.storage import PATIENCE_S, Store
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """The pictures of a folder, sorted by name."""
+    """The pictures in a folder, sorted by name."""
 
     names: tuple[str, ...] = ()
 
     def name_of(self, row: int) -> str:
-        """A record's name."""
+        """The name of a record."""
         return self.names[row]
 
     def select(self, rows: IntArray) -> Records:
-        """The records of those numbers."""
+        """The records with these numbers."""
         labels = None if self.labels is None else tuple(self.labels[rows].tolist())
         return _Files(Store(self.place, PATIENCE_S), tuple(self.names[row] for row in rows.tolist()), labels)
 
@@ -46,7 +46,7 @@ class _Files(Records):
         try:
             return Record(name, label, self.store.read(name))
         except FileNotFoundError:
-            return Record(name, label, b"", "does not exist, or is a link to nowhere")
+            return Record(name, label, b"", "does not exist, or is a broken link")
 
 
 def open_folder(
@@ -79,22 +79,22 @@ def open_folder(
 
 
 def _sizes(store: Store, names: tuple[str, ...]) -> Iterator[int]:
-    """Bytes of each file on the local disk; elsewhere it would be a request each, and 0 stands for any."""
+    """The size of each file on the local disk; 0 elsewhere, where it would cost a request for each."""
     for name in names:
         path = store.local_path(name)
         yield path.stat().st_size if path is not None and path.exists() else 0
 
 
 class FolderTree:
-    """The visible files and folders of a store, each folder listed once."""
+    """The visible files and folders of a store. Each folder is listed once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.unusable: list[str] = []  # objects in the folders listed so far that cannot be named
+        self.unusable: list[str] = []  # objects in the listed folders that have no usable name
         self._listed: dict[str, Entries] = {}
 
     def entries(self, folder: str) -> Entries:
-        """What is visible in a folder. What its name ends with does not make a folder a file."""
+        """The visible contents of a folder. A folder is a folder whatever its name ends with."""
         if folder not in self._listed:
             self._check_no_loop(folder)
             entries = Entries([], [], [])
@@ -109,17 +109,17 @@ class FolderTree:
         return self._listed[folder]
 
     def _check_no_loop(self, folder: str) -> None:
-        """Raise DatasetError for a link to a folder around it, below which there is no end."""
+        """Raise DatasetError for a link to a folder above it, which would be listed endlessly."""
         path = self.store.local_path(folder)
         if path is None:
             return
         real, top = path.resolve(), self.store.local_path()
         around = list(path.parents)[: len(folder.split("/")) if folder else 0]
         if any(each.resolve() == real for each in around):
-            raise DatasetError(f"{path} is a link to a folder around it: remove it from {top}")
+            raise DatasetError(f"{path} is a link to a folder above it: remove it from {top}")
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """The bytes of a file."""
         return self.store.read(name)
 
 

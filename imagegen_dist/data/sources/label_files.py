@@ -1,4 +1,4 @@
-"""Files that label pictures lying beside them: StyleGAN's dataset.json, Hugging Face's metadata, any CSV with names."""
+"""Files that label the pictures beside them: StyleGAN's dataset.json, Hugging Face's metadata, any table of names."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,34 +12,35 @@ from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
 from imagegen_dist.documents import parse_json
 
 STYLEGAN = "dataset.json"
-"""StyleGAN's list of labels: {"labels": [["00000/img00000000.png", 6], ...]}, or null for none."""
+"""StyleGAN's list of labels: {"labels": [["00000/img00000000.png", 6], ...]}, or null without labels."""
 
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
-"""Hugging Face's: a row a picture, its name under file_name."""
+"""Hugging Face's tables: one row for each picture, with its name in file_name."""
 
 _TABLES = (".csv", ".tsv", ".jsonl")
 _SPLIT_COLUMN = "split"
-_TRIED = 50  # rows by which the column of pictures' names is found
+_TRIED = 50  # rows that are compared with the names of pictures
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a file says: the labels of pictures by the names that it gives them. labels: None where it has none."""
+    """The labels in a file, by the names that it gives to pictures; None if it has no labels."""
 
-    place: str  # of the file, for errors
+    place: str  # URL of the file, for errors
     labels: Mapping[str, Label] | None
-    partial: bool = False  # True where it also labels pictures of other splits
+    partial: bool = False  # True if it also labels pictures of other splits
 
 
 def is_table(name: str) -> bool:
-    """True for a file that may be a table of labels, by its name."""
+    """True if the extension of a file is that of a table."""
     return splitext(name)[1].lower() in _TABLES
 
 
 class Names:
-    """Finds a picture by what a table calls it: its path from the table or from SOURCE, its name, or that without
-    extension, where only one picture has it."""
+    """Finds a picture by its name in a table: its path from the table or from SOURCE, or, if only one picture has it,
+    its file name with or without extension.
+    """
 
     def __init__(self, pictures: Sequence[str], folder: str) -> None:
         self._paths = set(pictures)
@@ -51,7 +52,7 @@ class Names:
                 self._short[short] = None if short in self._short else picture
 
     def find(self, called: str) -> str | None:
-        """The picture, or None."""
+        """The name of the picture, or None."""
         path = plain_path(called)
         for name in (f"{self._folder}/{path}" if self._folder else path, path):
             if name in self._paths:
@@ -60,7 +61,7 @@ class Names:
 
 
 def plain_path(name: str) -> str:
-    """A path as other systems write it, in slashes, without ./ and a leading slash."""
+    """A path with slashes for backslashes, without ./ and without a leading slash."""
     parts = name.replace("\\", "/").split("/")
     return "/".join(part for part in parts if part not in ("", "."))
 
@@ -70,7 +71,7 @@ def read_stylegan(text: bytes, place: str) -> Labelled:
     try:
         parsed = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{place} is no JSON: {error}") from error
+        raise DatasetError(f"{place} is not JSON: {error}") from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("labels"), list | None):
         raise DatasetError(f'{place} must be {{"labels": [["name.png", 0], ...]}}, or null for no labels')
     if not parsed.get("labels"):
@@ -89,10 +90,10 @@ def read_stylegan(text: bytes, place: str) -> Labelled:
 
 
 def read_table(text: bytes, place: str, names: Names, column: str, subset: Subset) -> Labelled | str:
-    """A table of labels. column: the one asked for, "" finds it.
+    """Read a table of labels. column: the requested column of labels, "" to find it.
 
-    Where it is none, a text says why: its columns, or an empty text for one that names no picture of these. Raises
-    DatasetError where it cannot be read, where its labels are no classes, and where it has several columns of labels.
+    If it has no labels, returns its columns as a text, or "" if it does not name any of the pictures. Raises
+    DatasetError if it cannot be read, if its labels cannot be classes, and if it has several columns of labels.
     """
     rows = _read_rows(text, place)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -120,7 +121,7 @@ def _read_rows(text: bytes, place: str) -> list[dict[str, Any]]:
     try:
         decoded = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{place} is no text in UTF-8: {error.reason}") from error
+        raise DatasetError(f"{place} is not text in UTF-8: {error.reason}") from error
     if place.lower().endswith(".jsonl"):
         return [_record(line, number, place) for number, line in enumerate(decoded.splitlines(), 1) if line.strip()]
     lines = decoded.splitlines(keepends=True)
@@ -129,7 +130,7 @@ def _read_rows(text: bytes, place: str) -> list[dict[str, Any]]:
     try:
         rows = list(csv.DictReader(lines, delimiter=mark, strict=True, skipinitialspace=True))
     except csv.Error as error:
-        raise DatasetError(f"{place} is no table that can be read: {error}") from error
+        raise DatasetError(f"{place} is not a readable table: {error}") from error
     return [{name: value for name, value in row.items() if name is not None} for row in rows]
 
 
@@ -137,20 +138,20 @@ def _record(line: str, number: int, place: str) -> dict[str, Any]:
     try:
         record = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{place} line {number} is no JSON: {error}") from error
+        raise DatasetError(f"{place} line {number} is not JSON: {error}") from error
     if not isinstance(record, dict):
-        raise DatasetError(f"{place} line {number} is no JSON object")
+        raise DatasetError(f"{place} line {number} is not a JSON object")
     return record
 
 
 def _found(rows: Sequence[Mapping[str, Any]], column: str, names: Names) -> int:
-    """How many of the values of a column are pictures that are there."""
+    """How many of the values of a column name existing pictures."""
     values = (row.get(column) for row in rows)
     return sum(isinstance(value, str | int) and names.find(str(value)) is not None for value in values)
 
 
 def _label_column(columns: Sequence[str], by: str, asked: str, place: str) -> str | None:
-    """The column of labels; None where none is called like one. Raises DatasetError."""
+    """The column of labels, or None. Raises DatasetError."""
     if asked:
         if asked not in columns:
             raise DatasetError(f"--label-column {asked}: {place} has no such column; it has {', '.join(columns)}")
@@ -164,7 +165,7 @@ def _label_column(columns: Sequence[str], by: str, asked: str, place: str) -> st
 def _of_split(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], place: str, subset: Subset
 ) -> tuple[Sequence[Mapping[str, Any]], bool]:
-    """(the rows of the split asked for, True where there are others), by the column `split`."""
+    """(the rows of the requested split by the column `split`, whether there are other rows)."""
     column = next((name for name in columns if str(name).strip().lower() == _SPLIT_COLUMN), None)
     if column is None or subset.asked == ALL:
         return rows, False
@@ -177,7 +178,7 @@ def _of_split(
 
 
 def _plain_values(values: Sequence[Any], is_text: bool) -> Sequence[Any]:
-    """The numbers in a column of texts where all of them are numbers; else the column as it is."""
+    """The values of a column, converted from text to numbers if all of them are numbers."""
     if not is_text:
         return values
     try:
@@ -187,7 +188,7 @@ def _plain_values(values: Sequence[Any], is_text: bool) -> Sequence[Any]:
 
 
 def _label(value: Any, name: str, place: str) -> Label | None:
-    """A file's label of a picture. Raises DatasetError."""
+    """The label of a picture in a file. Raises DatasetError."""
     try:
         return as_label(value)
     except ValueError as error:
@@ -196,6 +197,6 @@ def _label(value: Any, name: str, place: str) -> Label | None:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few of many names."""
+    """The first names, joined."""
     shown = list(names)
     return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""What the pages of a parquet file are to be unpacked to, by the header of each: the file's footer may say less.
+"""The unpacked sizes of the pages of a parquet file, from their headers: the footer of the file may state less.
 
 (Apache Parquet, Data Pages; Thrift compact protocol)
 """
@@ -6,14 +6,14 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-_HEADER_BYTES = (1 << 10, 1 << 16, 1 << 22)  # read for one header, as far as it needs
+_HEADER_BYTES = (1 << 10, 1 << 16, 1 << 22)  # read for one header, until it is complete
 _UNPACKED, _PACKED = 2, 3  # field numbers of a page's header
 _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
 _DEEPEST = 16
 
 
 class DamagedPageError(ValueError):
-    """The header of a page that cannot be read."""
+    """The header of a page is damaged."""
 
 
 class Page(NamedTuple):
@@ -24,9 +24,9 @@ class Page(NamedTuple):
 
 
 def pages(read_range: Callable[[int, int], bytes], start: int, end: int) -> Iterator[Page]:
-    """The pages between two places of a file. read_range: bytes from one place to another.
+    """Yield the pages between two offsets of a file. read_range: reads the bytes between two offsets.
 
-    Raises DamagedPageError where they are damaged.
+    Raises DamagedPageError.
     """
     while start < end:
         length, fields = _page_header(read_range, start, end)
@@ -38,7 +38,7 @@ def pages(read_range: Callable[[int, int], bytes], start: int, end: int) -> Iter
 
 
 def _page_header(read_range: Callable[[int, int], bytes], start: int, end: int) -> tuple[int, dict[int, int]]:
-    """(bytes of a page's header, its integers by field number)."""
+    """(size of a page's header, its integers by field number)."""
     for most in _HEADER_BYTES:
         data = read_range(start, min(end, start + most))
         try:
@@ -51,7 +51,7 @@ def _page_header(read_range: Callable[[int, int], bytes], start: int, end: int) 
 
 
 def _struct(data: bytes, at: int, depth: int = 0) -> tuple[int, dict[int, int]]:
-    """(place after a struct, its integers by field number); other fields are passed over."""
+    """(offset after a struct, its integers by field number); other fields are skipped."""
     fields: dict[int, int] = {}
     number = 0
     while (head := data[at]) != 0:
@@ -69,7 +69,7 @@ def _struct(data: bytes, at: int, depth: int = 0) -> tuple[int, dict[int, int]]:
 
 
 def _past(data: bytes, at: int, kind: int, depth: int) -> int:
-    """The place after a value. Raises DamagedPageError for one of no known kind, IndexError where data end before."""
+    """The offset after a value. Raises DamagedPageError for an unknown type, IndexError if the data end before."""
     if depth > _DEEPEST:
         raise DamagedPageError("the header of a page is damaged")
     if kind in (*_BOOLEANS, _BYTE):
@@ -95,7 +95,7 @@ def _past(data: bytes, at: int, kind: int, depth: int) -> int:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """(number, place after it) of seven bits a byte, the lowest first."""
+    """(number, offset after it): seven bits in each byte, lowest first."""
     value = 0
     for shift in range(0, 70, 7):
         value |= (data[at] & 127) << shift
@@ -106,6 +106,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _integer(data: bytes, at: int) -> tuple[int, int]:
-    """(signed number, place after it)."""
+    """(signed number, offset after it)."""
     value, at = _varint(data, at)
     return (value >> 1) ^ -(value & 1), at

@@ -1,4 +1,4 @@
-"""A source whose classes are numbered anew: those that have pictures, from 0."""
+"""A source whose classes are renumbered: those that have pictures are numbered from 0."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from imagegen_dist.data.sources.shards import ShardSource
 
 @dataclass(frozen=True)
 class RelabelledSource(Source):
-    """Another source with other numbers for its classes."""
+    """Another source with renumbered classes."""
 
     inner: Source | None = None
-    numbers: Mapping[int, int] | None = None  # new by old
+    numbers: Mapping[int, int] | None = None  # new number by old number
 
     def name_of(self, row: int) -> str:
-        """A record's name."""
+        """The name of a record."""
         assert self.inner is not None
         return self.inner.name_of(row)
 
     def select(self, rows: IntArray) -> Records:
-        """The records of those numbers."""
+        """The records with these numbers."""
         assert self.inner is not None
         assert self.numbers is not None
         return _Relabelled(self.inner.select(rows), self.numbers)
@@ -42,9 +42,9 @@ class _Relabelled(Records):
 
 
 def relabelled(source: Source) -> Source:
-    """A source with the classes that have pictures numbered from 0, named as before or by their old numbers.
+    """Number the classes that have pictures from 0; they keep their names, or get their old numbers as names.
 
-    Raises DatasetError where there are no labels, and where only reading all of them would tell.
+    Raises DatasetError if there are no labels, and if it is unknown which classes have pictures.
     """
     if source.classes is None and source.labels is None:
         raise DatasetError(f"--relabel: {source.place} has no labels")
@@ -76,7 +76,7 @@ def relabelled(source: Source) -> Source:
 
 
 def check_classes(source: Source) -> Source:
-    """The source, its number of classes checked. Raises DatasetError where they exceed its pictures by far."""
+    """The source, unchanged. Raises DatasetError if it has far more classes than pictures."""
     known = source.labels is not None and source.class_names is None
     if known and (complaint := too_many(source.classes or 0, source.count)):
         raise DatasetError(f"{source.place}: {complaint}")

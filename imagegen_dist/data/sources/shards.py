@@ -1,4 +1,4 @@
-"""Shards that are there, whoever wrote them, to be packed anew."""
+"""Shards of any writer as a source, to be packed again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,31 +36,31 @@ class _Piece(NamedTuple):
     """Some samples of one shard."""
 
     shard: str
-    samples: int  # that the shard has
+    samples: int  # number of samples in the shard
     rows: tuple[int, ...]  # ascending
-    labels: tuple[int, ...] | None  # of these rows, where they are known
+    labels: tuple[int, ...] | None  # of these rows, if known
 
 
 @dataclass(frozen=True)
 class ShardSource(Source):
     """The samples of shards, in their order.
 
-    stored: True where the labels are in the shards and were not read yet, which an index makes possible.
+    stored: True if the labels are in the shards and were not read yet, which is possible with an index.
     """
 
     shards: tuple[str, ...] = ()
-    offsets: tuple[int, ...] = ()  # number of each shard's first sample and, last, of samples
+    offsets: tuple[int, ...] = ()  # number of each shard's first sample, followed by the number of samples
     stored: bool = False
-    class_counts: tuple[int, ...] | None = None  # samples of each class, by the index
+    class_counts: tuple[int, ...] | None = None  # samples of each class according to the index
     extensions: tuple[str, ...] = _EXTENSIONS  # of the pictures
 
     def name_of(self, row: int) -> str:
-        """A record's name."""
+        """The name of a record."""
         at = touched(self.offsets, np.array([row]))[0]
         return _name(self.shards[at], row - self.offsets[at])
 
     def select(self, rows: IntArray) -> Records:
-        """The records of those numbers, ascending."""
+        """The records with these numbers, which are ascending."""
         pieces = []
         for at in touched(self.offsets, rows):
             first, end = self.offsets[at], self.offsets[at + 1]
@@ -75,7 +75,7 @@ class ShardSource(Source):
 class _Samples(Records):
     store: Store
     pieces: tuple[_Piece, ...]
-    numbers: dict[str, int] | None  # of the classes by name, where labels are read from the shards
+    numbers: dict[str, int] | None  # of the classes by name, if labels are read from the shards
     extensions: tuple[str, ...] = _EXTENSIONS  # of the pictures
 
     def read(self) -> Iterator[Record]:
@@ -92,7 +92,7 @@ def _name(shard: str, row: int) -> str:
 
 
 def _number(shard: Shard, row: int, numbers: dict[str, int]) -> int | None:
-    """The label that a shard has for a sample, as a number. Raises UnfitError for a name that is no class."""
+    """The label of a sample in a shard, as a number. Raises UnfitError for a name that is not a class."""
     label = shard.label(row)
     if isinstance(label, str) and label not in numbers:
         raise UnfitError(f"{shard.name}: the label of {shard.key(row)} is {label!r}, which the index does not name")
@@ -153,7 +153,7 @@ def _open_unindexed(store: Store, names: list[str], options: SourceOptions) -> S
 
 def _source(store: Store, names: list[str], counts: list[int], contents: list[str], **more: Any) -> ShardSource:
     if sum(counts) == 0:
-        raise DatasetError(f"{store} has shards, but not one sample in them")
+        raise DatasetError(f"{store} has shards, but no samples in them")
     return ShardSource(
         place=store.url,
         count=sum(counts),
@@ -168,7 +168,7 @@ def _source(store: Store, names: list[str], counts: list[int], contents: list[st
 def _labels(
     store: Store, names: list[str], surveys: list[Survey]
 ) -> tuple[IntArray | None, tuple[str, ...] | None, tuple[str, ...]]:
-    """(each sample's label, the classes' names, lines for the user). Raises DatasetError."""
+    """(the label of each sample, the names of the classes, lines for the user). Raises DatasetError."""
     found = [label for each in surveys for label in each.labels]
     known = [label for label in found if label is not None]
     named = class_names_beside(store)
@@ -190,7 +190,7 @@ def _labels(
 
 
 def _numbered(labels: list[Label], named: tuple[str, ...] | None) -> tuple[IntArray, tuple[str, ...] | None]:
-    """(labels as numbers, the classes' names). Raises ValueError for those that are not among the names given."""
+    """(labels as numbers, the names of the classes). Raises ValueError for labels that are not among given names."""
     if named is not None and all(isinstance(label, str) for label in labels):
         number = number_names(named)
         if unknown := next((label for label in labels if label not in number), None):
@@ -209,7 +209,7 @@ def _survey(store: Store, name: str, labelled: bool, extensions: tuple[str, ...]
 
 @contextmanager
 def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
-    """A shard to read in: in place on the local disk, else fetched whole, since its headers lie all over it."""
+    """(reader, size) of a shard: in place on the local disk, else fetched whole, since headers are spread over it."""
     if store.local_path(name) is None:
         data = store.read(name)
         yield (lambda at, length: data[at : at + length]), len(data)

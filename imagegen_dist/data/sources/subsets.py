@@ -1,4 +1,4 @@
-"""Which split of a dataset a file or folder belongs to by its name: train-000.tar, val2017, x_test.parquet."""
+"""Splits of a dataset in the names of files and folders: train-000.tar, val2017, x_test.parquet."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from imagegen_dist.data.index import DatasetError
 
 ALL = "all"
-"""In a split's place: take everything, whatever the names say."""
+"""In place of a split: take everything, whatever the names state."""
 
 SPLIT_WORDS = {
     "train": "train",
@@ -20,21 +20,21 @@ SPLIT_WORDS = {
     "dev": "dev",
     "trainval": "trainval",
 }
-"""The words that name a split, and the split that they name."""
+"""The split that each word names."""
 
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(?![a-z])")
 _NO_LETTERS = re.compile(r"[^a-z]+")
 
 
 class Split(NamedTuple):
-    """What a name says of a split."""
+    """The split in a name."""
 
     name: str  # train, val, test, dev or trainval
-    rest: str  # the letters around the word, which are the same in names that differ by their split alone
+    rest: str  # the letters around the word, equal in names that differ only by their split
 
 
 def split_of(name: str) -> Split | None:
-    """The split in a name; None where it has none. A word counts where no letter touches it: `latest` is no test."""
+    """The split in a name, or None. A word counts if no letter touches it: `latest` does not contain `test`."""
     lower = name.lower()
     found = _WORD.search(lower)
     if found is None:
@@ -44,9 +44,9 @@ def split_of(name: str) -> Split | None:
 
 
 class Subset:
-    """The split that is asked for, "" for none; it knows whether it has found a place to choose at.
+    """The requested split, "" for none. `used` is True once it has chosen among files or folders.
 
-    Raises DatasetError for a word that names no split.
+    Raises DatasetError for a word that does not name a split.
     """
 
     def __init__(self, asked: str = "") -> None:
@@ -56,17 +56,17 @@ class Subset:
         self.used = asked in ("", ALL)
 
     def files(self, names: Sequence[str], what: str, place: str) -> list[str]:
-        """Of files that lie side by side, those of the split asked for; all where their names tell of one or none.
+        """The files of the requested split among files in one folder; all if their names state one split or none.
 
-        Raises DatasetError where they are of several splits and none is asked for, and where the one asked for is not
+        Raises DatasetError if they are of several splits and none was requested, and if the requested split is not
         among them.
         """
         return self._choose(names, _by_split(names), what, place)
 
     def alike(self, names: Sequence[str], what: str, place: str) -> list[str]:
-        """As `files`, of names that may be any words: they count where they differ by split and number alone.
+        """As `files`, for names that may be any words: they count as splits if they differ only by split and number.
 
-        So classes called bus, car and train are no splits.
+        Classes called bus, car and train are therefore not splits.
         """
         groups = _by_split(names)
         rests = {found.rest for name in names if (found := split_of(name))}
@@ -77,7 +77,7 @@ class Subset:
         return self._choose(names, groups, what, place)
 
     def check_used(self, place: str) -> None:
-        """Raise DatasetError where the split asked for was nowhere to be chosen."""
+        """Raise DatasetError if the requested split was not found."""
         if not self.used:
             raise DatasetError(
                 f"--subset {self.asked}: no file and no folder of {place} has the name of a split "

@@ -1,4 +1,4 @@
-"""Parquet files of pictures, as Hugging Face and others write them."""
+"""Parquet files of pictures, as written by Hugging Face and others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,8 +27,8 @@ from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
 from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import PATIENCE_S, Store
 
-_FETCHED_AGAIN = 8 << 20  # bytes of a row group's pictures on remote storage up to which its pages are looked at
-_MAX_RATIO = 100  # to which pictures may be compressed, where they are many bytes
+_FETCHED_AGAIN = 8 << 20  # largest row group on remote storage whose pages are checked, in bytes
+_MAX_RATIO = 100  # largest compression ratio of a large group of pictures
 
 
 class _Columns(NamedTuple):
@@ -39,10 +39,10 @@ class _Columns(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """One row group: what parquet reads at once."""
+    """One row group, the unit in which parquet files are read."""
 
     file: str
-    number: int  # in the file
+    number: int  # of the group in the file
     first: int  # number of its first row in the file
     rows: int
 
@@ -51,7 +51,7 @@ class _Piece(NamedTuple):
     """Some rows of one row group."""
 
     group: _Group
-    rows: tuple[int, ...]  # in the group, ascending
+    rows: tuple[int, ...]  # numbers in the group, ascending
     labels: tuple[int, ...] | None  # of these rows
 
 
@@ -61,17 +61,17 @@ class TableSource(Source):
 
     columns: _Columns = _Columns()
     groups: tuple[_Group, ...] = ()
-    offsets: tuple[int, ...] = ()  # number of each group's first row and, last, of rows
-    kept: IntArray | None = None  # the row of each record; None: all are
+    offsets: tuple[int, ...] = ()  # number of each group's first row, followed by the number of rows
+    kept: IntArray | None = None  # the row of each record; None if all rows are records
 
     def name_of(self, row: int) -> str:
-        """A record's name."""
+        """The name of a record."""
         row = row if self.kept is None else int(self.kept[row])
         group = self.groups[touched(self.offsets, np.array([row]))[0]]
         return _row_name(group, row - self.offsets[self.groups.index(group)])
 
     def select(self, rows: IntArray) -> Records:
-        """The records of those numbers, ascending."""
+        """The records with these numbers, which are ascending."""
         pieces, chosen = [], rows if self.kept is None else self.kept[rows]
         for at in touched(self.offsets, chosen):
             first, end = self.offsets[at], self.offsets[at + 1]
@@ -97,7 +97,7 @@ class _Rows(Records):
         _check_inflation(file, piece.group, self.column, self.store)
         rows = iter(piece.rows)
         wanted = next(rows, None)
-        # One row at a time, since a dictionary may repeat a huge value in every row; it is no slower.
+        # One row at a time, which is as fast: a dictionary may repeat a huge value in every row.
         batches = file.iter_batches(1, row_groups=[piece.group.number], columns=[self.column])
         for row, batch in enumerate(batches):
             if row != wanted:
@@ -113,7 +113,7 @@ class _Rows(Records):
 
 
 def _check_inflation(file: Any, group: _Group, column: str, store: Store) -> None:
-    """Raises DatasetError where a row group's pictures inflate to far more bytes than any pictures do."""
+    """Raise DatasetError if the pictures of a row group inflate to implausibly many bytes."""
     metadata = file.metadata.row_group(group.number)
     for number in range(metadata.num_columns):
         chunk = metadata.column(number)
@@ -124,7 +124,7 @@ def _check_inflation(file: Any, group: _Group, column: str, store: Store) -> Non
         if store.protocol not in ("file", "memory") and packed > _FETCHED_AGAIN:
             continue
         start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
-        with suppress(DamagedPageError):  # of which pyarrow says more
+        with suppress(DamagedPageError):  # pyarrow reports them
             for page in pages(partial(store.read_range, group.file), start, start + packed):
                 _check_ratio(page.unpacked, page.packed, place, group)
 
@@ -133,7 +133,7 @@ def _check_ratio(size: int, packed: int, place: str, group: _Group) -> None:
     if size > MAX_INFLATED and size > _MAX_RATIO * packed:
         raise DatasetError(
             f"{place}: the pictures of row group {group.number} inflate from {packed:,} bytes to {size:,}: above "
-            f"{MAX_INFLATED:,} bytes at most {_MAX_RATIO} times as many are read"
+            f"{MAX_INFLATED:,} bytes, at most {_MAX_RATIO} times as many are read"
         )
 
 
@@ -170,7 +170,7 @@ def open_tables(files: SourceFiles) -> TableSource:
     assert found is not None
     offsets = np.concatenate([[0], np.cumsum([group.rows for group in groups])]).astype(int).tolist()
     if offsets[-1] == 0:
-        raise DatasetError(f"{store} has parquet files, but not one row in them")
+        raise DatasetError(f"{store} has parquet files, but no rows in them")
     chosen, class_names = found
     numbers, class_names = join_labels(labels, class_names, store.url) if chosen.label else (None, None)
     kept = _of_split(splits, offsets[-1], subset, store.url)
@@ -195,7 +195,7 @@ def open_tables(files: SourceFiles) -> TableSource:
 
 
 def _of_split(splits: list[str], rows: int, subset: Subset, place: str) -> IntArray | None:
-    """The rows of the split asked for, by a column `split` of all files; None for all. Raises DatasetError."""
+    """The rows of the requested split by a column `split` in all files; None for all rows. Raises DatasetError."""
     if len(splits) < rows or subset.asked == ALL or not all(word in SPLIT_WORDS for word in set(splits)):
         return None
     chosen = subset.files(list(dict.fromkeys(splits)), "rows", place)
@@ -212,8 +212,8 @@ def _groups(name: str, metadata: Any) -> Iterator[_Group]:
 
 @contextmanager
 def _opened(store: Store, name: str) -> Iterator[Any]:
-    """A parquet file; what pyarrow finds wrong with it comes as DatasetError."""
-    import pyarrow  # type: ignore[import-untyped]  # here, since it is slow to import and few need it
+    """An open parquet file. Errors of pyarrow become DatasetError."""
+    import pyarrow  # type: ignore[import-untyped]  # slow to import, and rarely needed
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     with store.opened(name) as raw:
@@ -222,7 +222,7 @@ def _opened(store: Store, name: str) -> Iterator[Any]:
                 yield file
         except (pyarrow.ArrowException, OSError) as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DatasetError(f"{store / name} is no parquet file, or a damaged one: {line}") from error
+            raise DatasetError(f"{store / name} is not a parquet file, or a damaged one: {line}") from error
 
 
 def _choose(schema: Any, asked: _Columns, place: str, labelled: bool) -> _Columns:
@@ -248,23 +248,24 @@ def _choose(schema: Any, asked: _Columns, place: str, labelled: bool) -> _Column
 
 
 def _label_column(schema: Any, fitting: list[str], place: str) -> str:
-    """The column that is called like one of labels, or that Hugging Face's metadata name; "" for none.
+    """The column with one of the usual names of labels, or of Hugging Face's ClassLabel; "" for none.
 
-    Raises DatasetError for several, and for one of another type, which would be lost in silence.
+    Raises DatasetError for several, and for a column of another type, which would otherwise be silently ignored.
     """
     usual = [name for name in schema.names if name in LABEL_NAMES] or _class_labels(schema)
     if len(usual) > 1:
         raise DatasetError(f"{place} has several columns of labels ({', '.join(usual)}): choose with --label-column")
     if usual and usual[0] not in fitting:
         raise DatasetError(
-            f"{place} has a column {usual[0]} of type {schema.field(usual[0]).type}, which is no label: whole numbers, "
-            "texts, categories or booleans are; choose with --label-column, or pack without by --labels none"
+            f"{place} has a column {usual[0]} of type {schema.field(usual[0]).type}, which cannot be labels: "
+            "whole numbers, texts, categories or booleans can; choose with --label-column, or pack without labels by "
+            "--labels none"
         )
     return usual[0] if usual else ""
 
 
 def _other_columns(store: Store, name: str, image: str) -> tuple[str, ...]:
-    """A line for the user on columns that might be labels, where none is called like one."""
+    """A line for the user about columns that might be labels, if none has a usual name."""
     with _opened(store, name) as file:
         fitting = [each.name for each in file.schema_arrow if is_label_type(each.type) and each.name != image]
     if not fitting:
@@ -273,7 +274,7 @@ def _other_columns(store: Store, name: str, image: str) -> tuple[str, ...]:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Whether a column is of bytes, or of structs with a field `bytes` of them."""
+    """True for a column of bytes, or of structs with a field `bytes` of bytes."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -283,7 +284,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What Hugging Face's metadata say of each column."""
+    """Hugging Face's metadata of each column."""
     try:
         found = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -292,21 +293,21 @@ def _features(schema: Any) -> dict[str, Any]:
 
 
 def _class_labels(schema: Any) -> list[str]:
-    """The columns that Hugging Face's metadata call ClassLabel."""
+    """The columns that are ClassLabel in Hugging Face's metadata."""
     features = _features(schema)
     kinds = {name: features[name].get("_type") for name in schema.names if isinstance(features.get(name), dict)}
     return [name for name, kind in kinds.items() if kind == "ClassLabel"]
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """The names in Hugging Face's ClassLabel of that column."""
+    """The names in Hugging Face's ClassLabel of a column."""
     feature = _features(schema).get(label)
     names = feature.get("names") if isinstance(feature, dict) else None
     return tuple(clean_name(str(name)) for name in names) if isinstance(names, list) and names else None
 
 
 def _check_one_split(store: Store, names: list[str]) -> None:
-    """Hugging Face keeps train-00000-of-00005.parquet beside test-...: these are not one dataset."""
+    """Raise DatasetError for several splits: Hugging Face has train-00000-of-00005.parquet beside test-..."""
     splits = sorted({name.rpartition("-of-")[0].rpartition("-")[0] for name in names if "-of-" in name})
     if len(splits) > 1:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Classes of shards that hold nothing but pictures: one tar a class, or a folder a class within the tars."""
+"""Classes of shards that hold only pictures: one tar for each class, or one folder for each class in the tars."""
 
 import re
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
 
 CLASS_NAMES = "classes.txt"
-"""Where shards of others may have the names of their classes, a line each."""
+"""A file beside shards that names their classes, one in each line."""
 
-_SYNSET = re.compile(r"[nvars][0-9]{8}")  # WordNet's, by which ImageNet calls its classes
+_SYNSET = re.compile(r"[nvars][0-9]{8}")  # WordNet ids, which name the classes of ImageNet
 _NUMBERED = re.compile(r"[-_. ]*[0-9]+$|(^|[-_. ])[a-z]{1,2}$")  # part-000, part-aa
 
 
 class Survey(NamedTuple):
-    """What the headers of a shard say, and its labels."""
+    """What the headers and labels of a shard say."""
 
     samples: int
     labels: tuple[Label | None, ...]  # of each sample
-    plain: bool  # True where every sample is a picture and nothing else
-    folders: tuple[str, ...]  # of each sample within the tar, "" for none
+    plain: bool  # True if every sample is a picture and nothing else
+    folders: tuple[str, ...]  # of each sample in the tar, "" for none
 
 
 def survey(read_at: ReadAt, size: int, name: str, extensions: Sequence[str], labelled: bool = True) -> Survey:
@@ -44,10 +44,10 @@ def survey(read_at: ReadAt, size: int, name: str, extensions: Sequence[str], lab
 def classes_of_tars(
     names: Sequence[str], surveys: Sequence[Survey], place: str
 ) -> tuple[IntArray, tuple[str, ...], tuple[str, ...]] | None:
-    """(each sample's class, the classes' names, a line for the user) of shards without labels.
+    """(the class of each sample, the names of the classes, lines for the user) of shards without labels.
 
-    None where samples have captions or records of their own, and where nothing tells classes. Raises DatasetError where
-    folders within the tars are splits.
+    None if samples have captions or records, and if neither tars nor folders are classes. Raises DatasetError if
+    folders in the tars are splits.
     """
     if not all(each.plain for each in surveys):
         return None
@@ -70,10 +70,10 @@ def classes_of_tars(
 
 
 def tar_classes(names: Sequence[str]) -> list[str] | None:
-    """The class that the name of each tar tells; None where they are numbered parts of one dataset.
+    """The class in the name of each tar; None if the tars are numbered parts of one dataset.
 
-    Tars are classes where their names differ in more than a split's word and a number or two letters at the end, and
-    where they are WordNet's numbers of synsets, as ImageNet's are.
+    Tars are classes if their names differ in more than the word of a split and a number or two letters at the end, or
+    if they are WordNet ids, as those of ImageNet.
     """
     stems = [name.rpartition("/")[2].rpartition(".")[0] for name in names]
     if len(stems) > 1 and all(_SYNSET.fullmatch(stem) for stem in stems):
@@ -83,18 +83,18 @@ def tar_classes(names: Sequence[str]) -> list[str] | None:
 
 
 def class_names_beside(store: Store) -> tuple[str, ...] | None:
-    """The names of the classes, where there is a file of them. Raises DatasetError, StorageError."""
+    """The names of the classes in classes.txt, or None. Raises DatasetError, StorageError."""
     if not store.exists(CLASS_NAMES):
         return None
     try:
         lines = store.read(CLASS_NAMES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{store / CLASS_NAMES} is no text in UTF-8: {error.reason}") from error
+        raise DatasetError(f"{store / CLASS_NAMES} is not text in UTF-8: {error.reason}") from error
     names = [clean_name(line) for line in lines]
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):
-        raise DatasetError(f"{store / CLASS_NAMES} has an empty line; it needs the name of a class in each line")
+        raise DatasetError(f"{store / CLASS_NAMES} has an empty line; each line must be the name of a class")
     return tuple(names)
 
 
@@ -110,7 +110,7 @@ def _numbered(classes: Sequence[str], told: str) -> tuple[IntArray, tuple[str, .
 
 
 def _below_common(folders: list[str]) -> list[str]:
-    """Folders without those that are around all of them, as long as folders are left."""
+    """The folders without the part of their paths that all of them share."""
     while folders and all("/" in folder for folder in folders):
         if len({folder.partition("/")[0] for folder in folders}) > 1:
             break
@@ -119,7 +119,7 @@ def _below_common(folders: list[str]) -> list[str]:
 
 
 def _is_series(names: set[str]) -> bool:
-    """True for names that are numbers: parts of one dataset, as 00000/, 00001/."""
+    """True if all names are numbers: parts of one dataset, such as 00000/, 00001/."""
     return all(re.fullmatch(r"[0-9/]+", name) for name in names)
 
 
