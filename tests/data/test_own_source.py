@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagegen_dist.cli.make_shards import main
+from imagegen_dist.cli.data import main
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.packing import PackConfig, pack_dataset
 from imagegen_dist.data.sources.base import SOURCE_KINDS
