@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -42,6 +44,11 @@ def code_lines(page: Path) -> Iterator[str]:
     text = fenced.sub(lambda block: re.sub(r"^", "    ", block[1], flags=re.MULTILINE), page.read_text())
     for block in re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE):
         yield from re.sub(r"\\\n\s*", " ", block).splitlines()
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The fenced Python of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def jobs(page: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -94,6 +101,10 @@ def test_a_job_is_understood(job: str, words: tuple[str, ...], tmp_path: Path, m
     PARSERS[job]([some.get(word, word) for word in words])
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1300
+
+
 def test_pages_are_searched() -> None:
     assert len(COMMANDS) > 60
     assert {job for job, _ in COMMANDS} == {script.stem for script in (ROOT / "jobs").glob("*.py")}
@@ -114,3 +125,15 @@ def test_scripts_modules_targets_and_folders_exist() -> None:
         assert name in scripts, name
     for folder in re.findall(r"^pytest (?:-n 0 )?(tests/\S+)", text, re.MULTILINE):
         assert (ROOT / folder).exists(), folder
+
+
+def test_python_of_pages_is_valid_and_imports_what_exists() -> None:
+    imports = []
+    for page in PAGES:
+        for block in python_blocks(page):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("imagegen_dist"):
+                    imports += [(str(node.module), alias.name) for alias in node.names]
+    assert len(imports) > 4
+    for module, name in imports:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
