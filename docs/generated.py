@@ -51,7 +51,7 @@ def _preset(name: str, preset: Preset) -> str:
     rows = [(f"`--{setting.path}`", _code(setting.value)) for setting in _changed(preset.experiment)]
     return (
         f"### {name}\n\n{preset.summary[:1].upper()}{preset.summary[1:]}. Made for {size} {channels}{classes}.\n\n"
-        f"{preset.source}\n\n    python jobs/{preset.job}.py {name}\n\n{_table(('setting', 'value'), rows)}"
+        f"{preset.source}\n\n    imagegen train {name}\n\n{_table(('setting', 'value'), rows)}"
     )
 
 

@@ -24,15 +24,23 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "clus
 PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "train_gan": lambda words: train_options.parse("train_gan", words),
     "train_vae": lambda words: train_options.parse("train_vae", words),
+    "train": lambda words: train_options.parse("train", words),
     "sweep": sweep_options.parse,
     "evaluate": evaluate.parse,
     "make_shards": lambda words: make_shards.command_of(data.parse(words)),
+    "data pack": lambda words: make_shards.command_of(data.parse(words)),
+    "data index": lambda words: parse_flags(data.IndexOptions, "data index", words),
+    "data check": lambda words: parse_flags(data.CheckOptions, "data check", words),
     "sample": sample.parse,
     "export": export.parse,
     "encode": encode.parse,
     "clean": lambda words: parse_flags(clean.Options, "clean", words),
+    "runs list": lambda words: parse_flags(runs.ListOptions, "runs list", words),
+    "runs show": lambda words: parse_flags(runs.RunsOptions, "runs show", words),
+    "runs compare": lambda words: parse_flags(runs.RunsOptions, "runs compare", words),
+    "runs clean": lambda words: parse_flags(runs.CleanOptions, "runs clean", words),
 }
-"""The parser of each script in jobs/."""
+"""The parser of each script in jobs/ and of each sub-command of imagegen."""
 
 FILES = {"best.json": "digits", "runs/first/best.json": "digits-vae"}
 """Files that commands name: the best configuration of a sweep, by its preset."""
@@ -51,54 +59,34 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def jobs(page: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(script, arguments) of each `python jobs/...` in the code of a page."""
+def commands(page: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(script or sub-command, arguments) of each `python jobs/...` and `imagegen ...` in the code of a page."""
     for line in code_lines(page):
-        if match := re.search(r"python jobs/(\w+)\.py(.*)", line):
+        if match := re.search(r"(?:python jobs/(\w+)\.py|(?:^ *|&& )imagegen (?=[a-z]))(.*)", line):
             words = shlex.split(match[2].split(" && ")[0], comments=True)
-            yield match[1], tuple(word for word in words if word != "&")
+            name = match[1] or " ".join(words[: 2 if words[0] in ("data", "runs") else 1])
+            yield name, tuple(word for word in words[0 if match[1] else len(name.split()) :] if word != "&")
 
 
-SUBCOMMANDS: dict[str, Callable[[Sequence[str]], Any]] = {
-    "train": lambda words: train_options.parse("train", words),
-    "runs list": lambda words: parse_flags(runs.ListOptions, "runs list", words),
-    "runs show": lambda words: parse_flags(runs.RunsOptions, "runs show", words),
-    "runs compare": lambda words: parse_flags(runs.RunsOptions, "runs compare", words),
-    "runs clean": lambda words: parse_flags(runs.CleanOptions, "runs clean", words),
-}
+COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 
-def test_sub_commands_of_imagegen_are_understood() -> None:
-    """The parsers of those that pages show take their words; after --help come groups of settings."""
-    lines = [line for page in PAGES for line in code_lines(page) if line.strip().startswith("imagegen ")]
-    assert len(lines) > 5
-    for line in lines:
-        words = shlex.split(line, comments=True)[1:]
-        if words[0].startswith("--"):
-            continue
-        name = words[0] if words[0] != "runs" else " ".join(words[:2])
-        rest = words[len(name.split()) :]
-        if "--help" in rest:
-            assert train_options.help_text(name, rest).startswith("settings of")
-        else:
-            SUBCOMMANDS[name](rest)
-
-
-COMMANDS = sorted({(job, words) for page in PAGES for job, words in jobs(page)})
-
-
-@pytest.mark.parametrize(("job", "words"), COMMANDS, ids=[f"{job} {' '.join(words)}" for job, words in COMMANDS])
-def test_a_job_is_understood(job: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its script exists, and its own parser takes its flags, presets and settings with their values."""
-    assert (ROOT / "jobs" / f"{job}.py").is_file()
-    if "..." in words or words == ("--help",):
+@pytest.mark.parametrize(("name", "words"), COMMANDS, ids=[f"{name} {' '.join(words)}" for name, words in COMMANDS])
+def test_a_command_is_understood(
+    name: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It exists, and its own parser takes its flags, presets and settings with their values."""
+    if "--help" in words:
+        assert not words[1:] or train_options.help_text(name, words).startswith("settings of")
+        return
+    if "..." in words:
         return
     monkeypatch.chdir(tmp_path)
-    for name, preset in FILES.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(json.dumps({"preset": preset, "experiment": {"training.seed": 1}}))
-    some = {"PRESET": "digits-vae" if job == "train_vae" else "digits", "HASH": "0" * 64, "s3://bucket/runs": "runs"}
-    PARSERS[job]([some.get(word, word) for word in words])
+    for file, preset in FILES.items():
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(json.dumps({"preset": preset, "experiment": {"training.seed": 1}}))
+    some = {"PRESET": "digits", "HASH": "0" * 64, "s3://bucket/runs": "runs"}
+    PARSERS[name]([some.get(word, word) for word in words])
 
 
 def test_the_readme_is_short() -> None:
@@ -107,7 +95,8 @@ def test_the_readme_is_short() -> None:
 
 def test_pages_are_searched() -> None:
     assert len(COMMANDS) > 60
-    assert {job for job, _ in COMMANDS} == {script.stem for script in (ROOT / "jobs").glob("*.py")}
+    assert {"train_gan", "train", "data pack", "runs compare"} < {name for name, _ in COMMANDS}
+    assert {script.stem for script in (ROOT / "jobs").glob("*.py")} < PARSERS.keys()
 
 
 def test_scripts_modules_targets_and_folders_exist() -> None:
