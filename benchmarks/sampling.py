@@ -19,11 +19,10 @@ from torch import Tensor
 
 from imagegen_dist import config
 from imagegen_dist.data.modality import to_uint8
-from imagegen_dist.experiment import build_autoencoder, build_networks
+from imagegen_dist.experiment import build_networks
 from imagegen_dist.inference.engines import ENGINES, use_engine_
 from imagegen_dist.inference.loading import Trained, build_model
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
-from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets import find_preset
 from imagegen_dist.training.state import flatten
 
@@ -34,10 +33,7 @@ def model_of(name: str) -> GeneratorModel | AutoencoderModel:
     """A preset's model with its first weights."""
     preset = find_preset(name)
     networks = build_networks(preset.experiment, preset.shape, preset.classes or None)
-    if isinstance(preset.experiment.objective, GANConfig):
-        kept = {"generator": networks["generator"]}
-    else:
-        kept = build_autoencoder(preset.experiment, networks).modules()
+    kept = preset.experiment.objective.sampler(networks).modules()
     data = {"shape": config.encode(preset.shape), "classes": preset.classes or None, "modality": "image"}
     facts = {"experiment": config.encode(preset.experiment), "data": data, "images": 0}
     tensors = flatten({role: network.state_dict() for role, network in kept.items()})

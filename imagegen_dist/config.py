@@ -15,11 +15,45 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from imagegen_dist.wording import counted
 
 Config = TypeVar("Config")
+Member = TypeVar("Member", bound=type)
+
+
+class Extensible:
+    """Base class of the dataclasses that one field of a configuration may hold: those that are registered for it.
+
+        class ObjectiveConfig(Extensible): ...
+
+        @ObjectiveConfig.register
+        @dataclass(frozen=True)
+        class HingeConfig(ObjectiveConfig): ...
+
+    A field annotated `ObjectiveConfig` then takes the kind "hinge". Any package may register classes of its own.
+    """
+
+    registered: ClassVar[dict[str, Any]]
+    """By kind; each direct subclass of Extensible has its own."""
+
+    def __init_subclass__(cls) -> None:
+        if Extensible in cls.__bases__:
+            cls.registered = {}
+
+    @classmethod
+    def register(cls, member: Member) -> Member:
+        """Class decorator: let configurations hold `member`. Raises ValueError where its kind is another class's."""
+        known = cls.registered.get(kind(member), member)
+        if _qualified(known) != _qualified(member):
+            raise ValueError(f"{_qualified(member)}: {kind(member)!r} is the kind of {_qualified(known)}; rename it")
+        cls.registered[kind(member)] = member
+        return member
+
+
+def _qualified(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 _LONGEST = 500
@@ -52,13 +86,13 @@ def encode(value: Any) -> Any:
 
 def decode(annotation: Any, data: Any, path: str = "") -> Any:
     """Build a value of the annotated type from JSON data. Raises ConfigError naming the dotted path."""
-    options = _options(annotation)
-    classes = [option for option in options if dataclasses.is_dataclass(option)]
-    if data is None and type(None) in options:
+    allowed = options(annotation)
+    classes = [option for option in allowed if dataclasses.is_dataclass(option)]
+    if data is None and type(None) in allowed:
         return None
     if classes:
         return _decode_dataclass(classes, data, path)
-    for option in options:
+    for option in allowed:
         origin = typing.get_origin(option)
         if origin is typing.Literal:
             return _decode_literal(typing.get_args(option), data, path)
@@ -154,12 +188,12 @@ def decode_text(annotation: Any, value: Any, path: str, now: Any = None) -> Any:
     """`decode` for a value that may be the text of a command line: JSON, a bare word, or items joined by commas."""
     if not isinstance(value, str):
         return decode(annotation, value, path)
-    options = _options(annotation)
-    if value == "none" and type(None) in options:
+    allowed = options(annotation)
+    if value == "none" and type(None) in allowed:
         return None
-    if any(typing.get_origin(option) is tuple for option in options) and not value.lstrip().startswith("["):
+    if any(typing.get_origin(option) is tuple for option in allowed) and not value.lstrip().startswith("["):
         return decode(annotation, [part.strip() for part in value.split(",") if part.strip()], path)
-    if str in options or any(dataclasses.is_dataclass(option) and hasattr(option, "from_json") for option in options):
+    if str in allowed or any(dataclasses.is_dataclass(option) and hasattr(option, "from_json") for option in allowed):
         return decode(annotation, value, path)
     try:
         data = json.loads(value)
@@ -175,14 +209,17 @@ def decode_text(annotation: Any, value: Any, path: str, now: Any = None) -> Any:
     return decode(annotation, data, path)
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
+def options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, the classes registered for an extensible one, or the annotation alone."""
+    if isinstance(annotation, type) and issubclass(annotation, Extensible) and Extensible in annotation.__bases__:
+        return tuple(annotation.registered.values())
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def _field_types(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _decode_dataclass(classes: list[Any], data: Any, path: str) -> Any:

@@ -10,13 +10,12 @@ import dataclasses
 import inspect
 import json
 import textwrap
-import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from imagegen_dist.config import kind
+from imagegen_dist.config import kind, options
 from imagegen_dist.schedule import Schedule
 
 _NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -48,7 +47,7 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
     for field in dataclasses.fields(config):
         value, path = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value) and not isinstance(value, Schedule):
-            kinds = [kind(option) for option in _options(hints[field.name])]
+            kinds = [kind(option) for option in options(hints[field.name])]
             if len(kinds) > 1:
                 yield Setting(path, kind(type(value)), " | ".join(kinds), docs.get(field.name, ""))
             yield from settings(value, f"{path}.")
@@ -78,9 +77,9 @@ def value_text(value: Any) -> str:
 
 def _type_text(annotation: Any) -> str:
     """The choices or the type of a setting in words."""
-    options = _options(annotation)
-    if len(options) > 1:
-        return " or ".join(_type_text(option) for option in options)
+    allowed = options(annotation)
+    if len(allowed) > 1:
+        return " or ".join(_type_text(option) for option in allowed)
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(map(str, arguments))
@@ -89,9 +88,3 @@ def _type_text(annotation: Any) -> str:
     if annotation is Schedule:
         return _SCHEDULE
     return "none" if annotation is type(None) else _NAMES.get(annotation, getattr(annotation, "__name__", "value"))
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation alone."""
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)

@@ -13,7 +13,7 @@ from imagegen_dist import config
 from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.documents import parse_json
-from imagegen_dist.experiment import CHANGEABLE, Experiment
+from imagegen_dist.experiment import Experiment, changeable
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.formatting import figure_lines
@@ -108,7 +108,7 @@ def describe_data(index: DatasetIndex) -> dict[str, Any]:
 def fixed_part(experiment: Any) -> Any:
     """The JSON form of an experiment without the settings that a resumed run may change."""
     fixed = json.loads(json.dumps(experiment))
-    for path in CHANGEABLE:
+    for path in changeable(fixed["objective"].get("kind", "")):
         group, name = path.split(".")
         fixed.get(group, {}).pop(name, None)
     return fixed

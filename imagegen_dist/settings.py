@@ -1,13 +1,12 @@
-"""The settings that all experiments share: data, the course of training, evaluation, optimizers."""
+"""The settings that all experiments share: data, the course of training, evaluation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.loop import Batching
-from imagegen_dist.training.optim import AdamConfig
 
 
 @dataclass(frozen=True)
@@ -148,41 +147,3 @@ class EvaluationConfig:
                 f"factors {','.join(self.factors)}: disentanglement is of two different ones or more; "
                 "set --evaluation.factors"
             )
-
-
-@dataclass(frozen=True)
-class GANOptimConfig:
-    """One optimizer a network."""
-
-    discriminator: AdamConfig = field(default_factory=AdamConfig)
-    """Optimizer of the discriminator."""
-    generator: AdamConfig = field(default_factory=AdamConfig)
-    """Optimizer of the generator."""
-
-
-@dataclass(frozen=True)
-class VAEOptimConfig:
-    """One optimizer for encoder, decoder and likelihood."""
-
-    autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.9, beta2=constant(0.999)))
-    """Optimizer of encoder, decoder and likelihood."""
-
-
-@dataclass(frozen=True)
-class FactorVAEOptimConfig(VAEOptimConfig):
-    """One optimizer for the autoencoder, one for the discriminator of its latents."""
-
-    tc_discriminator: AdamConfig = field(
-        default_factory=lambda: AdamConfig(lr=constant(1e-4), beta1=0.5, beta2=constant(0.9))
-    )
-    """Optimizer of the discriminator that estimates the total correlation."""
-
-
-@dataclass(frozen=True)
-class VAEGANOptimConfig:
-    """One optimizer for encoder and decoder, one for the discriminator (arXiv:2012.09841)."""
-
-    autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
-    """Optimizer of encoder and decoder."""
-    discriminator: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
-    """Optimizer of the discriminator."""

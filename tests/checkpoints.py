@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from imagegen_dist import config
-from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks
-from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.experiment import Experiment, build_networks
 from imagegen_dist.presets import find_preset
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
@@ -67,10 +66,7 @@ def write_checkpoint(folder: Path, family: str | Family, images: int = 480) -> s
     chosen = FAMILIES[family] if isinstance(family, str) else family
     experiment, shape = chosen.experiment, SampleShape(chosen.dims[0], chosen.dims[1:])
     networks = build_networks(experiment, shape, chosen.classes)
-    if isinstance(experiment.objective, GANConfig):
-        averaged = {"generator": networks["generator"]}
-    else:
-        averaged = build_autoencoder(experiment, networks).modules()
+    averaged = experiment.objective.sampler(networks).modules()
     generator = torch.Generator().manual_seed(7)
     for network in {**networks, **averaged}.values():
         for parameter in network.parameters():

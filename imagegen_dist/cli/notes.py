@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets import Preset
 
 MOST_EPOCHS = 1_000
 """How often each sample is seen, above which a run learns its samples by heart."""
 
 
-def silent_settings(experiment: Experiment, preset: Preset | None, index: DatasetIndex) -> list[str]:
+def silent_settings(experiment: Experiment, preset: Preset | None, index: DatasetIndex, draws: int) -> list[str]:
     """What the settings do to these data that nobody may have meant.
 
-    preset: what the run was begun from; None where that is not known any more.
+    preset: what the run was begun from; None where that is not known any more. draws: samples that a step draws for
+    each image that it counts.
     """
     own_data = preset is not None and experiment.data.url == preset.experiment.data.url
     lines = []
@@ -31,7 +31,6 @@ def silent_settings(experiment: Experiment, preset: Preset | None, index: Datase
             f"the labels of the data's {index.classes:,} classes are not told to the networks: this preset is "
             "unconditional; --data.conditional true tells them"
         )
-    draws = 2 if isinstance(experiment.objective, GANConfig) else 1
     epochs = experiment.training.total_images * draws / index.samples
     if epochs > MOST_EPOCHS:
         lines.append(

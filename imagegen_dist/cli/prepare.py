@@ -85,11 +85,11 @@ def prepare(command: Command) -> Prepared:
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
         choose_factors(list(first.get("factors", {})), asked, place)
     networks = build_networks(experiment, index.shape, index.classes)
-    build_objective(experiment, networks, index.samples)
+    draws = len(build_objective(experiment, networks, index).phases())
     if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
         open_network(source, index.shape, torch.device("cpu"))
     if is_own_ray():  # all workers will be on this node
-        plan = build_plan(experiment, index, draws=1)
+        plan = build_plan(experiment, index, draws)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
     settings = RunSettings(
         name=_run_name(options.run, options.preset),
@@ -112,7 +112,7 @@ def prepare(command: Command) -> Prepared:
     if settings.folder.exists(records.CONFIG):
         records.check_config(settings.folder, document)
     preset = find_preset(options.preset) if options.preset in PRESETS else None
-    notes = silent_settings(experiment, preset, index) + foreseen(experiment, index, held_out)
+    notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)
     return Prepared(command, experiment, settings, index, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Figures and pictures of a model while it trains, by the kind of its objective."""
+"""Figures and pictures of a model while it trains, by what its objective offers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imagegen_dist.evaluation.gan import GANEvaluator
 from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.evaluation.vae import VAEEvaluator
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.storage import Store
 
 __all__ = ["PICTURE_OF_COPIES", "Dataset", "Evaluator", "build_evaluator"]
@@ -30,5 +30,5 @@ def build_evaluator(
     say: Callable[[str], None],
 ) -> Evaluator:
     """Who looks at an experiment's averaged networks, given by their roles. cache: for what is computed once."""
-    kind = GANEvaluator if isinstance(experiment.objective, GANConfig) else VAEEvaluator
+    kind = VAEEvaluator if isinstance(experiment.objective, Autoencodes) else GANEvaluator
     return kind(networks, experiment, training, held_out, cache, world, device, say)

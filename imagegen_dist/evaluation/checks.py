@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.wording import counted
 
 _OUTLIERS_MOVE = 0.1  # of a MIG, above which its two ways of binning say different things
@@ -34,7 +34,7 @@ def check_held_out(training: DatasetIndex, held_out: DatasetIndex) -> None:
 
 def foreseen(experiment: Experiment, training: DatasetIndex, held_out: DatasetIndex | None) -> list[str]:
     """Figures that a run will not have, each in a line that says why and what would give them."""
-    evaluation, is_gan = experiment.evaluation, isinstance(experiment.objective, GANConfig)
+    evaluation, encodes = experiment.evaluation, isinstance(experiment.objective, Autoencodes)
     if not evaluation.samples:
         return []
     lines = []
@@ -43,9 +43,9 @@ def foreseen(experiment: Experiment, training: DatasetIndex, held_out: DatasetIn
         lines.append(
             f"no Fréchet distance will be taken: the data have {has}, and --evaluation.features names no network"
         )
-    if is_gan and evaluation.importance_samples:
+    if not encodes and evaluation.importance_samples:
         lines.append("--evaluation.importance-samples has no effect: a GAN has no likelihood")
-    if held_out is None and not is_gan:
+    if held_out is None and encodes:
         lines.append("figures and reconstructions will be of training samples: --data.validation names no others")
     if held_out is not None and held_out.fingerprint == training.fingerprint:
         lines.append("--data.validation names the training samples themselves: no figure will be of held-out samples")

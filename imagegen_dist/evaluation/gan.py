@@ -1,4 +1,4 @@
-"""A GAN as it trains: a grid of the same latents, and figures of generated samples."""
+"""A generator as it trains: a grid of the same latents, and figures of generated samples."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.noise import SampleNoise
+from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.storage import Store
 
 GRID_ROWS = 10
@@ -45,7 +46,7 @@ class GANEvaluator:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
-        self._generator = networks["generator"]
+        self._sampler = cast(Generates, experiment.objective).sampler(networks)
         self._experiment = experiment
         self._training = training
         self._held_out = held_out
@@ -54,7 +55,6 @@ class GANEvaluator:
         self._device = device
         self._say = say
         self._classes = conditioning(experiment, training.index.classes)
-        self._z_dim = cast(int, self._generator.z_dim)
         self._reference: Reference | None = None
 
     def figures(self) -> dict[str, float]:
@@ -105,4 +105,4 @@ class GANEvaluator:
         return AskedClasses.as_in(self._classes, self._training.index, distribution, counted)
 
     def _generate(self, count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
-        return self._generator(noise.normal(count, self._z_dim), label)
+        return self._sampler.generate(self._sampler.prior(count, noise), label)

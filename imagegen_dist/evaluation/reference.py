@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from safetensors.torch import load, save
@@ -19,14 +20,20 @@ from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, together
 from imagegen_dist.documents import parse_json
 from imagegen_dist.evaluation.evaluator import Dataset, batches
-from imagegen_dist.experiment import CLASSIFIER, build_classifier
+from imagegen_dist.experiment import network_generator
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
-from imagegen_dist.models.classifier import ChannelClassifier, Classifier
+from imagegen_dist.models.classifier import ChannelClassifier, Classifier, ClassifierConfig
+from imagegen_dist.objectives.classify import Classify, ClassifyConfig
+from imagegen_dist.objectives.interface import AdamConfig
+from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
-from imagegen_dist.training.loop import Hook, train
+from imagegen_dist.training.ema import EMA
+from imagegen_dist.training.loop import Batching, Hook, Trainer, train
+from imagegen_dist.training.optim import ScheduledAdam
 
+_CLASSIFIER = ClassifierConfig()
 _FACTS = "facts.json"  # written last
 
 
@@ -78,7 +85,7 @@ def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, i
         "form": 3,
         "training": training.index.fingerprint,
         "held_out": held_out.index.fingerprint if held_out else None,
-        "classifier": config.encode(CLASSIFIER),
+        "classifier": config.encode(_CLASSIFIER),
         "images": images,
         "torch": torch.__version__.split("+")[0],
     }
@@ -90,12 +97,31 @@ def is_kept(store: Store) -> bool:
     return store.exists(_FACTS)
 
 
+def _build_classifier(shape: SampleShape, classes: int, device: torch.device, images: int) -> Trainer:
+    """A classifier of a dataset's own labels at its first step, for the same loop as everything else, in one process.
+
+    images: on how many it will be trained. Raises ValueError where there are no two classes.
+    """
+    classifier = Classifier(shape, classes, _CLASSIFIER, generator=network_generator(0, "classifier"))
+    objective = Classify(classifier.to(device), ClassifyConfig())
+    optimizer = AdamConfig(lr=Schedule(2e-3, 1e-5, images), beta1=0.9, beta2=constant(0.99))
+    return Trainer(
+        objective,
+        {"classifier": ScheduledAdam(classifier, optimizer)},
+        EMA(objective.modules(), objective.averaged(), constant(2_000)),
+        Batching(64, 64),
+        World(),
+        device,
+        seed=0,
+    )
+
+
 def _make_reference(
     store: Store, training: Dataset, held_out: Dataset | None, images: int, world: World, device: torch.device
 ) -> None:
     """Train the classifier and keep it, on this rank alone, which raises Stopped where the run was asked to end."""
     shape, classes = _classified(training.index)
-    trainer = build_classifier(shape, classes, device, images)
+    trainer = _build_classifier(shape, classes, device, images)
     batching = trainer.batching
     plan = Plan(
         seed=0, microbatches=batching.microbatches, microbatch_size=batching.microbatch_size, draws=1, lanes=64, block=8
@@ -105,8 +131,7 @@ def _make_reference(
     items = stream(training.index, training.store, plan, share, 0, steps, training.reading)
     shown = _shown(training.index)
     train(trainer, items if shown is None else _single_channels(items, shown), [Hook(batching.batch_size, world.heed)])
-    network = trainer.averages.modules()["classifier"]
-    assert isinstance(network, Classifier)
+    network = cast(Classifier, trainer.averages.modules()["classifier"])
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
     features = _feature_network(network, shown, hashlib.sha256(weights).hexdigest())
     moments, class_counts = Moments(features.dim, device), torch.zeros(training.index.classes or 0, dtype=torch.int64)
@@ -128,7 +153,7 @@ def _make_reference(
 
 def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> Reference:
     facts = parse_json(store.read(_FACTS))
-    classifier = Classifier(*_classified(index), CLASSIFIER, generator=torch.Generator())
+    classifier = Classifier(*_classified(index), _CLASSIFIER, generator=torch.Generator())
     classifier.load_state_dict(load(store.read("classifier.safetensors")))
     network = _feature_network(classifier.to(device), _shown(index), facts["sha256"])
     sums = load(store.read("moments.safetensors"))
@@ -162,10 +187,10 @@ def _single_channels(items: Iterator[Item], shown: Tensor) -> Iterator[Item]:
 def _feature_network(classifier: Classifier, shown: Tensor | None, sha256: str) -> FeatureNetwork:
     classifier.eval().requires_grad_(False)
     if shown is None:
-        name, dim = "classifier of the dataset's labels", CLASSIFIER.features
+        name, dim = "classifier of the dataset's labels", _CLASSIFIER.features
         return FeatureNetwork(name, sha256, dim, classifier.features, classifier, classifier.output)
     channels = ChannelClassifier(classifier, shown.to(next(classifier.parameters()).device))
-    dim = shown.shape[1] * CLASSIFIER.features
+    dim = shown.shape[1] * _CLASSIFIER.features
     return FeatureNetwork("classifier of every channel", sha256, dim, channels.features, channels, channels.head)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import log
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,16 +23,14 @@ from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, lo
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
-from imagegen_dist.experiment import Experiment, build_autoencoder, conditioning
+from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
 from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.metrics.image_quality import psnr, ssim
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.base import Draw
-from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.objectives.likelihoods import binarize, is_probability
-from imagegen_dist.objectives.vae_gan import VAEGANConfig
-from imagegen_dist.objectives.variational import Inferred, VariationalModel, log_likelihood
+from imagegen_dist.objectives.variational import Autoencodes, Inferred, VariationalModel, log_likelihood
 from imagegen_dist.storage import Store
 from imagegen_dist.training.loop import keyed_draw
 
@@ -80,7 +79,6 @@ def _latent_name(latent: int) -> str:
 class VAEEvaluator:
     """Looks at the averaged autoencoder, on held-out samples where there are any, else on training samples."""
 
-    figure = "elbo"
     picture = "reconstructions"
     picture_note = "Held-out samples, each above its reconstruction,"
     more_pictures: Mapping[str, str] = MappingProxyType(
@@ -102,7 +100,7 @@ class VAEEvaluator:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
-        self._autoencoder: VariationalModel = build_autoencoder(experiment, networks)
+        self._autoencoder: VariationalModel = cast(Autoencodes, experiment.objective).autoencoder(networks)
         self._experiment = experiment
         self._training = training
         self._held_out = held_out
@@ -114,10 +112,9 @@ class VAEEvaluator:
         self._classes = conditioning(experiment, training.index.classes)
         self._reference: Reference | None = None
         self._factors: tuple[list[str], np.ndarray] | None = None
-        if isinstance(experiment.objective, VAEGANConfig):
-            # Its rate costs next to nothing: the bound does not say how good it is.
-            compared = can_compare(experiment.evaluation, training.index)
-            self.figure = "frechet_reconstruction" if compared else "distortion"
+        compared = can_compare(experiment.evaluation, training.index)
+        best = (name for name in experiment.objective.best if compared or not name.startswith("frechet"))
+        self.figure = next(best, "elbo")
 
     @classmethod
     def alone(
@@ -151,7 +148,7 @@ class VAEEvaluator:
         if reference is None or rebuilt is None:
             return figures
         asked = evaluation.samples, self._asked
-        figures |= score_generated(self._autoencoder.sample, *asked, reference, self._world, self._device)
+        figures |= score_generated(self._generate, *asked, reference, self._world, self._device)
         figures["frechet_reconstruction"] = distance_over_ranks(rebuilt, reference, self._world, self._device)
         if reference.real_frechet is not None:
             figures["frechet_real"] = reference.real_frechet
@@ -186,13 +183,11 @@ class VAEEvaluator:
         """Samples of the prior beside their nearest training samples, as of a GAN."""
         evaluation, network = self._experiment.evaluation, self._reference.network if self._reference else None
         of = self._training, self._held_out, network, self._device, World(heed=self._world.heed)
-        return look_for_copies(self._autoencoder.sample, self._asked, evaluation, *of)
+        return look_for_copies(self._generate, self._asked, evaluation, *of)
 
     @property
     def _counts_bits(self) -> bool:
-        objective = self._experiment.objective
-        assert not isinstance(objective, GANConfig)
-        return is_probability(objective.likelihood, objective.binarize)
+        return is_probability(self._autoencoder.likelihood, self._autoencoder.binarize)
 
     @property
     def _top_is_vector(self) -> bool:
@@ -210,9 +205,7 @@ class VAEEvaluator:
         return to_float(sample.to(self._device)), told
 
     def _as_seen(self, x: Tensor, chunk: int) -> Tensor:
-        objective = self._experiment.objective
-        assert not isinstance(objective, GANConfig)
-        return binarize(x, objective.binarize, self._draw("binarize", chunk))
+        return binarize(x, self._autoencoder.binarize, self._draw("binarize", chunk))
 
     def _draw(self, purpose: str, number: int) -> Draw:
         return keyed_draw(0, 0, purpose, number, self._device)
@@ -302,6 +295,9 @@ class VAEEvaluator:
         distribution = self._experiment.evaluation.label_distribution
         return AskedClasses.as_in(self._classes, self._training.index, distribution, counted)
 
+    def _generate(self, count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
+        return self._autoencoder.generate(self._autoencoder.prior(count, noise), label)
+
     def _together(self, action: Callable[[], Result]) -> Result:
         return together(action, self._world, self._device)
 
@@ -319,7 +315,7 @@ class VAEEvaluator:
         count = columns * COLUMNS
         label = grid_label(count, columns, self._classes, self._device)
         noise = SampleNoise.of(self._experiment.training.seed, range(count), self._device)
-        return to_uint8(self._autoencoder.sample(count, noise, label)).cpu().numpy(), columns
+        return to_uint8(self._generate(count, noise, label)).cpu().numpy(), columns
 
     def _traversals(self, inferred: Inferred, label: Tensor | None) -> tuple[np.ndarray, int]:
         """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top.

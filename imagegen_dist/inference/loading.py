@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from imagegen_dist import config
-from imagegen_dist.experiment import Experiment, build_autoencoder, build_networks, conditioning
+from imagegen_dist.experiment import Experiment, build_networks, conditioning
 from imagegen_dist.inference.exported import is_exported, read_exported
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
-from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.objectives.interface import Generates
+from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store, reached
 from imagegen_dist.training.checkpoint import (
@@ -103,11 +104,14 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
             networks = build_networks(experiment, shape, classes)
         known = shape, conditioning(experiment, classes), images, modality, facts
         more = {DISCRIMINATOR: networks[DISCRIMINATOR]} if below(tensors, DISCRIMINATOR) else {}
-        if isinstance(experiment.objective, GANConfig):
-            model: GeneratorModel | AutoencoderModel
-            model = GeneratorModel({"generator": networks["generator"], **more}, *known)
+        objective = experiment.objective
+        model: GeneratorModel | AutoencoderModel
+        if isinstance(objective, Autoencodes):
+            model = AutoencoderModel(objective.autoencoder(networks), *known, more=more)
+        elif isinstance(objective, Generates):
+            model = GeneratorModel(objective.sampler(networks), *known, more=more)
         else:
-            model = AutoencoderModel(build_autoencoder(experiment, networks), *known, more=more)
+            raise CheckpointError(f"{trained.url}: its objective neither generates nor autoencodes samples")
         for name, network in model.networks.items():
             network.load_state_dict(below(tensors, name))
     except (KeyError, TypeError, RuntimeError, OverflowError) as error:

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from imagegen_dist.data.modality import modality, to_float, to_uint8
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.inputs import check_label, check_latents, check_samples
 from imagegen_dist.noise import SampleNoise
+from imagegen_dist.objectives.interface import Sampler
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 
@@ -34,26 +35,27 @@ Compute = Callable[[Tensor, Tensor | None], Tensor]
 class Model(nn.Module):
     """What can be sampled from: a trained generator, or a VAE.
 
-    networks: by their roles, under the names that a checkpoint has. shape: of one sample. classes: how many the
-    networks know, 0 for none. images: how many training has seen. modality: "image", "video" or "voxels". facts: what
-    the checkpoint says of itself, the experiment included. batch: samples computed at a time. compute: what makes
-    samples in the networks' place, where that was set (engines.py).
+    sampler: what generates samples. more: further networks, by the names that a checkpoint has. shape: of one sample.
+    classes: how many the networks know, 0 for none. images: how many training has seen. modality: "image", "video" or
+    "voxels". facts: what the checkpoint says of itself, the experiment included. batch: samples computed at a time.
+    compute: what makes samples in the networks' place, where that was set (engines.py).
     """
-
-    gaussian = True
-    """Whether the prior is N(0, I), so that draws of it can be scaled and interpolated."""
 
     def __init__(
         self,
-        networks: Mapping[str, nn.Module],
+        sampler: Sampler,
         shape: SampleShape,
         classes: int,
         images: int,
         modality: str,
         facts: Mapping[str, Any] | None = None,
+        more: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.networks = nn.ModuleDict(networks)
+        self.networks = nn.ModuleDict({**sampler.modules(), **(more or {})})
+        self.sampler = sampler
+        self.gaussian = sampler.continuous
+        """Whether the prior is N(0, I), so that draws of it can be scaled and interpolated."""
         self.shape = shape
         self.classes = classes
         self.images = images
@@ -76,7 +78,7 @@ class Model(nn.Module):
 
     def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
         """Draws of the prior, as `latents` gives them, to samples [B, C, *S] in [-1, 1]."""
-        raise NotImplementedError
+        return self.sampler.generate(drawn, label)
 
     def latents(self, n: int, seed: int = 0, start: int = 0) -> Tensor:
         """Draws of the prior with the indexes from `start` on, [n, ...], on the CPU: the noise of samples.
@@ -160,7 +162,7 @@ class Model(nn.Module):
 
     def _prior(self, n: int, noise: SampleNoise) -> Tensor:
         """Draws of the prior, [n, ...]."""
-        raise NotImplementedError
+        return self.sampler.prior(n, noise)
 
     def _in_batches(self, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         """The function of rows, [N, ...] each or None -> [N, ...], `batch` rows at a time, the last ones filled up."""
@@ -181,9 +183,6 @@ class GeneratorModel(Model):
         """z [B, Z] and labels [B] or None to samples [B, C, *S] in [-1, 1]."""
         return self.networks["generator"]
 
-    def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.generator(drawn, label)
-
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Raises ValueError: a GAN goes from latents to samples alone."""
         raise ValueError("a GAN has no encoder: only autoencoders go from samples to latents")
@@ -191,9 +190,6 @@ class GeneratorModel(Model):
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Samples of latents, [B, Z] -> uint8 [B, C, *S]."""
         return self.generate(z, label)
-
-    def _prior(self, n: int, noise: SampleNoise) -> Tensor:
-        return noise.normal(n, int(self.generator.z_dim))  # type: ignore[arg-type]
 
 
 class AutoencoderModel(Model):
@@ -203,23 +199,10 @@ class AutoencoderModel(Model):
     then the noise of all levels, of which each level's prior makes latents.
     """
 
-    def __init__(
-        self,
-        autoencoder: VariationalModel,
-        shape: SampleShape,
-        classes: int,
-        images: int,
-        modality: str,
-        facts: Mapping[str, Any] | None = None,
-        more: Mapping[str, nn.Module] | None = None,
-    ) -> None:
-        networks = dict(autoencoder.trained.items()) | dict(more or {})
-        super().__init__(networks, shape, classes, images, modality, facts)
-        self.autoencoder = autoencoder
-        self.gaussian = autoencoder.continuous
-
-    def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.autoencoder.generate(drawn, label)
+    @property
+    def autoencoder(self) -> VariationalModel:
+        """Its networks together."""
+        return cast(VariationalModel, self.sampler)
 
     @torch.inference_mode()
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
@@ -251,9 +234,6 @@ class AutoencoderModel(Model):
         """Shapes of a sample's latents: those of several levels in one, from the highest down."""
         levels = self.autoencoder.group_dims
         return [levels[0]] if len(levels) == 1 else [(size,) for size in accumulate(prod(dims) for dims in levels)]
-
-    def _prior(self, n: int, noise: SampleNoise) -> Tensor:
-        return self.autoencoder.prior(n, noise)
 
 
 def _filled(rows: Tensor, count: int) -> Tensor:

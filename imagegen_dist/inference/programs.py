@@ -124,7 +124,7 @@ def programs(model: GeneratorModel | AutoencoderModel) -> dict[str, Program]:
 def _generators(model: GeneratorModel) -> dict[str, _Found]:
     z = Value("z", tuple(model.latents(1).shape[1:]), about=_NORMAL)
     inputs = z, *_label(model)
-    return {"generator": _Found(model.generator.forward, ("generator",), inputs, _samples(model))}
+    return {"generator": _Found(model.sampler.generate, tuple(model.sampler.modules()), inputs, _samples(model))}
 
 
 def _autoencoders(model: AutoencoderModel) -> dict[str, _Found]:
@@ -145,7 +145,7 @@ def _autoencoders(model: AutoencoderModel) -> dict[str, _Found]:
 
 def _discriminator(model: GeneratorModel | AutoencoderModel) -> _Found:
     discriminator, samples = model.networks["discriminator"], _samples(model)
-    label = _label(model) if isinstance(model, GeneratorModel) else ()  # a VAE-GAN's is not told the class
+    label = _label(model) if getattr(discriminator, "classes", 0) else ()
     inputs = samples, *label
     logits = discriminator(*(value.example(1, 0) for value in inputs))
     return _Found(discriminator.forward, ("discriminator",), inputs, _logits(tuple(logits.shape[1:])))

@@ -5,19 +5,22 @@ that of "Understanding disentangling in β-VAE" (arXiv:1804.03599),
 `ConvVAEConfig(channels=(32, 32, 32, 32), kernels=(4,), hidden=(256, 256))`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
 from imagegen_dist.nn.mlp import RELU_GAIN, mlp
 from imagegen_dist.shape import SampleShape
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class ConvVAEConfig:
+class ConvVAEConfig(ModelConfig):
     """Stages and widths of both networks. Raises ValueError where they contradict one another."""
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
@@ -58,6 +61,11 @@ class ConvVAEConfig:
                 f"give fewer than {len(self.channels)} --model.channels, or samples of another size"
             )
         return tuple(extent // factor for extent in shape.spatial)
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"encoder": Encoder, "decoder": Decoder}
 
 
 def _per_stage(kernels: tuple[int, ...], stages: int) -> tuple[int, ...]:

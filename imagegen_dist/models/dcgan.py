@@ -5,12 +5,14 @@ its place the generator normalises each sample over all channels and positions (
 discriminator does not normalise.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_SLOPE
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
 from imagegen_dist.shape import SampleShape
@@ -19,8 +21,9 @@ from imagegen_dist.shape import SampleShape
 _INITIAL_STD = 0.02
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class DCGANConfig:
+class DCGANConfig(ModelConfig):
     """Widths of both networks. Raises ValueError where one is not positive."""
 
     widths: tuple[int, ...] = (512, 256, 128, 64)
@@ -47,6 +50,11 @@ class DCGANConfig:
         if halvings == 0:
             raise ValueError(f"spatial shape {shape.spatial}: every axis must be even for this network")
         return self.widths[-halvings:], tuple(extent // 2**halvings for extent in shape.spatial)
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"generator": Generator, "discriminator": Discriminator}
 
 
 def _initialise_(network: nn.Module, generator: torch.Generator) -> None:

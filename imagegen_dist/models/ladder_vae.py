@@ -9,13 +9,14 @@ place); and features go down beside the latents, so that the levels, and the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import ResidualBlock
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, TransposedConv, append_dims
 from imagegen_dist.shape import SampleShape
@@ -35,8 +36,9 @@ class _Stage(NamedTuple):
     is_vector: bool
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class LadderVAEConfig:
+class LadderVAEConfig(ModelConfig):
     """Stages and latents of both networks. Raises ValueError where they contradict one another."""
 
     channels: tuple[int, ...] = (32, 64)
@@ -85,6 +87,11 @@ class LadderVAEConfig:
         """Dimensions of each level's latents, the highest first: (Z,) of a vector, (Z, *s) of a map."""
         stages = [stage for stage in reversed(self.stages(shape)) if stage.latents]
         return tuple((stage.latents, *(() if stage.is_vector else stage.extent)) for stage in stages)
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"ladder_encoder": Encoder, "ladder_decoder": Decoder}
 
 
 def _blocks(ndim: int, stage: _Stage, count: int, total: int, generator: torch.Generator) -> nn.Sequential:

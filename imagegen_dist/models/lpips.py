@@ -8,6 +8,7 @@ order, and `channel_weights.0` [64] to `channel_weights.4` [512], of its five st
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import auxiliary
 from imagegen_dist.models.vgg import VGG, VGGConfig
 from imagegen_dist.models.weights import read_weights
 from imagegen_dist.shape import SampleShape
@@ -45,6 +46,13 @@ def check_lpips(shape: SampleShape) -> None:
             f"LPIPS compares images of 1 or 3 channels and at least {_SMALLEST_SIDE}×{_SMALLEST_SIDE}, not {shape}; "
             "set --objective.perceptual to random or none"
         )
+
+
+@auxiliary("lpips")
+def lpips_for(shape: SampleShape, url: str, sha256: str) -> tuple[LPIPSFeatures, list[Tensor]]:
+    """`load_lpips` for samples of that shape. Raises ValueError, where LPIPS knows no such samples too."""
+    check_lpips(shape)
+    return load_lpips(url, sha256)
 
 
 def load_lpips(url: str, sha256: str, config: VGGConfig | None = None) -> tuple[LPIPSFeatures, list[Tensor]]:

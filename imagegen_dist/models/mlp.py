@@ -1,17 +1,20 @@
 """Multi-layer perceptrons: the article's generator and discriminator, and wider ones of the same form."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
 from imagegen_dist.nn.conv import ClassEmbedding, Linear
 from imagegen_dist.shape import SampleShape
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(ModelConfig):
     """Widths of both networks; the default is the article's. Raises ValueError where one is not positive."""
 
     hidden: tuple[int, ...] = (128, 128)
@@ -27,6 +30,11 @@ class MLPConfig:
         for name in ("z_dim", "embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"generator": Generator, "discriminator": Discriminator}
 
 
 def _hidden_layers(features: int, config: MLPConfig, generator: torch.Generator) -> nn.Sequential:

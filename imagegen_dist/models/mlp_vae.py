@@ -4,19 +4,22 @@ The published networks are instances: the default, 784-400-40-400-784 with ReLU 
 importance-weighted autoencoder (arXiv:1509.00519), `MLPVAEConfig(hidden=(200, 200), latent=50, activation="tanh")`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.conv import ClassEmbedding, Linear
 from imagegen_dist.nn.mlp import mlp
 from imagegen_dist.shape import SampleShape
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class MLPVAEConfig:
+class MLPVAEConfig(ModelConfig):
     """Widths of both networks. Raises ValueError where a field is out of its range."""
 
     hidden: tuple[int, ...] = (400,)
@@ -36,6 +39,11 @@ class MLPVAEConfig:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
         if self.activation not in ("relu", "tanh"):
             raise ValueError(f"activation {self.activation!r}: relu or tanh, by --model.activation")
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"encoder": Encoder, "decoder": Decoder}
 
 
 def _hidden_layers(widths: tuple[int, ...], config: MLPVAEConfig, generator: torch.Generator) -> nn.Sequential:

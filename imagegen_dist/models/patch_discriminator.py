@@ -10,6 +10,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import auxiliary
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
 from imagegen_dist.nn.conv import Conv
 from imagegen_dist.shape import SampleShape
@@ -40,6 +41,14 @@ class PatchDiscriminatorConfig:
     def widths(self) -> tuple[int, ...]:
         """Channels of the layers of stride 2, then of the one of stride 1."""
         return tuple(self.channels * min(2**layer, _WIDEST) for layer in range(self.layers + 1))
+
+
+@auxiliary("patch_discriminator")
+def build_patch_discriminator(
+    shape: SampleShape, *, channels: int, layers: int, generator: torch.Generator
+) -> "PatchDiscriminator":
+    """The discriminator of that size for samples of that shape."""
+    return PatchDiscriminator(shape, PatchDiscriminatorConfig(channels, layers), generator=generator)
 
 
 class PatchDiscriminator(nn.Module):

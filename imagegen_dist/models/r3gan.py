@@ -1,5 +1,6 @@
 """R3GAN: the residual generator and its mirror image, the discriminator (arXiv:2501.05441)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_GAIN, BiasedLeakyReLU, ResidualBlock
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, scaled_normal
 from imagegen_dist.nn.resample import downsample, upsample
@@ -16,8 +18,9 @@ PIXEL_KERNEL = 3
 """Extent in pixels of the convolutions at full resolution."""
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class R3GANConfig:
+class R3GANConfig(ModelConfig):
     """Widths and resolutions of both networks. Raises ValueError where they contradict one another."""
 
     widths: tuple[int, ...] = (768, 768, 768, 768)
@@ -82,6 +85,11 @@ class R3GANConfig:
                 "change the number of --model.widths or --model.patch"
             )
         return tuple(extent // factor for extent in shape.spatial)
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"generator": Generator, "discriminator": Discriminator}
 
 
 def _residual_blocks(

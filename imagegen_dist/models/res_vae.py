@@ -4,12 +4,14 @@ The default is the published KL-f8 (arXiv:2112.10752; the network is that of VQG
 after the first halves every axis: three of them are f4, six are f32.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.attention import SelfAttention
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, append_dims
 from imagegen_dist.nn.norm import NormResidualBlock, group_norm
@@ -17,8 +19,9 @@ from imagegen_dist.nn.resample import upsample
 from imagegen_dist.shape import SampleShape
 
 
+@ModelConfig.register
 @dataclass(frozen=True)
-class ResVAEConfig:
+class ResVAEConfig(ModelConfig):
     """Stages and widths of both networks. Raises ValueError where a field is out of its range."""
 
     channels: int = 128
@@ -53,6 +56,11 @@ class ResVAEConfig:
                 f"give fewer than {len(self.multipliers)} --model.multipliers, or samples of another size"
             )
         return tuple(extent // factor for extent in shape.spatial)
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """Its networks."""
+        return {"encoder": Encoder, "decoder": Decoder}
 
 
 class _Downsample(nn.Module):

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.models.base import auxiliary
 from imagegen_dist.nn.conv import Conv
 from imagegen_dist.nn.mlp import RELU_GAIN
 from imagegen_dist.nn.resample import max_pool
+from imagegen_dist.shape import SampleShape
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class VGG(nn.Module):
         return maps
 
 
-def random_features(ndim: int, channels: int) -> VGG:
+@auxiliary("random_features")
+def random_features(shape: SampleShape) -> VGG:
     """A small VGG with weights drawn once and for all, for samples [B, C, *S] in [-1, 1] of any number of axes.
 
     The biases are N(0, 1): without them a flat area's unit features would not tell its value.
     """
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
-    network = VGG(ndim, channels, RANDOM_FEATURES, generator=generator)
+    network = VGG(shape.ndim, shape.channels, RANDOM_FEATURES, generator=generator)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, generator=generator)

@@ -1,23 +1,44 @@
 """FactorVAE: a discriminator estimates the total correlation, and the autoencoder lowers it (arXiv:1802.05983)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
+from imagegen_dist.nn.conv import Linear
+from imagegen_dist.nn.mlp import mlp
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.interface import AdamConfig, Build, ObjectiveConfig, OptimConfig, VAEOptimConfig
 from imagegen_dist.objectives.likelihoods import binarize
 from imagegen_dist.objectives.penalties import at_least_float32
-from imagegen_dist.objectives.vae import Autoencoder, make_autoencoder
+from imagegen_dist.objectives.vae import Autoencoder, make_autoencoder, trained_autoencoder
 from imagegen_dist.objectives.variational import ObservedConfig, VariationalObjective
 from imagegen_dist.schedule import Schedule, constant
 
 
+@OptimConfig.register
+@dataclass(frozen=True)
+class FactorVAEOptimConfig(VAEOptimConfig):
+    """One optimizer for the autoencoder, one for the discriminator of its latents."""
+
+    tc_discriminator: AdamConfig = field(
+        default_factory=lambda: AdamConfig(lr=constant(1e-4), beta1=0.5, beta2=constant(0.9))
+    )
+    """Optimizer of the discriminator that estimates the total correlation."""
+
+
+@ObjectiveConfig.register
 @dataclass(frozen=True)
 class FactorVAEConfig(ObservedConfig):
     """distortion + rate + gamma * total correlation, in nats (arXiv:1802.05983, Eq. 2)."""
+
+    optimizers = FactorVAEOptimConfig
 
     gamma: Schedule = constant(10.0)
     """Weight of the total correlation."""
@@ -33,6 +54,28 @@ class FactorVAEConfig(ObservedConfig):
             )
         if self.gamma.minimum < 0:
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
+
+    @property
+    def least_microbatch(self) -> int:
+        """The discriminator permutes the samples of a microbatch."""
+        return 2
+
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """Encoder, decoder, and a perceptron z [B, Z] -> logits [B, 2]."""
+        networks, random = super().networks(build), build.random("tc_discriminator")
+        latent_dims = cast(tuple[int, ...], networks["encoder"].latent_dims)
+        widths = prod(latent_dims), *self.discriminator_hidden
+        hidden = mlp(widths, partial(nn.LeakyReLU, LEAKY_SLOPE), LEAKY_GAIN, generator=random)
+        output = Linear(widths[-1], 2, bias=True, generator=random)
+        return {**networks, "tc_discriminator": nn.Sequential(hidden, output)}
+
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "FactorVAE":
+        """Both turns over the three networks."""
+        return FactorVAE(networks["encoder"], networks["decoder"], networks["tc_discriminator"], self)
+
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> Autoencoder:
+        """The trained networks as an autoencoder."""
+        return trained_autoencoder(networks, self)
 
 
 class FactorVAE(VariationalObjective[Autoencoder]):

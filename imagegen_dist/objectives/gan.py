@@ -10,6 +10,12 @@ from torch.nn.functional import relu, softplus
 
 from imagegen_dist.objectives.augment import AugmentConfig, augment
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.interface import (
+    Build,
+    GANOptimConfig,
+    GeneratorSampler,
+    ObjectiveConfig,
+)
 from imagegen_dist.objectives.penalties import (
     Critic,
     at_least_float32,
@@ -20,8 +26,9 @@ from imagegen_dist.objectives.penalties import (
 from imagegen_dist.schedule import Schedule, constant
 
 
+@ObjectiveConfig.register
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(ObjectiveConfig):
     """The adversarial game.
 
     With real logits r and fake logits f (arXiv:2501.05441 and RECIPES of the papers named):
@@ -30,6 +37,10 @@ class GANConfig:
     hinge           D relu(1 - r) + relu(1 + f), G -f
     wasserstein     D f - r, G -f
     """
+
+    parts = ("generator", "discriminator")
+    optimizers = GANOptimConfig
+    compiled = ("generator",)
 
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
     """The adversarial loss."""
@@ -60,6 +71,15 @@ class GANConfig:
             raise ValueError(f"augment_p {self.augment_p} leaves [0, 1]; set --objective.augment-p")
         if self.penalty == "wgan-gp" and self.estimator != "exact":
             raise ValueError("wgan-gp has no finite-difference estimator; set --objective.estimator exact")
+
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "GAN":
+        """The game of the two networks."""
+        discriminator = networks["discriminator"]
+        return GAN(networks["generator"], discriminator, self, build.compiled(discriminator))
+
+    def sampler(self, networks: Mapping[str, nn.Module]) -> GeneratorSampler:
+        """The generator."""
+        return GeneratorSampler(networks["generator"])
 
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.objectives.base import Batch, Draw, Randomness, Terms
+from imagegen_dist.objectives.interface import Build, ObjectiveConfig
 from imagegen_dist.objectives.latents import Gaussian, gaussian, product, standard_gaussian
-from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood, binarize
+from imagegen_dist.objectives.likelihoods import LIKELIHOODS, BinarizeName, Likelihood, binarize
 from imagegen_dist.objectives.variational import (
     Drawn,
     Inferred,
@@ -26,12 +27,15 @@ from imagegen_dist.objectives.variational import (
 from imagegen_dist.schedule import Schedule, constant
 
 
+@ObjectiveConfig.register
 @dataclass(frozen=True)
 class HierarchicalVAEConfig(ObservedConfig):
     """distortion + warm-up * beta * the sum of all levels' rates, each KL(q(z_i|x, z above) || p(z_i|z above)).
 
     The warm-up is the paper's (arXiv:1602.02282); without it, or free bits, the higher levels soon carry nothing.
     """
+
+    parts = ("ladder_encoder", "ladder_decoder")
 
     beta: Schedule = constant(1.0)
     """Weight of the rate."""
@@ -52,6 +56,15 @@ class HierarchicalVAEConfig(ObservedConfig):
         if min(self.free_bits, default=0.0) < 0:
             raise ValueError(f"free_bits {self.free_bits}: 0 or more for each level; set --objective.free-bits")
 
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> HierarchicalVAE:
+        """The bound over encoder and decoder."""
+        return HierarchicalVAE(networks["encoder"], networks["decoder"], self)
+
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> HierarchicalAutoencoder:
+        """The trained networks as an autoencoder."""
+        likelihood = self.likelihood_of(networks)
+        return HierarchicalAutoencoder(networks["encoder"], networks["decoder"], likelihood, self.binarize)
+
     def weight(self, images: int) -> float:
         """Of the rate, at this clock."""
         return linear_growth(images, self.warmup_images) * self.beta(images)
@@ -70,13 +83,17 @@ class HierarchicalAutoencoder:
 
     encoder: x [B, C, *S] and labels [B] or None to raw Gaussian parameters of each level, [B, 2 * Z, *s]. decoder: a
     function (level, raw parameters of its prior, or None for the highest) to its latents [B, Z, *s], and labels, to the
-    likelihood's raw outputs. Both have `group_dims`, the (Z, *s) of each level.
+    likelihood's raw outputs. Both have `group_dims`, the (Z, *s) of each level. binarize: how samples are binarised
+    before evaluation encodes them.
     """
 
     continuous = True
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, binarize: BinarizeName = "none"
+    ) -> None:
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.binarize: BinarizeName = binarize
         self.group_dims: tuple[tuple[int, ...], ...] = tuple(encoder.group_dims)  # type: ignore[arg-type]
         self.sizes = [prod(dims) for dims in self.group_dims]
         self.trained = trained_together(encoder, decoder, likelihood)

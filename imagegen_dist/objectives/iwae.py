@@ -1,5 +1,6 @@
 """The importance-weighted autoencoder (arXiv:1509.00519)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 from typing import Literal
@@ -7,14 +8,16 @@ from typing import Literal
 from torch import Tensor, nn
 
 from imagegen_dist.objectives.base import Batch, Draw, Terms
+from imagegen_dist.objectives.interface import Build, ObjectiveConfig
 from imagegen_dist.objectives.latents import standard_normal_log_prob
 from imagegen_dist.objectives.likelihoods import binarize, check_name
-from imagegen_dist.objectives.vae import Autoencoder, make_autoencoder
+from imagegen_dist.objectives.vae import Autoencoder, make_autoencoder, trained_autoencoder
 from imagegen_dist.objectives.variational import ObservedConfig, VariationalObjective, repeat_label
 
 GradientName = Literal["iwae", "dreg"]
 
 
+@ObjectiveConfig.register
 @dataclass(frozen=True)
 class IWAEConfig(ObservedConfig):
     """-log (1/k sum_i w_i) with w = p(x|z) p(z) / q(z|x) (arXiv:1509.00519, Eq. 8); k = 1 is a VAE."""
@@ -30,6 +33,14 @@ class IWAEConfig(ObservedConfig):
         if self.samples < 1:
             raise ValueError(f"samples {self.samples} is below 1; set --objective.samples")
         check_name("gradient", self.gradient, GradientName)
+
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "IWAE":
+        """The bound over encoder and decoder."""
+        return IWAE(networks["encoder"], networks["decoder"], self)
+
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> Autoencoder:
+        """The trained networks as an autoencoder."""
+        return trained_autoencoder(networks, self)
 
 
 class IWAE(VariationalObjective[Autoencoder]):

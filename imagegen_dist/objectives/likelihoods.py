@@ -28,6 +28,8 @@ class Likelihood(nn.Module):
 
     outputs: int
     """Raw channels for each channel of a sample."""
+    counts_levels = False
+    """Whether it gives each of the levels that a sample is stored in a probability of its own."""
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over channels and positions: [B], in float32 at least."""
@@ -94,6 +96,7 @@ class DiscretizedLogistic(Likelihood):
     """
 
     outputs = 2
+    counts_levels = True
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         x = at_least_float32(x)
@@ -189,9 +192,9 @@ def check_observation(likelihood: LikelihoodName, how: BinarizeName) -> None:
         )
 
 
-def is_probability(likelihood: str, how: BinarizeName) -> bool:
+def is_probability(likelihood: Likelihood, how: BinarizeName) -> bool:
     """Whether p(x|z) is a probability of the samples as they are stored or binarised, so that bits can be counted."""
-    return likelihood == "logistic" or (likelihood == "bernoulli" and how != "none")
+    return likelihood.counts_levels or (how != "none" and isinstance(likelihood, Bernoulli))
 
 
 def _check_range(x: Tensor) -> None:

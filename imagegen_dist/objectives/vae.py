@@ -12,8 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.objectives.base import Batch, Draw, Randomness, Terms
+from imagegen_dist.objectives.interface import Build, ObjectiveConfig
 from imagegen_dist.objectives.latents import FSQ, Gaussian, free_bits_rate, gaussian, standard_normal_log_prob
-from imagegen_dist.objectives.likelihoods import LIKELIHOODS, Likelihood, LikelihoodName, binarize, check_name
+from imagegen_dist.objectives.likelihoods import (
+    LIKELIHOODS,
+    BinarizeName,
+    Likelihood,
+    LikelihoodName,
+    binarize,
+    check_name,
+)
 from imagegen_dist.objectives.total_correlation import decompose
 from imagegen_dist.objectives.variational import (
     Drawn,
@@ -31,6 +39,7 @@ LatentName = Literal["gaussian", "fsq"]
 DecompositionName = Literal["none", "mws", "mss"]
 
 
+@ObjectiveConfig.register
 @dataclass(frozen=True)
 class VAEConfig(ObservedConfig):
     """distortion + warm-up * beta * rate, with distortion -log p(x|z) and rate KL(q(z|x) || N(0, I)) (arXiv:1312.6114).
@@ -100,6 +109,19 @@ class VAEConfig(ObservedConfig):
         """Raw encoder outputs for each latent."""
         return 1 if self.latent == "fsq" else 2
 
+    @property
+    def least_microbatch(self) -> int:
+        """A decomposition compares the samples of a microbatch."""
+        return 1 if self.decomposition == "none" else 2
+
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "VAE":
+        """The bound over encoder and decoder."""
+        return VAE(networks["encoder"], networks["decoder"], self, build.samples)
+
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> "Autoencoder":
+        """The trained networks as an autoencoder."""
+        return trained_autoencoder(networks, self, FSQ(self.levels) if self.latent == "fsq" else None)
+
     def warmup(self, images: int) -> float:
         """Weight in [0, 1] of the whole rate at this clock."""
         return linear_growth(images, self.warmup_images)
@@ -119,12 +141,21 @@ class Autoencoder:
     """An encoder, a decoder and a likelihood: what every VAE trains together, and what inference asks of it.
 
     encoder: x [B, C, *S] and labels [B] or None to raw parameters of `latent_dims` (Z, *s). decoder: z [B, Z, *s] and
-    labels to the likelihood's raw outputs. fsq: the quantiser where the latents are codes. Raises ValueError where its
-    levels are not one for each latent channel.
+    labels to the likelihood's raw outputs. fsq: the quantiser where the latents are codes. binarize: how samples are
+    binarised before evaluation encodes them. Raises ValueError where the quantiser's levels are not one for each latent
+    channel.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, fsq: FSQ | None = None) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        fsq: FSQ | None = None,
+        binarize: BinarizeName = "none",
+    ) -> None:
         self.encoder, self.decoder, self.likelihood, self.fsq = encoder, decoder, likelihood, fsq
+        self.binarize: BinarizeName = binarize
         self.latent_dims: tuple[int, ...] = tuple(encoder.latent_dims)  # type: ignore[arg-type]
         if fsq and len(fsq.levels) != self.latent_dims[0]:
             raise ValueError(
@@ -234,6 +265,14 @@ def make_autoencoder(
     """With a new likelihood of that name, on the encoder's device."""
     device = next(encoder.parameters()).device
     return Autoencoder(encoder, decoder, LIKELIHOODS[likelihood]().to(device), fsq)
+
+
+def trained_autoencoder(
+    networks: Mapping[str, nn.Module], config: ObservedConfig, fsq: FSQ | None = None
+) -> Autoencoder:
+    """The autoencoder of networks that a config's objective has trained."""
+    likelihood = config.likelihood_of(networks)
+    return Autoencoder(networks["encoder"], networks["decoder"], likelihood, fsq, config.binarize)
 
 
 class Rate(NamedTuple):

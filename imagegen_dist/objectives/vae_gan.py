@@ -1,17 +1,20 @@
 """The autoencoder of latent diffusion: reconstruction, perceptual and patch-adversarial terms (arXiv:2112.10752)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
-from imagegen_dist.objectives.likelihoods import BinarizeName, check_name
+from imagegen_dist.objectives.interface import AdamConfig, Build, ObjectiveConfig, OptimConfig
+from imagegen_dist.objectives.likelihoods import check_name
 from imagegen_dist.objectives.penalties import at_least_float32
-from imagegen_dist.objectives.vae import make_autoencoder
+from imagegen_dist.objectives.perceptual import PerceptualDistance
+from imagegen_dist.objectives.vae import Autoencoder, make_autoencoder
+from imagegen_dist.objectives.variational import AutoencodingConfig
 from imagegen_dist.schedule import Schedule, constant
 
 DistanceName = Literal["l1", "mse"]
@@ -22,8 +25,20 @@ _NORM_FLOOR = 1e-4
 _LARGEST_WEIGHT = 1e4
 
 
+@OptimConfig.register
 @dataclass(frozen=True)
-class VAEGANConfig:
+class VAEGANOptimConfig(OptimConfig):
+    """One optimizer for encoder and decoder, one for the discriminator (arXiv:2012.09841)."""
+
+    autoencoder: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
+    """Optimizer of encoder and decoder."""
+    discriminator: AdamConfig = field(default_factory=lambda: AdamConfig(beta1=0.5, beta2=constant(0.9)))
+    """Optimizer of the discriminator."""
+
+
+@ObjectiveConfig.register
+@dataclass(frozen=True)
+class VAEGANConfig(AutoencodingConfig):
     """distortion + perceptual_weight * N * perceptual distance + beta * rate + adversarial term, for each sample.
 
     distortion is summed over a sample's N values: -log p(x|z) less a constant. The rate is in nats, summed over the
@@ -31,6 +46,11 @@ class VAEGANConfig:
     term is adversarial_weight * adaptive weight * -D(reconstruction), the mean over patches. (arXiv:2112.10752,
     appendix G, with the sums of its code)
     """
+
+    optimizers = VAEGANOptimConfig
+    compiled = ("encoder",)  # gradients pass twice through the decoder, which torch.compile refuses
+    best = ("frechet_reconstruction", "distortion")  # its rate costs next to nothing: the bound says little
+    files = ("lpips_weights",)
 
     likelihood: DistanceName = "l1"
     """Sum of absolute or of squared differences."""
@@ -62,6 +82,10 @@ class VAEGANConfig:
             if getattr(self, name) < 0:
                 flag = f"--objective.{name.replace('_', '-')}"
                 raise ValueError(f"{name} {getattr(self, name)} is negative; set {flag} to 0 or more")
+        for name in ("discriminator_channels", "discriminator_layers"):
+            if getattr(self, name) < 1:
+                flag = f"--objective.{name.replace('_', '-')}"
+                raise ValueError(f"{name} {getattr(self, name)} is below 1; set {flag} to 1 or more")
         for name in ("lpips_weights", "lpips_sha256"):
             if getattr(self, name) and self.perceptual != "lpips":
                 flag = f"--objective.{name.replace('_', '-')}"
@@ -69,20 +93,42 @@ class VAEGANConfig:
                     f"{flag} has no effect with perceptual {self.perceptual}; set --objective.perceptual lpips"
                 )
 
-    @property
-    def binarize(self) -> BinarizeName:
-        """Samples are taken as they are."""
-        return "none"
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """Encoder, decoder and patch discriminator."""
+        discriminator = build.auxiliary(
+            "patch_discriminator",
+            build.shape,
+            channels=self.discriminator_channels,
+            layers=self.discriminator_layers,
+            generator=build.random("discriminator"),
+        )
+        return {**super().networks(build), "discriminator": discriminator}
 
-    @property
-    def parameters(self) -> int:
-        """Raw encoder outputs for each latent."""
-        return 2
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "VAEGAN":
+        """Both turns over the three networks.
 
-    @property
-    def outputs(self) -> int:
-        """Raw decoder channels for each channel of a sample."""
-        return 1
+        Raises ValueError where the perceptual distance knows no such samples, or where its weights are missing.
+        """
+        encoder, decoder, discriminator = (networks[role] for role in ("encoder", "decoder", "discriminator"))
+        last_layer = cast(nn.Parameter, decoder.last_layer)
+        perceptual = self._perceptual_distance(build)
+        if perceptual is not None:
+            perceptual.to(next(encoder.parameters()).device)
+        return VAEGAN(encoder, decoder, discriminator, self, last_layer=last_layer, perceptual=perceptual)
+
+    def _perceptual_distance(self, build: Build) -> PerceptualDistance | None:
+        match self.perceptual:
+            case "none":
+                return None
+            case "random":
+                return PerceptualDistance(build.auxiliary("random_features", build.shape))
+            case "lpips":
+                weights, sha256 = self.lpips_weights, self.lpips_sha256
+                return PerceptualDistance(*build.auxiliary("lpips", build.shape, weights, sha256))
+
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> Autoencoder:
+        """The trained networks as an autoencoder."""
+        return Autoencoder(networks["encoder"], networks["decoder"], self.likelihood_of(networks))
 
 
 class VAEGAN:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, log
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.objectives.base import Batch, Draw, Phase, Randomness, Terms
+from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.interface import Build, ObjectiveConfig, OptimConfig, Sampler, VAEOptimConfig
 from imagegen_dist.objectives.likelihoods import (
     LIKELIHOODS,
     BinarizeName,
@@ -59,7 +60,7 @@ class Inferred(Protocol):
         ...
 
 
-class VariationalModel(Protocol):
+class VariationalModel(Sampler, Protocol):
     """The networks that a VAE trains together: what inference and evaluation ask of them.
 
     Latents come in groups, the highest first: (Z,) for a vector, (Z, *s) for a map. Those of a single group are a
@@ -69,12 +70,8 @@ class VariationalModel(Protocol):
     trained: nn.ModuleDict
     likelihood: Likelihood
     group_dims: tuple[tuple[int, ...], ...]
-    # Whether latents can be moved a little, and have densities: Gaussians, and not codes.
-    continuous: bool
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The networks with weights, by the name under which a checkpoint keeps them."""
-        ...
+    # How samples are binarised before they are encoded.
+    binarize: BinarizeName
 
     def infer(self, x: Tensor, label: Tensor | None = None) -> Inferred:
         """q(z|x). x: [B, C, *S] in [-1, 1]; label: [B] or None."""
@@ -84,31 +81,24 @@ class VariationalModel(Protocol):
         """The samples to show for latents, [B, C, *S] in [-1, 1]; of several groups, the lower ones may be left out."""
         ...
 
-    def prior(self, count: int, draw: Randomness) -> Tensor:
-        """So many draws of the prior, as `generate` takes them, on the draw's device."""
-        ...
 
-    def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for draws of the prior, [B, C, *S] in [-1, 1]."""
-        ...
+@runtime_checkable
+class Autoencodes(Protocol):
+    """An objective whose trained networks encode samples and decode latents; it generates as well."""
 
-    def sample(self, count: int, draw: Randomness, label: Tensor | None = None) -> Tensor:
-        """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> VariationalModel:
+        """The trained networks as an autoencoder."""
         ...
 
 
-@dataclass(frozen=True)
-class ObservedConfig:
-    """How a VAE's samples are seen: what all of its objectives share. Raises ValueError for names that do not fit."""
+class AutoencodingConfig(ObjectiveConfig):
+    """What the objectives of autoencoders share. A subclass has the field `likelihood`."""
 
-    likelihood: LikelihoodName = "bernoulli"
-    """The likelihood p(x|z)."""
-    binarize: BinarizeName = "none"
-    """How grey samples become black and white: not at all, above 0, or drawn anew with their values as
-    probabilities."""
-
-    def __post_init__(self) -> None:
-        check_observation(self.likelihood, self.binarize)
+    likelihood: LikelihoodName
+    parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    optimizers: ClassVar[type[OptimConfig]] = VAEOptimConfig
+    compiled: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    best: ClassVar[tuple[str, ...]] = ("elbo",)
 
     @property
     def parameters(self) -> int:
@@ -119,6 +109,40 @@ class ObservedConfig:
     def outputs(self) -> int:
         """Raw decoder channels for each channel of a sample."""
         return LIKELIHOODS[self.likelihood].outputs
+
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """Encoder and decoder."""
+        encoder, decoder = self.parts
+        return {
+            "encoder": build.network(encoder, "encoder", parameters=self.parameters),
+            "decoder": build.network(decoder, "decoder", outputs=self.outputs),
+        }
+
+    def autoencoder(self, networks: Mapping[str, nn.Module]) -> VariationalModel:
+        """The trained networks as an autoencoder."""
+        raise NotImplementedError
+
+    def sampler(self, networks: Mapping[str, nn.Module]) -> VariationalModel:
+        """An autoencoder generates samples from its prior."""
+        return self.autoencoder(networks)
+
+    def likelihood_of(self, networks: Mapping[str, nn.Module]) -> Likelihood:
+        """The likelihood among trained networks, or a new one where it has no weights."""
+        return cast(Likelihood, networks.get("likelihood") or LIKELIHOODS[self.likelihood]())
+
+
+@dataclass(frozen=True)
+class ObservedConfig(AutoencodingConfig):
+    """How a VAE's samples are seen: what all of its objectives share. Raises ValueError for names that do not fit."""
+
+    likelihood: LikelihoodName = "bernoulli"
+    """The likelihood p(x|z)."""
+    binarize: BinarizeName = "none"
+    """How grey samples become black and white: not at all, above 0, or drawn anew with their values as
+    probabilities."""
+
+    def __post_init__(self) -> None:
+        check_observation(self.likelihood, self.binarize)
 
 
 Model = TypeVar("Model", bound=VariationalModel)

@@ -9,11 +9,11 @@ from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.objectives.interface import AdamConfig, GANOptimConfig
 from imagegen_dist.presets.preset import MILLION, Preset
 from imagegen_dist.schedule import Schedule, constant
-from imagegen_dist.settings import DataConfig, EvaluationConfig, GANOptimConfig, TrainingConfig
+from imagegen_dist.settings import DataConfig, EvaluationConfig, TrainingConfig
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.training.optim import AdamConfig
 
 MODE_SAMPLES = 26_000
 """Of which the published protocol counts StackedMNIST's modes (arXiv:1705.07761, arXiv:1712.04086)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.objectives.gan import GANConfig
+from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.shape import SampleShape
 
 MILLION = 1_000_000
@@ -32,4 +32,4 @@ class Preset:
 
 def job_of(experiment: Experiment) -> str:
     """The job that trains an experiment: train_gan or train_vae."""
-    return "train_gan" if isinstance(experiment.objective, GANConfig) else "train_vae"
+    return "train_vae" if isinstance(experiment.objective, Autoencodes) else "train_gan"

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from imagegen_dist.config import ConfigError, nearest
 from imagegen_dist.metric_table import EVALUATION, describe, entry_of, registered
-from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.presets import PRESETS, Preset
 from imagegen_dist.presets.space import Space, grid, log_uniform, space
 
@@ -153,8 +152,7 @@ def find_search(name: str) -> Search:
 
 def default_goal(preset: Preset) -> Goal:
     """The figure by which a preset's runs keep their best checkpoint."""
-    name = "eval/frechet" if isinstance(preset.experiment.objective, GANConfig) else "eval/elbo"
-    return goal(name)
+    return goal(f"eval/{preset.experiment.objective.best[0]}")
 
 
 def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, ...]:

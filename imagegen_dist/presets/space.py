@@ -18,7 +18,7 @@ from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.config import ConfigError
-from imagegen_dist.experiment import CHANGEABLE, Experiment
+from imagegen_dist.experiment import Experiment, changeable
 
 KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
 """How a domain is written; its numbers or values follow after a colon."""
@@ -201,12 +201,13 @@ class Space:
                 "the space is empty; give --space PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10"
             )
         taken: dict[str, str] = {}
+        idle = changeable(config.kind(type(experiment.objective)))
         for dimension in self.dimensions:
             for path in matching(experiment, dimension.path):
                 if path in taken:
                     raise ConfigError(f"--space {dimension}: {path} is set by {taken[path]} as well")
                 taken[path] = str(dimension)
-                if path in CHANGEABLE or path.split(".")[0] == "evaluation":
+                if path in idle or path.split(".")[0] == "evaluation":
                     raise ConfigError(f"--space {dimension}: {path} decides nothing of what is learned; leave it out")
             for value in dimension.domain.examples():
                 try:

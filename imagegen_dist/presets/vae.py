@@ -12,23 +12,20 @@ from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.models.mlp_vae import MLPVAEConfig
 from imagegen_dist.models.res_vae import ResVAEConfig
-from imagegen_dist.objectives.factor_vae import FactorVAEConfig
+from imagegen_dist.objectives.factor_vae import FactorVAEConfig, FactorVAEOptimConfig
 from imagegen_dist.objectives.hierarchical_vae import HierarchicalVAEConfig
+from imagegen_dist.objectives.interface import AdamConfig, VAEOptimConfig
 from imagegen_dist.objectives.iwae import IWAEConfig
 from imagegen_dist.objectives.vae import VAEConfig
-from imagegen_dist.objectives.vae_gan import VAEGANConfig
+from imagegen_dist.objectives.vae_gan import VAEGANConfig, VAEGANOptimConfig
 from imagegen_dist.presets.preset import MILLION, Preset
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.settings import (
     DataConfig,
     EvaluationConfig,
-    FactorVAEOptimConfig,
     TrainingConfig,
-    VAEGANOptimConfig,
-    VAEOptimConfig,
 )
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.training.optim import AdamConfig
 
 _MNIST = SampleShape(1, (28, 28))
 _SPRITES = SampleShape(1, (64, 64))

@@ -1,32 +1,11 @@
 """Optimizers whose settings follow the clock, and which skip a step with non-finite gradients without a host sync."""
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.schedule import Schedule, constant
-
-
-@dataclass(frozen=True)
-class AdamConfig:
-    """Adam (arXiv:1412.6980)."""
-
-    lr: Schedule = constant(2e-4)
-    """Learning rate."""
-    beta1: float = 0.0
-    """Decay rate of the first moment, in [0, 1)."""
-    beta2: Schedule = constant(0.99)
-    """Decay rate of the second moment, in [0, 1)."""
-    epsilon: float = 1e-8
-    """Constant added to the denominator."""
-
-    def __post_init__(self) -> None:
-        if min(self.lr.start, self.lr.end) <= 0:
-            raise ValueError(f"lr {self.lr} is not positive; set --optim.<network>.lr")
-        if not all(0 <= beta < 1 for beta in (self.beta1, self.beta2.start, self.beta2.end)):
-            raise ValueError(f"beta1 {self.beta1} and beta2 {self.beta2} have to lie in [0, 1)")
+from imagegen_dist.objectives.interface import AdamConfig
 
 
 class ScheduledAdam:

@@ -26,7 +26,8 @@ def index(samples: int = 4000, classes: int | None = 10, size: int = 28, channel
 def notes(preset: str, data: DatasetIndex, **changes: Any) -> list[str]:
     found = find_preset(preset)
     changed = {path.replace("__", "."): value for path, value in changes.items()}
-    return silent_settings(config.overrides(found.experiment, changed.items()), found, data)
+    draws = 2 if found.job == "train_gan" else 1
+    return silent_settings(config.overrides(found.experiment, changed.items()), found, data, draws)
 
 
 def test_the_presets_for_the_built_in_data_have_nothing_to_say() -> None:

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
-from imagegen_dist.experiment import FAMILIES, Experiment, build_networks, build_objective
+from imagegen_dist.experiment import Experiment, build_networks, build_objective
 from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.objectives.factor_vae import FactorVAEConfig
@@ -60,10 +61,11 @@ def gradients(objective: Any, microbatches: int, world: World) -> dict[str, Tens
     model: ConvVAEConfig | LadderVAEConfig = ConvVAEConfig(channels=(4, 4), kernels=(4,), hidden=(12,), latent=3)
     if isinstance(objective, HierarchicalVAEConfig):
         model = LadderVAEConfig(channels=(4, 4), latents=(0, 2), units=(6,), vectors=(3,))
-    optim = FAMILIES[type(objective)].optim()
+    optim = objective.optimizers()
     experiment = Experiment(model=model, objective=objective, optim=optim, training=TrainingConfig(seed=3))
     networks = {name: network.double() for name, network in build_networks(experiment, SHAPE, None).items()}
-    built = build_objective(experiment, networks, SAMPLES)
+    index = DatasetIndex("image", SHAPE, (ShardInfo("0.tar", 1, SAMPLES, 0, "0" * 64),))
+    built = build_objective(experiment, networks, index)
     for module in built.modules().values():
         module.double()
     adams = {phase.name: Recorder(phase.trains, AdamConfig()) for phase in built.phases()}

@@ -3,6 +3,7 @@ import torch
 from torch.nn.functional import conv2d, max_pool2d
 
 from imagegen_dist.models.vgg import VGG, VGGConfig, random_features
+from imagegen_dist.shape import SampleShape
 
 SHAPES = {"image": (3, 21, 16), "video": (3, 4, 16, 16), "voxels": (1, 8, 8, 8), "tiny": (1, 1, 1)}
 NARROW = VGGConfig(widths=(4, 6, 8, 8, 8))
@@ -42,7 +43,7 @@ def test_it_is_the_plain_stack_written_out() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_random_features_are_the_same_everywhere_and_tell_flat_samples_apart(shape: str) -> None:
     dims = SHAPES[shape]
-    network, again = (random_features(len(dims) - 1, dims[0]) for _ in range(2))
+    network, again = (random_features(SampleShape(dims[0], dims[1:])) for _ in range(2))
     assert all(torch.equal(p, q) for p, q in zip(network.parameters(), again.parameters(), strict=True))
     flat = torch.tensor([-1.0, -0.5, 0.5]).reshape(3, *[1] * len(dims)).expand(3, *dims)
     for values in network(flat):

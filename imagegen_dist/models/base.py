@@ -1,0 +1,45 @@
+"""How an architecture registers itself: its settings, and the networks that it has for the parts of an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+from imagegen_dist.config import Extensible
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+
+class ModelConfig(Extensible):
+    """Settings of an architecture: a frozen dataclass, registered by `@ModelConfig.register`."""
+
+    @staticmethod
+    def parts() -> Mapping[str, type[nn.Module]]:
+        """The class of each network, by the name of its interface.
+
+        Each is built by (shape, classes, config, *, generator), with the number of classes 0 for none and the
+        torch.Generator that draws the initial weights. Labels are int64 [B], weights [B, K], or None without classes.
+
+            generator       z [B, Z], labels -> samples [B, C, *S]; `z_dim`
+            discriminator   samples, labels -> logits [B]
+            encoder         samples, labels -> raw parameters of the latents; `latent_dims`; built with `parameters`
+            decoder         latents, labels -> raw parameters of the likelihood; built with `outputs`
+            ladder_encoder, ladder_decoder   the same for latents in levels; `group_dims`
+        """
+        raise NotImplementedError
+
+
+AUXILIARY: dict[str, Callable[..., Any]] = {}
+"""What an objective may ask for by name besides the networks of the model."""
+
+
+def auxiliary(name: str) -> Callable[[Builder], Builder]:
+    """Decorator of a function that builds an auxiliary network for any objective that asks for it by this name."""
+
+    def register(builder: Builder) -> Builder:
+        AUXILIARY[name] = builder
+        return builder
+
+    return register
