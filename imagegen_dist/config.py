@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
+from imagegen_dist import extensions
 from imagegen_dist.wording import counted
 
 Config = TypeVar("Config")
@@ -49,6 +50,7 @@ class Extensible:
         if _qualified(known) != _qualified(member):
             raise ValueError(f"{_qualified(member)}: {kind(member)!r} is the kind of {_qualified(known)}; rename it")
         cls.registered[kind(member)] = member
+        extensions.record(member.__module__)
         return member
 
 

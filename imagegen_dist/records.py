@@ -266,10 +266,13 @@ def _resume(settings: RunSettings, *more: str) -> str:
 
 def commands(settings: RunSettings) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
+    module, own, _ = settings.preset.partition(":")
+    package = ("--package", module) if own else ()
+    url, called = settings.folder.url, settings.programs
     return [
         ("train longer", _resume(settings, "--training.total-images", "IMAGES")),
-        ("sample", command("sample", settings.folder.url, "--grid", "samples.png", called=settings.programs)),
-        ("export", command("export", settings.folder.url, "exported", "--to", "hf", called=settings.programs)),
+        ("sample", command("sample", url, "--grid", "samples.png", *package, called=called)),
+        ("export", command("export", url, "exported", "--to", "hf", *package, called=called)),
     ]
 
 

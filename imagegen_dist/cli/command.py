@@ -25,6 +25,7 @@ from imagegen_dist.cli.secrets import check_words
 from imagegen_dist.commands import name_of
 from imagegen_dist.config import nearest
 from imagegen_dist.errors import DONE, FAILED, INTERRUPTED, MISUSED, TaskError, UsageError
+from imagegen_dist.extensions import import_named
 from imagegen_dist.wording import one_line
 
 Options = TypeVar("Options")
@@ -38,6 +39,9 @@ _LONGEST_NAME = 128
 _LIST = re.compile(r"LIST|.*,\.\.\.|.*\[,\w+\]")
 """Placeholders of flags that take several items in one text, joined by commas."""
 
+
+Package = Annotated[str, tyro.conf.arg(metavar="MODULE", help_behavior_hint="")]
+"""The type of the flag `--package`: a module to import, which registers the objective and networks of a model."""
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 """The type of a flag that takes no value and is off by default."""
@@ -105,18 +109,22 @@ def check_name(flag_name: str, name: str) -> None:
 def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Options:
     """The dataclass that the words describe. Raises UsageError, also for secrets on the command line.
 
-    A flag that takes a list has its items in one word, joined by commas, or as words of their own.
+    A flag that takes a list has its items in one word, joined by commas, or as words of their own. The module that a
+    flag `--package` names is imported.
     """
     check_words(words, os.environ)
     complaint = io.StringIO()
     try:
         checked = _Words(options).checked(words)
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            return tyro.cli(options, args=checked, prog=name_of(job))
+            parsed = tyro.cli(options, args=checked, prog=name_of(job))
     except UsageError as error:
         raise UsageError(f"{error} (see {name_of(job)} --help)") from None
     except SystemExit:
         raise UsageError(f"{_complaint(complaint.getvalue())} (see {name_of(job)} --help)") from None
+    if package := getattr(parsed, "package", ""):
+        import_named(package)
+    return parsed
 
 
 def flags_help(options: type[Any], job: str, summary: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.command import Package, Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.commands import command, name_of
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.errors import TaskError, UsageError
@@ -34,6 +34,8 @@ class Options:
     """An autoencoder with maps of latents: a run, a checkpoint directory, or an exported folder; a path or URL."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """Folder for the shards, their index.json and latents.json."""
+    package: Package = ""
+    """A module of your own, which registers the objective and networks of the model; its code is run."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json: the samples to encode."""
     allow_remote_shards: Switch = False

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.command import Package, Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.extras import install_hint
@@ -32,6 +32,8 @@ class Options:
     """A run (its newest whole checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """A new or empty folder; a path or URL."""
+    package: Package = ""
+    """A module of your own, which registers the objective and networks of the model; its code is run."""
     to: Annotated[Literal["hf", "torch", "onnx"], flag("hf|torch|onnx")] = "hf"
     """hf, torch (.pt2 files) or onnx, each for any batch. Default: hf."""
     discriminator: Switch = False

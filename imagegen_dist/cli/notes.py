@@ -18,7 +18,7 @@ def silent_settings(experiment: Experiment, preset: Preset | None, index: Datase
     """
     own_data = preset is not None and experiment.data.url == preset.experiment.data.url
     lines = []
-    if preset is not None and own_data and index.shape != preset.shape:
+    if preset is not None and own_data and preset.shape not in (None, index.shape):
         lines.append(
             f"this preset was made for samples of {preset.shape}, and without --data it trains on the built-in "
             f"{experiment.data.url}, {index.shape}"

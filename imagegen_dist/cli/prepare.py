@@ -111,7 +111,7 @@ def prepare(command: Command) -> Prepared:
     check_secrets(document, os.environ)
     if settings.folder.exists(records.CONFIG):
         records.check_config(settings.folder, document)
-    preset = find_preset(options.preset) if options.preset in PRESETS else None
+    preset = find_preset(options.preset) if options.preset in PRESETS or ":" in options.preset else None
     notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)
     return Prepared(command, experiment, settings, index, tuple(notes))
 
@@ -129,7 +129,7 @@ def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
 
 
 def _run_name(asked: str, preset: str) -> str:
-    name = asked or f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = asked or f"{preset.rpartition(':')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
     check_name("run", name)
     return name
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from imagegen_dist.cli.command import flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.command import Package, flag, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import UsageError
 
@@ -26,6 +26,8 @@ class Options:
 
     checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
     """A run (its newest whole checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
+    package: Package = ""
+    """A module of your own, which registers the objective and networks of the model; its code is run."""
     seeds: Annotated[str, flag("LIST")] = ""
     """One sample a seed, e.g. 0-63 or 1,5,8-11. Default: 0-63; for animations 0-7."""
     classes: Annotated[str, flag("LIST")] = ""

@@ -90,7 +90,7 @@ def without_flag(words: Sequence[str], flag: str) -> list[str]:
 
 def default_name(options: Options) -> str:
     """The name of a sweep that was given none."""
-    return f"{options.search}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return f"{options.search.rpartition(':')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def build_plan(command: Command) -> SweepPlan:

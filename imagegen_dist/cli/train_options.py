@@ -17,11 +17,13 @@ from imagegen_dist.cli.command import Switch, check_name, flag, flags_help, list
 from imagegen_dist.commands import name_of
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
+from imagegen_dist.extensions import import_preset
 from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.wording import reason
 
 if TYPE_CHECKING:
     from imagegen_dist.experiment import Experiment
+    from imagegen_dist.presets import Preset
     from imagegen_dist.storage import Store
 
 _KINDS = ("model", "objective", "optim")
@@ -47,7 +49,7 @@ class Options:
     """Flags that every training job has."""
 
     preset: Annotated[str, tyro.conf.Positional, flag("PRESET")] = ""
-    """A named experiment, see below. Default: the first of them."""
+    """A named experiment, see below, or your own, package.module:name. Default: the first of them."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json, or a built-in dataset (digits, stackedmnist, dsprites:5000). Default: the preset's."""
     storage: Annotated[str, flag("URL")] = "runs"
@@ -87,8 +89,8 @@ def parse(job: str, words: Sequence[str]) -> Command:
 
     What can be checked without torch is checked before it is imported: a misspelt word is answered at once.
     """
-    preset = words[0] if words and words[0] in presets_of(job) else next(iter(presets_of(job)))
-    flags, assignments = split(words, Options, settings_of(preset))
+    preset = words[0] if words and (words[0] in presets_of(job) or ":" in words[0]) else next(iter(presets_of(job)))
+    flags, assignments = split(words, Options, _settings_of(preset))
     options = parse_flags(Options, job, flags)
     if options.gpus not in (None, 0, 1):
         raise UsageError(f"--gpus {options.gpus}: a worker uses one GPU, or none; give 1 or 0")
@@ -112,19 +114,38 @@ def _check_preset(job: str, preset: str) -> None:
     known = presets_of(job)
     if not preset or preset in known:
         return
-    if not job_of(preset):
+    trained_by = _own_preset(preset).job if ":" in preset else job_of(preset)
+    if job in (ANY, trained_by):
+        return
+    if not trained_by:
         raise UsageError(f"there is no preset {preset!r}; {config.nearest(preset, known)}")
-    raise UsageError(f"{preset} is trained by {name_of(job_of(preset))}; {name_of(job)} has {', '.join(known)}")
+    raise UsageError(f"{preset} is trained by {name_of(trained_by)}; {name_of(job)} has {', '.join(known)}")
 
 
 def _check_paths(options: Options, paths: Sequence[str]) -> None:
     """Raise ConfigError for a setting that the preset does not have."""
     if not options.preset or options.config:
         return
-    known = settings_of("" if any(path in _KINDS for path in paths) else options.preset)
+    if ":" in options.preset and any(path in _KINDS for path in paths):
+        return
+    known = settings_of("") if any(path in _KINDS for path in paths) else _settings_of(options.preset)
     for path in paths:
         if path not in _KINDS and not any(f"{path}.".startswith(f"{each}.") for each in known):
-            raise config.no_such_setting(path, settings_of(options.preset))
+            raise config.no_such_setting(path, _settings_of(options.preset))
+
+
+def _own_preset(name: str) -> Preset:
+    """The user's own preset `package.module:name`. Raises UsageError."""
+    from imagegen_dist.presets import find_preset
+
+    return find_preset(name)
+
+
+def _settings_of(preset: str) -> list[str]:
+    """The dotted paths of a preset's settings."""
+    if ":" not in preset:
+        return settings_of(preset)
+    return [path.replace("_", "-") for path in config.paths(_own_preset(preset).experiment)]
 
 
 def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
@@ -156,7 +177,10 @@ def _own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
     try:
         found = parse_json(folder.read(CONFIG))
         trained_by, preset = str(found["job"]), str(found["preset"])
+        import_preset(preset)
         experiment = config.decode(Experiment, found["experiment"])
+    except UsageError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another --run"

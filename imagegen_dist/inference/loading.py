@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -58,7 +59,14 @@ class Trained:
         try:
             return config.decode(Experiment, self.facts["experiment"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.url}: its experiment cannot be read ({error})") from error
+            line = f"{self.url}: its experiment cannot be read ({error})"
+            module, own, _ = str(self.facts.get("preset", "")).partition(":")
+            if own and module not in sys.modules:
+                line += (
+                    f"; it was trained with the module {module}, whose code loading does not run: if you trust it, add "
+                    f"--package {module}, or import it before load()"
+                )
+            raise CheckpointError(line) from error
 
 
 def load(

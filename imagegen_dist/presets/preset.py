@@ -19,9 +19,10 @@ class Preset:
     # One line for a list of presets.
     summary: str
     # Where its constants come from, and what they gave there.
-    source: str
-    # Shape and classes (0: none) of the data that it was made for.
-    shape: SampleShape
+    source: str = ""
+    # Shape of the samples that it was made for; None: any.
+    shape: SampleShape | None = None
+    # Classes of these samples; 0: none.
     classes: int = 0
 
     @property

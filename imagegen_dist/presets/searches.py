@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from imagegen_dist.config import ConfigError, nearest
 from imagegen_dist.metric_table import EVALUATION, describe, entry_of, registered
-from imagegen_dist.presets import PRESETS, Preset
+from imagegen_dist.presets import PRESETS, Preset, find_preset
 from imagegen_dist.presets.space import Space, grid, log_uniform, space
 
 Searcher = Literal["random", "grid", "tpe"]
@@ -143,8 +143,8 @@ def find_search(name: str) -> Search:
     """The search of that name, or one of the preset of that name with nothing to change yet. Raises ConfigError."""
     if name in SEARCHES:
         return SEARCHES[name]
-    if name in PRESETS:
-        return Search(name, Space(), (default_goal(PRESETS[name]),), "")
+    if name in PRESETS or ":" in name:
+        return Search(name, Space(), (default_goal(find_preset(name)),), "")
     if not name:
         raise ConfigError(f"give a SEARCH: {', '.join(SEARCHES)}; or a preset with --space")
     raise ConfigError(f"there is no search {name!r}; {nearest(name, [*SEARCHES, *PRESETS])}")

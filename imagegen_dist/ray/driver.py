@@ -17,7 +17,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
-from imagegen_dist import config, records
+from imagegen_dist import config, extensions, records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.errors import DONE, FAILED, TERMINATED, UsageError
 from imagegen_dist.experiment import Experiment
@@ -230,6 +230,7 @@ class Driver:
         settings = replace(self._settings, attempt=attempt)
         payload = {
             "experiment": config.encode(self._experiment),
+            "modules": extensions.recorded(),
             "settings": config.encode(settings),
             "threads": share.cpus,
             "relay": relay,

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from imagegen_dist import extensions
 from imagegen_dist.errors import TaskError
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.redirect_output import output_to
@@ -52,7 +53,7 @@ def run_tasks(
         try:
             while True:
                 while len(running) < slots and (following := next(queue, None)):
-                    running[remote.remote(function, following[1], tally)] = following[0]
+                    running[remote.remote(function, following[1], tally, extensions.recorded())] = following[0]
                 if not running:
                     return
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_REPORT_S if advance else None)
@@ -81,8 +82,9 @@ class _Tally:
         return taken
 
 
-def _work(function: Callable[..., Result], piece: Work, tally: Any) -> Result:
-    """Run one task."""
+def _work(function: Callable[..., Result], piece: Work, tally: Any, modules: Sequence[str]) -> Result:
+    """Run one task. modules: what this process imports first."""
+    extensions.import_all(modules)
     if tally is None:
         return function(piece)
     unreported, reported_at = 0, time.monotonic()

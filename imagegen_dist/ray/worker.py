@@ -9,7 +9,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from imagegen_dist import config
+from imagegen_dist import config, extensions
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.ray.event_channel import RelayedEvents
@@ -20,8 +20,9 @@ from imagegen_dist.run import execute
 def work(payload: dict[str, Any]) -> None:
     """Train on this worker.
 
-    payload: "experiment" and "settings" as JSON, "threads", the event channel as "relay", "cluster": whether machines
-    may be preempted, "waits": whether the run waits for the driver's decision at each checkpoint.
+    payload: "experiment" and "settings" as JSON, "modules": those that register the experiment's kinds, "threads", the
+    event channel as "relay", "cluster": whether machines may be preempted, "waits": whether the run waits for the
+    driver's decision at each checkpoint.
     """
     context = ray.train.get_context()
     world = World(
@@ -34,6 +35,7 @@ def work(payload: dict[str, Any]) -> None:
     events = RelayedEvents(payload["relay"], world.is_main, leaving, payload["waits"])
     if world.is_main:
         events.phase("building networks and opening data")
+    extensions.import_all(payload["modules"])
     experiment = config.decode(Experiment, payload["experiment"])
     settings = config.decode(RunSettings, payload["settings"])
     outcome = execute(experiment, settings, world, ray.train.torch.get_device(), events)

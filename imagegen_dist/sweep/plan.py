@@ -12,6 +12,7 @@ from imagegen_dist.config import ConfigError
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.extensions import import_preset
 from imagegen_dist.presets.searches import Goal, Scheduler, Searcher
 from imagegen_dist.presets.space import Space
 from imagegen_dist.records import RunSettings
@@ -202,7 +203,12 @@ def read_plan(folder: Store, name: str) -> SweepPlan:
         raise UsageError(f"--resume {name}: there is no sweep in {folder.url}; is --storage right?") from None
     except ValueError as error:
         raise UsageError(f"--resume {name}: {folder.url}/{PLAN} cannot be read ({error})") from None
-    plan = {key: value for key, value in data.items() if key not in ("versions", "git_commit")}
+    return decode_plan({key: value for key, value in data.items() if key not in ("versions", "git_commit")})
+
+
+def decode_plan(plan: dict[str, Any]) -> SweepPlan:
+    """The plan of its JSON form. The module of a user's own preset is imported first. Raises UsageError."""
+    import_preset(str(plan.get("settings", {}).get("preset", "")))
     return config.decode(SweepPlan, plan)
 
 

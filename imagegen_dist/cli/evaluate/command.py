@@ -10,7 +10,7 @@ import tyro
 
 from imagegen_dist import config
 from imagegen_dist.cli.catalogue import catalogue
-from imagegen_dist.cli.command import Switch, flag, flags_help, listing, parse_flags, run_command
+from imagegen_dist.cli.command import Package, Switch, flag, flags_help, listing, parse_flags, run_command
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import UsageError
@@ -28,6 +28,8 @@ class Options:
 
     model: Annotated[str, tyro.conf.Positional, flag("RUN|CHECKPOINT")] = ""
     """A run's directory (its newest checkpoint), that of one checkpoint, or an exported folder: a path, s3://..."""
+    package: Package = ""
+    """A module of your own, which registers the objective and networks of the model; its code is run."""
     data: Annotated[str, flag("URL")] = ""
     """Real samples: shards with an index.json, or a built-in dataset. Default: the run's own (held out, for a VAE)."""
     allow_remote_shards: Switch = False

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray.tune
 
-from imagegen_dist import config, records
+from imagegen_dist import records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.errors import DONE, FAILED, TERMINATED
 from imagegen_dist.experiment import Experiment
@@ -32,7 +32,7 @@ from imagegen_dist.ray.tune.trial import (
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome
 from imagegen_dist.storage import PATIENCE_S, Store
-from imagegen_dist.sweep.plan import SweepPlan
+from imagegen_dist.sweep.plan import SweepPlan, decode_plan
 from imagegen_dist.training.checkpoint import newest_images
 
 END_S = 120.0
@@ -56,7 +56,7 @@ class WorkersTrial(ray.tune.Trainable):
         self._interruption = Interruption()
         self._ended = False
         self._unlisten = listen(relay, self._interrupt)
-        sweep = config.decode(SweepPlan, plan)
+        sweep = decode_plan(plan)
 
         def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
             tell = teller(relay, settings.name)

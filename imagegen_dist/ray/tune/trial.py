@@ -26,7 +26,7 @@ from imagegen_dist.ray.event_channel import SEEN, listen
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, RunError, execute
 from imagegen_dist.storage import PATIENCE_S, Store
-from imagegen_dist.sweep.plan import SweepPlan
+from imagegen_dist.sweep.plan import SweepPlan, decode_plan
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, FAILED
 from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
 
@@ -148,7 +148,7 @@ def run_trial(tune_config: dict[str, Any], plan: dict[str, Any], threads: int, g
     """
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # how long the next trial waits for this one's end
     torch.set_num_threads(threads)
-    sweep = config.decode(SweepPlan, plan)
+    sweep = decode_plan(plan)
     device = torch.device("cuda" if gpu else "cpu")
     asked = threading.Event()
     close = listen(relay, asked.set)
@@ -220,7 +220,7 @@ def teller(relay: Any, run: str) -> Tell:
 def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:
     """Compute what the trials' figures are taken against once, before they start; a Ray task."""
     torch.set_num_threads(threads)
-    sweep = config.decode(SweepPlan, plan)
+    sweep = decode_plan(plan)
     training, held_out = datasets_of(sweep)
     device = torch.device("cuda" if gpu else "cpu")
     shared = sweep.trial_settings("", "").shared
