@@ -99,7 +99,7 @@ def test_a_models_files_do_not_decide_what_is_imported(folder: Path, tmp_path: P
     [
         ("my_package.preset:my_preset", "the module my_package.preset cannot be imported"),
         ("my_package.presets:mine", "is no Preset; my_package.presets has my_preset, my_autoencoder"),
-        (AUTOENCODER, "is trained by python jobs/train_vae.py"),
+        (AUTOENCODER, "is trained by train_vae.py"),
     ],
 )
 def test_a_name_that_is_no_preset_is_one_line(folder: Path, preset: str, said: str) -> None:
