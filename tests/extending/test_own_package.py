@@ -18,11 +18,13 @@ ROOT, PACKAGE = Path(__file__).parents[2], Path(__file__).with_name("my_package"
 PRESET, AUTOENCODER = "my_package.presets:my_preset", "my_package.presets:my_autoencoder"
 PACKAGE_FLAG = ("--package", "my_package.presets")
 
+pytestmark = pytest.mark.timeout(900)  # seconds: each test starts several programs, two of which start Ray
+
 
 def job(folder: Path, name: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def succeed(folder: Path, name: str, *words: str) -> str:
