@@ -38,6 +38,20 @@ def test_a_sample_does_not_depend_on_how_many_are_asked_for_or_on_the_batch(fami
     assert not torch.equal(model.sample(19, seed=4), samples)
 
 
+def test_networks_see_batches_of_one_size(tmp_path: Path) -> None:
+    """A matrix product of another number of rows may round in another way."""
+    model = load(write_checkpoint(tmp_path, "r3gan"))
+    sizes: list[int] = []
+
+    def compute(drawn: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        sizes.append(len(drawn))
+        return model(drawn, label)
+
+    model.compute = compute
+    assert len(model.sample(19, seed=3)) == 19
+    assert sizes == [8, 8, 8]
+
+
 @pytest.mark.parametrize("family", ["r3gan", "conv-vae", "fsq"])
 def test_no_two_seeds_give_one_sample(family: str, tmp_path: Path) -> None:
     """PyTorch's generator on the CPU keeps 32 bits of its seed: these had one state."""
