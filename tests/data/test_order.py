@@ -135,11 +135,12 @@ def test_lanes_mix_shards_in_a_batch():
 def test_substitutes_come_from_the_same_block_and_are_fixed():
     order = Order([10] * 12, plan(microbatches=1, lanes=1, block=3))
     lane = order.of_lane(0, 0, 240)
-    first = order.substitutes(0, 140, 50)
-    assert np.array_equal(first.id, order.substitutes(0, 140, 50).id)
-    assert set(first.shard.tolist()) == set(lane.shard[120:150].tolist())
-    assert not np.array_equal(first.id, order.substitutes(0, 141, 50).id)
-    assert len(np.unique(first.id)) > 10
+    for position, block in ((140, slice(120, 150)), (185, slice(180, 210))):
+        first = order.substitutes(0, position, 50)
+        assert np.array_equal(first.id, order.substitutes(0, position, 50).id)
+        assert set(first.shard.tolist()) == set(lane.shard[block].tolist())
+        assert not np.array_equal(first.id, order.substitutes(0, position + 1, 50).id)
+        assert len(np.unique(first.id)) > 10
 
 
 def test_a_billion_samples_in_a_hundred_thousand_shards_are_reached_at_once():
