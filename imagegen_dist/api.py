@@ -21,7 +21,6 @@ from imagegen_dist.cli.prepare import prepare
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import DONE, UsageError
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.lease import Lease
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
@@ -32,6 +31,7 @@ from imagegen_dist.records import CONFIG, REPORT, RESULT
 from imagegen_dist.resources import Demand, Workers, check_demand
 from imagegen_dist.run import Outcome
 from imagegen_dist.storage import Store
+from imagegen_dist.storage.lease import Lease
 from imagegen_dist.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

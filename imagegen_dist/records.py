@@ -105,7 +105,7 @@ def describe_data(index: DatasetIndex) -> dict[str, Any]:
     }
 
 
-def fixed_part(experiment: Any) -> Any:
+def _fixed_part(experiment: Any) -> Any:
     """The JSON form of an experiment without the settings that a resumed run may change."""
     fixed = json.loads(json.dumps(experiment))
     for path in changeable(fixed["objective"].get("kind", "")):
@@ -116,7 +116,7 @@ def fixed_part(experiment: Any) -> Any:
 
 def config_hash(experiment: Experiment) -> str:
     """Hash of everything that a resumed run may not change."""
-    return config.fingerprint(fixed_part(config.encode(experiment)))
+    return config.fingerprint(_fixed_part(config.encode(experiment)))
 
 
 def document(
@@ -159,7 +159,7 @@ def check_config(folder: Store, now: dict[str, Any]) -> None:
     """Raise ConfigMismatch if the run in `folder` differs from the document `now` in settings that may not change."""
     try:
         before = parse_json(folder.read(CONFIG))
-        found = config.differences(fixed_part(now["experiment"]), fixed_part(before["experiment"]))
+        found = config.differences(_fixed_part(now["experiment"]), _fixed_part(before["experiment"]))
         found += config.differences(
             {"fingerprint": now["data"]["fingerprint"]}, {"fingerprint": before["data"]["fingerprint"]}, "data"
         )

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from imagegen_dist.errors import UsageError
-from imagegen_dist.lease import FILE, Holder, Lease
 from imagegen_dist.storage import Store
+from imagegen_dist.storage.lease import FILE, Holder, Lease
 
 
 @pytest.fixture(params=["disk", "objects"])

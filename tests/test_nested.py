@@ -19,9 +19,9 @@ from imagegen_dist.documents import DEEPEST, parse_json
 from imagegen_dist.errors import MISUSED
 from imagegen_dist.inference.latents import LatentStatistics
 from imagegen_dist.inference.origin import run_config
-from imagegen_dist.lease import FILE, Lease
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
+from imagegen_dist.storage.lease import FILE, Lease
 from imagegen_dist.sweep.plan import PLAN, read_plan
 from imagegen_dist.sweep.trial_store import LEDGER, TrialStore
 from tests.checkpoints import write_checkpoint

@@ -11,7 +11,7 @@ from imagegen_dist.cli.check_table import check_table
 from imagegen_dist.cli.data import Options
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import command as command_line
-from imagegen_dist.data.images import Conversion
+from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack_shards import PackedDatasets

@@ -12,10 +12,10 @@ from typing import Any
 
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
-from imagegen_dist.lease import Holder, holder_of
 from imagegen_dist.metric_table import EVALUATION, place_of
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
+from imagegen_dist.storage.lease import Holder, holder_of
 
 CONFIG, REPORT, MANIFEST = "config.json", "report.html", "manifest.json"
 _RESULT, _CHECKPOINTS = "result.json", "checkpoints"

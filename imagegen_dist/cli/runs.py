@@ -21,10 +21,10 @@ from rich.text import Text
 from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
 from imagegen_dist.cli.run_summary import CONFIG, MANIFEST, REPORT, Run, flat, read_run
 from imagegen_dist.errors import TaskError, UsageError
-from imagegen_dist.lease import FILE as LEASE
 from imagegen_dist.metric_table import describe, place_of
 from imagegen_dist.metrics.formatting import count, duration, figure_lines, value_text
 from imagegen_dist.storage import Store
+from imagegen_dist.storage.lease import FILE as LEASE
 from imagegen_dist.wording import counted
 
 _JOB = "runs"

@@ -36,9 +36,9 @@ def is_builtin(name: str) -> bool:
     Raises DatasetError for a similar word that is not the name of a folder.
     """
     plain = name.partition(":")[0]
-    if plain in BUILTIN:
+    if plain in _BUILTIN:
         return True
-    close = difflib.get_close_matches(plain, BUILTIN, n=1, cutoff=0.7) if "/" not in name else []
+    close = difflib.get_close_matches(plain, _BUILTIN, n=1, cutoff=0.7) if "/" not in name else []
     if close and not Path(name).exists():
         raise DatasetError(f"there is neither a folder nor a built-in dataset {name!r}; did you mean {close[0]}?")
     return False
@@ -51,12 +51,12 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
     the same bytes. Raises DatasetError for an unknown name, size or split, and if the package with the data is missing.
     """
     plain, _, size = name.partition(":")
-    if plain not in BUILTIN:
-        raise DatasetError(f"there is no built-in dataset {name!r}; there is {', '.join(BUILTIN)}")
+    if plain not in _BUILTIN:
+        raise DatasetError(f"there is no built-in dataset {name!r}; there is {', '.join(_BUILTIN)}")
     if split not in SPLITS:
         raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
     if not size:
-        return BUILTIN[plain](store) / split
+        return _BUILTIN[plain](store) / split
     if plain not in _SIZED:
         raise DatasetError(f"{name}: only {' and '.join(_SIZED)} have a size; take --data {plain}")
     pack_count, least, most = _SIZED[plain]
@@ -109,7 +109,7 @@ def dsprites(store: Store, count: int = 30_000) -> Store:
     return folder
 
 
-BUILTIN: dict[str, Callable[[Store], Store]] = {
+_BUILTIN: dict[str, Callable[[Store], Store]] = {
     "digits": digits,
     "stackedmnist": stackedmnist,
     "dsprites": dsprites,

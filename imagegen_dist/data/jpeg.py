@@ -32,7 +32,7 @@ class JpegError(ValueError):
     """A JPEG that is damaged or of an unknown kind."""
 
 
-class JpegHeader(NamedTuple):
+class _JpegHeader(NamedTuple):
     """The frame header of a JPEG."""
 
     height: int  # as stored, before the orientation
@@ -48,7 +48,7 @@ class _Segment(NamedTuple):
     coded: bytes = b""
 
 
-def read_jpeg_header(data: bytes) -> JpegHeader:
+def read_jpeg_header(data: bytes) -> _JpegHeader:
     """The frame header. Raises JpegError."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -57,7 +57,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(_repaired(data))
         except ValueError as error:
             raise JpegError(f"is not a JPEG: {error}") from error
-    return JpegHeader(height, width, colours)
+    return _JpegHeader(height, width, colours)
 
 
 def decode_jpeg(

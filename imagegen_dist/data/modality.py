@@ -25,7 +25,7 @@ from imagegen_dist.data.picture import decode_into as decode_picture_into
 from imagegen_dist.data.picture import picture_shape, times
 from imagegen_dist.shape import SampleShape
 
-JPEG_QUALITY = 95
+_JPEG_QUALITY = 95
 
 _FRAME_MS = 125
 _MIN_TILE_PIXELS = 72
@@ -129,7 +129,7 @@ class Modality(ABC):
         return _save_png(self.pages(samples, columns, scale, captions)), "png"
 
 
-class ImageModality(Modality):
+class _ImageModality(Modality):
     """Pictures (H, W), shown as a PNG."""
 
     name = "image"
@@ -149,7 +149,7 @@ class ImageModality(Modality):
         return [_grid(_shown(samples), columns, scale, captions)]
 
 
-class VideoModality(Modality):
+class _VideoModality(Modality):
     """Clips (T, H, W), shown as an animated PNG."""
 
     name = "video"
@@ -162,7 +162,7 @@ class VideoModality(Modality):
         return [_grid(shown[:, :, frame], columns, scale, captions) for frame in range(shown.shape[2])]
 
 
-class VoxelModality(Modality):
+class _VoxelModality(Modality):
     """Volumes (D, H, W), shown as a PNG of maximum-intensity projections along D, H and W, dimmed with depth."""
 
     name = "voxels"
@@ -176,7 +176,7 @@ class VoxelModality(Modality):
         return [_grid(views, columns, scale, captions)]
 
 
-_MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (ImageModality, VideoModality, VoxelModality)}
+_MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (_ImageModality, _VideoModality, _VoxelModality)}
 
 
 def modality(name: str) -> Modality:
@@ -190,7 +190,7 @@ def _encode_picture(sample: Pixels, extension: str) -> bytes:
     pixels = np.ascontiguousarray(np.moveaxis(sample, 0, -1))
     if extension in _JPEG:
         space, subsampling = ("GRAY", "Gray") if len(sample) == 1 else ("RGB", "444")
-        return bytes(simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, space, subsampling))
+        return bytes(simplejpeg.encode_jpeg(pixels, _JPEG_QUALITY, space, subsampling))
     target = io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if len(sample) == 1 else pixels)
     # exact: keeps the colours of fully transparent pixels, since a network sees them.

@@ -28,9 +28,9 @@ from imagegen_dist.errors import TaskError
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 from imagegen_dist.tasks import ShowProgress, TaskRunner, no_progress, run_in_process
-from imagegen_dist.wording import counted
+from imagegen_dist.wording import counted, first_line
 
-MADE_BY = "made_by.json"
+_MADE_BY = "made_by.json"
 UNDECODABLE = "undecodable.txt"
 
 UNDECODABLE_LIMIT = 0.01
@@ -168,8 +168,7 @@ class _Packing:
         except (ValueError, TaskError):
             raise
         except Exception as error:  # one line for the user, whatever the error is
-            line = (str(error).strip().splitlines() or [""])[0]
-            raise TaskError(f"a shard could not be made ({type(error).__name__}: {line})") from error
+            raise TaskError(f"a shard could not be made ({type(error).__name__}: {first_line(error)})") from error
 
     def describe_kept(self) -> str:
         """What an interrupted packing has kept."""
@@ -182,7 +181,7 @@ class _Packing:
 
     def _find_plan(self) -> _Plan | None:
         """The plan in DEST; None if DEST is empty, or was cleared because the pictures have changed."""
-        if not self._dest.exists(MADE_BY):
+        if not self._dest.exists(_MADE_BY):
             for store in dict.fromkeys((self._dest, *self._stores)):
                 _check_empty(store)
             return None
@@ -214,7 +213,7 @@ class _Packing:
             sized = None
         plan = _Plan(dict(self._flags), self._pictures, self._listing, samples, sized)
         document = json.dumps({"version": _VERSION, **asdict(plan)}, indent=1) + "\n"
-        self._dest.write(MADE_BY, document.encode())
+        self._dest.write(_MADE_BY, document.encode())
         return plan
 
     def _probe(self) -> tuple[float, Sized | None]:
@@ -323,7 +322,7 @@ class _Packing:
         for store in self._stores:
             for name in [INDEX_NAME, *filter(_SHARD.fullmatch, shard_names(store))]:
                 store.remove(name)
-        for name in (_RECEIPTS, UNDECODABLE, MADE_BY):
+        for name in (_RECEIPTS, UNDECODABLE, _MADE_BY):
             self._dest.remove(name)
 
 
@@ -335,7 +334,7 @@ def find_packed_datasets(
     names: folders of the datasets below DEST. This needs no reading of the source, unlike dividing it among them.
     """
     stores = {name: dest / name if name else dest for name in names}
-    if not dest.exists(MADE_BY) or not all(store.exists(INDEX_NAME) for store in stores.values()):
+    if not dest.exists(_MADE_BY) or not all(store.exists(INDEX_NAME) for store in stores.values()):
         return None
     plan = _read_plan(dest)
     if _differing_flags(plan.flags, made_by) or plan.listing != _listing_of(names, [source] * len(names)):
@@ -362,14 +361,14 @@ def _check_empty(dest: Store) -> None:
     shards = shard_names(dest)
     if shards:
         raise DatasetError(
-            f"{dest} has {counted(len(shards), 'shard')} without an {INDEX_NAME} or a {MADE_BY}: index them "
+            f"{dest} has {counted(len(shards), 'shard')} without an {INDEX_NAME} or a {_MADE_BY}: index them "
             "with --index-only, remove them, or choose another place"
         )
 
 
 def _read_plan(dest: Store) -> _Plan:
     """The plan in made_by.json. Raises DatasetError."""
-    text = dest.read(MADE_BY)
+    text = dest.read(_MADE_BY)
     try:
         payload = parse_json(text)
         if payload.pop("version") != _VERSION:
@@ -380,4 +379,4 @@ def _read_plan(dest: Store) -> _Plan:
             sized = Sized(str(name), (int(height), int(width)))
         return _Plan(**{**payload, "flags": dict(payload["flags"]), "sized": sized})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{dest / MADE_BY} is corrupt ({error}): remove {dest}, or choose another place") from error
+        raise DatasetError(f"{dest / _MADE_BY} is corrupt ({error}): remove {dest}, or choose another place") from error

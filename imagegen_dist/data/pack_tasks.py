@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import webdataset
 
 from imagegen_dist.data.contents import SHORT_DIGEST_BYTES, content_digest
-from imagegen_dist.data.images import Conversion, convert_image
+from imagegen_dist.data.conversion import Conversion, convert_image
 from imagegen_dist.data.index import DatasetError, ShardInfo, ShardScan, scan_shard
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.sources.base import Record, Records, UnfitError

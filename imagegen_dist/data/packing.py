@@ -12,7 +12,7 @@ import numpy as np
 
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.contents import Contents, Copies, contents_of, find_copies
-from imagegen_dist.data.images import Conversion
+from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.labels import empty_classes
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.pack_shards import (
@@ -37,7 +37,7 @@ from imagegen_dist.storage import Store, temporary_folder
 from imagegen_dist.tasks import ShowProgress, TaskRunner, no_progress
 from imagegen_dist.wording import counted, one_line
 
-DUPLICATES = "duplicates.txt"
+_DUPLICATES = "duplicates.txt"
 """Names the copies that were left out and the pictures that they equal, a line each."""
 
 SHARD_BYTES = 128 * 10**6
@@ -130,7 +130,7 @@ def pack_dataset(
             tell(_copies(packed.copies, pictures, "--dedup leaves them out"))
         if division.duplicates:
             lines = "".join(f"{line}\n" for line in division.duplicates)
-            store.write(DUPLICATES, lines.encode(errors="backslashreplace"))
+            store.write(_DUPLICATES, lines.encode(errors="backslashreplace"))
     return packed
 
 
@@ -242,7 +242,7 @@ def _tell_copies(
     """Tell how many pictures are copies, and which of these have several labels."""
     if not copies.total:
         return
-    remedy = f"{DUPLICATES} names those left out" if left_out else "they fall on one side; --dedup leaves them out"
+    remedy = f"{_DUPLICATES} names those left out" if left_out else "they fall on one side; --dedup leaves them out"
     tell(_copies(copies.total, source.count, remedy))
     conflicts = copies.conflicts(labels) if labels is not None else np.empty(0, np.int64)
     if conflicts.size:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from imagegen_dist.data.damage import check_coded, check_tiff
 from imagegen_dist.data.exif import TRANSPOSED, UPRIGHT, orientation_of, upright
 from imagegen_dist.data.jpeg import (
     JPEG_SIGNATURE,
@@ -36,7 +37,7 @@ from imagegen_dist.data.png import (
     without_metadata,
 )
 from imagegen_dist.data.profiles import to_srgb
-from imagegen_dist.data.unseen import check_coded, check_tiff
+from imagegen_dist.wording import first_line
 
 Pixels = NDArray[np.uint8]
 
@@ -331,9 +332,9 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         except UnidentifiedImageError as error:
             raise DecodeError("is not a picture, or has an unknown format") from error
         except Image.DecompressionBombError as error:
-            raise DecodeError(f"is too large: {_first_line(error)}") from error
+            raise DecodeError(f"is too large: {first_line(error)}") from error
         except Exception as error:  # Pillow raises errors of any kind for damaged files
-            raise DecodeError(f"cannot be decoded: {_first_line(error)}") from error
+            raise DecodeError(f"cannot be decoded: {first_line(error)}") from error
 
 
 def _open(data: bytes) -> Image.Image:
@@ -414,7 +415,3 @@ def _check_size(stored: tuple[int, int], orientation: int, wanted: tuple[int, ..
 def times(extents: tuple[int, ...]) -> str:
     """A size in words, such as 64 × 48."""
     return " × ".join(str(extent) for extent in extents)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__

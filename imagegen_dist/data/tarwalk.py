@@ -37,14 +37,14 @@ class Member(NamedTuple):
     name: str
 
 
-class Archive(NamedTuple):
+class _Archive(NamedTuple):
     """The members of a shard in file order, and whether its end is marked by a block of zeros."""
 
     members: list[Member]
     ended: bool
 
 
-def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
+def walk(read_at: ReadAt, size: int, shard: str) -> _Archive:
     """All regular members of a tar file that have a key; names without a dot and hidden names are left out.
 
     read_at: reads the file; size: its bytes; shard: its name, for errors.
@@ -80,7 +80,7 @@ def walk(read_at: ReadAt, size: int, shard: str) -> Archive:
         position = data + -(-length // _BLOCK) * _BLOCK
     if renamed is not _PLAIN:
         raise ShardError(f"{shard} is cut after the header of a long name at byte {position}")
-    return Archive(members, ended=position < size)
+    return _Archive(members, ended=position < size)
 
 
 class _Renamed(NamedTuple):

@@ -40,7 +40,7 @@ from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_na
 from imagegen_dist.data.tarwalk import ReadAt, ShardError, walk
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file, unusable_line
-from imagegen_dist.tasks import Result, ShowProgress, TaskRunner, no_progress, run_in_process
+from imagegen_dist.tasks import Progress, Result, ShowProgress, TaskRunner, no_progress, run_in_process
 from imagegen_dist.wording import counted
 
 _MODALITY = "image"
@@ -83,9 +83,10 @@ def index_shards(
     try:
         size = 0 if run_tasks is None else len(names) * shards.size(names[0])
         run = _runner(run_tasks, shards, size)
-        work = run(_scan, [_Unread(shards, name, labelled, member) for name in names])
-        with closing(work) as results, _counted(results, len(names), progress, "reading shards") as scans:
-            index = combine_scans((scan for _, scan in scans), _MODALITY, None, class_names)
+        pieces = [_Unread(shards, name, labelled, member) for name in names]
+        with progress("reading shards") as shown, closing(run(_scan, pieces)) as results:
+            scans = (scan for _, scan in _counted(results, len(names), shown, "reading shards"))
+            index = combine_scans(scans, _MODALITY, None, class_names)
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
     except MixedSizesError as error:
@@ -125,8 +126,8 @@ def check_dataset(
     kinds = index.modality, index.shape, index.classes, index.class_names, index.member
     pieces = [_Expected(place, info, *kinds) for info in index.shards]
     run = _runner(run_tasks, place, sum(info.bytes for info in index.shards))
-    with closing(run(_check, pieces)) as work, _counted(work, len(pieces), progress, "checking shards") as results:
-        found = dict(results)
+    with progress("checking shards") as shown, closing(run(_check, pieces)) as results:
+        found = dict(_counted(results, len(pieces), shown, "checking shards"))
     listed = [CheckedShard(info.name, info, found[number]) for number, info in enumerate(index.shards)]
     listed_names = {info.name for info in index.shards}
     unlisted = sorted(name for name in set(present) - listed_names if not _is_other_split(name, listed_names))
@@ -245,20 +246,12 @@ def _runner(run_tasks: TaskRunner | None, shards: Store, size: int) -> TaskRunne
     return run_tasks if parallel and run_tasks is not None else run_in_process
 
 
-@contextmanager
-def _counted(
-    results: Iterable[Result], total: int, progress: ShowProgress, activity: str
-) -> Iterator[Iterator[Result]]:
-    """The results, counted by a progress display as they come."""
-
-    def count() -> Iterator[Result]:
-        for result in results:
-            shown.advance(1)
-            yield result
-
-    with progress(activity) as shown:
-        shown.start(total, 0, activity)
-        yield count()
+def _counted(results: Iterable[Result], total: int, shown: Progress, activity: str) -> Iterator[Result]:
+    """Yield the results and show their number."""
+    shown.start(total, 0, activity)
+    for result in results:
+        shown.advance(1)
+        yield result
 
 
 def _scan(piece: _Unread) -> ShardScan:

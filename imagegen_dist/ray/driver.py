@@ -21,7 +21,6 @@ from imagegen_dist import config, extensions, records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.errors import DONE, FAILED, TERMINATED, UsageError
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.lease import Lease
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.ray.cluster import Share, connected, divide, machines, yield_to_training
 from imagegen_dist.ray.environment import short_job_stop
@@ -36,6 +35,7 @@ from imagegen_dist.records import RunSettings
 from imagegen_dist.redirect_output import output_to
 from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store, temporary_folder
+from imagegen_dist.storage.lease import Lease
 from imagegen_dist.training.checkpoint import newest_images
 from imagegen_dist.wording import counted
 

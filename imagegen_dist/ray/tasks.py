@@ -15,6 +15,7 @@ from imagegen_dist.errors import TaskError
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.redirect_output import output_to
 from imagegen_dist.tasks import Advance, Result, Work, run_in_process
+from imagegen_dist.wording import first_line
 
 _QUEUED_PER_CORE = 2
 _REPORT_S = 0.5
@@ -109,8 +110,7 @@ def _result(finished: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise (error.cause or error) from None
     except ray.exceptions.RayError as error:
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise TaskError(f"a task died ({type(error).__name__}): {line}") from error
+        raise TaskError(f"a task died ({type(error).__name__}): {first_line(error)}") from error
 
 
 @contextmanager

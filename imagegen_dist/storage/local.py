@@ -31,15 +31,15 @@ class LocalDisk:
             return file.read(end - start)
 
     def write(self, path: str, data: bytes) -> None:
-        with replacing(path) as file:
+        with _replacing(path) as file:
             file.write(data)
 
     def publish(self, path: str, produce: Callable[[Any], object]) -> None:
-        with replacing(path) as file:
+        with _replacing(path) as file:
             produce(file)
 
     def upload(self, path: str, local_path: str) -> None:
-        with open(local_path, "rb") as source, replacing(path) as file:
+        with open(local_path, "rb") as source, _replacing(path) as file:
             shutil.copyfileobj(source, file, length=_COPIED_BYTES)
 
     def download(self, path: str, local_path: str, timeout_s: float | None, stall_s: float | None) -> None:
@@ -77,7 +77,7 @@ class LocalDisk:
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[Any]:
+def _replacing(path: str) -> Iterator[Any]:
     """Open a binary file that replaces `path` when it is complete and synced."""
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)

@@ -23,7 +23,7 @@ _PARTS_AT_ONCE = 4
 _DELETED_AT_ONCE = 1000  # the largest number of objects that S3 deletes in one request
 
 
-class LiteralS3FileSystem(S3FileSystem):
+class _LiteralS3FileSystem(S3FileSystem):
     """The file system of s3fs, with two corrections."""
 
     def split_path(self, path: str) -> tuple[str, str, None]:
@@ -54,10 +54,10 @@ class S3(Remote):
     """Objects by `s3://bucket/key`."""
 
     def __init__(self) -> None:
-        super().__init__("s3", LiteralS3FileSystem, config_kwargs=_CONFIG)
+        super().__init__("s3", _LiteralS3FileSystem, config_kwargs=_CONFIG)
         # The callers of `download` repeat it themselves, count that and have a time limit, so the client does not.
         once = {**_CONFIG, "retries": {"total_max_attempts": 1}, "max_pool_connections": 32}
-        self._once = LiteralS3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
+        self._once = _LiteralS3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=once)
         self._once.retries = 1
 
     def read(self, path: str) -> bytes:

@@ -20,8 +20,8 @@ from imagegen_dist.cli.run_summary import read_run
 from imagegen_dist.cli.train_options import parse
 from imagegen_dist.commands import command, name_of
 from imagegen_dist.errors import DONE, FAILED, MISUSED
-from imagegen_dist.lease import Holder
 from imagegen_dist.storage import Store
+from imagegen_dist.storage.lease import Holder
 from imagegen_dist.training.checkpoint import newest
 from tests.runs import TINY, Listener, train_here
 

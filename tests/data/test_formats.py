@@ -17,8 +17,8 @@ import pytest
 import skimage.data
 from PIL import Image, ImageOps
 
+from imagegen_dist.data.conversion import Conversion, convert_image
 from imagegen_dist.data.exif import upright
-from imagegen_dist.data.images import Conversion, convert_image
 from imagegen_dist.data.modality import DecodeError, modality
 
 IMAGE = modality("image")

@@ -8,7 +8,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from imagegen_dist.data.images import Conversion
+from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.pack_tasks import Part, Recipe, Sized, estimate, find_packed, pack_part
 from imagegen_dist.data.shard import Shard

@@ -52,7 +52,7 @@ class _Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ZipSource(Source):
+class _ZipSource(Source):
     """The pictures in a zip."""
 
     entries: tuple[_Entry, ...] = ()
@@ -89,7 +89,7 @@ class _Members(Records):
 
 
 @register_source(".zip", accepts=("label_column",), in_folders=False)
-def open_zip(files: SourceFiles) -> ZipSource:
+def open_zip(files: SourceFiles) -> _ZipSource:
     """List the pictures in a zip, labelled by a file of labels or by folders like those of a folder on disk.
 
     Names may have backslashes, as Windows writes them, or begin with ./ or /. Raises DatasetError if there are several
@@ -111,7 +111,7 @@ def open_zip(files: SourceFiles) -> ZipSource:
     _check_readable(chosen, place)
     labels = None if found.labels is None else np.array(found.labels, dtype=np.int64)
     listed = zip(found.names, found.labels or found.names, [(entry.size, entry.crc) for entry in chosen], strict=True)
-    return ZipSource(
+    return _ZipSource(
         place=place,
         count=len(chosen),
         listing=listing_digest(listed),

@@ -114,7 +114,7 @@ class SourceFiles(NamedTuple):
 
 
 Opener = Callable[[SourceFiles], Source]
-AnyOpener = TypeVar("AnyOpener", bound=Opener)
+_AnyOpener = TypeVar("_AnyOpener", bound=Opener)
 
 
 class SourceKind(NamedTuple):
@@ -131,7 +131,7 @@ SOURCE_KINDS: dict[str, SourceKind] = {}
 
 def register_source(
     kind: str, accepts: tuple[str, ...] = (), in_folders: bool = True
-) -> Callable[[AnyOpener], AnyOpener]:
+) -> Callable[[_AnyOpener], _AnyOpener]:
     """Register the function that opens a kind of source.
 
     A source of your own is one file in a package of yours:
@@ -165,7 +165,7 @@ def register_source(
     it follows; the others are refused. in_folders: False if files must be named, and a folder of them is not a source.
     """
 
-    def register(opener: AnyOpener) -> AnyOpener:
+    def register(opener: _AnyOpener) -> _AnyOpener:
         SOURCE_KINDS[kind] = SourceKind(opener, accepts, in_folders)
         return opener
 
@@ -180,9 +180,14 @@ def listing_digest(listed: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def touched(offsets: tuple[int, ...], rows: IntArray) -> list[int]:
-    """Numbers of the intervals between consecutive offsets that contain at least one of the rows."""
-    return np.unique(np.searchsorted(offsets, rows, side="right") - 1).tolist()
+def intervals(offsets: tuple[int, ...], rows: IntArray) -> Iterator[tuple[int, slice, IntArray]]:
+    """(number of an interval, where its rows are in `rows`, these relative to its start), of ascending rows.
+
+    Intervals lie between consecutive offsets; those without rows are left out.
+    """
+    for at in np.unique(np.searchsorted(offsets, rows, side="right") - 1).tolist():
+        low, high = np.searchsorted(rows, offsets[at : at + 2]).tolist()
+        yield at, slice(low, high), rows[low:high] - offsets[at]
 
 
 def each_ahead(

@@ -36,7 +36,7 @@ class Entries(NamedTuple):
     others: list[str]
 
 
-class Tree(Protocol):
+class _Tree(Protocol):
     """The files and folders below a place, without hidden ones."""
 
     def entries(self, folder: str) -> Entries:
@@ -49,7 +49,7 @@ class Tree(Protocol):
 
 
 @dataclass(frozen=True)
-class Classified:
+class _Classified:
     """Pictures with their labels, sorted by name within each class where folders are the classes."""
 
     names: tuple[str, ...]
@@ -69,7 +69,7 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def find_root(tree: Tree, subset: Subset, place: str) -> tuple[str, tuple[str, ...]]:
+def find_root(tree: _Tree, subset: Subset, place: str) -> tuple[str, tuple[str, ...]]:
     """(the folder that holds the pictures or the classes, lines for the user if it is not the top).
 
     It may be inside the folder of a split, or inside a single folder around all others. Raises DatasetError if there
@@ -91,8 +91,8 @@ def find_root(tree: Tree, subset: Subset, place: str) -> tuple[str, tuple[str, .
 
 
 def classify(
-    tree: Tree, place: str, options: SourceOptions, subset: Subset, root: str, notes: tuple[str, ...]
-) -> Classified | None:
+    tree: _Tree, place: str, options: SourceOptions, subset: Subset, root: str, notes: tuple[str, ...]
+) -> _Classified | None:
     """The pictures of a tree and their classes, or None if there are no pictures.
 
     root, notes: as `find_root` returns them. The labels come from a dataset.json, a table of the pictures' names, or
@@ -101,7 +101,7 @@ def classify(
     """
     pictures, left_out, _ = _all_below(tree, root, subset, place)
     if not options.labelled:
-        return Classified(tuple(pictures), None, None, tuple(left_out), notes) if pictures else None
+        return _Classified(tuple(pictures), None, None, tuple(left_out), notes) if pictures else None
     for level in (root, *_folders_above(root)):
         labelled, more = _find_labels(tree, level, pictures, place, options, subset)
         notes += more
@@ -109,13 +109,13 @@ def classify(
             strict = level == root and subset.asked in ("", ALL)
             fitted = _by_labels(labelled, Names(pictures, level), pictures, strict)
             left_out = [name for name in left_out if _below(place, name) != labelled.place]
-            return Classified(*fitted, tuple(left_out), notes)
+            return _Classified(*fitted, tuple(left_out), notes)
     if options.label_column:
         raise DatasetError(f"--label-column {options.label_column}: {place} has no table that names its pictures")
     return _by_folders(tree, root, place, subset, notes)
 
 
-def _by_folders(tree: Tree, root: str, place: str, subset: Subset, notes: tuple[str, ...]) -> Classified | None:
+def _by_folders(tree: _Tree, root: str, place: str, subset: Subset, notes: tuple[str, ...]) -> _Classified | None:
     """Take the sub-folders of the root as classes, with all pictures below them; without sub-folders, no labels."""
     pictures, folders, left_out = tree.entries(root)
     if pictures and folders:
@@ -126,7 +126,7 @@ def _by_folders(tree: Tree, root: str, place: str, subset: Subset, notes: tuple[
     if pictures:
         prefix = f"{root}/" if root else ""
         chosen = subset.alike([_last(name) for name in pictures], "pictures", _below(place, root))
-        return Classified(tuple(prefix + name for name in chosen), None, None, tuple(left_out), notes)
+        return _Classified(tuple(prefix + name for name in chosen), None, None, tuple(left_out), notes)
     if not folders:
         return None
     names, labels, class_names, left_out = list[str](), list[int](), list[str](), list(left_out)
@@ -142,10 +142,10 @@ def _by_folders(tree: Tree, root: str, place: str, subset: Subset, notes: tuple[
         names += found
         labels += [label] * len(found)
         left_out += others
-    return Classified(tuple(names), tuple(labels), tuple(class_names), tuple(left_out), notes)
+    return _Classified(tuple(names), tuple(labels), tuple(class_names), tuple(left_out), notes)
 
 
-def _all_below(tree: Tree, folder: str, subset: Subset, place: str) -> tuple[list[str], list[str], str]:
+def _all_below(tree: _Tree, folder: str, subset: Subset, place: str) -> tuple[list[str], list[str], str]:
     """(all pictures below a folder, all other files, the first sub-folder that holds pictures or "")."""
     pictures, folders, others = tree.entries(folder)
     pictures, others, deepest = list(pictures), list(others), ""
@@ -163,7 +163,7 @@ def _choose_folders(folders: Sequence[str], subset: Subset, place: str) -> list[
 
 
 def _find_labels(
-    tree: Tree, level: str, pictures: Sequence[str], place: str, options: SourceOptions, subset: Subset
+    tree: _Tree, level: str, pictures: Sequence[str], place: str, options: SourceOptions, subset: Subset
 ) -> tuple[Labelled | None, tuple[str, ...]]:
     """(the labels in the file of labels in this folder, lines for the user). Raises DatasetError for several files."""
     others = tree.entries(level).others

@@ -13,7 +13,7 @@ from imagegen_dist.data.sources.shards import ShardSource
 
 
 @dataclass(frozen=True)
-class RelabelledSource(Source):
+class _RelabelledSource(Source):
     """Another source with renumbered classes."""
 
     inner: Source | None = None
@@ -60,7 +60,7 @@ def relabelled(source: Source) -> Source:
                 "index.json and write it again with --index-only"
             )
         (numbers, names), labels = relabelling(known, source.class_names), None
-    return RelabelledSource(
+    return _RelabelledSource(
         place=source.place,
         count=source.count,
         listing=source.listing,

@@ -19,9 +19,9 @@ from imagegen_dist.data.sources.base import (
     SourceFiles,
     SourceOptions,
     UnfitError,
+    intervals,
     listing_digest,
     register_source,
-    touched,
 )
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
@@ -56,17 +56,16 @@ class ShardSource(Source):
 
     def name_of(self, row: int) -> str:
         """The name of a record."""
-        at = touched(self.offsets, np.array([row]))[0]
-        return _name(self.shards[at], row - self.offsets[at])
+        at, _, inside = next(intervals(self.offsets, np.array([row])))
+        return _name(self.shards[at], int(inside[0]))
 
     def select(self, rows: IntArray) -> Records:
         """The records with these numbers, which are ascending."""
         pieces = []
-        for at in touched(self.offsets, rows):
-            first, end = self.offsets[at], self.offsets[at + 1]
-            low, high = np.searchsorted(rows, [first, end]).tolist()
-            labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
-            pieces.append(_Piece(self.shards[at], end - first, tuple((rows[low:high] - first).tolist()), labels))
+        for at, some, inside in intervals(self.offsets, rows):
+            labels = None if self.labels is None else tuple(self.labels[rows[some]].tolist())
+            samples = self.offsets[at + 1] - self.offsets[at]
+            pieces.append(_Piece(self.shards[at], samples, tuple(inside.tolist()), labels))
         numbers = number_names(self.class_names or ()) if self.stored else None
         return _Samples(Store(self.place, PATIENCE_S), tuple(pieces), numbers, self.extensions)
 

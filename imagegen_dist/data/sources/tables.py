@@ -17,15 +17,16 @@ from imagegen_dist.data.sources.base import (
     Records,
     Source,
     SourceFiles,
+    intervals,
     listing_digest,
     register_source,
-    touched,
 )
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels, read_splits
 from imagegen_dist.data.sources.parquet_pages import DamagedPageError, pages
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
 from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import PATIENCE_S, Store
+from imagegen_dist.wording import first_line
 
 _FETCHED_AGAIN = 8 << 20  # largest row group on remote storage whose pages are checked, in bytes
 _MAX_RATIO = 100  # largest compression ratio of a large group of pictures
@@ -56,7 +57,7 @@ class _Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TableSource(Source):
+class _TableSource(Source):
     """The rows of parquet files, in their order."""
 
     columns: _Columns = _Columns()
@@ -67,17 +68,15 @@ class TableSource(Source):
     def name_of(self, row: int) -> str:
         """The name of a record."""
         row = row if self.kept is None else int(self.kept[row])
-        group = self.groups[touched(self.offsets, np.array([row]))[0]]
-        return _row_name(group, row - self.offsets[self.groups.index(group)])
+        at, _, inside = next(intervals(self.offsets, np.array([row])))
+        return _row_name(self.groups[at], int(inside[0]))
 
     def select(self, rows: IntArray) -> Records:
         """The records with these numbers, which are ascending."""
         pieces, chosen = [], rows if self.kept is None else self.kept[rows]
-        for at in touched(self.offsets, chosen):
-            first, end = self.offsets[at], self.offsets[at + 1]
-            low, high = np.searchsorted(chosen, [first, end]).tolist()
-            labels = None if self.labels is None else tuple(self.labels[rows[low:high]].tolist())
-            pieces.append(_Piece(self.groups[at], tuple((chosen[low:high] - first).tolist()), labels))
+        for at, some, inside in intervals(self.offsets, chosen):
+            labels = None if self.labels is None else tuple(self.labels[rows[some]].tolist())
+            pieces.append(_Piece(self.groups[at], tuple(inside.tolist()), labels))
         return _Rows(Store(self.place, PATIENCE_S), self.columns.image, tuple(pieces))
 
 
@@ -142,7 +141,7 @@ def _row_name(group: _Group, row: int) -> str:
 
 
 @register_source(".parquet", accepts=("image_column", "label_column"))
-def open_tables(files: SourceFiles) -> TableSource:
+def open_tables(files: SourceFiles) -> _TableSource:
     """List the rows of parquet files and read their labels. Hugging Face's metadata name the classes.
 
     Raises DatasetError if a file is damaged, if no column or several columns hold pictures, if a named column does not
@@ -178,7 +177,7 @@ def open_tables(files: SourceFiles) -> TableSource:
         numbers = numbers[kept]
     notes = () if chosen.label or not options.labelled else _other_columns(store, names[0], chosen.image)
     sizes = [[name, store.size(name)] for name in names]
-    return TableSource(
+    return _TableSource(
         place=store.url,
         count=offsets[-1] if kept is None else kept.size,
         listing=listing_digest([chosen, *sizes, *groups]),
@@ -221,8 +220,9 @@ def _opened(store: Store, name: str) -> Iterator[Any]:
             with pyarrow.parquet.ParquetFile(raw) as file:
                 yield file
         except (pyarrow.ArrowException, OSError) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise DatasetError(f"{store / name} is not a parquet file, or a damaged one: {line}") from error
+            raise DatasetError(
+                f"{store / name} is not a parquet file, or a damaged one: {first_line(error)}"
+            ) from error
 
 
 def _choose(schema: Any, asked: _Columns, place: str, labelled: bool) -> _Columns:

@@ -7,12 +7,21 @@ import pytest
 import skimage.data
 from PIL import Image, ImageOps
 
-from imagegen_dist.data.images import Conversion, convert_image, decode_image
+from imagegen_dist.data.conversion import Conversion, convert_image
 from imagegen_dist.data.modality import DecodeError, modality
 
 AS_IT_IS = Conversion()
 PILLOW = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 ORIENTATION = 0x0112
+
+
+def decode_image(data, conversion):
+    """The sample that a shard holds of a picture file: uint8 [C, H, W]."""
+    member, kind = convert_image(data, conversion, "png").data, modality("image")
+    shape = kind.shape_of(member, "png")  # without transparency
+    out = np.empty((4 if conversion.channels == 4 else shape.channels, *shape.spatial), np.uint8)
+    kind.decode_into(member, "png", out)
+    return out
 
 
 def encoded(picture, form="PNG", **options):

@@ -49,27 +49,17 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
     that a JPEG loses no quality. Raises DecodeError.
     """
     if data.startswith(_NPY_SIGNATURE):
-        pixels, deepest = fit(_read_array(data, conversion), conversion), 0
+        pixels, deepest = _fit(_read_array(data, conversion), conversion), 0
     else:
         picture = _decode(data, conversion)
         size = (picture.image.height, picture.image.width)
         if picture.as_stored and picture.form == _STORED.get(extension) and conversion.size in (None, size):
             return Encoded(data, size)
-        pixels, deepest = fit(picture.image, conversion), picture.deepest
+        pixels, deepest = _fit(picture.image, conversion), picture.deepest
     return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
-def decode_image(data: bytes, conversion: Conversion) -> Pixels:
-    """Decode and convert a picture file to a sample, uint8 [C, H, W], C = 1, 3 or 4.
-
-    Transparency is drawn on white unless it is kept as a fourth channel. Raises DecodeError as `decode_picture`.
-    """
-    if data.startswith(_NPY_SIGNATURE):
-        return fit(_read_array(data, conversion), conversion)
-    return fit(_decode(data, conversion).image, conversion)
-
-
-def fit(picture: Image.Image, conversion: Conversion) -> Pixels:
+def _fit(picture: Image.Image, conversion: Conversion) -> Pixels:
     """Convert a picture of mode L, RGB or RGBA to uint8 [C, H, W]. Smaller pictures are enlarged."""
     if conversion.channels is not None:
         picture = picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[conversion.channels])

@@ -25,8 +25,8 @@ from imagegen_dist.errors import UsageError
 from imagegen_dist.storage import Store
 
 FILE = "lease.json"
-RENEW_S = 10.0
-STALE_S = 60.0
+_RENEW_S = 10.0
+_STALE_S = 60.0
 """Seconds for which a lease must be unchanged before it counts as abandoned."""
 
 
@@ -70,8 +70,8 @@ class Lease:
     def __init__(
         self,
         run: Store,
-        renew_s: float = RENEW_S,
-        stale_s: float = STALE_S,
+        renew_s: float = _RENEW_S,
+        stale_s: float = _STALE_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
