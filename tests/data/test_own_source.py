@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from imagegen_dist.cli.data import main
-from imagegen_dist.data.index import DatasetError, DatasetIndex
+from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.packing import PackConfig, pack_dataset
 from imagegen_dist.data.sources.base import SOURCE_KINDS
 from imagegen_dist.data.stream import read_samples
-from imagegen_dist.errors import DONE
+from imagegen_dist.errors import DONE, UsageError
 from imagegen_dist.storage import Store
 
 MODULE = """
@@ -123,5 +123,5 @@ def test_options_that_it_does_not_follow_are_refused(tmp_path: Path, module: str
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, module: str) -> None:
-    with pytest.raises(DatasetError, match=r"the module my_own_package\.nothing cannot be imported"):
+    with pytest.raises(UsageError, match=r"the module my_own_package\.nothing cannot be imported"):
         pack_dataset(f"my_own_package.nothing:{tmp_path}", tmp_path / "out")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from imagegen_dist import extensions
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.subsets import Subset
@@ -167,6 +168,7 @@ def register_source(
 
     def register(opener: _AnyOpener) -> _AnyOpener:
         SOURCE_KINDS[kind] = SourceKind(opener, accepts, in_folders)
+        extensions.record(opener.__module__)
         return opener
 
     return register

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import os
 import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from os.path import splitext
 
-# Importing a module registers its kind of source.
+from imagegen_dist import extensions
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, compressed_line, compressed_shards
-from imagegen_dist.data.sources import archive, shards, tables  # noqa: F401
+from imagegen_dist.data.sources import archive, shards, tables  # noqa: F401 (registers their kinds)
 from imagegen_dist.data.sources.base import SOURCE_KINDS, Source, SourceFiles, SourceOptions
 from imagegen_dist.data.sources.classes import Entries, find_root, is_hidden
 from imagegen_dist.data.sources.folder import FolderTree, open_folder
@@ -25,14 +24,10 @@ _MODULE = re.compile(r"([a-zA-Z_]\w*(?:\.\w+)*):(?!//)(.+)", re.DOTALL)
 def resolve_source(text: str) -> str:
     """The URL of a source: a relative path is made absolute, and the module in `package.module:URL` is imported.
 
-    Raises DatasetError if that module cannot be imported, StorageError for an unusable URL.
+    Raises UsageError if that module cannot be imported, StorageError for an unusable URL.
     """
-    match = _MODULE.fullmatch(text)
-    if match and importlib.util.find_spec(match[1].partition(".")[0]) is not None:
-        try:
-            importlib.import_module(match[1])
-        except ImportError as error:
-            raise DatasetError(f"{text}: the module {match[1]} cannot be imported: {error}") from error
+    if (match := _MODULE.fullmatch(text)) and not os.path.exists(text):
+        extensions.import_named(match[1])
         text = match[2]
     return text if _protocol(text) in SOURCE_KINDS else Store(text).url
 
