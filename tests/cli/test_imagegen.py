@@ -19,6 +19,7 @@ from imagegen_dist.cli.prepare import prepare
 from imagegen_dist.cli.run_summary import read_run
 from imagegen_dist.cli.train_options import parse
 from imagegen_dist.commands import command, name_of
+from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.errors import DONE, FAILED, MISUSED
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Holder
@@ -178,14 +179,19 @@ def test_completion_knows_flags_and_choices(capsys: pytest.CaptureFixture[str]) 
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two short runs, one finished and one stopped, trained in this process."""
     folder = tmp_path_factory.mktemp("storage")
-    few = {"evaluation.samples": 64, "evaluation.classifier_images": 640, "evaluation.searched": 0}
+    packed = Store(tmp_path_factory.getbasetemp() / "storage") / ".data"  # once for all modules
+    data = [builtin_dataset("digits", split, packed).url for split in ("train", "val")]
+    few = {"training.total_images": 240, "training.report_every": 48, "training.listen_every": 48}
+    few |= {"training.checkpoint_every": 96, "evaluation.samples": 64, "evaluation.classifier_images": 320}
+    few["evaluation.searched"] = 0
     settings = [word for path, value in {**TINY, **few}.items() for word in (f"--{path}", json.dumps(value))]
-    for name, words in {"one": ["--objective.gamma", "0.5"], "two": ["--optim.generator.lr", "1e-3:1e-4:480"]}.items():
-        words = ["digits", "--storage", str(folder), "--run", name, "--wandb", "disabled", *settings, *words]
+    for name, words in {"one": ["--objective.gamma", "0.5"], "two": ["--optim.generator.lr", "1e-3:1e-4:240"]}.items():
+        words += ["--storage", str(folder), "--run", name, "--wandb", "disabled", "--data", data[0]]
+        words = ["digits", *settings, *words, "--data.validation", data[1]]
         prepared = prepare(parse("train_gan", words))
         where = replace(prepared.settings, attempt=f"20300101T00000{len(name)}-abc")
         records.write_config(where, prepared.experiment, prepared.index, {})
-        train_here(prepared.experiment, where, Listener(stop_at=240) if name == "two" else None)
+        train_here(prepared.experiment, where, Listener(stop_at=144) if name == "two" else None)
     return folder
 
 
@@ -195,10 +201,10 @@ def test_runs_are_listed_with_state_and_figures(storage: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     one, two = (next(line for line in lines if line.startswith(name)) for name in ("one", "two"))
-    assert one.split()[1:5] == ["finished", "480", "of", "480"]
+    assert one.split()[1:5] == ["finished", "240", "of", "240"]
     assert "Fréchet distance" in one
     assert "2030-01-01" in one
-    assert two.split()[1:5] == ["stopped", "288", "of", "480"]
+    assert two.split()[1:5] == ["stopped", "144", "of", "240"]
     assert main(["runs", "list", str(storage / "one")]) == FAILED
 
 
@@ -208,11 +214,11 @@ def test_a_run_is_shown_with_what_differs_and_how_to_continue(
 ) -> None:
     assert main(["runs", "show", "one", "--storage", str(storage)]) == DONE
     shown = capsys.readouterr().out
-    assert "one  finished, 480 of 480 images" in shown
+    assert "one  finished, 240 of 240 images" in shown
     assert "--objective.gamma " in shown
     assert "0.5  (preset: 1:0.1:105000)" in shown
     assert "--objective.loss" not in shown
-    assert "480 images" in shown
+    assert "240 images" in shown
     assert f"imagegen train --storage {storage} --run one --training.total-images IMAGES" in shown
     assert main(["runs", "show", str(storage / "two")]) == DONE
     assert f"    imagegen train --storage {storage} --run two\n" in capsys.readouterr().out
@@ -225,7 +231,7 @@ def test_runs_are_compared_by_settings_and_figures(storage: Path, capsys: pytest
     assert max(map(len, lines)) <= 80
     table = {" ".join(words[:-2]): words[-2:] for words in map(str.split, lines) if len(words) > 2}
     assert table["objective.gamma"] == ["0.5", "1:0.1:105000"]
-    assert table["optim.generator.lr"] == ["0.0015:0.0001:192000", "0.001:0.0001:480"]
+    assert table["optim.generator.lr"] == ["0.0015:0.0001:192000", "0.001:0.0001:240"]
     assert "objective.loss" not in table
     assert table["Fréchet distance"][0] != table["Fréchet distance"][1] == "–"
     assert main(["runs", "compare", str(storage / "one")]) == MISUSED
