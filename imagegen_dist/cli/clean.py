@@ -21,7 +21,6 @@ import psutil
 
 from imagegen_dist.cli.command import Switch, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
-from imagegen_dist.data.cache import cached_files, node_path
 from imagegen_dist.errors import DONE, FAILED
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.wording import counted
@@ -113,7 +112,11 @@ def leftovers(caches: bool = False) -> Iterator[Leftover]:
         for folder in sorted(Path(tempfile.gettempdir()).glob(pattern)):
             if _is_own_folder(folder) and time.time() - _last_change(folder) > ABANDONED_S:
                 yield _folder("temporary folder", folder)
-    if caches and (files := cached_files(node_path(""))):
+    if not caches:
+        return
+    from imagegen_dist.data.cache import cached_files, node_path  # it imports torch
+
+    if files := cached_files(node_path("")):
         yield Leftover("cached shards", str(node_path("")), sum(size for size, _ in files), _unlinking(files))
 
 
