@@ -115,10 +115,10 @@ def _check_preset(job: str, preset: str) -> None:
     if not preset or preset in known:
         return
     trained_by = _own_preset(preset).job if ":" in preset else job_of(preset)
-    if job in (ANY, trained_by):
-        return
     if not trained_by:
         raise UsageError(f"there is no preset {preset!r}; {config.nearest(preset, known)}")
+    if job in (ANY, trained_by):
+        return
     raise UsageError(f"{preset} is trained by {name_of(trained_by)}; {name_of(job)} has {', '.join(known)}")
 
 
