@@ -126,3 +126,26 @@ def test_python_of_pages_is_valid_and_imports_what_exists() -> None:
     assert len(imports) > 4
     for module, name in imports:
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
+def test_files_and_names_in_the_text_exist() -> None:
+    """Files of the repository or of the package, and dotted names of the package, that the text has as code."""
+    current = [page for page in PAGES if page.name != "CHANGELOG.md"]
+    inline = {code for page in current for code in re.findall(r"`([^`\n]+)`", page.read_text())}
+    files = {code for code in inline if re.fullmatch(r"[\w./-]+/[\w.-]+\.(?:py|yaml|toml|sh)", code)}
+    names = {code for code in inline if re.fullmatch(r"imagegen_dist(?:\.\w+)+", code)}
+    assert len(files) > 10
+    assert names
+    for file in files:
+        assert (ROOT / file).exists() or (ROOT / "imagegen_dist" / file).exists(), file
+    for name in names:
+        assert is_importable(name), name
+
+
+def is_importable(name: str) -> bool:
+    """True for a module, and for an attribute of one."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute) or bool(importlib.util.find_spec(name))
+    except ModuleNotFoundError:
+        return False
