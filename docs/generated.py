@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Iterator
 
 from imagegen_dist import config_docs, metric_table
-from imagegen_dist.config import kind
+from imagegen_dist.config import kind, options
 from imagegen_dist.config_docs import Setting
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metric_table import Metric
@@ -27,7 +27,7 @@ def _sections() -> Iterator[str]:
     """A section for each group of settings of an experiment, and for each class that the group may have."""
     groups = typing.get_type_hints(Experiment)
     for name in (field.name for field in dataclasses.fields(Experiment)):
-        classes = typing.get_args(groups[name]) or (groups[name],)
+        classes = options(groups[name])
         yield f"\n## {name}\n\n{config_docs.field_docs(Experiment)[name]}\n"
         for option in classes:
             if len(classes) > 1:
