@@ -351,8 +351,9 @@ def tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
     if logarithmic:
         return f"{tick:g}"
     step = ticks[1] - ticks[0]
-    if max(abs(ticks[0]), abs(ticks[-1])) < 1e-3:
-        return f"{tick:.3g}"
+    largest = max(abs(ticks[0]), abs(ticks[-1]))
+    if largest < 1e-3:
+        return f"{tick:.{max(3, 1 + math.ceil(math.log10(largest / step)))}g}"
     decimals = next(digits for digits in range(12) if abs(round(step, digits) - step) < 1e-6 * step)
     return f"{tick:,.{decimals}f}"
 
