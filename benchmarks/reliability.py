@@ -246,7 +246,7 @@ def tensors(run: Store) -> dict[str, torch.Tensor]:
     """All of the newest checkpoint: weights, optimizers, averages."""
     found = newest(run, lambda why: None)
     assert found is not None
-    return {**found.state(), **{f"averaged/{name}": value for name, value in found.model().items()}}
+    return {**found.state, **{f"averaged/{name}": value for name, value in found.model.items()}}
 
 
 def distance(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> float:

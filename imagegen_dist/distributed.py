@@ -153,6 +153,13 @@ def _text_from(source: int, text: str, world: World, device: torch.device) -> st
     return bytes(data.tolist()[: int(length)]).decode()
 
 
+def broadcast_(tensors: Iterable[Tensor], world: World) -> None:
+    """Overwrite the tensors of every rank by rank 0's, one at a time. Their shapes and types agree between ranks."""
+    if world.size > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), 0)
+
+
 def together(action: Callable[[], Result], world: World, device: torch.device) -> Result:
     """What `action` returns on this rank, once it has returned on every rank. Called by every rank.
 

@@ -66,7 +66,7 @@ from imagegen_dist.training.checkpoint import (
     weights_digest,
 )
 from imagegen_dist.training.loop import Hook, crossed, train
-from imagegen_dist.training.state import load_state_dict, model_of, on_host, state_dict, weights_of
+from imagegen_dist.training.state import broadcast_state_, load_state_dict, model_of, on_host, state_dict, weights_of
 from imagegen_dist.versions import versions
 
 Found = TypeVar("Found")
@@ -181,7 +181,7 @@ class _Session:
 
     def run(self) -> Outcome:
         """From the newest checkpoint, or the beginning, to the end."""
-        resumed = self._resume() is not None
+        resumed = self._resume()
         steps = self.experiment.training.steps
         if self.world.is_main:
             self._open_sinks(resumed)
@@ -432,7 +432,7 @@ class _Session:
         self._obey()
 
     def _announce(self) -> None:
-        """Tell the driver of the checkpoint that was published now, and bring the report up to date."""
+        """Tell the driver of the checkpoint that was published now, and have the report brought up to date."""
         if self.world.is_main and self.announced_at != self.trainer.images:
             self.announced_at = self.trainer.images
             with self.stopwatch.paused():
@@ -509,29 +509,43 @@ class _Session:
         }
         return Snapshot(self.trainer.images, on_host(model_of(self.trainer)), on_host(state_dict(self.trainer)), facts)
 
-    def _resume(self) -> Checkpoint | None:
-        """Continue from the newest whole checkpoint, chosen by rank 0, or else from the one that the run begins at."""
-        if self.world.is_main:
-            self.folder.sweep()
-        found = newest(self.folder, lambda why: self.events.message(f"skipped {why}")) if self.world.is_main else None
-        url = text_from_main(found.url if found else self.settings.start, self.world, self.device)
-        if not url:
-            return None
-        checkpoint = found or open_checkpoint(Store(url, PATIENCE_S))
-        facts = checkpoint.facts()
-        load_state_dict(self.trainer, checkpoint.model(), checkpoint.state())
+    def _resume(self) -> bool:
+        """Continue from the newest whole checkpoint, or else from the one that the run begins at; False without one.
+
+        Rank 0 chooses it, reads its files once and takes what it has verified; the others take its tensors from rank 0.
+        """
+        chosen = together(self._load_newest, self.world, self.device)
+        facts = json.loads(text_from_main(json.dumps(chosen), self.world, self.device))
+        if facts is None:
+            return False
         self.trainer.images = int(facts["images"])
         self.trainer.skipped_steps += facts["skipped_steps"]
-        if url != self.settings.start:
-            self.trainer.meter.restore(facts.get("unreported", {}), self.device, self.world.is_main)
+        broadcast_state_(self.trainer)
+        self.trainer.meter.restore(facts["unreported"], self.device, self.world.is_main)
         self.saved_at = self.trainer.images
-        self.checkpointer.last = found
-        best = repr(lowest_metric(self.folder)) if self.world.is_main else ""
-        self.best = float(text_from_main(best, self.world, self.device))
+        self.best = float(facts["best"])
         self.stopwatch.start(self.trainer.images, float(facts["seconds"]))
-        if self.world.is_main:
-            self.events.message(f"resuming at {self.trainer.images:,} images from {checkpoint.url}")
-        return checkpoint
+        return True
+
+    def _load_newest(self) -> dict[str, Any] | None:
+        """Load the checkpoint to continue from, on rank 0; what all ranks have to know of it, or None."""
+        if not self.world.is_main:
+            return None
+        self.folder.sweep()
+        found = newest(self.folder, lambda why: self.events.message(f"skipped {why}"))
+        begins_at = self.settings.start if found is None else ""
+        loaded = open_checkpoint(Store(begins_at, PATIENCE_S)) if begins_at else found
+        if loaded is None:
+            return None
+        if found is not None:
+            self.checkpointer.last = found.published
+        load_state_dict(self.trainer, loaded.model, loaded.state)
+        self.events.message(f"resuming at {loaded.facts['images']:,} images from {loaded.url}")
+        return {
+            **{name: loaded.facts[name] for name in ("images", "seconds", "skipped_steps")},
+            "unreported": loaded.facts.get("unreported", {}) if found else {},
+            "best": repr(lowest_metric(self.folder)),
+        }
 
     # Records
 

@@ -117,7 +117,7 @@ def final_tensors(where: RunSettings) -> dict[str, torch.Tensor]:
     """Everything in the newest checkpoint of a run: raw weights, optimizer state, averaged weights."""
     found = newest(where.folder, lambda why: None)
     assert found is not None
-    return {**found.state(), **{f"averaged/{name}": value for name, value in found.model().items()}}
+    return {**found.state, **{f"averaged/{name}": value for name, value in found.model.items()}}
 
 
 def assert_bit_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

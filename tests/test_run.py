@@ -12,10 +12,12 @@ from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.run import RunError
 from imagegen_dist.storage import StorageError, Store
-from imagegen_dist.training.checkpoint import CheckpointError, newest
+from imagegen_dist.training.checkpoint import FILES, CheckpointError, newest
 from tests.runs import Listener, assert_bit_identical, final_tensors, settings, tiny, train_here, train_on
 
 CALM = {"optim__discriminator__lr": 1e-4, "optim__generator__lr": 1e-4}
+from tests.s3.faults import FaultyProxy
+from tests.s3.fixtures import Bucket
 """At the preset's own learning rate the game of the two networks amplifies what the order of adding changes."""
 
 
@@ -238,7 +240,7 @@ def test_non_finite_steps_in_a_row_stop_the_run_and_keep_the_last_good_checkpoin
     with pytest.raises(RunError, match="3 steps in a row had a non-finite"):
         train_here(broken, where)
     found = newest(where.folder, lambda why: None)
-    assert found is None or all(tensor.isfinite().all() for tensor in found.state().values())
+    assert found is None or all(tensor.isfinite().all() for tensor in found.state.values())
 
 
 def assert_the_same_run(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -322,4 +324,4 @@ def test_a_run_can_live_in_memory(data: Path) -> None:
 def test_a_preset_round_trips_through_a_checkpoint(undisturbed: records.RunSettings) -> None:
     found = newest(undisturbed.folder, lambda why: None)
     assert found is not None
-    assert found.facts()["experiment"] == config.encode(tiny())
+    assert found.facts["experiment"] == config.encode(tiny())

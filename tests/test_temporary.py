@@ -57,7 +57,7 @@ def test_checkpoints_and_metrics_need_no_temporary_folder(no_temporary_folder, r
     checkpointer.save(snapshot(7))
     checkpointer.wait()
     found = newest(run, pytest.fail)
-    assert torch.equal(found.model()["w"], snapshot(7).model["w"])
+    assert torch.equal(found.model["w"], snapshot(7).model["w"])
     sink = JSONLSink(run)
     sink.log({"images": 7, "loss": 0.5})
     sink.close()

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from imagegen_dist import load
 from imagegen_dist.cli.data import main as make_shards
@@ -26,8 +25,8 @@ from imagegen_dist.config import fingerprint
 from imagegen_dist.errors import MISUSED
 from imagegen_dist.models.lpips import load_lpips
 from imagegen_dist.records import RunSettings
-from imagegen_dist.training.checkpoint import newest
-from tests.runs import settings, tiny, train_here
+from imagegen_dist.training.checkpoint import CheckpointError, newest
+from tests.runs import Listener, settings, tiny, train_here
 
 ROOT = Path(__file__).parents[1]
 MARKER = "the-program-ran"
@@ -150,15 +149,15 @@ def forge(where: RunSettings, name: str, content: bytes) -> str:
 
 @every_program
 def test_a_program_in_place_of_weights_does_not_run(run: RunSettings, program: bytes) -> None:
-    with pytest.raises(SafetensorError):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
         load(forge(run, "model.safetensors", program))
 
 
 @every_program
 def test_a_program_in_place_of_a_training_state_does_not_run(run: RunSettings, program: bytes) -> None:
-    forge(run, "state.safetensors", program)
-    with pytest.raises(SafetensorError):
-        train_here(tiny(training__total_images=48), run)
+    forged, listener = forge(run, "state.safetensors", program), Listener()
+    train_here(tiny(training__total_images=48), run, listener)
+    assert any(f"skipped {forged}: state.safetensors cannot be read" in message for message in listener.messages)
 
 
 @every_program

@@ -25,8 +25,8 @@ from imagegen_dist.training.checkpoint import (
     FILES,
     INFERENCE_FILES,
     MANIFEST,
-    Checkpoint,
     CheckpointError,
+    LoadedCheckpoint,
     newest,
     open_checkpoint,
 )
@@ -92,13 +92,13 @@ def read_trained(place: str | Path | Store, discriminator: bool = False) -> Trai
             )
         return Trained(store.url, facts, tensors)
     checkpoint = find_checkpoint(store, FILES if discriminator else INFERENCE_FILES)
-    tensors = checkpoint.model()
+    tensors = dict(checkpoint.model)
     if discriminator:
-        state = below(checkpoint.state(), f"{WEIGHTS}/{DISCRIMINATOR}")
+        state = below(checkpoint.state, f"{WEIGHTS}/{DISCRIMINATOR}")
         if not state:
             raise CheckpointError(f"{checkpoint.url} has no discriminator")
         tensors |= {f"{DISCRIMINATOR}/{name}": tensor for name, tensor in state.items()}
-    return Trained(checkpoint.url, checkpoint.facts(), tensors)
+    return Trained(checkpoint.url, checkpoint.facts, tensors)
 
 
 def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
@@ -154,7 +154,7 @@ class _Bounded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> Checkpoint:
+def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> LoadedCheckpoint:
     """The checkpoint in this directory, or the newest whole one of the run. Raises CheckpointError."""
     if store.exists(MANIFEST):
         return open_checkpoint(store, files)

@@ -17,9 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from imagegen_dist.config import fingerprint
 from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import Store
 from imagegen_dist.training.tensor_file import Digest, Writable, write_tensors
+
+Parsed = TypeVar("Parsed")
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -68,23 +71,22 @@ class Checkpoint:
         """Its directory."""
         return self.store.url
 
-    def model(self) -> dict[str, Tensor]:
-        """The averaged weights."""
-        return load_tensors(self.store.read("model.safetensors"))
 
-    def state(self) -> dict[str, Tensor]:
-        """Raw weights and optimizer state."""
-        return load_tensors(self.store.read("state.safetensors"))
+@dataclass(frozen=True)
+class LoadedCheckpoint(Checkpoint):
+    """A published checkpoint with the contents of its files, which are those that were verified."""
 
-    def facts(self) -> dict[str, Any]:
-        """The clock and everything else that is not a tensor. Raises CheckpointError."""
-        try:
-            facts = parse_json(self.store.read("state.json"))
-        except ValueError as error:
-            raise CheckpointError(f"{self.url}: state.json cannot be read ({error})") from error
-        if not isinstance(facts, dict):
-            raise CheckpointError(f"{self.url}: state.json holds no JSON object")
-        return facts
+    model: Mapping[str, Tensor]
+    """The averaged weights."""
+    state: Mapping[str, Tensor]
+    """Raw weights and optimizer state; empty where they were not asked for."""
+    facts: Mapping[str, Any]
+    """The clock and everything else that is not a tensor."""
+
+    @property
+    def published(self) -> Checkpoint:
+        """The checkpoint without its contents."""
+        return Checkpoint(self.store, self.images, self.manifest)
 
 
 def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metric: float | None = None) -> Checkpoint:
@@ -153,26 +155,43 @@ def _publish_file(store: Store, name: str, write: Callable[[Writable], object]) 
     return {"bytes": digests[-1].size, "sha256": digests[-1].sha256}
 
 
-def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> Checkpoint:
-    """The checkpoint in `store`, these files of it verified against the manifest. Raises CheckpointError."""
+def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> LoadedCheckpoint:
+    """The checkpoint in `store` with the contents of these files. Raises CheckpointError.
+
+    Each file is read once and verified against the manifest. In memory is one file's bytes beside the contents.
+    """
     manifest = _manifest(store)
-    for name in files:
-        expected = manifest["files"].get(name)
-        if expected is None:
-            raise CheckpointError(f"{store.url}: the manifest does not list {name}")
-        try:
-            data = store.read(name)
-        except FileNotFoundError:
-            raise CheckpointError(f"{store.url}: {name} is missing") from None
-        if len(data) != expected["bytes"]:
-            raise CheckpointError(f"{store.url}: {name} has {len(data)} bytes, not {expected['bytes']}")
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            raise CheckpointError(f"{store.url}: {name} does not have the sha256 of the manifest")
-    return Checkpoint(store, int(manifest["images"]), manifest)
+    model, state = (
+        _parse(store, name, load_tensors, manifest) if name in files else {}
+        for name in ("model.safetensors", "state.safetensors")
+    )
+    facts = _parse(store, "state.json", parse_json, manifest)
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{store.url}: state.json holds no JSON object")
+    return LoadedCheckpoint(store, int(manifest["images"]), manifest, model, state, facts)
 
 
-def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FILES) -> Checkpoint | None:
-    """The newest checkpoint of which these files verify, or None.
+def _parse(store: Store, name: str, parse: Callable[[bytes], Parsed], manifest: Mapping[str, Any]) -> Parsed:
+    """What the file holds, which has the size and the SHA-256 of the manifest. Raises CheckpointError."""
+    expected = manifest["files"].get(name)
+    if expected is None:
+        raise CheckpointError(f"{store.url}: the manifest does not list {name}")
+    try:
+        data = store.read(name)
+    except FileNotFoundError:
+        raise CheckpointError(f"{store.url}: {name} is missing") from None
+    if len(data) != expected["bytes"]:
+        raise CheckpointError(f"{store.url}: {name} has {len(data)} bytes, not {expected['bytes']}")
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise CheckpointError(f"{store.url}: {name} does not have the sha256 of the manifest")
+    try:
+        return parse(data)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{store.url}: {name} cannot be read ({' '.join(str(error).split())})") from error
+
+
+def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FILES) -> LoadedCheckpoint | None:
+    """The newest checkpoint of which these files verify, with their contents, or None.
 
     `skipped` is told of each newer one that does not, and why.
     """

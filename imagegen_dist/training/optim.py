@@ -42,6 +42,15 @@ class ScheduledAdam:
         named = zip(self.names, self.parameters, strict=True)
         return {f"{name}/{key}": value for name, parameter in named for key, value in state[parameter].items()}
 
+    def begin_(self) -> None:
+        """Make the state of an optimizer that has taken steps, all zeros, for another's to be copied into."""
+        for parameter in self.parameters:
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            self._adam.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                **moments,
+            }
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave. Raises KeyError where a parameter's state is missing."""
         for name, parameter in zip(self.names, self.parameters, strict=True):

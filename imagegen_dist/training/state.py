@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from imagegen_dist.distributed import broadcast_
 from imagegen_dist.training.loop import Trainer
 
 Tensors = dict[str, Tensor]
@@ -41,6 +42,15 @@ def load_state_dict(trainer: Trainer, model: Mapping[str, Tensor], state: Mappin
         adam.load_tensors(below(state, f"{OPTIMIZERS}/{name}"))
     for name, module in trainer.averages.modules().items():
         module.load_state_dict(below(model, name))
+
+
+def broadcast_state_(trainer: Trainer) -> None:
+    """Set the tensors of every rank's trainer to those of rank 0, whose clock all of them show already."""
+    for adam in trainer.optimizers.values():
+        if trainer.images and not trainer.world.is_main:
+            adam.begin_()
+    broadcast_(state_dict(trainer).values(), trainer.world)
+    broadcast_(model_of(trainer).values(), trainer.world)
 
 
 def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> Tensors:

@@ -32,6 +32,8 @@ _HEAD_END = (b"\r\n", b"\n", b"")
 class FaultyProxy:
     """Passes HTTP on to a port of this machine; `inject` says what goes wrong, `done` counts what did, by kind.
 
+    `requests` counts all requests, by their first line.
+
     Beside FAULTS there are "denied", 403, which is for good, "skewed", 403 for a clock that differs, and "expired", 400
     for credentials that ran out. `go_away` refuses every connection until `come_back`, on
     the same port.
@@ -39,7 +41,7 @@ class FaultyProxy:
 
     def __init__(self, upstream_port: int) -> None:
         self.done: Counter[str] = Counter()
-        self.requests = 0
+        self.requests: Counter[str] = Counter()
         self._upstream_port = upstream_port
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -125,9 +127,10 @@ class FaultyProxy:
 
     def _draw(self, request: bytes, body: bytes) -> str:
         """The fault of this request; "" for none."""
+        line = request.partition(b"\r\n")[0].decode()
         with self._lock:
-            self.requests += 1
-            if not self._kinds or not self._match.search(request.partition(b"\r\n")[0].decode()):
+            self.requests[line] += 1
+            if not self._kinds or not self._match.search(line):
                 return ""
             turn, place = divmod(self._matched, self._period)
             self._matched += 1

@@ -61,9 +61,9 @@ def test_what_was_published_is_read_back(run):
     assert found.manifest["metric"] == 0.5
     assert found.manifest["config"] == "hash"
     assert found.url == f"{run.url}/checkpoints/step-000000000007/a"
-    assert torch.equal(found.model()["g/w"], torch.full((3, 2), 7.0))
-    assert found.state()["o/g/w/step"] == 2
-    assert found.facts() == {"images": 7}
+    assert torch.equal(found.model["g/w"], torch.full((3, 2), 7.0))
+    assert found.state["o/g/w/step"] == 2
+    assert found.facts == {"images": 7}
 
 
 def test_a_run_without_checkpoints_has_none(run):
@@ -329,7 +329,7 @@ def test_whatever_the_write_that_a_file_system_dies_in_a_whole_checkpoint_is_fou
         DyingFileSystem.begin(-1, leaves_half)
         found = newest(dying, lambda _: None)
         assert found.images >= max(written, 1)
-        assert torch.equal(found.model()["g/w"], torch.full((3, 2), float(found.images)))
+        assert torch.equal(found.model["g/w"], torch.full((3, 2), float(found.images)))
 
         assert save_until_it_dies(dying, range(6, 8)) == 7
         assert find(dying) == (7, [])
