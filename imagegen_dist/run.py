@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from imagegen_dist import config
+from imagegen_dist.background import Background
 from imagegen_dist.data.counters import COUNTED
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
@@ -171,6 +173,7 @@ class _Session:
         self.checkpointer = Checkpointer(self.folder, config_hash(experiment), settings.attempt, settings.keep)
         self.data_counters: Counter[str] = Counter()
         self.sinks: list[Sink] = []
+        self.reports = Background(self._no_report)
         self.logged_at: dict[str, int] = {}
         self.figure: float | None = None
         self.best = inf
@@ -207,6 +210,7 @@ class _Session:
             self._close()
         if self.world.is_main and complete:
             self._write_result()
+            self.reports.drain()
         return Outcome(self.trainer.images, complete, self.missing if complete else "")
 
     def _heed(self) -> None:
@@ -236,6 +240,7 @@ class _Session:
         try:
             self.checkpointer.wait()
         finally:
+            self.reports.drain()
             for sink in self.sinks:
                 sink.close()
 
@@ -276,6 +281,7 @@ class _Session:
     def _listen(self) -> None:
         """Raise Stopped on all ranks together where one was asked to end, or what a checkpoint's write failed with."""
         self.checkpointer.check()
+        self.reports.report_failures()
         self._obey()
 
     def _obey(self) -> None:
@@ -435,8 +441,8 @@ class _Session:
         """Tell the driver of the checkpoint that was published now, and have the report brought up to date."""
         if self.world.is_main and self.announced_at != self.trainer.images:
             self.announced_at = self.trainer.images
+            self.reports.submit(partial(self._write_report, self.trainer.images))
             with self.stopwatch.paused():
-                self._guarded(f"no {REPORT}", self._write_report)
                 self.events.checkpoint(self.checkpointer.wait)
 
     def _save(self) -> None:
@@ -614,12 +620,16 @@ class _Session:
             },
         }
         self.folder.write(RESULT, json.dumps(result, indent=1).encode())
-        self._guarded(f"no {REPORT}", self._write_report)
+        self.reports.submit(partial(self._write_report, self.trainer.images))
 
-    def _write_report(self) -> None:
-        picture = self.evaluator.picture, self.evaluator.picture_note
-        images, more = self.trainer.images, self.evaluator.more_pictures
+    def _write_report(self, images: int) -> None:
+        """Make the report anew, as of so many images seen."""
+        picture, more = (self.evaluator.picture, self.evaluator.picture_note), self.evaluator.more_pictures
         write_report(self.settings, self.experiment, self.training.index, images, picture, more)
+
+    def _no_report(self, error: Exception) -> None:
+        traceback.print_exception(error, file=sys.stderr)
+        self.events.message(f"no {REPORT}: {said(error)}; the run goes on")
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,22 +2,24 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from imagegen_dist import config, load, records
+from imagegen_dist import config, load, records, run
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.run import RunError
 from imagegen_dist.storage import StorageError, Store
 from imagegen_dist.training.checkpoint import FILES, CheckpointError, newest
 from tests.runs import Listener, assert_bit_identical, final_tensors, settings, tiny, train_here, train_on
-
-CALM = {"optim__discriminator__lr": 1e-4, "optim__generator__lr": 1e-4}
 from tests.s3.faults import FaultyProxy
 from tests.s3.fixtures import Bucket
+
+CALM = {"optim__discriminator__lr": 1e-4, "optim__generator__lr": 1e-4}
 """At the preset's own learning rate the game of the two networks amplifies what the order of adding changes."""
 
 
@@ -273,6 +275,49 @@ def test_three_workers_stopped_and_resumed_are_bit_identical(
     train_on(3, tiny(training__total_images=24 * 3), where, tmp_path / "a")
     train_on(3, tiny(), where, tmp_path / "b")
     assert_bit_identical(final_tensors(where), final_tensors(undisturbed_on_three))
+
+
+def test_ranks_share_one_download_of_each_file_of_a_checkpoint(
+    bucket: Bucket, network: FaultyProxy, data: Path, tmp_path: Path
+) -> None:
+    where = settings(bucket.url, "run", data)
+    train_here(tiny(training__total_images=48), where)
+    network.requests.clear()
+    train_on(2, tiny(training__total_images=48 + 24), where, tmp_path / "meeting")
+    got = [line for line, count in network.requests.items() for _ in range(count) if line.startswith("GET ")]
+    for name in FILES:
+        assert len([line for line in got if f"step-{48:012d}" in line and name in line]) == 1
+
+
+def test_training_never_waits_for_the_report(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, made = threading.Event(), list[int]()
+
+    class LastRow(Listener):
+        def row(self, row: dict[str, float]) -> None:
+            if row["images"] == 480:
+                trained.set()
+
+    def slow(*arguments: Any) -> None:
+        made.append(arguments[3])
+        assert trained.wait(60)
+
+    monkeypatch.setattr(run, "write_report", slow)
+    train_here(tiny(), settings(tmp_path, "run", data), LastRow())
+    assert (made[0], made[-1]) == (120, 480)
+
+
+def test_a_report_that_fails_is_named_and_costs_nothing_else(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, listener = settings(tmp_path, "run", data), Listener()
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(run, "write_report", fail)
+    assert train_here(tiny(training__total_images=48), where, listener).complete
+    assert "no report.html: OSError: the disk is full; the run goes on" in listener.messages
+    assert where.folder.exists("result.json")
 
 
 def test_a_run_of_another_configuration_is_refused_naming_the_difference(data: Path, tmp_path: Path) -> None:
