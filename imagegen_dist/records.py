@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,9 +18,9 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment, changeable
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.copying import reading
-from imagegen_dist.metrics.formatting import figure_lines
+from imagegen_dist.metrics.formatting import count, duration, figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
-from imagegen_dist.metrics.report import render_report
+from imagegen_dist.metrics.report import Picture, render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.versions import versions
@@ -212,41 +214,73 @@ def latest_picture(folder: Store, name: str) -> str | None:
     return f"{folder.url}/samples/{found[-1]}" if found else None
 
 
-def write_report(
-    settings: RunSettings,
-    experiment: Experiment,
-    index: DatasetIndex,
-    images: int,
-    picture: tuple[str, str],
-    more: Mapping[str, str],
-) -> None:
-    """Make report.html anew from the run's directory.
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is, and on what it runs."""
 
-    picture: name of the one that it shows through time, and what it is of. more: those that it shows once, with their
-    captions by name.
+    images: int
+    """Images seen."""
+    seconds: float
+    """Seconds since its beginning, earlier attempts included."""
+    state: str
+    """What it does, in a word or two."""
+    device: str
+    """What it trains on, in words."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the report of a kind of model shows.
+
+    figure: plain name of the main figure. picture: name of the picture that is shown through time; note: what it is of.
+    more: pictures that are shown once, with their captions by name. columns: of pictures by name, what each column is.
     """
+
+    figure: str
+    picture: str
+    note: str
+    more: Mapping[str, str]
+    columns: Mapping[str, Sequence[str]]
+
+
+def write_report(
+    settings: RunSettings, experiment: Experiment, index: DatasetIndex, status: RunStatus, shown: Shown
+) -> None:
+    """Make report.html anew from the run's directory."""
     folder = settings.folder
     rows = read_rows(folder, METRICS)
-    evaluated = last_values(rows, EVALUATION)
-    figures = [(name.replace("_", " "), f"{value:.4g}") for name, value in evaluated.items() if "/" not in name]
-    total = experiment.training.total_images
+    speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]
+    total, commit = experiment.training.total_images, git_commit()
     facts = [
+        ("images seen", f"{count(status.images)} of {count(total)}"),
+        ("duration", duration(status.seconds)),
+        ("images/s", f"{statistics.median(speeds):,.0f}" if speeds else "–"),
+        ("trained on", status.device),
+        ("written", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         ("preset", settings.preset),
-        ("data", f"{settings.data} ({counted(index.samples, 'sample')} of {index.shape})"),
-        ("images seen", f"{images:,} of {total:,}"),
-        ("batch", f"{experiment.training.batch_size} in microbatches of {experiment.training.microbatch_size}"),
-        ("config", config_hash(experiment)[:12]),
+        ("data", f"{PurePosixPath(settings.data).name}: {counted(index.samples, 'sample')} of {index.shape}"),
+        *([("commit", commit[:10])] if commit else []),
+        ("configuration", config_hash(experiment)[:10]),
     ]
-    shown = [(f"{seen:,} images", data, extension) for seen, data, extension in read_pictures(folder, picture[0])]
-    last = {name: read_pictures(folder, name)[-1:] for name in more}
+    pictures = [
+        Picture(f"{seen:,} images", data, extension, shown.columns.get(shown.picture, ()))
+        for seen, data, extension in read_pictures(folder, shown.picture)
+    ]
+    last = {name: read_pictures(folder, name)[-1:] for name in shown.more}
     page = render_report(
         title=settings.name,
+        state=status.state,
         facts=facts,
-        figures=figures,
+        figures={EVALUATION + name: value for name, value in last_values(rows, EVALUATION).items()},
+        main_figure=EVALUATION + shown.figure,
         rows=rows,
-        pictures=shown,
-        more_pictures=[(more[name], data, extension) for name in more for _, data, extension in last[name]],
-        picture_note=picture[1],
+        pictures=pictures,
+        more_pictures=[
+            Picture(shown.more[name], data, extension, shown.columns.get(name, ()))
+            for name in shown.more
+            for _, data, extension in last[name]
+        ],
+        picture_note=shown.note,
         commands=commands(settings),
         config=json.dumps(config.encode(experiment), indent=1),
     )

@@ -48,6 +48,8 @@ from imagegen_dist.records import (
     REPORT,
     RESULT,
     RunSettings,
+    RunStatus,
+    Shown,
     by_group,
     config_hash,
     describe_data,
@@ -203,6 +205,8 @@ class _Session:
             complete = False
             self._save()
             self._announce()
+            if self.world.is_main:
+                self._submit_report("stopped; the same command continues it")
         except ShardError:
             self._keep_progress()
             raise
@@ -441,7 +445,9 @@ class _Session:
         """Tell the driver of the checkpoint that was published now, and have the report brought up to date."""
         if self.world.is_main and self.announced_at != self.trainer.images:
             self.announced_at = self.trainer.images
-            self.reports.submit(partial(self._write_report, self.trainer.images))
+            self._submit_report(
+                "in training" if self.trainer.step_index < self.experiment.training.steps else "complete"
+            )
             with self.stopwatch.paused():
                 self.events.checkpoint(self.checkpointer.wait)
 
@@ -620,12 +626,16 @@ class _Session:
             },
         }
         self.folder.write(RESULT, json.dumps(result, indent=1).encode())
-        self.reports.submit(partial(self._write_report, self.trainer.images))
+        self._submit_report("without figures" if self.missing else "complete")
 
-    def _write_report(self, images: int) -> None:
-        """Make the report anew, as of so many images seen."""
-        picture, more = (self.evaluator.picture, self.evaluator.picture_note), self.evaluator.more_pictures
-        write_report(self.settings, self.experiment, self.training.index, images, picture, more)
+    def _submit_report(self, state: str) -> None:
+        """Have the report made anew, as of now."""
+        on = _device_name(self.device) + (f" × {self.world.size}" if self.world.size > 1 else "")
+        status = RunStatus(self.trainer.images, self.stopwatch.seconds, state, on)
+        looks = self.evaluator
+        shown = Shown(looks.figure, looks.picture, looks.picture_note, looks.more_pictures, looks.column_labels)
+        subject = self.settings, self.experiment, self.training.index
+        self.reports.submit(partial(write_report, *subject, status, shown))
 
     def _no_report(self, error: Exception) -> None:
         traceback.print_exception(error, file=sys.stderr)

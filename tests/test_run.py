@@ -298,7 +298,7 @@ def test_training_never_waits_for_the_report(data: Path, tmp_path: Path, monkeyp
                 trained.set()
 
     def slow(*arguments: Any) -> None:
-        made.append(arguments[3])
+        made.append(arguments[3].images)
         assert trained.wait(60)
 
     monkeypatch.setattr(run, "write_report", slow)

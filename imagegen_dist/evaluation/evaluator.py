@@ -30,6 +30,11 @@ class Evaluator(Protocol):
     # Pictures that it shows once, each with its caption.
     more_pictures: Mapping[str, str]
 
+    @property
+    def column_labels(self) -> Mapping[str, Sequence[str]]:
+        """Of pictures by name, what each column of samples is."""
+        ...
+
     def figures(self) -> dict[str, float]:
         """Figures by plain name; called on every rank, equal on all of them; empty where none can be taken."""
         ...

