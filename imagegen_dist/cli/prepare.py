@@ -12,6 +12,7 @@ import torch
 
 from imagegen_dist import records
 from imagegen_dist.cli.command import check_name
+from imagegen_dist.cli.estimate import estimate
 from imagegen_dist.cli.notes import silent_settings
 from imagegen_dist.cli.secrets import check_secrets
 from imagegen_dist.cli.train_options import Command, describe, given_flags
@@ -31,6 +32,7 @@ from imagegen_dist.experiment import (
     parameter_counts,
     with_absolute_paths,
 )
+from imagegen_dist.metrics.formatting import duration, figure
 from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.records import RunSettings
@@ -171,6 +173,20 @@ def dry_run_text(prepared: Prepared) -> str:
         f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
         f"microbatches: at most {counted(batching.microbatches, 'worker')}",
         f"storage     {settings.folder.url}: written and read back",
+        f"time        {_time_text(prepared)}",
         "Nothing was trained.",
     ]
     return "\n".join(lines)
+
+
+def _time_text(prepared: Prepared) -> str:
+    """How long the training will take, by a few of its steps on this machine."""
+    workers, total = prepared.command.workers, prepared.experiment.training.total_images
+    threads = prepared.command.demand.cpus
+    speed = estimate(prepared.experiment, prepared.index, workers.low if workers else 1, threads)
+    about = duration(total / speed.images_per_s)
+    lines = [
+        f"about {about} at {figure(speed.images_per_s)} images/s, measured on this machine",
+        f"({speed.conditions}); figures, pictures and waiting for data come on top",
+    ]
+    return ("\n" + " " * 12).join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from imagegen_dist.presets import Preset
     from imagegen_dist.storage import Store
 
+_MEANING_AT = 42
+"""Column in which a dry run says what a setting means."""
 _KINDS = ("model", "objective", "optim")
 """Groups of settings of which there are several kinds: --model convvae."""
 
@@ -322,9 +323,12 @@ def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def describe(experiment: Experiment) -> str:
-    """Every setting with its value, one a line, as it would be written on the command line."""
-    lines = [
-        f"--{path.replace('_', '-')} {config_docs.value_text(value)}"
-        for path, value in config.paths(experiment).items()
-    ]
-    return textwrap.indent("\n".join(lines), "  ")
+    """Every setting as it would be written on the command line, beside the first sentence of what it means."""
+    lines = []
+    for setting in config_docs.settings(experiment):
+        written = f"  --{setting.path} {setting.value}"
+        meaning, *more = wrapped(setting.doc.partition(". ")[0].rstrip("."), _MEANING_AT).splitlines() or [""]
+        fits = len(written) < _MEANING_AT
+        lines += [f"{written:<{_MEANING_AT}}{meaning.strip()}"] if fits else [written, meaning]
+        lines += more
+    return "\n".join(line.rstrip() for line in lines)

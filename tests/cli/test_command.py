@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -316,6 +317,9 @@ def test_a_dry_run_shows_everything_and_trains_nothing(storage: str, capsys: pyt
     shown = capsys.readouterr().out
     for word in ("--objective.gamma", "generator", "parameters", "4,000 samples in 8 shards", "written and read back"):
         assert word in shown
+    assert max(map(len, shown.split("networks    ")[0].splitlines())) <= 80
+    assert "--training.batch-size 64                Images of a step, over all workers\n" in shown
+    assert re.search(r"time        about [\d:]+.* at [\d.,]+ images/s, measured on this machine\n", shown)
     assert not (Path(storage) / "dry").exists()
 
 

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console as Terminal
 
 from imagegen_dist import config, load
-from imagegen_dist.cli import sweep_estimate as estimate
+from imagegen_dist.cli import estimate
 from imagegen_dist.cli.sweep import main
 from imagegen_dist.cli.sweep_options import Command, help_text, parse
 from imagegen_dist.cli.sweep_run import build_plan

@@ -1,0 +1,74 @@
+"""How fast a training is, measured by a few small steps of its networks on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.reader import Item
+from imagegen_dist.distributed import World
+from imagegen_dist.experiment import Experiment, build_trainer
+from imagegen_dist.wording import counted
+
+MEASURED_S = 1.0
+"""For how long the speed is measured."""
+
+_WARM_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The speed of a training, without figures, pictures and waiting for data."""
+
+    images_per_s: float
+    conditions: str
+    """How it was measured, in words."""
+
+
+def estimate(experiment: Experiment, index: DatasetIndex, workers: int = 1, threads: int | None = None) -> Speed:
+    """The speed of a training on this machine. One worker is measured, of which several count as multiples.
+
+    threads: CPU threads of a worker; None for its share of the cores.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(threads)
+    conditions = f"{device.type}, {counted(threads, 'thread')}"
+    conditions += f", one worker counted {workers} times" if workers > 1 else ""
+    return Speed(workers * measured_speed(experiment, index, device), conditions)
+
+
+def measured_speed(
+    experiment: Experiment, index: DatasetIndex, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Images a second of one worker in steps of one microbatch of grey samples, over MEASURED_S and one step at least.
+
+    A whole step of a large preset takes minutes on a CPU, as its compilation does, which is left out there.
+    """
+    training = experiment.training
+    compiled = training.compile and device.type == "cuda"
+    small = replace(training, batch_size=training.microbatch_size, compile=compiled)
+    trainer = build_trainer(replace(experiment, training=small), index, World(), device)
+    item = _grey(index, len(trainer.objective.phases()), training.microbatch_size)
+    began, images = clock(), 0
+    for step in range(1_000_000):
+        trainer.step(item)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if step < _WARM_STEPS and clock() - began < MEASURED_S:
+            began, images = clock(), trainer.images
+        elif clock() - began >= MEASURED_S:
+            break
+    return (trainer.images - images) / (clock() - began)
+
+
+def _grey(index: DatasetIndex, draws: int, size: int) -> Item:
+    """A step's samples, [draws, 1, size, C, *S], all grey and of class 0."""
+    sample = torch.full((draws, 1, size, index.shape.channels, *index.shape.spatial), 128, dtype=torch.uint8)
+    numbers = torch.zeros(draws, 1, size, dtype=torch.int64)
+    return Item(0, sample, numbers if index.classes else None, numbers, {}, [])
