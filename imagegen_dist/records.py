@@ -258,7 +258,7 @@ def write_report(
         ("trained on", status.device),
         ("written", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         ("preset", settings.preset),
-        ("data", f"{PurePosixPath(settings.data).name}: {counted(index.samples, 'sample')} of {index.shape}"),
+        ("data", f"{PurePosixPath(experiment.data.url).name}: {counted(index.samples, 'sample')} of {index.shape}"),
         *([("commit", commit[:10])] if commit else []),
         ("configuration", config_hash(experiment)[:10]),
     ]

@@ -16,10 +16,10 @@ from rich.text import Text
 
 from imagegen_dist.metrics.formatting import count, duration
 
-_FIRST_LINE_S = 10.0
+_FIRST_LINE_S = 4.0
 """Seconds of silence without a terminal before the first line says what is being done."""
 
-_LINE_EACH_S = 60.0
+_LINE_EACH_S = 20.0
 """Seconds between lines after that."""
 
 Result = TypeVar("Result")

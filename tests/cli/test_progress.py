@@ -12,7 +12,7 @@ from imagegen_dist.cli import progress as bar_module
 from imagegen_dist.cli.progress import ProgressBar
 
 
-def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     seconds = [0.0]
     with ProgressBar("measuring", clock=lambda: seconds[0]) as bar:
         seconds[0] = 500
@@ -21,7 +21,8 @@ def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(capfd: pytest.Cap
             seconds[0] = second
             bar.advance(20)
     lines = capfd.readouterr().err.splitlines()
-    assert lines == [
+    assert len(lines) == 8
+    assert lines[2::3] == [
         "measuring: 5,200 of 10,000, 20/s, 4:00 left",
         "measuring: 6,400 of 10,000, 20/s, 3:00 left",
     ]
