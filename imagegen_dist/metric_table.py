@@ -202,6 +202,8 @@ register(
     Metric("eval/dci_disentanglement", "DCI disentanglement", "higher", needs="autoencodes"),
     Metric("eval/dci_completeness", "DCI completeness", "higher", needs="autoencodes"),
     Metric("eval/dci_informativeness", "DCI informativeness", "higher", needs="autoencodes"),
+    Metric("eval/psnr", "PSNR", "higher", "dB", needs="autoencodes", headline=True),
+    Metric("eval/ssim", "SSIM", "higher", needs="autoencodes"),
     # Memorisation, where training samples are searched for copies.
     Metric(
         *("eval/authenticity", "authenticity", "higher"),
@@ -232,8 +234,6 @@ register(
         meaning="probability that a sample is farther from the data than a held-out one; 50% where they are alike",
         needs="generates",
     ),
-    Metric("eval/psnr", "PSNR", "higher", "dB", needs="autoencodes", headline=True),
-    Metric("eval/ssim", "SSIM", "higher", needs="autoencodes"),
     # Training.
     Metric("loss/*", "{} loss"),
     Metric("logits/*", "logits of {} samples"),

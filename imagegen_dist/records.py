@@ -18,7 +18,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment, changeable
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.copying import reading
-from imagegen_dist.metrics.formatting import count, duration, figure_lines
+from imagegen_dist.metrics.formatting import duration, figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import Picture, render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
@@ -252,11 +252,11 @@ def write_report(
     speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]
     total, commit = experiment.training.total_images, git_commit()
     facts = [
-        ("images seen", f"{count(status.images)} of {count(total)}"),
+        ("images seen", f"{status.images:,} of {total:,}"),
         ("duration", duration(status.seconds)),
         ("images/s", f"{statistics.median(speeds):,.0f}" if speeds else "–"),
         ("trained on", status.device),
-        ("written", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
+        ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         ("preset", settings.preset),
         ("data", f"{PurePosixPath(experiment.data.url).name}: {counted(index.samples, 'sample')} of {index.shape}"),
         *([("commit", commit[:10])] if commit else []),
@@ -322,7 +322,7 @@ def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple
     following = commands(settings)
     if result.get("wandb_sync"):
         following.append(("send to W&B", result["wandb_sync"]))
-    return [("Figures", figures), ("Files", files), ("Go on with", following)]
+    return [("Figures", figures), ("Files", files), ("Next steps", following)]
 
 
 def _figure_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:

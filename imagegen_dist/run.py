@@ -72,6 +72,7 @@ from imagegen_dist.training.checkpoint import (
 from imagegen_dist.training.loop import Hook, crossed, train
 from imagegen_dist.training.state import broadcast_state_, load_state_dict, model_of, on_host, state_dict, weights_of
 from imagegen_dist.versions import versions
+from imagegen_dist.wording import counted
 
 Found = TypeVar("Found")
 
@@ -644,4 +645,8 @@ class _Session:
 
 def _device_name(device: torch.device) -> str:
     """What one worker computes on, in words."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {counted(torch.get_num_threads(), 'thread')}"
+    )

@@ -120,9 +120,8 @@ class Screen:
 
     def summary(self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
         """The last table: groups of (name, value). Values are never cut, and paths never broken by a line's end."""
-        names = [name for _, entries in groups for name, _ in entries]
-        indent = 2 + max((len(name) for name in names), default=0) + 3
         for title, entries in groups:
+            indent = 2 + max((len(name) for name, _ in entries), default=0) + 3
             self._write("")
             self._write(title, "bold")
             for name, value in entries:

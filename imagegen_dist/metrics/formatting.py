@@ -58,13 +58,14 @@ def value_text(name: str, value: float) -> str:
 class FigureLine(NamedTuple):
     """One line of a table of figures.
 
-    name: with its group; of a family of many members, that of the first. value: with its unit. reference: what the
-    value is compared with, e.g. "held-out real samples: 2.149"; empty for nothing.
+    name: with its group; of a family of many members, that of the first. unit: of the value; may be empty. reference:
+    what the value is compared with, e.g. "held-out real samples: 2.149"; empty for nothing.
     """
 
     name: str
     label: str
     value: str
+    unit: str = ""
     reference: str = ""
 
     @property
@@ -75,8 +76,8 @@ class FigureLine(NamedTuple):
 
     @property
     def full_value(self) -> str:
-        """The value beside its reference."""
-        return f"{self.value} ({self.reference})" if self.reference else self.value
+        """The value with its unit, beside its reference."""
+        return " ".join(filter(None, (self.value, self.unit, self.reference and f"({self.reference})")))
 
 
 def figure_lines(values: Mapping[str, float]) -> list[FigureLine]:
@@ -108,14 +109,12 @@ def _family(name: str) -> str:
 
 def _line(name: str, values: Mapping[str, float]) -> FigureLine:
     metric = describe(name)
-    value = f"{value_text(name, values[name])} {metric.unit}".rstrip()
     beside = values.get(metric.reference)
     said = "" if beside is None else f"{metric.reference_label}: {value_text(metric.reference, beside)}"
-    return FigureLine(name, metric.label, value, said)
+    return FigureLine(name, metric.label, value_text(name, values[name]), metric.unit, said)
 
 
 def _line_of_family(family: str, names: Sequence[str], values: Mapping[str, float]) -> FigureLine:
     least, most = (value_text(names[0], pick(values[name] for name in names)) for pick in (min, max))
-    unit = describe(names[0]).unit
     label = describe(family).label.replace("*", "").rstrip(" ,")
-    return FigureLine(names[0], label, f"{least} to {most} {unit}".rstrip() + f" ({len(names)} values)")
+    return FigureLine(names[0], label, f"{least} to {most}", describe(names[0]).unit, f"{len(names)} values")

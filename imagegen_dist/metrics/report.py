@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -60,7 +60,7 @@ class Line:
     """One curve, as SVG paths over 1000 × 1000 units.
 
     path: the line itself, or means along it. points: all of its points where `path` has means. dots: points that stand
-    alone. readings: what a pointer reads, at fractions of the x-axis.
+    alone. readings: what a pointer reads, at fractions of the x-axis. is_reference: others are compared with it.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Line:
     points: str
     dots: str
     readings: list[tuple[float, str]]
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     """A chart for each group of metrics, or several where the sizes in a group have nothing in common.
 
     What was zero all the time, such as a count of faults, is left out; so is what was measured once, at the end, beside
-    what was measured on the way.
+    what was measured on the way, and a reference of another size than what is compared with it.
     """
     series: dict[str, list[Point]] = {}
     for row in sorted(rows, key=lambda row: row["images"]):
@@ -183,19 +184,21 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     for name, points in series.items():
         if any(value for _, value in points):
             groups.setdefault(name.partition("/")[0], []).append(name)
-    titles = list(GROUPS)
+    titles, references = list(GROUPS), _references(series)
     order = sorted(groups, key=lambda group: (titles.index(group) if group in titles else len(titles), group))
     return [
         _group_chart(group, {name: series[name] for name in names}, end)
         for group in order
         for alike in _kinds(groups[group], series)
         for names in _alike(alike, series)
+        if not references.issuperset(names)
     ]
 
 
 def _group_chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
     """The chart of some metrics of a group; of one alone its label, its unit and its direction."""
-    metrics = [describe(name) for name in series]
+    references = _references(series)
+    metrics = [describe(name) for name in series if name not in references]
     title, notes = GROUPS.get(group, group.capitalize()), {metric.unit for metric in metrics}
     if len(metrics) == 1:
         (only,) = metrics
@@ -203,7 +206,13 @@ def _group_chart(group: str, series: Mapping[str, Sequence[Point]], end: float) 
         notes |= {f"{only.better} is better"} if only.better != "neither" else set()
     note = ", ".join(sorted(filter(None, notes))) if len(metrics) == 1 or len(notes) == 1 else ""
     made = chart(title, {describe(name).words: points for name, points in series.items()}, end, note)
-    return replace(made, infrastructure=metrics[0].section == "infrastructure")
+    lines = [replace(line, is_reference=name in references) for name, line in zip(series, made.lines, strict=True)]
+    return replace(made, lines=lines, infrastructure=metrics[0].section == "infrastructure")
+
+
+def _references(names: Iterable[str]) -> set[str]:
+    """Those of the names that are references of others."""
+    return {describe(name).reference for name in names}.intersection(names)
 
 
 def _kinds(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:

@@ -200,6 +200,14 @@ def test_values_that_hardly_change_have_ticks(size, spread):
     assert len(set(texts)) >= 2 or size > 10_000
 
 
+def test_a_reference_is_dashed_beside_what_is_compared_with_it_and_left_out_where_it_is_of_another_size():
+    close = [{"images": i, "eval/frechet": 4.0 - i, "eval/frechet_real": 2.1} for i in range(3)]
+    [shown] = charts(close)
+    assert (shown.title, [line.is_reference for line in shown.lines]) == ("Fréchet distance", [False, True])
+    far = [{"images": i, "eval/frechet": 400.0 - i, "eval/frechet_real": 2.1} for i in range(3)]
+    assert [[line.name for line in chart.lines] for chart in charts(far)] == [["frechet"]]
+
+
 def test_ticks_are_round_and_lie_on_the_chart():
     (chart,) = charts([{"images": 400_000 * i / 7, "loss/a": 0.31 + 0.1 * i} for i in range(8)])
     assert [tick.text for tick in chart.x_ticks] == ["0", "100k", "200k", "300k", "400k"]

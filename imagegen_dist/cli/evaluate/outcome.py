@@ -160,7 +160,8 @@ def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
         table, told = _table(), dict[str, list[str]]()
         for each in found:
             [line] = figure_lines({EVALUATION + each.name: each.value})
-            value = line.value + ("" if each.deviation is None else f" ± {figure(each.deviation)}")
+            deviation = "" if each.deviation is None else f"± {figure(each.deviation)}"
+            value = " ".join(filter(None, (line.value, deviation, line.unit)))
             table.add_row(line.label, value, line.direction)
             if each.settings:
                 told.setdefault(_words(each.settings), []).append(line.label)
