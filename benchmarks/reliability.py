@@ -37,6 +37,7 @@ import torch
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import StorageError, Store
 from imagegen_dist.training.checkpoint import FOLDER, newest, newest_images, open_checkpoint
+from imagegen_dist.wording import counted
 from tests.cli.imds import serving as serving_imds
 from tests.ray.head import gcs_address, serving_head
 from tests.ray.jobs import RAY
@@ -508,7 +509,7 @@ def chaos(bench: Bench, seed: int = 0) -> Result:
     A run that is over before all kills are done is judged, and the next run takes the rest.
     """
     steps, generator, killed = bench.steps * 2, random.Random(seed), list[str]()
-    result, runs, submissions = Result(f"chaos: {bench.kills} kills", weights=0.0, losses=0.0), 0, 0
+    result, runs, submissions = Result(f"chaos: {counted(bench.kills, 'kill')}", weights=0.0, losses=0.0), 0, 0
     while len(killed) < bench.kills:
         runs += 1
         job = Job(bench.storage, f"chaos-{runs}", f"{bench.count - 1}:{bench.count}", steps, bench.machines.address)
@@ -518,7 +519,7 @@ def chaos(bench: Bench, seed: int = 0) -> Result:
         finally:
             job.end()
         judged = judge(Result(job.run.url), job, bench.undisturbed(steps), same_size=False)
-        print(f"  run {runs}, {len(killed) - before} kills: {judged.line()}", file=sys.stderr, flush=True)
+        print(f"  run {runs}, {counted(len(killed) - before, 'kill')}: {judged.line()}", file=sys.stderr, flush=True)
         result.weights, result.losses = max(result.weights, judged.weights), max(result.losses, judged.losses)
         result.wrong = "; ".join(filter(None, (result.wrong, judged.wrong and f"run {runs}: {judged.wrong}")))
     names = ", ".join(f"{killed.count(name)} {name}" for name in sorted(set(killed)))
@@ -610,7 +611,7 @@ def store_faults(folder: str, steps: int, kind: str) -> Result:
                     time.sleep(60)
                     proxy.come_back()
                     assert job.finish() == 0, job.lines
-                    result.note = f"went on from a checkpoint {len(job.resumed)} times"
+                    result.note = f"went on from a checkpoint {counted(len(job.resumed), 'time')}"
                 else:
                     proxy.inject("denied", share=1.0, match="^(PUT|POST) ")
                     began = time.monotonic()
@@ -661,7 +662,7 @@ def metadata_asleep(folder: str, steps: int) -> Result:
                 result.note = (
                     f"{imds.unanswered} questions to the metadata service unanswered for {asleep_s:.0f} s, "
                     f"{proxy.done['expired']} requests refused within {expired_s:.0f} s; "
-                    f"started again {len(job.resumed)} times"
+                    f"started again {counted(len(job.resumed), 'time')}"
                 )
             finally:
                 job.end()
@@ -699,8 +700,8 @@ def temporary_full(folder: str, steps: int) -> Result:
         undisturbed = Job(folder, "undisturbed-temporary", "2", steps)
         assert undisturbed.finish() == 0, undisturbed.lines
         result.note = (
-            f"from image {filled_at:,} on; started again {len(job.resumed)} times; a job submitted meanwhile was "
-            "refused in one line, exit code 2"
+            f"from image {filled_at:,} on; started again {counted(len(job.resumed), 'time')}; a job submitted "
+            "meanwhile was refused in one line, exit code 2"
         )
         return judge(result, job, undisturbed.run, same_size=True)
     finally:

@@ -279,7 +279,8 @@ class _Session:
         longest = int(self.trainer.longest_bad_run)
         if longest >= self.experiment.training.max_bad_steps:
             raise RunError(
-                f"{longest} steps in a row had a non-finite loss or gradient, up to {images:,} images; "
+                f"{longest} step{'s' * (longest > 1)} in a row had a non-finite loss or gradient, up to "
+                f"{images:,} images; "
                 "lower --optim.*.lr (with a GAN, or raise --objective.gamma), and start under a new --run"
             )
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import prod
 
+from imagegen_dist.wording import counted
+
 
 @dataclass(frozen=True)
 class SampleShape:
@@ -18,7 +20,9 @@ class SampleShape:
 
     def __post_init__(self) -> None:
         if self.channels < 1 or not self.spatial or min(self.spatial) < 1:
-            raise ValueError(f"a sample of {self.channels} channels and spatial shape {self.spatial} is empty")
+            raise ValueError(
+                f"a sample of {counted(self.channels, 'channel')} and spatial shape {self.spatial} is empty"
+            )
 
     @property
     def ndim(self) -> int:

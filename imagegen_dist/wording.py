@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_LONGEST_WORD = 1000
+_NUMBER = re.compile(r"\[errno -?\d+\] ?", re.IGNORECASE)
+
 
 def counted(number: int, noun: str, nouns: str = "") -> str:
     """A number with its noun. nouns: the plural, if it is not formed by "s" (or "es" after s, x, ch)."""
@@ -16,16 +21,27 @@ def reason(error: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
-    return " ".join(str(error).split()) or type(error).__name__
+    return _message(error) or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """The type and the message of an error in one line, without the system's number ("[Errno 2]")."""
+    return f"{type(error).__name__}: {_message(error) or 'no message'}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type if it has no message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message without the system's number, or its type if it has no message."""
+    return _NUMBER.sub("", (str(error).strip().splitlines() or [""])[0]) or type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    return _NUMBER.sub("", " ".join(str(error).split()))
 
 
 def one_line(text: str) -> str:
-    """A text in one line without control characters, which names of untrusted files may contain."""
-    return "".join(
-        letter if letter >= " " and not "\x7f" <= letter <= "\x9f" else "?" for letter in " ".join(text.split())
-    )
+    """A text in one line without control characters, which names of untrusted files may contain.
+
+    A word longer than any path or URL that people type is shortened.
+    """
+    words = (word if len(word) <= _LONGEST_WORD else f"{word[:100]}...{word[-100:]}" for word in text.split())
+    return "".join(letter if letter >= " " and not "\x7f" <= letter <= "\x9f" else "?" for letter in " ".join(words))

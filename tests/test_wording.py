@@ -1,14 +1,15 @@
 """Numbers agree with their nouns, and errors of the system lose their numbers."""
 
 import re
+import urllib.error
 from pathlib import Path
 
 import pytest
 
-import imagegen_dist
-from imagegen_dist.wording import counted, reason
+from imagegen_dist.wording import counted, described, first_line, one_line, reason
 
-NOUNS = "samples|shards|workers|files|classes|pictures|programs|microbatches"
+ROOT = Path(__file__).parents[1]
+NOUNS = "samples|shards|workers|files|classes|pictures|programs|microbatches|channels|levels|steps|kills|times"
 
 
 def test_a_number_agrees_with_its_noun() -> None:
@@ -30,10 +31,32 @@ def test_an_error_of_the_system_is_said_without_its_number_and_path(tmp_path: Pa
     assert reason(KeyError()) == "KeyError"
 
 
-@pytest.mark.parametrize("room", ["launch", "data", "inference"])
-def test_a_message_counts_in_words_that_agree(room: str) -> None:
+def test_an_error_is_described_without_the_systems_number(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "nothing").read_text()
+    assert described(caught.value) == f"FileNotFoundError: No such file or directory: '{tmp_path}/nothing'"
+    refused = urllib.error.URLError(ConnectionRefusedError(111, "Connection refused"))
+    assert described(refused) == "URLError: <urlopen error Connection refused>"
+    assert described(KeyError()) == "KeyError: no message"
+    assert first_line(RuntimeError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+
+
+def test_a_word_of_ten_thousand_letters_is_shortened() -> None:
+    said = one_line(f"--name {'x' * 10_000}: a name\n has\x1b 128 bytes")
+    assert said.startswith("--name xxx")
+    assert said.endswith("xxx: a name has? 128 bytes")
+    assert len(said) < 300
+
+
+def test_a_message_counts_in_words_that_agree() -> None:
     """No f-string puts a plural behind a length, which may be 1."""
     plural = re.compile(rf'f".*\{{len\([^{{}}]*\)(:,)?\}} ({NOUNS})\b')
-    for path in (Path(imagegen_dist.__file__).parent / room).rglob("*.py"):
-        for line in path.read_text().splitlines():
-            assert not plural.search(line), f"{path}: {line.strip()}"
+    lines = [
+        (path, line)
+        for folder in ("imagegen_dist", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(lines) > 10_000
+    assert not [f"{path}: {line.strip()}" for path, line in lines if plural.search(line)]

@@ -13,6 +13,7 @@ from imagegen_dist.commands import command, name_of
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.storage import Store, reached
+from imagegen_dist.wording import counted
 
 if TYPE_CHECKING:
     from imagegen_dist.data.index import DatasetIndex
@@ -70,8 +71,10 @@ def parse(words: Sequence[str]) -> Options:
     options = parse_flags(Options, _JOB, words)
     if not (options.checkpoint and options.dest and options.data):
         raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {name_of(_JOB)} --help)")
-    if options.statistics < 2 or options.batch < 1:
-        raise UsageError(f"--statistics {options.statistics} and --batch {options.batch}: 2 or more, and 1 or more")
+    if options.statistics < 2:
+        raise UsageError(f"--statistics {options.statistics}: 2 or more")
+    if not 1 <= options.batch <= 1_000_000:
+        raise UsageError(f"--batch {options.batch}: from 1 to 1,000,000")
     return options
 
 
@@ -105,7 +108,9 @@ def _run(options: Options) -> str:
     if (index.modality, index.shape) != (model.modality, model.shape):
         raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
     if model.classes and model.classes != index.classes:
-        raise UsageError(f"--data {data} has {index.classes or 'no'} classes; the autoencoder knows {model.classes}")
+        raise UsageError(
+            f"--data {data} has {counted(index.classes or 0, 'class')}; the autoencoder knows {model.classes}"
+        )
     if model.classes and (differing := differing_classes(model.class_names, index.class_names)):
         raise UsageError(f"--data {data}: {differing}")
     flags = {

@@ -15,7 +15,7 @@ from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.extras import install_hint
 from imagegen_dist.metrics.formatting import count
 from imagegen_dist.storage import Store, reached
-from imagegen_dist.wording import counted
+from imagegen_dist.wording import counted, first_line
 
 _JOB = "export"
 _SUMMARY = (
@@ -115,5 +115,4 @@ def _push(dest: Store, repository: str) -> None:
     try:
         HubModel.from_pretrained(str(folder)).push_to_hub(repository)
     except Exception as error:  # of whatever kind, it is one line for the user
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TaskError(f"{dest} is written, but not pushed to {repository}: {line}") from error
+        raise TaskError(f"{dest} is written, but not pushed to {repository}: {first_line(error)}") from error

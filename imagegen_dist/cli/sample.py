@@ -90,9 +90,9 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError(f"nothing to write: give --grid FILE.png, or one of --{', --'.join(_OUTPUTS[1:])}")
     if options.classes and options.mix:
         raise UsageError("--classes and --mix both say which classes: give one of them")
-    for name, least in (("frames", 2), ("batch", 1), ("scale", 0)):
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name} {getattr(options, name)}: {least} or more")
+    for name, least, most in (("frames", 2, 100_000), ("batch", 1, 1_000_000), ("scale", 0, 1000)):
+        if not least <= getattr(options, name) <= most:
+            raise UsageError(f"--{name} {getattr(options, name)}: from {least} to {most:,}")
     if not 1 <= options.fps <= 100:
         raise UsageError(f"--fps {options.fps:g}: from 1 to 100")
     if not 0 <= options.truncation <= 1:

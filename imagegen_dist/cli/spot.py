@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 import psutil
 
 from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.wording import described
 
 _JOB = "spot_watch"
 _SUMMARY = "Drain this machine's Ray node before the machine is taken away."
@@ -177,7 +178,7 @@ class Watch:
         try:
             yield
         except (OSError, ValueError, KeyError) as error:
-            said = f"{type(error).__name__}: {error}"
+            said = described(error)
         if said and said != self._complaint:
             _say(said)
         self._complaint = said

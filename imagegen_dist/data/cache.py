@@ -26,6 +26,7 @@ from imagegen_dist.data.index import ShardInfo
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.private_folder import first_usable, is_private, make_private, numbered
 from imagegen_dist.storage import AccessError, Store
+from imagegen_dist.wording import counted
 
 OFFSETS = ".places"
 """Extension of the files of sample offsets in a node's folder."""
@@ -147,7 +148,7 @@ class ShardFiles:
                 pause = random.uniform(0.5, 1) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
                 late = time.monotonic() + pause > deadline
                 if late or final >= _FINAL_ATTEMPTS:
-                    tried = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                    tried = counted(attempt, "attempt")
                     kind = TimedOutError if late else ShardError
                     raise kind(f"{self._store / info.name} cannot be fetched ({tried}): {error}") from error
                 self._counters.add("retries")
@@ -181,8 +182,8 @@ def _open_in_place(info: ShardInfo, path: Path) -> int:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from error
     if descriptor is not None:
         return descriptor
-    found = f"has {path.stat().st_size} bytes" if path.exists() else "is missing"
-    raise ShardError(f"{path} {found}, but the index says {info.bytes} bytes")
+    found = f"has {counted(path.stat().st_size, 'byte')}" if path.exists() else "is missing"
+    raise ShardError(f"{path} {found}, but the index says {info.bytes:,}")
 
 
 def _open_complete(path: Path, size: int) -> int | None:
@@ -236,7 +237,7 @@ def _check_content(path: Path, info: ShardInfo) -> None:
         while count := file.readinto(buffer):
             size, crc = size + count, zlib.crc32(buffer[:count], crc)
     if size != info.bytes:
-        raise ShardError(f"{size} bytes arrived, but the index says {info.bytes}")
+        raise ShardError(f"{counted(size, 'byte')} arrived, but the index says {info.bytes:,}")
     if crc != info.crc32:
         raise ShardError(f"its CRC is {crc:08x}, but the index says {info.crc32:08x}")
 

@@ -24,6 +24,7 @@ from imagegen_dist.data.picture import Pixels as Pixels
 from imagegen_dist.data.picture import decode_into as decode_picture_into
 from imagegen_dist.data.picture import picture_shape, times
 from imagegen_dist.shape import SampleShape
+from imagegen_dist.wording import counted
 
 _JPEG_QUALITY = 95
 
@@ -74,7 +75,7 @@ class Modality(ABC):
         channels, spatial = _npy_shape(member, len(self.axes)) if is_array else picture_shape(member)
         if min(channels, *spatial) < 1 or math.prod(spatial) > MAX_PIXELS:
             raise DecodeError(
-                f"is {times(spatial)} with {channels} channels: from 1 to {MAX_PIXELS} positions are allowed"
+                f"is {times(spatial)} with {counted(channels, 'channel')}: from 1 to {MAX_PIXELS} positions are allowed"
             )
         return SampleShape(channels, spatial)
 
@@ -238,7 +239,9 @@ def _read_npy(member: bytes, spatial: tuple[int, ...]) -> Pixels:
     _check_spatial(found, spatial)
     start, _ = _npy_header(member)
     if len(member) - start != channels * math.prod(found):
-        raise DecodeError(f"has {len(member) - start} bytes of data where {channels * math.prod(found)} are needed")
+        raise DecodeError(
+            f"has {counted(len(member) - start, 'byte')} of data where {channels * math.prod(found)} are needed"
+        )
     return np.frombuffer(member, np.uint8, offset=start).reshape(channels, *found)
 
 
@@ -256,7 +259,7 @@ def _to_channels(pixels: Pixels, out: Pixels) -> None:
         red, green, blue = pixels.astype(np.uint32)
         out[0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     else:
-        raise DecodeError(f"has {len(pixels)} channels where {len(out)} are needed")
+        raise DecodeError(f"has {counted(len(pixels), 'channel')} where {len(out)} are needed")
 
 
 def _check_spatial(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:

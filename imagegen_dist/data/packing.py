@@ -233,7 +233,8 @@ def _shares(config: PackConfig) -> str:
 
 
 def _copies(copies: int, pictures: int, remedy: str) -> str:
-    return f"{copies:,} of {pictures:,} pictures are copies of others, byte for byte: {remedy}"
+    are = "is a copy of another" if copies == 1 else "are copies of others"
+    return f"{copies:,} of {counted(pictures, 'picture')} {are}, byte for byte: {remedy}"
 
 
 def _tell_copies(

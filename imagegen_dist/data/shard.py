@@ -121,7 +121,7 @@ class Shard:
     def _read(self, offset: int, size: int) -> bytes:
         data = self._read_at(offset, size)
         if len(data) != size:
-            raise ShardError(f"{self.name} is truncated: {size - len(data)} bytes are missing at byte {offset}")
+            raise ShardError(f"{self.name} is truncated: it lacks {counted(size - len(data), 'byte')} at byte {offset}")
         return data
 
 

@@ -100,7 +100,7 @@ def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: ran
         return
     said = (
         f"{place}: the current and the next block of a node's {counted(len(microbatches) * each, 'lane')} are "
-        f"{len(shards):,} shards of {needed:,} bytes"
+        f"{counted(len(shards), 'shard')} of {needed:,} bytes"
     )
     remedy = f"or lower --data.block (now {plan.block}) or --data.lanes (now {plan.lanes})"
     if needed > config.limit_bytes:

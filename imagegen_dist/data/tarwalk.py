@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from imagegen_dist.wording import counted
+
 ReadAt = Callable[[int, int], bytes]
 """(offset, length) -> bytes; fewer than `length` only at the end of the file."""
 
@@ -67,7 +69,7 @@ def walk(read_at: ReadAt, size: int, shard: str) -> _Archive:
             name, length = renamed.path or name, length if renamed.size is None else renamed.size
         data = position + _BLOCK
         if data + length > size:
-            raise ShardError(f"{shard} is truncated in {name}: {data + length - size} bytes are missing")
+            raise ShardError(f"{shard} is truncated in {name}: it lacks {counted(data + length - size, 'byte')}")
         if kind in b"xgLK":
             renamed = _extend(renamed, kind, _read_names(read_at, data, length, name, shard), shard)
         else:

@@ -282,7 +282,7 @@ def _findings(piece: _Expected) -> tuple[tuple[str, ...], bool]:
 def _alteration(info: ShardInfo, read_at: ReadAt, size: int) -> tuple[str, ...]:
     """How a file's bytes differ from the index: the first difference of size, SHA-256 and CRC-32."""
     if size != info.bytes:
-        return (f"has {size:,} bytes, but the index says {info.bytes:,}",)
+        return (f"has {counted(size, 'byte')}, but the index says {info.bytes:,}",)
     crc32, sha256 = checksums(read_at, size)
     if sha256 != info.sha256:
         return (f"has other bytes: SHA-256 {sha256[:8]}..., but the index says {info.sha256[:8]}...",)

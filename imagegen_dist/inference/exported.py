@@ -21,6 +21,7 @@ from torch import Tensor
 from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import MANIFEST, CheckpointError
+from imagegen_dist.wording import counted
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -79,7 +80,7 @@ def read_exported(store: Store) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from None
     weights = store.read(WEIGHTS)
     if len(weights) != bytes_:
-        raise CheckpointError(f"{store.url}: {WEIGHTS} has {len(weights)} bytes, not {bytes_}")
+        raise CheckpointError(f"{store.url}: {WEIGHTS} has {counted(len(weights), 'byte')}, not {bytes_:,}")
     if hashlib.sha256(weights).hexdigest() != digest:
         raise CheckpointError(f"{store.url}: {WEIGHTS} does not have the sha256 of {CONFIG}")
     try:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.formatting import count, duration, figure, value_text
+from imagegen_dist.wording import counted
 
 _REFRESH_PER_S = 4
 _SETTLED_S = 10.0
@@ -270,7 +271,9 @@ class Console(Screen):
             table.add_row("data", Text(f"{100 * waiting:.1f} % of the time waited for"))
         skipped = _skipped(self._figures)
         if skipped:
-            table.add_row("skipped", Text(f"{skipped:,} steps with a loss or gradient that was not finite", "yellow"))
+            table.add_row(
+                "skipped", Text(f"{counted(skipped, 'step')} with a loss or gradient that was not finite", "yellow")
+            )
         return table
 
 

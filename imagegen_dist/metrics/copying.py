@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imagegen_dist.wording import counted
+
 COPIES_ABOVE = 3.0
 """Of `Copied.z`: the level above which more samples single out one training sample than held-out ones do, p = 0.001."""
 
@@ -33,7 +35,7 @@ def nearest(queries: Tensor, among: Tensor, k: int) -> Neighbours:
     Equal rows have the distance 0 exactly.
     """
     if not 1 <= k <= len(among):
-        raise ValueError(f"{k} neighbours among {len(among)} samples")
+        raise ValueError(f"{k} neighbours among {counted(len(among), 'sample')}")
     among = among.double()
     norms = among.square().sum(1)
     candidates = min(k + _SPARE, len(among))

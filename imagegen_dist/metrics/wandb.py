@@ -15,6 +15,7 @@ from typing import Any, cast
 from PIL import Image
 
 from imagegen_dist.metric_table import registered
+from imagegen_dist.wording import described
 
 _START_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 5.0
@@ -161,7 +162,10 @@ class WandbSink:
             except Exception as error:
                 _release()
                 start("offline")
-                warn(f"Weights & Biases was not reached ({_line(error)}); the run is kept offline, to be synced later")
+                warn(
+                    f"Weights & Biases was not reached ({described(error)}); "
+                    "the run is kept offline, to be synced later"
+                )
 
         if mode not in (None, "online"):
             self._guard("could not start", lambda: start(mode))
@@ -244,7 +248,7 @@ class WandbSink:
         except Exception as error:
             self._run = None
             _release()
-            self._warn(f"Weights & Biases {failure} ({_line(error)}); the run goes on without it")
+            self._warn(f"Weights & Biases {failure} ({described(error)}); the run goes on without it")
 
 
 def sync_command(directory: Path, run_ids: Sequence[str], unsent: Sequence[Path] = ()) -> str:
@@ -341,7 +345,3 @@ def _release() -> None:
         import wandb
 
         wandb.teardown()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagegen_dist.wording import counted
+
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONVOLVE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -207,7 +209,7 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, label: Tensor | None) -> Tensor:
         if label is None:
-            raise ValueError(f"a network of {len(self.weight)} classes needs a label for every sample")
+            raise ValueError(f"a network of {counted(len(self.weight), 'class')} needs a label for every sample")
         if label.is_floating_point():
             return label.to(self.weight.dtype) @ self.weight
         return F.embedding(label, self.weight)

@@ -25,6 +25,7 @@ from imagegen_dist.objectives.variational import (
     trained_together,
 )
 from imagegen_dist.schedule import Schedule, constant
+from imagegen_dist.wording import counted
 
 
 @ObjectiveConfig.register
@@ -211,8 +212,8 @@ class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
         levels = len(self.autoencoder.group_dims)
         if len(config.free_bits) not in (0, 1, levels):
             raise ValueError(
-                f"free_bits {config.free_bits} are for {len(config.free_bits)} levels, and the model has {levels}; set "
-                "--objective.free-bits to one number, or to one for each level from the highest"
+                f"free_bits {config.free_bits} are for {counted(len(config.free_bits), 'level')}, and the model "
+                f"has {levels}; set --objective.free-bits to one number, or to one for each level from the highest"
             )
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:

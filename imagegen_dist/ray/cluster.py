@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 from imagegen_dist.errors import UsageError
 from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
 from imagegen_dist.resources import Demand, Workers, check_available, is_own_ray
+from imagegen_dist.wording import counted
 
 DEFAULT_CPU_WORKERS = 2
 
@@ -37,8 +38,8 @@ class Share:
 
     def of(self, workers: int) -> str:
         """A number of workers with these resources, in words."""
-        kind = "1 GPU" if self.gpu else f"{self.cpus} CPU thread{'s' if self.cpus > 1 else ''}"
-        number = f"{workers} worker{'s' if workers != 1 else ''}"
+        kind = "1 GPU" if self.gpu else counted(self.cpus, "CPU thread")
+        number = counted(workers, "worker")
         return f"{number} of {kind} each, {'NCCL' if self.gpu else 'gloo'}"
 
 
@@ -147,8 +148,8 @@ def divide(
         check_available("--cpus", demand.cpus, "CPU core", cores, asked.low)
     if own and asked.low > room:
         raise UsageError(f"--workers {asked.low}: this machine has {has}; set --workers to at most {room}")
-    short_of = f"{asked.low} workers need a {name} each, and it has {has}" if asked.low > room else ""
-    return Share(asked, use_gpu, cpus, short_of)
+    need = f"1 worker needs a {name}" if asked.low == 1 else f"{asked.low} workers need a {name} each"
+    return Share(asked, use_gpu, cpus, f"{need}, and it has {has}" if asked.low > room else "")
 
 
 def _cores(machines: Sequence[Mapping[str, float]], kind: str, workers: int) -> int:

@@ -273,7 +273,8 @@ class Driver:
                     console.message(f"the workers cannot be started: {short}", "yellow")
             why = "stopping: the workers write a checkpoint first" if self._interruption.asked else ""
             if not why and self._heard and growth.has_come():
-                why = f"resources for {growth.held} more workers: writing a checkpoint, then continuing with them"
+                more = counted(growth.held, "more worker")
+                why = f"resources for {more}: writing a checkpoint, then continuing with them"
             if why or told:
                 relay.request_stop.remote()  # repeatedly: a channel that was killed has forgotten it
             if why and not told:

@@ -15,6 +15,7 @@ from imagegen_dist.ray.memory import MEMORY_HELP, memory_line
 from imagegen_dist.run import RunError
 from imagegen_dist.storage import StorageError
 from imagegen_dist.training.checkpoint import CheckpointError
+from imagegen_dist.wording import described
 
 _FINAL = (RunError, CheckpointError, DatasetError, ShardError, StorageError)
 _FOLLOWING = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "processgroup", "socket")
@@ -50,14 +51,14 @@ def diagnose(error: BaseException) -> Failure:
             return Failure(f"the workers could not be started: {memory}", MEMORY_HELP, died=True, memory=True)
         if "Startup" in type(cause).__name__:
             return Failure("the workers could no longer be placed", started=False)
-        return Failure(_line(cause), died=isinstance(error, TrainingFailedError | RayError))
+        return Failure(described(cause), died=isinstance(error, TrainingFailedError | RayError))
     died = {rank: failure for rank, failure in workers.items() if _is_death(failure)}
     raised = {rank: failure for rank, failure in workers.items() if rank not in died and not _follows(failure)}
     for rank, failure in sorted(raised.items()):
         cause = _cause(failure)
         if isinstance(cause, _FINAL):
             return Failure(str(cause), final=True, error=cause)
-        return Failure(f"worker {rank} raised {_line(cause)}", _traceback(failure))
+        return Failure(f"worker {rank} raised {described(cause)}", _traceback(failure))
     for rank, failure in sorted(died.items()):
         if memory := next(filter(None, map(memory_line, _texts(failure))), ""):
             return Failure(f"worker {rank} was killed: {memory}", MEMORY_HELP, died=True, memory=True)
@@ -139,10 +140,6 @@ def _end(death: BaseException) -> str:
     if isinstance(death, RayActorError):
         return f"its process{place} ended unexpectedly"
     return type(death).__name__
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _traceback(failure: BaseException) -> str:

@@ -16,6 +16,7 @@ from imagegen_dist.errors import UsageError
 from imagegen_dist.ray.memory import memory_line
 from imagegen_dist.storage import StorageError, Store, check_temporary_room
 from imagegen_dist.versions import versions
+from imagegen_dist.wording import described
 
 ANSWER_S = 90.0
 """Seconds within which a machine has to answer, including its imports."""
@@ -84,8 +85,7 @@ class Preflight:
                 self.warn(memory_line(str(error)) or f"machine {node_name(node_id)} ran out of memory")
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause or error
-                problem = f"cannot run this job ({type(cause).__name__}: {' '.join(str(cause).split())})"
-                answers[node_id] = {"problem": problem}
+                answers[node_id] = {"problem": f"cannot run this job ({described(cause)})"}
             except ray.exceptions.GetTimeoutError:
                 answers[node_id] = {"problem": f"does not answer within {ANSWER_S:g} s"}
             except ray.exceptions.RayError:

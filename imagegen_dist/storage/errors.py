@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from imagegen_dist import wording
 from imagegen_dist.credentials import without_credentials
 
 _MISSING_CREDENTIALS = (
@@ -73,8 +74,8 @@ def local_disk_errors(path: str) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """The message of an error in one line without credentials in URLs, or its type if it has no message."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return without_credentials((text.strip().splitlines() or [type(error).__name__])[0])
+    text = error.strerror if isinstance(error, OSError) and error.strerror else wording.first_line(error)
+    return without_credentials(text)
 
 
 def error_code(error: BaseException | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from imagegen_dist.sweep.plan import TrialDemand
+from imagegen_dist.wording import counted
 
 
 class Crowd:
@@ -71,8 +72,10 @@ def lack_of_room(demand: TrialDemand, nodes: Sequence[Mapping[str, float]]) -> s
     room = room_for(demand, nodes)
     if room >= demand.workers.low:
         return ""
-    has = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    has = ", ".join(
+        f"{counted(int(node.get('CPU', 0)), 'CPU core')} and {counted(int(node.get('GPU', 0)), 'GPU')}"
+        for node in nodes
+    )
     return (
-        f"a trial needs {demand}, and the cluster has room for {room} such worker{'s' if room != 1 else ''} "
-        f"({has or 'no machine'})"
+        f"a trial needs {demand}, and the cluster has room for {counted(room, 'such worker')} ({has or 'no machine'})"
     )

@@ -19,6 +19,7 @@ from imagegen_dist.records import RunSettings
 from imagegen_dist.resources import Workers
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
+from imagegen_dist.wording import counted
 
 JOB = "sweep"
 PLAN = "sweep.json"
@@ -62,7 +63,7 @@ class TrialDemand:
         return TrialDemand(self.workers, self.cpus or max(1, share), asked)
 
     def __str__(self) -> str:
-        each = f"{self.cpus or 1} CPU core{'s' if (self.cpus or 1) > 1 else ''}"
+        each = counted(self.cpus or 1, "CPU core")
         each += f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.workers} workers of {each} each" if self.is_group else each
 

@@ -306,7 +306,7 @@ def test_mistakes_are_answered_in_one_line(
     assert "RUN is missing" in mistake(capsys)
     assert "--kid-subset-size 100" in mistake(capsys, run, *COARSE, "--samples", 50, "--kid-subset-size", 100)
     assert "have no classes; leave it out" in mistake(capsys, run, *COARSE, "--metrics", "is")
-    assert "--samples 1: 2 or more" in mistake(capsys, run, "--samples", 1)
+    assert "--samples 1: from 2 to 100,000,000" in mistake(capsys, run, "--samples", 1)
     assert "class-conditional" in mistake(capsys, vae.folder.url, "--metrics", "agreement")
     assert "need more than 5 samples a side" in mistake(capsys, run, *COARSE, "--metrics", "pr", "--samples", 4)
     assert "--split val is of a built-in dataset" in mistake(capsys, run, "--split", "val")

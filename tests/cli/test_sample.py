@@ -203,7 +203,7 @@ def test_an_exported_folder_is_sampled_like_its_run(gan: str, tmp_path: Path) ->
         (["GAN", "--grid", "a.png", "--seeds", "0-9999"], "--grid of 10,000 samples: 4,000 at most"),
         (["GAN", "--grid", "a.png", "--truncation", "1.5"], "--truncation 1.5: from 0"),
         (["GAN", "--grid", "a.png", "--device", "tpu"], "--device tpu: cpu or cuda"),
-        (["GAN", "--grid", "a.png", "--batch", "0"], "--batch 0: 1 or more"),
+        (["GAN", "--grid", "a.png", "--batch", "0"], "--batch 0: from 1 to 1,000,000"),
         (["GAN", "--folder", "FULL"], "it holds files already; choose another place"),
         (["GAN", "--shards", "out", "--mix", "0:1"], "a blend of classes has no label"),
         (["GAN", "--interpolate", "a.gif"], "--interpolate a.gif: an animation is .webp or .mp4, not .gif"),

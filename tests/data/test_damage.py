@@ -190,7 +190,7 @@ def huge_webp(side: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-WRONG_SIZE = r"has \d+ bytes, but the index says \d+"
+WRONG_SIZE = r"has [\d,]+ bytes, but the index says [\d,]+"
 GREY = sample_of(99)[0]
 
 DAMAGES = [

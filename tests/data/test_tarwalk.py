@@ -114,7 +114,7 @@ def test_a_cut_in_a_header_is_refused():
 
 
 def test_a_cut_in_data_names_the_member():
-    with pytest.raises(ShardError, match=r"truncated in a\.png: 200 bytes are missing"):
+    with pytest.raises(ShardError, match=r"truncated in a\.png: it lacks 200 bytes"):
         walk_bytes(tar(TWO)[: 512 + 500])
 
 

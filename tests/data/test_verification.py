@@ -352,7 +352,7 @@ def corrupt_header(store: Store) -> None:
         (flip, [r"has other bytes: SHA-256 \w{8}\.\.\., but the index says \w{8}\.\.\."]),
         (
             cut,
-            [r"has 5,652 bytes, but the index says 20,480", r"is truncated in 000000007\.png: \d+ bytes are missing"],
+            [r"has 5,652 bytes, but the index says 20,480", r"is truncated in 000000007\.png: it lacks \d+ bytes"],
         ),
         (corrupt_header, [r"has other bytes: .*", r"has a corrupt header at byte 0: the checksum differs"]),
         (lambda store: store.remove("shard-000001.tar"), ["is missing"]),

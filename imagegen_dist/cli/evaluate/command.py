@@ -20,6 +20,7 @@ _SUMMARY = (
     "Measure a trained model: its samples beside real ones, and what a VAE makes of real ones. Every figure is printed "
     "and stored with its settings."
 )
+_MOST = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise UsageError(f"RUN is missing: the directory of a run or of a checkpoint (see {name_of(JOB)} --help)")
     for name, least in (("samples", 2), ("references", 2), ("kid_subset_size", 2), ("importance_samples", 0)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: {least} or more")
+        if value is not None and not least <= value <= _MOST:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: from {least} to {_MOST:,}")
     asked_metrics(options.metrics)
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")

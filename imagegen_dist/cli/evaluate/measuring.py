@@ -27,6 +27,7 @@ from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.resources import is_own_ray
 from imagegen_dist.storage import Store
 from imagegen_dist.tasks import TaskRunner, run_in_process
+from imagegen_dist.wording import first_line
 
 _IN_PROCESS_S = 20.0  # of work, up to which Ray's start would not pay
 
@@ -174,8 +175,7 @@ def _measure(groups: dict[str, list[Piece]], request: Request, bar: Bar) -> dict
     except (ValueError, TaskError):
         raise
     except Exception as error:  # of whatever kind, it is one line for the user
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise TaskError(f"samples could not be measured ({type(error).__name__}: {line})") from error
+        raise TaskError(f"samples could not be measured ({type(error).__name__}: {first_line(error)})") from error
     return {name: each.total for name, each in sums.items() if each.total is not None}
 
 

@@ -141,7 +141,7 @@ def show(request: Request, results: Results, written: list[str], console: Consol
     for network, _ in results.figures:
         opened = network.network
         facts += [
-            ("features", f"{opened.name}, {opened.dim} dimensions; resize: {opened.resize}"),
+            ("features", f"{opened.name}, {counted(opened.dim, 'dimension')}; resize: {opened.resize}"),
             ("", f"sha256 {opened.sha256}"),
         ]
     facts += [("took", duration(results.seconds)), ("written", written[0]), *(("", each) for each in written[1:])]

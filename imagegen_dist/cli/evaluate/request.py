@@ -225,7 +225,8 @@ def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
         )
     if isinstance(model, AutoencoderModel) and model.classes and dataset.index.classes != model.classes:
         raise UsageError(
-            f"--data {url} has {dataset.index.classes or 'no'} classes, and the model is told one of {model.classes}; "
+            f"--data {url} has {counted(dataset.index.classes or 0, 'class')}, and the model is told one of "
+            f"{model.classes}; "
             "set --data"
         )
     if differing := differing_classes(model.class_names, dataset.index.class_names):

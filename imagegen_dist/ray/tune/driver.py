@@ -32,6 +32,7 @@ from imagegen_dist.sweep.live_table import JsonEvents, LiveTable
 from imagegen_dist.sweep.plan import SweepPlan
 from imagegen_dist.sweep.results import best
 from imagegen_dist.sweep.trial_store import RUNNING, TrialStore
+from imagegen_dist.wording import described
 
 LOSSES = 3
 """How often a trial whose process is lost is started again."""
@@ -113,7 +114,7 @@ class SweepDriver:
         if self._recorder.misused:
             raise UsageError(self._recorder.misused)
         if error is not None:
-            self._view.error(f"the sweep has failed: {type(error).__name__}: {' '.join(str(error).split())}")
+            self._view.error(f"the sweep has failed: {described(error)}")
             return FAILED
         if self._interruption.code is not None:
             return self._interruption.code
