@@ -29,7 +29,8 @@ from imagegen_dist.wording import counted
 
 _JOB = "runs"
 _SWEEP = "sweep.json"
-_LISTED = 2  # headline figures of a run in a list
+_LISTED = 2  # headline figures of a run in a list, the ELBO first
+_ELBO = "eval/elbo"
 _READERS = 8  # runs that are read at once
 
 
@@ -125,8 +126,8 @@ def _row(store: Store) -> tuple[str, ...]:
     except UsageError as error:
         return (name, "damaged", "", str(error), "") if store.exists(CONFIG) else ()
     figures = run.figures()
-    shown = [each for each in figures if describe(each).headline][:_LISTED]
-    text = ", ".join(f"{describe(each).label} {value_text(each, figures[each])}" for each in shown)
+    shown = sorted((each for each in figures if describe(each).headline), key=lambda each: each != _ELBO)
+    text = ", ".join(f"{describe(each).label} {value_text(each, figures[each])}" for each in shown[:_LISTED])
     return name, run.state, f"{count(run.images)} of {count(run.total)}", text, run.started
 
 
@@ -184,19 +185,23 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 def _compare(options: RunsOptions) -> None:
     runs = _runs(options, 2, None)
     settings = [run.settings for run in runs]
-    paths = dict.fromkeys(path for each in settings for path in each)
-    differing = [path for path in paths if len({each.get(path) for each in settings}) > 1]
+    shared = [
+        path for path in settings[0] if all(path in each for each in settings)
+    ]  # kinds have settings of their own
+    differing = [path for path in shared if len({each[path] for each in settings}) > 1]
     table = _table("", *(run.name for run in runs))
     _rows(table, "run", [(name, [values(run) for run in runs]) for name, values in _COMPARED.items()])
-    _rows(table, "settings", [(path, [each.get(path, "–") for each in settings]) for path in differing])
+    _rows(table, "settings", [(path, [each[path] for each in settings]) for path in differing])
     figures = [run.figures() for run in runs]
     names = sorted({name for each in figures for name in each}, key=place_of)
+    references = {describe(name).reference for name in names}
     _rows(
         table,
         "figures",
         [
             (describe(name).label, [value_text(name, each[name]) if name in each else "–" for each in figures])
             for name in names
+            if name not in references
         ],
     )
     _console().print(table)
@@ -293,7 +298,7 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     return table
 
 
