@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.schedule import Schedule, constant
@@ -106,8 +107,8 @@ class EvaluationConfig:
     """Images seen between two evaluations; 0 evaluates at the end alone."""
     samples: int = 1000
     """Generated samples of one evaluation; 0 turns evaluation off."""
-    label_distribution: str = "data"
-    """Classes of generated samples: "data", in the frequencies of the training data, or "uniform"."""
+    label_distribution: Literal["data", "uniform"] = "data"
+    """Classes of generated samples: in the frequencies of the training data, or all equally frequent."""
     features: str = ""
     """Feature network: "inception", "dinov2", "module:PACKAGE.MODULE:FUNCTION", or empty: a classifier of the
     labels."""
@@ -115,8 +116,8 @@ class EvaluationConfig:
     """Path or URL of the feature network's weights, a safetensors file."""
     weights_sha256: str = ""
     """Expected SHA-256 of that file; empty: not checked."""
-    resize: str = "tensorflow"
-    """How samples are resized to Inception's input: "tensorflow" or "bicubic"."""
+    resize: Literal["tensorflow", "bicubic"] = "tensorflow"
+    """How samples are resized to Inception's input: as published with TensorFlow, or as clean-fid does."""
     classifier_images: int = 100_000
     """Images on which the classifier is trained."""
     searched: int = 50_000
@@ -131,10 +132,6 @@ class EvaluationConfig:
             raise ValueError(
                 f"every {self.every} and samples {self.samples} have to be 0 or more (a Fréchet distance needs two "
                 f"samples), classifier_images {self.classifier_images} 1 or more; set --evaluation.*"
-            )
-        if self.label_distribution not in ("data", "uniform"):
-            raise ValueError(
-                f"label_distribution {self.label_distribution}: data or uniform, by --evaluation.label-distribution"
             )
         if self.searched < 0 or self.searched == 1:
             raise ValueError(f"searched {self.searched}: 2 or more, or 0 for no check; set --evaluation.searched")
