@@ -185,7 +185,7 @@ def test_the_cache_s_bound_is_checked_with_the_number_to_set(tmp_path):
 
 def test_a_disk_that_cannot_hold_the_working_set_is_named(tmp_path, monkeypatch):
     index, store, _ = remote("disk", tmp_path)
-    monkeypatch.setattr(stream_module, "room", lambda folder: 1000)
+    monkeypatch.setattr(stream_module, "usable_bytes", lambda folder: 1000)
     with pytest.raises(DatasetError, match=r"has room for 1,000: set --data\.cache\.directory"):
         check_cache(index, store, PLAN, range(4), CacheConfig(str(tmp_path)))
     store.remove()
