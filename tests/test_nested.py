@@ -23,7 +23,7 @@ from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import FILE, Lease
 from imagegen_dist.sweep.plan import PLAN, read_plan
-from imagegen_dist.sweep.trial_store import LEDGER, TrialStore
+from imagegen_dist.sweep.trial_store import TRIALS_FILE, TrialStore
 from tests.checkpoints import write_checkpoint
 
 
@@ -110,7 +110,7 @@ REFUSED = {
     "an override": override,
     "dataset.json": labels,
     "sweep.json": written(PLAN, lambda store: read_plan(store, "sweep")),
-    "trials.json": written(LEDGER, TrialStore.read),
+    "trials.json": written(TRIALS_FILE, TrialStore.read),
     "latents.json": written("latents.json", LatentStatistics.load),
     "metrics.jsonl": rows,
 }

@@ -24,7 +24,8 @@ from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.redirect_output import output_to
 from imagegen_dist.resources import check_demand
 from imagegen_dist.storage import Store
-from imagegen_dist.sweep.live_table import WIRED, JsonEvents, LiveTable
+from imagegen_dist.sweep.json_events import JSON_EVENTS, JsonEvents
+from imagegen_dist.sweep.live_table import LiveTable
 from imagegen_dist.sweep.plan import JOB, SweepPlan, read_plan, with_checkpoints, write_plan
 from imagegen_dist.sweep.results import closing_table, write_results
 
@@ -144,10 +145,9 @@ def run(plan: SweepPlan, options: Options) -> int:
 
 def view(plan: SweepPlan, screen: TextIO) -> LiveTable | JsonEvents:
     """Where the sweep is shown: here, or where the job was submitted from."""
-    paths = [dimension.path for dimension in plan.space.dimensions]
     title = f"{plan.search} · {plan.settings.name}"
-    if not os.environ.get(WIRED):
-        return LiveTable(title, paths, plan.goals, plan.trials, screen)
+    if not os.environ.get(JSON_EVENTS):
+        return LiveTable(title, plan.paths, plan.goals, plan.trials, screen)
     goals = [config.encode(goal) for goal in plan.goals]
-    facts = {"title": title, "paths": paths, "goals": goals, "total": plan.trials, "folder": plan.folder.url}
+    facts = {"title": title, "paths": plan.paths, "goals": goals, "total": plan.trials, "folder": plan.folder.url}
     return JsonEvents(facts, screen)

@@ -14,7 +14,7 @@ from imagegen_dist import records
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import PLAN, TRIALS, read_plan
 from imagegen_dist.sweep.results import BEST, REPORT, ROWS, TABLE, best
-from imagegen_dist.sweep.trial_store import LEDGER, TrialStore
+from imagegen_dist.sweep.trial_store import TRIALS_FILE, TrialStore
 from imagegen_dist.training.checkpoint import FILES, MANIFEST, newest
 
 _PART_BYTES = 192 << 10
@@ -22,7 +22,7 @@ _PART_BYTES = 192 << 10
 
 def files(folder: Store) -> list[str]:
     """What is sent: tables, plots, the best config, and the best trial's run with its newest checkpoint."""
-    names = [name for name in (BEST, TABLE, ROWS, REPORT, PLAN, LEDGER) if folder.exists(name)]
+    names = [name for name in (BEST, TABLE, ROWS, REPORT, PLAN, TRIALS_FILE) if folder.exists(name)]
     chosen = best(TrialStore.read(folder).trials, read_plan(folder, folder.url).goals)
     if chosen is None:
         return names

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -28,11 +26,7 @@ from imagegen_dist.sweep.trial_store import (
     STOPPED,
     WAITING,
     Trial,
-    encode_trial,
 )
-
-WIRED = "IMAGEGEN_SWEEP_WIRED"
-"""Environment variable of a job whose sweep is shown on another machine."""
 
 _AROUND = 7  # lines of the screen that are not trials
 _STYLES = {RUNNING: "cyan", COMPLETE: "green", DIVERGED: "red", FAILED: "red", CUT: "yellow"}
@@ -140,49 +134,6 @@ class LiveTable(Screen):
         said = f"{trial.state}: {trial.note}" if trial.note else trial.state
         parts = [f"{trial.run:<8}", values, f"{count(trial.images):>7} images", figures, said]
         return " " + "   ".join(part for part in parts if part)
-
-
-class JsonEvents:
-    """Shows a sweep as JSON lines, for a LiveTable on another machine. Enter it as a context."""
-
-    def __init__(self, facts: dict[str, Any], file: TextIO) -> None:
-        self._file = file
-        self._told: dict[str, Trial] = {}
-        self._send({"event": "sweep", **facts})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.flush()
-
-    def trial(self, trial: Trial) -> None:
-        """A line, where the trial has another state, figure or number of images."""
-        if self._told.get(trial.run) != trial:
-            self._told[trial.run] = trial
-            self._send({"event": "trial", **encode_trial(trial)})
-
-    def phase(self, text: str) -> None:
-        """A line."""
-        if text:
-            self._send({"event": "phase", "text": text})
-
-    def message(self, text: str, style: str = "") -> None:
-        """A line."""
-        self._send({"event": "message", "text": text, "style": style})
-
-    def error(self, title: str, text: str = "") -> None:
-        """A line."""
-        self._send({"event": "error", "title": title, "text": text})
-
-    def summary(self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
-        """A line."""
-        self._send({"event": "summary", "groups": groups})
-
-    def _send(self, event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=self._file, flush=True)
 
 
 def shown(value: Any) -> str:

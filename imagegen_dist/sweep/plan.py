@@ -1,4 +1,4 @@
-"""What a sweep is, as sweep.json keeps it: what is trained, what is changed, how trials are compared and chosen."""
+"""What a sweep is, as sweep.json stores it: what it trains and changes, and how it compares and chooses trials."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ PLAN = "sweep.json"
 TRIALS = "trials"
 
 REDUCTION = 3
-"""ASHA lets one in so many trials pass a rung (arXiv:1810.05934; its eta)."""
+"""ASHA lets one of this many trials continue at each rung (arXiv:1810.05934; its eta)."""
 
-SETTLED_TRIALS = 3
-"""Trials that the median stopping rule and a population compare at least."""
+MIN_COMPARED = 3
+"""Fewest trials that the median stopping rule and a population compare."""
 
 
 @dataclass(frozen=True)
 class TrialDemand:
-    """What one trial needs: workers, and for each CPU cores and GPUs (a fraction where several share one).
+    """What one trial requests: workers, and for each of them CPU cores and GPUs (a fraction if several share one).
 
-    None: a GPU where there are any, and its share of the CPU cores; without GPUs one core. Raises UsageError for a
-    share of a GPU that several workers cannot have.
+    None: one GPU if there are any, with its share of the CPU cores; one core without GPUs. Raises UsageError for a
+    share of a GPU with several workers.
     """
 
     workers: Workers = Workers(1, 1)
@@ -53,14 +53,19 @@ class TrialDemand:
 
     @property
     def is_group(self) -> bool:
-        """Whether it may be several workers, which Ray Train starts."""
+        """True if it may have several workers, which Ray Train starts."""
         return self.workers.high > 1
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """The resources of one worker, as Ray counts them."""
+        return {"CPU": float(self.cpus or 1), **({"GPU": self.gpus} if self.gpus else {})}
+
     def of(self, cpus: float, gpus: float) -> TrialDemand:
-        """The demand in full, on a cluster of so many CPU cores and GPUs."""
-        asked = float(gpus > 0) if self.gpus is None else self.gpus
-        share = int(cpus * asked // gpus) if asked and gpus else 1
-        return TrialDemand(self.workers, self.cpus or max(1, share), asked)
+        """The demand in full, on a cluster with that many CPU cores and GPUs."""
+        requested = float(gpus > 0) if self.gpus is None else self.gpus
+        share = int(cpus * requested // gpus) if requested and gpus else 1
+        return TrialDemand(self.workers, self.cpus or max(1, share), requested)
 
     def __str__(self) -> str:
         each = counted(self.cpus or 1, "CPU core")
@@ -70,27 +75,27 @@ class TrialDemand:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Everything that decides a sweep's outcome. Raises ConfigError where its parts do not belong together."""
+    """Everything that decides the outcome of a sweep. Raises ConfigError if its parts do not fit together."""
 
-    # Name of the search or preset that it began from.
+    # Name of the search or preset that it is based on.
     search: str
-    # What trials train, before their own values.
+    # What trials train, before their own values are applied.
     experiment: Experiment
-    # Where the sweep is, and what its trials' runs have in common.
+    # Where the sweep is, and what the runs of its trials have in common.
     settings: RunSettings
     # What is changed.
     space: Space
-    # By which figures trials are compared.
+    # The metrics by which trials are compared.
     goals: tuple[Goal, ...]
     # How values are chosen.
     searcher: Searcher
-    # Who stops or changes trials on the way.
+    # What stops or changes trials early.
     scheduler: Scheduler
-    # How many trials.
+    # Number of trials.
     trials: int
     # Seed of the search.
     seed: int
-    # What one trial needs.
+    # What one trial requests.
     demand: TrialDemand
 
     def __post_init__(self) -> None:
@@ -99,30 +104,33 @@ class SweepPlan:
         kinds = {goal.metric.startswith("eval/") for goal in self.goals}
         if len(kinds) > 1:
             raise ConfigError(
-                f"--metric {','.join(goal.metric for goal in self.goals)} is never reported: figures of an evaluation "
-                "(eval/...) and those of a report come apart; give metrics of one kind"
+                f"--metric {','.join(goal.metric for goal in self.goals)} is never reported: metrics of an evaluation "
+                "(eval/...) and those of a report are logged separately; give metrics of one kind"
             )
-        every, total = self.every, self.experiment.training.total_images
-        if self.scheduler != "none":
-            if len(self.goals) > 1:
-                raise ConfigError(
-                    f"--scheduler {self.scheduler} compares trials by one figure, not by "
-                    f"{' and '.join(map(str, self.goals))}; give one --metric, or --scheduler none"
-                )
-            if not 0 < every < total:
-                flag = "--evaluation.every" if self.is_evaluated else "--training.report-every"
-                raise ConfigError(
-                    f"--scheduler {self.scheduler} needs figures on the way: set {flag} below the {total:,} images of "
-                    f"a trial, not to {every:,}"
-                )
         if self.is_evaluated and not self.experiment.evaluation.samples:
             raise ConfigError(
                 f"{self.goals[0].metric} is never reported: --evaluation.samples is 0; set it to 2 or more"
             )
+        if self.scheduler != "none":
+            self._check_scheduler()
         if self.scheduler == "pbt":
             self._check_population()
         elif self.searcher == "tpe" and self.space.is_grid:
             raise ConfigError(f"--searcher tpe has nothing to choose in {self.space}; write choice: in place of grid:")
+
+    def _check_scheduler(self) -> None:
+        if len(self.goals) > 1:
+            raise ConfigError(
+                f"--scheduler {self.scheduler} compares trials by one metric, not by "
+                f"{' and '.join(map(str, self.goals))}; give one --metric, or --scheduler none"
+            )
+        total = self.experiment.training.total_images
+        if not 0 < self.every < total:
+            flag = "--evaluation.every" if self.is_evaluated else "--training.report-every"
+            raise ConfigError(
+                f"--scheduler {self.scheduler} needs metrics during a trial: set {flag} below the {total:,} images of "
+                f"a trial, not to {self.every:,}"
+            )
 
     def _check_population(self) -> None:
         if self.searcher == "tpe":
@@ -133,17 +141,17 @@ class SweepPlan:
                 f"--scheduler pbt changes values while a network trains, which {fixed[0]} does not allow; "
                 "give paths below optim and objective"
             )
-        if self.trials < SETTLED_TRIALS:
-            raise ConfigError(f"--trials {self.trials}: a population needs {SETTLED_TRIALS} or more")
+        if self.trials < MIN_COMPARED:
+            raise ConfigError(f"--trials {self.trials}: a population needs {MIN_COMPARED} or more")
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether the figures are those of an evaluation, and not of every row of metrics."""
+        """True if the metrics come from evaluations, False if every row has them."""
         return self.goals[0].metric.startswith("eval/")
 
     @property
     def every(self) -> int:
-        """Images between two readings of the figures; 0 for one at the end alone."""
+        """Images between two readings of the metrics; 0 for one at the end alone."""
         training = self.experiment.training
         return self.experiment.evaluation.every if self.is_evaluated else training.report_every
 
@@ -152,11 +160,23 @@ class SweepPlan:
         """The sweep's directory."""
         return self.settings.folder
 
+    @property
+    def paths(self) -> list[str]:
+        """The settings that are searched."""
+        return [dimension.path for dimension in self.space.dimensions]
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """What config.json of a trial's run says of its launch."""
+        workers, demand = self.demand.workers, self.demand
+        launch = {"workers": [workers.low, workers.high], "gpu": bool(demand.gpus), "threads": demand.cpus or 1}
+        return {**launch, "sweep": self.settings.name}
+
     def point(self, number: int) -> dict[str, Any]:
         """The values of trial `number`, by path.
 
-        ASHA and median stopping compare a trial with those before it, all of which go on where values come in the order
-        of their worth: they meet a grid in an order that is drawn by the seed.
+        ASHA and median stopping compare a trial with the earlier ones, and would continue every trial of a grid in
+        which each value is better than the last: they get the grid in an order drawn from the seed.
         """
         size = len(self.space.grid)
         order = list(range(size))
@@ -164,9 +184,9 @@ class SweepPlan:
             Random(f"{self.seed}/grid").shuffle(order)
         return self.space.point(number - number % size + order[number % size], self.seed)
 
-    def trial_settings(self, run: str, start: str) -> RunSettings:
-        """Those of a trial's run. start: URL of the checkpoint that it begins from, "" for none."""
-        keep = 1_000_000 if self.scheduler == "pbt" else self.settings.keep  # who begins from one may do so late
+    def trial_settings(self, run: str, start: str = "") -> RunSettings:
+        """The settings of a trial's run. start: URL of the checkpoint that it starts from, "" for none."""
+        keep = 1_000_000 if self.scheduler == "pbt" else self.settings.keep  # a successor may need an old one
         return replace(
             self.settings,
             name=run,
@@ -179,17 +199,17 @@ class SweepPlan:
 
 
 def with_checkpoints(plan: SweepPlan) -> SweepPlan:
-    """The plan with a checkpoint beside every figure, where a scheduler may end or copy a trial there."""
+    """The plan with a checkpoint at every reading of the metrics, if a scheduler may stop or copy a trial there."""
     if plan.scheduler == "none":
         return plan
     return replace(plan, experiment=config.override(plan.experiment, "training.checkpoint_every", plan.every))
 
 
 def write_plan(plan: SweepPlan) -> None:
-    """Write sweep.json. Raises UsageError where the directory holds something already."""
+    """Write sweep.json. Raises UsageError if the directory holds a sweep or a run."""
     folder, name = plan.folder, plan.settings.name
     if folder.exists(PLAN):
-        raise UsageError(f"{folder.url} holds a sweep: go on with --resume {name}, or choose another --name")
+        raise UsageError(f"{folder.url} holds a sweep: continue it with --resume {name}, or choose another --name")
     if folder.exists(records.CONFIG):
         raise UsageError(f"{folder.url} holds a run: choose another --name")
     document = {**config.encode(plan), "versions": versions(), "git_commit": records.git_commit()}
@@ -197,26 +217,26 @@ def write_plan(plan: SweepPlan) -> None:
 
 
 def read_plan(folder: Store, name: str) -> SweepPlan:
-    """The plan of the sweep in that directory. Raises UsageError where there is none."""
+    """The plan of the sweep in that directory. Raises UsageError if there is none."""
     try:
         data: dict[str, Any] = parse_json(folder.read(PLAN))
     except FileNotFoundError:
         raise UsageError(f"--resume {name}: there is no sweep in {folder.url}; is --storage right?") from None
     except ValueError as error:
         raise UsageError(f"--resume {name}: {folder.url}/{PLAN} cannot be read ({error})") from None
-    return decode_plan({key: value for key, value in data.items() if key not in ("versions", "git_commit")})
+    return decode_plan({key: data[key] for key in data if key not in ("versions", "git_commit")})
 
 
 def decode_plan(plan: dict[str, Any]) -> SweepPlan:
-    """The plan of its JSON form. The module of a user's own preset is imported first. Raises UsageError."""
+    """The plan from its JSON data. Imports the module of a user's own preset first. Raises UsageError."""
     import_preset(str(plan.get("settings", {}).get("preset", "")))
     return config.decode(SweepPlan, plan)
 
 
 def most_images(plan: SweepPlan) -> int:
-    """Images that the sweep's trials see at most in all; for ASHA, what is to be expected.
+    """Upper bound of the images that all trials see together; for ASHA, the expected number.
 
-    Of N trials, N / eta^k see more than the k-th rung, which lies at `every` * eta^k images.
+    Of N trials, N / eta^k see more than the k-th rung, which is at `every` * eta^k images.
     """
     total = plan.experiment.training.total_images
     if plan.scheduler != "asha":

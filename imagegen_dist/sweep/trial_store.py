@@ -1,4 +1,4 @@
-"""What became of each trial, kept in trials.json: the sweep goes on from it, and its tables are made of it."""
+"""The trials of a sweep, stored in trials.json: a sweep continues from this file, and its tables are made from it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from imagegen_dist import config
-from imagegen_dist.config import ConfigError
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.presets.searches import Goal
 from imagegen_dist.storage import Store
 
-LEDGER = "trials.json"
+TRIALS_FILE = "trials.json"
 
 WAITING, RUNNING, COMPLETE = "waiting", "running", "complete"
 STOPPED = "stopped early"
 REPLACED = "replaced"
 DIVERGED, FAILED, CUT = "diverged", "failed", "cut short"
-"""States. A scheduler has ended a trial (stopped early), or let it go on from another's checkpoint (replaced);
-it had no finite loss or figure (diverged); it could not go on otherwise (failed); the sweep was ended (cut short)."""
+"""States. A scheduler ended the trial (stopped early) or continued it from another trial's checkpoint (replaced); its
+loss or metric was not finite (diverged); it failed for another reason (failed); the sweep was ended (cut short)."""
 
 OVER = (COMPLETE, STOPPED, REPLACED, DIVERGED, FAILED)
 """States of trials that are not run again."""
@@ -30,7 +28,7 @@ OVER = (COMPLETE, STOPPED, REPLACED, DIVERGED, FAILED)
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep; of a population's member, one generation of it."""
+    """One run of a sweep, from the searcher to the report; for a member of a population, one generation of it."""
 
     # Its number in the sweep, from 0.
     number: int
@@ -39,72 +37,73 @@ class Trial:
     state: str = WAITING
     # Images seen.
     images: int = 0
-    # Its last figures, by their full names.
+    # Its latest metrics, by their full names.
     figures: dict[str, float] = field(default_factory=dict)
-    # Time that it has run.
+    # Seconds for which it has run.
     seconds: float = 0.0
-    # How often its values were changed on the way.
+    # How often a population has changed its values.
     generation: int = 0
-    # Run of another trial that it began from, with that one's checkpoint; empty for none.
+    # Run from whose checkpoint it started; empty for none.
     parent: str = ""
     # URL of that checkpoint.
     start: str = ""
-    # Images at which it began.
+    # Images seen by that checkpoint.
     born: int = 0
-    # Why it ended, where something was wrong.
+    # Why it diverged or failed.
     note: str = ""
 
     @property
     def run(self) -> str:
-        """Name of its run."""
-        return run_name(self.number, self.generation)
+        """Name of its run: 0003, or 0003-g2 after two changes of its values."""
+        return f"{self.number:04d}-g{self.generation}" if self.generation else f"{self.number:04d}"
 
     @property
     def is_over(self) -> bool:
-        """Whether it is not run again."""
+        """True if it is not run again."""
         return self.state in OVER
 
+    @property
+    def status(self) -> str:
+        """Its state, with the reason for it."""
+        return f"{self.state}: {self.note}" if self.note else self.state
+
     def score(self, goals: Sequence[Goal]) -> tuple[float, ...]:
-        """Its figures so that less is better; infinite where one is missing."""
-        return tuple(
-            goal.loss(self.figures[goal.metric]) if goal.metric in self.figures else math.inf for goal in goals
-        )
+        """Its metrics as losses (lower is better); infinite if a metric is missing."""
+        return losses_of(self.figures, goals)
 
 
-def run_name(number: int, generation: int) -> str:
-    """The run of a trial: 0003, or 0003-g2 after two changes of its values."""
-    return f"{number:04d}-g{generation}" if generation else f"{number:04d}"
+def losses_of(figures: Mapping[str, Any], goals: Sequence[Goal]) -> tuple[float, ...]:
+    """Metrics as losses (lower is better); infinite if one is missing."""
+    return tuple(goal.loss(float(figures[goal.metric])) if goal.metric in figures else math.inf for goal in goals)
 
 
 class TrialStore:
-    """The trials of one sweep by their runs' names, written at each change of a state.
+    """The trials of one sweep by the names of their runs; written to trials.json when a trial changes its state.
 
-    show: told of a trial each time it has changed; set it once there is somebody to see it.
+    show: called with each trial that has changed.
     """
 
     def __init__(self, folder: Store, trials: Sequence[Trial] = ()) -> None:
         self._folder = folder
         self._trials = {trial.run: trial for trial in trials}
-        self.show: Callable[[Trial], None] = _nobody
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune keeps a copy beside its own state, which nobody reads."""
-        return {"_folder": self._folder, "_trials": self._trials, "show": _nobody}
+        self.show: Callable[[Trial], None] = lambda trial: None
 
     @classmethod
     def read(cls, folder: Store) -> TrialStore:
-        """The trial store that the directory holds; an empty one where there is none. Raises UsageError."""
-        if not folder.exists(LEDGER):
+        """Read trials.json; an empty store if there is none. Raises UsageError if it is damaged."""
+        if not folder.exists(TRIALS_FILE):
             return cls(folder)
         try:
-            trials = [decode_trial(entry) for entry in parse_json(folder.read(LEDGER))]
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{folder.url}/{LEDGER} cannot be read ({error}); restore it, or remove it") from error
+            trials = [decode_trial(entry) for entry in parse_json(folder.read(TRIALS_FILE))]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(
+                f"{folder.url}/{TRIALS_FILE} cannot be read ({error}); restore it, or remove it"
+            ) from error
         return cls(folder, trials)
 
     @property
     def trials(self) -> list[Trial]:
-        """All of them, by number and generation."""
+        """All trials, by number and generation."""
         return sorted(self._trials.values(), key=lambda trial: (trial.number, trial.generation))
 
     def __getitem__(self, run: str) -> Trial:
@@ -114,11 +113,11 @@ class TrialStore:
         return run in self._trials
 
     def latest(self, number: int) -> Trial | None:
-        """The newest generation of a trial, if it was begun."""
+        """The latest generation of a trial; None if it has not been created."""
         return max((t for t in self._trials.values() if t.number == number), key=lambda t: t.generation, default=None)
 
     def put(self, trial: Trial) -> None:
-        """Take a trial as it is now; the file is written where its state is another than before."""
+        """Store a trial as it is now, and write the file if its state has changed."""
         before = self._trials.get(trial.run)
         self._trials[trial.run] = trial
         if before is None or before.state != trial.state:
@@ -126,35 +125,23 @@ class TrialStore:
         if before != trial:
             self.show(trial)
 
-    def change(self, run: str, **changes: Any) -> Trial:
-        """Change a trial, and return it as it is then."""
-        trial = replace(self._trials[run], **changes)
-        self.put(trial)
-        return trial
+    def change(self, run: str, **changes: Any) -> None:
+        """Change fields of a trial."""
+        self.put(replace(self._trials[run], **changes))
 
     def write(self) -> None:
         """Write trials.json."""
         data = [encode_trial(trial) for trial in self.trials]
-        self._folder.write(LEDGER, json.dumps(data, indent=1).encode())
-
-
-def _nobody(trial: Trial) -> None:
-    """Nobody is told."""
+        self._folder.write(TRIALS_FILE, json.dumps(data, indent=1).encode())
 
 
 def encode_trial(trial: Trial) -> dict[str, Any]:
-    """The JSON form; figures that are not finite are null."""
+    """The trial as JSON data; metrics that are not finite are null."""
     figures = {name: value if math.isfinite(value) else None for name, value in trial.figures.items()}
-    return {**{name: getattr(trial, name) for name in _FIELDS}, "figures": figures}
+    return {**vars(trial), "figures": figures}
 
 
 def decode_trial(data: Mapping[str, Any]) -> Trial:
-    """The trial whose JSON form that is. Raises ValueError."""
-    unknown = set(data) - set(_FIELDS)
-    if unknown:
-        raise ConfigError(f"{sorted(unknown)[0]} is not known; {config.nearest(sorted(unknown)[0], _FIELDS)}")
+    """The inverse of `encode_trial`. Raises ValueError or TypeError for other data."""
     figures = {name: math.nan if value is None else float(value) for name, value in data["figures"].items()}
     return Trial(**{**data, "figures": figures})
-
-
-_FIELDS = tuple(Trial.__dataclass_fields__)

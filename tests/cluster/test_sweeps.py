@@ -19,13 +19,13 @@ import pytest
 
 from benchmarks.reliability import Machines
 from imagegen_dist import load
-from imagegen_dist.ray.tune.trial import train
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import read_plan
+from imagegen_dist.sweep.trial import run_trial
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, REPLACED, RUNNING, WAITING, Trial, TrialStore
 from imagegen_dist.training.checkpoint import newest_images
 from tests.ray.jobs import ROOT, finish, started
-from tests.runs import CPU, TINY, assert_bit_identical, final_tensors, train_on
+from tests.runs import TINY, assert_bit_identical, final_tensors, train_on
 
 SMALL = TINY | {
     "training.total_images": 24 * 40,
@@ -87,17 +87,16 @@ def test_a_killed_trial_and_a_killed_driver_change_nothing(tmp_path: Path) -> No
     for number, trial in enumerate(trials_of(tmp_path, "s")):
         assert trial.state == COMPLETE
         assert trial.values == plan.space.point(number, plan.seed)
-        alone: list[dict[str, Any]] = []
-        settings = plan.trial_settings(f"alone-{number}", "")
-        train(plan.space.apply(plan.experiment, trial.values), settings, plan, CPU, alone.append)
-        assert trial.figures["eval/frechet"] == alone[-1]["eval/frechet"]
+        alone: list[Trial] = []
+        run_trial(Trial(number, trial.values, generation=9), plan, alone.append)
+        assert trial.figures == alone[-1].figures
     best = min(trials_of(tmp_path, "s"), key=lambda trial: trial.figures["eval/frechet"])
     assert json.loads((tmp_path / "s" / "best.json").read_text())["trial"] == best.run
 
 
 def is_trial(process: psutil.Process) -> bool:
     try:
-        return "ImplicitFunc" in " ".join(process.cmdline())
+        return "TrialActor" in " ".join(process.cmdline())
     except psutil.Error:
         return False
 
@@ -129,7 +128,7 @@ def test_trials_of_two_workers_that_are_ended_and_killed_change_nothing(tmp_path
     plan = read_plan(Store(tmp_path) / "w", "w")
     for trial in trials_of(tmp_path, "w"):
         assert trial.state == COMPLETE
-        alone = plan.trial_settings(f"alone-{trial.run}", "")
+        alone = plan.trial_settings(f"alone-{trial.run}")
         train_on(2, plan.space.apply(plan.experiment, trial.values), alone, tmp_path / f"meeting-{trial.run}")
         assert_bit_identical(final_tensors(plan.trial_settings(trial.run, "")), final_tensors(alone))
         assert json.loads((run / trial.run / "config.json").read_text())["launch"]["workers"] == [2, 2]

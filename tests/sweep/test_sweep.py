@@ -26,17 +26,19 @@ from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets.searches import SEARCHES, Goal
 from imagegen_dist.ray.tune.remote import Shown, received
-from imagegen_dist.ray.tune.schedulers import handed_over
+from imagegen_dist.ray.tune.schedulers import select_replacements
 from imagegen_dist.ray.tune.searchers import Points, TreeParzen
-from imagegen_dist.ray.tune.trial import DivergedError, MetricError, TuneEvents, failure, replayed, train
+from imagegen_dist.ray.tune.trial import tune_result
 from imagegen_dist.ray.tune.tune_callback import TrialRecorder
 from imagegen_dist.resources import Workers
 from imagegen_dist.run import Outcome, RunError
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.export import send
-from imagegen_dist.sweep.live_table import JsonEvents, LiveTable
+from imagegen_dist.sweep.json_events import JsonEvents
+from imagegen_dist.sweep.live_table import LiveTable
 from imagegen_dist.sweep.plan import SweepPlan, TrialDemand, most_images, read_plan, write_plan
 from imagegen_dist.sweep.results import best, front, table, write_results
+from imagegen_dist.sweep.trial import DivergedError, MetricError, TrialEvents, failed, replayed, run_trial
 from imagegen_dist.sweep.trial_store import (
     COMPLETE,
     CUT,
@@ -45,12 +47,13 @@ from imagegen_dist.sweep.trial_store import (
     REPLACED,
     RUNNING,
     STOPPED,
+    WAITING,
     Trial,
     TrialStore,
     decode_trial,
     encode_trial,
 )
-from tests.runs import CPU, TINY
+from tests.runs import TINY
 
 FRECHET = (Goal("eval/frechet"),)
 SMALL = [
@@ -119,8 +122,8 @@ def test_help_lists_every_search() -> None:
         (["gan-lr", "--name", "../up"], "--name '../up'"),
         (["gan-lr", "--mode", "less"], "--mode less"),
         (["gan-lr", "--scheduler", "hyperband"], "hyperband"),
-        (["gan-lr", "--metric", "frechet,label_agreement"], "compares trials by one figure"),
-        (["gan-lr", "--evaluation.every", "0"], "needs figures on the way"),
+        (["gan-lr", "--metric", "frechet,label_agreement"], "compares trials by one metric"),
+        (["gan-lr", "--evaluation.every", "0"], "needs metrics during a trial"),
         (["gan-lr", "--evaluation.samples", "0"], "is never reported"),
         (["gan-pbt", "--space", "model.widths=grid:8,16"], "which model.widths=grid:8,16 does not allow"),
         (["gan-pbt", "--searcher", "tpe"], "chooses values itself"),
@@ -147,7 +150,7 @@ def test_a_mistake_is_answered_in_one_line(
 def test_a_name_that_is_taken_is_answered_with_how_to_go_on(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(planned(storage, "--name", "taken"))
     assert main(["gan-lr", "--name", "taken", "--storage", storage]) == MISUSED
-    assert "go on with --resume taken" in capsys.readouterr().err
+    assert "continue it with --resume taken" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_it_will_cost(
@@ -213,17 +216,21 @@ def test_a_trial_survives_strict_json_with_a_figure_that_is_not_finite() -> None
     assert replace(again, figures={}) == replace(trial, figures={})
 
 
+BEGUN = Trial(0, {"a": 1}, RUNNING)
+
+
 def recorded(tmp_path: Path) -> tuple[TrialRecorder, TrialStore]:
     trial_store = TrialStore(Store(tmp_path))
-    trial_store.put(Trial(0, {"a": 1}))
+    trial_store.put(replace(BEGUN, state=WAITING))
     seconds: Iterator[float] = iter(range(0, 1000, 10))
-    return TrialRecorder(trial_store, FRECHET, clock=lambda: float(next(seconds))), trial_store
+    return TrialRecorder(trial_store, clock=lambda: float(next(seconds))), trial_store
 
 
 def test_a_trial_that_a_scheduler_ends_was_stopped_early_and_one_that_a_limit_ends_is_cut_short(tmp_path: Path) -> None:
     recorder, trial_store = recorded(tmp_path)
     recorder.started("0000")
-    recorder.reported("0000", {"images": 100, "eval/frechet": 5.0})
+    recorder.reported(replace(BEGUN, images=100, figures={"eval/frechet": 5.0}))
+    recorder.progressed("0000", 90)
     assert (trial_store["0000"].state, trial_store["0000"].images, trial_store["0000"].seconds) == (RUNNING, 100, 20.0)
     recorder.ended("0000")
     assert trial_store["0000"].state == STOPPED
@@ -238,7 +245,7 @@ def test_a_trial_that_a_scheduler_ends_was_stopped_early_and_one_that_a_limit_en
 def test_a_trial_that_has_diverged_stays_so_when_its_process_ends(tmp_path: Path) -> None:
     recorder, trial_store = recorded(tmp_path)
     recorder.started("0000")
-    recorder.reported("0000", failure(RunError("10 steps in a row had a non-finite loss")))
+    recorder.reported(failed(BEGUN, RunError("10 steps in a row had a non-finite loss")))
     recorder.ended("0000")
     assert trial_store["0000"].state == DIVERGED
     assert "10 steps" in trial_store["0000"].note
@@ -246,10 +253,21 @@ def test_a_trial_that_has_diverged_stays_so_when_its_process_ends(tmp_path: Path
 
 
 def test_a_metric_that_is_never_reported_is_a_mistake_of_the_command(tmp_path: Path) -> None:
-    recorder, _ = recorded(tmp_path)
+    recorder, trial_store = recorded(tmp_path)
     recorder.started("0000")
-    recorder.reported("0000", failure(MetricError("eval/frechte", ["eval/frechet", "eval/label_agreement"])))
+    recorder.reported(failed(BEGUN, MetricError("eval/frechte", ["eval/frechet", "eval/label_agreement"])))
     assert "did you mean eval/frechet?" in recorder.misused
+    assert trial_store["0000"].state == FAILED
+
+
+def test_ray_tune_sees_metrics_of_trials_that_run_or_are_complete_alone() -> None:
+    """The last figures of one that diverged would be compared as if it had come to them."""
+    seen = replace(BEGUN, images=100, figures={"eval/frechet": 5.0})
+    assert tune_result(seen) == {"images": 100, "eval/frechet": 5.0, "trial": encode_trial(seen), "done": False}
+    for state, known in ((COMPLETE, True), (DIVERGED, False), (FAILED, False), (CUT, False)):
+        result = tune_result(replace(seen, state=state))
+        assert result["done"]
+        assert ("eval/frechet" in result) == known
 
 
 # What a trial reports
@@ -259,27 +277,31 @@ class Reports:
     """Collects what is reported, with a clock that stands still unless it is moved."""
 
     def __init__(self, goals: tuple[Goal, ...] = FRECHET, total: int = 300) -> None:
-        self.results: list[dict[str, Any]] = []
+        self.trials: list[Trial] = []
         self.seen: list[int] = []
         self.now = 0.0
-        self.events = TuneEvents(goals, total, self.results.append, self.seen.append, lambda: False, lambda: self.now)
+        taken = self.trials.append, self.seen.append, lambda: False, lambda: self.now
+        self.events = TrialEvents(BEGUN, goals, total, *taken)
+
+
+FIRST = replace(BEGUN, images=100, figures={"eval/frechet": 3.0})
 
 
 def test_a_figure_is_reported_once_its_checkpoint_is_published() -> None:
     reports = Reports()
     order: list[str] = []
     reports.events.row({"images": 100.0, "eval/frechet": 3.0, "eval/other": 1.0})
-    assert not reports.results
+    assert not reports.trials
     reports.events.checkpoint(lambda: order.append("published"))  # type: ignore[func-returns-value,arg-type]
     assert order == ["published"]
-    assert reports.results == [{"images": 100, "eval/frechet": 3.0}]
+    assert reports.trials == [FIRST]
 
 
 def test_a_figure_without_a_checkpoint_is_reported_with_the_next_row() -> None:
     reports = Reports()
     reports.events.row({"images": 100.0, "eval/frechet": 3.0})
     reports.events.row({"images": 110.0, "loss/generator": 1.0})
-    assert reports.results[0] == {"images": 100, "eval/frechet": 3.0}
+    assert reports.trials == [FIRST]
 
 
 def test_how_far_a_trial_is_comes_every_two_seconds_without_figures() -> None:
@@ -288,22 +310,22 @@ def test_how_far_a_trial_is_comes_every_two_seconds_without_figures() -> None:
         reports.now += 0.5
         reports.events.row({"images": float(images), "loss/generator": 1.0})
     assert reports.seen == [10, 50, 90]
-    assert not reports.results
+    assert not reports.trials
 
 
 def test_the_last_figures_wait_for_the_result_to_be_written() -> None:
     reports = Reports()
     reports.events.row({"images": 300.0, "eval/frechet": 3.0})
     reports.events.checkpoint(lambda: None)
-    assert not reports.results
+    assert not reports.trials
     reports.events.end(Outcome(300, complete=True))
-    assert reports.results == [{"images": 300, "eval/frechet": 3.0, "state": COMPLETE}]
+    assert reports.trials == [replace(FIRST, images=300, state=COMPLETE)]
 
 
 def test_a_trial_whose_last_figures_are_missing_has_failed() -> None:
     reports = Reports()
     reports.events.end(Outcome(300, complete=True, missing="no figures at 300 images: it broke"))
-    assert reports.results == [{"state": FAILED, "note": "no figures at 300 images: it broke"}]
+    assert reports.trials == [replace(BEGUN, state=FAILED, note="no figures at 300 images: it broke")]
 
 
 def test_a_figure_that_is_not_finite_ends_the_trial() -> None:
@@ -321,40 +343,43 @@ def test_a_figure_that_does_not_come_is_named_with_those_that_do() -> None:
 def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = planned(storage, "--name", "alone", "--evaluation.every", "240")
     write_plan(plan)
-    values = plan.space.point(0, plan.seed)
-    settings = plan.trial_settings("0000", "")
-    results: list[dict[str, Any]] = []
-    experiment = plan.space.apply(plan.experiment, values)
-    train(experiment, settings, plan, CPU, results.append)
-    figures = [result for result in results if "images" in result]
-    assert [result["images"] for result in figures] == [240, 480]
-    assert results[-1]["state"] == COMPLETE
-    assert replayed(settings.folder, plan.goals) == [
-        {name: value for name, value in result.items() if name != "state"} for result in figures
-    ]
+    trial = Trial(0, plan.space.point(0, plan.seed))
+    settings = plan.trial_settings("0000")
+    reported: list[Trial] = []
+    run_trial(trial, plan, reported.append)
+    assert [(each.images, each.state) for each in reported] == [(240, RUNNING), (480, COMPLETE)]
+    metric = "eval/frechet"
+    kept = [(row["images"], row[metric]) for row in replayed(settings.folder, plan.goals)]
+    assert kept == [(each.images, each.figures[metric]) for each in reported]
     assert load(settings.folder.url).images == 480
-    assert json.loads(settings.folder.read("result.json"))["frechet"] == results[-1]["eval/frechet"]
+    assert json.loads(settings.folder.read("result.json"))["frechet"] == reported[-1].figures[metric]
+
+    # One that is over says again what it had, where a scheduler compares others with it, and trains nothing.
+    again: list[Trial] = []
+    run_trial(reported[-1], plan, again.append, replay=True)
+    assert again == [replace(each, state=RUNNING) for each in reported]
 
     # One that begins from its checkpoint has another learning rate, and only what it does itself in its records.
     trial_store = TrialStore(plan.folder)
-    trial_store.put(Trial(0, values, COMPLETE, 480, {"eval/frechet": results[-1]["eval/frechet"]}))
+    trial_store.put(reported[-1])
     first = settings.folder / "checkpoints" / "step-000000000360"
     start = (first / first.names()[0]).url
-    successor = plan.trial_settings("0000-g1", start)
-    train(plan.space.apply(plan.experiment, {"optim.*.lr": 1e-5}), successor, plan, CPU, results.append)
-    assert read_rows(successor.folder)[0]["images"] > 360
-    assert load(successor.folder.url).images == 480
+    successor = Trial(0, {"optim.*.lr": 1e-5}, generation=1, parent="0000", start=start, born=360, images=360)
+    run_trial(successor, plan, reported.append)
+    folder = plan.trial_settings("0000-g1").folder
+    assert read_rows(folder)[0]["images"] > 360
+    assert load(folder.url).images == 480
 
     write_results(plan, print)
     document = json.loads(plan.folder.read("best.json"))
     assert document["run"] == settings.folder.url
     local = plan.folder.local_path("best.json")
     trained = parse_training("train_gan", ["--config", str(local)])
-    assert trained.experiment == experiment
+    assert trained.experiment == plan.space.apply(plan.experiment, trial.values)
     assert trained.options.preset == "digits"
     rows = list(csv.DictReader(plan.folder.read("results.csv").decode().splitlines()))
     assert [row["trial"] for row in rows] == ["0000"]
-    assert float(rows[0]["optim.*.lr"]) == values["optim.*.lr"]
+    assert float(rows[0]["optim.*.lr"]) == trial.values["optim.*.lr"]
     assert "Samples of the best" in plan.folder.read("report.html").decode()
 
     capsys.readouterr()
@@ -471,7 +496,11 @@ def test_the_best_is_complete_where_any_is_and_finite() -> None:
 # Searchers and schedulers
 
 
-def suggested(searcher: Points) -> list[dict[str, Any]]:
+def suggested(searcher: Points) -> list[Trial]:
+    return [decode_trial(suggestion["trial"]) for suggestion in suggestions(searcher)]
+
+
+def suggestions(searcher: Points) -> list[dict[str, Any]]:
     found = []
     while isinstance(suggestion := searcher.suggest(f"id{len(found)}"), dict):
         found.append(suggestion)
@@ -479,15 +508,16 @@ def suggested(searcher: Points) -> list[dict[str, Any]]:
 
 
 def test_trials_that_are_over_are_left_out_and_others_keep_their_values(storage: str) -> None:
-    plan = planned(storage, "--trials", "4")
+    plan = planned(storage, "--trials", "4", "--evaluation.every", "96")
     trial_store = TrialStore(Store("memory://sweep-points"))
-    first = suggested(Points(plan, trial_store, compared=False))
-    assert [each["run"] for each in first] == ["0000", "0001", "0002", "0003"]
+    first = suggested(Points(plan, trial_store))
+    assert [trial.run for trial in first] == ["0000", "0001", "0002", "0003"]
     trial_store.change("0001", state=COMPLETE)
     trial_store.change("0002", state=CUT, images=96)
-    assert suggested(Points(plan, trial_store, compared=False)) == [first[0], first[2] | {"replay": True}, first[3]]
-    again = suggested(Points(plan, trial_store, compared=True))
-    assert again[1] == first[1] | {"over": True}
+    assert suggested(Points(plan, trial_store)) == [first[0], replace(first[2], state=CUT, images=96), first[3]]
+    assert [each["replay"] for each in suggestions(Points(plan, trial_store))] == [False, True, False]
+    compared = suggested(Points(replace(plan, scheduler="median"), trial_store))
+    assert compared[1] == replace(first[1], state=COMPLETE)
 
 
 def test_tpe_learns_from_what_it_is_told_and_from_the_ledger(storage: str) -> None:
@@ -495,17 +525,17 @@ def test_tpe_learns_from_what_it_is_told_and_from_the_ledger(storage: str) -> No
     plan = planned(storage, "--trials", "60", "--searcher", "tpe")
     trial_store = TrialStore(Store("memory://sweep-tpe"))
 
-    def loss(suggestion: dict[str, Any]) -> float:
-        return abs(math.log10(suggestion["values"]["optim.*.lr"] / 1.5e-4))
+    def loss(trial: Trial) -> float:
+        return abs(math.log10(trial.values["optim.*.lr"] / 1.5e-4))
 
     losses = []
-    searcher = TreeParzen(plan, trial_store, compared=False)
+    searcher = TreeParzen(plan, trial_store)
     for number in range(40):
-        suggestion = searcher.suggest(f"id{number}")
-        losses.append(loss(suggestion))
+        trial = decode_trial(searcher.suggest(f"id{number}")["trial"])
+        losses.append(loss(trial))
         searcher.on_trial_complete(f"id{number}", {"eval/frechet": losses[-1]})
-        trial_store.change(suggestion["run"], state=COMPLETE, figures={"eval/frechet": losses[-1]})
-    later = [loss(suggestion) for suggestion in suggested(TreeParzen(plan, trial_store, compared=False))]
+        trial_store.change(trial.run, state=COMPLETE, figures={"eval/frechet": losses[-1]})
+    later = [loss(trial) for trial in suggested(TreeParzen(plan, trial_store))]
     assert len(later) == 20
     assert sorted(losses[20:40])[10] < 0.45
     assert sorted(later)[10] < 0.45
@@ -519,15 +549,15 @@ def test_a_resumed_tree_parzen_search_suggests_what_an_undisturbed_one_does(
     plan = planned(storage, "--space", "optim.*.lr=loguniform:1e-6:1e-1", "--searcher", "tpe", "--trials", "18")
 
     def searched(trial_store: TrialStore, count: int) -> None:
-        searcher, running = TreeParzen(plan, trial_store, compared=False), []
+        searcher, running = TreeParzen(plan, trial_store), []
         for at in range(count):
-            running.append((f"id{at}", searcher.suggest(f"id{at}")))
+            running.append((f"id{at}", decode_trial(searcher.suggest(f"id{at}")["trial"])))
             if len(running) == 3:  # two others run while a trial is chosen
-                trial_id, suggestion = running.pop(0)
-                number, loss = int(suggestion["run"]), abs(math.log10(suggestion["values"]["optim.*.lr"]) + 4)
-                result = {} if number % 5 == 2 else {"eval/frechet": loss}
+                trial_id, trial = running.pop(0)
+                loss = abs(math.log10(trial.values["optim.*.lr"]) + 4)
+                result = {} if trial.number % 5 == 2 else {"eval/frechet": loss}
                 searcher.on_trial_complete(trial_id, result)
-                trial_store.change(suggestion["run"], state=COMPLETE if result else DIVERGED, figures=result)
+                trial_store.change(trial.run, state=COMPLETE if result else DIVERGED, figures=result)
 
     undisturbed, killed = TrialStore(Store(tmp_path / "whole")), TrialStore(Store(tmp_path / "killed"))
     searched(undisturbed, 18)
@@ -542,12 +572,12 @@ def test_a_resumed_tree_parzen_search_suggests_what_an_undisturbed_one_does(
 
 def test_the_worst_quarter_goes_on_from_the_best() -> None:
     losses = {f"{i:04d}": float(i) for i in range(8)}
-    pairs = handed_over(losses, Random(0))
+    pairs = select_replacements(losses, Random(0))
     assert [member for member, _ in pairs] == ["0006", "0007"]
     assert {donor for _, donor in pairs} <= {"0000", "0001"}
-    donors = Counter(donor for seed in range(50) for _, donor in handed_over(losses, Random(seed)))
+    donors = Counter(donor for seed in range(50) for _, donor in select_replacements(losses, Random(seed)))
     assert set(donors) == {"0000", "0001"}
-    assert handed_over({"0000": 1.0, "0001": 2.0}, Random(0)) == []
+    assert select_replacements({"0000": 1.0, "0001": 2.0}, Random(0)) == []
 
 
 def test_the_table_has_a_row_a_trial(storage: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from ray.tune.experiment import Trial as TuneTrial
@@ -13,14 +13,14 @@ from imagegen_dist.cli.sweep_run import build_plan
 from imagegen_dist.ray.tune.driver import Limits
 from imagegen_dist.ray.tune.schedulers import Population, build_scheduler
 from imagegen_dist.ray.tune.searchers import Points, build_searcher
-from imagegen_dist.ray.tune.trial import carry_out, train
+from imagegen_dist.ray.tune.trial import tune_result
 from imagegen_dist.resources import Workers
 from imagegen_dist.storage import Store
-from imagegen_dist.sweep.crowd import Crowd, lack_of_room, room_for
+from imagegen_dist.sweep.capacity import Capacity, concurrent_groups, missing_resources, places
 from imagegen_dist.sweep.plan import SweepPlan, TrialDemand
-from imagegen_dist.sweep.trial_store import CUT, DIVERGED, TrialStore
+from imagegen_dist.sweep.trial import run_trial
+from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, RUNNING, STOPPED, Trial, TrialStore, decode_trial
 from imagegen_dist.training.checkpoint import newest
-from tests.runs import CPU
 from tests.sweep.test_sweep import SMALL
 
 
@@ -41,30 +41,27 @@ LEARNING_RATE = ("--space", "optim.*.lr=grid:1e-3,2e-3,3e-3,1e30,1e-9")
 
 def test_a_trial_that_is_asked_to_end_writes_a_checkpoint_and_says_how_far_it_is(storage: str) -> None:
     plan = planned(storage, *LEARNING_RATE, "--name", "asked", "--evaluation.every", "240")
-    settings = plan.trial_settings("0000", "")
-    results: list[dict[str, Any]] = []
-    experiment = plan.space.apply(plan.experiment, {"optim.*.lr": 1e-3})
-    train(experiment, settings, plan, CPU, results.append, asked=lambda: any("eval/frechet" in r for r in results))
-    assert results[-1]["state"] == CUT
-    found = newest(settings.folder, lambda why: None)
+    reported: list[Trial] = []
+    run_trial(Trial(0, {"optim.*.lr": 1e-3}), plan, reported.append, stopping=lambda: bool(reported))
+    assert reported[-1].state == CUT
+    folder = plan.trial_settings("0000").folder
+    found = newest(folder, lambda why: None)
     assert found is not None
-    assert 240 <= found.images == results[-1]["seen"] < 480
-    assert not settings.folder.exists("result.json")
+    assert 240 <= found.images == reported[-1].images < 480
+    assert not folder.exists("result.json")
 
 
 def test_a_trial_that_waits_when_the_sweep_ends_is_not_begun(storage: str) -> None:
     plan = planned(storage, *LEARNING_RATE, "--name", "waiting")
-    tune_config = {"run": "0000", "values": {"optim.*.lr": 1e-3}, "start": "", "over": False, "replay": False}
-    begun: list[object] = []
-    carry_out(tune_config, plan, begun.append, lambda *given: begun.append(given), asked=lambda: True)
-    assert not begun
-    carry_out(tune_config, plan, begun.append, lambda *given: begun.append(given), asked=lambda: False)
-    assert len(begun) == 1
+    reported: list[Trial] = []
+    run_trial(Trial(0, {"optim.*.lr": 1e-3}), plan, reported.append, stopping=lambda: True)
+    assert not reported
+    assert not plan.trial_settings("0000").folder.names()
 
 
 def test_no_trial_is_suggested_once_the_sweep_ends(storage: str) -> None:
-    searcher = Points(planned(storage, *LEARNING_RATE), TrialStore(Store("memory://sweep-closed")), compared=False)
-    assert searcher.suggest("a")["run"] == "0000"
+    searcher = Points(planned(storage, *LEARNING_RATE), TrialStore(Store("memory://sweep-closed")))
+    assert decode_trial(searcher.suggest("a")["trial"]).run == "0000"
     searcher.closed = True
     assert searcher.suggest("b") == Points.FINISHED
 
@@ -80,39 +77,30 @@ def test_median_stopping_ends_the_bad_trial_alone(storage: str) -> None:
     """Real trainings, one after another: three learn, one diverges, one has a learning rate of almost nothing."""
     figures = ("--evaluation.every", "120", "--training.total-images", "360", "--training.max-bad-steps", "2")
     plan = planned(storage, *LEARNING_RATE, "--name", "median", "--scheduler", "median", *figures)
-    rule = build_scheduler(plan, TrialStore(Store("memory://sweep-median")))
-    last: dict[str, dict[str, Any]] = {}
+    rule = build_scheduler(plan, TrialStore(Store("memory://sweep-median")), Capacity())
+    last: dict[float, Trial] = {}
     for number in range(plan.trials):
-        values = plan.space.point(number, plan.seed)
-        name = str(values["optim.*.lr"])
-        trial = TuneTrial(name, stub=True)
-        rule.on_trial_add(Tune(), trial)
+        trial = Trial(number, plan.space.point(number, plan.seed))
+        tune_trial, rate = TuneTrial(trial.run, stub=True), trial.values["optim.*.lr"]
+        rule.on_trial_add(Tune(), tune_trial)
 
-        def report(result: dict[str, Any], trial: TuneTrial = trial, name: str = name) -> None:
-            last[name] = result
-            if rule.on_trial_result(Tune(), trial, result) != TrialScheduler.CONTINUE:
-                raise SystemExit
+        def report(reported: Trial, tune_trial: TuneTrial = tune_trial, rate: float = rate) -> None:
+            last[rate] = reported
+            if reported.state == RUNNING:
+                decision = rule.on_trial_result(Tune(), tune_trial, tune_result(reported))
+                if decision != TrialScheduler.CONTINUE:
+                    raise SystemExit
 
-        def begin(experiment: Any, settings: Any, tell: Any) -> None:
-            train(experiment, settings, plan, CPU, tell)
-
-        tune_config = {"run": f"{number:04d}", "values": values, "start": "", "over": False, "replay": False}
         try:
-            carry_out(tune_config, plan, report, begin, asked=lambda: False)
+            run_trial(trial, plan, report)
         except SystemExit:
-            last[name] |= {"state": "stopped"}
-        rule.on_trial_complete(Tune(), trial, last[name])
-    states = {name: result.get("state") for name, result in last.items()}
-    assert states == {
-        "0.001": "complete",
-        "0.002": "complete",
-        "0.003": "complete",
-        "1e+30": DIVERGED,
-        "1e-09": "stopped",
-    }
+            last[rate] = replace(last[rate], state=STOPPED)
+        rule.on_trial_complete(Tune(), tune_trial, tune_result(last[rate]))
+    states = {rate: trial.state for rate, trial in last.items()}
+    assert states == {1e-3: COMPLETE, 2e-3: COMPLETE, 3e-3: COMPLETE, 1e30: DIVERGED, 1e-9: STOPPED}
     ended = newest(plan.trial_settings("0004", "").folder, lambda why: None)
     assert ended is not None
-    assert ended.images == last["1e-09"]["images"] < 360
+    assert ended.images == last[1e-9].images < 360
 
 
 def test_budgets_are_told_when_they_are_spent() -> None:
@@ -127,52 +115,37 @@ NODES = [{"CPU": 8.0, "GPU": 2.0, "memory": 1e9}, {"CPU": 4.0}]
 
 
 def test_room_is_counted_machine_by_machine() -> None:
-    assert room_for(TrialDemand(cpus=1, gpus=0.0), NODES) == 12
-    assert room_for(TrialDemand(cpus=3, gpus=0.0), NODES) == 3
-    assert room_for(TrialDemand(cpus=1, gpus=0.25), NODES) == 8
-    assert room_for(TrialDemand(Workers(2, 4), 4, 1.0), NODES) == 2
+    assert places(TrialDemand(cpus=1, gpus=0.0), NODES) == 12
+    assert places(TrialDemand(cpus=3, gpus=0.0), NODES) == 3
+    assert places(TrialDemand(cpus=1, gpus=0.25), NODES) == 8
+    assert places(TrialDemand(Workers(2, 4), 4, 1.0), NODES) == 2
 
 
 def test_what_a_cluster_lacks_for_a_trial_is_said_with_what_there_is() -> None:
-    assert lack_of_room(TrialDemand(Workers(2, 4), 5, 0.0), NODES) == (
+    assert missing_resources(TrialDemand(Workers(2, 4), 5, 0.0), NODES) == (
         "a trial needs 2 to 4 workers of 5 CPU cores each, and the cluster has room for 1 such worker "
         "(8 CPU cores and 2 GPUs, 4 CPU cores and 0 GPUs)"
     )
-    assert lack_of_room(TrialDemand(cpus=1, gpus=1.0), NODES[1:]).startswith(
+    assert missing_resources(TrialDemand(cpus=1, gpus=1.0), NODES[1:]).startswith(
         "a trial needs 1 CPU core and 1 GPU, and the cluster has room for 0 such workers"
     )
-    assert lack_of_room(TrialDemand(cpus=1, gpus=1.0), NODES) == ""
-
-
-def test_as_many_trials_wait_as_the_cluster_has_room_for_now_and_one_where_it_has_none() -> None:
-    crowd = Crowd(TrialDemand(cpus=1, gpus=1.0))
-    seen = []
-    for machines in ([], NODES, [*NODES, *NODES], []):
-        crowd.follow(machines)
-        while crowd.has_room():
-            seen.append(f"t{len(seen)}")
-            crowd.began(seen[-1])
-        assert len(seen) == {0: 1, 2: 2, 4: 4}[crowd.room] if machines else crowd.room == 0
-    assert len(seen) == 4
-    crowd.started("t0")
-    crowd.ended("t1")
-    assert not crowd.has_room()  # two wait, and the cluster is empty
-    crowd.follow(NODES)
-    assert not crowd.has_room()
-    crowd.started("t2")
-    assert crowd.has_room()
+    assert missing_resources(TrialDemand(cpus=1, gpus=1.0), NODES) == ""
 
 
 def test_as_many_groups_run_as_fit_into_the_cluster_as_it_is_now_and_one_where_none_fits() -> None:
-    crowd = Crowd(TrialDemand(Workers(1, 4), 1, 0.0), at_once=5)
-    running = []
-    for machines in ([], NODES, NODES * 3):
-        crowd.follow(machines)
-        while crowd.has_room():
-            running.append(f"t{len(running)}")
-            crowd.began(running[-1])
-            crowd.started(running[-1])
-        assert len(running) == {0: 1, 12: 3, 36: 5}[crowd.room]
+    demand = TrialDemand(Workers(1, 4), 1, 0.0)
+    assert [concurrent_groups(demand, nodes, 5) for nodes in ([], NODES, NODES * 3)] == [1, 3, 5]
+    assert concurrent_groups(demand, NODES * 3, None) == 9
+
+
+def test_no_more_trials_are_active_than_the_limit_allows() -> None:
+    capacity = Capacity(2)
+    assert [capacity.acquire(name) for name in "aab"] == [True, True, True]
+    assert not capacity.acquire("c")
+    capacity.release("a")
+    assert capacity.acquire("c")
+    capacity.limit = None
+    assert capacity.has_room()
 
 
 def test_a_sweep_goes_on_with_other_workers_where_the_command_says_so(storage: str) -> None:
@@ -187,17 +160,21 @@ def test_members_of_a_population_beyond_the_limit_wait_their_turn(storage: str) 
     space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
     plan = planned(storage, *space, "--scheduler", "pbt", "--trials", "4", "--evaluation.every", "120")
     trial_store = TrialStore(Store("memory://sweep-members"))
-    population = build_scheduler(plan, trial_store)
+    capacity = Capacity(2)
+    population = build_scheduler(plan, trial_store, capacity)
     assert isinstance(population, Population)
-    searcher = build_searcher(plan, trial_store)
-    population.at_once, searcher.has_room = 2, population.has_room
+    searcher = build_searcher(plan, trial_store, capacity)
     members = []
     while isinstance(suggestion := searcher.suggest(str(len(members))), dict):
         members.append(TuneTrial("member", config=suggestion, trial_id=str(len(members)), stub=True))
         population.on_trial_add(None, members[-1])
+        members[-1].status = TuneTrial.RUNNING
     assert len(members) == 2
-    members[0].status = TuneTrial.PAUSED  # at the meeting
-    assert searcher.suggest("2")["run"] == "0002"
+    population.on_trial_result(Members(members), members[0], {"images": 120, "eval/frechet": 1.0})
+    assert members[0].status == TuneTrial.PAUSED  # at the meeting
+    assert decode_trial(searcher.suggest("2")["trial"]).run == "0002"
+    searcher.on_trial_complete("2")
+    assert decode_trial(searcher.suggest("3")["trial"]).run == "0003"
 
 
 class Members(Tune):
@@ -218,9 +195,9 @@ def population_of(storage: str, trials: int) -> tuple[Population, Points, Member
     space = ("--space", "optim.*.lr=loguniform:1e-4:1e-2")
     plan = planned(storage, *space, "--scheduler", "pbt", "--trials", str(trials), "--evaluation.every", "120")
     trial_store = TrialStore(Store(f"memory://sweep-of-{trials}"))
-    population, searcher = build_scheduler(plan, trial_store), build_searcher(plan, trial_store)
+    population, searcher = build_scheduler(plan, trial_store, Capacity()), build_searcher(plan, trial_store)
     assert isinstance(population, Population)
-    searcher.is_awaited = population.goes_on
+    searcher.is_awaited = population.is_unfinished
     members = [TuneTrial("member", config=searcher.suggest(str(n)), trial_id=str(n), stub=True) for n in range(trials)]
     controller = Members(members)
     for member in members:

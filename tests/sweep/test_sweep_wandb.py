@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.cli.sweep_options import Command, parse
 from imagegen_dist.cli.sweep_run import build_plan
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.experiment import Experiment
-from imagegen_dist.ray.tune.trial import Report, carry_out, train
-from imagegen_dist.records import RunSettings, git_commit
+from imagegen_dist.records import git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.results import closing_table, write_results
-from imagegen_dist.sweep.trial_store import COMPLETE, Trial, TrialStore
-from tests.runs import CPU
+from imagegen_dist.sweep.trial import run_trial
+from imagegen_dist.sweep.trial_store import Trial, TrialStore
 from tests.sweep.test_sweep import SMALL
 from tests.wandb_files import offline_run
 
@@ -26,23 +23,15 @@ def test_trials_are_runs_of_one_group_and_the_sweep_is_one_more(tmp_path: Path) 
     command = parse([*words, *SMALL, "--wandb", "offline", "--evaluation.samples", "0", "--metric", "loss/generator"])
     assert isinstance(command, Command)
     plan = build_plan(command)
-    results: list[dict[str, Any]] = []
+    trial_store = TrialStore(plan.folder)
 
     def train_trial(number: int, images: int) -> None:
         shorter = replace(plan, experiment=config.override(plan.experiment, "training.total_images", images))
-        told = {"run": f"{number:04d}", "values": plan.point(number), "start": "", "over": False, "replay": False}
-
-        def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
-            train(experiment, settings, shorter, CPU, report)
-
-        carry_out(told, shorter, results.append, begin, asked=lambda: False)
+        run_trial(Trial(number, plan.point(number)), shorter, trial_store.put)
 
     train_trial(0, 240)
     train_trial(0, 480)  # as after a restart: from its checkpoint
     train_trial(1, 480)
-    trial_store = TrialStore(plan.folder)
-    for number, result in enumerate([result for result in results if result.get("state")][1:]):
-        trial_store.put(Trial(number, plan.point(number), COMPLETE, 480, {"loss/generator": result["loss/generator"]}))
     messages: list[str] = []
     write_results(plan, messages.append)
     assert messages == []

@@ -30,7 +30,8 @@ from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
 from imagegen_dist.ray.upload import NOT_SENT, check_size
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.export import files
-from imagegen_dist.sweep.live_table import WIRED, LiveTable
+from imagegen_dist.sweep.json_events import JSON_EVENTS
+from imagegen_dist.sweep.live_table import LiveTable
 from imagegen_dist.sweep.plan import JOB, PLAN
 from imagegen_dist.sweep.trial_store import decode_trial
 
@@ -91,7 +92,7 @@ def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
     root = checkout()
     check_size(root, EXCLUDED)
     checked, run = shlex.join(["python", "-c", PYTHON]), shlex.join(["python", f"jobs/{JOB}.py", *words])
-    environment = {WIRED: "1", JOB_STOP_WAIT: str(JOB_STOP_WAIT_S)}
+    environment = {JSON_EVENTS: "1", JOB_STOP_WAIT: str(JOB_STOP_WAIT_S)}
     deadline = time.monotonic() + _AGENT_S
     while True:
         try:

@@ -1,254 +1,173 @@
-"""One trial, as Ray Tune starts it: an ordinary run, whose figures are reported once a checkpoint holds them."""
+"""The process in which Ray Tune runs trials, one after another: it trains a trial itself, or drives its workers."""
 
 from __future__ import annotations
 
-import math
-import os
+import queue
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import ray.tune
 import torch
 
-from imagegen_dist import config, records
-from imagegen_dist.config import ConfigError
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.distributed import World
-from imagegen_dist.evaluation import Dataset
-from imagegen_dist.evaluation.named_reference import find_reference
+from imagegen_dist.errors import DONE, FAILED, TERMINATED
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.metrics.sinks import read_rows
-from imagegen_dist.presets.searches import Goal
+from imagegen_dist.ray.cluster import Share
+from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.ray.event_channel import SEEN, listen
+from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import Outcome, RunError, execute
-from imagegen_dist.storage import PATIENCE_S, Store
-from imagegen_dist.sweep.plan import SweepPlan, decode_plan
-from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, FAILED
-from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
+from imagegen_dist.run import Outcome
+from imagegen_dist.sweep.plan import decode_plan
+from imagegen_dist.sweep.trial import DivergedError, MetricError, TrialEvents, WorkersError, run_trial
+from imagegen_dist.sweep.trial_store import COMPLETE, RUNNING, Trial, decode_trial, encode_trial
+from imagegen_dist.training.checkpoint import newest_images
 
-TELL_S = 2.0
-"""Least time between two reports of how far a trial is, without figures."""
+END_S = 120.0
+"""Seconds that a trial has to end in good order."""
 
-Report = Callable[[dict[str, Any]], None]
-"""Gives a result to Ray Tune, and returns when the trial may go on; it ends the thread where it may not."""
-
-Tell = Callable[[int], None]
-"""Says how many images a trial has seen, and does not wait."""
+CLOCK = "images"
+"""The time by which schedulers compare trials: images seen."""
 
 
-class MetricError(ValueError):
-    """A figure that the trial's run does not log. names: those that it logs."""
-
-    def __init__(self, metric: str, names: Sequence[str]) -> None:
-        super().__init__(f"--metric {metric} is never reported; {config.nearest(metric, names)}")
+def tune_config(trial: Trial, replay: bool = False) -> dict[str, Any]:
+    """Ray Tune's configuration of a trial. replay: report first what its run logged before."""
+    return {"trial": encode_trial(trial), "replay": replay}
 
 
-class DivergedError(RuntimeError):
-    """A figure that is not finite: one line."""
+def tune_result(trial: Trial) -> dict[str, Any]:
+    """A report as Ray Tune's result: schedulers and searchers see metrics of trials that run or are complete alone."""
+    figures = {CLOCK: trial.images, **trial.figures} if trial.state in (RUNNING, COMPLETE) and trial.figures else {}
+    return {**figures, "trial": encode_trial(trial), "done": trial.state != RUNNING}
 
 
-class WorkersError(RuntimeError):
-    """Workers of a trial that could not go on: one line."""
+class TrialActor(ray.tune.Trainable):
+    """Runs a trial in a thread, which waits at each report until Ray Tune asks for the next result.
 
-
-class TuneEvents:
-    """What Ray Tune is told of a run: implements imagegen_dist.run.Events.
-
-    A row with the figures is reported when the checkpoint of its moment is published, else with the next row: a trial
-    that is ended or copied there has lost nothing. The last one waits for `end`, after the run has written its result.
-    report, tell: see Report, Tell. asked: whether the sweep is to end. clock: seconds, monotonic.
+    A class rather than a function, because Ray Tune waits for its `cleanup`: what the workers of a trial have reserved
+    is free before another trial needs it.
     """
 
-    def __init__(
-        self,
-        goals: Sequence[Goal],
-        total_images: int,
-        report: Report,
-        tell: Tell,
-        asked: Callable[[], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._goals = goals
-        self._total_images = total_images
-        self._report = report
-        self._tell = tell
-        self._asked = asked
-        self._clock = clock
-        self._told_s = -math.inf
-        self._held: dict[str, Any] | None = None
-        self._last: dict[str, Any] = {}
+    def setup(self, request: dict[str, Any], plan: dict[str, Any], relay: Any) -> None:
+        """request: see tune_config. plan: the SweepPlan as JSON data. relay: says when the sweep is being ended, and receives the images seen."""
+        set_ray_environment()  # on another machine this process does not inherit the driver's
+        self._sweep = decode_plan(plan)
+        self._relay = relay
+        self._prepare(request)
 
-    def row(self, row: Mapping[str, float]) -> None:
-        """Take a row of metrics. Raises MetricError, DivergedError."""
-        self._let_go()
-        figures = self._figures(row)
-        if figures:
-            self._last = self._held = {"images": int(row["images"]), **figures}
-        elif self._clock() - self._told_s >= TELL_S:
-            self._told_s = self._clock()
-            self._tell(int(row["images"]))
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Continue with another trial, once the last one has ended."""
+        self.cleanup()
+        if self._thread.is_alive():
+            return False
+        self._prepare(new_config)
+        return True
 
-    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
-        """Wait for a checkpoint that is being written where figures wait for it."""
-        if self._held is not None:
-            published()
-            self._let_go()
+    def _prepare(self, request: dict[str, Any]) -> None:
+        self._trial, self._replay = decode_trial(request["trial"]), request["replay"]
+        self._results: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
+        self._turn = threading.Semaphore(0)
+        self._stopped = False
+        self._interruption = Interruption()
+        self._unlisten = listen(self._relay, self._interrupt)
+        self._thread = threading.Thread(target=self._run, name="trial", daemon=True)
 
-    def message(self, text: str) -> None:
-        """Into the log."""
-        print(text, flush=True)
-
-    def stop_requested(self) -> bool:
-        """Whether the sweep is to end. A trial that is to end alone learns of it when it reports."""
-        return self._asked()
-
-    def interrupted(self) -> bool:
-        """The same, between two pieces of an evaluation."""
-        return self._asked()
-
-    def end(self, outcome: Outcome) -> None:
-        """The run is over: report its last figures, that they are missing, or how far it was when the sweep ended."""
-        if outcome.missing:
-            self._report({"state": FAILED, "note": outcome.missing})
-        elif outcome.complete:
-            self._report({**self._last, "state": COMPLETE})
+    def step(self) -> dict[str, Any]:
+        """The trial's next result. Raises the exception that has ended the trial."""
+        if self._thread.ident is None:
+            self._thread.start()
         else:
-            self._report({"seen": outcome.images, "state": CUT})
+            self._turn.release()
+        result = self._results.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-    def _let_go(self) -> None:
-        """Report the figures that wait, unless they are the last ones."""
-        if self._held is not None and self._held["images"] < self._total_images:
-            held, self._held = self._held, None
-            self._told_s = self._clock()
-            self._report(held)
+    def cleanup(self) -> None:
+        """End the trial in good order, and return when it has ended."""
+        self._unlisten()
+        self._stopped = True
+        self._interrupt()
+        self._turn.release()
+        if self._thread.ident is not None:
+            self._thread.join(END_S)
 
-    def _figures(self, row: Mapping[str, float]) -> dict[str, float]:
-        """Those of the goals, empty where this is a row of another kind."""
-        missing = [goal.metric for goal in self._goals if goal.metric not in row]
-        if not missing:
-            found = {goal.metric: float(row[goal.metric]) for goal in self._goals}
-            for name, value in found.items():
-                if not math.isfinite(value):
-                    raise DivergedError(f"{name} is {value} at {int(row['images']):,} images")
-            return found
-        if any(name.startswith("eval/") for name in row) == missing[0].startswith("eval/"):
-            raise MetricError(missing[0], [name for name in row if "/" in name])
-        return {}
+    def _interrupt(self) -> None:
+        self._interruption.code = TERMINATED
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._sweep.demand.cpus or 1)
+        train = self._train_on_workers if self._sweep.demand.is_group else None
+        stopping, progress = lambda: self._interruption.asked, self._send_progress
+        try:
+            run_trial(self._trial, self._sweep, self._report, progress, stopping, self._replay, train)
+            self._results.put({"done": True})
+        except BaseException as error:
+            self._results.put(error)
+
+    def _report(self, trial: Trial) -> None:
+        """Hand over a result, and wait until the trial may continue. Raises SystemExit if it may not."""
+        self._results.put(tune_result(trial))
+        self._turn.acquire()
+        if self._stopped:
+            raise SystemExit
+
+    def _send_progress(self, images: int) -> None:
+        self._relay.send.remote(SEEN, (self._trial.run, images))
+
+    def _train_on_workers(
+        self, experiment: Experiment, settings: RunSettings, index: DatasetIndex, events: TrialEvents
+    ) -> Outcome:
+        """Train by the driver of the training jobs. Raises WorkersError, and what has ended the trial."""
+        from imagegen_dist.ray.driver import Driver  # Ray Train takes seconds to import
+
+        demand, view = self._sweep.demand, _TrialView(events, self._interruption)
+        share = Share(demand.workers, bool(demand.gpus), demand.cpus or 1)
+        decides = view.checkpoint if self._sweep.scheduler != "none" else None
+        driver = Driver(
+            experiment, settings, index, share.workers, interruption=self._interruption, at_checkpoint=decides
+        )
+        code = driver.train(view, share)
+        if view.error is not None:
+            raise view.error
+        if code == FAILED and driver.failure is not None:
+            raise driver.failure.error or WorkersError(driver.failure.cause)
+        complete = code == DONE or bool(driver.missing)
+        return Outcome(newest_images(settings.folder), complete, missing=driver.missing)
 
 
-def run_trial(tune_config: dict[str, Any], plan: dict[str, Any], threads: int, gpu: bool, relay: Any) -> None:
-    """Train a trial of one worker to its end, in this process; called by Ray Tune.
+class _TrialView:
+    """Passes what a driver shows to the trial's events: implements ray.driver.View.
 
-    tune_config: see searchers.tune_config. plan: the SweepPlan as JSON. relay: says when the sweep is to end, and is
-    told how far the trial is.
+    An exception that ends the trial is kept as `error`, and ends the workers in good order.
     """
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")  # how long the next trial waits for this one's end
-    torch.set_num_threads(threads)
-    sweep = decode_plan(plan)
-    device = torch.device("cuda" if gpu else "cpu")
-    asked = threading.Event()
-    close = listen(relay, asked.set)
 
-    def begin(experiment: Experiment, settings: RunSettings, report: Report) -> None:
-        train(experiment, settings, sweep, device, report, teller(relay, settings.name), asked.is_set)
+    def __init__(self, events: TrialEvents, interruption: Interruption) -> None:
+        self._events = events
+        self._interruption = interruption
+        self.error: BaseException | None = None
 
-    try:
-        carry_out(tune_config, sweep, ray.tune.report, begin, asked.is_set)
-    finally:
-        close()
+    def row(self, row: dict[str, float]) -> None:
+        """A row of metrics."""
+        self._take(lambda: self._events.row(row))
 
+    def checkpoint(self) -> None:
+        """A checkpoint was published, at which the workers wait."""
+        self._take(lambda: self._events.checkpoint(lambda: None))
 
-def carry_out(
-    tune_config: dict[str, Any],
-    sweep: SweepPlan,
-    report: Report,
-    begin: Callable[[Experiment, RunSettings, Report], None],
-    asked: Callable[[], bool],
-) -> None:
-    """Report what a trial's run has logged already, where that is wanted, and train it where it is not over.
+    def message(self, text: str, style: str = "") -> None:
+        """Print into the log."""
+        self._events.message(text)
 
-    begin: trains, from the run's newest checkpoint where there is one. asked: whether the sweep is to end. What ends
-    only this trial is reported, not raised, so that Tune starts again those alone that were killed.
-    """
-    settings = sweep.trial_settings(tune_config["run"], tune_config["start"])
-    settings = replace(settings, attempt=f"{time.time_ns():020d}", wandb_values=tune_config["values"])
+    def phase(self, text: str) -> None:
+        """Nothing: the table of a sweep has no column for it."""
 
-    def tell(result: dict[str, Any]) -> None:
-        report({"run": settings.name, **result})
-
-    if tune_config["replay"]:
-        for result in replayed(settings.folder, sweep.goals):
-            tell(result)
-    if tune_config["over"] or asked():
-        return
-    reported = (RunError, WorkersError, DivergedError, CheckpointError, ConfigError, MetricError, OSError, ValueError)
-    try:
-        begin(sweep.space.apply(sweep.experiment, tune_config["values"]), settings, tell)
-    except reported as error:
-        tell(failure(error))
-
-
-def train(
-    experiment: Experiment,
-    settings: RunSettings,
-    sweep: SweepPlan,
-    device: torch.device,
-    report: Report,
-    tell: Tell = lambda images: None,
-    asked: Callable[[], bool] = lambda: False,
-) -> None:
-    """Train a trial in this process. asked: whether the sweep is to end, which the trial does with a checkpoint."""
-    index = DatasetIndex.load(Store(settings.data, PATIENCE_S), experiment.data.allow_remote_shards)
-    records.write_config(settings, experiment, index, {"workers": [1, 1], "sweep": sweep.settings.name})
-    events = TuneEvents(sweep.goals, last_images(experiment), report, tell, asked)
-    events.end(execute(experiment, settings, World(), device, events))
-
-
-def teller(relay: Any, run: str) -> Tell:
-    """Says by the relay how far a run is."""
-
-    def tell(images: int) -> None:
-        relay.send.remote(SEEN, (run, images))
-
-    return tell
-
-
-def make_reference(plan: dict[str, Any], threads: int, gpu: bool) -> None:
-    """Compute what the trials' figures are taken against once, before they start; a Ray task."""
-    torch.set_num_threads(threads)
-    sweep = decode_plan(plan)
-    training, held_out = datasets_of(sweep)
-    device = torch.device("cuda" if gpu else "cpu")
-    shared = sweep.trial_settings("", "").shared
-    find_reference(shared, training, held_out, sweep.experiment.evaluation, World(), device, print)
-
-
-def datasets_of(sweep: SweepPlan) -> tuple[Dataset, Dataset | None]:
-    """What all trials train on, and what is held out."""
-    settings, reading = sweep.trial_settings("", ""), sweep.experiment.data
-    held_out = Dataset.open(settings.validation, reading) if settings.validation else None
-    return Dataset.open(settings.data, reading), held_out
-
-
-def last_images(experiment: Experiment) -> int:
-    """Images seen at a run's end: its last batch is a full one."""
-    return experiment.training.steps * experiment.training.batch_size
-
-
-def failure(error: Exception) -> dict[str, Any]:
-    """The result of a trial that cannot go on."""
-    line = " ".join(str(error).split())
-    if isinstance(error, MetricError):
-        return {"misused": line}
-    diverged = isinstance(error, RunError | DivergedError) or "not finite" in line
-    return {"state": DIVERGED if diverged else FAILED, "note": line}
-
-
-def replayed(folder: Store, goals: Sequence[Goal]) -> list[dict[str, Any]]:
-    """The results that a run's rows were, as a scheduler wants to see them again."""
-    rows = [row for row in read_rows(folder) if all(math.isfinite(row.get(goal.metric, math.nan)) for goal in goals)]
-    return [{"images": int(row["images"]), **{goal.metric: row[goal.metric] for goal in goals}} for row in rows]
+    def _take(self, action: Callable[[], None]) -> None:
+        if self.error is not None:
+            return
+        try:
+            action()
+        except (SystemExit, MetricError, DivergedError) as error:
+            self.error = error
+            self._interruption.code = TERMINATED

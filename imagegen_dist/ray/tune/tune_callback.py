@@ -1,80 +1,98 @@
-"""Between Ray Tune and the trial_store: what each result, end or failure of a trial means for it."""
+"""Keeps the trial store while trials run: what each start, result and end of a trial in Ray Tune means for it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from imagegen_dist.presets.searches import Goal
-from imagegen_dist.sweep.trial_store import COMPLETE, CUT, FAILED, RUNNING, STOPPED, WAITING, TrialStore
+import ray.tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from imagegen_dist.sweep.trial import MISUSED
+from imagegen_dist.sweep.trial_store import CUT, FAILED, RUNNING, STOPPED, WAITING, Trial, TrialStore, decode_trial
 
 
-class TrialRecorder:
-    """Keeps the trial store while trials run. clock: seconds, monotonic."""
+class Stateless:
+    """A part of Ray Tune that is pickled without its state: a sweep continues from its trial store."""
 
-    def __init__(
-        self, trial_store: TrialStore, goals: Sequence[Goal], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._trial_store = trial_store
-        self._goals = goals
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class TrialRecorder(Stateless, ray.tune.Callback):
+    """Stores what becomes of trials. clock: monotonic seconds."""
+
+    def __init__(self, store: TrialStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
         self._clock = clock
         self._since: dict[str, float] = {}
+        self.active = 0
+        """The number of trials that run."""
         self.misused = ""
-        """What was wrong with the command, where only a trial could find it."""
+        """A mistake in the command that only a trial could find."""
         self.ending = False
-        """Whether the sweep is being ended: trials that end now are cut short."""
+        """True while the sweep is being ended: trials that end now are cut short."""
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        self.active = sum(trial.status == TuneTrial.RUNNING for trial in trials)
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.started(run_of(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "trial" in result:
+            self.reported(decode_trial(result["trial"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.ended(run_of(trial))
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._store.change(run_of(trial), state=WAITING)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        lines = str(trial.get_error() or "its process was lost").strip().splitlines()
+        self.ended(run_of(trial), FAILED, lines[-1])
 
     def started(self, run: str) -> None:
         """The trial has a process."""
         self._since[run] = self._clock()
-        if not self._trial_store[run].is_over:
+        if not self._store[run].is_over:
             self._change(run, state=RUNNING)
 
-    def reported(self, run: str, result: Mapping[str, Any]) -> None:
-        """The trial has reported figures, how far it is, or why it cannot go on."""
-        if self._trial_store[run].is_over:
+    def reported(self, trial: Trial) -> None:
+        """The trial has reported metrics, or why it ends."""
+        if self._store[trial.run].is_over:
             return
-        if "misused" in result:
-            self.misused = self.misused or str(result["misused"])
-            self._change(run, state=FAILED, note=str(result["misused"]))
-            return
-        changes: dict[str, Any] = {}
-        seen = result.get("images", result.get("seen"))
-        if seen is not None:
-            changes["images"] = max(int(seen), self._trial_store[run].images)
-        figures = {goal.metric: float(result[goal.metric]) for goal in self._goals if goal.metric in result}
-        if figures:
-            changes["figures"] = figures
-        if "state" in result:
-            changes |= {"state": result["state"], "note": str(result.get("note", ""))}
-        self._change(run, **changes)
+        state = trial.state
+        if state == MISUSED:
+            self.misused, state = self.misused or trial.note, FAILED
+        self._change(trial.run, trial.images, figures=trial.figures, state=state, note=trial.note)
 
-    def ended(self, run: str) -> None:
-        """The trial has no process any more, by its own will or Tune's."""
-        if run in self._trial_store and not self._trial_store[run].is_over:
-            self._change(run, state=CUT if self.ending else STOPPED)
+    def progressed(self, run: str, images: int) -> None:
+        """The trial has seen that many images."""
+        if not self._store[run].is_over:
+            self._change(run, images)
 
-    def died(self, run: str, why: str) -> None:
-        """The trial was lost more often than it is started again."""
-        if run in self._trial_store and not self._trial_store[run].is_over:
-            self._change(run, state=FAILED, note=why)
-
-    def lost(self, run: str) -> None:
-        """The trial's process was lost; it is started again."""
-        self._trial_store.change(run, state=WAITING)
+    def ended(self, run: str, state: str = "", note: str = "") -> None:
+        """The trial has no process any more; without a state it was stopped by the scheduler, or cut short."""
+        if run in self._store and not self._store[run].is_over:
+            self._change(run, state=state or (CUT if self.ending else STOPPED), note=note)
 
     def gpu_seconds(self, gpus: float) -> float:
-        """Time of GPUs that all trials have taken, at so many of them each."""
-        return gpus * sum(trial.seconds for trial in self._trial_store.trials)
+        """GPU seconds that all trials have taken, with that many GPUs each."""
+        return gpus * sum(trial.seconds for trial in self._store.trials)
 
-    @property
-    def complete(self) -> int:
-        """Trials that ran to their end."""
-        return sum(trial.state == COMPLETE for trial in self._trial_store.trials)
-
-    def _change(self, run: str, **changes: Any) -> None:
-        now = self._clock()
-        seconds = self._trial_store[run].seconds + now - self._since.get(run, now)
+    def _change(self, run: str, images: int = 0, **changes: Any) -> None:
+        """Change a trial, and count the time since its last change. images: ignored if it has seen more."""
+        now, trial = self._clock(), self._store[run]
+        seconds = trial.seconds + now - self._since.get(run, now)
         self._since[run] = now
-        self._trial_store.change(run, seconds=seconds, **changes)
+        self._store.change(run, seconds=seconds, images=max(images, trial.images), **changes)
+
+
+def run_of(trial: TuneTrial) -> str:
+    """The name of the run of a trial of Ray Tune's."""
+    return decode_trial(trial.config["trial"]).run
