@@ -1,4 +1,4 @@
-"""The sweep's report.html, from its trial store and the runs of its trials."""
+"""The sweep's report.html, from its trials and their runs."""
 
 from __future__ import annotations
 
@@ -7,87 +7,116 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from imagegen_dist import config
 from imagegen_dist.commands import command
 from imagegen_dist.evaluation.vae import COLUMNS, RECONSTRUCTED
+from imagegen_dist.extras import install_hint
 from imagegen_dist.metric_table import describe
 from imagegen_dist.metrics.formatting import count, duration, value_text
-from imagegen_dist.metrics.report import Point
+from imagegen_dist.metrics.report import Point, chart, data_url, template
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
-from imagegen_dist.metrics.sweep_report import Strip, TradeOff, TrialView, render_sweep_report
 from imagegen_dist.records import last_values
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.optuna_study import average_ranks, importances
 from imagegen_dist.sweep.plan import TRIALS, SweepPlan
-from imagegen_dist.sweep.trial_store import COMPLETE, Trial
+from imagegen_dist.sweep.plots import Strip, TradeOff, lineage, parallel, rate_distortion
+from imagegen_dist.sweep.trial_store import COMPLETE, DIVERGED, Trial
 
 PICTURED = 6
-"""Best trials whose samples are shown."""
+"""Number of the best trials whose samples are shown."""
 
-_STRIPS = 12
+_MAX_STRIPS = 12
 _STRIP_PIXELS = 1200  # most columns of a strip
+_READABLE = 8  # curves that the pointer reads
+_ROWS = 60  # trials of the table
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a sweep's directory shows of its trials. trade_off: of those with rate and distortion, if there are any."""
+    """What a sweep's directory says of its trials.
 
-    trials: list[TrialView]
+    ranks: 0 for the best run to 1. curves: (images seen, first metric) by run. pictures: the newest samples of the best
+    trials by run, encoded, with their extension. importances: share of each setting, by its short name; without_optuna:
+    why there are none. trade_off: of trials with rate and distortion; None without.
+    """
+
+    trials: Sequence[Trial]
+    ranks: Mapping[str, float]
+    curves: Mapping[str, Sequence[Point]]
+    pictures: Mapping[str, tuple[bytes, str]]
+    importances: Mapping[str, float]
+    without_optuna: str
     trade_off: TradeOff | None
 
 
-def findings(plan: SweepPlan, trials: Sequence[Trial], losses: Mapping[str, float]) -> Findings:
-    """Read curves and pictures of the trials' runs. losses: to rank trials by, of each run."""
-    folder = plan.folder / TRIALS
+def find(plan: SweepPlan, trials: Sequence[Trial], losses: Mapping[str, float]) -> Findings:
+    """Read curves and pictures of the trials' runs. losses: by which trials are ranked, by run."""
+    folder, metric = plan.folder / TRIALS, plan.goals[0].metric
     order = sorted(trials, key=lambda trial: losses[trial.run])
-    pictured = {trial.run for trial in order[:PICTURED] if math.isfinite(losses[trial.run])}
     rows = {trial.run: read_rows(folder / trial.run) for trial in trials}
-    views = [
-        TrialView(
-            trial.run,
-            trial.values,
-            {goal.metric.removeprefix("eval/"): trial.figures[goal.metric] for goal in plan.goals if trial.figures},
-            losses[trial.run],
-            trial.state,
-            trial.note,
-            trial.images,
-            trial.born,
-            trial.parent,
-            trial.number,
-            _curve(rows[trial.run], plan.goals[0].metric),
-            _samples(folder / trial.run) if trial.run in pictured else None,
-        )
-        for trial in trials
-    ]
-    return Findings(views, _trade_off(plan, trials, rows, losses))
+    ranks = average_ranks([losses[trial.run] for trial in trials])
+    worst = max(ranks, default=0.0) or 1.0
+    samples = {t.run: _samples(folder / t.run) for t in order[:PICTURED] if math.isfinite(losses[t.run])}
+    shares, without_optuna = _importances(plan, trials, losses)
+    return Findings(
+        trials,
+        {trial.run: rank / worst for trial, rank in zip(trials, ranks, strict=True)},
+        {run: [(row["images"], _finite(row[metric])) for row in rows[run] if metric in row] for run in rows},
+        {run: picture for run, picture in samples.items() if picture},
+        shares,
+        without_optuna,
+        _trade_off(plan, trials, rows, losses),
+    )
 
 
-def report_page(
-    plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None, front: Sequence[Trial], found: Findings
-) -> str:
-    """The page. chosen: the best trial; front: those that no other beats in every figure."""
-    paths = [dimension.path for dimension in plan.space.dimensions]
-    best_experiment = plan.space.apply(plan.experiment, chosen.values) if chosen else None
-    return render_sweep_report(
+def report_page(plan: SweepPlan, found: Findings, chosen: Trial | None, front: Sequence[Trial]) -> str:
+    """The page as HTML. chosen: the best trial; front: the trials that no other one beats in every metric."""
+    labels, ranks, goals = short_names(plan.paths), found.ranks, plan.goals
+    order = sorted(found.trials, key=lambda trial: (ranks[trial.run], trial.run))
+    captions = {trial.run: _caption(trial, plan) for trial in order}
+    compared = [trial for trial in order if all(goal.metric in trial.figures for goal in goals)]
+    columns = {label: [trial.values[path] for trial in compared] for path, label in labels.items()}
+    columns |= {describe(g.metric).words: [trial.figures[g.metric] for trial in compared] for g in goals}
+    axes, threads = parallel(columns, [ranks[t.run] for t in compared], [captions[t.run] for t in compared])
+    drawn = {t.run: found.curves[t.run] for t in order if any(y is not None for _, y in found.curves[t.run])}
+    curves = None
+    if any(len(points) > 1 for points in drawn.values()):
+        curves = chart(describe(goals[0].metric).label, drawn, max(x for points in drawn.values() for x, _ in points))
+    trade_off = found.trade_off or TradeOff([])
+    best_experiment = config.encode(plan.space.apply(plan.experiment, chosen.values)) if chosen else None
+    marks = {trial.run: "front" for trial in front if len(goals) > 1} | ({chosen.run: "best"} if chosen else {})
+    return template("sweep.html.j2").render(
         title=plan.settings.name,
-        facts=_facts(plan, trials),
-        figures=_figures(plan, trials, chosen),
-        trials=found.trials,
-        labels=dict(zip(paths, labels(paths), strict=True)),
-        best=chosen.run if chosen else "",
-        front=[trial.run for trial in front],
-        trade_off=found.trade_off,
+        facts=_facts(plan, found.trials),
+        figures=_figures(plan, chosen),
+        rows=[(trial, _cells(trial, plan), marks.get(trial.run, ""), ranks[trial.run]) for trial in order[:_ROWS]],
+        more=max(0, len(order) - _ROWS),
+        heads=[*labels.values(), "images", *(describe(goal.metric).words for goal in goals)],
+        axes=axes,
+        threads=threads[::-1],
+        curves=curves,
+        curve_ranks=[ranks[run] for run in drawn],
+        read=_READABLE,
+        importances=list(found.importances.items()),
+        without_optuna=found.without_optuna,
+        scatter=rate_distortion(trade_off) if len(trade_off.strips) > 1 else None,
+        is_curve=trade_off.joined,
+        strips=[(strip, data_url(strip.picture, "png")) for strip in trade_off.strips if strip.picture],
+        pictures=[(captions[t.run], data_url(*found.pictures[t.run])) for t in order if t.run in found.pictures],
+        lineage=lineage(found.trials, ranks) if any(trial.parent for trial in found.trials) else None,
         commands=commands(plan, chosen),
-        config=json.dumps(config.encode(best_experiment), indent=1) if best_experiment else "",
+        config=json.dumps(best_experiment, indent=1) if best_experiment else "",
     )
 
 
 def commands(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
-    """What a user may do next: what for, and the command."""
+    """What a user may do next, and the command for it."""
     storage = () if plan.settings.storage == Store("runs").url else ("--storage", plan.settings.storage)
-    following = [("go on with the sweep", command("sweep", "--resume", plan.settings.name, *storage))]
+    following = [("continue the sweep", command("sweep", "--resume", plan.settings.name, *storage))]
     if chosen is None:
         return following
     run = (plan.folder / TRIALS / chosen.run).url
@@ -99,21 +128,36 @@ def commands(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
     ]
 
 
-def labels(paths: Sequence[str]) -> list[str]:
-    """Short names of settings: the last part of each path, with the one before it where that is not enough."""
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """The last part of each path, with the one before it where that is ambiguous."""
     last = [path.split(".")[-1] for path in paths]
-    more = [".".join(path.split(".")[-2:]) for path in paths]
-    return [name if last.count(name) == 1 else more[i] for i, name in enumerate(last)]
+    parts = [path.split(".")[-1 if last.count(name) == 1 else -2 :] for path, name in zip(paths, last, strict=True)]
+    return {path: ".".join(part) for path, part in zip(paths, parts, strict=True)}
 
 
 def best_figures(plan: SweepPlan, chosen: Trial) -> list[tuple[str, str]]:
-    """(name, value) of each of the best trial's figures."""
+    """(name, value) of each metric of the best trial."""
     return [(describe(goal.metric).words, value_text(goal.metric, chosen.figures[goal.metric])) for goal in plan.goals]
 
 
-def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:
+def spent(trials: Sequence[Trial]) -> tuple[str, str]:
+    """How many trials there are in each state, and what they took, in words."""
     states = [trial.state for trial in trials]
     images = sum(trial.images - trial.born for trial in trials)
+    seconds = sum(trial.seconds for trial in trials)
+    return (
+        ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none",
+        f"{count(images)} images, {duration(seconds)} of trial time",
+    )
+
+
+def value_of(value: Any) -> str:
+    """A setting's value as tables show it."""
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    states, cost = spent(trials)
     return [
         ("search", plan.search),
         ("preset", plan.settings.preset),
@@ -121,27 +165,56 @@ def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:
         ("compared by", " and ".join(map(str, plan.goals))),
         ("searcher", plan.searcher),
         ("scheduler", plan.scheduler),
-        ("trials", ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))),
-        ("spent", f"{count(images)} images, {duration(sum(trial.seconds for trial in trials))} of trials' time"),
+        ("trials", states),
+        ("spent", cost),
     ]
 
 
-def _figures(plan: SweepPlan, trials: Sequence[Trial], chosen: Trial | None) -> list[tuple[str, str]]:
+def _figures(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
     if chosen is None:
         return []
-    values = zip(labels(list(chosen.values)), chosen.values.values(), strict=True)
-    shown = [(name, f"{value:.4g}" if isinstance(value, int | float) else str(value)) for name, value in values]
     best = "best " if len(plan.goals) == 1 else ""
-    return [(f"{best}{name}", value) for name, value in best_figures(plan, chosen)] + shown
+    values = [(name, value_of(chosen.values[path])) for path, name in short_names(plan.paths).items()]
+    return [*((f"{best}{name}", value) for name, value in best_figures(plan, chosen)), *values]
 
 
-def _curve(rows: Sequence[dict[str, float]], metric: str) -> list[Point]:
-    points = [(row["images"], row[metric]) for row in rows if metric in row]
-    return [(images, value if math.isfinite(value) else None) for images, value in points]
+def _cells(trial: Trial, plan: SweepPlan) -> list[str]:
+    return [*(value_of(trial.values[path]) for path in plan.paths), count(trial.images), *_metric_texts(trial, plan)]
+
+
+def _metric_texts(trial: Trial, plan: SweepPlan) -> list[str]:
+    names = [goal.metric for goal in plan.goals]
+    return [value_text(name, trial.figures[name]) if name in trial.figures else "–" for name in names]
+
+
+def _caption(trial: Trial, plan: SweepPlan) -> str:
+    values = ", ".join(f"{label} {value_of(trial.values[path])}" for path, label in short_names(plan.paths).items())
+    named = zip(plan.goals, _metric_texts(trial, plan), strict=True)
+    return f"{trial.run}: {values}; " + ", ".join(f"{describe(goal.metric).words} {text}" for goal, text in named)
+
+
+def _importances(plan: SweepPlan, trials: Sequence[Trial], losses: Mapping[str, float]) -> tuple[dict[str, float], str]:
+    """The importance of each setting by its short name, and what to install if Optuna is missing.
+
+    Trials that were stopped early are left out: their metrics are those of fewer images. A population has none: its
+    members had other values before.
+    """
+    judged = [(trial.values, losses[trial.run]) for trial in trials if trial.state in (COMPLETE, DIVERGED)]
+    if any(trial.parent for trial in trials):
+        return {}, ""
+    labels = short_names(plan.paths)
+    try:
+        return {labels[path]: share for path, share in importances(plan.space, judged).items()}, ""
+    except ImportError:
+        return {}, f"The importance of each setting needs Optuna and scikit-learn: {install_hint('sweep')}"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _samples(run: Store) -> tuple[bytes, str] | None:
-    """The newest picture of a run's samples: a GAN's grid, or what a VAE drew from its prior."""
+    """The newest samples of a run: a GAN's grid, or what a VAE drew from its prior."""
     found = (read_pictures(run, "grid") or read_pictures(run, "samples"))[-1:]
     return (found[0][1], found[0][2]) if found else None
 
@@ -149,20 +222,20 @@ def _samples(run: Store) -> tuple[bytes, str] | None:
 def _trade_off(
     plan: SweepPlan, trials: Sequence[Trial], rows: Mapping[str, list[dict[str, float]]], losses: Mapping[str, float]
 ) -> TradeOff | None:
-    """Rate and distortion of the complete trials: a strip for each β, of the trial of the least loss at it.
+    """Rate and distortion of the complete trials: a strip for each β, of the trial with the lowest loss at that β.
 
-    Where β is not searched, strips of the best trials; None where no trial has both figures.
+    If β is not searched, strips of the best trials; None if no trial has both metrics.
     """
     found = {}
     for trial in trials:
         last = last_values(rows[trial.run], "eval/")
         if trial.state == COMPLETE and {"rate", "distortion"} <= last.keys():
             found[trial.run] = (trial, last["rate"], last["distortion"])
-    beta = next((dimension.path for dimension in plan.space.dimensions if dimension.path.endswith(".beta")), "")
     if not found:
         return None
+    beta = next((path for path in plan.paths if path.endswith(".beta")), "")
     if not beta or any(not isinstance(trial.values[beta], int | float) for trial, *_ in found.values()):
-        shown = sorted(found.values(), key=lambda entry: losses[entry[0].run])[:PICTURED]
+        beta, shown = "", sorted(found.values(), key=lambda entry: losses[entry[0].run])[:PICTURED]
     else:
         at: dict[float, tuple[Trial, float, float]] = {}
         for trial, rate, distortion in found.values():
@@ -170,22 +243,21 @@ def _trade_off(
             if value not in at or distortion + value * rate < at[value][2] + value * at[value][1]:
                 at[value] = (trial, rate, distortion)
         shown = [at[value] for value in sorted(at)]
-        if len(shown) > _STRIPS:
-            shown = [shown[round(i * (len(shown) - 1) / (_STRIPS - 1))] for i in range(_STRIPS)]
-    strips = []
+        if len(shown) > _MAX_STRIPS:
+            shown = [shown[round(i * (len(shown) - 1) / (_MAX_STRIPS - 1))] for i in range(_MAX_STRIPS)]
+    labels, strips = short_names(plan.paths), []
     for trial, rate, distortion in shown:
-        texts = dict(zip(labels(list(trial.values)), map(_text, trial.values.values()), strict=True))
-        label = f"β {texts.pop('beta')}" if beta else trial.run
-        note = ", ".join(f"{name} {text}" for name, text in texts.items())
+        label = f"β {value_of(trial.values[beta])}" if beta else trial.run
+        note = ", ".join(f"{labels[path]} {value_of(value)}" for path, value in trial.values.items() if path != beta)
         pictures = read_pictures(plan.folder / TRIALS / trial.run, "reconstructions")[-1:]
-        strips.append(Strip(label, rate, distortion, first_rows(pictures[0][1]) if pictures else b"", note=note))
+        strips.append(Strip(label, rate, distortion, first_rows(pictures[0][1]) if pictures else b"", note))
     named = {trial.run for trial, *_ in shown}
     others = [(run, rate, distortion) for run, (_, rate, distortion) in found.items() if run not in named]
     return TradeOff(strips, others, joined=bool(beta))
 
 
 def first_rows(picture: bytes) -> bytes:
-    """The first row of originals and the row of their reconstructions, out of a picture of all of them."""
+    """The first row of originals and the row of their reconstructions, from a picture of all rows."""
     with Image.open(io.BytesIO(picture)) as whole:
         rows = 2 * -(-RECONSTRUCTED // COLUMNS)
         strip = whole.crop((0, 0, whole.width, whole.height * 2 // rows))
@@ -194,7 +266,3 @@ def first_rows(picture: bytes) -> bytes:
         kept = io.BytesIO()
         strip.save(kept, "PNG")
     return kept.getvalue()
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)

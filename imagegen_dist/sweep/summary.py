@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from imagegen_dist import config
-from imagegen_dist.metrics.sweep_report import TrialView, importances
 from imagegen_dist.metrics.wandb import Bars, Exhibit, Lines, Page, Points, Table, WandbSink
 from imagegen_dist.sweep.plan import SweepPlan
-from imagegen_dist.sweep.report import Findings, labels
+from imagegen_dist.sweep.report import Findings, short_names
 from imagegen_dist.sweep.trial_store import Trial
-
-_GROUP = "sweep/"
 
 
 def write_summary(
@@ -23,11 +20,11 @@ def write_summary(
     chosen: Trial | None,
     found: Findings,
     page: str,
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
-    """Log the run, whose id follows from the sweep's place, so that a sweep gone on with goes on in it.
+    """Log the run. Its id follows from the sweep's URL, so that a resumed sweep continues it.
 
-    rows: the table, a row a trial. chosen: the best trial. page: report.html. say: told what failed, once.
+    rows: the table, one row per trial. chosen: the best trial. page: report.html. warn: called once with what failed.
     """
     settings = plan.settings
     if settings.wandb_mode == "disabled":
@@ -44,11 +41,15 @@ def write_summary(
         job_type="sweep",
         tags=[settings.preset, plan.search],
         api_key_present=settings.wandb_key,
-        warn=say,
+        warn=warn,
     )
-    images = sum(trial.images - trial.start for trial in found.trials)
-    sink.show({_GROUP + name: exhibit for name, exhibit in exhibits(plan, rows, found, page).items()}, images)
-    sink.summarize({"trials": len(rows), "images": images, **best_values(chosen)})
+    images = sum(trial.images - trial.born for trial in found.trials)
+    sink.show({f"sweep/{name}": exhibit for name, exhibit in exhibits(plan, rows, found, page).items()}, images)
+    best: dict[str, Any] = {}
+    if chosen is not None:
+        figures = {name.removeprefix("eval/"): value for name, value in chosen.figures.items()}
+        best = {f"best/{name}": value for name, value in {"trial": chosen.run, **figures, **chosen.values}.items()}
+    sink.summarize({"trials": len(rows), "images": images, **best})
     sink.close()
 
 
@@ -57,51 +58,32 @@ def summary_id(plan: SweepPlan) -> str:
     return config.fingerprint([plan.folder.url, "sweep"])[:16]
 
 
-def best_values(chosen: Trial | None) -> dict[str, float | str]:
-    """The best trial, its figures and values, by names below best/; empty for none."""
-    if chosen is None:
-        return {}
-    figures = {name.removeprefix("eval/"): value for name, value in chosen.figures.items()}
-    return {f"best/{name}": value for name, value in {"trial": chosen.run, **figures, **chosen.values}.items()}
-
-
 def exhibits(plan: SweepPlan, rows: Sequence[Mapping[str, Any]], found: Findings, page: str) -> dict[str, Exhibit]:
-    """The table of all trials, plots of the first figure, for VAEs rate and distortion, and the report, by names."""
-    paths = [dimension.path for dimension in plan.space.dimensions]
-    short = dict(zip(paths, labels(paths), strict=True))
-    name = plan.goals[0].metric.removeprefix("eval/")
-    curves = {trial.name: _finite(trial.curve) for trial in found.trials}
+    """The table of all trials with samples of the best, plots of the first metric and of rate and distortion, and the
+    report, by names."""
+    metric = plan.goals[0].metric
+    name = metric.removeprefix("eval/")
+    curves = {run: [(x, y) for x, y in points if y is not None] for run, points in found.curves.items()}
+    columns = [*(list(rows[0]) if rows else ["trial"]), "samples"]
+    pictures = {run: picture for run, (picture, _) in found.pictures.items()}
     shown: dict[str, Exhibit] = {
-        "trials": _table(rows, found.trials),
-        "course": Lines(
-            f"{name} over images seen", "images", {run: points for run, points in curves.items() if points}
-        ),
+        "trials": Table(columns, [[*row.values(), pictures.get(row["trial"])] for row in rows]),
+        "course": Lines(f"{name} over images seen", "images", {run: line for run, line in curves.items() if line}),
         "report": Page(page),
     }
-    for path, label in short.items():
+    for path, label in short_names(plan.paths).items():
         points = {
-            trial.name: (value, trial.figures[name])
+            trial.run: (value, trial.figures[metric])
             for trial in found.trials
-            if isinstance(value := trial.values[path], int | float) and math.isfinite(trial.figures.get(name, math.nan))
+            if isinstance(value := trial.values[path], int | float)
+            and math.isfinite(trial.figures.get(metric, math.nan))
         }
         if points:
             shown[f"{name} by {label}"] = Points(f"{name} by {label}", label, name, points)
-    shares = importances(found.trials, short)
-    if shares:
-        shown["importance"] = Bars("Importance of each value", "share", dict(shares))
+    if found.importances:
+        shown["importance"] = Bars("Importance of each value", "share", dict(found.importances))
     if found.trade_off:
         points = {strip.label: (strip.rate, strip.distortion) for strip in found.trade_off.strips}
         points |= {run: (rate, distortion) for run, rate, distortion in found.trade_off.others}
         shown["rate and distortion"] = Points("Distortion over rate, nats", "rate", "distortion", points)
     return shown
-
-
-def _table(rows: Sequence[Mapping[str, Any]], trials: Sequence[TrialView]) -> Table:
-    """The rows, with samples of the best."""
-    pictures = {trial.name: trial.picture[0] for trial in trials if trial.picture}
-    columns = list(rows[0]) if rows else ["trial"]
-    return Table([*columns, "samples"], [[*row.values(), pictures.get(row["trial"])] for row in rows])
-
-
-def _finite(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in points if y is not None]
