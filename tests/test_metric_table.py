@@ -9,7 +9,7 @@ import pytest
 from imagegen_dist import metric_table
 from imagegen_dist.metric_table import Metric, describe, register, registered
 from imagegen_dist.metrics.formatting import figure_lines
-from imagegen_dist.presets.searches import Goal, parse_goals
+from imagegen_dist.sweep.searches import Goal, parse_goals
 
 
 @pytest.fixture

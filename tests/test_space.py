@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from imagegen_dist.config import ConfigError
 from imagegen_dist.presets import find_preset
-from imagegen_dist.presets.searches import SEARCHES, Goal, find_search, parse_goals
-from imagegen_dist.presets.space import Choice, Range, as_grid, log_uniform, parse_space, space
 from imagegen_dist.schedule import constant
+from imagegen_dist.sweep.searches import SEARCHES, Goal, find_search, parse_goals
+from imagegen_dist.sweep.space import Choice, Range, as_grid, log_uniform, parse_space, space
 
 DIGITS = find_preset("digits").experiment
 BETWEEN = st.floats(0.0, 1.0)
@@ -103,22 +103,22 @@ def test_a_star_gives_all_that_match_the_same_value() -> None:
     ("word", "said"),
     [
         ("objective.gamma", "write PATH=KIND:VALUES"),
-        ("objective.gamma=normal:0:1", "'normal' is no kind of values"),
+        ("objective.gamma=normal:0:1", "'normal' is not a kind of values"),
         ("objective.gamma=unifrom:0:1", "did you mean uniform?"),
-        ("objective.gamma=uniform:1:0", "LOW has to be below HIGH"),
+        ("objective.gamma=uniform:1:0", "LOW must be below HIGH"),
         ("objective.gamma=uniform:1", "with two numbers"),
-        ("objective.gamma=uniform:1:2:1", "or two more for those that trials begin with"),
-        ("objective.gamma=uniform:1:2:1:3", "the numbers that trials begin with leave the range"),
+        ("objective.gamma=uniform:1:2:1", "or two more for those that trials start with"),
+        ("objective.gamma=uniform:1:2:1:3", "the numbers that trials start with leave the range"),
         ("objective.gamma=loguniform:0:1", "needs LOW above 0"),
         ("objective.gamma=int:0.5:2", "whole numbers"),
-        ("objective.gamma=choice:", "one value at least"),
-        ("objective.gamma=choice:1,1", "comes twice"),
+        ("objective.gamma=choice:", "at least one value"),
+        ("objective.gamma=choice:1,1", "is given twice"),
         ("objective.gama=uniform:0:1", "did you mean --objective.gamma?"),
         ("optim.*.rl=uniform:0:1", "no setting matches"),
         ("objective.gamma=uniform:-1:1", "gamma -1 is negative"),
         ("objective.loss=choice:hing,hinge", "did you mean hinge?"),
-        ("training.total_images=int:10:20", "decides nothing of what is learned"),
-        ("evaluation.samples=int:10:20", "decides nothing of what is learned"),
+        ("training.total_images=int:10:20", "has no influence on what is learned"),
+        ("evaluation.samples=int:10:20", "has no influence on what is learned"),
     ],
 )
 def test_an_impossible_space_is_answered_with_what_exists(word: str, said: str) -> None:
@@ -143,7 +143,7 @@ def test_metrics_have_their_direction_by_their_kind() -> None:
     assert parse_goals("vae/rate,distortion", "", ()) == (Goal("vae/rate"), Goal("eval/distortion"))
     assert parse_goals("frechet", "max", ()) == (Goal("eval/frechet", "max"),)
     for metric, mode in (("rate,elbo", "min,min,min"), ("rate", "less"), ("rate,rate", "")):
-        with pytest.raises(ConfigError, match=r"give min or max|comes twice"):
+        with pytest.raises(ConfigError, match=r"give min or max|is given twice"):
             parse_goals(metric, mode, ())
-    with pytest.raises(ConfigError, match=r"no evaluation takes this figure; did you mean eval/frechet\?"):
+    with pytest.raises(ConfigError, match=r"no evaluation computes this metric; did you mean eval/frechet\?"):
         parse_goals("frechett", "", ())

@@ -54,7 +54,7 @@ def build() -> dict[str, Any]:
     from imagegen_dist.evaluation.feature_networks import FEATURES
     from imagegen_dist.evaluation.figures import METRICS
     from imagegen_dist.presets import PRESETS
-    from imagegen_dist.presets.searches import SEARCHES
+    from imagegen_dist.sweep.searches import SEARCHES
 
     presets: dict[str, Any] = {}
     settings: dict[str, Any] = {}

@@ -18,9 +18,9 @@ from imagegen_dist.resources import Workers
 
 if TYPE_CHECKING:
     from imagegen_dist.experiment import Experiment
-    from imagegen_dist.presets.searches import Goal, Scheduler, Search, Searcher
-    from imagegen_dist.presets.space import Space
     from imagegen_dist.sweep.plan import TrialDemand
+    from imagegen_dist.sweep.searches import Goal, Scheduler, Search, Searcher
+    from imagegen_dist.sweep.space import Space
 
 JOB = "sweep"
 SUMMARY = (
@@ -141,9 +141,9 @@ def parse(words: Sequence[str]) -> Command | Options:
     if options.asks or options.resume:
         return options
     from imagegen_dist.presets import find_preset
-    from imagegen_dist.presets.searches import find_search, parse_goals
-    from imagegen_dist.presets.space import as_grid, parse_space
     from imagegen_dist.sweep.plan import TrialDemand
+    from imagegen_dist.sweep.searches import find_search, parse_goals
+    from imagegen_dist.sweep.space import as_grid, parse_space
 
     search = find_search(options.search)
     if options.preset:
@@ -267,7 +267,7 @@ def _check_resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> 
 def _on_preset(search: Search, options: Options) -> Search:
     """The search on another preset, as that one is. Raises ConfigError where it has another kind of objective."""
     from imagegen_dist.presets import find_preset
-    from imagegen_dist.presets.searches import default_goal
+    from imagegen_dist.sweep.searches import default_goal
 
     preset, own = find_preset(options.preset), find_preset(search.preset)
     if preset.job != own.job and not (options.space and options.metric):

@@ -1,1 +1,1 @@
-"""A search over an experiment's values, by Ray Tune: every trial is an ordinary run."""
+"""Hyper-parameter searches: spaces, plans, trials, results and reports, without Ray."""

@@ -1,4 +1,4 @@
-"""Prints what a sweep came to as lines of JSON, for a machine that reaches the cluster's job server alone.
+"""Prints the results of a sweep as lines of JSON, for a machine that reaches nothing but the cluster's job server.
 
 python -m imagegen_dist.sweep.export FOLDER
 """
@@ -21,7 +21,7 @@ _PART_BYTES = 192 << 10
 
 
 def files(folder: Store) -> list[str]:
-    """What is sent: tables, plots, the best config, and the best trial's run with its newest checkpoint."""
+    """The files that are sent: tables, report, the best config, and the best trial's run with its newest checkpoint."""
     names = [name for name in (BEST, TABLE, ROWS, REPORT, PLAN, TRIALS_FILE) if folder.exists(name)]
     chosen = best(TrialStore.read(folder).trials, read_plan(folder, folder.url).goals)
     if chosen is None:
@@ -37,7 +37,7 @@ def files(folder: Store) -> list[str]:
 
 
 def send(folder: Store) -> None:
-    """Print every file in parts, and after them its name and sha256."""
+    """Print each file in parts, followed by its name and sha256."""
     for name in files(folder):
         data = folder.read(name)
         for start in range(0, len(data), _PART_BYTES):

@@ -13,8 +13,8 @@ from rich.text import Text
 from imagegen_dist.metric_table import describe
 from imagegen_dist.metrics.console import Screen
 from imagegen_dist.metrics.formatting import count, duration, value_text
-from imagegen_dist.presets.searches import Goal
 from imagegen_dist.sweep.report import short_names, value_of
+from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import (
     COMPLETE,
     CUT,
@@ -99,8 +99,8 @@ class LiveTable(Screen):
         table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
         table.add_column("trial", no_wrap=True)
         for label in [*self._labels.values(), "images", *(describe(goal.metric).words for goal in self._goals)]:
-            table.add_column(label, justify="right")
-        table.add_column("state", no_wrap=True, overflow="ellipsis", ratio=1)
+            table.add_column(label, justify="right", no_wrap=True)
+        table.add_column("state", ratio=1)  # the one column that may shrink
         for trial in order[:rows]:
             is_best = trial is best and len(self._goals) == 1 and trial.figures
             table.add_row(
@@ -108,7 +108,12 @@ class LiveTable(Screen):
                 *(value_of(trial.values.get(path, "")) for path in self._labels),
                 count(trial.images),
                 *(Text(self._metric(trial, goal), "bold" if is_best else "") for goal in self._goals),
-                Text(f"{trial.status}{'  best' if is_best else ''}", _STYLES.get(trial.state, "dim")),
+                Text(
+                    f"{trial.status}{'  best' if is_best else ''}",
+                    _STYLES.get(trial.state, "dim"),
+                    no_wrap=True,
+                    overflow="ellipsis",
+                ),
             )
         if len(order) > rows:
             table.add_row(Text(f"and {len(order) - rows} more", "dim"))

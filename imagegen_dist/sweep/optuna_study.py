@@ -8,7 +8,7 @@ from typing import Any
 
 from imagegen_dist.errors import UsageError
 from imagegen_dist.extras import install_hint
-from imagegen_dist.presets.space import Choice, Range, Space
+from imagegen_dist.sweep.space import Choice, Range, Space
 
 MIN_JUDGED = 6
 """Fewest trials from which importance is estimated."""

@@ -13,11 +13,11 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.extensions import import_preset
-from imagegen_dist.presets.searches import Goal, Scheduler, Searcher
-from imagegen_dist.presets.space import Space
 from imagegen_dist.records import RunSettings
 from imagegen_dist.resources import Workers
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.searches import Goal, Scheduler, Searcher
+from imagegen_dist.sweep.space import Space
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted
 
@@ -77,26 +77,26 @@ class TrialDemand:
 class SweepPlan:
     """Everything that decides the outcome of a sweep. Raises ConfigError if its parts do not fit together."""
 
-    # Name of the search or preset that it is based on.
     search: str
-    # What trials train, before their own values are applied.
+    """Name of the search or preset that it is based on."""
     experiment: Experiment
-    # Where the sweep is, and what the runs of its trials have in common.
+    """What trials train, before their own values are applied."""
     settings: RunSettings
-    # What is changed.
+    """Where the sweep is, and what the runs of its trials have in common."""
     space: Space
-    # The metrics by which trials are compared.
+    """What is changed."""
     goals: tuple[Goal, ...]
-    # How values are chosen.
+    """The metrics by which trials are compared."""
     searcher: Searcher
-    # What stops or changes trials early.
+    """How values are chosen."""
     scheduler: Scheduler
-    # Number of trials.
+    """What stops or changes trials early."""
     trials: int
-    # Seed of the search.
+    """Number of trials."""
     seed: int
-    # What one trial requests.
+    """Seed of the search."""
     demand: TrialDemand
+    """What one trial requests."""
 
     def __post_init__(self) -> None:
         self.space.check(self.experiment)

@@ -17,11 +17,11 @@ from imagegen_dist.evaluation import Dataset
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference, is_reference_kept
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.sinks import read_rows
-from imagegen_dist.presets.searches import Goal
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, RunError, execute
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.sweep.plan import SweepPlan
+from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, FAILED, RUNNING, Trial
 from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
-from imagegen_dist.presets.searches import Goal
 from imagegen_dist.storage import Store
+from imagegen_dist.sweep.searches import Goal
 
 TRIALS_FILE = "trials.json"
 
@@ -30,27 +30,27 @@ OVER = (COMPLETE, STOPPED, REPLACED, DIVERGED, FAILED)
 class Trial:
     """One run of a sweep, from the searcher to the report; for a member of a population, one generation of it."""
 
-    # Its number in the sweep, from 0.
     number: int
-    # Its values, by path.
+    """Its number in the sweep, from 0."""
     values: dict[str, Any]
+    """Its values, by path."""
     state: str = WAITING
-    # Images seen.
     images: int = 0
-    # Its latest metrics, by their full names.
+    """Images seen."""
     figures: dict[str, float] = field(default_factory=dict)
-    # Seconds for which it has run.
+    """Its latest metrics, by their full names."""
     seconds: float = 0.0
-    # How often a population has changed its values.
+    """Seconds for which it has run."""
     generation: int = 0
-    # Run from whose checkpoint it started; empty for none.
+    """How often a population has changed its values."""
     parent: str = ""
-    # URL of that checkpoint.
+    """Run from whose checkpoint it started; empty for none."""
     start: str = ""
-    # Images seen by that checkpoint.
+    """URL of that checkpoint."""
     born: int = 0
-    # Why it diverged or failed.
+    """Images seen by that checkpoint."""
     note: str = ""
+    """Why it diverged or failed."""
 
     @property
     def run(self) -> str:

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from imagegen_dist.presets.space import Space, parse_space
 from imagegen_dist.sweep.optuna_study import MIN_JUDGED, average_ranks, importances
+from imagegen_dist.sweep.space import Space, parse_space
 
 RATE, GAMMA = "optim.*.lr", "objective.gamma"
 SPACE = parse_space([f"{RATE}=loguniform:1e-4:1e-1", f"{GAMMA}=choice:0.1,1,10"])

@@ -24,8 +24,7 @@ from imagegen_dist.cli.sweep_run import build_plan
 from imagegen_dist.cli.train_options import parse as parse_training
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.metrics.sinks import read_rows
-from imagegen_dist.presets.searches import SEARCHES, Goal
-from imagegen_dist.ray.tune.remote import Shown, received
+from imagegen_dist.ray.tune.remote import JobView, received
 from imagegen_dist.ray.tune.schedulers import select_replacements
 from imagegen_dist.ray.tune.searchers import Points, TreeParzen
 from imagegen_dist.ray.tune.trial import tune_result
@@ -38,6 +37,7 @@ from imagegen_dist.sweep.json_events import JsonEvents
 from imagegen_dist.sweep.live_table import LiveTable
 from imagegen_dist.sweep.plan import SweepPlan, TrialDemand, most_images, read_plan, write_plan
 from imagegen_dist.sweep.results import best, front, table, write_results
+from imagegen_dist.sweep.searches import SEARCHES, Goal
 from imagegen_dist.sweep.trial import DivergedError, MetricError, TrialEvents, failed, replayed, run_trial
 from imagegen_dist.sweep.trial_store import (
     COMPLETE,
@@ -108,7 +108,7 @@ def test_help_lists_every_search() -> None:
         (["digits"], "the space is empty"),
         (["digits", "--space"], "--space needs PATH=KIND:VALUES"),
         (["digits", "--space", "objective.gama=uniform:0:1"], "did you mean --objective.gamma?"),
-        (["digits", "--space", "objective.gamma=uniform:1:1"], "LOW has to be below HIGH"),
+        (["digits", "--space", "objective.gamma=uniform:1:1"], "LOW must be below HIGH"),
         (["gan-lr", "--spce", "x"], "did you mean --space?"),
         (["gan-lr", "--trials", "0"], "--trials 0: give more than 0"),
         (["gan-lr", "--time-budget", "-1"], "--time-budget -1"),
@@ -129,7 +129,7 @@ def test_help_lists_every_search() -> None:
         (["gan-pbt", "--searcher", "tpe"], "chooses values itself"),
         (["gan-pbt", "--trials", "2"], "a population needs 3"),
         (["vae-beta", "--searcher", "tpe"], "has nothing to choose"),
-        (["gan-lr", "--searcher", "grid"], "cannot try optim.*.lr"),
+        (["gan-lr", "--searcher", "grid"], "cannot try all of optim.*.lr"),
         (["gan-lr", "--preset", "digits-vae"], "is trained by train_vae"),
         (["--resume", "nothing"], "there is no sweep in"),
         (["--resume", "kept", "--trials", "3"], "leave out --trials"),
@@ -231,7 +231,7 @@ def test_a_trial_that_a_scheduler_ends_was_stopped_early_and_one_that_a_limit_en
     recorder.started("0000")
     recorder.reported(replace(BEGUN, images=100, figures={"eval/frechet": 5.0}))
     recorder.progressed("0000", 90)
-    assert (trial_store["0000"].state, trial_store["0000"].images, trial_store["0000"].seconds) == (RUNNING, 100, 20.0)
+    assert (trial_store["0000"].state, trial_store["0000"].images, trial_store["0000"].seconds) == (RUNNING, 100, 30.0)
     recorder.ended("0000")
     assert trial_store["0000"].state == STOPPED
     assert trial_store["0000"].is_over
@@ -388,7 +388,7 @@ def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: p
     assert set(received(lines, Store(tmp_path))) >= {"best.json", "results.csv", "report.html"}
     assert load(tmp_path / "trials" / "0000").images == 480
     damaged = [line.replace('"data": "', '"data": "AAAA', 1) for line in lines]
-    with pytest.raises(ValueError, match="did not arrive whole"):
+    with pytest.raises(ValueError, match="did not arrive complete"):
         list(received(damaged, Store(tmp_path)))
 
 
@@ -427,6 +427,17 @@ def test_on_a_terminal_it_is_a_table_with_the_best_marked() -> None:
     assert "diverged: 10 steps in a row" in said
 
 
+def test_a_long_note_leaves_the_other_columns_of_the_table_as_they_are() -> None:
+    board = LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=80)
+    shown_trials(board)
+    board.trial(Trial(2, {"optim.*.lr": 0.25}, FAILED, 480, {"eval/frechet": 7.5}, note="s3://bucket/" + "x" * 300))
+    screen = Terminal(file=io.StringIO(), width=80)
+    screen.print(board.view())
+    [line] = [line for line in screen.file.getvalue().splitlines() if line.startswith("0002")]
+    assert line.split()[:5] == ["0002", "0.25", "480", "7.500", "failed:"]
+    assert line.rstrip().endswith("…")
+
+
 def test_a_sweep_elsewhere_is_shown_as_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     sent, here = io.StringIO(), io.StringIO()
     facts = {"title": "gan-lr · s", "paths": ["optim.*.lr"], "goals": [config.encode(goal) for goal in FRECHET]}
@@ -436,7 +447,7 @@ def test_a_sweep_elsewhere_is_shown_as_it_is_there(capsys: pytest.CaptureFixture
     with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, here) as board:
         shown_trials(board)
     board.summary([("Sweep", [("best", "0000")])])
-    shown = Shown()
+    shown = JobView()
     for line in ["(raylet) noise", *sent.getvalue().splitlines()]:
         shown.line(line)
     assert capsys.readouterr().out == here.getvalue()

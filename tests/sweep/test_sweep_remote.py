@@ -84,7 +84,7 @@ def test_a_cluster_with_an_older_python_is_said_plainly() -> None:
         assert done.stderr == (
             "sweep.py: the cluster runs Python 3.10, and imagegen_dist needs 3.11 or newer\n" if code else ""
         )
-    shown = remote.Shown()
+    shown = remote.JobView()
     shown.line("sweep.py: the cluster runs Python 3.10, and imagegen_dist needs 3.11 or newer")
     assert shown.code("FAILED") == MISUSED
 

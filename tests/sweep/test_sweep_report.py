@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from imagegen_dist.metrics.sinks import JSONLSink
 from imagegen_dist.presets import find_preset
-from imagegen_dist.presets.searches import Goal
-from imagegen_dist.presets.space import parse_space
 from imagegen_dist.records import RunSettings
 from imagegen_dist.sweep.plan import TRIALS, SweepPlan, TrialDemand
 from imagegen_dist.sweep.plots import Strip, TradeOff, lineage, parallel, place, rate_distortion
 from imagegen_dist.sweep.report import Findings, find, report_page, short_names
+from imagegen_dist.sweep.searches import Goal
+from imagegen_dist.sweep.space import parse_space
 from imagegen_dist.sweep.trial_store import COMPLETE, FAILED, REPLACED, Trial
 
 METRIC = "eval/frechet"

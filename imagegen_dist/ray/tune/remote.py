@@ -1,7 +1,7 @@
-"""A sweep on a cluster from a machine that only types the command: submitted as a Ray job, followed, fetched.
+"""Runs a sweep on a cluster from a laptop: submits it as a Ray job, follows it, and fetches its results.
 
-The job is the same command. It prints events as lines of JSON (`JsonEvents`), which any machine that reaches the
-dashboard turns into the live table again. Nothing else is kept here: closing the laptop changes nothing.
+The job is the same command. It prints its events as lines of JSON (see json_events), from which a machine that reaches
+the dashboard shows the live table. The laptop keeps nothing else: closing it changes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import imagegen_dist
 from imagegen_dist import config
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import DONE, FAILED, MISUSED, UsageError
-from imagegen_dist.presets.searches import Goal
 from imagegen_dist.ray.environment import JOB_STOP_WAIT, JOB_STOP_WAIT_S
 from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
 from imagegen_dist.ray.upload import NOT_SENT, check_size
@@ -33,23 +32,24 @@ from imagegen_dist.sweep.export import files
 from imagegen_dist.sweep.json_events import JSON_EVENTS
 from imagegen_dist.sweep.live_table import LiveTable
 from imagegen_dist.sweep.plan import JOB, PLAN
+from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import decode_trial
 
 EXCLUDED = [*NOT_SENT, "/docs", "/tests", "/benchmarks"]
-"""What is not sent of a checkout, beside what .gitignore and .rayignore name."""
+"""Parts of a checkout that are not sent, besides those that .gitignore and .rayignore name."""
 
 PYTHON = (
     "import sys; sys.version_info >= (3, 11) or "
     f"sys.exit('{JOB}.py: the cluster runs Python %d.%d, and imagegen_dist needs 3.11 or newer' % sys.version_info[:2])"
 )
-"""What a job runs first: nothing has checked the cluster's Python, where the checkout is not installed by pip."""
+"""What a job runs first, to check the cluster's Python: pip has not, because it does not install the checkout."""
 
 _POLL_S = 1.0
-_AGENT_S = 60.0  # within which a new head has an agent that takes jobs
+_AGENT_S = 60.0  # a new head accepts jobs within this time
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """The cluster's job server. Raises UsageError where none answers, or one that refuses this client."""
+    """Connect to the cluster's job server. Raises UsageError if none answers, or if it refuses this client."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--address {address}: give the address of the head's dashboard, e.g. http://HEAD:8265")
     keep_to_owner()
@@ -71,23 +71,19 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def checkout() -> Path:
-    """What a job's machine gets: the checkout whose script runs here, else the one that the package is in.
-
-    Raises UsageError where there is none.
-    """
+    """The checkout that is sent: that of the running script, else that of the package. Raises UsageError for none."""
     package = Path(imagegen_dist.__file__).parents[1]
     for root in (Path(sys.argv[0]).resolve().parent.parent, package):
         if (root / "jobs" / f"{JOB}.py").is_file() and (root / "imagegen_dist").is_dir():
             return root
-    raise UsageError(f"--address submits a checkout, and there is no jobs/{JOB}.py beside {package}; run that of one")
+    raise UsageError(f"--address submits a checkout, and there is no jobs/{JOB}.py beside {package}; run it there")
 
 
 def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
-    """Submit the command as a job; its id. Nothing of this machine's environment goes with it.
+    """Submit the command as a job, without this machine's environment; the job's id.
 
-    Raises UsageError where the checkout is too large, or the job was not accepted.
-
-    A head that has just started may have no agent yet that takes jobs: that is waited for.
+    Waits for a new head that does not accept jobs yet. Raises UsageError if the checkout is too large,
+    or the job was not accepted.
     """
     root = checkout()
     check_size(root, EXCLUDED)
@@ -109,33 +105,33 @@ def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
 
 
 def check_reachable(flag: str, url: str) -> None:
-    """Raise UsageError for a place that the cluster's machines would look for on their own disks."""
+    """Raise UsageError for a relative path, which each machine would resolve on its own disk."""
     if url and "://" not in url and not Path(url).is_absolute():
         raise UsageError(
-            f"--{flag} {url}: on a cluster give a place that all machines reach: s3://..., gs://..., or the absolute "
+            f"--{flag} {url}: on a cluster give a URL that all machines reach: s3://..., gs://..., or the absolute "
             "path of a folder that they share"
         )
 
 
 def follow(client: JobSubmissionClient, job: str) -> int:
-    """Show the job's table until it ends, or until Ctrl-C, which leaves it alone; the exit code."""
+    """Show the job's table until the job ends, or until Ctrl-C, which leaves it running; the exit code."""
     _info(client, job)
-    shown = Shown()
+    shown = JobView()
     try:
         asyncio.run(_tail(client, job, shown.line))
     except KeyboardInterrupt:
         shown.close()
-        print(f"The sweep goes on. --attach {job} to see it again, --stop {job} to end it.")
+        print(f"The sweep continues. --attach {job} shows it again, --stop {job} ends it.")
         return DONE
     shown.close()
     return shown.code(_ended(client, job))
 
 
 def status(client: JobSubmissionClient, job: str) -> int:
-    """Print the job's state and its table as it is now."""
+    """Print the job's state and its current table."""
     info = _info(client, job)
     print(f"{job}: {str(info.status).lower()}{f' ({info.message})' if info.message else ''}")
-    shown = Shown()
+    shown = JobView()
     for line in client.get_job_logs(job).splitlines():
         shown.line(line)
     shown.close()
@@ -143,7 +139,7 @@ def status(client: JobSubmissionClient, job: str) -> int:
 
 
 def stop(client: JobSubmissionClient, job: str) -> int:
-    """End the job; its trials write checkpoints first, and --resume goes on with them."""
+    """End the job. Its trials write checkpoints first, from which --resume continues."""
     _info(client, job)
     if client.stop_job(job):
         print(f"{job}: stopping, its trials write a checkpoint first", flush=True)
@@ -153,14 +149,14 @@ def stop(client: JobSubmissionClient, job: str) -> int:
 
 
 def fetch(client: JobSubmissionClient, job: str, folder: Path) -> int:
-    """Copy the sweep's tables, plots, best config and best checkpoint here.
+    """Copy the sweep's tables, report, best config and best checkpoint into a local folder.
 
-    From its storage where this machine can read that, else through the log of a small job.
+    From the sweep's storage if this machine can read it, else through the log of a small job.
     """
     _info(client, job)
     facts = next((e for e in _events(client.get_job_logs(job).splitlines()) if e["event"] == "sweep"), None)
     if facts is None:
-        raise UsageError(f"--fetch {job}: the sweep has not begun yet")
+        raise UsageError(f"--fetch {job}: the sweep has not started yet")
     url = facts["folder"]
     source = readable(url)
     if source is not None:
@@ -175,7 +171,7 @@ def fetch(client: JobSubmissionClient, job: str, folder: Path) -> int:
 
 
 def _sent(client: JobSubmissionClient, job: str, url: str) -> list[str]:
-    """What `sending` prints, as a job. Raises UsageError where it cannot read the sweep either."""
+    """The lines that sweep.export prints as a job. Raises UsageError if the job cannot read the sweep either."""
     sending = client.submit_job(
         entrypoint=shlex.join(["python", "-m", "imagegen_dist.sweep.export", url]),
         runtime_env={"working_dir": str(checkout()), "excludes": EXCLUDED},
@@ -186,7 +182,7 @@ def _sent(client: JobSubmissionClient, job: str, url: str) -> list[str]:
 
 
 def readable(url: str) -> Store | None:
-    """The folder of a sweep, where that is in a store that this machine reads by itself: no disk of the cluster's."""
+    """The folder of a sweep if this machine can read it: in a store, not on a disk of the cluster's."""
     try:
         folder = Store(url)
         return folder if folder.protocol not in ("file", "memory") and folder.exists(PLAN) else None
@@ -195,7 +191,7 @@ def readable(url: str) -> Store | None:
 
 
 def copied(source: Store, folder: Path) -> Iterator[str]:
-    """Copy what a sweep came to from its storage, and yield the files' names. Raises StorageError."""
+    """Copy the results of a sweep from its storage, and yield the names of the files. Raises StorageError."""
     for name in files(source):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +203,7 @@ def copied(source: Store, folder: Path) -> Iterator[str]:
 
 
 def received(lines: Sequence[str], folder: Store) -> Iterator[str]:
-    """Write the files that `sending` printed, and yield their names. Raises ValueError where one is damaged."""
+    """Write the files that sweep.export printed, and yield their names. Raises ValueError for a damaged file."""
     parts: list[str] = []
     for event in _events(lines):
         if event["event"] == "part":
@@ -215,20 +211,20 @@ def received(lines: Sequence[str], folder: Store) -> Iterator[str]:
         elif event["event"] == "file":
             data, parts = base64.b64decode("".join(parts)), []
             if hashlib.sha256(data).hexdigest() != event["sha256"]:
-                raise ValueError(f"{event['name']} did not arrive whole; fetch once more")
+                raise ValueError(f"{event['name']} did not arrive complete; fetch again")
             folder.write(event["name"], data)
             yield event["name"]
 
 
-class Shown:
-    """A job's lines as the table that they describe."""
+class JobView:
+    """Shows the table that the lines of a job describe."""
 
     def __init__(self) -> None:
-        self._board: LiveTable | None = None
+        self._table: LiveTable | None = None
         self._misused = ""
 
     def line(self, line: str) -> None:
-        """Take one line of the job's output; what is not an event is left out."""
+        """Take one line of the job's output; lines that are not events are ignored."""
         if line.startswith(f"{JOB}.py: "):
             self._misused = line
         for event in _events([line]):
@@ -237,31 +233,31 @@ class Shown:
     def _take(self, event: dict[str, Any]) -> None:
         if event["event"] == "sweep":
             goals = [config.decode(Goal, goal) for goal in event["goals"]]
-            self._board = LiveTable(event["title"], event["paths"], goals, event["total"])
-            self._board.__enter__()
-        board = self._board
-        if board is None:
+            self._table = LiveTable(event["title"], event["paths"], goals, event["total"])
+            self._table.__enter__()
+        table = self._table
+        if table is None:
             return
         match event["event"]:
             case "trial":
-                board.trial(decode_trial({key: value for key, value in event.items() if key != "event"}))
+                table.trial(decode_trial({key: value for key, value in event.items() if key != "event"}))
             case "phase":
-                board.phase(event["text"])
+                table.phase(event["text"])
             case "message":
-                board.message(event["text"], event["style"])
+                table.message(event["text"], event["style"])
             case "error":
-                board.error(event["title"], event["text"])
+                table.error(event["title"], event["text"])
             case "summary":
-                board.close()
-                board.summary(event["groups"])
+                table.close()
+                table.summary(event["groups"])
 
     def close(self) -> None:
-        """The last state of the table."""
-        if self._board is not None:
-            self._board.close()
+        """End the table, which leaves its last state."""
+        if self._table is not None:
+            self._table.close()
 
     def code(self, state: str) -> int:
-        """The exit code of a job that has ended so."""
+        """The exit code of a job that has ended in that state."""
         if self._misused:
             print(self._misused, file=sys.stderr)
             return MISUSED

@@ -9,11 +9,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from imagegen_dist.presets.space import Range
 from imagegen_dist.ray.tune.trial import tune_config
 from imagegen_dist.sweep.capacity import Capacity
 from imagegen_dist.sweep.optuna_study import build_study, distributions, require_optuna
 from imagegen_dist.sweep.plan import SweepPlan
+from imagegen_dist.sweep.space import Range
 from imagegen_dist.sweep.trial_store import COMPLETE, STOPPED, Trial, TrialStore, losses_of
 
 

@@ -1,4 +1,4 @@
-"""Searches by name: what is changed of which preset, by which figure trials are compared, and how they are chosen."""
+"""Searches by name: what they change in which preset, and how they compare and choose trials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from imagegen_dist.config import ConfigError, nearest
 from imagegen_dist.metric_table import EVALUATION, describe, entry_of, registered
 from imagegen_dist.presets import PRESETS, Preset, find_preset
-from imagegen_dist.presets.space import Space, grid, log_uniform, space
+from imagegen_dist.sweep.space import Space, grid, log_uniform, space
 
 Searcher = Literal["random", "grid", "tpe"]
 Scheduler = Literal["none", "asha", "median", "pbt"]
@@ -17,7 +17,7 @@ Scheduler = Literal["none", "asha", "median", "pbt"]
 
 @dataclass(frozen=True)
 class Goal:
-    """A logged figure, and whether less of it is better or more."""
+    """A logged metric, and whether lower or higher is better."""
 
     metric: str
     mode: Literal["min", "max"] = "min"
@@ -26,35 +26,35 @@ class Goal:
         return f"{self.metric.removeprefix('eval/')} ({self.mode})"
 
     def loss(self, value: float) -> float:
-        """The value so that less is better."""
+        """The value as a loss: lower is better."""
         return value if self.mode == "min" else -value
 
 
 def goal(metric: str) -> Goal:
-    """A logged figure in the direction that the metric table gives it; less of it where neither is better."""
+    """A logged metric with the direction that the metric table gives; lower is better if the table gives none."""
     return Goal(metric, "max" if describe(metric).better == "higher" else "min")
 
 
 @dataclass(frozen=True)
 class Search:
-    """A complete search; every part of it can be set otherwise on the command line."""
+    """A complete search; the command line can override every part of it."""
 
-    # Name of the preset that its trials train.
     preset: str
-    # What is changed.
+    """Name of the preset that trials train."""
     space: Space
-    # By which figures trials are compared; several for a trade-off between them.
+    """What is changed."""
     goals: tuple[Goal, ...]
-    # One line for a list of searches.
+    """The metrics by which trials are compared; several for a trade-off."""
     summary: str
-    # How values are chosen: random, grid (every combination), tpe (Optuna).
+    """One line for a list of searches."""
     searcher: Searcher = "random"
-    # Who stops trials early: none, asha, median; or pbt, which changes values on the way.
+    """How values are chosen: random, grid (every combination), tpe (Optuna)."""
     scheduler: Scheduler = "none"
-    # Trials; 0: all combinations of a grid.
+    """What stops trials early: none, asha, median; or pbt, which changes values during training."""
     trials: int = 16
-    # Settings of the preset that the trials have otherwise, by path.
+    """Number of trials; 0: all combinations of a grid."""
     changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings in which all trials differ from the preset, by path."""
 
 
 _SHORT_GAN = {
@@ -94,7 +94,7 @@ SEARCHES: dict[str, Search] = {
         "digits",
         space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
         (goal("eval/frechet"),),
-        "learning rate and γ of a GAN on digits, bad ones stopped early",
+        "learning rate and γ of a GAN on digits, bad trials stopped early",
         scheduler="asha",
         changes=_SHORT_GAN,
     ),
@@ -116,7 +116,7 @@ SEARCHES: dict[str, Search] = {
         "digits",
         space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
         (goal("eval/frechet"),),
-        "learning rate and γ of a population, changed on the way",
+        "learning rate and γ of a population, changed during training",
         scheduler="pbt",
         trials=8,
         changes=_SHORT_GAN,
@@ -140,7 +140,7 @@ SEARCHES: dict[str, Search] = {
 
 
 def find_search(name: str) -> Search:
-    """The search of that name, or one of the preset of that name with nothing to change yet. Raises ConfigError."""
+    """The search of that name, or an empty one for the preset of that name. Raises ConfigError."""
     if name in SEARCHES:
         return SEARCHES[name]
     if name in PRESETS or ":" in name:
@@ -151,14 +151,14 @@ def find_search(name: str) -> Search:
 
 
 def default_goal(preset: Preset) -> Goal:
-    """The figure by which a preset's runs keep their best checkpoint."""
+    """The metric by which a preset's runs keep their best checkpoint."""
     return goal(f"eval/{preset.experiment.objective.best[0]}")
 
 
 def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, ...]:
-    """Goals from --metric NAME[,NAME] and --mode min|max[,...]; those `given` where a flag is empty.
+    """Goals from --metric NAME[,NAME] and --mode min|max[,...]; those `given` if a flag is empty.
 
-    A name without its group is one of an evaluation. Raises ConfigError.
+    A name without a group is a metric of the evaluation. Raises ConfigError.
     """
     names = [_full_name(part) for part in metric.split(",") if part] or [goal.metric for goal in given]
     modes = mode.split(",") if mode else [_known_mode(name, given) for name in names]
@@ -168,19 +168,19 @@ def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, 
     if wrong or len(modes) != len(names):
         raise ConfigError(f"--mode {mode}: give min or max, once or for each of {len(names)} metrics")
     if len(set(names)) < len(names):
-        raise ConfigError(f"--metric {metric}: a metric comes twice")
+        raise ConfigError(f"--metric {metric}: a metric is given twice")
     return tuple(Goal(name, "min" if each == "min" else "max") for name, each in zip(names, modes, strict=True))
 
 
 def _full_name(name: str) -> str:
-    """The name with its group. Raises ConfigError for a figure that no evaluation takes."""
+    """The name with its group. Raises ConfigError for a metric that no evaluation computes."""
     name = name.strip() if "/" in name else EVALUATION + name.strip()
     if name.startswith(EVALUATION) and entry_of(name) is None:
         known = [metric.name for metric in registered() if metric.section == "evaluation"]
-        raise ConfigError(f"--metric {name}: no evaluation takes this figure; {nearest(name, known)}")
+        raise ConfigError(f"--metric {name}: no evaluation computes this metric; {nearest(name, known)}")
     return name
 
 
 def _known_mode(name: str, given: tuple[Goal, ...]) -> str:
-    """The direction that the search names, else that of the figure's kind."""
+    """The direction that the search gives, else that of the metric table."""
     return next((each.mode for each in given if each.metric == name), goal(name).mode)
