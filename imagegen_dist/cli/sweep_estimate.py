@@ -1,4 +1,4 @@
-"""What a sweep will cost, before it starts: images from the plan, seconds by `cli.estimate`."""
+"""Estimates the cost of a sweep: images from the plan, seconds by `cli.estimate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LISTED = 5
 
 
 def dry_run_text(plan: SweepPlan, options: Options) -> str:
-    """What --dry-run prints: the plan, its first trials, and what it will cost."""
+    """What --dry-run prints: the plan, its first trials, and its cost."""
     total = plan.experiment.training.total_images
     images = most_images(plan)
     workers, index = plan.demand.workers.low, Dataset.open(plan.settings.data, plan.experiment.data).index
@@ -40,9 +40,9 @@ def dry_run_text(plan: SweepPlan, options: Options) -> str:
             for number, values in enumerate(first)
             if plan.searcher != "tpe"
         ),
-        f"cost        at most {count(total)} images a trial; {_all(plan)} {count(images)} in all",
+        f"cost        at most {count(total)} images per trial; {_all(plan)} {count(images)} in all",
         f"            at {speed:,.0f} images/s, measured on this machine ({measured.conditions}): "
-        f"{duration(total / speed)} a trial, {duration(images / speed)} of trials' time{hours}",
+        f"{duration(total / speed)} per trial, {duration(images / speed)} of trial time{hours}",
         f"limits      {', '.join(limit for limit in limits if limit) or 'none'}",
         f"storage     {plan.folder.url}: written and read back",
         "Nothing was trained.",

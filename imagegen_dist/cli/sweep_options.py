@@ -1,4 +1,4 @@
-"""The command line of jobs/sweep.py: a search, where things are, limits, and overrides by dotted path."""
+"""The command line of a sweep: a search, its data and storage, limits, and overrides by dotted path."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 JOB = "sweep"
 SUMMARY = (
-    "Search an experiment's values: every trial is a run of its own, and they are compared by a logged figure. "
-    "--resume NAME goes on where a sweep was."
+    "Search for good settings: every trial is a run of its own, and a logged metric compares them. "
+    "--resume NAME continues a sweep."
 )
 
 
@@ -36,23 +36,23 @@ class Options:
     search: Annotated[str, tyro.conf.Positional, flag("SEARCH")] = ""
     """A named search, see below, or a preset with --space."""
     space: Annotated[tuple[str, ...], flag("PATH=KIND:VALUES")] = ()
-    """What is changed, in place of what the search does. KIND: uniform, loguniform, int, logint, choice, grid."""
+    """Settings to search, in place of the search's own. KIND: uniform, loguniform, int, logint, choice, grid."""
     metric: Annotated[str, flag("NAME[,NAME]")] = ""
-    """Figure that trials are compared by: frechet, elbo, any logged one (vae/rate); several for a trade-off."""
+    """Metric that compares trials: frechet, elbo, or any logged one (vae/rate); several for a trade-off."""
     mode: Annotated[str, flag("min|max")] = ""
-    """Whether less of it is better or more. Default: by the figure."""
+    """Whether lower or higher is better. Default: that of the metric."""
     trials: Annotated[int | None, flag("N")] = None
-    """Trials. Default: the search's; all combinations of a grid."""
+    """Number of trials. Default: the search's; all combinations of a grid."""
     searcher: Annotated[Literal["", "random", "grid", "tpe"], flag("random|grid|tpe")] = ""
     """How values are chosen. Default: the search's."""
     scheduler: Annotated[Literal["", "none", "asha", "median", "pbt"], flag("none|asha|median|pbt")] = ""
-    """Who ends trials early (asha, median) or changes them on the way (pbt). Default: the search's."""
+    """What stops trials early (asha, median) or changes them during training (pbt). Default: the search's."""
     preset: Annotated[str, flag("PRESET")] = ""
-    """What trials train, in place of the search's own preset."""
+    """The preset that trials train, in place of the search's own."""
     name: Annotated[str, flag("NAME")] = ""
     """Name of the sweep. Default: SEARCH-DATE-TIME."""
     storage: Annotated[str, flag("URL")] = "runs"
-    """Where sweeps are kept: a folder, s3://..., gs://... Default: runs."""
+    """Where sweeps are stored: a folder, s3://..., gs://... Default: runs."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json, or a built-in dataset. Default: the preset's."""
     allow_remote_shards: Switch = False
@@ -60,13 +60,13 @@ class Options:
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON, as the training jobs take them."""
     resume: Annotated[str, flag("NAME")] = ""
-    """Go on with the sweep of that name: trials that are over are not run again."""
+    """Continue the sweep of that name: finished trials are not run again."""
     max_concurrent: Annotated[int | None, flag("N")] = None
-    """Trials at once. Default: as many as there is room for."""
+    """Trials at once. Default: as many as fit."""
     time_budget: Annotated[float | None, flag("SECONDS")] = None
-    """End the sweep after so long."""
+    """End the sweep after this time."""
     gpu_hours: Annotated[float | None, flag("HOURS")] = None
-    """End the sweep once its trials have taken so many hours of GPUs."""
+    """End the sweep once its trials have taken this many GPU hours."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
     """Training workers of a trial, or MIN:MAX of them. Default: 1."""
     cpus: Annotated[int | None, flag("N")] = None
@@ -92,7 +92,7 @@ class Options:
 
     @property
     def asks(self) -> str:
-        """What it asks of a job that was submitted before: "attach", "status", "stop", "fetch", or "" for nothing."""
+        """What it asks of a submitted job: "attach", "status", "stop" or "fetch"; "" for nothing."""
         return next((name for name in ("attach", "status", "stop", "fetch") if getattr(self, name)), "")
 
 
@@ -114,8 +114,9 @@ class Command:
 def check_words(words: Sequence[str]) -> tuple[Options, list[tuple[str, str]]]:
     """The flags, and the pairs of path and value of the settings. Raises UsageError. It needs no torch."""
     first = words[0] if words else ""
-    flags, assignments = split(_joined(words), Options, settings_of(first if job_of(first) else ""))
-    options = parse_flags(Options, JOB, _spread(flags))
+    rest, lists = _take_lists(words)
+    flags, assignments = split(rest, Options, settings_of(first if job_of(first) else ""))
+    options = replace(parse_flags(Options, JOB, flags), space=lists["space"], fetch=lists["fetch"])
     _check_limits(options)
     if options.asks:
         _check_asked(options)
@@ -124,6 +125,31 @@ def check_words(words: Sequence[str]) -> tuple[Options, list[tuple[str, str]]]:
     else:
         _check_search(options.search)
     return options, assignments
+
+
+def _take_lists(words: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """The words outside lists, and the words of each flag that takes several. Raises UsageError for an empty list."""
+    rest: list[str] = []
+    lists: dict[str, list[str]] = {}
+    taken = rest
+    for word in words:
+        name, given, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in _LISTS:
+            taken = lists.setdefault(name, [])
+            taken += [value] if given else []
+        else:
+            taken = rest if word.startswith("--") else taken
+            taken.append(word)
+    for name, values in lists.items():
+        if not values:
+            raise UsageError(f"--{name} needs {_LISTS[name]}")
+    return rest, {name: tuple(lists.get(name, ())) for name in _LISTS}
+
+
+_LISTS = {
+    "space": "PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10",
+    "fetch": "the id of a job and a folder",
+}
 
 
 def _check_search(name: str) -> None:
@@ -171,7 +197,7 @@ def parse(words: Sequence[str]) -> Command | Options:
 
 
 def demand_of(options: Options, otherwise: TrialDemand) -> TrialDemand:
-    """What a trial needs by the flags, and where they say nothing as it is `otherwise`. Raises UsageError."""
+    """What a trial requests by the flags, and `otherwise` for flags that are not given. Raises UsageError."""
     from imagegen_dist.sweep.plan import TrialDemand
 
     return TrialDemand(
@@ -194,41 +220,8 @@ def help_text(words: Sequence[str] = ()) -> str:
     )
 
 
-def _joined(words: Sequence[str]) -> list[str]:
-    """The words with all of a flag of several as one, so that none is taken for another flag's."""
-    found: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word in _SEVERAL:
-            taken = []
-            while rest and not rest[0].startswith("--"):
-                taken.append(rest.pop(0))
-            if not taken:
-                raise UsageError(f"{word} needs {_SEVERAL[word]}")
-            word = f"{word}={_MARK.join(taken)}"
-        found.append(word)
-    return found
-
-
-def _spread(words: Sequence[str]) -> list[str]:
-    """The words with flags of several as tyro reads them."""
-    found: list[str] = []
-    for word in words:
-        name, given, rest = word.partition("=")
-        found += [name, *rest.split(_MARK)] if given and name in _SEVERAL else [word]
-    return found
-
-
-_MARK = "\0"
-_SEVERAL = {
-    "--space": "PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10",
-    "--fetch": "the id of a job and a folder",
-}
-
-
 def _check_asked(options: Options) -> None:
-    """Raise UsageError for a question about a job that cannot be asked."""
+    """Raise UsageError if --attach, --status, --stop or --fetch are incomplete."""
     if not options.address:
         raise UsageError(f"--{options.asks} needs --address http://HEAD:8265, of the cluster that the job is on")
     if options.fetch and len(options.fetch) != 2:
@@ -236,7 +229,7 @@ def _check_asked(options: Options) -> None:
 
 
 def _check_limits(options: Options) -> None:
-    """Raise UsageError for a number that is no limit."""
+    """Raise UsageError for a limit that makes no sense."""
     for name in ("trials", "max_concurrent", "time_budget", "gpu_hours", "cpus"):
         value = getattr(options, name)
         if value is not None and value <= 0:
@@ -250,7 +243,7 @@ def _check_limits(options: Options) -> None:
 
 
 def _check_resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> None:
-    """Raise UsageError for flags that would change a sweep that is resumed."""
+    """Raise UsageError for flags that would change the sweep that is resumed."""
     limits = {"max_concurrent", "time_budget", "gpu_hours"}
     may = {"address", "resume", "storage", "workers", "cpus", "gpus", *limits}
     fresh = Options()
@@ -258,14 +251,13 @@ def _check_resumed(options: Options, assignments: Sequence[tuple[str, str]]) -> 
     changed += [path for path, _ in assignments]
     if changed:
         raise UsageError(
-            f"--resume {options.resume} goes on with that sweep as it is: leave out --{changed[0].replace('_', '-')}"
-            if changed[0] != "search"
-            else f"--resume {options.resume} goes on with that sweep as it is: leave out {options.search}"
+            f"--resume {options.resume} continues that sweep as it is: leave out "
+            + (options.search if changed[0] == "search" else f"--{changed[0].replace('_', '-')}")
         )
 
 
 def _on_preset(search: Search, options: Options) -> Search:
-    """The search on another preset, as that one is. Raises ConfigError where it has another kind of objective."""
+    """The search on another preset. Raises ConfigError if that has another kind of objective."""
     from imagegen_dist.presets import find_preset
     from imagegen_dist.sweep.searches import default_goal
 

@@ -1,4 +1,4 @@
-"""Check everything before a trial starts, run the sweep, and say what came of it."""
+"""Runs a sweep: checks everything before the first trial starts, and shows the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TextIO
 
 from imagegen_dist import config
 from imagegen_dist.cli import train_options as run_options
-from imagegen_dist.cli.prepare import Prepared, prepare
+from imagegen_dist.cli.prepare import prepare
 from imagegen_dist.cli.sweep_estimate import dry_run_text
 from imagegen_dist.cli.sweep_options import Command, Options, demand_of, parse
 from imagegen_dist.cli.train_options import Options as RunOptions
@@ -31,7 +31,7 @@ from imagegen_dist.sweep.results import closing_table, write_results
 
 
 def sweep(words: Sequence[str]) -> int:
-    """Do what a sweep's words say; the exit code. Raises ValueError with one line."""
+    """Run the command; the exit code. Raises ValueError with one line."""
     command = parse(words)
     options = command if isinstance(command, Options) else command.options
     if options.address:
@@ -50,7 +50,7 @@ def sweep(words: Sequence[str]) -> int:
 
 
 def elsewhere(words: Sequence[str], options: Options) -> int:
-    """Submit the command to a cluster and follow it there, or do what is asked of a job; the exit code."""
+    """Submit the command to a cluster and follow it, or do what is asked of a submitted job; the exit code."""
     set_ray_environment()
     from imagegen_dist.ray.tune import remote  # after the environment that Ray reads when it is imported
 
@@ -59,7 +59,7 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
         if not is_builtin(options.data):
             remote.check_reachable("data", options.data)
         if options.config and not (remote.checkout() / options.config).is_file():
-            raise UsageError(f"--config {options.config}: put it below {remote.checkout()}, which is sent")
+            raise UsageError(f"--config {options.config}: put it into {remote.checkout()}, which is sent")
     client = remote.connect(options.address)
     match options.asks:
         case "attach":
@@ -71,26 +71,15 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
         case "fetch":
             return remote.fetch(client, options.fetch[0], Path(options.fetch[1]))
     name = options.resume or options.name or default_name(options)
-    sent = [word for word in without_flag(words, "--address") if word]
+    at = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--address")
+    sent = [*words[:at], *words[at + (1 if "=" in words[at] else 2) :]]
     job = remote.submit(client, sent if options.name or options.resume else [*sent, "--name", name], name)
     print(f"job {job}, W&B group {name}; Ctrl-C leaves it running, --attach {job} comes back")
     return remote.follow(client, job)
 
 
-def without_flag(words: Sequence[str], flag: str) -> list[str]:
-    """The words without a flag and its value."""
-    kept, rest = [], list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == flag:
-            rest.pop(0)
-        elif not word.startswith(f"{flag}="):
-            kept.append(word)
-    return kept
-
-
 def default_name(options: Options) -> str:
-    """The name of a sweep that was given none."""
+    """The name of a sweep without --name."""
     return f"{options.search.rpartition(':')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -98,7 +87,9 @@ def build_plan(command: Command) -> SweepPlan:
     """The plan of a command, checked against data and storage. Raises ValueError with one line."""
     options = command.options
     name = options.name or default_name(options)
-    first = prepare_run(command, name)
+    common = RunOptions(preset=command.preset, storage=options.storage, run=name, wandb=options.wandb)
+    job = find_preset(command.preset).job
+    first = prepare(run_options.Command(job, common, command.experiment, None))  # as one run of that name
     plan = SweepPlan(
         search=options.search,
         experiment=first.experiment,
@@ -117,16 +108,8 @@ def build_plan(command: Command) -> SweepPlan:
     return plan
 
 
-def prepare_run(command: Command, name: str) -> Prepared:
-    """What the trials have in common, prepared as one run of that name would be. Raises ValueError."""
-    options = command.options
-    run = RunOptions(preset=command.preset, storage=options.storage, run=name, wandb=options.wandb)
-    job = find_preset(command.preset).job
-    return prepare(run_options.Command(job, run, command.experiment, None))
-
-
 def run(plan: SweepPlan, options: Options) -> int:
-    """Run the sweep; the exit code. Raises UsageError where this machine has no room for a trial."""
+    """Run the sweep; the exit code. Raises UsageError if a trial does not fit on this machine."""
     check_demand(plan.demand.gpus, plan.demand.cpus, plan.demand.workers.low)
     set_ray_environment()
     from imagegen_dist.ray.tune.driver import Limits, SweepDriver, log_path
@@ -134,17 +117,16 @@ def run(plan: SweepPlan, options: Options) -> int:
     log = log_path(plan.folder, plan.settings.name)
     limits = Limits(options.max_concurrent, options.time_budget, options.gpu_hours)
     with output_to(log) as screen:
-        board = view(plan, screen)
-        with board:
-            code = SweepDriver(plan, limits, board).run()
-            board.phase("writing the results")
-            write_results(plan, lambda text: board.message(text, "yellow"))
-        board.summary(closing_table(plan, str(log)))
+        with view(plan, screen) as shown:
+            code = SweepDriver(plan, limits, shown).run()
+            shown.phase("writing the results")
+            write_results(plan, lambda text: shown.message(text, "yellow"))
+        shown.summary(closing_table(plan, str(log)))
     return code
 
 
 def view(plan: SweepPlan, screen: TextIO) -> LiveTable | JsonEvents:
-    """Where the sweep is shown: here, or where the job was submitted from."""
+    """A live table, or events for the machine that submitted this job."""
     title = f"{plan.search} · {plan.settings.name}"
     if not os.environ.get(JSON_EVENTS):
         return LiveTable(title, plan.paths, plan.goals, plan.trials, screen)

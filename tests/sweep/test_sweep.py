@@ -160,7 +160,7 @@ def test_a_dry_run_says_what_it_will_cost(
     words = ["digits", "--space", "objective.gamma=grid:0.1,1", *SMALL, "--dry-run", "--storage", storage]
     assert main(words) == DONE
     shown = capsys.readouterr().out
-    for word in ("objective.gamma=grid:0.1,1", "at most 480 images a trial", "960 in all", "images/s", "Nothing was"):
+    for word in ("objective.gamma=grid:0.1,1", "at most 480 images per trial", "960 in all", "images/s", "Nothing was"):
         assert word in shown
 
 

@@ -173,7 +173,7 @@ class SweepDriver:
                 search_alg=self._searcher,
                 scheduler=self._scheduler,
                 num_samples=self._plan.trials + 1,  # the searcher says when there are no more
-                reuse_actors=True,
+                reuse_actors=not demand.is_group,  # a process that is kept would keep the workers of its last trial
             ),
             run_config=ray.tune.RunConfig(
                 name="tune",
