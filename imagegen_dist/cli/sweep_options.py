@@ -76,7 +76,7 @@ class Options:
     seed: Annotated[int, flag("N")] = 0
     """Seed of the search. Default: 0."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
-    """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
+    """W&B: auto (online if there is a key, else offline), online, offline or disabled."""
     address: Annotated[str, flag("http://HEAD:8265")] = ""
     """Submit the command to the cluster whose dashboard that is, and follow it there; Ctrl-C leaves it running."""
     attach: Annotated[str, flag("ID")] = ""
@@ -84,7 +84,7 @@ class Options:
     status: Annotated[str, flag("ID")] = ""
     """With --address: print a job's state and table."""
     stop: Annotated[str, flag("ID")] = ""
-    """With --address: end a job; --resume goes on with its sweep."""
+    """With --address: end a job; --resume continues its sweep."""
     fetch: Annotated[tuple[str, ...], flag("ID DIR")] = ()
     """With --address: copy best config, best checkpoint, tables and plots of a job's sweep into a folder here."""
     dry_run: Switch = False

@@ -197,7 +197,7 @@ def test_a_demand_gets_its_share_of_a_machine() -> None:
 # The trial store
 
 
-def test_the_ledger_is_what_it_was_when_it_is_read_back(tmp_path: Path) -> None:
+def test_the_trial_store_is_what_it_was_when_it_is_read_back(tmp_path: Path) -> None:
     trial_store = TrialStore(Store(tmp_path))
     trial_store.put(Trial(1, {"a": 1.5}, figures={"eval/frechet": 2.5}, state=COMPLETE))
     trial_store.put(Trial(0, {"a": "1e-3:1e-4:10"}, state=RUNNING))
@@ -395,18 +395,18 @@ def test_a_trial_is_a_run_like_any_other(storage: str, tmp_path: Path, capsys: p
 # What is shown
 
 
-def shown_trials(board: LiveTable | JsonEvents) -> None:
-    board.phase("starting trials")
-    board.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 100))
-    board.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 200))
-    board.trial(Trial(0, {"optim.*.lr": 0.00123456}, COMPLETE, 480, {"eval/frechet": 2.5}))
-    board.trial(Trial(1, {"optim.*.lr": 0.1}, DIVERGED, 50, note="10 steps in a row"))
+def shown_trials(shown_table: LiveTable | JsonEvents) -> None:
+    shown_table.phase("starting trials")
+    shown_table.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 100))
+    shown_table.trial(Trial(0, {"optim.*.lr": 0.00123456}, RUNNING, 200))
+    shown_table.trial(Trial(0, {"optim.*.lr": 0.00123456}, COMPLETE, 480, {"eval/frechet": 2.5}))
+    shown_table.trial(Trial(1, {"optim.*.lr": 0.1}, DIVERGED, 50, note="10 steps in a row"))
 
 
 def test_off_a_terminal_a_sweep_is_a_line_a_change() -> None:
     out = io.StringIO()
-    with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, out) as board:
-        shown_trials(board)
+    with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, out) as shown_table:
+        shown_trials(shown_table)
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert lines[:2] == ["gan-lr · s", "· starting trials"]
     assert lines[2] == "0000       lr 0.001235       100 images   running"
@@ -415,24 +415,26 @@ def test_off_a_terminal_a_sweep_is_a_line_a_change() -> None:
     assert len(lines) == 5
 
 
-def test_on_a_terminal_it_is_a_table_with_the_best_marked() -> None:
-    board = LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=100)
-    shown_trials(board)
-    board.phase("")
+def test_on_a_terminal_it_is_a_shown_tablewith_the_best_marked() -> None:
+    shown_table = LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=100)
+    shown_trials(shown_table)
+    shown_table.phase("")
     screen = Terminal(file=io.StringIO(), width=100)
-    screen.print(board.view())
+    screen.print(shown_table.view())
     said = screen.file.getvalue()
     assert "2 of 2 done, 0 running" in said
     assert "complete  best" in said
     assert "diverged: 10 steps in a row" in said
 
 
-def test_a_long_note_leaves_the_other_columns_of_the_table_as_they_are() -> None:
-    board = LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=80)
-    shown_trials(board)
-    board.trial(Trial(2, {"optim.*.lr": 0.25}, FAILED, 480, {"eval/frechet": 7.5}, note="s3://bucket/" + "x" * 300))
+def test_a_long_note_leaves_the_other_columns_of_the_shown_tableas_they_are() -> None:
+    shown_table = LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, io.StringIO(), terminal=True, width=80)
+    shown_trials(shown_table)
+    shown_table.trial(
+        Trial(2, {"optim.*.lr": 0.25}, FAILED, 480, {"eval/frechet": 7.5}, note="s3://bucket/" + "x" * 300)
+    )
     screen = Terminal(file=io.StringIO(), width=80)
-    screen.print(board.view())
+    screen.print(shown_table.view())
     [line] = [line for line in screen.file.getvalue().splitlines() if line.startswith("0002")]
     assert line.split()[:5] == ["0002", "0.25", "480", "7.500", "failed:"]
     assert line.rstrip().endswith("…")
@@ -441,12 +443,12 @@ def test_a_long_note_leaves_the_other_columns_of_the_table_as_they_are() -> None
 def test_a_sweep_elsewhere_is_shown_as_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     sent, here = io.StringIO(), io.StringIO()
     facts = {"title": "gan-lr · s", "paths": ["optim.*.lr"], "goals": [config.encode(goal) for goal in FRECHET]}
-    with JsonEvents({**facts, "total": 2, "folder": "s3://bucket/s"}, sent) as wire:
-        shown_trials(wire)
-        wire.summary([("Sweep", [("best", "0000")])])
-    with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, here) as board:
-        shown_trials(board)
-    board.summary([("Sweep", [("best", "0000")])])
+    with JsonEvents({**facts, "total": 2, "folder": "s3://bucket/s"}, sent) as events:
+        shown_trials(events)
+        events.summary([("Sweep", [("best", "0000")])])
+    with LiveTable("gan-lr · s", ["optim.*.lr"], FRECHET, 2, here) as shown_table:
+        shown_trials(shown_table)
+    shown_table.summary([("Sweep", [("best", "0000")])])
     shown = JobView()
     for line in ["(raylet) noise", *sent.getvalue().splitlines()]:
         shown.line(line)
@@ -531,7 +533,7 @@ def test_trials_that_are_over_are_left_out_and_others_keep_their_values(storage:
     assert compared[1] == replace(first[1], state=COMPLETE)
 
 
-def test_tpe_learns_from_what_it_is_told_and_from_the_ledger(storage: str) -> None:
+def test_tpe_learns_from_what_it_is_told_and_from_the_trial_store(storage: str) -> None:
     """The figure is the distance of lr from 1.5e-4 in decades: 0.9 in the middle for lr drawn from the whole range."""
     plan = planned(storage, "--trials", "60", "--searcher", "tpe")
     trial_store = TrialStore(Store("memory://sweep-tpe"))
@@ -591,7 +593,7 @@ def test_the_worst_quarter_goes_on_from_the_best() -> None:
     assert select_replacements({"0000": 1.0, "0001": 2.0}, Random(0)) == []
 
 
-def test_the_table_has_a_row_a_trial(storage: str) -> None:
+def test_the_shown_tablehas_a_row_a_trial(storage: str) -> None:
     plan = planned(storage)
     row = table(plan, [Trial(0, {"optim.*.lr": 0.1}, COMPLETE, 480, {"eval/frechet": 2.0}, 12.34)])[0]
     assert row["trial"] == "0000"

@@ -172,6 +172,7 @@ class SweepDriver:
             tune_config=ray.tune.TuneConfig(
                 search_alg=self._searcher,
                 scheduler=self._scheduler,
+                trial_dirname_creator=lambda trial: trial.trial_id,
                 num_samples=self._plan.trials + 1,  # the searcher says when there are no more
                 reuse_actors=not demand.is_group,  # a process that is kept would keep the workers of its last trial
             ),
