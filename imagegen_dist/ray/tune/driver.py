@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.tune
 
+from imagegen_dist import config
 from imagegen_dist.errors import DONE, FAILED, UsageError
 from imagegen_dist.ray.cluster import connected, machines
 from imagegen_dist.ray.event_channel import SEEN, start_relay
@@ -27,7 +28,7 @@ from imagegen_dist.storage import Store, temporary_folder
 from imagegen_dist.sweep.capacity import Capacity, concurrent_groups, missing_resources
 from imagegen_dist.sweep.json_events import JsonEvents
 from imagegen_dist.sweep.live_table import LiveTable
-from imagegen_dist.sweep.plan import SweepPlan
+from imagegen_dist.sweep.plan import SweepPlan, decode_plan
 from imagegen_dist.sweep.results import best
 from imagegen_dist.sweep.trial import make_reference, needs_reference
 from imagegen_dist.sweep.trial_store import RUNNING, TrialStore
@@ -136,8 +137,8 @@ class SweepDriver:
     def _make_reference(self) -> None:
         """Compute what the trials' metrics compare with, as a task on the cluster."""
         resources = self._plan.demand.resources
-        task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))(make_reference)
-        made = task.remote(self._plan)
+        task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))(_reference_task)
+        made = task.remote(config.encode(self._plan))
         while not self._interruption.asked:
             if ray.wait([made], timeout=POLL_S)[0]:
                 ray.get(made)
@@ -164,7 +165,7 @@ class SweepDriver:
 
     def _tuner(self, folder: str) -> ray.tune.Tuner:
         demand = self._plan.demand
-        trainable = ray.tune.with_parameters(TrialActor, sweep=self._plan, relay=self._relay)
+        trainable = ray.tune.with_parameters(TrialActor, plan=config.encode(self._plan), relay=self._relay)
         # Ray Tune does not count the workers of a group, which reserve their own resources.
         resources = {"node:__internal_head__": 0.001} if demand.is_group else demand.resources
         return ray.tune.Tuner(
@@ -242,6 +243,10 @@ class _Stopper(Stateless, ray.tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._condition()
+
+
+def _reference_task(plan: dict[str, Any]) -> None:
+    make_reference(decode_plan(plan))
 
 
 def log_path(folder: Store, name: str) -> Path:

@@ -50,7 +50,9 @@ class TrialActor(ray.tune.Trainable):
     """
 
     def setup(self, request: dict[str, Any], plan: dict[str, Any], relay: Any) -> None:
-        """request: see tune_config. plan: the SweepPlan as JSON data. relay: says when the sweep is being ended, and receives the images seen."""
+        """request: see tune_config. plan: the SweepPlan as JSON data. relay: says when the sweep is being ended, and
+        receives the images seen.
+        """
         set_ray_environment()  # on another machine this process does not inherit the driver's
         self._sweep = decode_plan(plan)
         self._relay = relay
