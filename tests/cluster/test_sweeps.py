@@ -96,7 +96,7 @@ def test_a_killed_trial_and_a_killed_driver_change_nothing(tmp_path: Path) -> No
 
 def is_trial(process: psutil.Process) -> bool:
     try:
-        return "TrialActor" in " ".join(process.cmdline())
+        return "ResourceTrainable" in " ".join(process.cmdline())
     except psutil.Error:
         return False
 
