@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from imagegen_dist.sweep.plan import TrialDemand
+from imagegen_dist.wording import counted
 
 
 class Capacity:
@@ -53,8 +54,8 @@ def missing_resources(demand: TrialDemand, nodes: Sequence[Mapping[str, float]])
     found = places(demand, nodes)
     if found >= demand.workers.low:
         return ""
-    has = ", ".join(f"{node.get('CPU', 0):g} CPU cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
+    has = [f"{counted(int(n.get('CPU', 0)), 'CPU core')} and {counted(int(n.get('GPU', 0)), 'GPU')}" for n in nodes]
     return (
-        f"a trial needs {demand}, and the cluster has room for {found} such worker{'s' if found != 1 else ''} "
-        f"({has or 'no machine'})"
+        f"a trial needs {demand}, and the cluster has room for {counted(found, 'such worker')} "
+        f"({', '.join(has) or 'no machine'})"
     )
