@@ -230,7 +230,7 @@ VAES: dict[str, Preset] = {
         _VAE_GAN,
         "VAE with perceptual and patch-adversarial terms, on handwritten digits, for two CPU cores",
         "The loss of arXiv:2112.10752 with features of random weights and a beta that keeps the prior. Sized for two "
-        "CPU cores; see the README for the figures that it gave. The discriminator has no batch normalisation.",
+        "CPU cores; docs/vae.md has the figures that it gave. The discriminator has no batch normalisation.",
         _MNIST,
     ),
     "beta-vae-dsprites": Preset(
