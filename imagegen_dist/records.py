@@ -246,7 +246,7 @@ class Shown:
 def write_report(
     settings: RunSettings, experiment: Experiment, index: DatasetIndex, status: RunStatus, shown: Shown
 ) -> None:
-    """Make report.html anew from the run's directory."""
+    """Write report.html from the files in the run's directory."""
     folder = settings.folder
     rows = read_rows(folder, METRICS)
     speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]

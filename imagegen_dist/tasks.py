@@ -47,10 +47,7 @@ ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
 
 def run_in_process(
-    function: Callable[..., Result],
-    pieces: Sequence[Work],
-    workers: int | None = None,
-    advance: Advance | None = None,
+    function: Callable[..., Result], pieces: Sequence[Work], workers: int | None = None, advance: Advance | None = None
 ) -> Generator[tuple[int, Result], None, None]:
     """A `TaskRunner` that runs the pieces in order in this process; `workers` has no effect."""
     for number, piece in enumerate(pieces):

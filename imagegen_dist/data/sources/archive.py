@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import (
@@ -21,14 +19,7 @@ from imagegen_dist.data.sources.base import (
     listing_digest,
     register_source,
 )
-from imagegen_dist.data.sources.classes import (
-    EXTENSIONS,
-    Entries,
-    classify,
-    find_root,
-    is_hidden,
-    is_picture,
-)
+from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, classify, find_root, is_hidden, is_picture
 from imagegen_dist.data.sources.label_files import plain_path
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 
@@ -109,20 +100,8 @@ def open_zip(files: SourceFiles) -> _ZipSource:
         raise DatasetError(f"{place} has no pictures ({' '.join(EXTENSIONS)})")
     chosen = tuple(entries[name] for name in found.names)
     _check_readable(chosen, place)
-    labels = None if found.labels is None else np.array(found.labels, dtype=np.int64)
     listed = zip(found.names, found.labels or found.names, [(entry.size, entry.crc) for entry in chosen], strict=True)
-    return _ZipSource(
-        place=place,
-        count=len(chosen),
-        listing=listing_digest(listed),
-        mixes=True,
-        labels=labels,
-        classes=None if labels is None else int(labels.max()) + 1,
-        class_names=found.class_names,
-        left_out=found.left_out,
-        notes=found.notes,
-        entries=chosen,
-    )
+    return _ZipSource(place=place, listing=listing_digest(listed), entries=chosen, **found.fields())
 
 
 def _directory(folder: Store, name: str, place: str) -> dict[str, _Entry]:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import splitext
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import Label, clean_name, natural_key, number_labels
@@ -57,6 +59,13 @@ class _Classified:
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a `Source` that follow."""
+        labels = None if self.labels is None else np.array(self.labels, dtype=np.int64)
+        classes = None if labels is None else int(labels.max()) + 1
+        named = {"class_names": self.class_names, "left_out": self.left_out, "notes": self.notes}
+        return {"count": len(self.names), "mixes": True, "labels": labels, "classes": classes, **named}
 
 
 def is_picture(name: str) -> bool:
@@ -121,7 +130,7 @@ def _by_folders(tree: _Tree, root: str, place: str, subset: Subset, notes: tuple
     if pictures and folders:
         raise DatasetError(
             f"{place} has both pictures ({pictures[0]}, ...) and sub-folders ({folders[0]}, ...): "
-            "sub-folders are classes, so either all pictures lie in one or there is none"
+            "sub-folders are classes, so either all pictures are in sub-folders or none"
         )
     if pictures:
         prefix = f"{root}/" if root else ""

@@ -1,4 +1,4 @@
-"""Open whatever lies at a URL as a source of pictures."""
+"""Open what is at a URL as a source of pictures."""
 
 from __future__ import annotations
 

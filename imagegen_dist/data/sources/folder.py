@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from imagegen_dist.data.index import INDEX_NAME, DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source, SourceOptions, each_ahead, listing_digest
@@ -61,21 +59,9 @@ def open_folder(
     classified = classify(tree, store.url, options, subset, root, notes)
     if classified is None:
         raise DatasetError(_why_no_pictures(store))
-    labels = None if classified.labels is None else np.array(classified.labels, dtype=np.int64)
     names = classified.names
     listed = zip(names, classified.labels or names, _sizes(store, names), strict=True)
-    return FolderSource(
-        place=store.url,
-        count=len(names),
-        listing=listing_digest(listed),
-        mixes=True,
-        labels=labels,
-        classes=None if labels is None else int(labels.max()) + 1,
-        class_names=classified.class_names,
-        left_out=classified.left_out,
-        notes=classified.notes,
-        names=names,
-    )
+    return FolderSource(place=store.url, listing=listing_digest(listed), names=names, **classified.fields())
 
 
 def _sizes(store: Store, names: tuple[str, ...]) -> Iterator[int]:
