@@ -19,6 +19,7 @@ class JsonEvents:
     def __init__(self, facts: dict[str, Any], file: TextIO) -> None:
         self._file = file
         self._sent: dict[str, Trial] = {}
+        self._phase = ""
         self._send("sweep", **facts)
 
     def __enter__(self) -> Self:
@@ -36,8 +37,9 @@ class JsonEvents:
             self._send("trial", **encode_trial(trial))
 
     def phase(self, text: str) -> None:
-        """What the sweep is doing."""
-        if text:
+        """What the sweep is doing, if that has changed; "" while trials run."""
+        if text != self._phase:
+            self._phase = text
             self._send("phase", text=text)
 
     def message(self, text: str, style: str = "") -> None:

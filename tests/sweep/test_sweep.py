@@ -440,6 +440,26 @@ def test_a_long_note_leaves_the_other_columns_of_the_shown_tableas_they_are() ->
     assert line.rstrip().endswith("…")
 
 
+def test_the_head_of_the_table_counts_trials_once_they_run() -> None:
+    """Here, and on a machine that the events are sent to."""
+    sent = io.StringIO()
+    with JsonEvents({"title": "s", "paths": [], "goals": [], "total": 2, "folder": "s"}, sent) as events:
+        for text in ("starting trials", "starting trials", "", ""):
+            events.phase(text)
+    phases = [json.loads(line) for line in sent.getvalue().splitlines()[1:]]
+    assert [each["text"] for each in phases] == ["starting trials", ""]
+    shown_table = LiveTable("s", ["a"], FRECHET, 2, io.StringIO(), terminal=True, width=80)
+    shown_table.trial(Trial(0, {"a": 1}, RUNNING))
+    heads = []
+    for phase in phases:
+        shown_table.phase(phase["text"])
+        screen = Terminal(file=io.StringIO(), width=80)
+        screen.print(shown_table.view())
+        heads.append(screen.file.getvalue().splitlines()[0])
+    assert "starting trials" in heads[0]
+    assert "0 of 2 done, 1 running" in heads[1]
+
+
 def test_a_sweep_elsewhere_is_shown_as_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     sent, here = io.StringIO(), io.StringIO()
     facts = {"title": "gan-lr · s", "paths": ["optim.*.lr"], "goals": [config.encode(goal) for goal in FRECHET]}

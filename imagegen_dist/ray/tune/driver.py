@@ -193,6 +193,8 @@ class SweepDriver:
         if self._recorder.misused:
             self._recorder.ending = True
             return True
+        if self._recorder.active:
+            self._view.phase("")
         now = time.monotonic()
         if now - self._heard_s >= POLL_S:
             self._heard_s = now
