@@ -2,7 +2,7 @@
 
 Lines and files (all and by part), public names (functions and classes at the top level of modules, without an
 underscore), modules that one other module imports, import cycles, and the longest function. An import inside a function
-counts like any other.
+counts like any other, one for type checking does not.
 """
 
 from __future__ import annotations
@@ -27,8 +27,14 @@ def modules_of(checkout: Path) -> dict[str, Path]:
 
 
 def imports_of(tree: ast.Module, known: Mapping[str, Path]) -> Iterator[str]:
-    """The package's modules that a module imports."""
-    for node in ast.walk(tree):
+    """The package's modules that a module imports, without those for type checking alone."""
+    unseen = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in (node for node in ast.walk(tree) if id(node) not in unseen):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
             for alias in node.names:
                 module = f"{node.module}.{alias.name}"
