@@ -6,9 +6,9 @@ import contextlib
 import re
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from imagegen_dist.cli.check_table import check_table
-from imagegen_dist.cli.data import Options
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import command as command_line
 from imagegen_dist.data.conversion import Conversion
@@ -29,6 +29,9 @@ from imagegen_dist.presets import PRESETS
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
+
+if TYPE_CHECKING:
+    from imagegen_dist.cli.data import Options
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, sqrt
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch import Tensor
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.progress import ProgressBar
-from imagegen_dist.cli.sample import Options
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.data.animation import animate, check_encoder
 from imagegen_dist.data.modality import modality
@@ -36,6 +36,9 @@ from imagegen_dist.inference.sampling_request import Asked
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import PATIENCE_S, Store, file_at, reached
 from imagegen_dist.wording import counted
+
+if TYPE_CHECKING:
+    from imagegen_dist.cli.sample import Options
 
 _SEEDS, _FILM_SEEDS = "0-63", "0-7"
 MOST_TILES = 4_000
