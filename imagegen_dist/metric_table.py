@@ -147,13 +147,13 @@ register(
     ),
     # Reconstructions.
     Metric(
-        *("eval/frechet_reconstruction", "Fréchet distance, reconstructions", "lower"),
+        *("eval/frechet_reconstruction", "reconstruction Fréchet distance", "lower"),
         reference=_REAL,
         needs="autoencodes",
         headline=True,
     ),
     Metric("eval/fid_reconstruction", "rFID", "lower", meaning="FID of reconstructions", needs="autoencodes"),
-    Metric("eval/fd_dinov2_reconstruction", "FD-DINOv2, reconstructions", "lower", needs="autoencodes"),
+    Metric("eval/fd_dinov2_reconstruction", "reconstruction FD-DINOv2", "lower", needs="autoencodes"),
     Metric(
         *("eval/modes", "modes", "higher"),
         form="count",
@@ -192,7 +192,7 @@ register(
     # Disentanglement, where the samples' factors are known.
     Metric("eval/mig", "MIG", "higher", meaning="mutual information gap", needs="autoencodes", headline=True),
     Metric(
-        *("eval/mig_quantile", "MIG, quantile bins", "higher"),
+        *("eval/mig_quantile", "MIG by quantiles", "higher"),
         meaning="mutual information gap, latents in bins of equally many samples",
         needs="autoencodes",
     ),
@@ -222,9 +222,9 @@ register(
         needs="generates",
     ),
     Metric("eval/copied_real", "held-out samples that single one out", form="share"),
-    Metric("eval/copied_z", "copied, z", meaning="z-score of the difference in copied samples", needs="generates"),
+    Metric("eval/copied_z", "copied z", meaning="z-score of the difference in copied samples", needs="generates"),
     Metric(
-        *("eval/copying_z", "copying, z"),
+        *("eval/copying_z", "copying z"),
         meaning="copying statistic z; far below 0 where samples repeat training samples",
         needs="generates",
     ),

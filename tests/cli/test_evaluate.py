@@ -142,6 +142,8 @@ def test_a_row_of_the_table_is_one_line_of_80_columns() -> None:
         Figure("frechet_reconstruction", 1234.5, 12.34, counted),
         Figure("kernel_distance", 0.012345, 0.00123, subsets),
         Figure("label_agreement", 0.971, None, counted),
+        Figure("authenticity", 0.51, None, counted),
+        Figure("authenticity_real", 0.545, None, counted),
     )
     network = SimpleNamespace(network=SimpleNamespace(name="a classifier of the dataset's own labels"))
     request = SimpleNamespace(real=SimpleNamespace(samples=1))
@@ -149,13 +151,17 @@ def test_a_row_of_the_table_is_one_line_of_80_columns() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(Group(*outcome._tables(request, results)))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
-    assert "Fréchet distance, reconstructions 1,234 ± 12.34 lower is better" in lines
+    assert "reconstruction Fréchet distance 1,234 ± 12.34 lower is better" in lines
     assert "kernel distance 0.0123 ± 0.0012 lower is better" in lines
     assert "label agreement 97.1% higher is better" in lines
+    assert "authenticity 51.0% held-out real samples: 54.5%" in lines
+    assert max(map(len, out.getvalue().splitlines())) <= 80
     assert "log-likelihood -105.7 nats per sample higher is better" in lines
     assert "of 1 real sample, as the model encodes them" in lines
     said = " ".join(lines)
-    assert "Fréchet distance, reconstructions, label agreement: samples 50,000, references 1,281,167" in said
+    assert (
+        "reconstruction Fréchet distance, label agreement, authenticity: samples 50,000, references 1,281,167" in said
+    )
     assert (
         "kernel distance: samples 50,000, references 1,281,167, subsets 100, subset size 1,000, subset seed 0" in said
     )

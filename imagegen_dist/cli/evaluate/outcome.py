@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -20,7 +20,7 @@ from imagegen_dist.evaluation.figures import Figure
 from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.features import KEPT_AT_MOST
-from imagegen_dist.metrics.formatting import duration, figure, figure_lines
+from imagegen_dist.metrics.formatting import FigureLine, duration, figure, figure_lines
 from imagegen_dist.records import by_group, config_hash, git_commit
 from imagegen_dist.storage import Store
 from imagegen_dist.versions import versions
@@ -145,6 +145,7 @@ def show(request: Request, results: Results, written: list[str], console: Consol
             ("", f"sha256 {opened.sha256}"),
         ]
     facts += [("took", duration(results.seconds)), ("written", written[0]), *(("", each) for each in written[1:])]
+    console.print()
     for name, value in facts:
         console.print(Text(f"{name:<10} ", "dim").append(value, "not dim"), soft_wrap=True)
     for note in results.notes:
@@ -157,22 +158,21 @@ def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
     No row is wider than 80 columns.
     """
     for network, found in results.figures:
-        table, told = _table(), dict[str, list[str]]()
-        for each in found:
-            [line] = figure_lines({EVALUATION + each.name: each.value})
-            deviation = "" if each.deviation is None else f"± {figure(each.deviation)}"
-            value = " ".join(filter(None, (line.value, deviation, line.unit)))
-            table.add_row(line.label, value, line.direction)
-            if each.settings:
-                told.setdefault(_words(each.settings), []).append(line.label)
-        yield _titled(f"in the features of: {network.network.name}", table)
+        told = dict[str, list[str]]()
+        by_name = {EVALUATION + each.name: each for each in found}
+        lines = figure_lines({name: each.value for name, each in by_name.items()})
+        for line in lines:
+            if own := by_name[line.name].settings:
+                told.setdefault(_words(own), []).append(line.label)
+        deviations = {name: each.deviation for name, each in by_name.items() if each.deviation is not None}
+        yield _titled(f"in the features of: {network.network.name}", _table(lines, deviations))
         for settings, names in told.items():
             yield Padding(Text(f"{', '.join(names)}: {settings}", "dim"), (0, 0, 0, 2))
     if results.of_real:
-        table = _table()
-        for line in figure_lines({EVALUATION + name: value for name, value in results.of_real.items()}):
-            table.add_row(line.label, line.full_value, line.direction)
-        yield _titled(f"of {counted(request.real.samples, 'real sample')}, as the model encodes them", table)
+        lines = figure_lines({EVALUATION + name: value for name, value in results.of_real.items()})
+        yield _titled(
+            f"of {counted(request.real.samples, 'real sample')}, as the model encodes them", _table(lines, {})
+        )
 
 
 def _words(settings: Mapping[str, Any]) -> str:
@@ -188,9 +188,14 @@ def _titled(title: str, table: Table) -> RenderableType:
     return Group(Text(), Text(title), table)
 
 
-def _table() -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2))
+def _table(lines: Sequence[FigureLine], deviations: Mapping[str, float]) -> Table:
+    """A line a figure, with its reference or else its direction. deviations: of figures by full name."""
+    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(style="dim", no_wrap=True)
+    for line in lines:
+        deviation = f"± {figure(deviations[line.name])}" if line.name in deviations else ""
+        value = " ".join(filter(None, (line.value, deviation, line.unit)))
+        table.add_row(line.label, value, line.reference or line.direction)
     return table
