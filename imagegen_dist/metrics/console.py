@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from imagegen_dist.metric_table import EVALUATION, describe
+from imagegen_dist.metric_table import EVALUATION, describe, place_of
 from imagegen_dist.metrics.formatting import count, duration, figure, value_text
 from imagegen_dist.wording import counted
 
@@ -278,8 +278,9 @@ class Console(Screen):
 
 
 def _group(figures: Mapping[str, float], group: str) -> list[tuple[str, str]]:
-    """(name in words, value) of the metrics directly under `group/`, excluding nested groups."""
+    """(name in words, value) of the metrics directly under `group/`, excluding nested groups; in the table's order."""
     inside = [name for name in figures if name.startswith(f"{group}/") and name.count("/") == 1]
+    inside.sort(key=place_of)
     return [(describe(name).words, value_text(name, figures[name])) for name in inside]
 
 
