@@ -21,7 +21,10 @@ from imagegen_dist.cli.prepare import prepare
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import DONE, UsageError
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.console import Console
+from imagegen_dist.metrics.formatting import FigureLine, figure_lines
+from imagegen_dist.metrics.report import headlines
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.presets.preset import job_of
@@ -188,14 +191,15 @@ class Run:
         return load(self.url)
 
     def __repr__(self) -> str:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in self._figures().items())
+        figures = ", ".join(f"{line.label} {line.value}" for line in headlines(self._figures()))
         images = max((row["images"] for row in self.rows), default=0)
         return f"<Run {self.url}: {images:,.0f} images{', ' if figures else ''}{figures}>"
 
     def _repr_html_(self) -> str:
         """The run as a notebook shows it: figures, the newest grid, the way to the report."""
         cells = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>" for name, value in self._figures().items()
+            f"<tr><td>{html.escape(line.label)}</td><td>{html.escape(line.full_value)}</td></tr>"
+            for line in self._figures()
         )
         pictures = self.pictures
         shown = next((pictures[name] for name in ("grid", "prior", *pictures) if name in pictures), None)
@@ -204,14 +208,15 @@ class Run:
             out = io.BytesIO()
             shown.save(out, "PNG")
             data = base64.b64encode(out.getvalue()).decode()
-            style = "image-rendering: pixelated; max-width: 100%; min-width: min(480px, 100%)"
+            style = "max-width: 100%; min-width: min(480px, 100%)"
             image = f'<img alt="samples" style="{style}" src="data:image/png;base64,{data}">'
         place = html.escape(self.url)
         return f"<div><p><b>{html.escape(self.name)}</b> · <code>{place}</code></p><table>{cells}</table>{image}</div>"
 
-    def _figures(self) -> dict[str, float]:
-        """The last evaluation's figures."""
-        return records.last_values(self.rows, "eval/")
+    def _figures(self) -> list[FigureLine]:
+        """The last evaluation's figures, in the order of the metric table."""
+        values = records.last_values(self.rows, EVALUATION)
+        return figure_lines({EVALUATION + name: value for name, value in values.items()})
 
 
 def _flat(prefix: str, settings: Settings) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,8 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.extensions import import_preset
+from imagegen_dist.metric_table import describe
+from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.records import RunSettings
 from imagegen_dist.resources import Workers
 from imagegen_dist.storage import Store
@@ -106,6 +108,13 @@ class SweepPlan:
             raise ConfigError(
                 f"--metric {','.join(goal.metric for goal in self.goals)} is never reported: metrics of an evaluation "
                 "(eval/...) and those of a report are logged separately; give metrics of one kind"
+            )
+        encodes = isinstance(self.experiment.objective, Autoencodes)
+        lacking = [goal for goal in self.goals if describe(goal.metric).needs == "autoencodes" and not encodes]
+        if lacking:
+            raise ConfigError(
+                f"--metric {lacking[0].metric} is never reported: it is of autoencoders, and "
+                f"{self.settings.preset} trains none"
             )
         if self.is_evaluated and not self.experiment.evaluation.samples:
             raise ConfigError(

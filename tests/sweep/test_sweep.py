@@ -125,6 +125,7 @@ def test_help_lists_every_search() -> None:
         (["gan-lr", "--metric", "frechet,label_agreement"], "compares trials by one metric"),
         (["gan-lr", "--evaluation.every", "0"], "needs metrics during a trial"),
         (["gan-lr", "--evaluation.samples", "0"], "is never reported"),
+        (["gan-lr", "--metric", "elbo"], "eval/elbo is never reported: it is of autoencoders, and digits trains none"),
         (["gan-pbt", "--space", "model.widths=grid:8,16"], "which model.widths=grid:8,16 does not allow"),
         (["gan-pbt", "--searcher", "tpe"], "chooses values itself"),
         (["gan-pbt", "--trials", "2"], "a population needs 3"),
