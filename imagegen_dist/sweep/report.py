@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +17,15 @@ from imagegen_dist.commands import command
 from imagegen_dist.evaluation.vae import COLUMNS, RECONSTRUCTED
 from imagegen_dist.extras import install_hint
 from imagegen_dist.metric_table import describe
-from imagegen_dist.metrics.formatting import count, duration, value_text
+from imagegen_dist.metrics.formatting import count, duration, figure_lines, value_text
 from imagegen_dist.metrics.report import Point, chart, data_url, template
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
-from imagegen_dist.records import last_values
+from imagegen_dist.records import git_commit, last_values
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.optuna_study import average_ranks, importances
 from imagegen_dist.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.sweep.plots import Strip, TradeOff, lineage, parallel, rate_distortion
-from imagegen_dist.sweep.trial_store import COMPLETE, DIVERGED, Trial
+from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, RUNNING, WAITING, Trial
 
 PICTURED = 6
 """Number of the best trials whose samples are shown."""
@@ -91,8 +92,12 @@ def report_page(plan: SweepPlan, found: Findings, chosen: Trial | None, front: S
     marks = {trial.run: "front" for trial in front if len(goals) > 1} | ({chosen.run: "best"} if chosen else {})
     return template("sweep.html.j2").render(
         title=plan.settings.name,
+        state=_state(plan, found.trials),
         facts=_facts(plan, found.trials),
-        figures=_figures(plan, chosen),
+        headlines=figure_lines({goal.metric: chosen.figures[goal.metric] for goal in plan.goals}) if chosen else [],
+        values=[(name, value_of(chosen.values[path])) for path, name in short_names(plan.paths).items()]
+        if chosen
+        else [],
         rows=[(trial, _cells(trial, plan), marks.get(trial.run, ""), ranks[trial.run]) for trial in order[:_ROWS]],
         more=max(0, len(order) - _ROWS),
         heads=[*labels.values(), "images", *(describe(goal.metric).words for goal in goals)],
@@ -157,7 +162,7 @@ def value_of(value: Any) -> str:
 
 
 def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    states, cost = spent(trials)
+    (states, cost), commit = spent(trials), git_commit()
     return [
         ("search", plan.search),
         ("preset", plan.settings.preset),
@@ -167,15 +172,15 @@ def _facts(plan: SweepPlan, trials: Sequence[Trial]) -> list[tuple[str, str]]:
         ("scheduler", plan.scheduler),
         ("trials", states),
         ("spent", cost),
+        ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
+        *([("commit", commit[:10])] if commit else []),
     ]
 
 
-def _figures(plan: SweepPlan, chosen: Trial | None) -> list[tuple[str, str]]:
-    if chosen is None:
-        return []
-    best = "best " if len(plan.goals) == 1 else ""
-    values = [(name, value_of(chosen.values[path])) for path, name in short_names(plan.paths).items()]
-    return [*((f"{best}{name}", value) for name, value in best_figures(plan, chosen)), *values]
+def _state(plan: SweepPlan, trials: Sequence[Trial]) -> str:
+    """Whether the sweep has done what it was asked for."""
+    unfinished = len(trials) < plan.trials or any(trial.state in (WAITING, RUNNING, CUT) for trial in trials)
+    return "stopped; --resume continues it" if unfinished else "complete"
 
 
 def _cells(trial: Trial, plan: SweepPlan) -> list[str]:

@@ -125,7 +125,7 @@ def closing_table(plan: SweepPlan, log: str) -> list[tuple[str, list[tuple[str, 
     runs = [*(plan.trial_settings(trial.run).wandb_id for trial in trials), summary_id(plan)]
     if unsent := sync_command(Path(plan.settings.wandb_directory) / FOLDERS, runs):
         following.append(("send to W&B", unsent))
-    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Go on with", following)]
+    return [("Sweep", said), ("Files", [*files, ("log", log)]), ("Next steps", following)]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
