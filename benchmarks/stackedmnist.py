@@ -27,10 +27,10 @@ import torch
 
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stacked import MODES
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation import Dataset
 from imagegen_dist.evaluation.reference import build_reference
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.modes import perfect_kl

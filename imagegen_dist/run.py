@@ -21,6 +21,7 @@ import torch
 from imagegen_dist import config
 from imagegen_dist.background import Background
 from imagegen_dist.data.counters import COUNTED
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.stream import Item, check_cache, prepare_loaders, stream
 from imagegen_dist.data.tarwalk import ShardError
@@ -35,8 +36,9 @@ from imagegen_dist.distributed import (
     together,
 )
 from imagegen_dist.documents import parse_json
-from imagegen_dist.evaluation import PICTURE_OF_COPIES, Dataset, Evaluator, build_evaluator
 from imagegen_dist.evaluation.checks import remarks
+from imagegen_dist.evaluation.evaluator import Evaluator
+from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.experiment import Experiment, build_plan, build_trainer
 from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.copying import NOT_COPYING, reading
@@ -160,7 +162,7 @@ class _Session:
         self.training = Dataset.open(settings.data, experiment.data)
         self.trainer = build_trainer(experiment, self.training.index, world, device)
         self.plan = build_plan(experiment, self.training.index, len(self.trainer.objective.phases()))
-        self.evaluator: Evaluator = build_evaluator(
+        self.evaluator = Evaluator(
             self.trainer.averages.modules(),
             experiment,
             self.training,

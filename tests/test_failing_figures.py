@@ -137,12 +137,12 @@ def test_an_evaluation_that_kills_is_left_out_once_it_has_killed_twice(where: Ru
 
 
 def test_pictures_that_cannot_be_made_are_said(where: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imagegen_dist.evaluation.gan import GANEvaluator
+    from imagegen_dist.evaluation.evaluator import Evaluator
 
-    def fail(self: GANEvaluator) -> Any:
+    def fail(self: Evaluator) -> Any:
         raise MemoryError("too large")
 
-    monkeypatch.setattr(GANEvaluator, "pictures", fail)
+    monkeypatch.setattr(Evaluator, "pictures", fail)
     heard = Listener()
     experiment = tiny(**TAKEN, evaluation__searched=0, evaluation__features=BREAKABLE)
     assert train_here(experiment, where, heard).complete

@@ -26,13 +26,13 @@ from imagegen_dist.cli.evaluate.command import parse
 from imagegen_dist.cli.evaluate.request import prepare
 from imagegen_dist.cli.train_options import parse as parse_training
 from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import INDEX_NAME, DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.data.verification import check_dataset
-from imagegen_dist.evaluation import Dataset
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.storage import Store

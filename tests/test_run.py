@@ -321,7 +321,7 @@ def test_a_report_that_fails_is_named_and_costs_nothing_else(
 
 
 def test_a_run_of_another_configuration_is_refused_naming_the_difference(data: Path, tmp_path: Path) -> None:
-    from imagegen_dist.evaluation import Dataset
+    from imagegen_dist.data.dataset import Dataset
 
     where = settings(tmp_path, "run", data)
     index = Dataset.open(where.data).index

@@ -11,9 +11,9 @@ from imagegen_dist import records
 from imagegen_dist.cli import data as shards
 from imagegen_dist.cli import export, sample
 from imagegen_dist.cli.train import main_gan
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED
-from imagegen_dist.evaluation import Dataset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import StorageError, Store, file_at
 from tests.runs import Listener, tiny, train_here

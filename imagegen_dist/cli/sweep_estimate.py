@@ -7,7 +7,7 @@ import torch
 from imagegen_dist.cli.estimate import estimate
 from imagegen_dist.cli.sweep_options import Options
 from imagegen_dist.cli.train_options import describe
-from imagegen_dist.evaluation import Dataset
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.metrics.formatting import count, duration
 from imagegen_dist.sweep.plan import SweepPlan, most_images
 

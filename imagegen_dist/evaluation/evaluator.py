@@ -1,94 +1,206 @@
-"""What is looked at while a model trains, and the samples that it is looked at on."""
+"""What is looked at while a model trains: figures and pictures of its averaged networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import to_float
-from imagegen_dist.data.stream import StreamConfig, read_samples
-from imagegen_dist.storage import PATIENCE_S, Store
+from imagegen_dist.data.dataset import Dataset
+from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.distributed import World, together
+from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.encoding import COLUMNS, Encoded
+from imagegen_dist.evaluation.engine import Generated, Wanted, over_ranks
+from imagegen_dist.evaluation.figures import compare, compare_reconstructions
+from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
+from imagegen_dist.evaluation.named_reference import can_compare, find_reference
+from imagegen_dist.evaluation.reference import Reference
+from imagegen_dist.evaluation.traversal import SPAN
+from imagegen_dist.experiment import Experiment, conditioning
+from imagegen_dist.metrics.features import FeatureSums
+from imagegen_dist.noise import SampleNoise
+from imagegen_dist.objectives.interface import Generates
+from imagegen_dist.objectives.variational import Autoencodes
+from imagegen_dist.storage import Store
 
-CHUNK = 50
-"""Samples looked at at a time; their randomness depends on the chunk's number alone: any number of ranks, one value."""
 
+class Evaluator:
+    """Looks at an experiment's averaged networks, given by their roles: at all that its objective offers.
 
-class Evaluator(Protocol):
-    """What is looked at while a kind of model trains."""
+    A sampler's generated samples, and an autoencoder's reconstructions of held-out samples, or else of training
+    samples. cache: for what is computed once. say: is told of what takes long.
+    """
 
-    # The figure by which the best checkpoint is kept.
-    figure: str
-    # The picture that the report shows through time, and what it is of.
-    picture: str
-    picture_note: str
-    # Pictures that it shows once, each with its caption.
-    more_pictures: Mapping[str, str]
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        experiment: Experiment,
+        training: Dataset,
+        held_out: Dataset | None,
+        cache: Store,
+        world: World,
+        device: torch.device,
+        say: Callable[[str], None],
+    ) -> None:
+        self._evaluation, self._seed = experiment.evaluation, experiment.training.seed
+        self._training, self._held_out = training, held_out
+        self._cache, self._world, self._device, self._say = cache, world, device, say
+        self._classes = conditioning(experiment, training.index.classes)
+        self._compares = can_compare(experiment.evaluation, training.index)
+        self._reference: Reference | None = None
+        objective = experiment.objective
+        self._sampler = objective.sampler(networks) if isinstance(objective, Generates) else None
+        self._encoded: Encoded | None = None
+        if isinstance(objective, Autoencodes):
+            looked_at = held_out or training
+            count = min(self._evaluation.samples, looked_at.index.samples)
+            importance_samples, factors = self._evaluation.importance_samples, self._evaluation.factors
+            self._encoded = Encoded(
+                *(objective.autoencoder(networks), looked_at, count, (), device, bool(self._classes)),
+                *(importance_samples, factors),
+            )
+        comparisons = (name for name in objective.best if self._compares or not name.startswith("frechet"))
+        self.figure = next(comparisons, objective.best[-1])
+        """The figure by which the best checkpoint is kept."""
+
+    @property
+    def picture(self) -> str:
+        """The picture that the report shows through time."""
+        return "reconstructions" if self._encoded else "grid"
+
+    @property
+    def picture_note(self) -> str:
+        """What that picture is of."""
+        return "Held-out samples, each above its reconstruction," if self._encoded else "The same latents"
+
+    @property
+    def more_pictures(self) -> Mapping[str, str]:
+        """Pictures that the report shows once, with their captions."""
+        of_latents = {
+            "samples": "Samples of the prior",
+            "traversals": f"A row a latent, from {-SPAN:g} to {SPAN:g}; the one of the highest rate on top",
+        }
+        return {**(of_latents if self._encoded else {}), PICTURE_OF_COPIES: CAPTION}
 
     @property
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Of pictures by name, what each column of samples is."""
         ...
 
-    def figures(self) -> dict[str, float]:
-        """Figures by plain name; called on every rank, equal on all of them; empty where none can be taken."""
-        ...
+    @property
+    def column_labels(self) -> Mapping[str, Sequence[str]]:
+        """What the columns of pictures show: classes of samples, and a latent's values in traversals."""
+        numbers = [at * self._classes // self._columns for at in range(self._columns)] if self._classes else []
+        names = self._training.index.class_names
+        classes = [names[number] if names else str(number) for number in numbers]
+        if not self._encoded:
+            return {"grid": classes}
+        values = [f"{-SPAN + 2 * SPAN * at / (COLUMNS - 1):.1f}" for at in range(COLUMNS)]
+        return {"samples": classes, "traversals": values}
 
+    @property
+    def _columns(self) -> int:
+        """Of a grid of samples: one for each class, if there are few."""
+        return self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
+
+    def figures(self) -> dict[str, float]:
+        """Figures by plain name; called on every rank, equal on all of them; empty where none can be taken.
+
+        Of encoded samples, those of `Encoded.figures`. Where there is a network to compare in: "frechet" of generated
+        samples; "label_agreement" where the model is told the class, and where it is not, "modes", how many classes
+        come, and "modes_kl"; "frechet_reconstruction"; and beside them "frechet_real" of held-out samples and the
+        "classifier_accuracy".
+        """
+        if not self._evaluation.samples or not (self._encoded or (self._sampler and self._compares)):
+            return {}
+        reference = self._find_reference() if self._compares else None
+        wanted = [Wanted(reference.network)] if reference else []
+        figures: dict[str, float] = {}
+        if self._encoded:
+            encoded = replace(self._encoded, wanted=wanted)
+            rebuilt = over_ranks(encoded, self._world, self._device)
+            assert rebuilt.encoded is not None
+            sums = rebuilt.encoded
+            figures |= together(lambda: encoded.figures(sums), self._world, self._device)
+        if reference is None:
+            return figures
+        real = FeatureSums(reference.moments)
+        if self._sampler:
+            figures |= score_generated(self._generated(self._evaluation.samples), reference, self._world)
+        if self._encoded:
+            of_rebuilt = rebuilt.features[0]
+            found = together(lambda: compare_reconstructions("", of_rebuilt, real), self._world, self._device)
+            figures[found.name] = found.value
+        if reference.real_frechet is not None:
+            figures["frechet_real"] = reference.real_frechet
+        if reference.accuracy is not None and not self._encoded:
+            figures["classifier_accuracy"] = reference.accuracy
+        return figures
+
+    @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
-        """By name, samples uint8 [N, C, *S] and in how many columns they are shown; called on rank 0."""
-        ...
+        """By name, samples uint8 [N, C, *S] and in how many columns they are shown; called on rank 0.
+
+        Samples of the same noise, a column a class, rounded as stored ones are; and those of `Encoded.pictures`.
+        """
+        found = dict(self._encoded.pictures()) if self._encoded else {}
+        if self._sampler:
+            count, columns = self._columns * COLUMNS, self._columns
+            label = _grid_label(count, columns, self._classes, self._device)
+            noise = SampleNoise.of(self._seed, range(count), self._device)
+            samples = self._sampler.generate(self._sampler.prior(count, noise), label)
+            found["samples" if self._encoded else "grid"] = to_uint8(samples).cpu().numpy(), columns
+        return found
 
     def copies(self) -> Copies | None:
         """Whether the model repeats training samples, once it is trained; None where that is not asked for.
 
-        Called on rank 0, after `figures`.
+        Samples and their nearest training samples, in the features of the reference, or else as pixels. Called on rank
+        0, after `figures`.
         """
-        ...
+        if not self._sampler:
+            return None
+        network, alone = self._reference.network if self._reference else None, World(heed=self._world.heed)
+        generated = self._generated(self._evaluation.samples)
+        return look_for_copies(generated, self._evaluation, self._training, self._held_out, network, alone)
+
+    def _generated(self, samples: int) -> Generated:
+        """Samples of seed 0, with the classes that the settings ask for."""
+        assert self._sampler is not None
+        counted: Sequence[int] = self._reference.class_counts.tolist() if self._reference else ()
+        distribution = self._evaluation.label_distribution
+        classes = AskedClasses.as_in(self._classes, self._training.index, distribution, counted)
+        return Generated(self._sampler, samples, 0, classes, (), self._device)
+
+    def _find_reference(self) -> Reference:
+        """What Fréchet distances are taken from; from every rank alike."""
+        if self._reference is None:
+            of = self._cache, self._training, self._held_out, self._evaluation
+            self._reference = find_reference(*of, self._world, self._device, self._say)
+        return self._reference
 
 
-class Copies(NamedTuple):
-    """What was found of a model that may repeat its training data.
+def score_generated(generated: Generated, reference: Reference, world: World) -> dict[str, float]:
+    """Figures of generated samples against a reference, by all ranks together.
 
-    figures: "authenticity", the share of samples that lie further from the nearest training sample than that one from
-    the next (arXiv:2102.08921); and with held-out samples theirs as "authenticity_real", and "copying_z", far below 0
-    where samples lie nearer to the training data than held-out ones do (arXiv:2004.05675), "copied", "copied_real" and
-    "copied_z", by which copies are told, and "farther", by which samples off the data are (metrics/copying.py).
-    samples: of a picture, uint8 [N, C, *S], in rows of `columns`. captions: what stands under each of them.
+    "frechet"; with classes, "label_agreement"; without, where the reference knows classes, "modes" and "modes_kl".
     """
-
-    figures: dict[str, float]
-    samples: np.ndarray
-    columns: int
-    captions: list[str]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An indexed dataset, where its shards are, and how they are read."""
-
-    index: DatasetIndex
-    store: Store
-    reading: StreamConfig = field(default_factory=StreamConfig)
-
-    @classmethod
-    def open(cls, url: str, reading: StreamConfig | None = None) -> Dataset:
-        """Load the index at `url`. Raises DatasetError."""
-        reading = reading or StreamConfig()
-        index = DatasetIndex.load(Store(url, PATIENCE_S), reading.allow_remote_shards)
-        return cls(index, index.location(Store(url)), reading)
-
-    def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""
-        return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))
+    generated = replace(generated, wanted=[Wanted(reference.network, answers=True)])
+    measured = over_ranks(generated, world, generated.device)
+    answers, asked = measured.answers, ["fid"]
+    if answers.asked:
+        asked.append("agreement")
+    elif answers.shown.sum():
+        asked.append("modes")
+    sums, real, class_counts = measured.features[0], FeatureSums(reference.moments), reference.class_counts
+    found = together(lambda: compare(asked, "", sums, real, answers, class_counts), world, generated.device)
+    return {each.name: each.value for each in found}
 
 
-def batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The whole dataset once, in the order of its shards: [B, C, *S] in [-1, 1] and labels."""
-    for start in range(0, dataset.index.samples, size):
-        sample, label = dataset.read(range(start, min(start + size, dataset.index.samples)))
-        yield to_float(sample.to(device)), None if label is None else label.to(device)
+def _grid_label(count: int, columns: int, classes: int, device: torch.device) -> Tensor | None:
+    """A class for each sample of a grid, the same down a column: [count]; None without classes."""
+    return torch.arange(count, device=device) % columns * classes // columns if classes else None

@@ -6,16 +6,16 @@ import hashlib
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.evaluator import Dataset
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.models import dinov2, inception
@@ -142,8 +142,7 @@ def trained_classifier(source: FeatureSource, device: torch.device, say: Callabl
     assert labels is not None
     training = Dataset.open(labels.training, labels.reading)
     held_out = Dataset.open(labels.held_out, labels.reading) if labels.held_out else None
-    found = build_reference(Store(labels.cache), training, held_out, labels.images, World(), device, say)
-    return replace(found, network=replace(found.network, classes=training.index.classes or 0))
+    return build_reference(Store(labels.cache), training, held_out, labels.images, World(), device, say)
 
 
 def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from imagegen_dist.evaluation.engine import Answers
 from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
 from imagegen_dist.evaluation.memorisation import Closest
 from imagegen_dist.metrics.class_scores import SPLITS
-from imagegen_dist.metrics.features import FeatureSums, agreement
+from imagegen_dist.metrics.features import FeatureSums
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, kernel_distance
 from imagegen_dist.metrics.modes import mode_coverage, perfect_kl
@@ -58,36 +58,6 @@ class Figure:
     value: float
     deviation: float | None = None
     settings: Mapping[str, Any] | None = None
-
-
-@dataclass
-class Answers:
-    """What a classifier said of generated samples; sums, which add up.
-
-    shown: how many it took for each class, [K] float64; empty before the first. right, asked: how many it took for the
-    class that was asked for, and for how many there was one.
-    """
-
-    shown: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
-    right: int = 0
-    asked: int = 0
-
-    def add(self, logits: Tensor, label: Tensor | None) -> None:
-        """Count in samples: logits [B, K], and the classes that were asked for, [B], or None."""
-        shown = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double().cpu()
-        self.merge(Answers(shown))
-        if label is not None:
-            self.right += int(agreement(logits, label).sum())
-            self.asked += len(label)
-
-    def merge(self, other: Answers) -> None:
-        """Count in what another one has counted."""
-        if not len(self.shown):
-            self.shown = torch.zeros_like(other.shown)
-        if len(other.shown):
-            self.shown = self.shown + other.shown
-        self.right += other.right
-        self.asked += other.asked
 
 
 def compare(

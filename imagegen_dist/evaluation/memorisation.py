@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import ALONE, World
-from imagegen_dist.evaluation.asked_classes import AskedClasses
-from imagegen_dist.evaluation.evaluator import Copies, Dataset
-from imagegen_dist.evaluation.generated import Generate, chunks
-from imagegen_dist.evaluation.reading import read_chunks
+from imagegen_dist.evaluation.engine import Generated, chunks_in, ids_of, read_chunks
 from imagegen_dist.metrics.copying import closeness, copied, copying_z, farther, nearest
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
-from imagegen_dist.noise import SampleNoise
 from imagegen_dist.settings import EvaluationConfig
 
 SAMPLES = 1000
@@ -31,6 +29,22 @@ CAPTION = (
 
 _SHOWN, _NEIGHBOURS = 10, 8
 _BATCH = 250
+
+
+class Copies(NamedTuple):
+    """What was found of a model that may repeat its training data.
+
+    figures: "authenticity", the share of samples that lie further from the nearest training sample than that one from
+    the next (arXiv:2102.08921); and with held-out samples theirs as "authenticity_real", and "copying_z", far below 0
+    where samples lie nearer to the training data than held-out ones do (arXiv:2004.05675), "copied", "copied_real" and
+    "copied_z", by which copies are told, and "farther", by which samples off the data are (metrics/copying.py).
+    samples: of a picture, uint8 [N, C, *S], in rows of `columns`. captions: what stands under each of them.
+    """
+
+    figures: dict[str, float]
+    samples: np.ndarray
+    columns: int
+    captions: list[str]
 
 
 class Closest(NamedTuple):
@@ -103,28 +117,25 @@ def find_copies(
     return show_neighbours(samples[closest.samples.to(samples.device)], closest, training)
 
 
-@torch.no_grad()
 def look_for_copies(
-    generate: Generate,
-    classes: AskedClasses,
+    generated: Generated,
     evaluation: EvaluationConfig,
     training: Dataset,
     held_out: Dataset | None,
     network: FeatureNetwork | None,
-    device: torch.device,
     alone: World = ALONE,
 ) -> Copies | None:
-    """What `find_copies` says of a model's samples; None where the settings do not ask for it.
+    """What `find_copies` says of generated samples; None where the settings do not ask for it.
 
     network: None takes the pixels themselves, averaged. alone: as of `find_copies`.
     """
     if not evaluation.samples or not evaluation.searched or training.index.samples < 2:
         return None
-    parts = []
-    for _, ids in chunks(min(evaluation.samples, SAMPLES), alone):
-        parts.append(to_uint8(generate(len(ids), SampleNoise.of(0, ids, device), classes.of(ids, device))))
+    count = min(generated.samples, SAMPLES)
+    chunks = alone.heeding(range(chunks_in(count)))
+    samples = torch.cat([to_uint8(generated.generate(ids_of(chunk, count))[0]) for chunk in chunks])
     network = network or pixel_network(training.index.shape)
-    return find_copies(torch.cat(parts), training, held_out, network, evaluation.searched, device, alone)
+    return find_copies(samples, training, held_out, network, evaluation.searched, generated.device, alone)
 
 
 def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.device) -> Tensor:
@@ -135,4 +146,4 @@ def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.de
 
 def _parts(dataset: Dataset, count: int, alone: World) -> Iterator[Tensor]:
     """The first samples of a dataset."""
-    return (samples for _, samples in alone.heeding(read_chunks(dataset, range(count))))
+    return (samples for _, samples in alone.heeding(read_chunks(dataset, range(chunks_in(count)), count)))

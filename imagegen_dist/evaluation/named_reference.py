@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import to_float
-from imagegen_dist.distributed import World, sum_over_ranks, text_from_main, together
-from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
+from imagegen_dist.distributed import World, text_from_main, together
+from imagegen_dist.evaluation.engine import Real, Wanted, over_ranks
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
-from imagegen_dist.evaluation.reading import read_chunks
 from imagegen_dist.evaluation.reference import Reference, build_reference, is_kept, reference_store
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
 from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
@@ -65,7 +64,7 @@ def find_reference(
         real = together(lambda: frechet_distance(others, moments), world, device)
     # The classes that it may know are not the dataset's.
     unclassified = torch.zeros(0, dtype=torch.int64, device=device)
-    return Reference(replace(network, logits=None, head=None), None, moments, real, unclassified)
+    return Reference(replace(network, logits=None, head=None, classes=0), None, moments, real, unclassified)
 
 
 def moments_over_ranks(
@@ -83,16 +82,8 @@ def moments_over_ranks(
         return together(lambda: _kept_moments(cache, key, device), world, device)
     if world.is_main:
         say(f"taking statistics of {dataset.index.samples:,} real samples, for the figures")
-    chunks = world.share(-(-dataset.index.samples // CHUNK))
-    share = range(chunks.start * CHUNK, min(chunks.stop * CHUNK, dataset.index.samples))
-
-    def measure() -> Moments:
-        sums = FeatureSums.empty(network, device)
-        for ids, sample in world.heeding(read_chunks(dataset, share)):
-            sums.add(network, to_float(sample.to(device)), ids.start)
-        return sums.moments
-
-    moments = together(measure, world, device).reduce(lambda values: sum_over_ranks(values, world))
+    source = Real(dataset, dataset.index.samples, [Wanted(network)], device)
+    moments = over_ranks(source, world, device).features[0].moments
 
     def keep() -> None:
         if world.is_main:

@@ -13,13 +13,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from imagegen_dist import config
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, together
 from imagegen_dist.documents import parse_json
-from imagegen_dist.evaluation.evaluator import Dataset, batches
 from imagegen_dist.experiment import network_generator
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
@@ -133,10 +134,10 @@ def _make_reference(
     train(trainer, items if shown is None else _single_channels(items, shown), [Hook(batching.batch_size, world.heed)])
     network = cast(Classifier, trainer.averages.modules()["classifier"])
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
-    features = _feature_network(network, shown, hashlib.sha256(weights).hexdigest())
+    features = _feature_network(network, training.index, hashlib.sha256(weights).hexdigest())
     moments, class_counts = Moments(features.dim, device), torch.zeros(training.index.classes or 0, dtype=torch.int64)
     with torch.no_grad():
-        for x, label in world.heeding(batches(training, device)):
+        for x, label in world.heeding(_batches(training, device)):
             assert label is not None
             moments.add(features.features(x))
             class_counts += torch.bincount(label.cpu(), minlength=len(class_counts))
@@ -144,7 +145,7 @@ def _make_reference(
     if held_out is not None:
         facts["accuracy"] = _accuracy(features, held_out, world, device)
         if held_out.index.samples > 1:
-            real = feature_statistics(features, (x for x, _ in world.heeding(batches(held_out, device))), device)
+            real = feature_statistics(features, (x for x, _ in world.heeding(_batches(held_out, device))), device)
             facts["real_frechet"] = frechet_distance(real, moments)
     store.write("classifier.safetensors", weights)
     store.write("moments.safetensors", save(moments.encode() | {"class_counts": class_counts}))
@@ -155,7 +156,7 @@ def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> 
     facts = parse_json(store.read(_FACTS))
     classifier = Classifier(*_classified(index), _CLASSIFIER, generator=torch.Generator())
     classifier.load_state_dict(load(store.read("classifier.safetensors")))
-    network = _feature_network(classifier.to(device), _shown(index), facts["sha256"])
+    network = _feature_network(classifier.to(device), index, facts["sha256"])
     sums = load(store.read("moments.safetensors"))
     class_counts = sums.pop("class_counts").to(device)
     return Reference(network, facts["accuracy"], Moments.decode(sums, device), facts["real_frechet"], class_counts)
@@ -184,14 +185,17 @@ def _single_channels(items: Iterator[Item], shown: Tensor) -> Iterator[Item]:
         yield replace(item, sample=sample, label=shown[item.label, at])
 
 
-def _feature_network(classifier: Classifier, shown: Tensor | None, sha256: str) -> FeatureNetwork:
+def _feature_network(classifier: Classifier, index: DatasetIndex, sha256: str) -> FeatureNetwork:
     classifier.eval().requires_grad_(False)
+    shown, classes = _shown(index), index.classes or 0
     if shown is None:
         name, dim = "classifier of the dataset's labels", _CLASSIFIER.features
-        return FeatureNetwork(name, sha256, dim, classifier.features, classifier, classifier.output)
+        return FeatureNetwork(name, sha256, dim, classifier.features, classifier, classifier.output, classes)
     channels = ChannelClassifier(classifier, shown.to(next(classifier.parameters()).device))
     dim = shown.shape[1] * _CLASSIFIER.features
-    return FeatureNetwork("classifier of every channel", sha256, dim, channels.features, channels, channels.head)
+    return FeatureNetwork(
+        "classifier of every channel", sha256, dim, channels.features, channels, channels.head, classes
+    )
 
 
 @torch.no_grad()
@@ -200,6 +204,13 @@ def _accuracy(network: FeatureNetwork, dataset: Dataset, world: World, device: t
     assert network.logits is not None
     if not dataset.index.classes:
         return None
-    labelled = world.heeding(batches(dataset, device))
+    labelled = world.heeding(_batches(dataset, device))
     hits = [agreement(network.logits(x), label) for x, label in labelled if label is not None]
     return float(torch.cat(hits).mean())
+
+
+def _batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The whole dataset once, in the order of its shards: [B, C, *S] in [-1, 1] and labels."""
+    for start in range(0, dataset.index.samples, size):
+        sample, label = dataset.read(range(start, min(start + size, dataset.index.samples)))
+        yield to_float(sample.to(device)), None if label is None else label.to(device)

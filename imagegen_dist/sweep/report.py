@@ -14,7 +14,7 @@ from PIL import Image
 
 from imagegen_dist import config
 from imagegen_dist.commands import command
-from imagegen_dist.evaluation.vae import COLUMNS, RECONSTRUCTED
+from imagegen_dist.evaluation.encoding import COLUMNS, RECONSTRUCTED
 from imagegen_dist.extras import install_hint
 from imagegen_dist.metric_table import describe
 from imagegen_dist.metrics.formatting import count, duration, figure_lines, value_text

@@ -20,16 +20,16 @@ from imagegen_dist.cli.evaluate import outcome, request
 from imagegen_dist.cli.evaluate.command import asked_metrics, main, parse
 from imagegen_dist.cli.evaluate.request import feature_sources, prepare
 from imagegen_dist.data.builtin import builtin_dataset
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED
-from imagegen_dist.evaluation.evaluator import Dataset
+from imagegen_dist.evaluation.engine import Real
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.figures import DEFAULT_METRICS, Figure
 from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.inference import load
-from imagegen_dist.inference.eval_tasks import Reference
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import read_trained
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
@@ -89,7 +89,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_figures_are_those_of_samples_that_load_gives_beside_the_real_ones(gan: RunSettings, tmp_path: Path) -> None:
     in_turn = ("--label-distribution", "uniform")  # as `sample` takes the classes
     found = figures(gan, tmp_path, *COARSE, "--samples", 150, "--references", 200, "--seed", 4, *in_turn)
-    features, real = coarse(), Reference(Dataset.open(gan.data), range(200), ()).dataset.read(range(200))[0]
+    features, real = coarse(), Dataset.open(gan.data).read(range(200))[0]
     x, y = features(to_float(load(gan.folder.url).sample(150, seed=4))), features(to_float(real))
     ours, theirs = Moments(16), Moments(16)
     ours.add(x)
@@ -198,7 +198,7 @@ def test_statistics_of_real_samples_are_taken_once(
 ) -> None:
     cache = ("--cache", tmp_path / "cache", "--samples", 60)
     first = figures(gan, tmp_path, *COARSE, *cache)
-    monkeypatch.setattr(Reference, "measure", lambda *_: pytest.fail("real samples were measured again"))
+    monkeypatch.setattr(Real, "measure", lambda *_: pytest.fail("real samples were measured again"))
     assert figures(gan, tmp_path, *COARSE, *cache)["figures"] == first["figures"]
     with pytest.raises(pytest.fail.Exception):
         figures(gan, tmp_path, *COARSE, *cache, "--references", 200)

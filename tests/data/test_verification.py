@@ -22,13 +22,13 @@ import webdataset
 from imagegen_dist.cli.check_table import check_table
 from imagegen_dist.data import trust, verification
 from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.verification import CheckReport, check_dataset, index_shards
-from imagegen_dist.evaluation import Dataset
 from imagegen_dist.storage import Store
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation import Dataset
 from imagegen_dist.evaluation.asked_classes import AskedClasses
-from imagegen_dist.evaluation.generated import score_generated
+from imagegen_dist.evaluation.engine import Generated
+from imagegen_dist.evaluation.evaluator import score_generated
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.metrics.features import FeatureNetwork, feature_statistics
 from imagegen_dist.metrics.frechet import frechet_distance
-from imagegen_dist.noise import SampleNoise
 from imagegen_dist.storage import Store
 from tests.evaluation.small import coarse
 
@@ -71,7 +73,7 @@ def test_a_perfect_conditional_generator_is_as_near_as_fresh_real_samples(unbala
     of_fresh = feature_statistics(network, [to_float(torch.from_numpy(fresh))], CPU)
     held_out = frechet_distance(of_fresh, reference.moments)
 
-    def perfect(count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
+    def perfect(drawn: Tensor, label: Tensor | None) -> Tensor:
         assert label is not None
         return to_float(torch.from_numpy(np.stack([picture(int(each), random) for each in label])))
 
@@ -79,7 +81,8 @@ def test_a_perfect_conditional_generator_is_as_near_as_fresh_real_samples(unbala
     for distribution in ("data", "uniform"):
         asked = AskedClasses.as_in(4, unbalanced.index, distribution)
         assert asked.distribution == distribution
-        found = score_generated(perfect, 1000, asked, reference, World(), CPU)
+        sampler: Any = SimpleNamespace(prior=lambda count, noise: torch.zeros(count), generate=perfect)
+        found = score_generated(Generated(sampler, 1000, 0, asked, (), CPU), reference, World())
         distances[distribution] = found["frechet"]
     assert distances["data"] < 2 * held_out
     assert distances["uniform"] > 20 * held_out

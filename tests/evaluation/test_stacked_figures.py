@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,19 +19,19 @@ from torch import Tensor
 from imagegen_dist import config
 from imagegen_dist.data import builtin
 from imagegen_dist.data.builtin import builtin_dataset
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import modality, to_float
 from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.asked_classes import AskedClasses
-from imagegen_dist.evaluation.evaluator import CHUNK, Copies, Dataset
-from imagegen_dist.evaluation.generated import score_generated
-from imagegen_dist.evaluation.memorisation import find_copies
+from imagegen_dist.evaluation.engine import CHUNK, Generated
+from imagegen_dist.evaluation.evaluator import score_generated
+from imagegen_dist.evaluation.memorisation import Copies, find_copies
 from imagegen_dist.evaluation.named_reference import is_reference_kept
 from imagegen_dist.evaluation.reference import Reference, build_reference
 from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.metrics.modes import perfect_kl
-from imagegen_dist.noise import SampleNoise
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.settings import EvaluationConfig
@@ -60,10 +62,11 @@ def figures(generate: Callable[[int, int], Tensor], reference: Reference) -> dic
     """Of a generator that is given the place of its first sample and how many are asked for."""
     made = iter(range(0, SAMPLES, CHUNK))
 
-    def samples(count: int, noise: SampleNoise, label: Tensor | None) -> Tensor:
-        return generate(next(made), count)
+    def samples(drawn: Tensor, label: Tensor | None) -> Tensor:
+        return generate(next(made), len(drawn))
 
-    return score_generated(samples, SAMPLES, AskedClasses(0), reference, World(), CPU)
+    sampler: Any = SimpleNamespace(prior=lambda count, noise: torch.zeros(count), generate=samples)
+    return score_generated(Generated(sampler, SAMPLES, 0, AskedClasses(0), (), CPU), reference, World())
 
 
 def test_a_reference_is_known_to_be_kept_once_it_was_made(

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from imagegen_dist.cli.evaluate.real import Real, find_real
 from imagegen_dist.cli.evaluate.request import Network, Request
+from imagegen_dist.cli.evaluate.tasks import EncodedBy, GeneratedBy, Piece, WantedOf, cut, measure
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.errors import TaskError
-from imagegen_dist.evaluation.evaluator import CHUNK, Copies
+from imagegen_dist.evaluation.engine import InOrder, Measured
 from imagegen_dist.evaluation.figures import COPIES, Figure, compare, compare_reconstructions, figures_of_copies
-from imagegen_dist.evaluation.memorisation import SAMPLES, closest_to_training, show_neighbours
-from imagegen_dist.evaluation.vae import VAEEvaluator
-from imagegen_dist.inference.eval_tasks import Encoded, Generated, Measured, Piece, Wanted, cut, generate, measure
+from imagegen_dist.evaluation.memorisation import SAMPLES, Copies, closest_to_training, show_neighbours
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.ray.tasks import run_tasks
@@ -61,9 +60,10 @@ def evaluate(request: Request, bar: Bar) -> Results:
     began = time.monotonic()
     notes: list[str] = []
     real = find_real(request)
-    groups = {"generated": _generated(request), **real.pieces()}
-    if isinstance(request.model, AutoencoderModel):
-        groups["encoded"] = _encoded(request)
+    groups = {"generated": cut(_generated(request)), **real.pieces()}
+    encoded = _encoded(request) if isinstance(request.model, AutoencoderModel) else None
+    if encoded:
+        groups["encoded"] = cut(encoded)
     measured = _measure(groups, request, bar)
     bar.phase("comparing")
     notes += real.take(measured)
@@ -89,7 +89,9 @@ def evaluate(request: Request, bar: Bar) -> Results:
             if told := reading({each.name: each.value for each in more}):
                 notes.append(f"copies: {told}")
         figures.append((network, tuple(found)))
-    of_real = _of_real(request, measured["encoded"]) if "encoded" in measured else {}
+    of_real = {}
+    if encoded and (sums := measured["encoded"].encoded):
+        of_real = encoded.open(request.model.device).figures(sums)
     return Results(tuple(figures), of_real, copies, tuple(notes), time.monotonic() - began)
 
 
@@ -99,19 +101,15 @@ def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> 
     seen = real.of(request.seen, network).features()
     held_out = real.of(request.held_out, network).features()[: len(samples)] if request.held_out else None
     closest = closest_to_training(samples, seen, held_out)
-    shown = torch.cat(
-        [
-            generate(request.model, range(at, at + 1), request.seed, request.classes)[0]
-            for at in closest.samples.tolist()
-        ]
-    )
+    generated = _generated(request).open(request.model.device)
+    shown = torch.cat([generated.generate(range(at, at + 1))[0] for at in closest.samples.tolist()])
     found = figures_of_copies(closest, len(samples), len(seen))
     return found, show_neighbours(to_uint8(shown), closest, request.seen.dataset)
 
 
-def _generated(request: Request) -> list[Piece]:
+def _generated(request: Request) -> GeneratedBy:
     wanted = tuple(
-        Wanted(
+        WantedOf(
             network.source,
             network.keeps,
             "is" in network.metrics,
@@ -119,52 +117,24 @@ def _generated(request: Request) -> list[Piece]:
         )
         for network in request.networks
     )
-    return [
-        Generated(request.url, request.samples, ids, request.seed, request.classes, wanted)
-        for ids in cut(request.samples)
-    ]
+    return GeneratedBy(request.url, request.samples, request.seed, request.classes, wanted)
 
 
-def _encoded(request: Request) -> list[Piece]:
-    wanted = tuple(Wanted(network.source) for network in request.networks)
-    url, experiment, real = request.url, request.experiment, request.real
-    return [Encoded(url, experiment, real.dataset, real.samples, ids, wanted) for ids in cut(real.samples)]
-
-
-def _of_real(request: Request, encoded: Measured) -> dict[str, float]:
-    assert encoded.real is not None
-    model = request.model
-    evaluator = VAEEvaluator.alone(dict(model.networks.items()), request.experiment, request.real.dataset, model.device)
-    return evaluator.figures_of(encoded.real)
-
-
-class _InOrder:
-    """Adds up what pieces measured in the order of the pieces, as they come in any."""
-
-    def __init__(self) -> None:
-        self.total: Measured | None = None
-        self._next = 0
-        self._waiting: dict[int, Measured] = {}
-
-    def add(self, number: int, measured: Measured) -> None:
-        """Take what a piece measured."""
-        self._waiting[number] = measured
-        while (following := self._waiting.pop(self._next, None)) is not None:
-            self._next += 1
-            if self.total is None:
-                self.total = following
-            else:
-                self.total.merge(following)
+def _encoded(request: Request) -> EncodedBy:
+    wanted = tuple(WantedOf(network.source) for network in request.networks)
+    real, evaluation = request.real, request.experiment.evaluation
+    of = request.url, real.dataset, real.samples, wanted
+    return EncodedBy(*of, evaluation.importance_samples, evaluation.factors)
 
 
 def _measure(groups: dict[str, list[Piece]], request: Request, bar: Bar) -> dict[str, Measured]:
     """What all pieces of each group measured together."""
     pieces = [piece for group in groups.values() for piece in group]
     places = [(name, number) for name, group in groups.items() for number in range(len(group))]
-    samples = sum(len(piece.ids) for piece in pieces)
+    samples = sum(piece.samples for piece in pieces)
     parallel = _in_parallel(groups, request)
     bar.start(samples, 0, "starting Ray" if parallel else "measuring")
-    sums = {name: _InOrder() for name in groups}
+    sums = {name: InOrder() for name in groups}
     work: Callable[..., Measured] = measure
     run: TaskRunner = partial(run_tasks, gpu=True) if parallel else run_in_process
     try:
@@ -191,8 +161,8 @@ def _in_parallel(groups: dict[str, list[Piece]], request: Request) -> bool:
 
 def _seconds(group: list[Piece]) -> float:
     """How long a group of pieces would take here, by its second chunk: the first also builds networks."""
-    chunk = replace(group[0], ids=group[0].ids[:CHUNK])
+    chunk = replace(group[0], chunks=group[0].chunks[:1])
     measure(chunk)
     began = time.monotonic()
     measure(chunk)
-    return (time.monotonic() - began) * sum(len(piece.ids) for piece in group) / len(chunk.ids)
+    return (time.monotonic() - began) * sum(piece.samples for piece in group) / chunk.samples

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from imagegen_dist.cli.evaluate.request import Network, RealSamples, Request
+from imagegen_dist.cli.evaluate.tasks import Piece, RealOf, WantedOf, cut
+from imagegen_dist.evaluation.engine import Measured
 from imagegen_dist.evaluation.figures import COPIES
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
-from imagegen_dist.inference.eval_tasks import Measured, Piece, Reference, Wanted, cut
 from imagegen_dist.metrics.features import FeatureSums
 from imagegen_dist.storage import StorageError, Store
 
@@ -75,5 +76,5 @@ def _key(real: RealSamples, network: Network) -> StatisticsKey:
 
 
 def _pieces(real: RealSamples, networks: list[Network]) -> list[Piece]:
-    wanted = tuple(Wanted(network.source, network.keeps) for network in networks)
-    return [Reference(real.dataset, ids, wanted) for ids in cut(real.samples)]
+    wanted = tuple(WantedOf(network.source, network.keeps) for network in networks)
+    return cut(RealOf(real.dataset, real.samples, wanted))

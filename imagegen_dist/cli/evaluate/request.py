@@ -13,10 +13,10 @@ from torch import Tensor
 from imagegen_dist.cli.evaluate.command import Options, asked_metrics
 from imagegen_dist.cli.evaluate.foreign import own_run, read_here
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.errors import UsageError
 from imagegen_dist.evaluation.asked_classes import AskedClasses
-from imagegen_dist.evaluation.evaluator import Dataset
 from imagegen_dist.evaluation.feature_networks import (
     CLASSIFIER,
     FeatureSource,

@@ -1,4 +1,4 @@
-"""Evaluation in pieces: any cut gives one value, and a sample is a function of the seed and its number."""
+"""The engine: any division of the work gives one value, and a sample is a function of the seed and its number."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from imagegen_dist import load
+from imagegen_dist.cli.evaluate.tasks import EncodedBy, GeneratedBy, Piece, RealOf, WantedOf, measure
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World, process_group
 from imagegen_dist.evaluation.asked_classes import AskedClasses
-from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
+from imagegen_dist.evaluation.engine import CHUNK, Generated, Measured, chunks_in, ids_of, pieces
 from imagegen_dist.evaluation.feature_networks import FeatureSource
 from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.named_reference import find_reference
-from imagegen_dist.evaluation.reading import chunks_of
-from imagegen_dist.inference.eval_tasks import Encoded, Generated, Measured, Reference, Wanted, cut, generate, measure
-from imagegen_dist.inference.loading import find_checkpoint, read_trained
+from imagegen_dist.inference.loading import find_checkpoint
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.records import RunSettings
 from imagegen_dist.settings import EvaluationConfig
@@ -31,7 +31,7 @@ from tests.test_vae_runs import tiny as tiny_vae
 
 SAMPLES = 4 * CHUNK + 17
 COARSE = FeatureSource("module", function=PIXELS)
-WANTED = (Wanted(COARSE, keep=True),)
+WANTED = (WantedOf(COARSE, keep=True),)
 ALIKE = AskedClasses(10)
 
 
@@ -55,37 +55,26 @@ def run_settings(folder: Path) -> RunSettings:
     return RunSettings("run", Store(folder).url, "digits", "train_gan", data="", wandb_mode="disabled")
 
 
-def added(pieces: list[Measured]) -> Measured:
-    total, *others = pieces
+def measured(of: GeneratedBy | RealOf | EncodedBy, *edges: int) -> Measured:
+    """What is measured of a source that is cut at these chunks."""
+    total, *others = (measure(Piece(of, range(*pair))) for pair in pairwise([0, *edges, chunks_in(of.samples)]))
     for other in others:
         total.merge(other)
     return total
 
 
-def cuts(samples: int) -> list[list[range]]:
-    """The whole, and two ways to cut it."""
-    edges = [[0, samples], [0, 2 * CHUNK, samples], [0, CHUNK, 3 * CHUNK, samples]]
-    return [[range(*pair) for pair in pairwise(each)] for each in edges]
-
-
 def test_pieces_are_whole_chunks_and_a_few_dozen_at_most() -> None:
     for samples in (1, CHUNK, 4000, 50_000, 1_281_167):
-        pieces = cut(samples)
-        assert [number for ids in pieces[:3] for number in ids] == list(range(pieces[:3][-1].stop))
-        assert pieces[-1].stop == samples
-        assert all(ids.start % CHUNK == 0 for ids in pieces)
-        assert len(pieces) <= 65
-    assert [list(ids) for ids in chunks_of(range(CHUNK, 2 * CHUNK + 3))] == [
-        list(range(CHUNK, 2 * CHUNK)),
-        list(range(2 * CHUNK, 2 * CHUNK + 3)),
-    ]
+        found = pieces(samples)
+        assert len(found) <= 65
+        assert [chunk for piece in found for chunk in piece] == list(range(chunks_in(samples)))
+        assert ids_of(found[-1][-1], samples).stop == samples
+    assert list(ids_of(1, CHUNK + 3)) == [CHUNK, CHUNK + 1, CHUNK + 2]
 
 
 def test_generated_samples_give_one_value_however_they_are_cut(gan: RunSettings) -> None:
-    whole, *others = (
-        added([measure(Generated(gan.folder.url, SAMPLES, ids, 3, ALIKE, WANTED)) for ids in ranges])
-        for ranges in cuts(SAMPLES)
-    )
+    generated = GeneratedBy(gan.folder.url, SAMPLES, 3, ALIKE, WANTED)
+    whole, *others = measured(generated), measured(generated, 2), measured(generated, 1, 3)
     for other in others:
         assert torch.equal(other.features[0].features(), whole.features[0].features())
         torch.testing.assert_close(other.features[0].moments.cov, whole.features[0].moments.cov, rtol=1e-12, atol=1e-14)
@@ -107,24 +96,19 @@ def test_the_answers_of_a_classifier_add_up() -> None:
 
 
 def test_real_samples_give_one_value_however_they_are_cut(gan: RunSettings) -> None:
-    dataset = Dataset.open(gan.data)
-    whole, other = (
-        added([measure(Reference(dataset, ids, WANTED)) for ids in ranges]) for ranges in (cuts(230)[0], cuts(230)[2])
-    )
+    real = RealOf(Dataset.open(gan.data), 230, WANTED)
+    whole, other = measured(real), measured(real, 1, 3)
     assert torch.equal(other.features[0].features(), whole.features[0].features())
     assert len(whole.features[0].features()) == 230
 
 
 def test_a_vaes_figures_of_real_samples_are_one_however_they_are_cut(vae: RunSettings) -> None:
-    dataset, experiment = Dataset.open(vae.validation), read_trained(vae.folder.url).experiment
-    whole, other = (
-        added([measure(Encoded(vae.folder.url, experiment, dataset, 120, ids, WANTED)) for ids in ranges])
-        for ranges in (cuts(120)[0], [range(50), range(50, 120)])
-    )
-    assert whole.real is not None
-    assert other.real is not None
-    torch.testing.assert_close(other.real.terms, whole.real.terms, rtol=1e-12, atol=1e-9)
-    assert torch.equal(other.real.codes, whole.real.codes)
+    encoded = EncodedBy(vae.folder.url, Dataset.open(vae.validation), 120, WANTED, importance_samples=2)
+    whole, other = measured(encoded), measured(encoded, 1)
+    assert whole.encoded is not None
+    assert other.encoded is not None
+    torch.testing.assert_close(other.encoded.terms, whole.encoded.terms, rtol=1e-12, atol=1e-9)
+    assert torch.equal(other.encoded.codes, whole.encoded.codes)
     assert torch.equal(other.features[0].features(), whole.features[0].features())
 
 
@@ -132,8 +116,8 @@ def same_samples(where: RunSettings) -> None:
     model = load(where.folder.url)
     ids = range(CHUNK, CHUNK + 20)
     theirs = model.sample(ids.stop, seed=5)[ids.start :].int()
-    model.batch = CHUNK
-    ours = to_uint8(generate(model, ids, 5, AskedClasses(model.classes))[0]).int()
+    generated = Generated(model.sampler, ids.stop, 5, AskedClasses(model.classes), (), CPU)
+    ours = to_uint8(generated.generate(ids)[0]).int()
     # Products of a batch and of one sample round differently.
     assert (ours - theirs).abs().max() <= 1
     assert (ours != theirs).float().mean() < 1e-3

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.evaluator import CHUNK, Dataset
-from imagegen_dist.evaluation.vae import VAEEvaluator
+from imagegen_dist.evaluation.engine import CHUNK
+from imagegen_dist.evaluation.evaluator import Evaluator
 from imagegen_dist.experiment import Experiment, build_networks
 from imagegen_dist.storage import Store
 from tests.test_vae_runs import MODELS, tiny
@@ -32,11 +33,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.open(place.url)
 
 
-def evaluator(objective: str, dataset: Dataset, **changes: object) -> tuple[VAEEvaluator, dict[str, torch.nn.Module]]:
+def evaluator(objective: str, dataset: Dataset, **changes: object) -> tuple[Evaluator, dict[str, torch.nn.Module]]:
     experiment: Experiment = tiny(objective, **{"evaluation__samples": SAMPLES, **changes})
     networks = build_networks(experiment, dataset.index.shape, None)
     device, cache = torch.device("cpu"), Store("memory://cache")
-    return VAEEvaluator(networks, experiment, dataset, None, cache, World(), device, print), networks
+    return Evaluator(networks, experiment, dataset, None, cache, World(), device, print), networks
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -1,0 +1,32 @@
+"""A dataset as the rest of the package handles it: its index, its shards, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.stream import StreamConfig, read_samples
+from imagegen_dist.storage import PATIENCE_S, Store
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An indexed dataset, where its shards are, and how they are read."""
+
+    index: DatasetIndex
+    store: Store
+    reading: StreamConfig = field(default_factory=StreamConfig)
+
+    @classmethod
+    def open(cls, url: str, reading: StreamConfig | None = None) -> Dataset:
+        """Load the index at `url`. Raises DatasetError."""
+        reading = reading or StreamConfig()
+        index = DatasetIndex.load(Store(url, PATIENCE_S), reading.allow_remote_shards)
+        return cls(index, index.location(Store(url)), reading)
+
+    def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""
+        return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))

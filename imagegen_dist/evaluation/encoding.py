@@ -1,0 +1,205 @@
+"""An autoencoder on real samples: rate and distortion, reconstructions, traversals, disentanglement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imagegen_dist.data.dataset import Dataset
+from imagegen_dist.data.factors import choose_factors, factor_table
+from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.data.stream import read_records
+from imagegen_dist.evaluation.engine import Done, EncodedSums, Measured, Wanted, ids_of
+from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
+from imagegen_dist.metrics.disentanglement import disentanglement_scores
+from imagegen_dist.metrics.image_quality import psnr, ssim
+from imagegen_dist.objectives.base import Draw
+from imagegen_dist.objectives.likelihoods import binarize, is_probability
+from imagegen_dist.objectives.variational import Inferred, VariationalModel, log_likelihood
+from imagegen_dist.training.loop import keyed_draw
+
+COLUMNS = 10
+"""Samples in a row of a picture, and values of a latent in a traversal."""
+
+RECONSTRUCTED = 50
+"""Samples whose reconstructions are shown, at most."""
+
+# Variance of a latent's posterior mean over the data above which it is used (arXiv:1509.00519, Sec. 5.2).
+_ACTIVE = 0.01
+_SSIM_SIDE = 11
+_CATEGORICAL = ("shape",)  # factors whose values have no order
+
+
+def _latent_name(latent: int) -> str:
+    """Of the figure that says what one latent carries; latents are counted from the highest level's first."""
+    return f"rate_of_latent/{latent:03}"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The first samples of a dataset as an autoencoder sees them, and their reconstructions.
+
+    told: whether the autoencoder is told the samples' classes. importance_samples: of the log-likelihood; 0: none.
+    chosen_factors: those that disentanglement is measured of, where the samples carry factors; none: all of them.
+    Features are of the reconstructions.
+    """
+
+    autoencoder: VariationalModel
+    dataset: Dataset
+    samples: int
+    wanted: Sequence[Wanted]
+    device: torch.device
+    told: bool = False
+    importance_samples: int = 0
+    chosen_factors: tuple[str, ...] = ()
+    in_blocks: bool = False
+
+    @torch.no_grad()
+    def measure(self, chunks: range, done: Done) -> Measured:
+        """Read and encode samples, each once, and measure them. Raises ShardError."""
+        width = self._top_latents if self._top_is_vector else 0
+        codes = torch.zeros(self.samples, width, dtype=torch.float64, device=self.device)
+        totals = torch.zeros(len(self._term_names()), dtype=torch.float64, device=self.device)
+        measured = Measured.nothing(self.wanted, self.device)
+        for chunk in chunks:
+            ids = ids_of(chunk, self.samples)
+            x, label = self._read(ids, chunk)
+            inferred = self.autoencoder.infer(x, label)
+            code = inferred.code()
+            shown = self.autoencoder.decode(code, label)
+            terms = self._terms(inferred, x, shown, chunk)
+            totals += torch.stack([terms[name].double().sum() for name in self._term_names()])
+            if width:
+                codes[ids.start : ids.stop] = code[:, :width]
+            for wanted, sums in zip(self.wanted, measured.features, strict=True):
+                sums.add(wanted.network, to_float(to_uint8(shown)), ids.start)
+            done(len(ids))
+        measured.encoded = EncodedSums(totals, codes)
+        return measured
+
+    def figures(self, sums: EncodedSums) -> dict[str, float]:
+        """The figures that follow from sums over all samples.
+
+        Means in nats a sample: "rate", "distortion", "elbo", of each latent over all its positions, and of each level
+        where there are several; "log_likelihood" where importance samples are drawn; "bits_per_dim" where p(x|z) is a
+        probability, by the log-likelihood or else the bound; "psnr" and "ssim" of reconstructions; and, where the
+        highest latents are a vector, how many of them are used, and disentanglement where factors are known.
+        """
+        codes = sums.codes.cpu().numpy()
+        figures = dict(zip(self._term_names(), (sums.terms / len(codes)).tolist(), strict=True))
+        if is_probability(self.autoencoder.likelihood, self.autoencoder.binarize):
+            nats = figures.get("log_likelihood", figures["elbo"])
+            figures["bits_per_dim"] = -nats / (self.dataset.index.shape.numel * log(2))
+        if self._top_is_vector:
+            figures["active_units"] = float((codes.var(0) > _ACTIVE).sum())
+            figures |= self._of_factors(codes)
+        return figures
+
+    @torch.no_grad()
+    def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
+        """Originals above their reconstructions, and where latents are a vector, traversals; each with its columns."""
+        x, label = self._read(range(min(RECONSTRUCTED, self.dataset.index.samples)), 0)
+        inferred = self.autoencoder.infer(x, label)
+        rebuilt = self.autoencoder.decode(inferred.code(), label)
+        pairs = torch.stack([_rows(x), _rows(rebuilt)], 1).flatten(0, 2)
+        found = {"reconstructions": (to_uint8(pairs).cpu().numpy(), COLUMNS)}
+        if self._top_is_vector and self.autoencoder.continuous:
+            found["traversals"] = self._traversals(inferred, label)
+        return found
+
+    @property
+    def _top_is_vector(self) -> bool:
+        return len(self.autoencoder.group_dims[0]) == 1
+
+    @property
+    def _top_latents(self) -> int:
+        """Latent dimensions, or channels, of the only level or the highest one."""
+        return self.autoencoder.group_dims[0][0]
+
+    @property
+    def _draws(self) -> int:
+        """Importance samples of each sample."""
+        return self.importance_samples if self.autoencoder.continuous else 0
+
+    def _read(self, ids: range, chunk: int) -> tuple[Tensor, Tensor | None]:
+        """Samples as the autoencoder sees them, float [B, C, *S], and the labels that it is told."""
+        sample, label = self.dataset.read(ids)
+        x = to_float(sample.to(self.device))
+        told = label.to(self.device) if self.told and label is not None else None
+        return binarize(x, self.autoencoder.binarize, self._draw("binarize", chunk)), told
+
+    def _draw(self, purpose: str, number: int) -> Draw:
+        return keyed_draw(0, 0, purpose, number, self.device)
+
+    def _term_names(self) -> list[str]:
+        """What `_terms` gives, known also to a rank without a chunk."""
+        spatial = self.dataset.index.shape.spatial
+        names = ["rate", "distortion", "elbo", "psnr"]
+        names += ["ssim"] if min(spatial) >= _SSIM_SIDE else []
+        names += ["log_likelihood"] if self._draws else []
+        levels = self.autoencoder.group_dims
+        names += [f"rate_level_{level}" for level in range(len(levels)) if len(levels) > 1]
+        return names + [_latent_name(latent) for latent in range(sum(dims[0] for dims in levels))]
+
+    def _terms(self, inferred: Inferred, x: Tensor, shown: Tensor, chunk: int) -> dict[str, Tensor]:
+        """What is measured of each sample, [B]. shown: its reconstruction."""
+        draw = self._draw("evaluate", chunk)
+        drawn = inferred.draw(draw)
+        rate, distortion = drawn.rate, -self.autoencoder.likelihood.log_prob(x, drawn.raw)
+        terms = {"rate": rate, "distortion": distortion, "elbo": -rate - distortion, "psnr": psnr(shown, x)}
+        terms |= {f"rate_level_{level}": nats for level, nats in enumerate(drawn.rates)}
+        latents = torch.cat([kl.flatten(2).sum(2) if kl.ndim > 2 else kl for kl in drawn.kl], 1).unbind(1)
+        terms |= {_latent_name(latent): nats for latent, nats in enumerate(latents)}
+        if min(x.shape[2:]) >= _SSIM_SIDE:
+            terms["ssim"] = ssim(shown, x)
+        if k := self._draws:
+            terms["log_likelihood"] = log_likelihood(inferred, x, draw, k, min(k, 50))
+        return terms
+
+    def _of_factors(self, means: np.ndarray) -> dict[str, float]:
+        """Disentanglement of the posteriors' means where the samples carry their factors; from every rank alike."""
+        names, factors = self._known_factors
+        if not names:
+            return {}
+        chosen = choose_factors(names, self.chosen_factors, self.dataset.store)
+        names, factors = [names[at] for at in chosen], factors[:, chosen]
+        varying = np.flatnonzero((factors != factors[:1]).any(0))
+        categorical = [at for at, number in enumerate(varying.tolist()) if names[number] in _CATEGORICAL]
+        if varying.size < 2:
+            return {}
+        return disentanglement_scores(means, factors[:, varying], categorical=categorical)
+
+    @cached_property
+    def _known_factors(self) -> tuple[list[str], np.ndarray]:
+        """(names, [N, F]) of the samples' factors; without any where not every sample has them."""
+        data, cache, count = self.dataset, self.dataset.reading.cache, self.samples
+        if "factors" not in read_records(data.index, data.store, range(1), cache)[0]:
+            return [], np.empty((count, 0), np.int64)
+        records = read_records(data.index, data.store, range(count), cache)
+        if not all("factors" in record for record in records):
+            return [], np.empty((count, 0), np.int64)
+        return factor_table(records)
+
+    def _traversals(self, inferred: Inferred, label: Tensor | None) -> tuple[np.ndarray, int]:
+        """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top.
+
+        Of several levels the highest alone: those below follow from it, without noise.
+        """
+        kl = inferred.draw(self._draw("traversals", 0)).kl[0]
+        latents = kl.mean(0).argsort(descending=True)[:MOST_TRAVERSED].tolist()
+        code = inferred.code()[0, : self._top_latents]
+        z = traverse(code, latents, torch.linspace(-SPAN, SPAN, COLUMNS, device=self.device, dtype=code.dtype))
+        labels = None if label is None else label[:1].expand(len(z))
+        return to_uint8(self.autoencoder.decode(z, labels)).cpu().numpy(), COLUMNS
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[N, C, *S] -> [rows, COLUMNS, C, *S]; the last row filled up with black."""
+    missing = -len(x) % COLUMNS
+    return torch.cat([x, x.new_full((missing, *x.shape[1:]), -1)]).unflatten(0, (-1, COLUMNS))

@@ -1,0 +1,284 @@
+"""The engine of all figures: what is measured of samples, chunk by chunk, by whoever computes.
+
+A source (Generated, Real, or Encoded in encoding.py) measures any of its chunks, and what was measured of them adds up.
+The ranks of a training share the chunks (`over_ranks`); an evaluation cuts them into pieces for the tasks of a cluster
+(`pieces`, `InOrder`). A chunk's randomness depends on its number alone, and a generated sample on the seed and its own
+number, so that any division of the work gives one value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.data.dataset import Dataset
+from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.distributed import World, sum_over_ranks, together
+from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums, agreement
+from imagegen_dist.noise import SampleNoise
+from imagegen_dist.objectives.interface import Sampler
+
+CHUNK = 50
+"""Samples measured at a time."""
+
+_BLOCK_BYTES = 64 << 20  # real samples read at a time: to open shards costs more than to decode a chunk
+_MOST_PIECES = 64
+_FEWEST_CHUNKS = 10
+
+AllReduce = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured in one network's features."""
+
+    network: FeatureNetwork
+    # True if a metric needs the features themselves, and not their moments alone.
+    keep: bool = False
+    # True if classes are scored.
+    scored: bool = False
+    # True if the network, a classifier, is asked what generated samples show.
+    answers: bool = False
+
+
+@dataclass
+class Answers:
+    """What a classifier said of generated samples; sums, which add up.
+
+    shown: how many it took for each class, [K] float64; empty before the first. right, asked: how many it took for the
+    class that was asked for, and for how many there was one.
+    """
+
+    shown: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    right: int = 0
+    asked: int = 0
+
+    def add(self, logits: Tensor, label: Tensor | None) -> None:
+        """Count in samples: logits [B, K], and the classes that were asked for, [B], or None."""
+        shown = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double().cpu()
+        self.merge(Answers(shown))
+        if label is not None:
+            self.right += int(agreement(logits, label).sum())
+            self.asked += len(label)
+
+    def merge(self, other: Answers) -> None:
+        """Count in what another one has counted."""
+        if not len(self.shown):
+            self.shown = torch.zeros_like(other.shown)
+        if len(other.shown):
+            self.shown = self.shown + other.shown
+        self.right += other.right
+        self.asked += other.asked
+
+    def reduce(self, all_reduce: AllReduce, classes: int, device: torch.device) -> Answers:
+        """The sums of all ranks. classes: K, known also to a rank without a sample."""
+        shown = self.shown if len(self.shown) else self.shown.new_zeros(classes)
+        counts = torch.cat([torch.tensor([self.right, self.asked], dtype=torch.float64), shown])
+        right, asked, *each = all_reduce(counts.to(device)).tolist()
+        return Answers(torch.tensor(each, dtype=torch.float64), int(right), int(asked))
+
+
+@dataclass
+class EncodedSums:
+    """What is added up of encoded samples.
+
+    terms: sums of what is measured, in the order of their names. codes: the highest latents without noise, [N, Z], with
+    zeros for samples that were not seen; without columns where latents are no vector. All float64.
+    """
+
+    terms: Tensor
+    codes: Tensor
+
+    def merge(self, other: EncodedSums) -> None:
+        """Count in what was measured of other samples."""
+        self.terms += other.terms
+        self.codes += other.codes
+
+    def reduce(self, all_reduce: AllReduce) -> EncodedSums:
+        """The sums of all ranks."""
+        return EncodedSums(all_reduce(self.terms), all_reduce(self.codes) if self.codes.numel() else self.codes)
+
+
+@dataclass
+class Measured:
+    """What was measured of some samples: sums in each network's features, and what the kind of source adds."""
+
+    features: list[FeatureSums]
+    answers: Answers = field(default_factory=Answers)
+    encoded: EncodedSums | None = None
+
+    @classmethod
+    def nothing(cls, wanted: Sequence[Wanted], device: torch.device, samples: int = 0) -> Measured:
+        """Of no sample yet. samples: how many there will be in all, where classes are scored."""
+        return cls(
+            [
+                FeatureSums.empty(each.network, device, keep=each.keep, scored_samples=samples if each.scored else 0)
+                for each in wanted
+            ]
+        )
+
+    def merge(self, other: Measured) -> None:
+        """Count in what was measured of the samples that follow."""
+        for ours, theirs in zip(self.features, other.features, strict=True):
+            ours.merge(theirs)
+        self.answers.merge(other.answers)
+        if self.encoded is not None and other.encoded is not None:
+            self.encoded.merge(other.encoded)
+
+    def on_host(self) -> Measured:
+        """The same on the CPU."""
+        encoded = self.encoded and EncodedSums(self.encoded.terms.cpu(), self.encoded.codes.cpu())
+        return Measured([sums.on_host() for sums in self.features], self.answers, encoded)
+
+
+Done = Callable[[int], None]
+"""Called after each chunk with the number of its samples."""
+
+
+class Source(Protocol):
+    """Samples that can be measured a chunk at a time."""
+
+    @property
+    def samples(self) -> int:
+        """How many there are in all."""
+        ...
+
+    @property
+    def wanted(self) -> Sequence[Wanted]:
+        """What is measured of them."""
+        ...
+
+    @property
+    def in_blocks(self) -> bool:
+        """True if neighbouring chunks are cheaper together."""
+        ...
+
+    def measure(self, chunks: range, done: Done) -> Measured:
+        """Measure chunks by their numbers. Raises what reading the samples raises."""
+        ...
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Samples that a model generates: sample i is a function of the seed, of i and of its class."""
+
+    sampler: Sampler
+    samples: int
+    seed: int
+    classes: AskedClasses
+    wanted: Sequence[Wanted]
+    device: torch.device
+    in_blocks: bool = False
+
+    @torch.no_grad()
+    def generate(self, ids: range) -> tuple[Tensor, Tensor | None]:
+        """Samples by their numbers, [B, C, *S] in [-1, 1] and rounded as stored ones are, and their classes."""
+        label = self.classes.of(ids, self.device)
+        drawn = self.sampler.prior(len(ids), SampleNoise.of(self.seed, ids, self.device))
+        return to_float(to_uint8(self.sampler.generate(drawn, label))), label
+
+    def measure(self, chunks: range, done: Done) -> Measured:
+        """Generate and measure them."""
+        measured = Measured.nothing(self.wanted, self.device, self.samples)
+        for chunk in chunks:
+            ids = ids_of(chunk, self.samples)
+            x, label = self.generate(ids)
+            for wanted, sums in zip(self.wanted, measured.features, strict=True):
+                logits = sums.add(wanted.network, x, ids.start)
+                if wanted.answers and logits is not None:
+                    measured.answers.add(logits, label)
+            done(len(ids))
+        return measured
+
+
+@dataclass(frozen=True)
+class Real:
+    """The first samples of a dataset."""
+
+    dataset: Dataset
+    samples: int
+    wanted: Sequence[Wanted]
+    device: torch.device
+    in_blocks: bool = True
+
+    def measure(self, chunks: range, done: Done) -> Measured:
+        """Read and measure them. Raises ShardError."""
+        measured = Measured.nothing(self.wanted, self.device)
+        for ids, sample in read_chunks(self.dataset, chunks, self.samples):
+            x = to_float(sample.to(self.device))
+            for wanted, sums in zip(self.wanted, measured.features, strict=True):
+                sums.add(wanted.network, x, ids.start)
+            done(len(ids))
+        return measured
+
+
+def ids_of(chunk: int, samples: int) -> range:
+    """The numbers of a chunk's samples."""
+    return range(chunk * CHUNK, min((chunk + 1) * CHUNK, samples))
+
+
+def chunks_in(samples: int) -> int:
+    """How many chunks there are."""
+    return -(-samples // CHUNK)
+
+
+def read_chunks(dataset: Dataset, chunks: range, samples: int) -> Iterator[tuple[range, Tensor]]:
+    """The numbers and samples uint8 [B, C, *S] of adjacent chunks, read in blocks. Raises ShardError."""
+    size = max(1, _BLOCK_BYTES // (CHUNK * dataset.index.shape.numel))
+    for start in range(chunks.start, chunks.stop, size):
+        block = range(start, min(start + size, chunks.stop))
+        first = block.start * CHUNK
+        read, _ = dataset.read(range(first, min(block.stop * CHUNK, samples)))
+        for chunk in block:
+            ids = ids_of(chunk, samples)
+            yield ids, read[ids.start - first : ids.stop - first]
+
+
+def over_ranks(source: Source, world: World, device: torch.device) -> Measured:
+    """What all ranks measure together of a source, of which no features are kept. Called by every rank."""
+    count = chunks_in(source.samples)
+    share = world.share(count) if source.in_blocks else range(world.rank, count, world.size)
+
+    def all_reduce(values: Tensor) -> Tensor:
+        return sum_over_ranks(values, world)
+
+    def measure() -> Measured:
+        world.heed()
+        return source.measure(share, lambda _: world.heed())
+
+    of_rank = together(measure, world, device)
+    features = [FeatureSums(sums.moments.reduce(all_reduce)) for sums in of_rank.features]
+    classes = next((wanted.network.classes for wanted in source.wanted if wanted.answers), 0)
+    answers = of_rank.answers.reduce(all_reduce, classes, device) if classes else of_rank.answers
+    return Measured(features, answers, of_rank.encoded and of_rank.encoded.reduce(all_reduce))
+
+
+def pieces(samples: int) -> list[range]:
+    """All chunks in pieces, a few dozen at most, which depend on the number of samples alone."""
+    count = chunks_in(samples)
+    size = max(_FEWEST_CHUNKS, -(-count // _MOST_PIECES))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class InOrder:
+    """Adds up what pieces measured in the order of the pieces, as they come in any."""
+
+    def __init__(self) -> None:
+        self.total: Measured | None = None
+        self._next = 0
+        self._waiting: dict[int, Measured] = {}
+
+    def add(self, number: int, measured: Measured) -> None:
+        """Take what a piece measured."""
+        self._waiting[number] = measured
+        while (following := self._waiting.pop(self._next, None)) is not None:
+            self._next += 1
+            if self.total is None:
+                self.total = following
+            else:
+                self.total.merge(following)
