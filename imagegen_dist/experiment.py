@@ -76,6 +76,7 @@ _CHANGEABLE = (
     "evaluation.searched",
     "evaluation.factors",
     "evaluation.label_distribution",
+    "evaluation.metrics",
     "evaluation.features",
     "evaluation.weights",
     "evaluation.weights_sha256",

@@ -109,6 +109,8 @@ class EvaluationConfig:
     """Generated samples of one evaluation; 0 turns evaluation off."""
     label_distribution: Literal["data", "uniform"] = "data"
     """Classes of generated samples: in the frequencies of the training data, or all equally frequent."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of generated samples, by their names in `imagegen evaluate --metrics`."""
     features: str = ""
     """Feature network: "inception", "dinov2", "module:PACKAGE.MODULE:FUNCTION", or empty: a classifier of the
     labels."""

@@ -67,7 +67,7 @@ def build() -> dict[str, Any]:
         "searches": {
             name: {"summary": search.summary, "space": str(search.space)} for name, search in SEARCHES.items()
         },
-        "metrics": dict(METRICS),
+        "metrics": {name: metric.summary for name, metric in METRICS.items()},
         "features": list(FEATURES),
         "settings": dict(sorted(settings.items())),
     }

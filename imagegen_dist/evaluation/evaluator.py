@@ -15,7 +15,7 @@ from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.encoding import COLUMNS, Encoded
 from imagegen_dist.evaluation.engine import Generated, Wanted, over_ranks
-from imagegen_dist.evaluation.figures import compare, compare_reconstructions
+from imagegen_dist.evaluation.figures import Comparison, check_training_metrics, compare, compare_reconstructions
 from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
@@ -46,6 +46,7 @@ class Evaluator:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
+        check_training_metrics(experiment.evaluation.metrics)
         self._evaluation, self._seed = experiment.evaluation, experiment.training.seed
         self._training, self._held_out = training, held_out
         self._cache, self._world, self._device, self._say = cache, world, device, say
@@ -130,7 +131,8 @@ class Evaluator:
             return figures
         real = FeatureSums(reference.moments)
         if self._sampler:
-            figures |= score_generated(self._generated(self._evaluation.samples), reference, self._world)
+            generated = self._generated(self._evaluation.samples)
+            figures |= score_generated(generated, reference, self._world, self._evaluation.metrics)
         if self._encoded:
             of_rebuilt = rebuilt.features[0]
             found = together(lambda: compare_reconstructions("", of_rebuilt, real), self._world, self._device)
@@ -184,20 +186,24 @@ class Evaluator:
         return self._reference
 
 
-def score_generated(generated: Generated, reference: Reference, world: World) -> dict[str, float]:
+def score_generated(
+    generated: Generated, reference: Reference, world: World, metrics: Sequence[str] = ()
+) -> dict[str, float]:
     """Figures of generated samples against a reference, by all ranks together.
 
-    "frechet"; with classes, "label_agreement"; without, where the reference knows classes, "modes" and "modes_kl".
+    "frechet"; with classes, "label_agreement"; without, where the reference knows classes, "modes" and "modes_kl"; and
+    those of further metrics.
     """
     generated = replace(generated, wanted=[Wanted(reference.network, answers=True)])
     measured = over_ranks(generated, world, generated.device)
-    answers, asked = measured.answers, ["fid"]
+    answers, asked = measured.answers, ["fid", *metrics]
     if answers.asked:
         asked.append("agreement")
     elif answers.shown.sum():
         asked.append("modes")
-    sums, real, class_counts = measured.features[0], FeatureSums(reference.moments), reference.class_counts
-    found = together(lambda: compare(asked, "", sums, real, answers, class_counts), world, generated.device)
+    real, class_counts = FeatureSums(reference.moments), reference.class_counts
+    comparison = Comparison(measured.features[0], real, answers=answers, class_counts=class_counts)
+    found = together(lambda: compare(asked, comparison), world, generated.device)
     return {each.name: each.value for each in found}
 
 

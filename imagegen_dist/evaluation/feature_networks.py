@@ -17,6 +17,7 @@ from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.extensions import record
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.models import dinov2, inception
 from imagegen_dist.models.dinov2 import DINOv2
@@ -29,7 +30,7 @@ INCEPTION, CLASSIFIER, MODULE = "inception", "classifier", "module"
 DINOV2 = tuple(f"dinov2-{size}" for size in dinov2.SIZES)
 
 FEATURES = (INCEPTION, "dinov2", *DINOV2, CLASSIFIER, "module:PACKAGE.MODULE:FUNCTION")
-"""What a user may ask for; dinov2 is dinov2-l."""
+"""What a user may ask for, beside what is registered; dinov2 is dinov2-l."""
 
 Network = TypeVar("Network", Inception, DINOv2)
 
@@ -70,8 +71,9 @@ class FeatureSource:
     flags: str = "--"
 
     def __post_init__(self) -> None:
-        if self.kind not in (INCEPTION, *DINOV2, CLASSIFIER, MODULE):
-            raise ValueError(f"{self.flags}features {self.kind}: there are {', '.join(FEATURES)}")
+        if self.kind not in _OPENERS:
+            known = dict.fromkeys([*FEATURES, *_OPENERS.keys() - {MODULE}])
+            raise ValueError(f"{self.flags}features {self.kind}: there are {', '.join(known)}")
         if self.resize not in RESIZES:
             raise ValueError(f"{self.flags}resize {self.resize}: there are {', '.join(RESIZES)}")
 
@@ -95,23 +97,36 @@ class FeatureSource:
         return read_weights(self.weights, self.sha256, f"{self.flags}weights", f"{self.flags}weights-sha256", needed)
 
 
+Opener = Callable[[FeatureSource, SampleShape, torch.device], FeatureNetwork]
+
+_OPENERS: dict[str, Opener] = {}
+
+
+def register_features(*kinds: str) -> Callable[[Opener], Opener]:
+    """Decorator of a function that opens the feature networks of these kinds for samples of a shape on a device.
+
+    A feature network of your own is one such function in a package of yours: `--features KIND`, with `--package` naming
+    its module, or `evaluation.features` in a preset of yours.
+    """
+
+    def register(opener: Opener) -> Opener:
+        _OPENERS.update(dict.fromkeys(kinds, opener))
+        record(opener.__module__)
+        return opener
+
+    return register
+
+
 def open_network(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
     """The network on a device, for samples of that shape.
 
     Its file is looked into only where its hash is the one given; a module runs the user's code. Raises ValueError
     where the file is not to be had or does not fit, and where the network knows no such samples.
     """
-    match source.kind:
-        case "inception":
-            return _inception(source, shape, device)
-        case "classifier":
-            return trained_classifier(source, device, lambda text: None).network
-        case "module":
-            return _module(source, shape, device)
-        case _:
-            return _dinov2(source, shape, device)
+    return _OPENERS[source.kind](source, shape, device)
 
 
+@register_features(INCEPTION)
 def _inception(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
     _check_pictures(source, shape)
     network = _with_weights(Inception(source.resize), source, device)
@@ -127,6 +142,7 @@ def _inception(source: FeatureSource, shape: SampleShape, device: torch.device) 
     )
 
 
+@register_features(*DINOV2)
 def _dinov2(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
     _check_pictures(source, shape)
     size = source.kind.removeprefix("dinov2-")
@@ -134,6 +150,11 @@ def _dinov2(source: FeatureSource, shape: SampleShape, device: torch.device) -> 
     resize = f"{dinov2.RESIZE}, to {dinov2.SIDE}×{dinov2.SIDE}"
     name = f"DINOv2 ViT-{size.upper()}/14 by timm, class token"
     return FeatureNetwork(name, source.sha256.lower(), network.dim, _of_values(network), resize=resize)
+
+
+@register_features(CLASSIFIER)
+def _classifier(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
+    return trained_classifier(source, device, lambda text: None).network
 
 
 def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> Reference:
@@ -145,6 +166,7 @@ def trained_classifier(source: FeatureSource, device: torch.device, say: Callabl
     return build_reference(Store(labels.cache), training, held_out, labels.images, World(), device, say)
 
 
+@register_features(MODULE)
 def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
     """The network that a function of the user's returns. This runs the user's code, with the user's rights."""
     asked = f"{source.flags}features module:{source.function}"

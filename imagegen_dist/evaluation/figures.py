@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -11,36 +12,18 @@ from torch import Tensor
 from imagegen_dist.evaluation.engine import Answers
 from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
 from imagegen_dist.evaluation.memorisation import Closest
+from imagegen_dist.extensions import record
 from imagegen_dist.metrics.class_scores import SPLITS
 from imagegen_dist.metrics.features import FeatureSums
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, kernel_distance
 from imagegen_dist.metrics.modes import mode_coverage, perfect_kl
-from imagegen_dist.metrics.neighbourhoods import DENSITY_K, PRECISION_K, neighbourhoods
-
-METRICS: Mapping[str, str] = {
-    "fid": "Fréchet distance",
-    "kid": "kernel distance",
-    "pr": "precision and recall",
-    "dc": "density and coverage",
-    "is": "inception score",
-    "agreement": "share of samples that are of the class asked for",
-    "modes": "how many of the data's classes come, and how evenly",
-    "fd-dinov2": "Fréchet distance in DINOv2's features",
-    "copies": "whether samples repeat training samples, and a picture of the nearest",
-}
-"""What may be asked for, by the name on the command line."""
+from imagegen_dist.metrics.neighbourhoods import DENSITY_K, PRECISION_K, Neighbourhoods, neighbourhoods
 
 DEFAULT_METRICS = ("fid", "kid", "pr", "dc", "is")
 
-OF_A_CLASSIFIER = ("agreement", "modes")
-"""Those that ask a classifier of the dataset's own labels, whatever features the others are in."""
-
 COPIES = "copies"
 """What is held against the training data, whatever the others are held against."""
-
-OF_EACH_SAMPLE = ("kid", "pr", "dc", COPIES)
-"""Those that compare samples one by one: the features themselves have to be brought together."""
 
 _DISTANCES = {INCEPTION: ("fid", "kid", "inception_score"), **dict.fromkeys(DINOV2, ("fd_dinov2", "kd_dinov2", ""))}
 _OTHER = ("frechet", "kernel_distance", "class_score")  # names that are no other network's
@@ -60,53 +43,134 @@ class Figure:
     settings: Mapping[str, Any] | None = None
 
 
-def compare(
-    asked: Iterable[str],
-    kind: str,
-    generated: FeatureSums,
-    real: FeatureSums,
-    answers: Answers,
-    class_counts: Tensor | None = None,
-    subset_size: int = 0,
-    seed: int = 0,
-) -> list[Figure]:
-    """The figures asked for, in one network's features.
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured of generated and of real samples in one network's features.
 
     kind: of the network. answers: of the classifier, where it is one. class_counts: samples of each class in its
     training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all where there are fewer. seed: draws its
-    subsets. Raises ValueError where there are too few samples.
+    subsets.
     """
+
+    generated: FeatureSums
+    real: FeatureSums
+    kind: str = ""
+    answers: Answers = field(default_factory=Answers)
+    class_counts: Tensor | None = None
+    subset_size: int = 0
+    seed: int = 0
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Names of the Fréchet distance, the kernel distance and the inception score in this network's features."""
+        return _DISTANCES.get(self.kind, _OTHER)
+
+    @cached_property
+    def neighbourhoods(self) -> Neighbourhoods:
+        """Precision, recall, density and coverage."""
+        return neighbourhoods(self.generated.features(), self.real.features())
+
+
+Compute = Callable[[Comparison], list[Figure]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How figures are computed that are asked for by one name."""
+
+    summary: str
+    compute: Compute
+    # True if samples are compared one by one: the features themselves have to be brought together.
+    of_each_sample: bool = False
+    # True if it asks a classifier of the dataset's own labels, whatever features the others are in.
+    of_a_classifier: bool = False
+    # True if every sample's class scores are needed.
+    scored: bool = False
+
+
+METRICS: dict[str, Measure] = {}
+"""What may be asked for, by the name on the command line, in the order of tables."""
+
+
+def register_metric(name: str, summary: str, **needs: bool) -> Callable[[Compute], Compute]:
+    """Decorator of a function that computes figures; `needs`: fields of `Measure`.
+
+    A metric of your own is one such function in a package of yours. `imagegen_dist.metric_table.register` gives its
+    figures a label, a unit and a direction.
+    """
+
+    def register(compute: Compute) -> Compute:
+        METRICS[name] = Measure(summary, compute, **needs)
+        record(compute.__module__)
+        return compute
+
+    return register
+
+
+def compare(asked: Iterable[str], comparison: Comparison) -> list[Figure]:
+    """The figures asked for. Raises ValueError where there are too few samples."""
     asked = set(asked)
-    names = _DISTANCES.get(kind, _OTHER)
-    figures = []
-    if asked & {"fid", "fd-dinov2"}:
-        figures.append(Figure(names[0], frechet_distance(generated.moments, real.moments)))
-    if "kid" in asked:
-        a, b = generated.features(), real.features()
-        size = subset_size or min(SUBSET_SIZE, len(a), len(b))
-        mean, deviation = kernel_distance(a, b, SUBSETS, size, seed)
-        settings = {"subsets": SUBSETS, "subset_size": size, "subset_seed": seed}
-        figures.append(Figure(names[1], mean, deviation, settings))
-    if asked & {"pr", "dc"}:
-        found = neighbourhoods(generated.features(), real.features())
-        if "pr" in asked:
-            settings = {"k": PRECISION_K}
-            figures += [Figure(name, getattr(found, name), None, settings) for name in ("precision", "recall")]
-        if "dc" in asked:
-            settings = {"k": DENSITY_K}
-            figures += [Figure(name, getattr(found, name), None, settings) for name in ("density", "coverage")]
-    if "is" in asked:
-        assert generated.scores is not None
-        figures.append(Figure(names[2], *generated.scores.score(), {"splits": SPLITS}))
-    if "agreement" in asked:
-        figures.append(Figure("label_agreement", answers.right / answers.asked))
-    if "modes" in asked:
-        assert class_counts is not None
-        covered, there_are = mode_coverage(answers.shown, class_counts.to(answers.shown)), int((class_counts > 0).sum())
-        by_chance = {"perfect_sampler": round(perfect_kl(there_are, int(answers.shown.sum())), 4)}
-        figures.append(Figure("modes", float(covered.modes), None, {"of": there_are}))
-        figures.append(Figure("modes_kl", covered.kl, None, by_chance))
-    return figures
+    computed = (figure for name, each in METRICS.items() if name in asked for figure in each.compute(comparison))
+    return list({figure.name: figure for figure in computed}.values())
+
+
+@register_metric("fid", "Fréchet distance")
+def _frechet_distance(of: Comparison) -> list[Figure]:
+    return [Figure(of.names[0], frechet_distance(of.generated.moments, of.real.moments))]
+
+
+@register_metric("kid", "kernel distance", of_each_sample=True)
+def _kernel_distance(of: Comparison) -> list[Figure]:
+    a, b = of.generated.features(), of.real.features()
+    size = of.subset_size or min(SUBSET_SIZE, len(a), len(b))
+    mean, deviation = kernel_distance(a, b, SUBSETS, size, of.seed)
+    settings = {"subsets": SUBSETS, "subset_size": size, "subset_seed": of.seed}
+    return [Figure(of.names[1], mean, deviation, settings)]
+
+
+@register_metric("pr", "precision and recall", of_each_sample=True)
+def _precision_and_recall(of: Comparison) -> list[Figure]:
+    settings = {"k": PRECISION_K}
+    return [Figure(name, getattr(of.neighbourhoods, name), None, settings) for name in ("precision", "recall")]
+
+
+@register_metric("dc", "density and coverage", of_each_sample=True)
+def _density_and_coverage(of: Comparison) -> list[Figure]:
+    settings = {"k": DENSITY_K}
+    return [Figure(name, getattr(of.neighbourhoods, name), None, settings) for name in ("density", "coverage")]
+
+
+@register_metric("is", "inception score", scored=True)
+def _inception_score(of: Comparison) -> list[Figure]:
+    assert of.generated.scores is not None
+    return [Figure(of.names[2], *of.generated.scores.score(), {"splits": SPLITS})]
+
+
+@register_metric("agreement", "share of samples that are of the class asked for", of_a_classifier=True)
+def _agreement(of: Comparison) -> list[Figure]:
+    return [Figure("label_agreement", of.answers.right / of.answers.asked)]
+
+
+@register_metric("modes", "how many of the data's classes come, and how evenly", of_a_classifier=True)
+def _modes(of: Comparison) -> list[Figure]:
+    assert of.class_counts is not None
+    shown, counts = of.answers.shown, of.class_counts
+    covered, there_are = mode_coverage(shown, counts.to(shown)), int((counts > 0).sum())
+    by_chance = {"perfect_sampler": round(perfect_kl(there_are, int(shown.sum())), 4)}
+    return [
+        Figure("modes", float(covered.modes), None, {"of": there_are}),
+        Figure("modes_kl", covered.kl, None, by_chance),
+    ]
+
+
+@register_metric("fd-dinov2", "Fréchet distance in DINOv2's features")
+def _frechet_distance_in_dinov2(of: Comparison) -> list[Figure]:
+    return _frechet_distance(of)
+
+
+@register_metric(COPIES, "whether samples repeat training samples, and a picture of the nearest", of_each_sample=True)
+def _copies(of: Comparison) -> list[Figure]:
+    return []  # compared with other samples: `figures_of_copies`
 
 
 def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) -> Figure:
@@ -119,6 +183,17 @@ def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Fig
     """What was found of samples that may repeat training samples. searched: how many of these were looked through."""
     settings = {"samples": samples, "training_samples": searched}
     return [Figure(name, value, None, settings) for name, value in closest.figures.items()]
+
+
+def check_training_metrics(asked: Iterable[str]) -> None:
+    """Raise ValueError for metrics that are not computed while a model trains."""
+    for name in asked:
+        known = [each for each, of in METRICS.items() if not (of.of_each_sample or of.of_a_classifier or of.scored)]
+        if name not in known:
+            raise ValueError(
+                f"--evaluation.metrics {name}: while a model trains there are {', '.join(known)}; `imagegen evaluate` "
+                "computes the others"
+            )
 
 
 def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: int) -> None:

@@ -27,7 +27,7 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.evaluation.engine import Real
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
-from imagegen_dist.evaluation.figures import DEFAULT_METRICS, Figure
+from imagegen_dist.evaluation.figures import DEFAULT_METRICS, METRICS, Figure
 from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.inference import load
 from imagegen_dist.inference.folder import card_of, write_folder
@@ -270,7 +270,7 @@ def test_help_names_metrics_and_features(capsys: pytest.CaptureFixture[str]) -> 
 def test_weights_belong_to_the_network_that_is_named(gan: RunSettings) -> None:
     def sources(*words: str) -> dict[str, tuple[str, str]]:
         options = parse(["run", *words])
-        found = feature_sources(options, asked_metrics(options.metrics) or DEFAULT_METRICS)
+        found = feature_sources(options, asked_metrics(options.metrics, METRICS) or DEFAULT_METRICS)
         return {source.kind: (source.weights, ",".join(metrics)) for source, metrics in found.items()}
 
     assert sources() == {"classifier": ("", "fid,kid,pr,dc,is")}

@@ -45,11 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_has_figures_pictures_and_a_report(folder: Path) -> None:
     gan, vae = (json.loads((folder / "runs" / name / "result.json").read_text()) for name in ("gan", "vae"))
-    assert {"frechet", "label_agreement", "authenticity"} < gan.keys()
+    assert {"frechet", "label_agreement", "authenticity", "mean_distance"} < gan.keys()
     assert {"elbo", "distortion", "psnr", "frechet_reconstruction"} < vae.keys()
     for run, picture in (("gan", "grid"), ("vae", "reconstructions")):
         report = (folder / "runs" / run / "report.html").read_text()
         assert PRESET.partition(":")[0] in report
+        assert "distance of the means" in report
         assert list((folder / "runs" / run / "samples").glob(f"{picture}-*.png"))
     config = json.loads((folder / "runs" / "gan" / "config.json").read_text())
     assert config["preset"] == PRESET
@@ -68,10 +69,40 @@ def test_the_name_of_a_run_resumes_it(folder: Path) -> None:
 
 
 def test_a_trained_model_is_evaluated_sampled_and_exported(folder: Path) -> None:
-    succeed(folder, "evaluate", "runs/gan", *PACKAGE_FLAG, "--metrics", "fid,agreement", "--out", "gan.json")
+    succeed(
+        folder,
+        "evaluate",
+        "runs/gan",
+        *PACKAGE_FLAG,
+        "--workers",
+        "0",
+        "--metrics",
+        "fid,agreement",
+        "--out",
+        "gan.json",
+    )
     assert {"frechet", "label_agreement"} <= json.loads((folder / "gan.json").read_text())["figures"].keys()
-    succeed(folder, "evaluate", "runs/vae", *PACKAGE_FLAG, "--samples", "100", "--metrics", "fid", "--out", "vae.json")
+    succeed(
+        folder,
+        "evaluate",
+        "runs/vae",
+        *PACKAGE_FLAG,
+        "--workers",
+        "0",
+        "--samples",
+        "100",
+        "--metrics",
+        "fid",
+        "--out",
+        "vae.json",
+    )
     assert {"elbo", "psnr"} <= json.loads((folder / "vae.json").read_text())["figures"].keys()
+    own = ("--metrics", "mean-distance", "--features", "projections", "--out", "own.json")
+    shown = succeed(folder, "evaluate", "runs/gan", *PACKAGE_FLAG, "--workers", "0", *own)
+    assert "distance of the means" in shown
+    found = json.loads((folder / "own.json").read_text())
+    assert found["figures"].keys() == {"mean_distance"}
+    assert found["features"]["projections"]["dimensions"] == 16
     succeed(folder, "sample", "runs/gan", *PACKAGE_FLAG, "--grid", "grid.png")
     assert (folder / "grid.png").stat().st_size > 1000
     succeed(folder, "export", "runs/gan", "onnx", *PACKAGE_FLAG, "--to", "onnx")
@@ -81,6 +112,13 @@ def test_a_trained_model_is_evaluated_sampled_and_exported(folder: Path) -> None
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.stdout == "torch.Size([3, 1, 28, 28])\n"
+
+
+def test_a_source_is_packed(folder: Path) -> None:
+    succeed(folder, "make_shards", "my_package.source:circles://60", "circles")
+    index = json.loads((folder / "circles" / "index.json").read_text())
+    assert index["class_names"] == ["small", "large"]
+    assert sum(shard["samples"] for shard in index["shards"]) == 60
 
 
 def test_a_models_files_do_not_decide_what_is_imported(folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -94,7 +94,8 @@ def parse(arguments: Sequence[str]) -> Options:
         value = getattr(options, name)
         if value is not None and not least <= value <= _MOST:
             raise UsageError(f"--{name.replace('_', '-')} {value}: from {least} to {_MOST:,}")
-    asked_metrics(options.metrics)
+    if not options.package:  # a package may register metrics
+        asked_metrics(options.metrics, catalogue()["metrics"])
     if options.workers is not None and options.workers < 0:
         raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
     return options
@@ -108,10 +109,10 @@ def help_text(words: Sequence[str] = ()) -> str:
     return f"{flags_help(Options, JOB, _SUMMARY)}\n\n{metrics}\n\nfeatures\n{networks}"
 
 
-def asked_metrics(text: str) -> tuple[str, ...]:
-    """The metrics named, each once; none for the default ones. Raises UsageError."""
+def asked_metrics(text: str, known: Mapping[str, object]) -> tuple[str, ...]:
+    """The metrics named, each once; none for the default ones. Raises UsageError for one that is not known."""
     asked = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in asked:
-        if name not in catalogue()["metrics"]:
-            raise UsageError(f"--metrics {name}: no such metric; {config.nearest(name, catalogue()['metrics'])}")
+        if name not in known:
+            raise UsageError(f"--metrics {name}: no such metric; {config.nearest(name, known)}")
     return asked

@@ -18,7 +18,15 @@ from imagegen_dist.cli.evaluate.tasks import EncodedBy, GeneratedBy, Piece, Want
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.errors import TaskError
 from imagegen_dist.evaluation.engine import InOrder, Measured
-from imagegen_dist.evaluation.figures import COPIES, Figure, compare, compare_reconstructions, figures_of_copies
+from imagegen_dist.evaluation.figures import (
+    COPIES,
+    METRICS,
+    Comparison,
+    Figure,
+    compare,
+    compare_reconstructions,
+    figures_of_copies,
+)
 from imagegen_dist.evaluation.memorisation import SAMPLES, Copies, closest_to_training, show_neighbours
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.metrics.copying import reading
@@ -70,16 +78,16 @@ def evaluate(request: Request, bar: Bar) -> Results:
     figures, copies = [], None
     for at, network in enumerate(request.networks):
         generated = measured["generated"]
-        found = compare(
-            network.metrics,
-            network.source.kind,
+        comparison = Comparison(
             generated.features[at],
             real.of(request.real, network),
+            network.source.kind,
             generated.answers,
             network.class_counts,
             request.subset_size,
             request.seed,
         )
+        found = compare(network.metrics, comparison)
         if "encoded" in measured:
             rebuilt = measured["encoded"].features[at]
             found.append(compare_reconstructions(network.source.kind, rebuilt, real.of(request.real, network)))
@@ -108,16 +116,12 @@ def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> 
 
 
 def _generated(request: Request) -> GeneratedBy:
-    wanted = tuple(
-        WantedOf(
-            network.source,
-            network.keeps,
-            "is" in network.metrics,
-            not {"agreement", "modes"}.isdisjoint(network.metrics),
-        )
-        for network in request.networks
-    )
-    return GeneratedBy(request.url, request.samples, request.seed, request.classes, wanted)
+    wanted = []
+    for network in request.networks:
+        metrics = [METRICS[name] for name in network.metrics]
+        scored, answers = any(each.scored for each in metrics), any(each.of_a_classifier for each in metrics)
+        wanted.append(WantedOf(network.source, network.keeps, scored, answers))
+    return GeneratedBy(request.url, request.samples, request.seed, request.classes, tuple(wanted))
 
 
 def _encoded(request: Request) -> EncodedBy:

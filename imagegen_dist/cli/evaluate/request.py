@@ -24,7 +24,7 @@ from imagegen_dist.evaluation.feature_networks import (
     open_network,
     trained_classifier,
 )
-from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, OF_A_CLASSIFIER, OF_EACH_SAMPLE, check_metrics
+from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, METRICS, check_metrics
 from imagegen_dist.evaluation.memorisation import SAMPLES
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.class_names import differing_classes
@@ -54,7 +54,7 @@ class Network:
     @property
     def keeps(self) -> bool:
         """Whether a metric needs the features themselves."""
-        return any(name in OF_EACH_SAMPLE for name in self.metrics)
+        return any(METRICS[name].of_each_sample for name in self.metrics)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     say: is told of what takes long: built-in data are packed on first use, and a classifier of the dataset's labels is
     trained where its features are asked for and nobody has trained it yet.
     """
-    metrics = asked_metrics(options.metrics) or DEFAULT_METRICS
+    metrics = asked_metrics(options.metrics, METRICS) or DEFAULT_METRICS
     sources = feature_sources(options, metrics)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = read_trained(options.model)
@@ -274,9 +274,9 @@ def feature_sources(options: Options, metrics: Sequence[str]) -> dict[FeatureSou
     )
     found: dict[FeatureSource, tuple[str, ...]] = {}
     main = FeatureSource.parse(asked, options.resize)
-    if first := tuple(name for name in metrics if name not in ("fd-dinov2", *OF_A_CLASSIFIER)):
+    if first := tuple(name for name in metrics if name != "fd-dinov2" and not METRICS[name].of_a_classifier):
         found[main] = first
-    if of_labels := tuple(name for name in metrics if name in OF_A_CLASSIFIER):
+    if of_labels := tuple(name for name in metrics if METRICS[name].of_a_classifier):
         classifier = main if main.kind == CLASSIFIER else FeatureSource.parse(CLASSIFIER)
         found[classifier] = (*found.get(classifier, ()), *of_labels)
     if "fd-dinov2" in metrics:
