@@ -219,6 +219,24 @@ def test_a_vae_is_also_measured_on_real_samples(vae: RunSettings, tmp_path: Path
     assert "log_likelihood" not in on_training["figures"]
 
 
+@pytest.mark.parametrize("kind", ["gan", "vae"])
+def test_figures_are_those_that_the_end_of_training_took(kind: str, tmp_path: Path) -> None:
+    """Of the same samples, seed and network: both are computed by one engine."""
+    changes = {**QUICK, "evaluation__samples": 110, "evaluation__features": f"module:{PIXELS}"}
+    experiment = tiny(**changes) if kind == "gan" else tiny_vae("vae", evaluation__importance_samples=3, **changes)
+    where = trained(beside(run_settings(tmp_path), tmp_path), experiment)
+    rows = [json.loads(line) for line in where.folder.read("metrics.jsonl").splitlines()]
+    last = next(row for row in reversed(rows) if any(name.startswith("eval/") for name in row))
+    taken = {name.removeprefix("eval/"): value for name, value in last.items() if name.startswith("eval/")}
+    generated = figures(where, tmp_path, *COARSE, "--data", where.data, "--samples", 110, "--metrics", "fid")
+    same = {"frechet": generated["figures"]["frechet"]}
+    if kind == "vae":  # encodes held-out samples
+        real = figures(where, tmp_path, *COARSE, "--samples", 50, "--references", 110, "--metrics", "fid")["figures"]
+        same |= {name: real[name] for name in taken.keys() & real.keys() if not name.startswith("frechet")}
+        assert {"elbo", "rate", "distortion", "psnr", "ssim", "log_likelihood", "active_units"} <= same.keys()
+    assert same == pytest.approx({name: taken[name] for name in same}, rel=1e-9)
+
+
 def test_an_exported_folder_has_the_figures_of_its_checkpoint(
     gan: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
