@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 from imagegen_dist.errors import UsageError
@@ -39,7 +38,8 @@ def import_named(name: str) -> ModuleType:
     """Import a module that the user names, from the working directory or sys.path. Raises UsageError."""
     if name in sys.modules:
         return sys.modules[name]
-    is_importable(name)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         return import_module(name)
     except Exception as error:  # whatever the user's code raises
@@ -47,13 +47,6 @@ def import_named(name: str) -> ModuleType:
             f"the module {name} cannot be imported ({type(error).__name__}: {error}); it has to be in the working "
             "directory or on PYTHONPATH"
         ) from error
-
-
-def is_importable(name: str) -> bool:
-    """True if the package of a module is found, in the working directory too."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    return find_spec(name.partition(".")[0]) is not None
 
 
 def import_preset(name: str) -> ModuleType | None:

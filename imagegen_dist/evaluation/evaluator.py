@@ -89,11 +89,6 @@ class Evaluator:
 
     @property
     def column_labels(self) -> Mapping[str, Sequence[str]]:
-        """Of pictures by name, what each column of samples is."""
-        ...
-
-    @property
-    def column_labels(self) -> Mapping[str, Sequence[str]]:
         """What the columns of pictures show: classes of samples, and a latent's values in traversals."""
         numbers = [at * self._classes // self._columns for at in range(self._columns)] if self._classes else []
         names = self._training.index.class_names
