@@ -65,42 +65,6 @@ class Experiment:
             )
 
 
-_CHANGEABLE = (
-    "training.total_images",
-    "training.report_every",
-    "training.sample_every",
-    "training.checkpoint_every",
-    "training.listen_every",
-    "training.compile",
-    "evaluation.every",
-    "evaluation.searched",
-    "evaluation.factors",
-    "evaluation.label_distribution",
-    "evaluation.metrics",
-    "evaluation.features",
-    "evaluation.weights",
-    "evaluation.weights_sha256",
-    "evaluation.resize",
-    "data.url",
-    "data.validation",
-    "data.workers",
-    "data.prefetch",
-    "data.open_shards",
-    "data.decoded_bytes",
-    "data.cache",
-    "data.allow_remote_shards",
-)
-
-
-def changeable(objective: str) -> tuple[str, ...]:
-    """Settings that a resumed run may change: they decide neither the weights' path nor what a checkpoint holds.
-
-    objective: its kind.
-    """
-    cls = ObjectiveConfig.registered.get(objective, ObjectiveConfig)
-    return (*_CHANGEABLE, *(f"objective.{name}" for name in cls.files))
-
-
 def with_absolute_paths(experiment: Experiment) -> Experiment:
     """The same experiment for workers in another folder: files by their whole paths. Raises StorageError."""
     return replace(

@@ -15,13 +15,14 @@ from imagegen_dist import config
 from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.documents import parse_json
-from imagegen_dist.experiment import Experiment, changeable
+from imagegen_dist.experiment import Experiment
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.formatting import duration, figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import Picture, render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
+from imagegen_dist.settings import changeable
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imagegen_dist.data.stream import StreamConfig
+from imagegen_dist.objectives.interface import ObjectiveConfig
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.loop import Batching
 
@@ -146,3 +147,39 @@ class EvaluationConfig:
                 f"factors {','.join(self.factors)}: disentanglement is of two different ones or more; "
                 "set --evaluation.factors"
             )
+
+
+_CHANGEABLE = (
+    "training.total_images",
+    "training.report_every",
+    "training.sample_every",
+    "training.checkpoint_every",
+    "training.listen_every",
+    "training.compile",
+    "evaluation.every",
+    "evaluation.searched",
+    "evaluation.factors",
+    "evaluation.label_distribution",
+    "evaluation.metrics",
+    "evaluation.features",
+    "evaluation.weights",
+    "evaluation.weights_sha256",
+    "evaluation.resize",
+    "data.url",
+    "data.validation",
+    "data.workers",
+    "data.prefetch",
+    "data.open_shards",
+    "data.decoded_bytes",
+    "data.cache",
+    "data.allow_remote_shards",
+)
+
+
+def changeable(objective: str) -> tuple[str, ...]:
+    """Settings that a resumed run may change: they decide neither the weights' path nor what a checkpoint holds.
+
+    objective: its kind.
+    """
+    cls = ObjectiveConfig.registered.get(objective, ObjectiveConfig)
+    return (*_CHANGEABLE, *(f"objective.{name}" for name in cls.files))

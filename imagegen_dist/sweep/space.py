@@ -18,7 +18,8 @@ from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.config import ConfigError
-from imagegen_dist.experiment import Experiment, changeable
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.settings import changeable
 
 KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
 """Kinds of domains, as they are written before a colon and their numbers or values."""
