@@ -11,9 +11,9 @@ import torch
 
 from imagegen_dist import config, records
 from imagegen_dist.config import ConfigError
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.distributed import World
-from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference, is_reference_kept
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.sinks import read_rows
