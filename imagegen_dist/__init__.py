@@ -1,9 +1,11 @@
 """Distributed training of GANs and VAEs on a Ray cluster, streaming WebDataset shards from object storage.
 
-import imagegen_dist
-run = imagegen_dist.train("digits", training={"total_images": 20_000}, workers=0)
-model = imagegen_dist.load("runs/digits-1")          # a run, a checkpoint, an exported folder; any fsspec URL
-images = model.sample(16, classes=range(10), seed=1) # uint8 [16, C, *S]
+Training from Python, and a trained model in use:
+
+    import imagegen_dist
+    run = imagegen_dist.train("digits", training={"total_images": 20_000}, workers=0)
+    model = imagegen_dist.load("runs/digits-1")          # a run, a checkpoint, an exported folder; any fsspec URL
+    images = model.sample(16, classes=range(10), seed=1) # uint8 [16, C, *S]
 """
 
 from importlib import import_module
