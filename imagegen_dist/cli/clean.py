@@ -27,9 +27,9 @@ from imagegen_dist.wording import counted
 
 _JOB = "clean"
 _SUMMARY = (
-    "Show what killed jobs left on this machine, and remove it with --remove: folders and processes of a Ray that does "
-    "not live any more, temporary folders, and with --caches the shards kept from object storage. A Ray that lives, "
-    "files of other users, runs and their W&B folders are never touched."
+    "List what killed jobs left on this machine, and remove it with --remove: folders and processes of dead Ray "
+    "sessions, temporary folders, and with --caches the shards cached from object storage. Running Ray sessions, files "
+    "of other users, runs and their W&B folders are never touched."
 )
 
 SETTLED_S = 300.0
@@ -52,9 +52,9 @@ class Options:
     """Flags of the job."""
 
     remove: Switch = False
-    """Remove what is listed. Default: only list it."""
+    """Remove what is listed. Default: list only."""
     caches: Switch = False
-    """The cached shards as well, which the next training fetches again."""
+    """Include cached shards, which the next training fetches again."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from imagegen_dist.errors import UsageError
 _JOB = "make_shards"
 _SUMMARY = (
     "Pack pictures into shards that training reads: from a folder (one sub-folder a class, or none and no labels), a "
-    "zip, parquet files, or shards. The same command again goes on where it was interrupted. Or index shards that are "
-    "there, with --index-only; or check a dataset, with --check."
+    "zip, parquet files, or shards. The same command continues after an interruption. --index-only indexes existing "
+    "shards; --check checks a dataset."
 )
 _OF_INDEXING: dict[str, Any] = {
     **{"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto", "member": ""}
@@ -31,49 +31,50 @@ class Options:
     source: Annotated[str, tyro.conf.Positional, flag("SOURCE")] = ""
     """Pictures: folder, .zip, .parquet, shards (local, s3://..., 's3://.../train-*.parquet'); digits, stackedmnist."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
-    """Folder for the shards and their index.json; it may hold nothing but what this command began."""
+    """Folder for the shards and their index.json: new, empty, or begun by the same command."""
     size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
-    """Resize all to this. Default: pictures, all of one size, keep it."""
+    """Resize all pictures to this size. Default: keep their size, which must be the same for all."""
     crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
-    """center: the largest part of --size's aspect ratio; none: the whole picture, squeezed. Default: center."""
+    """center: crop to the aspect ratio of --size; none: squeeze the whole picture. Default: center."""
     format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
-    """png, webp (without grey): no loss; jpg: quality 95. Files that need no change are copied. Default: png."""
+    """png and webp (not for grey): lossless; jpg: quality 95. Unchanged files are copied. Default: png."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
-    """Shards come to about this, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
+    """Approximate size of a shard, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
     channels: Annotated[str, flag("1|3|4")] = ""
-    """Make all grey (1), RGB (3), or keep transparency (4, RGBA). Default: as they are, on white; RGB where any is."""
+    """Make all pictures grey (1), RGB (3) or RGBA (4). Default: RGB if any picture is, else grey; on white."""
     icc: Annotated[Literal["srgb", "keep"], flag("srgb|keep")] = "srgb"
-    """srgb: convert pictures with another colour profile to sRGB; keep: take values as they are. Default: srgb."""
+    """srgb: convert pictures with another colour profile to sRGB; keep: use their values unchanged. Default: srgb."""
     white_level: Annotated[int, flag("VALUE")] = DEEPEST_WHITE
-    """Value of 16-bit grey pictures that shows white, e.g. 4095 where they hold 12 bits. Default: 65535."""
+    """Value of white in 16-bit grey pictures, e.g. 4095 if they hold 12 bits. Default: 65535."""
     max_bad: Annotated[str, flag("SHARE")] = "0.01"
-    """Share of pictures that may be left out because they cannot be decoded, e.g. 0.05 or 5%. Default: 0.01."""
+    """Largest share of pictures that may be left out as undecodable, e.g. 0.05 or 5%. Default: 0.01."""
     member: Annotated[str, flag("EXTENSION")] = ""
-    """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
+    """Extension to take from shards whose samples have several pictures, e.g. jpg or depth.png."""
     split: Annotated[str, flag("NAME:SHARE,...")] = ""
-    """Share the pictures out, e.g. train:0.95,val:0.05, to DEST/train and DEST/val. Default: one dataset in DEST."""
+    """Split into datasets by share, e.g. train:0.95,val:0.05 to DEST/train and DEST/val. Default: one dataset in
+    DEST."""
     dedup: Switch = False
-    """Leave out pictures that are copies of others, byte for byte; DEST/duplicates.txt names them."""
+    """Leave out byte-for-byte copies of other pictures; DEST/duplicates.txt names them."""
     image_column: Annotated[str, flag("NAME")] = ""
-    """Column of the pictures' bytes in parquet files. Default: the only one of that kind."""
+    """Column of the pictures in parquet files. Default: the only column of that kind."""
     label_column: Annotated[str, flag("NAME")] = ""
-    """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label, if there."""
+    """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label."""
     labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
-    """auto: whatever SOURCE has as labels; none: pack or index without them. Default: auto."""
+    """auto: use the labels of SOURCE, if any; none: pack or index without labels. Default: auto."""
     relabel: Switch = False
-    """Number the classes that have pictures from 0, and keep their old names or numbers as names."""
+    """Renumber the classes that have pictures from 0; their old names or numbers become names."""
     subset: Annotated[str, flag("SPLIT")] = ""
-    """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
+    """Split to take from a source that has several: train, val, test or dev; all takes everything as one dataset."""
     workers: Annotated[int | None, flag("N")] = None
-    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
+    """Ray tasks at once; 0: work in this process. Default: all CPU cores, or 0 for little work."""
     index_only: Annotated[str, flag("URL")] = ""
-    """Index the shards in this folder, in place of SOURCE and DEST."""
+    """Index the shards in this folder, instead of SOURCE and DEST."""
     index_at: Annotated[str, flag("URL")] = ""
-    """With --index-only: folder for the index, where that of the shards cannot be written to."""
+    """With --index-only: folder for the index, if that of the shards is read-only."""
     allow_remote_shards: Switch = False
-    """With SOURCE or --check: read shards of an index that says they lie neither below nor beside it."""
+    """With SOURCE or --check: read shards of an index even if they are neither below nor beside it."""
     check: Annotated[str, flag("URL")] = ""
-    """Check the shards of this dataset, in place of SOURCE and DEST; exit code 1 where one is damaged."""
+    """Check the shards of this dataset, instead of SOURCE and DEST; exit code 1 if any is damaged."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,15 @@ class IndexOptions:
     url: Annotated[str, tyro.conf.Positional, flag("URL")] = ""
     """The folder of the shards."""
     index_at: Annotated[str, flag("URL")] = ""
-    """Folder for the index, where that of the shards cannot be written to."""
+    """Folder for the index, if that of the shards is read-only."""
     labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
-    """auto: whatever the shards have as labels; none: index without them. Default: auto."""
+    """auto: use the labels of the shards, if any; none: index without labels. Default: auto."""
     subset: Annotated[str, flag("SPLIT")] = ""
-    """Where splits lie side by side, take this one: train, val, test or dev; all takes everything as one dataset."""
+    """Split to take from shards of several: train, val, test or dev; all takes everything as one dataset."""
     member: Annotated[str, flag("EXTENSION")] = ""
-    """Of shards whose samples have several pictures, take those of this extension, e.g. jpg or depth.png."""
+    """Extension to take from shards whose samples have several pictures, e.g. jpg or depth.png."""
     workers: Annotated[int | None, flag("N")] = None
-    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
+    """Ray tasks at once; 0: work in this process. Default: all CPU cores, or 0 for little work."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class CheckOptions:
     url: Annotated[str, tyro.conf.Positional, flag("URL")] = ""
     """The folder of the dataset's index.json."""
     allow_remote_shards: Switch = False
-    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     workers: Annotated[int | None, flag("N")] = None
-    """Ray tasks at once; 0: none, all work in this process. Default: all CPU cores; where there is little work, 0."""
+    """Ray tasks at once; 0: work in this process. Default: all CPU cores, or 0 for little work."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _JOB = "encode"
 _SUMMARY = (
-    "Encode a dataset with a trained autoencoder: shards of its latents, without noise, in 8 bits, on which other "
-    "models train, and latents.json with their mean, deviation and scale. The same command again goes on."
+    "Encode a dataset with a trained autoencoder. Other models train on the result: shards of latents, without noise, "
+    "in 8 bits, and latents.json with their mean, deviation and scale. The command continues where it was interrupted."
 )
 
 
@@ -32,25 +32,25 @@ class Options:
     """Flags of the job."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
-    """An autoencoder with maps of latents: a run, a checkpoint directory, or an exported folder; a path or URL."""
+    """An autoencoder with spatial latents: a run, a checkpoint directory, or an exported folder; a path or URL."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """Folder for the shards, their index.json and latents.json."""
     package: Package = ""
-    """A module of your own, which registers the objective and networks of the model; its code is run."""
+    """Your own module that registers the model's objective and networks; its code is run."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json: the samples to encode."""
     allow_remote_shards: Switch = False
-    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     statistics: Annotated[int, flag("N")] = 10_000
-    """Samples, spread evenly, that the statistics are taken of. Default: 10000."""
+    """Samples, evenly spaced, from which the statistics are computed. Default: 10000."""
     batch: Annotated[int, flag("N")] = 8
-    """Samples encoded at a time. Default: 8."""
+    """Samples per batch. Default: 8."""
     device: Annotated[str, flag("NAME")] = ""
-    """cpu or cuda. Default: cuda where there is one."""
+    """cpu or cuda. Default: cuda if available."""
     workers: Annotated[int | None, flag("N")] = None
-    """Ray tasks at once; 0: this process. Default: all CPU cores; where there is little work, 0."""
+    """Ray tasks at once; 0: work in this process. Default: all CPU cores, or 0 for little work."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
-    """About this a shard. Default: 128MB."""
+    """Approximate size of a shard. Default: 128MB."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,8 +19,8 @@ from imagegen_dist.wording import counted, first_line
 
 _JOB = "export"
 _SUMMARY = (
-    "Export a trained model: hf, a folder with config.json, model.safetensors and a model card, which load() takes and "
-    "the Hugging Face Hub shows; torch, torch.export programs; onnx, ONNX models, held against PyTorch in ONNX Runtime."
+    "Export a trained model as a folder for the Hugging Face Hub and load() (hf: config.json, model.safetensors and a "
+    "model card), as torch.export programs (torch), or as ONNX models that are compared with PyTorch (onnx)."
 )
 
 
@@ -29,19 +29,19 @@ class Options:
     """Flags of the job."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
-    """A run (its newest whole checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
+    """A run (its newest complete checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """A new or empty folder; a path or URL."""
     package: Package = ""
-    """A module of your own, which registers the objective and networks of the model; its code is run."""
+    """Your own module that registers the model's objective and networks; its code is run."""
     to: Annotated[Literal["hf", "torch", "onnx"], flag("hf|torch|onnx")] = "hf"
-    """hf, torch (.pt2 files) or onnx, each for any batch. Default: hf."""
+    """hf, torch (.pt2 files) or onnx; torch and onnx take any batch size. Default: hf."""
     discriminator: Switch = False
-    """The discriminator as well, with the weights of its last step."""
+    """Export the discriminator too, with the weights of its last step."""
     license: Annotated[str, flag("ID")] = ""
-    """The weights' licence in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
+    """Licence of the weights in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
     push: Annotated[str, flag("USER/NAME")] = ""
-    """With --to hf: push to this repository of the Hub as well, with the token that `hf auth login` keeps."""
+    """With --to hf: also push to this repository of the Hub, with the token of `hf auth login`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,7 +39,7 @@ class ListOptions:
     """Flags of `imagegen runs list`."""
 
     storage: Annotated[str, tyro.conf.Positional, flag("STORAGE")] = "runs"
-    """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
+    """Where runs are stored: a folder, s3://..., gs://... Default: runs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RunsOptions:
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, flag("RUN")] = ()
     """A run's directory, a path or URL; or its name in --storage."""
     storage: Annotated[str, flag("URL")] = "runs"
-    """Where runs are kept. Default: runs."""
+    """Where runs are stored. Default: runs."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class CleanOptions(RunsOptions):
     """Flags of `imagegen runs clean`."""
 
     checkpoints: Switch = False
-    """Only checkpoints, except the newest and the best of each run. Default: the whole run."""
+    """Only checkpoints other than the newest and the best of each run. Default: the whole run."""
     remove: Switch = False
-    """Remove what is listed. Default: only list it."""
+    """Remove what is listed. Default: list only."""
 
 
 def main_list(arguments: Sequence[str] | None = None) -> int:

@@ -14,8 +14,8 @@ from imagegen_dist.errors import UsageError
 
 _JOB = "sample"
 _SUMMARY = (
-    "Samples of a trained model: a grid, a folder of pictures, WebDataset shards, or an animation. A sample is a "
-    "function of its seed and class alone, whatever else is asked for, on any number of workers."
+    "Write samples of a trained model as a grid, a folder of pictures, WebDataset shards, or an animation. A sample "
+    "depends on its seed and class alone, not on other samples or the number of workers."
 )
 _OUTPUTS = ("grid", "folder", "shards", "interpolate", "traverse")
 
@@ -25,45 +25,47 @@ class Options:
     """Flags of the job."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
-    """A run (its newest whole checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
+    """A run (its newest complete checkpoint), a checkpoint directory, or an exported folder; a path or URL."""
     package: Package = ""
-    """A module of your own, which registers the objective and networks of the model; its code is run."""
+    """Your own module that registers the model's objective and networks; its code is run."""
     seeds: Annotated[str, flag("LIST")] = ""
-    """One sample a seed, e.g. 0-63 or 1,5,8-11. Default: 0-63; for animations 0-7."""
+    """One sample per seed, e.g. 0-63 or 1,5,8-11. Default: 0-63; 0-7 for animations."""
     classes: Annotated[str, flag("LIST")] = ""
-    """Every seed with each of these classes, by number or name: 0-9 or cat,dog; names with commas in double quotes.
-    Default: one class a seed, the seed modulo K."""
+    """Every seed with each of these classes, by number or name: 0-9 or cat,dog; quote names that contain commas.
+    Default: one class per seed, the seed modulo the number of classes."""
     mix: Annotated[str, flag("A:B")] = ""
-    """In place of --classes: blends of two class embeddings, from A to B in eight steps; numbers or names."""
+    """Instead of --classes: eight blends of two class embeddings, from A to B, by number or name."""
     truncation: Annotated[float, flag("PSI")] = 1.0
-    """Scale the noise by this, towards 0, its mean: less variety, more typical samples; 0 to 1. Default: 1, none."""
+    """Scale the noise towards its mean, 0: less variety, more typical samples; from 0 to 1. Default: 1, no
+    truncation."""
     grid: Annotated[str, flag("FILE.png")] = ""
-    """A picture, a row a seed and a column a class; without --classes as square as it gets."""
+    """One picture, a row per seed and a column per class; nearly square without --classes."""
     folder: Annotated[str, flag("DIR")] = ""
-    """A picture file a sample, in a new or empty folder."""
+    """One file per sample, in a new or empty folder."""
     shards: Annotated[str, flag("DIR")] = ""
-    """WebDataset shards with their index.json, made side by side; the same command again goes on."""
+    """WebDataset shards with their index.json, made in parallel; the same command continues after an interruption."""
     interpolate: Annotated[str, flag("FILE.webp|.mp4")] = ""
-    """An animation from each seed to the next and back to the first, on great arcs."""
+    """An animation from each seed to the next and back to the first, along great circles."""
     traverse: Annotated[str, flag("FILE.webp|.mp4")] = ""
-    """An animation of a VAE's latents, a row a latent and a column a seed (the first 5), each moved to and fro."""
+    """An animation of a VAE's latents: a row per latent, a column per seed (the first 5), each varied back and
+    forth."""
     frames: Annotated[int, flag("N")] = 24
-    """Of an animation: from seed to seed, or for one swing of a latent. Default: 24."""
+    """Frames of an animation from one seed to the next, or per swing of a latent. Default: 24."""
     fps: Annotated[float, flag("N")] = 24.0
-    """Of an animation: frames a second. Default: 24."""
+    """Frames per second of an animation. Default: 24."""
     scale: Annotated[int, flag("N")] = 0
-    """Enlarge pictures by this whole factor, pixels kept crisp. Default: small ones until they can be seen well."""
+    """Enlarge pictures by this integer factor, without smoothing. Default: enough to see small pictures well."""
     engine: Annotated[Literal["eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = "eager"
-    """What computes: eager PyTorch, compiled, or onnxruntime; the others may differ in a last grey level.
+    """Inference engine: eager PyTorch, compiled PyTorch, or ONNX Runtime; results may differ by one grey level.
     Default: eager."""
     batch: Annotated[int, flag("N")] = 8
-    """Samples computed at a time; another number may round some values another way. Default: 8."""
+    """Samples per batch; another number may round some values differently. Default: 8."""
     device: Annotated[str, flag("NAME")] = ""
-    """cpu or cuda. Default: cuda where there is one."""
+    """cpu or cuda. Default: cuda if available."""
     workers: Annotated[int | None, flag("N")] = None
-    """With --shards: Ray tasks at once; 0: this process. Default: all CPU cores; where there is little work, 0."""
+    """With --shards: Ray tasks at once; 0: work in this process. Default: all CPU cores, or 0 for little work."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
-    """With --shards: about this a shard. Default: 128MB."""
+    """With --shards: approximate size of a shard. Default: 128MB."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@
     imagegen spot-watch --now           in a Kubernetes preStop hook
 
 Ray has no eye on EC2's notice of interruption, two minutes before it. Drained with the reason "preemption", a node gets
-no new work, and Ray Train tells the training that runs there, which writes a checkpoint and goes on elsewhere. It needs
+no new work, and Ray Train tells the training there, which writes a checkpoint and continues elsewhere. The watcher needs
 neither torch nor Ray in its own process.
 """
 
@@ -165,7 +165,7 @@ class Watch:
         if recommended is None:
             return
         if recommended.at < self._began:
-            _say("EC2 recommended to move elsewhere before this watch began; it goes on")
+            _say("EC2 recommended to move elsewhere before this watch began; the watch continues")
         else:
             _say("EC2 recommends to move elsewhere: draining this machine's Ray node")
             self._drain_node(Notice(recommended.reason, time.time() + REBALANCE_S))

@@ -56,22 +56,22 @@ class Options:
     storage: Annotated[str, flag("URL")] = "runs"
     """Where runs are kept: a folder, s3://..., gs://... Default: runs."""
     run: Annotated[str, flag("NAME")] = ""
-    """Name of the run; one that is there already is continued, without PRESET and --config with its own settings.
-    Default: PRESET-DATE-TIME."""
+    """Name of the run. An existing run continues; without PRESET and --config it keeps its own settings. Default:
+    PRESET-DATE-TIME."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
-    """Training workers, elastic as MIN:MAX. Default: one a GPU; without GPUs two."""
+    """Training workers, or MIN:MAX for an elastic number. Default: one per GPU; two without GPUs."""
     gpus: Annotated[int | None, flag("0|1")] = None
-    """GPUs a worker. Default: 1 where the cluster has GPUs now; say 1 where it will only get them."""
+    """GPUs per worker. Default: 1 if the cluster has GPUs now; give 1 if it will get them later."""
     cpus: Annotated[int | None, flag("N")] = None
-    """CPU cores a worker, which are its threads. Default: its share of a machine."""
+    """CPU cores, and threads, per worker. Default: an equal share of the machine."""
     allow_remote_shards: Switch = False
-    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     config: Annotated[str, flag("FILE.json")] = ""
     """Settings as JSON: an experiment, a run's config.json, or {"dotted.path": value}."""
     wandb: Annotated[Literal["auto", "online", "offline", "disabled"], flag("MODE")] = "auto"
-    """W&B: auto (online where there is a key, else offline), online, offline or disabled."""
+    """W&B: auto (online with an API key, else offline), online, offline or disabled."""
     dry_run: Switch = False
-    """Check everything, show the resolved experiment, train nothing."""
+    """Check everything, show the resolved experiment, and train nothing."""
 
 
 @dataclass(frozen=True)

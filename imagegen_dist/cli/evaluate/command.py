@@ -17,8 +17,8 @@ from imagegen_dist.errors import UsageError
 
 JOB = "evaluate"
 _SUMMARY = (
-    "Measure a trained model: its samples beside real ones, and what a VAE makes of real ones. Every figure is printed "
-    "and stored with its settings."
+    "Measure a trained model: compare its samples with real ones, and measure a VAE's reconstructions of real ones. "
+    "Every figure is printed and stored with its settings."
 )
 _MOST = 100_000_000
 
@@ -28,43 +28,43 @@ class Options:
     """Flags of the job."""
 
     model: Annotated[str, tyro.conf.Positional, flag("RUN|CHECKPOINT")] = ""
-    """A run's directory (its newest checkpoint), that of one checkpoint, or an exported folder: a path, s3://..."""
+    """A run (its newest checkpoint), a checkpoint directory, or an exported folder: a path or URL."""
     package: Package = ""
-    """A module of your own, which registers the objective and networks of the model; its code is run."""
+    """Your own module that registers the model's objective and networks; its code is run."""
     data: Annotated[str, flag("URL")] = ""
     """Real samples: shards with an index.json, or a built-in dataset. Default: the run's own (held out, for a VAE)."""
     allow_remote_shards: Switch = False
-    """Read shards of an index that says they lie neither below nor beside it, e.g. in another bucket."""
+    """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     split: Annotated[Literal["train", "val"], flag("train|val")] = "train"
-    """Of a built-in dataset named by --data. Default: train."""
+    """Split of a built-in dataset that --data names. Default: train."""
     metrics: Annotated[str, flag("NAME,...")] = ""
-    """Figures, see below. Default: fid,kid,pr,dc,is, less what the features cannot give."""
+    """Metrics, listed below. Default: fid,kid,pr,dc,is, without those that the features cannot give."""
     samples: Annotated[int | None, flag("N")] = None
-    """Generated samples. Default: as many as real ones, at most 50,000."""
+    """Generated samples. Default: as many as real samples, at most 50,000."""
     label_distribution: Annotated[Literal["", "data", "uniform"], flag("data|uniform")] = ""
-    """Classes of a conditional model's samples: in the frequencies of the real data, or all alike. Default: data."""
+    """Classes of a conditional model's samples: as frequent as in the real data, or equally frequent. Default: data."""
     references: Annotated[int | None, flag("N")] = None
-    """Real samples: the first so many. Default: all."""
+    """Real samples, counted from the first. Default: all."""
     features: Annotated[str, flag("NETWORK")] = ""
-    """In whose features, see below. Default: inception where --weights are given, else classifier."""
+    """Feature network, listed below. Default: inception with --weights, else classifier."""
     weights: Annotated[str, flag("URL")] = ""
-    """The network's weights, a safetensors file; of two networks: inception=URL,dinov2=URL."""
+    """Weights of the network, a safetensors file; for two networks: inception=URL,dinov2=URL."""
     weights_sha256: Annotated[str, flag("HASH")] = ""
-    """What the file's SHA-256 has to be, likewise; it is not looked into otherwise."""
+    """Expected SHA-256 of that file, in the same form; the file is not read without it."""
     resize: Annotated[str, flag("FILTER")] = "tensorflow"
-    """To Inception's size: tensorflow (as published) or bicubic (as clean-fid). Default: tensorflow."""
+    """Resizing to Inception's input: tensorflow (as published) or bicubic (as clean-fid). Default: tensorflow."""
     kid_subset_size: Annotated[int | None, flag("N")] = None
-    """Samples of a subset of kid. Default: 1000, or all where there are fewer."""
+    """Samples per subset of kid. Default: 1000, or all if there are fewer."""
     importance_samples: Annotated[int | None, flag("K")] = None
-    """Of a VAE's log-likelihood, for each sample; 0: none. Default: the run's setting."""
+    """Importance samples of a VAE's log-likelihood, for each sample; 0: none. Default: the run's setting."""
     seed: Annotated[int, flag("N")] = 0
-    """Of the generated samples, and of kid's subsets. Default: 0."""
+    """Seed of the generated samples and of kid's subsets. Default: 0."""
     workers: Annotated[int | None, flag("N")] = None
-    """Ray tasks at once; 0: all work in this process. Default: all of the cluster; where there is little work, 0."""
+    """Ray tasks at once; 0: work in this process. Default: all CPU cores of the cluster, or 0 for little work."""
     cache: Annotated[str, flag("URL")] = ""
-    """Where statistics of real samples are kept. Default: .cache beside the run."""
+    """Where statistics of real samples are cached. Default: .cache beside the run."""
     out: Annotated[str, flag("FILE.json")] = ""
-    """Where the figures are written. Default: evaluations/ in the run's directory."""
+    """File for the figures. Default: one in evaluations/ of the run's directory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
