@@ -4,7 +4,7 @@
     imagegen spot-watch --now           in a Kubernetes preStop hook
 
 Ray has no eye on EC2's notice of interruption, two minutes before it. Drained with the reason "preemption", a node gets
-no new work, and Ray Train tells the training there, which writes a checkpoint and continues elsewhere. The watcher needs
+no new work, and Ray Train tells the training there, which writes a checkpoint and continues elsewhere. This needs
 neither torch nor Ray in its own process.
 """
 
