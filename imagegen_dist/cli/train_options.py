@@ -328,7 +328,7 @@ def describe(experiment: Experiment) -> str:
     for setting in config_docs.settings(experiment):
         written = f"  --{setting.path} {setting.value}"
         meaning, *more = wrapped(setting.doc.partition(". ")[0].rstrip("."), _MEANING_AT).splitlines() or [""]
-        fits = len(written) < _MEANING_AT
+        fits = len(written) < _MEANING_AT - 1
         lines += [f"{written:<{_MEANING_AT}}{meaning.strip()}"] if fits else [written, meaning]
         lines += more
     return "\n".join(line.rstrip() for line in lines)
