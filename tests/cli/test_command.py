@@ -114,7 +114,7 @@ def test_a_preset_of_another_job_is_answered_with_that_job(
         (["--objective.likelihood", "l1", "--objective.binarize", "threshold"], "needs the bernoulli likelihood"),
         (["--objective.latent", "fsq"], "set --objective.levels, one for each"),
         (["--objective.capacity", "5", "--objective.beta", "2"], "--objective.beta would have no effect"),
-        (["--model", "r3gan"], "a r3gan is no network for vae; set --model to one of mlpvae, convvae, resvae"),
+        (["--model", "r3gan"], "a r3gan is no network for vae; set --model to one of convvae, mlpvae, resvae"),
         (["--objective", "factorvae"], "factorvae needs --optim factorvaeoptim"),
         (["beta-tcvae-dsprites", "--training.microbatch-size", "1"], "compares the samples of a microbatch"),
         (["--beta", "4"], "did you mean --objective.beta?"),
