@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from imagegen_dist.sweep.space import Space
 
 JOB = "sweep"
-SUMMARY = (
+_SUMMARY = (
     "Search for good settings: every trial is a run of its own, and a logged metric compares them. "
     "--resume NAME continues a sweep."
 )
@@ -212,7 +212,7 @@ def help_text(words: Sequence[str] = ()) -> str:
     searches = {name: f"{each['summary']}: {each['space']}" for name, each in catalogue()["searches"].items()}
     star = "any settings, by dotted path; a star gives all that match the same value"
     return (
-        f"{flags_help(Options, JOB, SUMMARY)}\n\n{listing('searches', searches)}\n\n"
+        f"{flags_help(Options, JOB, _SUMMARY)}\n\n{listing('searches', searches)}\n\n"
         f"spaces\n{wrapped(star, 2)}\n"
         "  --space objective.gamma=loguniform:0.01:10 'optim.*.lr=choice:1e-4,2e-4' \\\n"
         "          'model.widths=grid:64,32|96,48'\n\n"

@@ -70,7 +70,7 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
             return remote.stop(client, options.stop)
         case "fetch":
             return remote.fetch(client, options.fetch[0], Path(options.fetch[1]))
-    name = options.resume or options.name or default_name(options)
+    name = options.resume or options.name or _default_name(options)
     at = next(i for i, word in enumerate(words) if word.partition("=")[0] == "--address")
     sent = [*words[:at], *words[at + (1 if "=" in words[at] else 2) :]]
     job = remote.submit(client, sent if options.name or options.resume else [*sent, "--name", name], name)
@@ -78,7 +78,7 @@ def elsewhere(words: Sequence[str], options: Options) -> int:
     return remote.follow(client, job)
 
 
-def default_name(options: Options) -> str:
+def _default_name(options: Options) -> str:
     """The name of a sweep without --name."""
     return f"{options.search.rpartition(':')[2]}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -86,7 +86,7 @@ def default_name(options: Options) -> str:
 def build_plan(command: Command) -> SweepPlan:
     """The plan of a command, checked against data and storage. Raises ValueError with one line."""
     options = command.options
-    name = options.name or default_name(options)
+    name = options.name or _default_name(options)
     common = RunOptions(preset=command.preset, storage=options.storage, run=name, wandb=options.wandb)
     job = find_preset(command.preset).job
     first = prepare(run_options.Command(job, common, command.experiment, None))  # as one run of that name

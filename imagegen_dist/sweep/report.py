@@ -27,7 +27,7 @@ from imagegen_dist.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.sweep.plots import Strip, TradeOff, lineage, parallel, rate_distortion
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, RUNNING, WAITING, Trial
 
-PICTURED = 6
+_PICTURED = 6
 """Number of the best trials whose samples are shown."""
 
 _MAX_STRIPS = 12
@@ -61,7 +61,7 @@ def find(plan: SweepPlan, trials: Sequence[Trial], losses: Mapping[str, float]) 
     rows = {trial.run: read_rows(folder / trial.run) for trial in trials}
     ranks = average_ranks([losses[trial.run] for trial in trials])
     worst = max(ranks, default=0.0) or 1.0
-    samples = {t.run: _samples(folder / t.run) for t in order[:PICTURED] if math.isfinite(losses[t.run])}
+    samples = {t.run: _samples(folder / t.run) for t in order[:_PICTURED] if math.isfinite(losses[t.run])}
     shares, without_optuna = _importances(plan, trials, losses)
     return Findings(
         trials,
@@ -240,7 +240,7 @@ def _trade_off(
         return None
     beta = next((path for path in plan.paths if path.endswith(".beta")), "")
     if not beta or any(not isinstance(trial.values[beta], int | float) for trial, *_ in found.values()):
-        beta, shown = "", sorted(found.values(), key=lambda entry: losses[entry[0].run])[:PICTURED]
+        beta, shown = "", sorted(found.values(), key=lambda entry: losses[entry[0].run])[:_PICTURED]
     else:
         at: dict[float, tuple[Trial, float, float]] = {}
         for trial, rate, distortion in found.values():
@@ -255,13 +255,13 @@ def _trade_off(
         label = f"β {value_of(trial.values[beta])}" if beta else trial.run
         note = ", ".join(f"{labels[path]} {value_of(value)}" for path, value in trial.values.items() if path != beta)
         pictures = read_pictures(plan.folder / TRIALS / trial.run, "reconstructions")[-1:]
-        strips.append(Strip(label, rate, distortion, first_rows(pictures[0][1]) if pictures else b"", note))
+        strips.append(Strip(label, rate, distortion, _first_rows(pictures[0][1]) if pictures else b"", note))
     named = {trial.run for trial, *_ in shown}
     others = [(run, rate, distortion) for run, (_, rate, distortion) in found.items() if run not in named]
     return TradeOff(strips, others, joined=bool(beta))
 
 
-def first_rows(picture: bytes) -> bytes:
+def _first_rows(picture: bytes) -> bytes:
     """The first row of originals and the row of their reconstructions, from a picture of all rows."""
     with Image.open(io.BytesIO(picture)) as whole:
         rows = 2 * -(-RECONSTRUCTED // COLUMNS)

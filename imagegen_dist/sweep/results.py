@@ -88,7 +88,7 @@ def write_results(plan: SweepPlan, warn: Callable[[str], None]) -> None:
     folder.write(TABLE, text.getvalue().encode())
     chosen, unbeaten = best(trials, plan.goals), front(trials, plan.goals)
     if chosen is not None:
-        folder.write(BEST, json.dumps(best_document(plan, chosen), indent=1).encode())
+        folder.write(BEST, json.dumps(_best_document(plan, chosen), indent=1).encode())
     else:
         folder.remove(BEST)
     found = find(plan, trials, distances(trials, unbeaten, plan.goals))
@@ -97,7 +97,7 @@ def write_results(plan: SweepPlan, warn: Callable[[str], None]) -> None:
     write_summary(plan, rows, chosen, found, page, warn)
 
 
-def best_document(plan: SweepPlan, trial: Trial) -> dict[str, Any]:
+def _best_document(plan: SweepPlan, trial: Trial) -> dict[str, Any]:
     """The content of best.json: the whole experiment, as --config takes it, and the trial that it comes from."""
     return {
         "preset": plan.settings.preset,

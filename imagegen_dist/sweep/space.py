@@ -21,13 +21,13 @@ from imagegen_dist.config import ConfigError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.settings import changeable
 
-KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
+_KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
 """Kinds of domains, as they are written before a colon and their numbers or values."""
 
-PERTURBATION = (0.8, 1.25)
+_PERTURBATION = (0.8, 1.25)
 """Factors by which a population perturbs its values (arXiv:1711.09846, Sec. 4.1)."""
 
-RESAMPLED = 0.25
+_RESAMPLED = 0.25
 """Probability of drawing a value anew instead (likewise)."""
 
 _DIGITS = 4  # significant digits of a drawn number
@@ -81,8 +81,8 @@ class Range:
         return [self.at(0.0), self.at(1.0)]
 
     def perturbed(self, value: Value, random: Random) -> Value:
-        """`value` times PERTURBATION, clamped to the range; an integer moves by at least 1."""
-        factor = random.choice(PERTURBATION)
+        """`value` times _PERTURBATION, clamped to the range; an integer moves by at least 1."""
+        factor = random.choice(_PERTURBATION)
         moved = float(value) * factor
         if self.whole and round(moved) == value:
             moved = value + (1 if factor > 1 else -1)
@@ -182,13 +182,13 @@ class Space:
         found = {}
         for dimension in self.dimensions:
             domain, now = dimension.domain, values[dimension.path]
-            anew = random.random() < RESAMPLED
+            anew = random.random() < _RESAMPLED
             found[dimension.path] = domain.at(random.random()) if anew else domain.perturbed(now, random)
         return found
 
     def apply(self, experiment: Experiment, values: Mapping[str, Value]) -> Experiment:
         """The experiment with these values. Raises ConfigError if they do not fit together."""
-        pairs = [(path, value) for pattern, value in values.items() for path in matching(experiment, pattern)]
+        pairs = [(path, value) for pattern, value in values.items() for path in _matching(experiment, pattern)]
         return config.overrides(experiment, pairs)
 
     def check(self, experiment: Experiment) -> None:
@@ -203,7 +203,7 @@ class Space:
         taken: dict[str, str] = {}
         idle = changeable(config.kind(type(experiment.objective)))
         for dimension in self.dimensions:
-            for path in matching(experiment, dimension.path):
+            for path in _matching(experiment, dimension.path):
                 if path in taken:
                     raise ConfigError(f"--space {dimension}: {path} is set by {taken[path]} as well")
                 taken[path] = str(dimension)
@@ -225,7 +225,7 @@ class Space:
         return parse_space(data)
 
 
-def matching(experiment: Experiment, pattern: str) -> list[str]:
+def _matching(experiment: Experiment, pattern: str) -> list[str]:
     """The paths that a pattern matches; a path without a star is itself. Raises ConfigError for none."""
     pattern = pattern.replace("-", "_")
     if "*" not in pattern:
@@ -278,8 +278,8 @@ def _parse_dimension(word: str) -> Dimension:
     kind, _, rest = text.partition(":")
     if not given or not path:
         raise ConfigError(f"--space {word}: write PATH=KIND:VALUES, e.g. objective.gamma=loguniform:0.01:10")
-    if kind not in KINDS:
-        raise ConfigError(f"--space {word}: {kind!r} is not a kind of values; {config.nearest(kind, KINDS)}")
+    if kind not in _KINDS:
+        raise ConfigError(f"--space {word}: {kind!r} is not a kind of values; {config.nearest(kind, _KINDS)}")
     try:
         return Dimension(path.replace("-", "_"), _parse_domain(kind, rest))
     except ConfigError as error:

@@ -25,7 +25,7 @@ from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, FAILED, RUNNING, Trial
 from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
 
-PROGRESS_S = 2.0
+_PROGRESS_S = 2.0
 """Minimum time between two reports of the images seen."""
 
 MISUSED = "misused"
@@ -86,7 +86,7 @@ class TrialEvents:
         if figures := self._figures(row):
             self.trial = replace(self.trial, images=int(row["images"]), figures=figures)
             self._pending = True
-        elif self._clock() - self._reported_s >= PROGRESS_S:
+        elif self._clock() - self._reported_s >= _PROGRESS_S:
             self._reported_s = self._clock()
             self._progress(int(row["images"]))
 

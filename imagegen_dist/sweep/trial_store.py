@@ -22,7 +22,7 @@ DIVERGED, FAILED, CUT = "diverged", "failed", "cut short"
 """States. A scheduler ended the trial (stopped early) or continued it from another trial's checkpoint (replaced); its
 loss or metric was not finite (diverged); it failed for another reason (failed); the sweep was ended (cut short)."""
 
-OVER = (COMPLETE, STOPPED, REPLACED, DIVERGED, FAILED)
+_OVER = (COMPLETE, STOPPED, REPLACED, DIVERGED, FAILED)
 """States of trials that are not run again."""
 
 
@@ -60,7 +60,7 @@ class Trial:
     @property
     def is_over(self) -> bool:
         """True if it is not run again."""
-        return self.state in OVER
+        return self.state in _OVER
 
     @property
     def status(self) -> str:

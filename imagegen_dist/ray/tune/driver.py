@@ -34,15 +34,15 @@ from imagegen_dist.sweep.trial import make_reference, needs_reference
 from imagegen_dist.sweep.trial_store import RUNNING, TrialStore
 from imagegen_dist.wording import described
 
-MAX_LOSSES = 3
+_MAX_LOSSES = 3
 """How often a trial whose process is lost is started again."""
 
-MAX_PENDING = 16
+_MAX_PENDING = 16
 """Most trials that wait for resources, which are the demand that an autoscaler sees."""
 
 POLL_S = 0.5
 
-LOOK_S = 2.0
+_LOOK_S = 2.0
 """How often the sweep reads the size of the cluster."""
 
 
@@ -81,7 +81,7 @@ class SweepDriver:
         self._interruption = Interruption()
         self._relay: Any = None
         self._began_s = self._heard_s = time.monotonic()
-        self._looked_s = self._began_s - LOOK_S
+        self._looked_s = self._began_s - _LOOK_S
         self._ending_s: float | None = None
 
     def run(self) -> int:
@@ -132,7 +132,7 @@ class SweepDriver:
             raise UsageError(f"--gpu-hours {self._limits.gpu_hours:g}: trials get no GPU here; use --time-budget")
         self._follow_cluster()
         if self._plan.searcher != "tpe":  # TPE chooses better the later it is asked: one trial waits
-            os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(MAX_PENDING))
+            os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(_MAX_PENDING))
 
     def _make_reference(self) -> None:
         """Compute what the trials' metrics compare with, as a task on the cluster."""
@@ -182,7 +182,7 @@ class SweepDriver:
                 storage_path=folder,
                 stop=_Stopper(self._is_over),
                 callbacks=[self._recorder],
-                failure_config=ray.tune.FailureConfig(max_failures=MAX_LOSSES),
+                failure_config=ray.tune.FailureConfig(max_failures=_MAX_LOSSES),
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),  # runs keep their own
                 verbose=0,
             ),
@@ -199,7 +199,7 @@ class SweepDriver:
         if now - self._heard_s >= POLL_S:
             self._heard_s = now
             self._hear()
-        if now - self._looked_s >= LOOK_S:
+        if now - self._looked_s >= _LOOK_S:
             self._looked_s = now
             self._follow_cluster()
         if self._ending_s is None and (why := self._reason_to_end(now)):

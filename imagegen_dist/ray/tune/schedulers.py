@@ -17,7 +17,7 @@ from imagegen_dist.sweep.plan import MIN_COMPARED, REDUCTION, SweepPlan
 from imagegen_dist.sweep.trial_store import REPLACED, Trial, TrialStore, losses_of
 from imagegen_dist.training.checkpoint import newest
 
-QUANTILE = 0.25
+_QUANTILE = 0.25
 """Share of a population that is replaced, and share that it is replaced by (arXiv:1711.09846, Sec. 4.1)."""
 
 
@@ -31,12 +31,12 @@ def build_scheduler(plan: SweepPlan, store: TrialStore, capacity: Capacity) -> T
         case "asha":
             return AsyncHyperBandScheduler(**clock, max_t=total, reduction_factor=REDUCTION)
         case "median":
-            return MedianRule(**clock, min_samples_required=MIN_COMPARED)
+            return _MedianRule(**clock, min_samples_required=MIN_COMPARED)
         case "pbt":
             return Population(plan, store, capacity)
 
 
-class MedianRule(MedianStoppingRule):
+class _MedianRule(MedianStoppingRule):
     """The median stopping rule, which continues a trial if there are too few to compare it with.
 
     Ray Tune's rule pauses such a trial in favour of a waiting one, and fails if the last result of a trial has no
@@ -148,5 +148,5 @@ class Population(Stateless, FIFOScheduler):
 def select_replacements(losses: Mapping[str, float], random: Random) -> list[tuple[str, str]]:
     """(member, donor) for each member of the worst quarter, with a donor drawn from the best quarter."""
     order = sorted(losses, key=lambda name: (losses[name], name))
-    count = min(math.ceil(len(order) * QUANTILE), len(order) // 2) if len(order) >= MIN_COMPARED else 0
+    count = min(math.ceil(len(order) * _QUANTILE), len(order) // 2) if len(order) >= MIN_COMPARED else 0
     return [(member, random.choice(order[:count])) for member in order[len(order) - count :]] if count else []
