@@ -43,7 +43,14 @@ END_S = 5.0
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_\d+")
 _RAY_PROGRAM = re.compile(r"^ray(::|-dashboard-)|/ray/(_private|autoscaler|core|dashboard)/")
-_TEMPORARY = ("imagegen-pack-*", "imagegen-film-*", "imagegen-ray-*", "imagegen-tune-*", "imagegen-builtin-*")
+_TEMPORARY = (
+    "imagegen-pack-*",
+    "imagegen-film-*",
+    "imagegen-ray-*",
+    "imagegen-tune-*",
+    "imagegen-builtin-*",
+    "imagegen-report-*",
+)
 _SERVERS = ("raylet", "gcs_server")
 
 

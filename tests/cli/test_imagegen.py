@@ -25,6 +25,7 @@ from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Holder
 from imagegen_dist.training.checkpoint import newest
 from tests.runs import TINY, Listener, train_here
+from tests.s3.fixtures import Bucket
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,8 +68,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process as if it was started as `imagegen`, in a terminal of 80 columns."""
+    """This process as if it was started as `imagegen`, in a terminal of 80 columns without a browser."""
     monkeypatch.setattr(sys, "argv", ["imagegen"])
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(screen, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -238,11 +241,7 @@ def test_runs_are_compared_by_settings_and_figures(storage: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("called")
-def test_a_report_is_named_where_there_is_no_browser(
-    storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+def test_a_report_is_named_where_there_is_no_browser(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "open", str(storage / "one")]) == DONE
     assert capsys.readouterr().out == f"{storage / 'one' / 'report.html'}\n"
 
@@ -284,3 +283,19 @@ def test_a_run_is_removed_whole_unless_somebody_trains_it(
     (tmp_path / "mine" / "notes.txt").write_text("no run")
     assert main(["runs", "clean", str(tmp_path / "mine"), "--remove"]) == MISUSED
     assert (tmp_path / "mine" / "notes.txt").exists()
+
+
+@pytest.mark.usefixtures("called")
+def test_runs_in_a_bucket(storage: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are listed, shown and removed as on a disk, and a report is opened from a local copy."""
+    shutil.copytree(storage / "one", bucket.folder / "runs" / "one")
+    assert main(["runs", "list", f"{bucket.url}/runs"]) == DONE
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["one", "finished"]
+    assert main(["runs", "show", f"{bucket.url}/runs/one"]) == DONE
+    assert f"imagegen sample {bucket.url}/runs/one --grid samples.png" in capsys.readouterr().out
+    assert main(["runs", "open", f"{bucket.url}/runs/one"]) == DONE
+    report = Path(capsys.readouterr().out.strip())
+    assert report.read_bytes() == (storage / "one" / "report.html").read_bytes()
+    shutil.rmtree(report.parent)
+    assert main(["runs", "clean", "one", "--storage", f"{bucket.url}/runs", "--remove"]) == DONE
+    assert not (bucket.folder / "runs" / "one").exists()
