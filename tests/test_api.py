@@ -78,14 +78,17 @@ def test_an_experiment_of_ones_own(tmp_path):
 
 def interrupt_after_rows(path: Path) -> None:
     """Send this process SIGINT once a run has written rows."""
-    while not path.exists() or not path.stat().st_size:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        if path.exists() and path.stat().st_size:
+            os.kill(os.getpid(), signal.SIGINT)
+            return
         time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     endless = small(**{"training.total_images": 24 * 100_000})
-    reported = threading.Thread(target=interrupt_after_rows, args=(tmp_path / "r" / "metrics.jsonl",))
+    reported = threading.Thread(target=interrupt_after_rows, args=(tmp_path / "r" / "metrics.jsonl",), daemon=True)
     reported.start()
     with pytest.raises(KeyboardInterrupt):
         imagegen_dist.train("digits", storage=tmp_path, workers=0, run="r", **endless)
