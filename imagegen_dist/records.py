@@ -162,7 +162,9 @@ def check_config(folder: Store, now: dict[str, Any]) -> None:
     """Raise ConfigMismatch if the run in `folder` differs from the document `now` in settings that may not change."""
     try:
         before = parse_json(folder.read(CONFIG))
-        found = config.differences(_fixed_part(now["experiment"]), _fixed_part(before["experiment"]))
+        # A run of an earlier version lacks the settings that were added since: they have their defaults, as it had.
+        experiment = config.encode(config.decode(Experiment, before["experiment"]))
+        found = config.differences(_fixed_part(now["experiment"]), _fixed_part(experiment))
         found += config.differences(
             {"fingerprint": now["data"]["fingerprint"]}, {"fingerprint": before["data"]["fingerprint"]}, "data"
         )

@@ -331,6 +331,20 @@ def test_a_run_of_another_configuration_is_refused_naming_the_difference(data: P
         records.write_config(where, tiny(objective__gamma=3.0), index, {})
 
 
+def test_a_run_of_an_earlier_version_lacks_settings_that_were_added_since(data: Path, tmp_path: Path) -> None:
+    from imagegen_dist.data.dataset import Dataset
+
+    where = settings(tmp_path, "run", data)
+    index = Dataset.open(where.data).index
+    records.write_config(where, tiny(), index, {})
+    written = json.loads(where.folder.read("config.json"))
+    del written["experiment"]["model"]["pixel_channels"], written["experiment"]["objective"]["epsilon"]
+    where.folder.write("config.json", json.dumps(written).encode())
+    records.write_config(where, tiny(), index, {})
+    with pytest.raises(records.ConfigMismatch, match="pixel_channels: 8, not 0"):
+        records.check_config(where.folder, records.document(where, tiny(model__pixel_channels=8), index, {}))
+
+
 def test_load_gives_the_averaged_generator(undisturbed: records.RunSettings) -> None:
     model = load(undisturbed.folder.url)
     samples = model.sample(12, classes=[3, 7], seed=5)
