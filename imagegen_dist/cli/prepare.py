@@ -23,6 +23,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache, read_records
 from imagegen_dist.evaluation.checks import check_held_out, foreseen
 from imagegen_dist.evaluation.feature_networks import open_network
+from imagegen_dist.evaluation.figures import check_training_metrics
 from imagegen_dist.evaluation.named_reference import named_source
 from imagegen_dist.experiment import (
     Experiment,
@@ -86,6 +87,7 @@ def prepare(command: Command) -> Prepared:
         place = looked_at.location(Store(validation or data))
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
         choose_factors(list(first.get("factors", {})), asked, place)
+    check_training_metrics(experiment.evaluation.metrics)
     networks = build_networks(experiment, index.shape, index.classes)
     draws = len(build_objective(experiment, networks, index).phases())
     if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):

@@ -46,8 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs, of the user's GAN and of the user's autoencoder."""
     folder = tmp_path_factory.mktemp("own")
     shutil.copytree(PACKAGE, folder / "my_package", ignore=shutil.ignore_patterns("__pycache__"))
-    succeed(folder, "train_gan", PRESET, "--run", "gan", "--workers", "2", "--wandb", "disabled")
-    python(folder, f"import imagegen_dist; imagegen_dist.train({AUTOENCODER!r}, run='vae', workers=0)")
+    words = ("--run", "gan", "--workers", "2", "--wandb", "disabled", "--evaluation.metrics", "mean-distance")
+    succeed(folder, "train_gan", PRESET, *words)
+    settings = "run='vae', workers=0, evaluation={'metrics': ['mean-distance']}"
+    python(folder, f"import imagegen_dist; imagegen_dist.train({AUTOENCODER!r}, {settings})")
     return folder
 
 

@@ -23,7 +23,7 @@ my_preset = Preset(
         optim=GANOptimConfig(discriminator=ADAM, generator=ADAM),
         data=DataConfig(workers=0, lanes=2),
         training=TrainingConfig(total_images=1_280, report_every=320, sample_every=640, checkpoint_every=640),
-        evaluation=EvaluationConfig(samples=100, classifier_images=640, searched=200, metrics=("mean-distance",)),
+        evaluation=EvaluationConfig(samples=100, classifier_images=640, searched=200),
     ),
     summary="a GAN with a loss and networks of one's own",
 )
