@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from imagegen_dist import config, load
-from imagegen_dist.cli.evaluate.command import parse
+from imagegen_dist.cli.evaluate.options import parse
 from imagegen_dist.cli.evaluate.request import prepare
 from imagegen_dist.cli.train_options import parse as parse_training
 from imagegen_dist.data.cache import CacheConfig

@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console, Group
 
 from imagegen_dist.cli.evaluate import outcome, request
-from imagegen_dist.cli.evaluate.command import asked_metrics, main, parse
+from imagegen_dist.cli.evaluate.command import main
+from imagegen_dist.cli.evaluate.options import asked_metrics, parse
 from imagegen_dist.cli.evaluate.request import feature_sources, prepare
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.dataset import Dataset

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagegen_dist.cli.evaluate.command import Options, asked_metrics
 from imagegen_dist.cli.evaluate.foreign import own_run, read_here
+from imagegen_dist.cli.evaluate.options import Options, asked_metrics
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
