@@ -282,8 +282,9 @@ def test_lpips_is_refused_on_what_is_no_image(modality: str) -> None:
     changes = {"objective.perceptual": "lpips", "model": MODELS["conv"]}
     experiment = config.overrides(find_preset("vae-gan").experiment, changes.items())
     shape = SampleShape(SHAPES[modality][0], SHAPES[modality][1:])
+    index = DatasetIndex(modality, shape, (ShardInfo("0.tar", 1, 40, 0, "0" * 64),))
     with pytest.raises(ValueError, match="LPIPS compares images of 1 or 3 channels"):
-        build_objective(experiment, build_networks(experiment, shape, None), DatasetIndex(modality, shape, ()))
+        build_objective(experiment, build_networks(experiment, shape, None), index)
 
 
 def test_factors_in_the_records_give_disentanglement_scores(tmp_path: Path) -> None:

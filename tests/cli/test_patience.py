@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from imagegen_dist.cli import encode, export
+from imagegen_dist.cli import encode, export, sample
 from imagegen_dist.cli.evaluate import command as evaluate
-from imagegen_dist.cli.sample import command as sample
 from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE
 from imagegen_dist.storage import Store

@@ -111,7 +111,7 @@ def test_loader_processes_change_nothing(digits_like):
 def test_an_error_in_a_loader_process_keeps_its_one_line(tmp_path):
     index, store = packed(tmp_path)
     store.remove("shard-000002.tar")
-    with pytest.raises(ShardError, match=r"^/.*shard-000002\.tar is missing, but the index says \d+ bytes$"):
+    with pytest.raises(ShardError, match=r"^/.*shard-000002\.tar is missing, but the index says [\d,]+ bytes$"):
         list(stream(index, store, PLAN, range(4), 0, 6, StreamConfig(workers=1)))
 
 

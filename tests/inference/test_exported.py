@@ -59,7 +59,7 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
     for said in (
         "license: cc-by-4.0",
         "library_name: imagegen_dist",
-        "| Fréchet distance of samples | 12.50 |",
+        "| Fréchet distance | 12.50 |",
         "| label agreement | 50.0% |",
         "no FIDs",
         "`faces`",
