@@ -59,8 +59,8 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
     for said in (
         "license: cc-by-4.0",
         "library_name: imagegen_dist",
-        "| Fréchet distance | 12.50 |",
-        "| label agreement | 50.0% |",
+        "| Fréchet distance | 12.50 | lower is better |",
+        "takes for the class asked for | 50.0% | higher is better |",
         "no FIDs",
         "`faces`",
         "480 images seen",
