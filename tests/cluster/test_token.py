@@ -103,8 +103,9 @@ def test_a_job_is_taken_from_who_has_the_token_alone(guarded: Guarded, tmp_path:
 
 
 def test_a_driver_joins_with_the_token_alone(guarded: Guarded, tmp_path: Path) -> None:
-    join = "import sys, ray\nfrom imagegen_dist.launch import cluster, flags\ntry:\n  with cluster.connected(False):\n"
-    join += "    print('joined', len(ray.nodes()))\nexcept flags.UsageError as error:\n  sys.exit(str(error))"
+    join = "import sys, ray\nfrom imagegen_dist import errors\nfrom imagegen_dist.ray import cluster\n"
+    join += "try:\n  with cluster.connected(False):\n"
+    join += "    print('joined', len(ray.nodes()))\nexcept errors.UsageError as error:\n  sys.exit(str(error))"
     command = [sys.executable, "-c", join]
     empty = {"HOME": str(tmp_path), "RAY_ADDRESS": guarded.gcs}
     wrong = ask(guarded, *command, **empty, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=WRONG)
