@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 PACKAGE = "imagegen_dist"
 Graph = Mapping[str, set[str]]
@@ -52,32 +55,12 @@ def public_names(tree: ast.Module) -> list[str]:
     return [name for name in defined if not name.startswith("_")]
 
 
-def cycles(graph: Graph) -> list[set[str]]:
-    """Strongly connected components of more than one module. (Tarjan, doi:10.1137/0201010)"""
-    numbers: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[set[str]] = []
-
-    def visit(module: str) -> None:
-        numbers[module] = low[module] = len(numbers)
-        stack.append(module)
-        for other in graph.get(module, set()):
-            if other not in numbers:
-                visit(other)
-                low[module] = min(low[module], low[other])
-            elif other in stack:
-                low[module] = min(low[module], numbers[other])
-        if low[module] == numbers[module]:
-            at = stack.index(module)
-            if len(stack) - at > 1:
-                found.append(set(stack[at:]))
-            del stack[at:]
-
-    for module in graph:
-        if module not in numbers:
-            visit(module)
-    return found
+def cycles(graph: Graph) -> int:
+    """The number of groups of modules that import one another, directly or through others."""
+    modules = list(graph)
+    edges = csr_array([[other in graph[module] for other in modules] for module in modules])
+    _, groups = connected_components(edges, connection="strong")
+    return sum(size > 1 for size in Counter(groups.tolist()).values())
 
 
 def measure(checkout: Path) -> dict[str, str]:
@@ -110,7 +93,7 @@ def measure(checkout: Path) -> dict[str, str]:
         "lines": f"{sum(lines.values()):,}",
         "public names": f"{names}",
         "modules with one importer": f"{sum(len(importers[module]) == 1 for module in real)}",
-        "import cycles": f"{len(cycles(graph))}",
+        "import cycles": f"{cycles(graph)}",
         "longest function": f"{length} lines ({longest})",
         "functions above 50 lines": f"{sum(size > 50 for size, _ in functions)}",
         **{f"lines of {part}": f"{count:,}" for part, count in sorted(lines.items())},

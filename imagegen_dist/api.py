@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from imagegen_dist import config, records
 from imagegen_dist.cli import train_options
-from imagegen_dist.cli.prepare import prepare
+from imagegen_dist.cli.device import best_device
+from imagegen_dist.cli.prepare import build_driver, prepare
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import DONE, UsageError
 from imagegen_dist.experiment import Experiment
@@ -28,10 +29,9 @@ from imagegen_dist.metrics.report import headlines
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.presets.preset import job_of
-from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.records import CONFIG, REPORT, RESULT
-from imagegen_dist.resources import Demand, Workers, check_demand
+from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.run import Outcome
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Lease
@@ -121,14 +121,15 @@ class Run:
 
     def __init__(self, url: str | Path | Store) -> None:
         """url: the run's directory, a path or any URL that fsspec opens. Raises ValueError where there is no run."""
-        self._folder = url if isinstance(url, Store) else Store(url)
-        if not self._folder.exists(CONFIG):
-            raise UsageError(f"{self._folder.url} is no run: it has no {CONFIG}")
+        self.folder = url if isinstance(url, Store) else Store(url)
+        """The run's directory."""
+        if not self.folder.exists(CONFIG):
+            raise UsageError(f"{self.folder.url} is no run: it has no {CONFIG}")
 
     @property
     def url(self) -> str:
         """The run's directory."""
-        return self._folder.url
+        return self.folder.url
 
     @property
     def name(self) -> str:
@@ -138,19 +139,19 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What config.json holds: the resolved experiment, its data, versions, the commit."""
-        found: dict[str, Any] = parse_json(self._folder.read(CONFIG))
+        found: dict[str, Any] = parse_json(self.folder.read(CONFIG))
         return found
 
     @property
     def result(self) -> dict[str, Any]:
         """What result.json holds: figures by plain names, images, seconds, paths. Empty until the run has ended."""
-        found: dict[str, Any] = parse_json(self._folder.read(RESULT)) if self._folder.exists(RESULT) else {}
+        found: dict[str, Any] = parse_json(self.folder.read(RESULT)) if self.folder.exists(RESULT) else {}
         return found
 
     @property
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.jsonl in the order in which they were written."""
-        return read_rows(self._folder)
+        return read_rows(self.folder)
 
     @property
     def metrics(self) -> dict[str, Curve]:
@@ -171,11 +172,11 @@ class Run:
         from PIL import Image
 
         newest: dict[str, str] = {}
-        for entry in sorted((self._folder / "samples").names()):
+        for entry in sorted((self.folder / "samples").names()):
             name, _, rest = PurePosixPath(entry).name.rpartition("-")
             if rest.endswith(".png"):
                 newest[name] = entry
-        folder = self._folder / "samples"
+        folder = self.folder / "samples"
         return {name: Image.open(io.BytesIO(folder.read(entry))) for name, entry in newest.items()}
 
     @property
@@ -237,8 +238,8 @@ def _begun_from(preset: str | Experiment, storage: str, run: str) -> tuple[str, 
     if not preset and not run:
         raise UsageError('give a preset, e.g. train("digits"), or run="NAME" to continue a run')
     if not preset:
-        found = Run(Store(storage) / run).config
-        return found["preset"], found["job"], config.decode(Experiment, found["experiment"])
+        job, name, experiment = train_options.own_configuration(train_options.ANY, Run(Store(storage) / run).folder)
+        return name, job, experiment
     named = find_preset(preset)
     return preset, named.job, named.experiment
 
@@ -253,13 +254,8 @@ def _screen() -> TextIO | None:
 
 
 def _train_on_ray(prepared: Prepared, screen: TextIO | None) -> None:
-    demand, workers = prepared.command.demand, prepared.command.workers
-    check_demand(demand.gpus, demand.cpus, workers.low if workers else 1)
-    set_ray_environment()
-    from imagegen_dist.ray.driver import Driver  # after the environment that Ray reads when it is imported
-
     interruption = Interruption()
-    driver = Driver(prepared.experiment, prepared.settings, prepared.index, workers, demand, interruption=interruption)
+    driver = build_driver(prepared, interruption)
     code = driver.run(screen)
     if interruption.asked:
         raise KeyboardInterrupt
@@ -275,7 +271,7 @@ def _train_here(prepared: Prepared, screen: TextIO) -> None:
     from imagegen_dist.run import execute
 
     experiment, settings = prepared.experiment, prepared.settings
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     interruption, lease = Interruption(), Lease(settings.folder)
     title = f"{settings.preset} · {settings.name}"
     console = Console(experiment.training.total_images, title, screen)
@@ -287,8 +283,10 @@ def _train_here(prepared: Prepared, screen: TextIO) -> None:
         launch = {"workers": [1, 1], "gpu": device.type == "cuda", "threads": torch.get_num_threads()}
         records.write_config(settings, experiment, prepared.index, launch)
         outcome = execute(experiment, settings, World(), device, _Events(console, interruption, lease))
-    if not outcome.complete:
+    if interruption.asked:
         raise KeyboardInterrupt
+    if not outcome.complete:
+        raise TrainingError("another process trains this run now: this one has ended")
     _close(console, prepared, outcome)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import imagegen_dist
-from imagegen_dist import config
+from imagegen_dist import api, config
 from tests.runs import TINY, tiny
 
 
@@ -95,6 +95,17 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     reported.join()
     run = imagegen_dist.Run(tmp_path / "r")
     assert run.model.sample(1).shape == (1, 1, 28, 28)
+
+
+def test_a_run_that_another_process_takes_over_is_no_interruption(tmp_path, monkeypatch):
+    class Lost(api.Lease):
+        def __enter__(self):
+            self.lost.set()
+            return super().__enter__()
+
+    monkeypatch.setattr(api, "Lease", Lost)
+    with pytest.raises(api.TrainingError, match="another process trains this run"):
+        train(tmp_path)
 
 
 @pytest.mark.parametrize(

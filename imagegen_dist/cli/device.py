@@ -9,7 +9,12 @@ def pick_device(asked: str) -> str:
     """The device asked for, by default CUDA where there is one. Raises UsageError for one that there is not."""
     if asked not in ("", "cpu", "cuda"):
         raise UsageError(f"--device {asked}: cpu or cuda")
-    has_gpu = torch.cuda.is_available()
-    if asked == "cuda" and not has_gpu:
+    best = best_device().type
+    if asked == "cuda" and best != "cuda":
         raise UsageError("--device cuda: this machine has none; leave it out, or take cpu")
-    return asked or ("cuda" if has_gpu else "cpu")
+    return asked or best
+
+
+def best_device() -> torch.device:
+    """The GPU of this process, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from imagegen_dist.cli.device import best_device
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.reader import Item
 from imagegen_dist.distributed import World
@@ -35,7 +36,7 @@ def estimate(experiment: Experiment, index: DatasetIndex, workers: int = 1, thre
 
     threads: CPU threads of a worker; None for its share of the cores.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
     conditions = f"{device.type}, {counted(threads, 'thread')}"

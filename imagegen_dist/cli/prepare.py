@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -42,16 +43,27 @@ from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
 from imagegen_dist.wording import counted
 
+if TYPE_CHECKING:
+    from imagegen_dist.ray.driver import Driver
+    from imagegen_dist.ray.signals import Interruption
+
 
 def train(prepared: Prepared) -> int:
-    """Train what was prepared; the exit code. Raises UsageError where this machine has no room for the workers."""
+    """Train what was prepared; the exit code. Raises UsageError as `build_driver` does."""
+    return build_driver(prepared).run()
+
+
+def build_driver(prepared: Prepared, interruption: Interruption | None = None) -> Driver:
+    """The driver of a prepared training. Raises UsageError if this machine lacks resources for the workers.
+
+    interruption: requests its end; None for signals to this process.
+    """
     demand, workers = prepared.command.demand, prepared.command.workers
     check_demand(demand.gpus, demand.cpus, workers.low if workers else 1)
     set_ray_environment()
     from imagegen_dist.ray.driver import Driver  # after the environment that Ray reads when it is imported
 
-    command = prepared.command
-    return Driver(prepared.experiment, prepared.settings, prepared.index, command.workers, command.demand).run()
+    return Driver(prepared.experiment, prepared.settings, prepared.index, workers, demand, interruption=interruption)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
         check_name("run", options.run)
         folder = Store(options.storage) / options.run
         if folder.exists(CONFIG):
-            return _own_configuration(job, folder)
+            return own_configuration(job, folder)
     named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
     name = options.preset or str(named or next(iter(presets_of(job))))
     _check_preset(job, name)
@@ -170,7 +170,7 @@ def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
     return preset.job, name, preset.experiment
 
 
-def _own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
+def own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
     """(job, preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
     from imagegen_dist.experiment import Experiment
     from imagegen_dist.records import CONFIG

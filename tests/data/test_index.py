@@ -1,8 +1,6 @@
 import dataclasses
 import hashlib
-import io
 import json
-import tarfile
 import zlib
 
 import numpy as np
@@ -25,6 +23,7 @@ from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.data.trust import UntrustedPlaceError, check_public, check_shards_place
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
+from tests.tars import tar_of
 
 INFO = ShardInfo("shard-000000.tar", 10240, 3, 7, "ab" * 32)
 INDEX = DatasetIndex("image", SampleShape(3, (8, 8)), (INFO, dataclasses.replace(INFO, name="b.tar", samples=4)), 10)
@@ -35,13 +34,7 @@ def png(*shape):
 
 
 def put_shard(store, name, files):
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        for member, data in files:
-            info = tarfile.TarInfo(member)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    store.write(name, target.getvalue())
+    store.write(name, tar_of(files))
 
 
 @pytest.fixture

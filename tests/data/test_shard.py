@@ -1,20 +1,12 @@
-import io
-import tarfile
-
 import pytest
 
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ShardError
+from tests.tars import tar_of
 
 
 def shard(files, samples=None, cut=None):
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        for name, data in files:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    data = target.getvalue()[:cut]
+    data = tar_of(files)[:cut]
     return Shard(lambda offset, length: data[offset : offset + length], len(data), "s.tar", ("png", "npy"), samples)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 import zipfile
 
 import numpy as np
@@ -18,6 +17,7 @@ from imagegen_dist.data.sources.relabelled import check_classes, relabelled
 from imagegen_dist.data.sources.subsets import split_of
 from imagegen_dist.data.sources.tar_classes import tar_classes
 from imagegen_dist.storage import Store
+from tests.tars import tar_of
 
 
 def picture(number):
@@ -307,13 +307,7 @@ def test_a_column_of_splits_in_parquet_files_is_chosen_from(tmp_path):
 
 
 def shard(store, name, files):
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        for member, data in files:
-            info = tarfile.TarInfo(member)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    store.write(name, target.getvalue())
+    store.write(name, tar_of(files))
 
 
 def test_names_in_shards_are_labels(store):

@@ -3,11 +3,9 @@
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import re
 import subprocess
-import tarfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +28,7 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.verification import CheckReport, check_dataset, index_shards
 from imagegen_dist.storage import Store
+from tests.tars import tar_of
 
 
 def picture(number: int, *shape: int, extension: str = "png") -> bytes:
@@ -38,13 +37,7 @@ def picture(number: int, *shape: int, extension: str = "png") -> bytes:
 
 
 def put_shard(store: Store, name: str, files: list[tuple[str, bytes]]) -> None:
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as archive:
-        for member, data in files:
-            info = tarfile.TarInfo(member)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    store.write(name, target.getvalue())
+    store.write(name, tar_of(files))
 
 
 def put_dataset(store: Store, shards: int = 3) -> DatasetIndex:

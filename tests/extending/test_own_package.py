@@ -76,6 +76,8 @@ def test_the_name_of_a_run_resumes_it(folder: Path) -> None:
     rows = [json.loads(line) for line in (folder / "runs" / "longer" / "metrics.jsonl").read_text().splitlines()]
     images = [row["images"] for row in rows if "loss/generator" in row]
     assert images == [320, 640, 960, 1280, 1600, 1920]
+    again = "imagegen_dist.train(run='longer', workers=0, training={'total_images': 1920})"
+    assert "1,920 images" in python(folder, f"import imagegen_dist; print(repr({again}))")
 
 
 def test_a_trained_model_is_evaluated_sampled_and_exported(folder: Path) -> None:

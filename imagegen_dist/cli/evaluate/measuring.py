@@ -33,23 +33,17 @@ from imagegen_dist.metrics.copying import reading
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.resources import is_own_ray
 from imagegen_dist.storage import Store
-from imagegen_dist.tasks import TaskRunner, run_in_process
+from imagegen_dist.tasks import Progress, TaskRunner, run_in_process
 from imagegen_dist.wording import first_line
 
 _IN_PROCESS_S = 20.0  # of work, up to which Ray's start would not pay
 
 
-class Bar(Protocol):
-    """Shows how far the work is."""
-
-    def start(self, total: int, done: int, phase: str) -> None:
-        """So many samples in all, and some done; `phase` until the first of the rest is."""
+class Bar(Progress, Protocol):
+    """Shows how much of the work is done, and what is done before and after the counted part."""
 
     def phase(self, text: str) -> None:
-        """What is done now, before the next sample is."""
-
-    def advance(self, samples: int) -> None:
-        """So many more are done."""
+        """Show the current activity until the next sample is finished."""
 
 
 @dataclass(frozen=True)

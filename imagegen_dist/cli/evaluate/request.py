@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from imagegen_dist.cli.device import best_device
 from imagegen_dist.cli.evaluate.foreign import own_run, read_here
 from imagegen_dist.cli.evaluate.options import Options, asked_metrics
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
@@ -106,7 +106,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     """
     metrics = asked_metrics(options.metrics, METRICS) or DEFAULT_METRICS
     sources = feature_sources(options, metrics)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     trained = read_trained(options.model)
     model = build_model(trained).to(device)
     experiment = read_here(trained.experiment, options.allow_remote_shards)

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 
+from imagegen_dist.cli.device import best_device
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.encoding import Encoded
@@ -101,11 +102,6 @@ def cut(of: GeneratedBy | RealOf | EncodedBy) -> list[Piece]:
 def measure(piece: Piece, done: Done = lambda samples: None) -> Measured:
     """What a task does. Raises what reading its samples raises."""
     return piece.of.open(best_device()).measure(piece.chunks, done).on_host()
-
-
-def best_device() -> torch.device:
-    """The GPU that this process was given, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _opened(wanted: Sequence[WantedOf], shape: SampleShape, device: torch.device) -> list[Wanted]:
