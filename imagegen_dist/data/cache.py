@@ -182,8 +182,9 @@ def _open_in_place(info: ShardInfo, path: Path) -> int:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from error
     if descriptor is not None:
         return descriptor
-    found = f"has {counted(path.stat().st_size, 'byte')}" if path.exists() else "is missing"
-    raise ShardError(f"{path} {found}, but the index says {info.bytes:,}")
+    if not path.exists():
+        raise ShardError(f"{path} is missing, but the index says {counted(info.bytes, 'byte')}")
+    raise ShardError(f"{path} has {counted(path.stat().st_size, 'byte')}, but the index says {info.bytes:,}")
 
 
 def _open_complete(path: Path, size: int) -> int | None:
