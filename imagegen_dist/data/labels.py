@@ -17,6 +17,7 @@ LABEL_NAMES = ("label", "labels", "cls", "class", "fine_label")
 """Names of the label in JSON records and tables; the first one that exists is taken."""
 
 LARGEST_LABEL = 2**63 - 1
+_SAFE_DIGITS = 18  # numbers of so many digits are below it
 _LONGEST_NAME = 256  # characters of a class's name; longer texts are captions
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -61,6 +62,8 @@ def as_label(value: Any) -> Label | None:
 
 def parse_label(text: bytes) -> Label:
     """The label in a `.cls` member: digits, or a name. Raises ValueError, which describes the content."""
+    if text.isdigit() and len(text) <= _SAFE_DIGITS:
+        return int(text)
     try:
         found = text.decode("utf-8-sig").strip()
     except UnicodeDecodeError:

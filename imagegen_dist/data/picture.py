@@ -26,6 +26,7 @@ from imagegen_dist.data.jpeg import (
     orientation_of_jpeg,
     profile_of_jpeg,
     read_jpeg_header,
+    size_of_plain_jpeg,
 )
 from imagegen_dist.data.png import (
     PNG_SIGNATURE,
@@ -139,12 +140,15 @@ def decode_picture(data: bytes, reading: Reading) -> Picture:
 
 def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
     """Decode a grey or RGB JPEG directly into `out`; False for CMYK, and if `out` has transparency."""
+    if len(out) == 4:
+        return False
     try:
-        height, width, colours = read_jpeg_header(data)
-        if colours in ("CMYK", "YCCK") or len(out) == 4:
-            return False
-        orientation = orientation_of_jpeg(data)
-        if orientation != UPRIGHT or (height, width) != out.shape[1:]:
+        orientation = UPRIGHT
+        if size_of_plain_jpeg(data) != out.shape[1:]:
+            height, width, colours = read_jpeg_header(data)
+            if colours in ("CMYK", "YCCK"):
+                return False
+            orientation = orientation_of_jpeg(data)
             _check_pixels(height, width)
             _check_size((height, width), orientation, out.shape[1:])
         interleaved = out.transpose(1, 2, 0)
