@@ -13,9 +13,9 @@ import textwrap
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from imagegen_dist.config import kind, options
+from imagegen_dist.config import decode_text, kind, options
 from imagegen_dist.schedule import Schedule
 
 _NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -47,12 +47,23 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
     for field in dataclasses.fields(config):
         value, path = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value) and not isinstance(value, Schedule):
-            kinds = [kind(option) for option in options(hints[field.name])]
+            kinds = sorted(kind(option) for option in options(hints[field.name]))
             if len(kinds) > 1:
                 yield Setting(path, kind(type(value)), " | ".join(kinds), docs.get(field.name, ""))
             yield from settings(value, f"{path}.")
         else:
             yield Setting(path, value_text(value), _type_text(hints[field.name]), docs.get(field.name, ""))
+
+
+def check_text(setting: Setting, text: str) -> None:
+    """Raise ConfigError, as decoding would, where a text is no value of a setting by its choices or type in words."""
+    if "." not in setting.path:
+        if not text.lstrip().startswith("{"):  # a kind alone
+            decode_text(Literal[*setting.allowed.split(" | ")], text, f"{setting.path}.kind")
+    elif " | " in setting.allowed:
+        decode_text(Literal[*setting.allowed.split(" | ")], text, setting.path)
+    elif setting.allowed in _TYPES:
+        decode_text(_TYPES[setting.allowed], text, setting.path)
 
 
 def field_docs(cls: type) -> dict[str, str]:
@@ -88,3 +99,7 @@ def _type_text(annotation: Any) -> str:
     if annotation is Schedule:
         return _SCHEDULE
     return "none" if annotation is type(None) else _NAMES.get(annotation, getattr(annotation, "__name__", "value"))
+
+
+_DECODED: tuple[Any, ...] = bool, int, float, str, tuple[int, ...], tuple[float, ...], tuple[str, ...], Schedule
+_TYPES = {_type_text(annotation): annotation for annotation in _DECODED}

@@ -11,7 +11,7 @@ import tyro
 from imagegen_dist import config
 from imagegen_dist.cli.catalogue import catalogue, job_of, settings_of
 from imagegen_dist.cli.command import Switch, check_name, flag, flags_help, listing, parse_flags, wrapped
-from imagegen_dist.cli.train_options import resolve, split
+from imagegen_dist.cli.train_options import check_assignments, check_paths, resolve, split
 from imagegen_dist.config import ConfigError
 from imagegen_dist.errors import UsageError
 from imagegen_dist.resources import Workers
@@ -124,6 +124,7 @@ def check_words(words: Sequence[str]) -> tuple[Options, list[tuple[str, str]]]:
         _check_resumed(options, assignments)
     else:
         _check_search(options.search)
+        _check_settings(options, assignments)
     return options, assignments
 
 
@@ -159,6 +160,21 @@ def _check_search(name: str) -> None:
         raise ConfigError(f"give a SEARCH: {', '.join(searches)}; or a preset with --space")
     if name not in searches and name not in presets and ":" not in name:
         raise ConfigError(f"there is no search {name!r}; {config.nearest(name, [*searches, *presets])}")
+
+
+def _check_settings(options: Options, assignments: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError for settings, or paths of --space, that the built-in preset of a search does not have."""
+    search = catalogue()["searches"].get(options.search, {})
+    preset = options.preset or search.get("preset", options.search)
+    if not job_of(preset) or options.config:
+        return
+    check_assignments(preset, assignments)
+    for word in options.space:
+        pattern = word.partition("=")[0].replace("_", "-")
+        try:
+            check_paths(preset, [] if "*" in pattern else [pattern])
+        except ConfigError as error:
+            raise ConfigError(f"--space {word}: {error}") from error
 
 
 def parse(words: Sequence[str]) -> Command | Options:

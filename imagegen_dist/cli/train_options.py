@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from imagegen_dist import config, config_docs
-from imagegen_dist.cli.catalogue import catalogue, job_of, list_settings, presets_of, settings_of
+from imagegen_dist.cli.catalogue import (
+    catalogue,
+    described_settings,
+    job_of,
+    list_settings,
+    presets_of,
+    settings_of,
+)
 from imagegen_dist.cli.command import Switch, check_name, flag, flags_help, listing, meant, parse_flags, wrapped
 from imagegen_dist.commands import name_of
 from imagegen_dist.documents import parse_json
@@ -99,7 +106,8 @@ def parse(job: str, words: Sequence[str]) -> Command:
         raise UsageError(f"--cpus {options.cpus}: a worker has one core or more")
     workers = Workers.parse(options.workers) if options.workers else None
     _check_preset(job, options.preset)
-    _check_paths(options, [path for path, _ in assignments])
+    if options.preset and not options.config:
+        check_assignments(options.preset, assignments)
     try:
         job, preset, experiment = _begun_from(job, options)
         options = replace(options, preset=preset)
@@ -123,16 +131,27 @@ def _check_preset(job: str, preset: str) -> None:
     raise UsageError(f"{preset} is trained by {name_of(trained_by)}; {name_of(job)} has {', '.join(known)}")
 
 
-def _check_paths(options: Options, paths: Sequence[str]) -> None:
-    """Raise ConfigError for a setting that the preset does not have."""
-    if not options.preset or options.config:
+def check_assignments(preset: str, assignments: Sequence[tuple[str, str]]) -> None:
+    """Raise ConfigError for a setting that a preset does not have, and for a text that is no value of a built-in one's.
+
+    It needs no torch, except for a user's own preset.
+    """
+    check_paths(preset, [path for path, _ in assignments])
+    described = {} if ":" in preset else {each.path: each for each in described_settings(preset)}
+    for path, text in assignments:
+        if path in described:
+            config_docs.check_text(described[path], text)
+
+
+def check_paths(preset: str, paths: Sequence[str]) -> None:
+    """Raise ConfigError for a setting that a preset does not have."""
+    changes_kind = any(path in _KINDS for path in paths)
+    if ":" in preset and changes_kind:
         return
-    if ":" in options.preset and any(path in _KINDS for path in paths):
-        return
-    known = settings_of("") if any(path in _KINDS for path in paths) else _settings_of(options.preset)
+    known = settings_of("") if changes_kind else _settings_of(preset)
     for path in paths:
         if path not in _KINDS and not any(f"{path}.".startswith(f"{each}.") for each in known):
-            raise config.no_such_setting(path, _settings_of(options.preset))
+            raise config.no_such_setting(path, _settings_of(preset))
 
 
 def _own_preset(name: str) -> Preset:
@@ -212,8 +231,9 @@ def resolve(experiment: Experiment, file: str, data: str, assignments: Sequence[
 def help_text(job: str, words: Sequence[str]) -> str:
     """What --help prints: flags, presets, and how to find every setting; after PRESET --help GROUP its settings."""
     place = next(place for place, word in enumerate(words) if word in ("-h", "--help"))
-    if topics := words[place + 1 :]:
-        return _settings_help(parse(job, words[:place]), topics)
+    before, topics = words[:place], words[place + 1 :]
+    if topics:
+        return _settings_help(*_shown_settings(job, before), topics)
     preset = words[0] if words and words[0] in presets_of(job) else ""
     jobs = list(_KINDS_OF) if job == ANY else [job]
     listed = "\n\n".join(listing(f"presets of {_KINDS_OF[each]}", presets_of(each)) for each in jobs)
@@ -227,9 +247,17 @@ def help_text(job: str, words: Sequence[str]) -> str:
     )
 
 
-def _settings_help(command: Command, topics: Sequence[str]) -> str:
+def _shown_settings(job: str, words: Sequence[str]) -> tuple[str, list[config_docs.Setting]]:
+    """(preset, its settings) as the words of a command leave them. Only a built-in preset by itself needs no torch."""
+    if len(words) < 2 and set(words) <= set(presets_of(job)):
+        preset = next(iter([*words, *presets_of(job)]))
+        return preset, described_settings(preset)
+    command = parse(job, words)
+    return command.options.preset, list(config_docs.settings(command.experiment))
+
+
+def _settings_help(preset: str, found: Sequence[config_docs.Setting], topics: Sequence[str]) -> str:
     """The settings of the groups or paths in `topics`, with their values, choices and meaning. Raises UsageError."""
-    found = list(config_docs.settings(command.experiment))
     shown = []
     for topic in topics:
         path = topic.lstrip("-").replace("_", "-")
@@ -238,7 +266,7 @@ def _settings_help(command: Command, topics: Sequence[str]) -> str:
             groups = dict.fromkeys(each.group for each in found)
             raise UsageError(f"--help {topic}: {config.nearest(path, [*groups, *(each.path for each in found)])}")
         shown += [setting_text(each) for each in chosen]
-    return f"settings of {command.options.preset}\n\n" + "\n".join(shown)
+    return f"settings of {preset}\n\n" + "\n".join(shown)
 
 
 def setting_text(setting: config_docs.Setting) -> str:
