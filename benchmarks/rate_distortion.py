@@ -32,8 +32,9 @@ from imagegen_dist.data.stream import read_samples
 from imagegen_dist.distributed import World
 from imagegen_dist.inference import AutoencoderModel
 from imagegen_dist.presets import find_preset
-from imagegen_dist.records import RESULT, RunSettings
+from imagegen_dist.records import RunSettings
 from imagegen_dist.run import execute
+from imagegen_dist.run_folder import RESULT
 from imagegen_dist.storage import Store
 
 PRESET = "beta-vae-dsprites"

@@ -35,8 +35,9 @@ import psutil
 import torch
 
 from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.run_folder import CHECKPOINTS
 from imagegen_dist.storage import StorageError, Store
-from imagegen_dist.training.checkpoint import FOLDER, newest, newest_images, open_checkpoint
+from imagegen_dist.training.checkpoint import newest, newest_images, open_checkpoint
 from imagegen_dist.wording import counted
 from tests.cli.imds import serving as serving_imds
 from tests.ray.head import gcs_address, serving_head
@@ -280,10 +281,10 @@ def losses_apart(ours: Store, theirs: Store) -> float:
 def orphans(run: Store) -> list[str]:
     """Attempts of checkpoints that are not whole."""
     found = []
-    for step in (run / FOLDER).names():
-        for attempt in (run / FOLDER / step).names():
+    for step in (run / CHECKPOINTS).names():
+        for attempt in (run / CHECKPOINTS / step).names():
             try:
-                open_checkpoint(run / FOLDER / step / attempt)
+                open_checkpoint(run / CHECKPOINTS / step / attempt)
             except (ValueError, StorageError) as error:
                 found.append(str(error))
     return found
@@ -494,7 +495,7 @@ def spot(bench: Bench, rank_0: bool, notice_s: float = 120.0) -> Result:
                 note(result, recovered(job, lambda: imds.interrupt(notice_s)))
             finally:
                 watcher.kill()
-        written = (job.run.local_path(f"{FOLDER}/step-{job.resumed[-1]:012d}") or Path()).stat().st_mtime
+        written = (job.run.local_path(f"{CHECKPOINTS}/step-{job.resumed[-1]:012d}") or Path()).stat().st_mtime
         assert ends - notice_s < written < ends, "no checkpoint came before the machine's end"
         result.note = f"checkpoint {ends - written:.0f} s before the end"
         bench.machines.nodes.remove(victim)

@@ -35,8 +35,9 @@ from imagegen_dist.evaluation.reference import build_reference
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.presets import find_preset
-from imagegen_dist.records import RESULT, RunSettings
+from imagegen_dist.records import RunSettings
 from imagegen_dist.run import RunError, execute
+from imagegen_dist.run_folder import RESULT
 from imagegen_dist.storage import Store
 
 SMALL, FULL = "r3gan-stackedmnist-small", "r3gan-stackedmnist"

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -30,9 +30,9 @@ from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.presets.preset import job_of
 from imagegen_dist.ray.signals import Interruption
-from imagegen_dist.records import CONFIG, REPORT, RESULT
 from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.run import Outcome
+from imagegen_dist.run_folder import REPORT, RESULT, read_config
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Lease
 from imagegen_dist.training.checkpoint import Checkpoint
@@ -96,9 +96,8 @@ def train(
         "evaluation": evaluation,
         "data": data_settings,
     }
-    assignments = [pair for name, settings in groups.items() for pair in _flat(name, settings or {})]
     name, job, experiment = _begun_from(preset, str(storage), run)
-    experiment = config.overrides(experiment, [("data.url", str(data))] * bool(data) + assignments)
+    experiment = config.overrides(experiment, [("data.url", str(data))] * bool(data) + _assignments(groups))
     options = train_options.Options(preset=name, storage=str(storage), run=run, wandb=wandb)
     demand = Demand(gpus, cpus)
     number = None if workers is None or workers == 0 else _workers(workers)
@@ -123,8 +122,8 @@ class Run:
         """url: the run's directory, a path or any URL that fsspec opens. Raises ValueError where there is no run."""
         self.folder = url if isinstance(url, Store) else Store(url)
         """The run's directory."""
-        if not self.folder.exists(CONFIG):
-            raise UsageError(f"{self.folder.url} is no run: it has no {CONFIG}")
+        self.config: Mapping[str, Any] = read_config(self.folder)
+        """What config.json holds: the resolved experiment, its data, versions, the commit."""
 
     @property
     def url(self) -> str:
@@ -135,12 +134,6 @@ class Run:
     def name(self) -> str:
         """The run's name."""
         return PurePosixPath(self.url).name
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """What config.json holds: the resolved experiment, its data, versions, the commit."""
-        found: dict[str, Any] = parse_json(self.folder.read(CONFIG))
-        return found
 
     @property
     def result(self) -> dict[str, Any]:
@@ -220,14 +213,11 @@ class Run:
         return figure_lines({EVALUATION + name: value for name, value in values.items()})
 
 
-def _flat(prefix: str, settings: Settings) -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of settings in nested mappings; a kind first, since it decides what others there are."""
-    for name, value in sorted(settings.items(), key=lambda item: item[0] != "kind"):
-        path = prefix if name == "kind" else f"{prefix}.{name}"
-        if isinstance(value, Mapping):
-            yield from _flat(path, value)
-        else:
-            yield path, value
+def _assignments(groups: Mapping[str, Settings | None]) -> list[tuple[str, Any]]:
+    """(dotted path, value) of the settings of groups; kinds first, since they decide what other settings there are."""
+    pairs = config.flatten({name: settings for name, settings in groups.items() if settings})
+    kinds_first = sorted(pairs, key=lambda pair: (not pair[0].endswith(".kind"), pair[0].count(".")))
+    return [(path.removesuffix(".kind"), value) for path, value in kinds_first]
 
 
 def _begun_from(preset: str | Experiment, storage: str, run: str) -> tuple[str, str, Experiment]:
@@ -238,7 +228,7 @@ def _begun_from(preset: str | Experiment, storage: str, run: str) -> tuple[str, 
     if not preset and not run:
         raise UsageError('give a preset, e.g. train("digits"), or run="NAME" to continue a run')
     if not preset:
-        job, name, experiment = train_options.own_configuration(train_options.ANY, Run(Store(storage) / run).folder)
+        job, name, experiment = train_options.own_configuration(train_options.ANY, Store(storage) / run)
         return name, job, experiment
     named = find_preset(preset)
     return preset, named.job, named.experiment

@@ -13,7 +13,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
@@ -147,6 +147,19 @@ def paths(config: Any, prefix: str = "") -> dict[str, Any]:
         else:
             found[path] = value
     return found
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "", whole_kinds: bool = False) -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of settings in nested mappings; the kind of a group at `group.kind`. Schedules are values.
+
+    whole_kinds: groups that name their kind are values as well.
+    """
+    for name, value in settings.items():
+        is_group = isinstance(value, Mapping) and not {"start", "end"} <= value.keys()
+        if is_group and not (whole_kinds and "kind" in value):
+            yield from flatten(value, f"{prefix}{name}.", whole_kinds)
+        else:
+            yield f"{prefix}{name}", value
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

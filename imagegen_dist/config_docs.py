@@ -83,7 +83,9 @@ def field_docs(cls: type) -> dict[str, str]:
 
 def value_text(value: Any) -> str:
     """A setting's value, as it would be written on the command line."""
-    return (json.dumps(value) if isinstance(value, bool | tuple) else str(value)) or "''"
+    if value is None:
+        return "none"
+    return (json.dumps(value) if isinstance(value, bool | tuple | list) else str(value)) or "''"
 
 
 def _type_text(annotation: Any) -> str:

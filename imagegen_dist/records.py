@@ -22,15 +22,12 @@ from imagegen_dist.metrics.formatting import duration, figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import Picture, render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
+from imagegen_dist.run_folder import CONFIG, METRICS, REPORT, RESULT, read_config, unreadable_config
 from imagegen_dist.settings import changeable
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted
 
-CONFIG = "config.json"
-RESULT = "result.json"
-REPORT = "report.html"
-METRICS = "metrics.jsonl"
 _OF_THE_RUN = ("images", "seconds", "images_per_s", "evaluation", "paths")
 """What result.json says beside the figures of the evaluation."""
 
@@ -160,8 +157,8 @@ def write_config(settings: RunSettings, experiment: Experiment, index: DatasetIn
 
 def check_config(folder: Store, now: dict[str, Any]) -> None:
     """Raise ConfigMismatch if the run in `folder` differs from the document `now` in settings that may not change."""
+    before = read_config(folder)
     try:
-        before = parse_json(folder.read(CONFIG))
         # A run of an earlier version lacks the settings that were added since: they have their defaults, as it had.
         experiment = config.encode(config.decode(Experiment, before["experiment"]))
         found = config.differences(_fixed_part(now["experiment"]), _fixed_part(experiment))
@@ -169,9 +166,7 @@ def check_config(folder: Store, now: dict[str, Any]) -> None:
             {"fingerprint": now["data"]["fingerprint"]}, {"fingerprint": before["data"]["fingerprint"]}, "data"
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigMismatch(
-            f"{folder.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another --run"
-        ) from error
+        raise unreadable_config(folder, error) from error
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigMismatch(

@@ -46,9 +46,6 @@ from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.stopwatch import Stopwatch
 from imagegen_dist.metrics.wandb import WandbSink
 from imagegen_dist.records import (
-    METRICS,
-    REPORT,
-    RESULT,
     RunSettings,
     RunStatus,
     Shown,
@@ -60,6 +57,7 @@ from imagegen_dist.records import (
     latest_picture,
     write_report,
 )
+from imagegen_dist.run_folder import METRICS, REPORT, RESULT
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.training.checkpoint import (
     Checkpoint,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ import pytest
 
 import imagegen_dist
 from imagegen_dist import api, config
+from imagegen_dist.objectives.interface import VAEOptimConfig
+from imagegen_dist.presets import find_preset
+from imagegen_dist.schedule import constant
 from tests.runs import TINY, tiny
 
 
@@ -39,6 +43,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> imagegen_dist.Run:
 def test_settings_replace_the_presets(run):
     assert run.config["experiment"]["objective"]["gamma"] == 0.5
     assert run.config["experiment"]["model"]["widths"] == [16]
+
+
+def test_a_kind_comes_before_its_settings_and_keeps_its_other_defaults():
+    asked = {"autoencoder": {"lr": 1e-3}, "kind": "vaeoptim"}
+    experiment = config.overrides(
+        find_preset("digits-vae").experiment, api._assignments({"optim": asked, "data": None})
+    )
+    assert experiment.optim == VAEOptimConfig(replace(VAEOptimConfig().autoencoder, lr=constant(1e-3)))
 
 
 def test_metrics_are_arrays(run):

@@ -10,6 +10,7 @@ from imagegen_dist.config import (
     differences,
     encode,
     fingerprint,
+    flatten,
     kind,
     nearest,
     override,
@@ -250,3 +251,10 @@ def test_values_by_names_are_written_and_read_back():
         "a run", "runs", "digits", "train_gan", "data", wandb_values={"optim.*.lr": 1e-3, "model": "mlp"}
     )
     assert decode(RunSettings, json.loads(json.dumps(encode(settings)))) == settings
+
+
+def test_settings_in_nested_mappings_have_dotted_paths():
+    nested = {"optim": {"kind": "a", "lr": {"start": 1, "end": 0, "images": 9}}, "data": {"cache": {"bytes": 3}}}
+    schedule = nested["optim"]["lr"]
+    assert list(flatten(nested)) == [("optim.kind", "a"), ("optim.lr", schedule), ("data.cache.bytes", 3)]
+    assert list(flatten(nested, whole_kinds=True)) == [("optim", nested["optim"]), ("data.cache.bytes", 3)]

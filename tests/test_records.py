@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from imagegen_dist import records
 from imagegen_dist.records import RunSettings, by_group, closing_table
+from imagegen_dist.run_folder import RESULT
 
 GAN = {"frechet": 4.645, "label_agreement": 0.976, "frechet_real": 2.149, "classifier_accuracy": 0.978}
 VAE = {"elbo": -111.94, "distortion": 88.75, "rate": 23.19, "frechet": 36.78, "frechet_reconstruction": 5.23}
@@ -20,7 +20,7 @@ def figures(folder: Path, result: dict[str, Any]) -> dict[str, str]:
     settings = RunSettings("run", str(folder), "digits", "train_gan", data="")
     paths = {"run": settings.folder.url, "wandb": None}
     whole = {"images": 190_016, "seconds": 221.3, "images_per_s": 933.2, "paths": paths, **result}
-    settings.folder.write(records.RESULT, json.dumps(whole).encode())
+    settings.folder.write(RESULT, json.dumps(whole).encode())
     [(title, lines), *_] = closing_table(settings, "driver.log")
     assert title == "Figures"
     return dict(lines)
@@ -71,7 +71,7 @@ def test_the_command_that_sends_an_offline_run_is_printed_whether_or_not_there_i
     for key in (False, True):
         settings = RunSettings("run", str(tmp_path), "digits", "train_gan", data="", wandb_key=key)
         result = {"images": 1, "seconds": 1.0, "images_per_s": 1.0, "paths": {"wandb": "b"}, "wandb_sync": command}
-        settings.folder.write(records.RESULT, json.dumps(result).encode())
+        settings.folder.write(RESULT, json.dumps(result).encode())
         assert ("send to W&B", command) in closing_table(settings, "driver.log")[-1][1]
 
 

@@ -13,8 +13,9 @@ from imagegen_dist import config, load, records, run
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.run import RunError
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import StorageError, Store
-from imagegen_dist.training.checkpoint import FILES, CheckpointError, newest
+from imagegen_dist.training.checkpoint import FILES, newest
 from tests.runs import Listener, assert_bit_identical, final_tensors, settings, tiny, train_here, train_on
 from tests.s3.faults import FaultyProxy
 from tests.s3.fixtures import Bucket

@@ -25,7 +25,8 @@ from imagegen_dist.config import fingerprint
 from imagegen_dist.errors import MISUSED
 from imagegen_dist.models.lpips import load_lpips
 from imagegen_dist.records import RunSettings
-from imagegen_dist.training.checkpoint import CheckpointError, newest
+from imagegen_dist.run_folder import CheckpointError
+from imagegen_dist.training.checkpoint import newest
 from tests.runs import Listener, settings, tiny, train_here
 
 ROOT = Path(__file__).parents[1]

@@ -39,6 +39,7 @@ from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.records import RunSettings
 from imagegen_dist.resources import check_demand, is_own_ray
+from imagegen_dist.run_folder import CONFIG
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
 from imagegen_dist.wording import counted
@@ -125,7 +126,7 @@ def prepare(command: Command) -> Prepared:
     check_room(settings.folder, weights, settings.keep)
     document = records.document(settings, experiment, index, {})
     check_secrets(document, os.environ)
-    if settings.folder.exists(records.CONFIG):
+    if settings.folder.exists(CONFIG):
         records.check_config(settings.folder, document)
     preset = find_preset(options.preset) if options.preset in PRESETS or ":" in options.preset else None
     notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)

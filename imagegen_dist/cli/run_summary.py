@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,15 +9,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from imagegen_dist.config import flatten
+from imagegen_dist.config_docs import value_text
 from imagegen_dist.documents import parse_json
-from imagegen_dist.errors import UsageError
 from imagegen_dist.metric_table import EVALUATION, place_of
 from imagegen_dist.metrics.sinks import read_rows
+from imagegen_dist.run_folder import RESULT, CheckpointError, attempts, read_config, read_manifest
+from imagegen_dist.schedule import Schedule
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Holder, holder_of
 
-CONFIG, REPORT, MANIFEST = "config.json", "report.html", "manifest.json"
-_RESULT, _CHECKPOINTS = "result.json", "checkpoints"
 _STARTED = re.compile(r"\d{8}T\d{6}")
 _NO_FIGURES = ("images", "seconds", "images_per_s")
 
@@ -101,47 +101,34 @@ class Run:
     @property
     def settings(self) -> dict[str, str]:
         """The settings of its experiment by dotted path, as they would be typed."""
-        return flat(self.config["experiment"])
+        return typed_settings(self.config["experiment"])
 
 
 def read_run(store: Store) -> Run:
     """The run in a directory. Raises UsageError for a directory that is no run."""
-    try:
-        config = parse_json(store.read(CONFIG))
-        _ = config["experiment"]["training"]["total_images"], config["data"], config["job"], config["preset"]
-    except FileNotFoundError:
-        raise UsageError(f"{store} is no run: it has no {CONFIG}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{store}/{CONFIG} cannot be read ({type(error).__name__})") from error
+    config = read_config(store)
     result = {}
     with suppress(FileNotFoundError, ValueError):
-        result = parse_json(store.read(_RESULT))
+        result = parse_json(store.read(RESULT))
     return Run(store, config, result, holder_of(store), tuple(_checkpoints(store)))
 
 
 def _checkpoints(store: Store) -> Iterator[RunCheckpoint]:
     """The published checkpoints of a run, the newest first."""
-    for step in sorted((store / _CHECKPOINTS).names(), reverse=True):
-        for attempt in sorted((store / _CHECKPOINTS / step).names(), reverse=True):
-            place = store / _CHECKPOINTS / step / attempt
-            with suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-                manifest = parse_json(place.read(MANIFEST))
-                size = sum(int(file["bytes"]) for file in manifest["files"].values())
-                yield RunCheckpoint(place, int(manifest["images"]), attempt, manifest["metric"], size)
+    for place in attempts(store):
+        with suppress(CheckpointError):
+            manifest = read_manifest(place)
+            size = sum(file["bytes"] for file in manifest["files"].values())
+            yield RunCheckpoint(place, manifest["images"], place.url.rpartition("/")[2], manifest["metric"], size)
 
 
-def flat(experiment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def typed_settings(experiment: Mapping[str, Any]) -> dict[str, str]:
     """The settings of an experiment's JSON form by dotted path, as they would be typed."""
     found: dict[str, str] = {}
-    for name, value in experiment.items():
-        path = prefix + name.replace("_", "-")
-        if isinstance(value, dict) and {"start", "end", "images"} <= value.keys():
-            found[path] = f"{value['start']:g}:{value['end']:g}:{value['images']}"
-        elif isinstance(value, dict):
-            found |= flat(value, f"{path}.")
-        elif name == "kind":
-            if prefix.count(".") == 1:
-                found[prefix.rstrip(".")] = str(value)
-        else:
-            found[path] = value if isinstance(value, str) else json.dumps(value)
+    for path, value in flatten(experiment):
+        group, _, name = path.replace("_", "-").rpartition(".")
+        if name != "kind":
+            found[f"{group}.{name}"] = value_text(Schedule.from_json(value) if isinstance(value, dict) else value)
+        elif group and "." not in group:
+            found[group] = value
     return found

@@ -19,10 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
-from imagegen_dist.cli.run_summary import CONFIG, MANIFEST, REPORT, Run, flat, read_run
+from imagegen_dist.cli.run_summary import Run, read_run, typed_settings
 from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.metric_table import describe, place_of
 from imagegen_dist.metrics.formatting import count, duration, figure_lines, value_text
+from imagegen_dist.run_folder import CONFIG, MANIFEST, REPORT
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import FILE as LEASE
 from imagegen_dist.wording import counted
@@ -142,7 +143,7 @@ def _show(options: RunsOptions) -> None:
     _section("run", _facts(run))
     preset = PRESETS.get(str(facts.get("preset")))
     if preset is not None:
-        own, theirs = run.settings, flat(config.encode(preset.experiment))
+        own, theirs = run.settings, typed_settings(config.encode(preset.experiment))
         changed = [(path, own[path], theirs.get(path, "none")) for path in own if own[path] != theirs.get(path)]
         rows = [(f"--{path}", f"{value}  (preset: {default})") for path, value, default in changed]
         _section(f"settings that differ from {facts['preset']}", rows or [("none", "")])

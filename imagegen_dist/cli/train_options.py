@@ -25,6 +25,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.extensions import import_preset
 from imagegen_dist.resources import Demand, Workers
+from imagegen_dist.run_folder import CONFIG, read_config, unreadable_config
 from imagegen_dist.wording import reason
 
 if TYPE_CHECKING:
@@ -174,7 +175,6 @@ def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
     Raises ValueError if the run is another job's, or does not say how it was configured.
     """
     from imagegen_dist.presets import find_preset
-    from imagegen_dist.records import CONFIG
     from imagegen_dist.storage import Store
 
     if options.run and not options.preset and not options.config:
@@ -192,19 +192,14 @@ def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
 def own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
     """(job, preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
     from imagegen_dist.experiment import Experiment
-    from imagegen_dist.records import CONFIG
 
+    found = read_config(folder)
+    trained_by, preset = str(found["job"]), str(found["preset"])
+    import_preset(preset)
     try:
-        found = parse_json(folder.read(CONFIG))
-        trained_by, preset = str(found["job"]), str(found["preset"])
-        import_preset(preset)
         experiment = config.decode(Experiment, found["experiment"])
-    except UsageError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{folder.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another --run"
-        ) from error
+    except config.ConfigError as error:
+        raise unreadable_config(folder, error) from error
     if job not in (ANY, trained_by):
         raise UsageError(f"{folder.url} is trained by {name_of(trained_by)}, and this is {name_of(job)}")
     return trained_by, preset, experiment
@@ -324,7 +319,9 @@ def _apply_file(experiment: Experiment, name: str) -> Experiment:
     if not isinstance(data, dict):
         raise UsageError(f"--config {name}: its experiment has to be one JSON object")
     try:
-        return config.decode(Experiment, data) if "kind" in data else config.overrides(experiment, _flatten(data))
+        if "kind" in data:
+            return config.decode(Experiment, data)
+        return config.overrides(experiment, list(config.flatten(data, whole_kinds=True)))
     except RecursionError as error:
         raise UsageError(f"--config {name}: {reason(error)}") from None
 
@@ -338,16 +335,6 @@ def _read_file(name: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"--config {name}: it has to hold one JSON object")
     return data
-
-
-def _flatten(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in data.items():
-        if isinstance(value, dict) and "kind" not in value and not {"start", "end"} <= value.keys():
-            found += _flatten(value, f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", value))
-    return found
 
 
 def describe(experiment: Experiment) -> str:

@@ -19,8 +19,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from imagegen_dist.documents import parse_json
+from imagegen_dist.run_folder import MANIFEST, CheckpointError
 from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import MANIFEST, CheckpointError
 from imagegen_dist.wording import counted
 
 CONFIG = "config.json"

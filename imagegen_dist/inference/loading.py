@@ -19,17 +19,10 @@ from imagegen_dist.inference.exported import is_exported, read_exported
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.objectives.variational import Autoencodes
+from imagegen_dist.run_folder import MANIFEST, CheckpointError
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store, reached
-from imagegen_dist.training.checkpoint import (
-    FILES,
-    INFERENCE_FILES,
-    MANIFEST,
-    CheckpointError,
-    LoadedCheckpoint,
-    newest,
-    open_checkpoint,
-)
+from imagegen_dist.training.checkpoint import FILES, INFERENCE_FILES, LoadedCheckpoint, newest, open_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
 
 DISCRIMINATOR = "discriminator"

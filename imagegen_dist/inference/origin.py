@@ -9,14 +9,14 @@ from typing import Any
 from imagegen_dist.documents import parse_json
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.sinks import read_rows
-from imagegen_dist.records import CONFIG, METRICS, by_group, last_values
+from imagegen_dist.records import by_group, last_values
+from imagegen_dist.run_folder import CHECKPOINTS, CONFIG, METRICS
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
-from imagegen_dist.training.checkpoint import FOLDER
 
 
 def run_of(url: str) -> Store | None:
     """The run's directory of the checkpoint at this URL, <run>/checkpoints/<step>/<attempt>; None for other places."""
-    run, slash, below = url.rpartition(f"/{FOLDER}/")
+    run, slash, below = url.rpartition(f"/{CHECKPOINTS}/")
     return Store(run, PATIENCE_S) if slash and below.count("/") == 1 else None
 
 

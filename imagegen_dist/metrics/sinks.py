@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from imagegen_dist.documents import parse_json
+from imagegen_dist.run_folder import METRICS
 from imagegen_dist.storage import Store
 
 
@@ -35,7 +36,7 @@ class JSONLSink:
     On a local store each row is in the file when `log` returns; on another, rows wait in memory for `flush`.
     """
 
-    def __init__(self, store: Store, name: str = "metrics.jsonl", resume_images: int | None = None) -> None:
+    def __init__(self, store: Store, name: str = METRICS, resume_images: int | None = None) -> None:
         self._store = store
         self._name = name
         kept = b"" if resume_images is None else _rows_until(store, name, resume_images)
@@ -95,7 +96,7 @@ def encode_row(row: Mapping[str, float]) -> bytes:
     return json.dumps({"images": int(row["images"])} | figures, allow_nan=False).encode() + b"\n"
 
 
-def read_rows(store: Store, name: str = "metrics.jsonl") -> list[dict[str, float]]:
+def read_rows(store: Store, name: str = METRICS) -> list[dict[str, float]]:
     """The rows of a JSONL file, null read as nan; [] where there is no such file.
 
     A last line that was torn by a crash is left out. Raises ValueError on any other line that is not a JSON object.

@@ -13,8 +13,8 @@ from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.ray.memory import MEMORY_HELP, memory_line
 from imagegen_dist.run import RunError
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import StorageError
-from imagegen_dist.training.checkpoint import CheckpointError
 from imagegen_dist.wording import described
 
 _FINAL = (RunError, CheckpointError, DatasetError, ShardError, StorageError)

@@ -10,12 +10,12 @@ import hashlib
 import json
 import sys
 
-from imagegen_dist import records
+from imagegen_dist.run_folder import CONFIG, MANIFEST, METRICS, REPORT, RESULT
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import PLAN, TRIALS, read_plan
-from imagegen_dist.sweep.results import BEST, REPORT, ROWS, TABLE, best
+from imagegen_dist.sweep.results import BEST, ROWS, TABLE, best
 from imagegen_dist.sweep.trial_store import TRIALS_FILE, TrialStore
-from imagegen_dist.training.checkpoint import FILES, MANIFEST, newest
+from imagegen_dist.training.checkpoint import FILES, newest
 
 _PART_BYTES = 192 << 10
 
@@ -27,7 +27,7 @@ def files(folder: Store) -> list[str]:
     if chosen is None:
         return names
     run = f"{TRIALS}/{chosen.run}"
-    kept = (records.CONFIG, records.METRICS, records.RESULT, records.REPORT)
+    kept = (CONFIG, METRICS, RESULT, REPORT)
     names += [f"{run}/{name}" for name in kept if (folder / TRIALS / chosen.run).exists(name)]
     checkpoint = newest(folder / TRIALS / chosen.run, lambda why: None)
     if checkpoint is not None:

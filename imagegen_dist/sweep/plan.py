@@ -17,6 +17,7 @@ from imagegen_dist.metric_table import describe
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.records import RunSettings
 from imagegen_dist.resources import Workers
+from imagegen_dist.run_folder import CONFIG
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.searches import Goal, Scheduler, Searcher
 from imagegen_dist.sweep.space import Space
@@ -219,7 +220,7 @@ def write_plan(plan: SweepPlan) -> None:
     folder, name = plan.folder, plan.settings.name
     if folder.exists(PLAN):
         raise UsageError(f"{folder.url} holds a sweep: continue it with --resume {name}, or choose another --name")
-    if folder.exists(records.CONFIG):
+    if folder.exists(CONFIG):
         raise UsageError(f"{folder.url} holds a run: choose another --name")
     document = {**config.encode(plan), "versions": versions(), "git_commit": records.git_commit()}
     folder.write(PLAN, json.dumps(document, indent=1).encode())

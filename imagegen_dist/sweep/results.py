@@ -12,13 +12,14 @@ from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.metrics.wandb import FOLDERS, sync_command
+from imagegen_dist.run_folder import REPORT
 from imagegen_dist.sweep.plan import TRIALS, SweepPlan
 from imagegen_dist.sweep.report import best_figures, commands, find, report_page, spent
 from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.summary import summary_id, write_summary
 from imagegen_dist.sweep.trial_store import COMPLETE, DIVERGED, FAILED, REPLACED, Trial, TrialStore
 
-BEST, TABLE, ROWS, REPORT = "best.json", "results.csv", "results.jsonl", "report.html"
+BEST, TABLE, ROWS = "best.json", "results.csv", "results.jsonl"
 
 
 def candidates(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:

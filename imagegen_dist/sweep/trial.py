@@ -19,11 +19,12 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, RunError, execute
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.sweep.plan import SweepPlan
 from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, FAILED, RUNNING, Trial
-from imagegen_dist.training.checkpoint import Checkpoint, CheckpointError
+from imagegen_dist.training.checkpoint import Checkpoint
 
 _PROGRESS_S = 2.0
 """Minimum time between two reports of the images seen."""

@@ -26,20 +26,15 @@ from torch import Tensor
 
 from imagegen_dist.config import fingerprint
 from imagegen_dist.documents import parse_json
+from imagegen_dist.run_folder import CHECKPOINTS, MANIFEST, CheckpointError, attempts, read_manifest
 from imagegen_dist.storage import Store
 from imagegen_dist.training.tensor_file import Digest, Writable, write_tensors
 
 Parsed = TypeVar("Parsed")
 
-FOLDER = "checkpoints"
-MANIFEST = "manifest.json"
 FILES = ("model.safetensors", "state.safetensors", "state.json")
 _BYTES_A_WEIGHT = 16
 INFERENCE_FILES = ("model.safetensors", "state.json")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: one line that says which and why."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
     finite counts as not taken.
     """
     snapshot.check_finite()
-    store = run / FOLDER / f"step-{snapshot.images:012d}" / attempt
+    store = run / CHECKPOINTS / f"step-{snapshot.images:012d}" / attempt
     contents: dict[str, Callable[[Writable], object]] = {
         "model.safetensors": partial(write_tensors, snapshot.model),
         "state.safetensors": partial(write_tensors, snapshot.state),
@@ -129,7 +124,7 @@ def check_room(run: Store, weights: int, keep: int) -> None:
     weights: numbers that are trained; the averaged and raw ones and Adam's two moments take 16 bytes each. keep: as
     Checkpointer takes it; beside those there are the best checkpoint and the one that is being written.
     """
-    folder = run.local_path(FOLDER)
+    folder = run.local_path(CHECKPOINTS)
     if folder is None:
         return
     each, count = weights * _BYTES_A_WEIGHT, max(keep, 2) + 2
@@ -160,7 +155,7 @@ def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> LoadedCheckpo
 
     Each file is read once and verified against the manifest. In memory is one file's bytes beside the contents.
     """
-    manifest = _manifest(store)
+    manifest = read_manifest(store)
     model, state = (
         _parse(store, name, load_tensors, manifest) if name in files else {}
         for name in ("model.safetensors", "state.safetensors")
@@ -195,7 +190,7 @@ def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FI
 
     `skipped` is told of each newer one that does not, and why.
     """
-    for store in _attempts(run):
+    for store in attempts(run):
         try:
             return open_checkpoint(store, files)
         except CheckpointError as error:
@@ -205,46 +200,20 @@ def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FI
 
 def newest_images(run: Store) -> int:
     """Images of the newest checkpoint that has a manifest, -1 where there is none; no other file is read."""
-    for store in _attempts(run):
+    for store in attempts(run):
         with suppress(CheckpointError):
-            return int(_manifest(store)["images"])
+            return int(read_manifest(store)["images"])
     return -1
 
 
 def lowest_metric(run: Store) -> float:
     """The lowest metric of a checkpoint that has a manifest, inf where none was measured."""
     lowest = inf
-    for store in _attempts(run):
+    for store in attempts(run):
         with suppress(CheckpointError):
-            metric = _manifest(store)["metric"]
+            metric = read_manifest(store)["metric"]
             lowest = lowest if metric is None else min(lowest, metric)
     return lowest
-
-
-def _attempts(run: Store) -> list[Store]:
-    """Every attempt directory, newest images first, then newest attempt first."""
-    folder = run / FOLDER
-    steps = sorted((name for name in folder.names() if name.startswith("step-")), reverse=True)
-    return [folder / step / attempt for step in steps for attempt in sorted((folder / step).names(), reverse=True)]
-
-
-def _manifest(store: Store) -> dict[str, Any]:
-    try:
-        manifest = parse_json(store.read(MANIFEST))
-        if manifest["format"] != 1:
-            raise CheckpointError(f"{store.url}: format {manifest['format']} is not known to this version")
-        if manifest.pop("sha256") != fingerprint(manifest):
-            raise CheckpointError(f"{store.url}: {MANIFEST} does not have the sha256 that it names")
-        known = isinstance(manifest["images"], int) and isinstance(manifest["metric"], int | float | None)
-        if not known or not all(isinstance(file["bytes"], int) for file in manifest["files"].values()):
-            raise ValueError("a field is of another type")
-    except FileNotFoundError:
-        raise CheckpointError(f"{store.url}: no {MANIFEST}, its writing was interrupted") from None
-    except CheckpointError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{store.url}: {MANIFEST} cannot be read ({type(error).__name__})") from None
-    return manifest
 
 
 class Checkpointer:
@@ -308,12 +277,12 @@ def prune(run: Store, last: Checkpoint, keep: int) -> None:
     run resumed, and go. Attempts without a manifest are leftovers of a crash and go too. A checkpoint's manifest goes
     first, so that an interrupted removal leaves none that looks whole.
     """
-    attempts = _attempts(run)
-    passed_over = attempts[: attempts.index(last.store)]
+    written = attempts(run)
+    passed_over = written[: written.index(last.store)]
     published, leftovers = [], []
-    for store in attempts[len(passed_over) :]:
+    for store in written[len(passed_over) :]:
         try:
-            published.append((store, _manifest(store)))
+            published.append((store, read_manifest(store)))
         except CheckpointError:
             leftovers.append(store)
     scored = [
@@ -324,7 +293,7 @@ def prune(run: Store, last: Checkpoint, keep: int) -> None:
     for store in passed_over + leftovers + unwanted:
         store.remove(MANIFEST)
         store.remove("")
-    folder = run / FOLDER
+    folder = run / CHECKPOINTS
     for step in folder.names():
         if not (folder / step).names():
             folder.remove(step)

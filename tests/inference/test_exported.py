@@ -12,8 +12,8 @@ from imagegen_dist.cli.export import main
 from imagegen_dist.errors import DONE
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.hub import HubModel, for_hub
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import FAMILIES, write_checkpoint
 from tests.runs import settings, tiny, train_on
 

@@ -12,8 +12,8 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.sampling_request import Asked
 from imagegen_dist.records import RunSettings
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import FAMILIES, write_checkpoint
 from tests.runs import tiny, train_here
 

@@ -9,8 +9,8 @@ import torch
 
 from imagegen_dist import load
 from imagegen_dist.inference.folder import card_of, write_folder
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import Store
-from imagegen_dist.training.checkpoint import CheckpointError
 from tests.checkpoints import write_checkpoint
 
 DECLARED = {

@@ -9,15 +9,13 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from imagegen_dist.config import fingerprint
+from imagegen_dist.run_folder import CHECKPOINTS, MANIFEST, CheckpointError
 from imagegen_dist.storage import StorageError, Store
 from imagegen_dist.training import checkpoint
 from imagegen_dist.training.checkpoint import (
     FILES,
-    FOLDER,
-    MANIFEST,
     Checkpoint,
     Checkpointer,
-    CheckpointError,
     Snapshot,
     newest,
     open_checkpoint,
@@ -44,7 +42,7 @@ def find(run: Store) -> tuple[int | None, list[str]]:
 
 
 def kept(run: Store) -> list[int]:
-    return [int(name.removeprefix("step-")) for name in (run / FOLDER).names()]
+    return [int(name.removeprefix("step-")) for name in (run / CHECKPOINTS).names()]
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -196,13 +194,13 @@ def test_the_best_by_metric_is_kept_besides(run):
 def test_leftovers_of_a_crash_and_what_was_passed_over_are_removed(run):
     put(run, 4)
     last = put(run, 2)
-    (run / FOLDER / "step-000000000001" / "a").write("model.safetensors", b"part")
-    (run / FOLDER / "step-000000000002" / "0").write("model.safetensors", b"part")
-    (run / FOLDER / "step-000000000003" / "a").write("model.safetensors", b"part")
+    (run / CHECKPOINTS / "step-000000000001" / "a").write("model.safetensors", b"part")
+    (run / CHECKPOINTS / "step-000000000002" / "0").write("model.safetensors", b"part")
+    (run / CHECKPOINTS / "step-000000000003" / "a").write("model.safetensors", b"part")
     prune(run, last, 2)
     assert kept(run) == [2]
-    assert (run / FOLDER).names() == ["step-000000000002"]
-    assert (run / FOLDER / "step-000000000002").names() == ["a"]
+    assert (run / CHECKPOINTS).names() == ["step-000000000002"]
+    assert (run / CHECKPOINTS / "step-000000000002").names() == ["a"]
 
 
 def test_checkpointer_publishes_in_the_order_given_and_keeps_the_newest(run):
