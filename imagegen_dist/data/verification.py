@@ -7,14 +7,11 @@ size can be read. It needs memory for one sample, and disk space for one shard.
 from __future__ import annotations
 
 import dataclasses
-import os
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import IO, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 from imagegen_dist.commands import command
 from imagegen_dist.data.index import (
@@ -35,20 +32,17 @@ from imagegen_dist.data.index import (
 from imagegen_dist.data.labels import empty_classes
 from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.shard import Shard, group
+from imagegen_dist.data.shard_file import opened
 from imagegen_dist.data.sources.subsets import Subset, split_of
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.data.tarwalk import ReadAt, ShardError, walk
 from imagegen_dist.shape import SampleShape
-from imagegen_dist.storage import AccessError, StorageError, Store, check_temporary_room, temporary_file, unusable_line
+from imagegen_dist.storage import StorageError, Store, unusable_line
 from imagegen_dist.tasks import Progress, Result, ShowProgress, TaskRunner, no_progress, run_in_process
 from imagegen_dist.wording import counted
 
 _MODALITY = "image"
 _ALONE_BYTES = 2 << 30  # which one process reads before tasks have started
-_ATTEMPTS = 10
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 20.0
-_STALL_S = 15.0
 
 
 def index_shards(
@@ -226,7 +220,7 @@ def _check_no_tar_classes(shards: Store, names: list[str], member: str) -> None:
     some, surveys = list(dict.fromkeys((names[0], names[-1]))), list[Survey]()
     for name in some:
         try:
-            with _opened(shards, name) as (read_at, size):
+            with opened(shards, name) as (read_at, size):
                 surveys.append(survey(read_at, size, name, (member,) if member else modality(_MODALITY).extensions))
         except (ShardError, FileNotFoundError):  # the scan that follows reports them
             return
@@ -255,7 +249,7 @@ def _counted(results: Iterable[Result], total: int, shown: Progress, activity: s
 
 
 def _scan(piece: _Unread) -> ShardScan:
-    with _opened(piece.store, piece.name) as (read_at, size):
+    with opened(piece.store, piece.name) as (read_at, size):
         return scan_file(piece.name, read_at, size, modality(_MODALITY), piece.labelled, piece.member)
 
 
@@ -270,7 +264,7 @@ def _check(piece: _Expected) -> tuple[str, ...]:
 def _findings(piece: _Expected) -> tuple[tuple[str, ...], bool]:
     """(what is wrong with a shard, whether its bytes differ from the index)."""
     try:
-        with _opened(piece.store, piece.info.name) as (read_at, size):
+        with opened(piece.store, piece.info.name) as (read_at, size):
             altered = _alteration(piece.info, read_at, size)
             return (*altered, *_of_samples(piece, read_at, size)), bool(altered)
     except FileNotFoundError:
@@ -340,45 +334,3 @@ def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
     if label >= piece.classes:
         return f"sample {shard.key(row)} has label {label}, but there are {counted(piece.classes, 'class')}"
     return ""
-
-
-@contextmanager
-def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
-    """(reader, size) of a shard: in place on the local disk, else of a copy that is removed after the block.
-
-    Raises FileNotFoundError, StorageError.
-    """
-    file: IO[bytes]
-    with ExitStack() as stack:
-        if store.protocol == "file":
-            file = stack.enter_context(store.opened(name))
-        else:
-            file = stack.enter_context(temporary_file())
-            _fetch(store, name, file)
-        try:
-            yield partial(_read_at, file.fileno()), os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise StorageError(f"cannot read {store / name}: {error.strerror or error}") from error
-
-
-def _fetch(store: Store, name: str, file: IO[bytes]) -> None:
-    """Copy a shard into an open file, repeating after transient faults. Raises FileNotFoundError, StorageError."""
-    size = store.size(name)
-    check_temporary_room(size)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            store.download(name, f"/dev/fd/{file.fileno()}", stall_s=_STALL_S)
-            came = os.fstat(file.fileno()).st_size
-            if came == size:
-                return
-            file.seek(0)
-            file.truncate()
-            raise StorageError(f"cannot read {store / name}: {came:,} of {size:,} bytes arrived")
-        except StorageError as error:
-            if attempt == _ATTEMPTS or isinstance(error, AccessError):
-                raise
-            time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)))
-
-
-def _read_at(descriptor: int, offset: int, length: int) -> bytes:
-    return os.pread(descriptor, length, offset)

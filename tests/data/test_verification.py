@@ -18,7 +18,7 @@ import pytest
 import webdataset
 
 from imagegen_dist.cli.check_table import check_table
-from imagegen_dist.data import trust, verification
+from imagegen_dist.data import shard_file, trust, verification
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
@@ -132,7 +132,7 @@ def test_an_index_elsewhere_streams_the_same_samples(served: Served, tmp_path: P
 def test_a_shard_that_comes_in_part_is_fetched_again(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(shard_file, "_FIRST_PAUSE_S", 0.01)
     served.faults["shard-000001.tar"] = lambda data: data[:5000]
     assert index_shards(served.url, Store(tmp_path / "index")).counts.tolist() == [5, 5, 5]
     assert served.faults == {}

@@ -1,9 +1,8 @@
 """Shards of any writer as a source, to be packed again."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from imagegen_dist.data.labels import Label, number_labels, number_names
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.shard import Shard
+from imagegen_dist.data.shard_file import opened
 from imagegen_dist.data.sources.base import (
     Record,
     Records,
@@ -25,7 +25,6 @@ from imagegen_dist.data.sources.base import (
 )
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
-from imagegen_dist.data.tarwalk import ReadAt
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.wording import counted
 
@@ -79,7 +78,7 @@ class _Samples(Records):
 
     def read(self) -> Iterator[Record]:
         for piece in self.pieces:
-            with _opened(self.store, piece.shard) as (read_at, size):
+            with opened(self.store, piece.shard) as (read_at, size):
                 shard = Shard(read_at, size, (self.store / piece.shard).url, self.extensions, piece.samples)
                 for row, label in zip(piece.rows, piece.labels or (None,) * len(piece.rows), strict=True):
                     known = label if self.numbers is None else _number(shard, row, self.numbers)
@@ -202,21 +201,5 @@ def _numbered(labels: list[Label], named: tuple[str, ...] | None) -> tuple[IntAr
 
 
 def _survey(store: Store, name: str, labelled: bool, extensions: tuple[str, ...]) -> Survey:
-    with _opened(store, name) as (read_at, size):
+    with opened(store, name) as (read_at, size):
         return survey(read_at, size, (store / name).url, extensions, labelled)
-
-
-@contextmanager
-def _opened(store: Store, name: str) -> Iterator[tuple[ReadAt, int]]:
-    """(reader, size) of a shard: in place on the local disk, else fetched whole, since headers are spread over it."""
-    if store.local_path(name) is None:
-        data = store.read(name)
-        yield (lambda at, length: data[at : at + length]), len(data)
-        return
-    with store.opened(name) as file:
-
-        def read_at(offset: int, length: int, file: BinaryIO = file) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        yield read_at, store.size(name)
