@@ -29,7 +29,7 @@ class RankError(RuntimeError):
     """Something that failed on one rank, as every rank is told of it: one line."""
 
 
-def go_on() -> None:
+def _go_on() -> None:
     """What a rank that nobody can ask to end does between two pieces of long work."""
 
 
@@ -46,7 +46,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    heed: Callable[[], None] = field(default=go_on, compare=False)
+    heed: Callable[[], None] = field(default=_go_on, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -189,9 +189,3 @@ def said(error: BaseException | None) -> str:
     line = " ".join(str(error or "").split())
     named = error is not None and not isinstance(error, RankError)
     return f"{type(error).__name__}: {line or 'no message'}"[:500] if named else line
-
-
-def wait_for_all(world: World) -> None:
-    """Return once every rank has called it."""
-    if world.size > 1:
-        dist.barrier()

@@ -325,7 +325,7 @@ def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple
 
 def _figure_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Evaluation figures with their units, each beside its reference, and what they were measured on."""
-    lines = [(line.label, line.full_value) for line in figure_lines(evaluated(result))]
+    lines = [(line.label, line.full_value) for line in figure_lines(_evaluated(result))]
     if verdict := reading(result):
         lines.append(("verdict", verdict))
     if lines and "evaluation" in result:
@@ -335,7 +335,7 @@ def _figure_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def evaluated(result: Mapping[str, Any]) -> dict[str, float]:
+def _evaluated(result: Mapping[str, Any]) -> dict[str, float]:
     """The evaluation's figures in result.json by their full names, with the references that its settings give."""
     figures = {name: value for name, value in result.items() if name not in _OF_THE_RUN}
     values = {EVALUATION + name: value for name, value in ungrouped(figures).items()}

@@ -76,7 +76,7 @@ from imagegen_dist.wording import counted
 
 Found = TypeVar("Found")
 
-EVALUATING = "evaluating.json"
+_EVALUATING = "evaluating.json"
 """Beside a run's files while it is evaluated: at how many images, and how often that has begun."""
 
 _DEADLY = 2  # deaths within one evaluation, after which it is left out: a driver gives up after three without progress
@@ -346,16 +346,16 @@ class _Session:
         deaths = 0
         if self.world.is_main:
             self.checkpointer.wait()
-            if self.folder.exists(EVALUATING):
-                noted = json.loads(self.folder.read(EVALUATING))
+            if self.folder.exists(_EVALUATING):
+                noted = json.loads(self.folder.read(_EVALUATING))
                 deaths = int(noted["begun"]) if noted["images"] == self.trainer.images else 0
-            self.folder.write(EVALUATING, json.dumps({"images": self.trainer.images, "begun": deaths + 1}).encode())
+            self.folder.write(_EVALUATING, json.dumps({"images": self.trainer.images, "begun": deaths + 1}).encode())
         return int(text_from_main(str(deaths), self.world, self.device))
 
     def _end_evaluation(self) -> None:
         """Forget that an evaluation has begun, which has come to its end or was stopped in good order."""
         if self.world.is_main:
-            self.folder.remove(EVALUATING)
+            self.folder.remove(_EVALUATING)
 
     def _left_out(self, deaths: int) -> dict[str, float]:
         """No figures: the evaluation has ended so many processes. The run's next start tries it again."""

@@ -32,13 +32,13 @@ _SUMMARY = (
     "of other users, runs and their W&B folders are never touched."
 )
 
-SETTLED_S = 300.0
+_SETTLED_S = 300.0
 """Seconds for which a Ray's folder must not have changed: one that is being started has no process yet."""
 
 ABANDONED_S = 86_400.0
 """Seconds after which a temporary folder of a job belongs to no job any more."""
 
-END_S = 5.0
+_END_S = 5.0
 """Seconds that a process has to end before it is killed."""
 
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_\d+")
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     options = parse_flags(Options, _JOB, words)
     failed = 0
-    found = list(leftovers(options.caches))
+    found = list(_leftovers(options.caches))
     for each in found:
         print(f"{each.kind:<16}{f'{count(each.size)}B':>8}  {each.name}", flush=True)
         if options.remove:
@@ -106,15 +106,15 @@ def _run(words: Sequence[str]) -> int:
     return FAILED if failed else DONE
 
 
-def leftovers(caches: bool = False) -> Iterator[Leftover]:
+def _leftovers(caches: bool = False) -> Iterator[Leftover]:
     """What is left behind, processes first. caches: the cached shards as well."""
-    using = processes_by_session(ray_folder())
+    using = _processes_by_session(_ray_folder())
     dead = [session for session, processes in using.items() if not any(map(_is_server, processes))]
     for session in dead:
         if not _answers(session):
             for process in filter(_is_own_ray_process, using[session]):
                 yield Leftover("Ray process", f"{process.pid} {_title(process)}", 0, _ending(process))
-    yield from sessions(ray_folder(), using)
+    yield from _sessions(_ray_folder(), using)
     for pattern in _TEMPORARY:
         for folder in sorted(Path(tempfile.gettempdir()).glob(pattern)):
             if _is_own_folder(folder) and time.time() - _last_change(folder) > ABANDONED_S:
@@ -127,22 +127,22 @@ def leftovers(caches: bool = False) -> Iterator[Leftover]:
         yield Leftover("cached shards", str(node_path("")), sum(size for size, _ in files), _unlinking(files))
 
 
-def ray_folder() -> Path:
+def _ray_folder() -> Path:
     """Where Ray keeps the folders of its sessions, those of all users."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
 
 
-def sessions(folder: Path, using: Mapping[Path, Sequence[psutil.Process]]) -> Iterator[Leftover]:
+def _sessions(folder: Path, using: Mapping[Path, Sequence[psutil.Process]]) -> Iterator[Leftover]:
     """The folders of this user's sessions that no Ray uses. using: the processes of each session."""
     for session in sorted(folder.glob("session_*")):
         if not _SESSION.fullmatch(session.name) or not _is_own_folder(session):
             continue
         is_used = any(map(_is_server, using.get(session, ()))) or _answers(session)
-        if not is_used and time.time() - _last_change(session) > SETTLED_S:
+        if not is_used and time.time() - _last_change(session) > _SETTLED_S:
             yield _folder("Ray session", session)
 
 
-def processes_by_session(folder: Path) -> dict[Path, list[psutil.Process]]:
+def _processes_by_session(folder: Path) -> dict[Path, list[psutil.Process]]:
     """The processes of this machine that belong to a session of Ray's in that folder, by the session's own."""
     found: dict[Path, list[psutil.Process]] = {}
     for process in psutil.process_iter():
@@ -190,7 +190,7 @@ def _ending(process: psutil.Process) -> Callable[[], None]:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
             try:
-                process.wait(END_S)
+                process.wait(_END_S)
             except psutil.TimeoutExpired:
                 process.kill()
 

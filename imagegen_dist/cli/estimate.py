@@ -16,7 +16,7 @@ from imagegen_dist.distributed import World
 from imagegen_dist.experiment import Experiment, build_trainer
 from imagegen_dist.wording import counted
 
-MEASURED_S = 1.0
+_MEASURED_S = 1.0
 """For how long the speed is measured."""
 
 _WARM_STEPS = 2
@@ -41,13 +41,13 @@ def estimate(experiment: Experiment, index: DatasetIndex, workers: int = 1, thre
     torch.set_num_threads(threads)
     conditions = f"{device.type}, {counted(threads, 'thread')}"
     conditions += f", one worker counted {workers} times" if workers > 1 else ""
-    return Speed(workers * measured_speed(experiment, index, device), conditions)
+    return Speed(workers * _measured_speed(experiment, index, device), conditions)
 
 
-def measured_speed(
+def _measured_speed(
     experiment: Experiment, index: DatasetIndex, device: torch.device, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Images a second of one worker in steps of one microbatch of grey samples, over MEASURED_S and one step at least.
+    """Images a second of one worker in steps of one microbatch of grey samples, over _MEASURED_S and one step at least.
 
     A whole step of a large preset takes minutes on a CPU, as its compilation does, which is left out there.
     """
@@ -61,9 +61,9 @@ def measured_speed(
         trainer.step(item)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if step < _WARM_STEPS and clock() - began < MEASURED_S:
+        if step < _WARM_STEPS and clock() - began < _MEASURED_S:
             began, images = clock(), trainer.images
-        elif clock() - began >= MEASURED_S:
+        elif clock() - began >= _MEASURED_S:
             break
     return (trainer.images - images) / (clock() - began)
 

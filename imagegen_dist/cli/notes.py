@@ -6,7 +6,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.presets import Preset
 
-MOST_EPOCHS = 1_000
+_MOST_EPOCHS = 1_000
 """How often each sample is seen, above which a run learns its samples by heart."""
 
 
@@ -32,7 +32,7 @@ def silent_settings(experiment: Experiment, preset: Preset | None, index: Datase
             "unconditional; --data.conditional true tells them"
         )
     epochs = experiment.training.total_images * draws / index.samples
-    if epochs > MOST_EPOCHS:
+    if epochs > _MOST_EPOCHS:
         lines.append(
             f"each of the {index.samples:,} samples will be seen {epochs:,.0f} times, after which models repeat them; "
             "lower --training.total-images"

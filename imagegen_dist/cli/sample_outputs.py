@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from imagegen_dist.cli.sample import Options
 
 _SEEDS, _FILM_SEEDS = "0-63", "0-7"
-MOST_TILES = 4_000
+_MOST_TILES = 4_000
 """Samples in one picture, at most."""
 
 _MOST_COLUMNS = 20
@@ -63,47 +63,47 @@ def run(options: Options) -> None:
     _check_model(options, asked, model)
     use_engine_(model, options.engine)
     if options.grid:
-        print(write_grid(model, asked, options.grid, options.scale))
+        print(_write_grid(model, asked, options.grid, options.scale))
     if options.folder:
         with ProgressBar("sampling") as bar:
             bar.start(len(asked), 0, "sampling")
-            said = write_folder(model, asked, options.folder, options.scale, bar.advance)
+            said = _write_folder(model, asked, options.folder, options.scale, bar.advance)
         print(said)
     if options.shards:
         maker = Maker(trained.url, device, options.engine, options.batch)
-        print(pack_samples(model, maker, asked, options))
+        print(_pack_samples(model, maker, asked, options))
     if options.interpolate:
         samples = interpolation(model, film, options.frames)
-        print(write_film(model, samples, film.columns, options.interpolate, options.scale, options.fps))
+        print(_write_film(model, samples, film.columns, options.interpolate, options.scale, options.fps))
     if options.traverse:
         assert isinstance(model, AutoencoderModel)  # checked before
         rates = card_of(model, trained.url).figures.get("rate_of_latent")
         latents = most_used(rates, model.autoencoder.group_dims[0][0])
         samples = traversal(model, film, options.frames, latents)
         columns = min(len(film.seeds), TRAVERSED_SEEDS)
-        print(write_film(model, samples, columns, options.traverse, options.scale, options.fps))
+        print(_write_film(model, samples, columns, options.traverse, options.scale, options.fps))
 
 
 def _check_outputs(options: Options, asked: Asked, film: Asked) -> None:
     """Raise ValueError for files that cannot be written as they are named, before a model is loaded."""
     if options.grid:
-        if extension_of(options.grid) != "png":
+        if _extension_of(options.grid) != "png":
             raise UsageError(f"--grid {options.grid}: a grid is a .png")
-        check_grid(asked)
+        _check_grid(asked)
     for name in ("interpolate", "traverse"):
         if url := getattr(options, name):
             try:
-                check_encoder(extension_of(url))
+                check_encoder(_extension_of(url))
             except ValueError as error:
                 raise UsageError(f"--{name} {url}: {error}") from None
     if options.folder:
-        check_folder(options.folder)
+        _check_folder(options.folder)
     if options.interpolate and len(set(film.seeds)) < 2:
         raise UsageError(
             f"--interpolate goes from seed to seed, and --seeds names {film.seeds[0]} alone: give two or more"
         )
     if options.shards:
-        check_shards(asked)
+        _check_shards(asked)
 
 
 def _check_model(options: Options, asked: Asked, model: GeneratorModel | AutoencoderModel) -> None:
@@ -111,10 +111,10 @@ def _check_model(options: Options, asked: Asked, model: GeneratorModel | Autoenc
     asked.check(model)
     if options.interpolate:
         check_interpolation(model)
-        check_film(model, "interpolate")
+        _check_film(model, "interpolate")
     if options.traverse:
         check_traversal(model)
-        check_film(model, "traverse")
+        _check_film(model, "traverse")
 
 
 def grid_columns(asked: Asked, classes: int) -> int:
@@ -126,15 +126,15 @@ def grid_columns(asked: Asked, classes: int) -> int:
     return ceil(sqrt(len(asked)))
 
 
-def check_grid(asked: Asked) -> None:
+def _check_grid(asked: Asked) -> None:
     """Raise UsageError where so many samples make no picture."""
-    if len(asked) > MOST_TILES:
+    if len(asked) > _MOST_TILES:
         raise UsageError(
-            f"--grid of {counted(len(asked), 'sample')}: {MOST_TILES:,} at most; give fewer --seeds, or --folder"
+            f"--grid of {counted(len(asked), 'sample')}: {_MOST_TILES:,} at most; give fewer --seeds, or --folder"
         )
 
 
-def write_grid(model: Model, asked: Asked, url: str, scale: int) -> str:
+def _write_grid(model: Model, asked: Asked, url: str, scale: int) -> str:
     """Write a picture of all samples; what to say of it."""
     columns = grid_columns(asked, model.classes)
     samples = asked.sample(model, range(len(asked))).cpu().numpy()
@@ -143,13 +143,13 @@ def write_grid(model: Model, asked: Asked, url: str, scale: int) -> str:
     return f"{counted(len(asked), 'sample')}, {columns} in a row: {url}"
 
 
-def check_folder(url: str) -> None:
+def _check_folder(url: str) -> None:
     """Raise UsageError where a folder is not new or empty."""
     if Store(url).names():
         raise UsageError(f"--folder {url}: it holds files already; choose another place")
 
 
-def write_folder(
+def _write_folder(
     model: GeneratorModel | AutoencoderModel, asked: Asked, url: str, scale: int, tell: Callable[[int], None]
 ) -> str:
     """Write a file a sample, as it is or enlarged; what to say of it. tell: is told of each so many more."""
@@ -172,23 +172,23 @@ def _name(model: Model, asked: Asked, row: int) -> str:
     return f"seed{seed:06d}-mix{column}" if asked.classes else f"seed{seed:06d}"
 
 
-def check_film(model: Model, flag: str) -> None:
+def _check_film(model: Model, flag: str) -> None:
     """Raise UsageError where samples move already."""
     if model.modality == "video":
         raise UsageError(f"--{flag}: samples of video move already; take --grid")
 
 
-def write_film(model: Model, samples: Tensor, columns: int, url: str, scale: int, fps: float) -> str:
+def _write_film(model: Model, samples: Tensor, columns: int, url: str, scale: int, fps: float) -> str:
     """Write an animation of samples uint8 [F, tiles, C, *S]; what to say of it."""
     kind, shown = modality(model.modality), samples.cpu().numpy()
     if not scale and shown.shape[1] == 1:
         scale = ceil(_FILM_SIDE / max(shown.shape[-2:]))
     frames = [kind.pages(frame, columns, scale or None)[0] for frame in shown]
-    _write(url, animate(frames, extension_of(url), fps))
+    _write(url, animate(frames, _extension_of(url), fps))
     return f"{len(frames):,} frames of {frames[0].width} × {frames[0].height}: {url}"
 
 
-def extension_of(url: str) -> str:
+def _extension_of(url: str) -> str:
     """What a file's name ends with, in lower case."""
     return url.rpartition("/")[2].rpartition(".")[2].lower()
 
@@ -206,13 +206,13 @@ def _write(url: str, data: bytes) -> None:
     store.write(name, data)
 
 
-def check_shards(asked: Asked) -> None:
+def _check_shards(asked: Asked) -> None:
     """Raise UsageError for blends, which have no label."""
     if any(isinstance(each, Mapping) for each in asked.classes):
         raise UsageError("--mix with --shards: a blend of classes has no label; take --grid or --folder")
 
 
-def pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: Asked, options: Options) -> str:
+def _pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: Asked, options: Options) -> str:
     """Make the shards that are not there yet; returns a line that describes them. Raises as `pack_shards` does."""
     shard_bytes = parse_bytes(options.shard_size)
     flags = {

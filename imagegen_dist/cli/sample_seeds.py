@@ -19,7 +19,7 @@ _NUMBERS = re.compile(r"[0-9]+(-[0-9]+)?")
 
 def parse_asked(seeds: str, classes: str, mix: str, truncation: float) -> Asked:
     """What the texts of --seeds, --classes, --mix and --truncation ask for. Raises UsageError."""
-    asked: tuple[Class, ...] = parse_mix(mix) if mix else parse_classes(classes) if classes else ()
+    asked: tuple[Class, ...] = parse_mix(mix) if mix else _parse_classes(classes) if classes else ()
     return Asked(parse_numbers("seeds", seeds), asked, truncation)
 
 
@@ -39,7 +39,7 @@ def parse_numbers(name: str, text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def parse_classes(text: str) -> tuple[Class, ...]:
+def _parse_classes(text: str) -> tuple[Class, ...]:
     """Numbers, ranges of numbers and names of classes, separated by commas. Raises UsageError."""
     found: list[Class] = []
     for word in next(csv.reader([text], skipinitialspace=True)):

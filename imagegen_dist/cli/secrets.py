@@ -24,7 +24,7 @@ def check_secrets(document: Mapping[str, Any], environment: Mapping[str, str]) -
     """
     if found := _found(_strings(document), environment):
         raise UsageError(f"{found} among the settings, which config.json shows: take it out of them")
-    check_job(environment)
+    _check_job(environment)
 
 
 def check_words(words: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -41,10 +41,10 @@ def check_words(words: Sequence[str], environment: Mapping[str, str]) -> None:
             f"{found} on the command line, which the list of processes and Ray's dashboard show: take it out, and keep "
             "it in the environment or in a file"
         )
-    check_job(environment)
+    _check_job(environment)
 
 
-def check_job(environment: Mapping[str, str]) -> None:
+def _check_job(environment: Mapping[str, str]) -> None:
     """Raise UsageError where what this Ray job was submitted with holds a secret. Does nothing where this is no job."""
     job = parse_json(environment.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     runtime_env = job.get("runtime_env") or {}

@@ -33,8 +33,8 @@ from imagegen_dist.wording import described
 _JOB = "spot_watch"
 _SUMMARY = "Drain this machine's Ray node before the machine is taken away."
 
-ENDPOINT = "http://169.254.169.254"
-POLL_S = 5.0
+_ENDPOINT = "http://169.254.169.254"
+_POLL_S = 5.0
 REBALANCE_S = 120.0
 """How long a machine is given where EC2 says that it may soon be interrupted, and not when."""
 
@@ -184,7 +184,7 @@ class Watch:
         self._complaint = said
 
 
-def wait_until_gone(until: float) -> None:
+def _wait_until_gone(until: float) -> None:
     """Return once no raylet runs here any more, which a drained one ends when it is idle, or at that Unix time."""
     while time.time() < until and any(process.name() == "raylet" for process in psutil.process_iter(["name"])):
         time.sleep(0.5)
@@ -200,7 +200,7 @@ class Options:
     """The Ray node to drain. Default: this machine's."""
     endpoint: Annotated[str, flag("URL")] = ""
     """EC2's metadata service. Default: AWS_EC2_METADATA_SERVICE_ENDPOINT, or http://169.254.169.254."""
-    poll: Annotated[float, flag("SECONDS")] = POLL_S
+    poll: Annotated[float, flag("SECONDS")] = _POLL_S
     """Time between two looks at the metadata. Default: 5."""
     grace: Annotated[float, flag("SECONDS")] = 30.0
     """Time that is left after SIGTERM. Default: 30."""
@@ -223,7 +223,7 @@ def _run(words: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
     notice = Watch(
-        InstanceMetadata(options.endpoint or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", ENDPOINT)),
+        InstanceMetadata(options.endpoint or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _ENDPOINT)),
         lambda notice: drain(notice, options.address, options.node_id),
         told,
         options.grace,
@@ -231,7 +231,7 @@ def _run(words: Sequence[str]) -> None:
     ).run(options.poll)
     _say(f"{max(0.0, notice.at - time.time()):.0f} s left")
     if told.is_set():
-        wait_until_gone(notice.at)
+        _wait_until_gone(notice.at)
 
 
 def _unix_time(text: str) -> float:

@@ -35,7 +35,7 @@ def sweep(words: Sequence[str]) -> int:
     command = parse(words)
     options = command if isinstance(command, Options) else command.options
     if options.address:
-        return elsewhere(words, options)
+        return _elsewhere(words, options)
     if isinstance(command, Options):
         plan = read_plan(Store(options.storage) / options.resume, options.resume)
         plan = replace(plan, demand=demand_of(options, plan.demand))
@@ -46,10 +46,10 @@ def sweep(words: Sequence[str]) -> int:
         return DONE
     if isinstance(command, Command):
         write_plan(plan)
-    return run(plan, options)
+    return _run(plan, options)
 
 
-def elsewhere(words: Sequence[str], options: Options) -> int:
+def _elsewhere(words: Sequence[str], options: Options) -> int:
     """Submit the command to a cluster and follow it, or do what is asked of a submitted job; the exit code."""
     set_ray_environment()
     from imagegen_dist.ray.tune import remote  # after the environment that Ray reads when it is imported
@@ -108,7 +108,7 @@ def build_plan(command: Command) -> SweepPlan:
     return plan
 
 
-def run(plan: SweepPlan, options: Options) -> int:
+def _run(plan: SweepPlan, options: Options) -> int:
     """Run the sweep; the exit code. Raises UsageError if a trial does not fit on this machine."""
     check_demand(plan.demand.gpus, plan.demand.cpus, plan.demand.workers.low)
     set_ray_environment()
@@ -117,7 +117,7 @@ def run(plan: SweepPlan, options: Options) -> int:
     log = log_path(plan.folder, plan.settings.name)
     limits = Limits(options.max_concurrent, options.time_budget, options.gpu_hours)
     with output_to(log) as screen:
-        with view(plan, screen) as shown:
+        with _view(plan, screen) as shown:
             code = SweepDriver(plan, limits, shown).run()
             shown.phase("writing the results")
             write_results(plan, lambda text: shown.message(text, "yellow"))
@@ -125,7 +125,7 @@ def run(plan: SweepPlan, options: Options) -> int:
     return code
 
 
-def view(plan: SweepPlan, screen: TextIO) -> LiveTable | JsonEvents:
+def _view(plan: SweepPlan, screen: TextIO) -> LiveTable | JsonEvents:
     """A live table, or events for the machine that submitted this job."""
     title = f"{plan.search} · {plan.settings.name}"
     if not os.environ.get(JSON_EVENTS):

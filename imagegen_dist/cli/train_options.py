@@ -260,11 +260,11 @@ def _settings_help(preset: str, found: Sequence[config_docs.Setting], topics: Se
         if not chosen:
             groups = dict.fromkeys(each.group for each in found)
             raise UsageError(f"--help {topic}: {config.nearest(path, [*groups, *(each.path for each in found)])}")
-        shown += [setting_text(each) for each in chosen]
+        shown += [_setting_text(each) for each in chosen]
     return f"settings of {preset}\n\n" + "\n".join(shown)
 
 
-def setting_text(setting: config_docs.Setting) -> str:
+def _setting_text(setting: config_docs.Setting) -> str:
     """A setting with its value, its meaning and what is allowed, as wide as the terminal at most."""
     paragraphs = "\n".join(wrapped(text, 6) for text in (setting.doc, setting.allowed) if text)
     return f"  --{setting.path} {setting.value}\n{paragraphs}"

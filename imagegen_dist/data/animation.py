@@ -12,13 +12,13 @@ from PIL import Image
 from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import temporary_folder
 
-EXTENSIONS = ("webp", "mp4")
+_EXTENSIONS = ("webp", "mp4")
 
 
 def check_encoder(extension: str) -> None:
     """Raise ValueError for an unknown extension, and if the encoder of a known one is not installed."""
-    if extension not in EXTENSIONS:
-        raise ValueError(f"an animation is .{' or .'.join(EXTENSIONS)}, not .{extension}")
+    if extension not in _EXTENSIONS:
+        raise ValueError(f"an animation is .{' or .'.join(_EXTENSIONS)}, not .{extension}")
     if extension == "mp4":
         try:
             import imageio_ffmpeg  # noqa: F401

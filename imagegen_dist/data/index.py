@@ -29,7 +29,7 @@ from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
 
 INDEX_NAME = "index.json"
-VERSION = 1
+_VERSION = 1
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4")
 _PART_BYTES = 1 << 20
@@ -164,7 +164,7 @@ class DatasetIndex:
     def _payload(self) -> dict[str, Any]:
         """Everything that the fingerprint covers. Shards are not copied, which would take most of a load's time."""
         return {
-            "version": VERSION,
+            "version": _VERSION,
             "modality": self.modality,
             "channels": self.shape.channels,
             "spatial": list(self.shape.spatial),
@@ -381,8 +381,8 @@ def _from_payload(payload: Any) -> DatasetIndex:
     """The index in parsed JSON. Raises ValueError with what is wrong."""
     if not isinstance(payload, dict):
         raise ValueError("it is not a JSON object")
-    if payload.get("version") != VERSION:
-        raise ValueError(f"version is {payload.get('version')!r}; this program reads {VERSION}")
+    if payload.get("version") != _VERSION:
+        raise ValueError(f"version is {payload.get('version')!r}; this program reads {_VERSION}")
     spatial = _take(payload, "spatial", list)
     if not all(type(extent) is int for extent in spatial):
         raise ValueError(f"spatial is {spatial!r}; whole numbers are needed")

@@ -17,7 +17,7 @@ from imagegen_dist.data.modality import Modality, modality
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
-SHARD_BYTES = 128 << 20
+_SHARD_BYTES = 128 << 20
 
 
 def pack(
@@ -25,7 +25,7 @@ def pack(
     store: Store,
     modality_name: str = "image",
     extension: str = "png",
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int = _SHARD_BYTES,
     shard_samples: int = 100_000,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,

@@ -40,7 +40,7 @@ from imagegen_dist.wording import counted, one_line
 _DUPLICATES = "duplicates.txt"
 """Names the copies that were left out and the pictures that they equal, a line each."""
 
-SHARD_BYTES = 128 * 10**6
+_SHARD_BYTES = 128 * 10**6
 
 _LISTED = 20  # undecodable pictures that are named
 
@@ -53,7 +53,7 @@ class PackConfig:
     """Size, channels, cropping, colour profile and white level of all pictures."""
     format: Literal["png", "jpg", "webp"] = "png"
     """How pictures are stored. A file that has this format and needs no change is copied byte for byte."""
-    shard_bytes: int = SHARD_BYTES
+    shard_bytes: int = _SHARD_BYTES
     """Approximate bytes of a shard."""
     max_bad: float = UNDECODABLE_LIMIT
     """Share of pictures that may be left out because they cannot be decoded, from 0 to 1."""

@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import keyed_bits, keyed_permutation
 
-DIGITS = 10
+_DIGITS = 10
 _CHANNELS = 3
-MODES = DIGITS**_CHANNELS
+MODES = _DIGITS**_CHANNELS
 """Number of combinations of three digits; a sample's label is the number that they spell, 0 to 999."""
 
-SIDE = 32
+_SIDE = 32
 """Side of a sample in pixels: 28 pixels of a digit and a black border of 2."""
 
 _SEPARATOR = "/"
 _MODE, _DIGIT = 32, 33  # keys; the channel is a coordinate
 
-MODE_NAMES = tuple(_SEPARATOR.join(map(str, shown)) for shown in product(range(DIGITS), repeat=_CHANNELS))
+MODE_NAMES = tuple(_SEPARATOR.join(map(str, shown)) for shown in product(range(_DIGITS), repeat=_CHANNELS))
 """Names of the modes: 7/1/2 has a 7 in the first channel, a 1 in the second, a 2 in the third."""
 
 
@@ -33,14 +33,14 @@ def stack_digits(
     samples, to within one; the image of each channel is drawn uniformly from those of its digit.
     """
     modes = keyed_permutation(count, seed, _MODE) % MODES
-    shown = np.stack(np.unravel_index(modes, (DIGITS,) * _CHANNELS), axis=1)
+    shown = np.stack(np.unravel_index(modes, (_DIGITS,) * _CHANNELS), axis=1)
     rows = np.empty_like(shown)
     for channel in range(_CHANNELS):
         drawn = keyed_bits(count, seed, _DIGIT, channel)
-        for digit in range(DIGITS):
+        for digit in range(_DIGITS):
             chosen, of_digit = np.flatnonzero(shown[:, channel] == digit), np.flatnonzero(labels == digit)
             rows[chosen, channel] = of_digit[(drawn[chosen] % np.uint64(of_digit.size)).astype(np.int64)]
-    edge = (SIDE - images.shape[-1]) // 2
+    edge = (_SIDE - images.shape[-1]) // 2
     framed = np.pad(images[:, 0], ((0, 0), (edge, edge), (edge, edge)))
     for row, mode in zip(rows, modes.tolist(), strict=True):
         yield framed[row], mode

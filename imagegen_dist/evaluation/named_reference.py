@@ -57,17 +57,17 @@ def find_reference(
     if source is None:
         return build_reference(cache, training, held_out, evaluation.classifier_images, world, device, say)
     network = together(lambda: open_network(source, training.index.shape, device), world, device)
-    moments = moments_over_ranks(cache, training, network, world, device, say)
+    moments = _moments_over_ranks(cache, training, network, world, device, say)
     real = None
     if held_out is not None and held_out.index.samples > 1:
-        others = moments_over_ranks(cache, held_out, network, world, device, say)
+        others = _moments_over_ranks(cache, held_out, network, world, device, say)
         real = together(lambda: frechet_distance(others, moments), world, device)
     # The classes that it may know are not the dataset's.
     unclassified = torch.zeros(0, dtype=torch.int64, device=device)
     return Reference(replace(network, logits=None, head=None, classes=0), None, moments, real, unclassified)
 
 
-def moments_over_ranks(
+def _moments_over_ranks(
     cache: Store,
     dataset: Dataset,
     network: FeatureNetwork,

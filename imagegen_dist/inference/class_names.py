@@ -18,7 +18,7 @@ Class = int | str | Mapping[Any, float]
 _SUGGESTED = 3
 
 
-def class_number(asked: Any, classes: int, names: Sequence[str] | None) -> int:
+def _class_number(asked: Any, classes: int, names: Sequence[str] | None) -> int:
     """The number of a class that is asked for by its number, of any integer type, or by its name.
 
     Raises ValueError where there is no such class, and where several have that name.
@@ -44,13 +44,13 @@ def as_list(classes: Any) -> list[Any]:
 
 
 def numbered(asked: Any, classes: int, names: Sequence[str] | None) -> int | dict[int, float]:
-    """A class or blend by number alone. Raises as `class_number`."""
+    """A class or blend by number alone. Raises as `_class_number`."""
     if isinstance(asked, Mapping):
-        found = [(class_number(each, classes, names), float(weight)) for each, weight in asked.items()]
+        found = [(_class_number(each, classes, names), float(weight)) for each, weight in asked.items()]
         if len(dict(found)) < len(found):
             raise ValueError(f"class {asked}: a class comes twice in it")
         return dict(found)
-    return class_number(asked, classes, names)
+    return _class_number(asked, classes, names)
 
 
 def differing_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> str:

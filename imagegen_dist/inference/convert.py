@@ -19,7 +19,7 @@ from imagegen_dist.inference.programs import Program, Value
 TOLERANCE = 1e-4
 """The largest difference from PyTorch, in units of the samples' range [-1, 1], that is let pass."""
 
-OPSET = 20
+_OPSET = 20
 
 _TRIED = (1, 2, 5)
 """Batches with which an exported program is held against PyTorch."""
@@ -59,7 +59,7 @@ def to_onnx(program: Program) -> bytes:
             input_names=[value.name for value in program.inputs],
             output_names=[program.output.name],
             dynamic_shapes=_dynamic(program),
-            opset_version=OPSET,
+            opset_version=_OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,

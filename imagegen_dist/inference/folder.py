@@ -11,10 +11,10 @@ from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.origin import figures_at, run_config, run_of
 from imagegen_dist.storage import Store
 
-CARD = "README.md"
+_CARD = "README.md"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 """An identifier of a licence on the Hub. The card's metadata is YAML, which others' text could add to."""
-PICTURE = "samples.png"
+_PICTURE = "samples.png"
 
 _ROWS = 6
 _COLUMNS = 10
@@ -39,8 +39,8 @@ def write_folder(model: Model, card: Card, store: Store) -> None:
     columns = min(model.classes, _MOST_COLUMNS) or _COLUMNS
     drawn = model.sample(columns * _ROWS, range(columns) if model.classes else None)
     picture, _ = modality(model.modality).preview(drawn.cpu().numpy(), columns)
-    store.write(PICTURE, picture)
-    store.write(CARD, write_card(card).encode())
+    store.write(_PICTURE, picture)
+    store.write(_CARD, write_card(card).encode())
     tensors = {
         f"{name}/{key}": tensor
         for name, network in model.networks.items()

@@ -25,7 +25,7 @@ from imagegen_dist.storage import Store, reached
 from imagegen_dist.training.checkpoint import FILES, INFERENCE_FILES, LoadedCheckpoint, newest, open_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
 
-DISCRIMINATOR = "discriminator"
+_DISCRIMINATOR = "discriminator"
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.full})
 _LARGEST_RATIO = 16
@@ -79,7 +79,7 @@ def read_trained(place: str | Path | Store, discriminator: bool = False) -> Trai
     store = place if isinstance(place, Store) else reached(place)
     if is_exported(store):
         facts, tensors = read_exported(store)
-        if discriminator and not below(tensors, DISCRIMINATOR):
+        if discriminator and not below(tensors, _DISCRIMINATOR):
             raise CheckpointError(
                 f"{store.url} was exported without its discriminator: export it again with --discriminator"
             )
@@ -87,10 +87,10 @@ def read_trained(place: str | Path | Store, discriminator: bool = False) -> Trai
     checkpoint = find_checkpoint(store, FILES if discriminator else INFERENCE_FILES)
     tensors = dict(checkpoint.model)
     if discriminator:
-        state = below(checkpoint.state, f"{WEIGHTS}/{DISCRIMINATOR}")
+        state = below(checkpoint.state, f"{WEIGHTS}/{_DISCRIMINATOR}")
         if not state:
             raise CheckpointError(f"{checkpoint.url} has no discriminator")
-        tensors |= {f"{DISCRIMINATOR}/{name}": tensor for name, tensor in state.items()}
+        tensors |= {f"{_DISCRIMINATOR}/{name}": tensor for name, tensor in state.items()}
     return Trained(checkpoint.url, checkpoint.facts, tensors)
 
 
@@ -104,7 +104,7 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         with _Bounded(trained, shape):
             networks = build_networks(experiment, shape, classes)
         known = shape, conditioning(experiment, classes), images, modality, facts
-        more = {DISCRIMINATOR: networks[DISCRIMINATOR]} if below(tensors, DISCRIMINATOR) else {}
+        more = {_DISCRIMINATOR: networks[_DISCRIMINATOR]} if below(tensors, _DISCRIMINATOR) else {}
         objective = experiment.objective
         model: GeneratorModel | AutoencoderModel
         if isinstance(objective, Autoencodes):

@@ -25,7 +25,7 @@ from imagegen_dist.objectives.interface import Sampler
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 
-BATCH = 8
+_BATCH = 8
 """Samples that the networks see at a time, unless a model's `batch` is set otherwise."""
 
 Compute = Callable[[Tensor, Tensor | None], Tensor]
@@ -61,7 +61,7 @@ class Model(nn.Module):
         self.images = images
         self.modality = modality
         self.facts = facts or {}
-        self.batch = BATCH
+        self.batch = _BATCH
         self.compute: Compute | None = None
         self.eval().requires_grad_(False)
 

@@ -12,7 +12,7 @@ from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.programs import Program, Value
 from imagegen_dist.storage import Store
 
-DESCRIPTION = "export.json"
+_DESCRIPTION = "export.json"
 
 ProgramFormat = Literal["torch", "onnx"]
 
@@ -48,7 +48,7 @@ def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramForm
         "samples": "[-1, 1]; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8",
         "programs": described,
     }
-    store.write(DESCRIPTION, json.dumps(document, indent=1).encode())
+    store.write(_DESCRIPTION, json.dumps(document, indent=1).encode())
     return lines
 
 

@@ -110,7 +110,7 @@ class _Found(NamedTuple):
 
 def programs(model: GeneratorModel | AutoencoderModel) -> dict[str, Program]:
     """Every part of a model by name. The model itself stays as it is."""
-    model = in_float32(model)
+    model = _in_float32(model)
     found = _generators(model) if isinstance(model, GeneratorModel) else _autoencoders(model)
     if "discriminator" in model.networks:
         found["discriminator"] = _discriminator(model)
@@ -190,7 +190,7 @@ class _Inference:
         return self._autoencoder.infer(x, label).code()
 
 
-def in_float32(model: Model) -> GeneratorModel | AutoencoderModel:
+def _in_float32(model: Model) -> GeneratorModel | AutoencoderModel:
     """A copy on the CPU that computes in float32 throughout: exported programs run where bfloat16 is not at hand."""
     copied = copy.deepcopy(model).cpu()
     for network in copied.networks.values():

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from imagegen_dist.wording import counted
 
-COPIES_ABOVE = 3.0
+_COPIES_ABOVE = 3.0
 """Of `Copied.z`: the level above which more samples single out one training sample than held-out ones do, p = 0.001."""
 
-OFF_ABOVE = 0.75
+_OFF_ABOVE = 0.75
 """Of `farther`: the level above which samples lie off the data."""
 
 NOT_COPYING = "no sign of copying"
@@ -130,7 +130,7 @@ def reading(figures: Mapping[str, float]) -> str:
     """
     if "copied_z" not in figures:
         return ""
-    copies = figures["copied_z"] > COPIES_ABOVE and figures["authenticity"] < figures["authenticity_real"]
-    off = figures["farther"] > OFF_ABOVE
+    copies = figures["copied_z"] > _COPIES_ABOVE and figures["authenticity"] < figures["authenticity_real"]
+    off = figures["farther"] > _OFF_ABOVE
     words = ["copies"] * copies + ["off the data"] * off
     return ", and ".join(words) or NOT_COPYING

@@ -14,7 +14,7 @@ from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, 
 from imagegen_dist.nn.resample import downsample, upsample
 from imagegen_dist.shape import SampleShape
 
-PIXEL_KERNEL = 3
+_PIXEL_KERNEL = 3
 """Extent in pixels of the convolutions at full resolution."""
 
 
@@ -133,7 +133,7 @@ def _to_pixels(ndim: int, width: int, channels: int, config: R3GANConfig, genera
         patches = TransposedConv(ndim, width, out_channels, config.patch_kernel, config.patch, generator=generator)
     if not config.pixel_channels:
         return patches
-    pixels = Conv(ndim, out_channels, channels, PIXEL_KERNEL, generator=generator)
+    pixels = Conv(ndim, out_channels, channels, _PIXEL_KERNEL, generator=generator)
     return nn.Sequential(patches, BiasedLeakyReLU(out_channels), pixels)
 
 
@@ -151,7 +151,7 @@ class _FromPixels(nn.Module):
         super().__init__()
         features = config.pixel_channels
         self.overlapping = Conv(ndim, channels, width, config.patch_kernel, stride=config.patch, generator=generator)
-        self.pixels = Conv(ndim, channels, features, PIXEL_KERNEL, generator=generator)
+        self.pixels = Conv(ndim, channels, features, _PIXEL_KERNEL, generator=generator)
         self.act = BiasedLeakyReLU(features)
         self.adjoining = Conv(ndim, features, width, config.patch, stride=config.patch, generator=generator)
 

@@ -22,7 +22,7 @@ class VGGConfig:
     """Convolutions of every stage."""
 
 
-RANDOM_FEATURES = VGGConfig(widths=(16, 32, 64), depths=(1, 1, 1))
+_RANDOM_FEATURES = VGGConfig(widths=(16, 32, 64), depths=(1, 1, 1))
 """Size of a feature network of random weights."""
 
 _RANDOM_SEED = 0
@@ -66,7 +66,7 @@ def random_features(shape: SampleShape) -> VGG:
     The biases are N(0, 1): without them a flat area's unit features would not tell its value.
     """
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
-    network = VGG(shape.ndim, shape.channels, RANDOM_FEATURES, generator=generator)
+    network = VGG(shape.ndim, shape.channels, _RANDOM_FEATURES, generator=generator)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, generator=generator)

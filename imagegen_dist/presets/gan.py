@@ -15,7 +15,7 @@ from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.settings import DataConfig, EvaluationConfig, TrainingConfig
 from imagegen_dist.shape import SampleShape
 
-MODE_SAMPLES = 26_000
+_MODE_SAMPLES = 26_000
 """Of which the published protocol counts StackedMNIST's modes (arXiv:1705.07761, arXiv:1712.04086)."""
 
 
@@ -113,7 +113,7 @@ _STACKED_SMALL = Experiment(
         sample_every=19_200,
         checkpoint_every=38_400,
     ),
-    evaluation=EvaluationConfig(every=38_400, samples=MODE_SAMPLES, classifier_images=50_000),
+    evaluation=EvaluationConfig(every=38_400, samples=_MODE_SAMPLES, classifier_images=50_000),
 )
 
 _ARTICLE = Experiment(
@@ -191,7 +191,7 @@ GANS: dict[str, Preset] = {
                 conditional=False,
             ),
             data=replace(_STACKED, workers=2),
-            evaluation=EvaluationConfig(every=512 * 1_000, samples=MODE_SAMPLES),
+            evaluation=EvaluationConfig(every=512 * 1_000, samples=_MODE_SAMPLES),
         ),
         "R3GAN, 32×32 stacked digits of 1,000 modes, built in",
         "arXiv:2501.05441: 1,000 modes, KL 0.029. There of all of MNIST; the built-in data have 4,000 of its digits.",

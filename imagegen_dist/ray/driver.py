@@ -24,7 +24,7 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.ray.cluster import Share, connected, divide, machines, yield_to_training
 from imagegen_dist.ray.environment import short_job_stop
-from imagegen_dist.ray.event_channel import Inbox, start_relay
+from imagegen_dist.ray.event_channel import Inbox, start_channel
 from imagegen_dist.ray.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.ray.memory import MEMORY_HELP
 from imagegen_dist.ray.placement import Growth, free_abandoned, wait_for_placement
@@ -39,28 +39,28 @@ from imagegen_dist.storage.lease import Lease
 from imagegen_dist.training.checkpoint import newest_images
 from imagegen_dist.wording import counted
 
-COLLECTIVE_TIMEOUT_S = 120
+_COLLECTIVE_TIMEOUT_S = 120
 """Seconds after which a rank that hangs in a collective fails the group, in addition to its patience with storage."""
 
-LOSSES_WITHOUT_PROGRESS = 3
+_LOSSES_WITHOUT_PROGRESS = 3
 """The number of losses of workers without a new checkpoint in between after which the run fails."""
 
-GROW_AFTER_S = 20.0
+_GROW_AFTER_S = 20.0
 """Seconds for which the number of further workers must be stable before the run restarts with them."""
 
-STARTS_WITHOUT_PLACE = 5
+_STARTS_WITHOUT_PLACE = 5
 """Consecutive starts without a placement on this machine, if it is the whole cluster, after which the run fails."""
 
-SILENCE_S = 20.0
+_SILENCE_S = 20.0
 """Seconds without a sign from starting workers after which the machines are asked whether they lack memory."""
 
-MEMORY_PAUSE_S = 10.0
+_MEMORY_PAUSE_S = 10.0
 """Seconds before workers that were killed for memory are restarted: its other user may have ended by then."""
 
-ANSWER_S = 2.0
+_ANSWER_S = 2.0
 """Seconds to wait for one answer of the event channel."""
 
-POLL_S = 0.5
+_POLL_S = 0.5
 
 
 class View(Protocol):
@@ -156,7 +156,7 @@ class Driver:
 
         Uses the Ray that this process is connected to. If the code is FAILED, `failure` says why.
         """
-        policy = RestartPolicy(LOSSES_WITHOUT_PROGRESS)
+        policy = RestartPolicy(_LOSSES_WITHOUT_PROGRESS)
         while True:
             workers = self._wait_for_placement(console, share)
             if workers:
@@ -170,9 +170,9 @@ class Driver:
             if self._interruption.code is not None:
                 return self._interruption.code
             self._placeless = 0 if self.failure is None or self.failure.started else self._placeless + 1
-            if self._own_ray and self._placeless >= STARTS_WITHOUT_PLACE:
+            if self._own_ray and self._placeless >= _STARTS_WITHOUT_PLACE:
                 free = ", ".join(f"{amount:g} {name}" for name, amount in self._free().items())
-                why = f"{share.of(workers)} could not be placed {STARTS_WITHOUT_PLACE} times in a row; free are {free}"
+                why = f"{share.of(workers)} could not be placed {_STARTS_WITHOUT_PLACE} times in a row; free are {free}"
                 self.failure = Failure(why, started=False)
                 return FAILED
             if self.failure is None:
@@ -183,7 +183,7 @@ class Driver:
             console.message(f"{self.failure.cause}; restarting from the last checkpoint", "yellow")
             if self.failure.memory:
                 console.phase("waiting for memory")
-                self._pause(MEMORY_PAUSE_S)
+                self._pause(_MEMORY_PAUSE_S)
 
     def _wait_for_placement(self, console: View, share: Share) -> int:
         """Wait for enough resources on suitable machines; return the number of workers, 0 if the job is to end.
@@ -225,7 +225,7 @@ class Driver:
 
     def _fit(self, console: View, share: Share, workers: int) -> Failure | None:
         """Run one group of workers to its end; return its failure, if any."""
-        relay, self._decided = start_relay(), 0
+        channel, self._decided = start_channel(), 0
         attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         settings = replace(self._settings, attempt=attempt)
         payload = {
@@ -233,20 +233,20 @@ class Driver:
             "modules": extensions.recorded(),
             "settings": config.encode(settings),
             "threads": share.cpus,
-            "relay": relay,
+            "channel": channel,
             "cluster": not self._own_ray,
             "waits": self._at_checkpoint is not None,
         }
         outcome: list[BaseException | None] = []
-        growth = Growth(0 if self._own_ray else share.workers.high - workers, share.resources, GROW_AFTER_S)
+        growth = Growth(0 if self._own_ray else share.workers.high - workers, share.resources, _GROW_AFTER_S)
         self._heard = False
         with temporary_folder("ray") as folder, closing(growth):
-            timeout_s = COLLECTIVE_TIMEOUT_S + max(self._experiment.data.cache.timeout_s, PATIENCE_S)
+            timeout_s = _COLLECTIVE_TIMEOUT_S + max(self._experiment.data.cache.timeout_s, PATIENCE_S)
             name = "-".join(filter(None, (settings.wandb_group, settings.name)))
             trainer = _trainer(payload, share, workers, name, str(folder), timeout_s)
             thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
             thread.start()
-            if not self._watch(console, share, thread, relay, growth):
+            if not self._watch(console, share, thread, channel, growth):
                 return None
         if outcome[0] is None:
             return None
@@ -255,18 +255,18 @@ class Driver:
             failure = Failure(f"the workers could not be started: {short}", MEMORY_HELP, died=True, memory=True)
         return failure
 
-    def _watch(self, console: View, share: Share, thread: threading.Thread, relay: Any, growth: Growth) -> bool:
+    def _watch(self, console: View, share: Share, thread: threading.Thread, channel: Any, growth: Growth) -> bool:
         """Show a group's progress until it ends, and pass on requests to stop.
 
         Returns False if the group is abandoned: another driver has the run, or it is to end before it has started.
         """
-        inbox, told, asked_s, short = Inbox(relay), "", time.monotonic(), ""
+        inbox, told, asked_s, short = Inbox(channel), "", time.monotonic(), ""
         while thread.is_alive():
-            thread.join(POLL_S)
-            self._show(console, relay, inbox)
+            thread.join(_POLL_S)
+            self._show(console, channel, inbox)
             if self._lease.lost.is_set() or (self._interruption.asked and not self._heard):
                 return False
-            if not self._heard and time.monotonic() - asked_s > SILENCE_S:
+            if not self._heard and time.monotonic() - asked_s > _SILENCE_S:
                 asked_s, before = time.monotonic(), short
                 short = memory_shortage(fitting_nodes(share.resources))
                 if short and not before:
@@ -276,12 +276,12 @@ class Driver:
                 more = counted(growth.held, "more worker")
                 why = f"resources for {more}: writing a checkpoint, then continuing with them"
             if why or told:
-                relay.request_stop.remote()  # repeatedly: a channel that was killed has forgotten it
+                channel.request_stop.remote()  # repeatedly: a channel that was killed has forgotten it
             if why and not told:
                 told = why
                 console.message(told, "yellow")
-        self._show(console, relay, inbox)
-        self._show(console, relay, inbox)  # what arrived while the last request was pending
+        self._show(console, channel, inbox)
+        self._show(console, channel, inbox)  # what arrived while the last request was pending
         return True
 
     @property
@@ -293,15 +293,15 @@ class Driver:
         """Wait, unless the job is to end."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._ends:
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
     def _free(self) -> dict[str, float]:
         """The resources of this machine that are not reserved."""
         free = ray.available_resources()
         return {name: free.get(name, 0.0) for name in ("CPU", "GPU") if name in ray.cluster_resources()}
 
-    def _show(self, console: View, relay: Any, inbox: Inbox) -> None:
-        for kind, payload in inbox.take(ANSWER_S):
+    def _show(self, console: View, channel: Any, inbox: Inbox) -> None:
+        for kind, payload in inbox.take(_ANSWER_S):
             self._heard = True
             if kind == "row":
                 console.phase("")
@@ -317,8 +317,8 @@ class Driver:
                     self._decided = payload
                     self._at_checkpoint()
                 if self._interruption.code is not None:
-                    relay.request_stop.remote()
-                relay.let_pass.remote(payload)
+                    channel.request_stop.remote()
+                channel.let_pass.remote(payload)
             else:
                 console.message(payload)
 

@@ -21,7 +21,7 @@ _POLL_S = 1.0
 _DECISION_POLL_S = 0.05
 
 
-class Relay:
+class _EventChannel:
     """The actor. It never fails a run: workers send without waiting for an answer."""
 
     def __init__(self) -> None:
@@ -60,18 +60,18 @@ class Relay:
         self._passed = number
 
 
-def start_relay() -> Any:
+def start_channel() -> Any:
     """Start the actor on this node and return its handle. If it is killed, Ray restarts it with empty state."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {"max_restarts": -1, "max_task_retries": -1}
-    return ray.remote(Relay).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
+    return ray.remote(_EventChannel).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
 class Inbox:
     """The driver's end of the channel, which never waits long for an answer."""
 
-    def __init__(self, relay: Any) -> None:
-        self._relay = relay
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
         self._asked: Any = None
 
     def take(self, timeout_s: float) -> list[tuple[str, Any]]:
@@ -80,7 +80,7 @@ class Inbox:
         A pending request is waited for again by the next call, so that its events are not lost.
         """
         if self._asked is None:
-            self._asked = self._relay.take.remote()
+            self._asked = self._channel.take.remote()
         done, _ = ray.wait([self._asked], timeout=timeout_s)
         if not done:
             return []
@@ -92,23 +92,23 @@ class Inbox:
         return events
 
 
-def listen(relay: Any, told: Callable[[], None]) -> Callable[[], None]:
+def listen(channel: Any, told: Callable[[], None]) -> Callable[[], None]:
     """Call `told` from a thread once a stop is requested; returns a function that ends the thread."""
     over = threading.Event()
 
     def poll() -> None:
         while not over.is_set():
             with suppress(ray.exceptions.RayError):
-                if ray.get(relay.stop_requested.remote(), timeout=10):
+                if ray.get(channel.stop_requested.remote(), timeout=10):
                     told()
                     return
             over.wait(_POLL_S)
 
-    threading.Thread(target=poll, name="relay", daemon=True).start()
+    threading.Thread(target=poll, name="channel", daemon=True).start()
     return over.set
 
 
-class RelayedEvents:
+class Outbox:
     """A worker's end of the channel; implements imagegen_dist.run.Events.
 
     leads: True for rank 0, which sends on behalf of all. Every rank polls for the request to stop: between steps one of
@@ -117,30 +117,30 @@ class RelayedEvents:
     decides at each checkpoint if the run continues.
     """
 
-    def __init__(self, relay: Any, leads: bool, leaving: Callable[[], float | None], waits: bool = False) -> None:
-        self._relay = relay
+    def __init__(self, channel: Any, leads: bool, leaving: Callable[[], float | None], waits: bool = False) -> None:
+        self._channel = channel
         self._leads = leads
         self._leaving = leaving
         self._waits = waits
         self._checkpoints = 0
         self._stop = threading.Event()
-        listen(relay, self._stop.set)
+        listen(channel, self._stop.set)
 
     def row(self, row: dict[str, float]) -> None:
         """Send a row of metrics."""
-        self._relay.send.remote("row", row)
+        self._channel.send.remote("row", row)
 
     def message(self, text: str) -> None:
         """Send a message for the user."""
-        self._relay.send.remote("message", text)
+        self._channel.send.remote("message", text)
 
     def phase(self, text: str) -> None:
         """Send the current activity."""
-        self._relay.send.remote("phase", text)
+        self._channel.send.remote("phase", text)
 
     def ended(self, complete: bool, missing: str = "") -> None:
         """Send the run's outcome (run.Outcome) and wait for its arrival: the process may end next."""
-        ray.get(self._relay.send.remote("ended", (complete, missing)))
+        ray.get(self._channel.send.remote("ended", (complete, missing)))
 
     def stop_requested(self) -> bool:
         """True if the driver has requested the end, or a machine is about to be preempted."""
@@ -161,7 +161,7 @@ class RelayedEvents:
             return
         published()
         self._checkpoints += 1
-        while not ray.get(self._relay.may_pass.remote(self._checkpoints)):
+        while not ray.get(self._channel.may_pass.remote(self._checkpoints)):
             time.sleep(_DECISION_POLL_S)
-        if ray.get(self._relay.stop_requested.remote()):
+        if ray.get(self._channel.stop_requested.remote()):
             self._stop.set()

@@ -16,8 +16,8 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-POLL_S = 0.5
-SETTLE_S = 5.0
+_POLL_S = 0.5
+_SETTLE_S = 5.0
 """Seconds for which the number of placements must be stable before fewer than the maximum are accepted."""
 
 
@@ -83,7 +83,7 @@ def wait_for_placement(
     high: int,
     resources: Mapping[str, float],
     waiting: Callable[[int], bool],
-    settle_s: float = SETTLE_S,
+    settle_s: float = _SETTLE_S,
 ) -> int:
     """Wait until the cluster can place workers of these resources; return how many: `high`, or fewer once stable.
 
@@ -97,7 +97,7 @@ def wait_for_placement(
                 return 0
             if steady.see(held) and held >= low:
                 return held
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
         return high
     finally:
         places.release()

@@ -18,13 +18,13 @@ from imagegen_dist.storage import StorageError, Store, check_temporary_room
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import described
 
-ANSWER_S = 90.0
+_ANSWER_S = 90.0
 """Seconds within which a machine has to answer, including its imports."""
 
-LOOK_PATIENCE_S = 20.0
+_LOOK_PATIENCE_S = 20.0
 """Seconds for which a machine retries remote storage: its role's credentials may arrive late."""
 
-PROBE_S = 10.0
+_PROBE_S = 10.0
 """Seconds within which a machine has to start a process that shows that it has memory for one."""
 
 _EXCHANGE = ".preflight"
@@ -53,7 +53,7 @@ class Preflight:
         exchange.write(_QUESTION, name.encode())
         try:
             for node_id, answer in self._ask(node_ids, name).items():
-                machine = node_name(node_id)
+                machine = _node_name(node_id)
                 if answer["problem"]:
                     raise UsageError(f"machine {machine}: {answer['problem']}")
                 if different := differences(versions(), answer["versions"]):
@@ -72,7 +72,7 @@ class Preflight:
                 self.storage, list(self.data), exchange, node_id
             )
         answers = {}
-        until = time.monotonic() + ANSWER_S
+        until = time.monotonic() + _ANSWER_S
         waiting = list(asked.values())
         while waiting and time.monotonic() < until and not self.interrupted():
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_S)
@@ -82,12 +82,12 @@ class Preflight:
             try:
                 answers[node_id] = ray.get(answer, timeout=0)
             except ray.exceptions.OutOfMemoryError as error:
-                self.warn(memory_line(str(error)) or f"machine {node_name(node_id)} ran out of memory")
+                self.warn(memory_line(str(error)) or f"machine {_node_name(node_id)} ran out of memory")
             except ray.exceptions.RayTaskError as error:
                 cause = error.cause or error
                 answers[node_id] = {"problem": f"cannot run this job ({described(cause)})"}
             except ray.exceptions.GetTimeoutError:
-                answers[node_id] = {"problem": f"does not answer within {ANSWER_S:g} s"}
+                answers[node_id] = {"problem": f"does not answer within {_ANSWER_S:g} s"}
             except ray.exceptions.RayError:
                 continue  # the machine has left: no worker starts there
         return answers
@@ -102,7 +102,7 @@ class Preflight:
         )
 
 
-def memory_shortage(node_ids: Sequence[str], timeout_s: float = PROBE_S) -> str:
+def memory_shortage(node_ids: Sequence[str], timeout_s: float = _PROBE_S) -> str:
     """A line about the first machine that lacks the memory to start a process, with its numbers; "" if none does.
 
     Starts a process on each machine that does nothing.
@@ -133,14 +133,14 @@ def look(storage: str, data: Sequence[tuple[str, str]], exchange: str, answer: s
     exchange: the folder of the storage in which the driver has left a question. answer: the file to write there.
     """
     problem = ""
-    folder = Store(storage, LOOK_PATIENCE_S) / exchange
+    folder = Store(storage, _LOOK_PATIENCE_S) / exchange
     try:
         check_temporary_room()
     except StorageError as error:
         return {"problem": str(error), "versions": versions()}
     try:
         for url, shard in data:
-            Store(url, LOOK_PATIENCE_S).read_range(shard, 0, 512)
+            Store(url, _LOOK_PATIENCE_S).read_range(shard, 0, 512)
         if folder.read(_QUESTION) != exchange.encode():
             problem = f"a file written to {storage} reads back as another there"
         folder.write(answer, answer.encode())
@@ -168,7 +168,7 @@ def fitting_nodes(resources: Mapping[str, float]) -> list[str]:
     ]
 
 
-def node_name(node_id: str) -> str:
+def _node_name(node_id: str) -> str:
     """A machine's address with its node's id shortened; the id alone if the address is unknown."""
     found = [node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id]
     return f"{found[0]} ({node_id[:8]})" if found else node_id[:8]

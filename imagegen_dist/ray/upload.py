@@ -17,7 +17,7 @@ from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from imagegen_dist.errors import DONE, MISUSED, UsageError
 from imagegen_dist.wording import counted
 
-SECRETS = (
+_SECRETS = (
     ".env",
     ".env.*",
     ".netrc",
@@ -45,7 +45,7 @@ SECRETS = (
 )
 """Names of files and folders that hold passwords, tokens and private keys."""
 
-LARGE = (
+_LARGE = (
     ".git",
     ".venv*",
     "venv",
@@ -65,7 +65,7 @@ LARGE = (
 )
 """Names of files and folders that a job makes, downloads or reads from storage."""
 
-NOT_SENT = (*SECRETS, *LARGE)
+NOT_SENT = (*_SECRETS, *_LARGE)
 """Patterns of gitignore's syntax, each for a name in any folder.
 
 The same list is in .gitignore, .rayignore, cluster/runtime_env.yaml, cluster/aws.yaml, cluster/local.yaml and
@@ -79,7 +79,7 @@ _NAMED = 5
 _SMALL_BYTES = 1_000_000
 
 
-def sent(root: Path, excludes: Sequence[str] = NOT_SENT) -> Iterator[Path]:
+def _sent(root: Path, excludes: Sequence[str] = NOT_SENT) -> Iterator[Path]:
     """The files below `root` that a job's working directory would have.
 
     excludes: patterns beside those of .gitignore and .rayignore.
@@ -93,7 +93,7 @@ def check_size(root: Path, excludes: Sequence[str] = NOT_SENT, most: int = MOST_
     """(files, bytes) that would be sent. Raises UsageError above `most` bytes, which names the largest folders."""
     sizes: Counter[str] = Counter()
     count = 0
-    for path in sent(root, excludes):
+    for path in _sent(root, excludes):
         place = path.relative_to(root)
         folder = place.parts[0] + "/" * (len(place.parts) > 1)
         sizes[folder] += path.stat().st_size

@@ -12,7 +12,7 @@ import torch
 from imagegen_dist import config, extensions
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.ray.event_channel import RelayedEvents
+from imagegen_dist.ray.event_channel import Outbox
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import execute
 
@@ -21,7 +21,7 @@ def work(payload: dict[str, Any]) -> None:
     """Train on this worker.
 
     payload: "experiment" and "settings" as JSON, "modules": those that register the experiment's kinds, "threads", the
-    event channel as "relay", "cluster": whether machines may be preempted, "waits": whether the run waits for the
+    event channel as "channel", "cluster": whether machines may be preempted, "waits": whether the run waits for the
     driver's decision at each checkpoint.
     """
     context = ray.train.get_context()
@@ -31,8 +31,8 @@ def work(payload: dict[str, Any]) -> None:
     torch.set_num_threads(payload["threads"])
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    leaving = seconds_left if payload["cluster"] else lambda: None
-    events = RelayedEvents(payload["relay"], world.is_main, leaving, payload["waits"])
+    leaving = _seconds_left if payload["cluster"] else lambda: None
+    events = Outbox(payload["channel"], world.is_main, leaving, payload["waits"])
     if world.is_main:
         events.phase("building networks and opening data")
     extensions.import_all(payload["modules"])
@@ -43,7 +43,7 @@ def work(payload: dict[str, Any]) -> None:
         events.ended(outcome.complete, outcome.missing)
 
 
-def seconds_left() -> float | None:
+def _seconds_left() -> float | None:
     """Seconds until a machine of this group is preempted, according to Ray; None without a notice.
 
     Called by all ranks, with the same result. A notice without a deadline counts as 0 s.

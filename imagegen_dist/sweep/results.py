@@ -22,7 +22,7 @@ from imagegen_dist.sweep.trial_store import COMPLETE, DIVERGED, FAILED, REPLACED
 BEST, TABLE, ROWS = "best.json", "results.csv", "results.jsonl"
 
 
-def candidates(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
+def _candidates(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
     """The trials that may be the best: complete ones with all metrics, or if there are none, any with metrics."""
     scored = [t for t in trials if all(map(math.isfinite, t.score(goals))) and t.state not in (DIVERGED, FAILED)]
     complete = [trial for trial in scored if trial.state == COMPLETE]
@@ -31,7 +31,7 @@ def candidates(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
 
 def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
     """The candidates that no other one dominates: as good in every metric and better in one."""
-    found = candidates(trials, goals)
+    found = _candidates(trials, goals)
     scores = {trial.run: trial.score(goals) for trial in found}
     return [trial for trial in found if not any(_dominates(other, scores[trial.run]) for other in scores.values())]
 
@@ -39,11 +39,11 @@ def front(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
 def best(trials: Sequence[Trial], goals: Sequence[Goal]) -> Trial | None:
     """The trial with the best metric; of several metrics, the one on the front that is nearest to the best of each."""
     found = front(trials, goals)
-    far = distances(found, found, goals)
+    far = _distances(found, found, goals)
     return min(found, key=lambda trial: (far[trial.run], trial.number), default=None)
 
 
-def distances(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence[Goal]) -> dict[str, float]:
+def _distances(trials: Sequence[Trial], front: Sequence[Trial], goals: Sequence[Goal]) -> dict[str, float]:
     """The distance of each trial, by run, from the best of each metric on the front; infinite without metrics.
 
     For one metric it is the loss itself; for several the Euclidean distance, each scaled by its range over the front.
@@ -92,7 +92,7 @@ def write_results(plan: SweepPlan, warn: Callable[[str], None]) -> None:
         folder.write(BEST, json.dumps(_best_document(plan, chosen), indent=1).encode())
     else:
         folder.remove(BEST)
-    found = find(plan, trials, distances(trials, unbeaten, plan.goals))
+    found = find(plan, trials, _distances(trials, unbeaten, plan.goals))
     page = report_page(plan, found, chosen, unbeaten)
     folder.write(REPORT, page.encode())
     write_summary(plan, rows, chosen, found, page, warn)

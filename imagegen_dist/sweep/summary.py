@@ -44,7 +44,7 @@ def write_summary(
         warn=warn,
     )
     images = sum(trial.images - trial.born for trial in found.trials)
-    sink.show({f"sweep/{name}": exhibit for name, exhibit in exhibits(plan, rows, found, page).items()}, images)
+    sink.show({f"sweep/{name}": exhibit for name, exhibit in _exhibits(plan, rows, found, page).items()}, images)
     best: dict[str, Any] = {}
     if chosen is not None:
         figures = {name.removeprefix("eval/"): value for name, value in chosen.figures.items()}
@@ -58,7 +58,7 @@ def summary_id(plan: SweepPlan) -> str:
     return config.fingerprint([plan.folder.url, "sweep"])[:16]
 
 
-def exhibits(plan: SweepPlan, rows: Sequence[Mapping[str, Any]], found: Findings, page: str) -> dict[str, Exhibit]:
+def _exhibits(plan: SweepPlan, rows: Sequence[Mapping[str, Any]], found: Findings, page: str) -> dict[str, Exhibit]:
     """The table of all trials with samples of the best, plots of the first metric and of rate and distortion, and the
     report, by names."""
     metric = plan.goals[0].metric

@@ -173,7 +173,7 @@ def run_trial(
         index = DatasetIndex.load(Store(settings.data, PATIENCE_S), experiment.data.allow_remote_shards)
         records.write_config(settings, experiment, index, sweep.launch)
         if train is None:
-            outcome = execute(experiment, settings, World(), device_of(sweep), events)
+            outcome = execute(experiment, settings, World(), _device_of(sweep), events)
         else:
             outcome = train(experiment, settings, index, events)
         events.end(outcome)
@@ -208,10 +208,10 @@ def make_reference(sweep: SweepPlan) -> None:
     """Compute the reference that all trials share, in a process of its own."""
     torch.set_num_threads(sweep.demand.cpus or 1)
     shared = sweep.trial_settings("").shared
-    find_reference(shared, *_datasets(sweep), sweep.experiment.evaluation, World(), device_of(sweep), print)
+    find_reference(shared, *_datasets(sweep), sweep.experiment.evaluation, World(), _device_of(sweep), print)
 
 
-def device_of(sweep: SweepPlan) -> torch.device:
+def _device_of(sweep: SweepPlan) -> torch.device:
     """The device of a trial that trains in its own process."""
     return torch.device("cuda" if sweep.demand.gpus else "cpu")
 

@@ -110,7 +110,7 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
     return Checkpoint(store, snapshot.images, manifest)
 
 
-def scored(checkpoint: Checkpoint, metric: float) -> Checkpoint:
+def _scored(checkpoint: Checkpoint, metric: float) -> Checkpoint:
     """The checkpoint with the run's figure at its moment, which was taken once it was published."""
     manifest = {name: value for name, value in checkpoint.manifest.items() if name != "sha256"} | {"metric": metric}
     manifest["sha256"] = fingerprint(manifest)
@@ -244,7 +244,7 @@ class Checkpointer:
         """Note the run's figure in the checkpoint that was published last, once it is written. Raises as `wait`."""
         last = self.wait()
         if last is not None and isfinite(metric):
-            self.last = scored(last, metric)
+            self.last = _scored(last, metric)
             prune(self._run, self.last, self._keep)
 
     def check(self) -> None:

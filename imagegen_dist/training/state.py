@@ -15,7 +15,7 @@ from imagegen_dist.training.loop import Trainer
 
 Tensors = dict[str, Tensor]
 
-WEIGHTS, OPTIMIZERS = "weights", "optimizers"
+WEIGHTS, _OPTIMIZERS = "weights", "optimizers"
 
 
 def model_of(trainer: Trainer) -> Tensors:
@@ -31,7 +31,7 @@ def weights_of(trainer: Trainer) -> Tensors:
 def state_dict(trainer: Trainer) -> Tensors:
     """What training goes on from, as it is in memory."""
     optimizers = flatten({name: adam.tensors() for name, adam in trainer.optimizers.items()})
-    return flatten({WEIGHTS: weights_of(trainer), OPTIMIZERS: optimizers})
+    return flatten({WEIGHTS: weights_of(trainer), _OPTIMIZERS: optimizers})
 
 
 def load_state_dict(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
@@ -39,7 +39,7 @@ def load_state_dict(trainer: Trainer, model: Mapping[str, Tensor], state: Mappin
     for name, module in trainer.objective.modules().items():
         module.load_state_dict(below(state, f"{WEIGHTS}/{name}"))
     for name, adam in trainer.optimizers.items():
-        adam.load_tensors(below(state, f"{OPTIMIZERS}/{name}"))
+        adam.load_tensors(below(state, f"{_OPTIMIZERS}/{name}"))
     for name, module in trainer.averages.modules().items():
         module.load_state_dict(below(model, name))
 

@@ -157,7 +157,7 @@ def test_a_name_that_is_taken_is_answered_with_how_to_go_on(storage: str, capsys
 def test_a_dry_run_says_what_it_will_cost(
     storage: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "MEASURED_S", 0.1)
+    monkeypatch.setattr(estimate, "_MEASURED_S", 0.1)
     words = ["digits", "--space", "objective.gamma=grid:0.1,1", *SMALL, "--dry-run", "--storage", storage]
     assert main(words) == DONE
     shown = capsys.readouterr().out

@@ -17,7 +17,7 @@ _SUMMARY = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`imagegen evaluate`: returns the exit code, as named in errors.py."""
-    return run_command(JOB, arguments, help_text, _run, "interrupted: no figure was stored")
+    return run_command(JOB, arguments, _help_text, _run, "interrupted: no figure was stored")
 
 
 def _run(words: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def _run(words: Sequence[str]) -> None:
     show(request, results, write(request, results))
 
 
-def help_text(words: Sequence[str] = ()) -> str:
+def _help_text(words: Sequence[str] = ()) -> str:
     """What --help prints."""
     tables = catalogue()
     networks = "\n".join(f"  {name}" for name in tables["features"])

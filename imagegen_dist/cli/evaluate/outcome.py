@@ -36,7 +36,7 @@ _SIDE_BY_SIDE = ("kid", "kernel_distance", "kd_dinov2", "precision", "recall", "
 
 def write(request: Request, results: Results) -> list[str]:
     """Store the figures, and a picture where copies were looked for; URLs of the files. Raises StorageError."""
-    content = document(request, results)
+    content = _document(request, results)
     store, name = request.out or _default_place(request, content)
     files = {name: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()}
     if results.copies is not None:
@@ -57,7 +57,7 @@ def _default_place(request: Request, content: dict[str, Any]) -> tuple[Store, st
     return request.folder / "evaluations", name
 
 
-def document(request: Request, results: Results) -> dict[str, Any]:
+def _document(request: Request, results: Results) -> dict[str, Any]:
     """All figures by name, and what each depends on; a value that is not finite is null."""
     figures: dict[str, Any] = {}
     figures_of: dict[str, Any] = {}

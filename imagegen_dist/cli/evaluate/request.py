@@ -35,7 +35,7 @@ from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
 from imagegen_dist.storage import PATIENCE_S, Store, file_at
 from imagegen_dist.wording import counted
 
-MOST_BY_DEFAULT = 50_000
+_MOST_BY_DEFAULT = 50_000
 """Generated samples where the user does not say: as many as there are real ones, and no more than published figures."""
 
 _WEIGHTED = ("inception", "dinov2")
@@ -118,7 +118,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     dataset = Dataset.open(url, experiment.data)
     _check_fit(url, dataset, model)
     references = _count(options.references, dataset.index.samples, url)
-    samples = options.samples or min(references, MOST_BY_DEFAULT)
+    samples = options.samples or min(references, _MOST_BY_DEFAULT)
     networks = []
     for source, named in sources.items():
         if source.kind == CLASSIFIER:

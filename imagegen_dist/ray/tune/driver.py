@@ -17,7 +17,7 @@ import ray.tune
 from imagegen_dist import config
 from imagegen_dist.errors import DONE, FAILED, UsageError
 from imagegen_dist.ray.cluster import connected, machines
-from imagegen_dist.ray.event_channel import SEEN, start_relay
+from imagegen_dist.ray.event_channel import SEEN, start_channel
 from imagegen_dist.ray.placement import free_abandoned
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.ray.tune.schedulers import Population, build_scheduler
@@ -40,7 +40,7 @@ _MAX_LOSSES = 3
 _MAX_PENDING = 16
 """Most trials that wait for resources, which are the demand that an autoscaler sees."""
 
-POLL_S = 0.5
+_POLL_S = 0.5
 
 _LOOK_S = 2.0
 """How often the sweep reads the size of the cluster."""
@@ -79,7 +79,7 @@ class SweepDriver:
         if isinstance(self._scheduler, Population):
             self._searcher.is_awaited = self._scheduler.is_unfinished
         self._interruption = Interruption()
-        self._relay: Any = None
+        self._channel: Any = None
         self._began_s = self._heard_s = time.monotonic()
         self._looked_s = self._began_s - _LOOK_S
         self._ending_s: float | None = None
@@ -93,7 +93,7 @@ class SweepDriver:
         # With the help of the dashboard's server, Ray Train frees what the workers of a lost trial had reserved.
         with connected(dashboard=self._plan.demand.is_group) as own, self._interruption.watched():
             self._look_at_cluster(own)
-            self._relay = start_relay()
+            self._channel = start_channel()
             if needs_reference(self._plan):
                 self._view.phase("training the network that metrics are computed with")
                 self._make_reference()
@@ -140,7 +140,7 @@ class SweepDriver:
         task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0))(_reference_task)
         made = task.remote(config.encode(self._plan))
         while not self._interruption.asked:
-            if ray.wait([made], timeout=POLL_S)[0]:
+            if ray.wait([made], timeout=_POLL_S)[0]:
                 ray.get(made)
                 return
         ray.cancel(made, force=True)
@@ -160,12 +160,12 @@ class SweepDriver:
             thread = threading.Thread(target=fit, args=[str(folder)], daemon=True)
             thread.start()
             while thread.is_alive():
-                thread.join(POLL_S)
+                thread.join(_POLL_S)
         return error
 
     def _tuner(self, folder: str) -> ray.tune.Tuner:
         demand = self._plan.demand
-        trainable = ray.tune.with_parameters(TrialActor, plan=config.encode(self._plan), relay=self._relay)
+        trainable = ray.tune.with_parameters(TrialActor, plan=config.encode(self._plan), channel=self._channel)
         # Ray Tune does not count the workers of a group, which reserve their own resources.
         resources = {"node:__internal_head__": 0.001} if demand.is_group else demand.resources
         return ray.tune.Tuner(
@@ -196,7 +196,7 @@ class SweepDriver:
         if self._recorder.active:
             self._view.phase("")
         now = time.monotonic()
-        if now - self._heard_s >= POLL_S:
+        if now - self._heard_s >= _POLL_S:
             self._heard_s = now
             self._hear()
         if now - self._looked_s >= _LOOK_S:
@@ -210,7 +210,7 @@ class SweepDriver:
                 self._scheduler.closed = True
         if self._ending_s is None:
             return False
-        self._relay.request_stop.remote()  # repeatedly: a relay that was lost has forgotten it
+        self._channel.request_stop.remote()  # repeatedly: a channel that was lost has forgotten it
         return not self._recorder.active or now - self._ending_s >= END_S
 
     def _follow_cluster(self) -> None:
@@ -221,8 +221,8 @@ class SweepDriver:
 
     def _hear(self) -> None:
         """Take the images seen, which trials send without waiting for Ray Tune."""
-        with suppress(ray.exceptions.RayError):  # the relay comes back
-            for kind, payload in ray.get(self._relay.take.remote(), timeout=5):
+        with suppress(ray.exceptions.RayError):  # the channel comes back
+            for kind, payload in ray.get(self._channel.take.remote(), timeout=5):
                 if kind == SEEN:
                     self._recorder.progressed(*payload)
 

@@ -49,13 +49,13 @@ class TrialActor(ray.tune.Trainable):
     is free before another trial needs it.
     """
 
-    def setup(self, request: dict[str, Any], plan: dict[str, Any], relay: Any) -> None:
-        """request: see tune_config. plan: the SweepPlan as JSON data. relay: says when the sweep is being ended, and
+    def setup(self, request: dict[str, Any], plan: dict[str, Any], channel: Any) -> None:
+        """request: see tune_config. plan: the SweepPlan as JSON data. channel: says when the sweep is being ended, and
         receives the images seen.
         """
         set_ray_environment()  # on another machine this process does not inherit the driver's
         self._sweep = decode_plan(plan)
-        self._relay = relay
+        self._channel = channel
         self._prepare(request)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,7 +72,7 @@ class TrialActor(ray.tune.Trainable):
         self._turn = threading.Semaphore(0)
         self._stopped = False
         self._interruption = Interruption()
-        self._unlisten = listen(self._relay, self._interrupt)
+        self._unlisten = listen(self._channel, self._interrupt)
         self._thread = threading.Thread(target=self._run, name="trial", daemon=True)
 
     def step(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class TrialActor(ray.tune.Trainable):
             raise SystemExit
 
     def _send_progress(self, images: int) -> None:
-        self._relay.send.remote(SEEN, (self._trial.run, images))
+        self._channel.send.remote(SEEN, (self._trial.run, images))
 
     def _train_on_workers(
         self, experiment: Experiment, settings: RunSettings, index: DatasetIndex, events: TrialEvents
