@@ -13,13 +13,17 @@ import torch
 
 from imagegen_dist import config
 from imagegen_dist.data.builtin import builtin_dataset
+from imagegen_dist.data.index import DatasetIndex, ShardInfo
+from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
-from imagegen_dist.experiment import Experiment
+from imagegen_dist.experiment import Experiment, build_trainer
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run import Outcome, execute
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Checkpoint, newest
+from imagegen_dist.training.loop import Trainer
 from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
@@ -125,3 +129,15 @@ def assert_bit_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
     assert not different
+
+
+def one_step(experiment: Experiment, modality: str, dims: tuple[int, ...], classes: int | None) -> Trainer:
+    """A trainer that has taken one step on noise: 6 microbatches of 4."""
+    shape = SampleShape(dims[0], dims[1:])
+    index = DatasetIndex(modality, shape, (ShardInfo("0.tar", 1, 40, 0, "0" * 64),), classes)
+    trainer = build_trainer(experiment, index, World(), CPU)
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randint(0, 256, (2, 6, 4, *dims), dtype=torch.uint8, generator=generator)
+    label = None if classes is None else torch.randint(0, classes, (2, 6, 4), generator=generator)
+    trainer.step(Item(0, sample, label, torch.zeros(2, 6, 4, dtype=torch.int64), {}, []))
+    return trainer

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagegen_dist import load
+from imagegen_dist import config, load
 from imagegen_dist.data.pack import pack
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
-from tests.runs import Listener, tiny, train_here
+from tests.runs import Listener, one_step, tiny, train_here
 
 SHAPES = {"image": (3, 16, 16), "video": (3, 4, 16, 16), "voxels": (1, 8, 8, 8)}
 MODELS = {
@@ -18,6 +18,9 @@ MODELS = {
     "dcgan": {"kind": "dcgan", "widths": [16, 8], "z_dim": 8},
     "mlp": {"kind": "mlp", "hidden": [16], "z_dim": 8},
 }
+
+
+WHOLE_RUNS = [("r3gan", "video", 2), ("dcgan", "voxels", None), ("mlp", "image", None)]
 
 
 def dataset(folder: Path, modality: str, classes: int | None) -> Store:
@@ -33,9 +36,7 @@ def experiment(model: str) -> Experiment:
     return tiny(model=MODELS[model], training__total_images=48)
 
 
-@pytest.mark.parametrize("classes", [None, 2], ids=["unconditional", "conditional"])
-@pytest.mark.parametrize("modality", SHAPES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "modality", "classes"), WHOLE_RUNS)
 def test_two_steps_a_checkpoint_a_picture_and_samples(
     model: str, modality: str, classes: int | None, tmp_path: Path
 ) -> None:
@@ -46,3 +47,13 @@ def test_two_steps_a_checkpoint_a_picture_and_samples(
     assert trained.sample(3, seed=1).shape == (3, *SHAPES[modality])
     assert trained.classes == (classes or 0)
     assert any(name.startswith("grid-000000000048") for name in (where.folder / "samples").names())
+
+
+@pytest.mark.parametrize("classes", [None, 2], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("modality", SHAPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_of_every_family_on_every_modality(model: str, modality: str, classes: int | None) -> None:
+    changed = config.overrides(experiment(model), {"data.conditional": classes is not None}.items())
+    trainer = one_step(changed, modality, SHAPES[modality], classes)
+    assert trainer.skipped_steps == 0
+    assert trainer.means()["loss/generator"] > 0
