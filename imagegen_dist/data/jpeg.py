@@ -26,7 +26,7 @@ _EOI = b"\xff\xd9"
 _ADOBE, _ADOBE_BYTES = b"Adobe", 12
 _JFIF, _JFIF_BYTES = b"JFIF\0", 14
 _SEQUENTIAL = (0xC0, 0xC1)
-_FRAMES = (0xC0, 0xC1, 0xC2)
+_PROGRESSIVE = (0xC2, 0xCA)
 
 
 class JpegError(ValueError):
@@ -62,7 +62,7 @@ def read_jpeg_header(data: bytes) -> _JpegHeader:
 
 
 def size_of_plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """(H, W) of a grey or colour JPEG that has no EXIF data; None for others, and for unusual sequences of segments.
+    """(H, W) of a sequential grey or colour JPEG without EXIF data; None for others and for unusual segments.
 
     Steps over the segments, which takes less time than libjpeg-turbo's header or a search for EXIF data.
     """
@@ -71,7 +71,7 @@ def size_of_plain_jpeg(data: bytes) -> tuple[int, int] | None:
         marker = data[at + 1]
         if marker == _SOS:
             return size
-        if marker in _FRAMES and data[at + 9] in (1, 3):
+        if marker in _SEQUENTIAL and data[at + 9] in (1, 3):
             size = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
         elif marker == _APP1 or marker < 0xC0 or marker == 0xFF:
             break
@@ -106,6 +106,23 @@ def orientation_of_jpeg(data: bytes) -> int:
         return UPRIGHT
     segments = (part.content for part in _header_segments(data) if part.marker == _APP1)
     return orientation_of(next((content for content in segments if content.startswith(_EXIF)), b""))
+
+
+def check_scans(data: bytes) -> None:
+    """Raise JpegError if a progressive JPEG is cut between two scans, which leaves a blurred picture of all rows.
+
+    That is if the last scan of a coefficient has not its full precision. (ITU-T T.81, annex G.1.1.1)
+    """
+    progressive, missing_bits = False, dict[tuple[int, int], int]()
+    for marker, content, _ in _segments(data):
+        progressive |= marker in _PROGRESSIVE
+        if progressive and marker == _SOS and len(content) >= 4 + 2 * content[0]:
+            end = 1 + 2 * content[0]
+            first, last, approximation = content[end : end + 3]
+            coefficients = range(first, min(last, 63) + 1)
+            missing_bits |= {(part, k): approximation & 15 for part in content[1:end:2] for k in coefficients}
+    if any(missing_bits.values()):
+        raise JpegError("is a damaged JPEG: its last scans are missing")
 
 
 def profile_of_jpeg(data: bytes) -> bytes:

@@ -21,6 +21,7 @@ from imagegen_dist.data.exif import TRANSPOSED, UPRIGHT, orientation_of, upright
 from imagegen_dist.data.jpeg import (
     JPEG_SIGNATURE,
     JpegError,
+    check_scans,
     decode_jpeg,
     has_adobe_marker,
     orientation_of_jpeg,
@@ -151,6 +152,7 @@ def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
             orientation = orientation_of_jpeg(data)
             _check_pixels(height, width)
             _check_size((height, width), orientation, out.shape[1:])
+            check_scans(data)
         interleaved = out.transpose(1, 2, 0)
         direct = orientation == UPRIGHT and interleaved.flags.c_contiguous
         pixels = decode_jpeg(data, "GRAY" if len(out) == 1 else "RGB", interleaved if direct else None)
@@ -191,6 +193,7 @@ def _decode_jpeg(data: bytes, reading: Reading) -> Picture:
     header, orientation = read_jpeg_header(data), orientation_of_jpeg(data)
     _check_pixels(header.height, header.width)
     _check_size(header[:2], orientation, reading.size)
+    check_scans(data)
     profile = profile_of_jpeg(data) if reading.srgb else b""
     inks = header.colours in ("CMYK", "YCCK")
     grey = header.colours == "Gray" or (reading.channels == 1 and not profile)

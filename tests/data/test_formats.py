@@ -308,6 +308,21 @@ def test_damaged_pixels_are_refused_by_packing_and_streaming_alike():
     assert {name.partition(":")[0].partition(" ")[0] for name in hidden} >= {"JPEG", "PNG", "WebP", "AVIF", "TIFF"}
 
 
+def test_a_progressive_jpeg_that_is_cut_between_its_scans_is_refused():
+    """All its rows are there, but blurred, and decoders do not object."""
+    for mode in ("RGB", "L"):
+        data = saved("JPEG", mode, progressive=True)(LARGE)
+        assert streamed(data).shape == packed(data).shape
+        scans = [found.start() for found in re.finditer(rb"\xff\xda\0[\x08\x0a\x0c]", data)]
+        assert len(scans) > 3
+        for at in scans[1:]:
+            bad = data[:at] + b"\xff\xd9"
+            assert pillows(bad) is not None
+            for function in (streamed, packed):
+                with pytest.raises(DecodeError, match="is a damaged JPEG: its last scans are missing"):
+                    function(bad)
+
+
 FLAT = [
     saved("WEBP", method=0),
     saved("WEBP", method=0, quality=100),
