@@ -20,7 +20,7 @@ from imagegen_dist.cli import train_options
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.cli.prepare import build_driver, prepare
 from imagegen_dist.documents import parse_json
-from imagegen_dist.errors import DONE, UsageError
+from imagegen_dist.errors import DONE, TaskError, UsageError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.console import Console
@@ -246,7 +246,10 @@ def _screen() -> TextIO | None:
 def _train_on_ray(prepared: Prepared, screen: TextIO | None) -> None:
     interruption = Interruption()
     driver = build_driver(prepared, interruption)
-    code = driver.run(screen)
+    try:
+        code = driver.run(screen)
+    except TaskError as error:
+        raise TrainingError(str(error)) from error
     if interruption.asked:
         raise KeyboardInterrupt
     if code != DONE:

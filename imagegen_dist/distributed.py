@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imagegen_dist.wording import described
+
 Result = TypeVar("Result")
 
 
@@ -186,6 +188,6 @@ def together(action: Callable[[], Result], world: World, device: torch.device) -
 
 def said(error: BaseException | None) -> str:
     """An exception in one line: its kind, and what it says. A RankError says that of the one it was raised for."""
-    line = " ".join(str(error or "").split())
-    named = error is not None and not isinstance(error, RankError)
-    return f"{type(error).__name__}: {line or 'no message'}"[:500] if named else line
+    if error is None or isinstance(error, RankError):
+        return " ".join(str(error or "").split())
+    return described(error)[:500]

@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 from imagegen_dist.errors import UsageError
+from imagegen_dist.wording import described
 
 _REGISTERED: dict[str, None] = {}
 
@@ -44,7 +45,7 @@ def import_named(name: str) -> ModuleType:
         return import_module(name)
     except Exception as error:  # whatever the user's code raises
         raise UsageError(
-            f"the module {name} cannot be imported ({type(error).__name__}: {error}); it has to be in the working "
+            f"the module {name} cannot be imported ({described(error)}); it has to be in the working "
             "directory or on PYTHONPATH"
         ) from error
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from imagegen_dist.errors import UsageError
+
+
+def ray_folder() -> Path:
+    """Where Ray keeps the folders of its sessions on this machine, those of all users."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
 
 
 def is_own_ray() -> bool:

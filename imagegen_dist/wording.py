@@ -21,12 +21,12 @@ def reason(error: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[:1].lower() + error.strerror[1:]
-    return _message(error) or type(error).__name__
+    return message(error) or type(error).__name__
 
 
 def described(error: BaseException) -> str:
     """The type and the message of an error in one line, without the system's number ("[Errno 2]")."""
-    return f"{type(error).__name__}: {_message(error) or 'no message'}"
+    return f"{type(error).__name__}: {message(error) or 'no message'}"
 
 
 def first_line(error: BaseException) -> str:
@@ -34,7 +34,8 @@ def first_line(error: BaseException) -> str:
     return _NUMBER.sub("", (str(error).strip().splitlines() or [""])[0]) or type(error).__name__
 
 
-def _message(error: BaseException) -> str:
+def message(error: BaseException) -> str:
+    """What an error says in one line, without the system's number."""
     return _NUMBER.sub("", " ".join(str(error).split()))
 
 

@@ -23,6 +23,7 @@ from imagegen_dist.cli.command import Switch, flags_help, parse_flags, run_comma
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import DONE, FAILED
 from imagegen_dist.metrics.formatting import count
+from imagegen_dist.resources import ray_folder
 from imagegen_dist.wording import counted
 
 _JOB = "clean"
@@ -108,13 +109,13 @@ def _run(words: Sequence[str]) -> int:
 
 def _leftovers(caches: bool = False) -> Iterator[Leftover]:
     """What is left behind, processes first. caches: the cached shards as well."""
-    using = _processes_by_session(_ray_folder())
+    using = _processes_by_session(ray_folder())
     dead = [session for session, processes in using.items() if not any(map(_is_server, processes))]
     for session in dead:
         if not _answers(session):
             for process in filter(_is_own_ray_process, using[session]):
                 yield Leftover("Ray process", f"{process.pid} {_title(process)}", 0, _ending(process))
-    yield from _sessions(_ray_folder(), using)
+    yield from _sessions(ray_folder(), using)
     for pattern in _TEMPORARY:
         for folder in sorted(Path(tempfile.gettempdir()).glob(pattern)):
             if _is_own_folder(folder) and time.time() - _last_change(folder) > ABANDONED_S:
@@ -125,11 +126,6 @@ def _leftovers(caches: bool = False) -> Iterator[Leftover]:
 
     if files := cached_files(node_path("")):
         yield Leftover("cached shards", str(node_path("")), sum(size for size, _ in files), _unlinking(files))
-
-
-def _ray_folder() -> Path:
-    """Where Ray keeps the folders of its sessions, those of all users."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
 
 
 def _sessions(folder: Path, using: Mapping[Path, Sequence[psutil.Process]]) -> Iterator[Leftover]:

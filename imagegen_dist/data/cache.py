@@ -26,7 +26,7 @@ from imagegen_dist.data.index import ShardInfo
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.private_folder import first_usable, is_private, make_private, numbered
 from imagegen_dist.storage import AccessError, Store
-from imagegen_dist.wording import counted
+from imagegen_dist.wording import counted, message
 
 OFFSETS = ".places"
 """Extension of the files of sample offsets in a node's folder."""
@@ -150,7 +150,7 @@ class ShardFiles:
                 if late or final >= _FINAL_ATTEMPTS:
                     tried = counted(attempt, "attempt")
                     kind = TimedOutError if late else ShardError
-                    raise kind(f"{self._store / info.name} cannot be fetched ({tried}): {error}") from error
+                    raise kind(f"{self._store / info.name} cannot be fetched ({tried}): {message(error)}") from error
                 self._counters.add("retries")
                 time.sleep(pause)
 

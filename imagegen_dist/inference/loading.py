@@ -24,6 +24,7 @@ from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store, reached
 from imagegen_dist.training.checkpoint import FILES, INFERENCE_FILES, LoadedCheckpoint, newest, open_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
+from imagegen_dist.wording import message
 
 _DISCRIMINATOR = "discriminator"
 
@@ -116,7 +117,7 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         for name, network in model.networks.items():
             network.load_state_dict(below(tensors, name))
     except (KeyError, TypeError, RuntimeError, OverflowError) as error:
-        line = " ".join(str(error).split())[:200]
+        line = message(error)[:200]
         raise CheckpointError(f"{trained.url}: the model cannot be built ({type(error).__name__}: {line})") from error
     return model
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.extras import install_hint
 from imagegen_dist.nn.resize import resize_bicubic
+from imagegen_dist.wording import message
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 """By the letter in their name: dinov2-l is ViT-L/14, that of FD-DINOv2 (arXiv:2306.04675)."""
@@ -55,5 +56,5 @@ class DINOv2(nn.Module):
         try:
             self.backbone.load_state_dict(fitting)
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:200]
+            line = message(error)[:200]
             raise ValueError(f"{source} is no file of this DINOv2 network: {line}") from error

@@ -7,6 +7,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from imagegen_dist.storage import file_at
+from imagegen_dist.wording import message
 
 
 def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed: str) -> dict[str, Tensor]:
@@ -22,7 +23,7 @@ def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed:
     try:
         data = store.read(name)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{error}; {needed}") from error
+        raise ValueError(f"{message(error)}; {needed}") from error
     found = hashlib.sha256(data).hexdigest()
     if not sha256:
         raise ValueError(f"{url} has to be known by its SHA-256: set {sha256_flag} (it has {found})")

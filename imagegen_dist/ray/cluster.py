@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import psutil
 import ray
-from ray.exceptions import AuthenticationError
 
-from imagegen_dist.errors import UsageError
+from imagegen_dist.commands import command
+from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
-from imagegen_dist.resources import Demand, Workers, check_available, is_own_ray
-from imagegen_dist.wording import counted
+from imagegen_dist.resources import Demand, Workers, check_available, is_own_ray, ray_folder
+from imagegen_dist.wording import counted, reason
 
 _DEFAULT_CPU_WORKERS = 2
 
@@ -48,7 +48,7 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
     """Connect to Ray for the block: to RAY_ADDRESS if it is set, as in a submitted job, else to a new local Ray.
 
     show_logs: forward the output of Ray's processes to this process. dashboard: start one with a local Ray. Yields True
-    for a local Ray. Raises UsageError if no Ray answers.
+    for a local Ray. Raises UsageError if no Ray answers, TaskError if a local one cannot be started.
     """
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     address, own = os.environ.get("RAY_ADDRESS", ""), is_own_ray()
@@ -59,19 +59,28 @@ def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]
                 ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
         else:
             ray.init(log_to_driver=show_logs)
-    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
-        line = " ".join(str(error).split())
-        raise UsageError(
-            f"RAY_ADDRESS {address}: {TOKEN_ADVICE}"
-            if refused(error)
-            else f"RAY_ADDRESS {address}: no Ray answers there ({line}); start one, or unset RAY_ADDRESS. If one runs "
-            f"there, {TOKEN_ADVICE}"
-        ) from error
+    except Exception as error:  # where its start takes too long, Ray raises an Exception of no class of its own
+        raise _not_connected(own, address, error) from error
     keep_to_owner()  # Ray may just have created it
     try:
         yield own
     finally:
         ray.shutdown()
+
+
+def _not_connected(own: bool, address: str, error: Exception) -> UsageError | TaskError:
+    """The error for a Ray that did not start, if it is this machine's own, or that did not answer at an address."""
+    if own:
+        return TaskError(
+            f"Ray did not start on this machine ({reason(error)}); check that {ray_folder()} can be written, that "
+            f"memory and disk have room, and what `{command('clean')}` lists of dead sessions, then run this again"
+        )
+    if refused(error):
+        return UsageError(f"RAY_ADDRESS {address}: {TOKEN_ADVICE}")
+    return UsageError(
+        f"RAY_ADDRESS {address}: no Ray answers there ({reason(error)}); start one, or unset RAY_ADDRESS. If one runs "
+        f"there, {TOKEN_ADVICE}"
+    )
 
 
 @contextmanager

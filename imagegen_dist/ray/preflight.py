@@ -16,7 +16,7 @@ from imagegen_dist.errors import UsageError
 from imagegen_dist.ray.memory import memory_line
 from imagegen_dist.storage import StorageError, Store, check_temporary_room
 from imagegen_dist.versions import versions
-from imagegen_dist.wording import described
+from imagegen_dist.wording import described, message
 
 _ANSWER_S = 90.0
 """Seconds within which a machine has to answer, including its imports."""
@@ -146,7 +146,7 @@ def look(storage: str, data: Sequence[tuple[str, str]], exchange: str, answer: s
         folder.write(answer, answer.encode())
     except OSError as error:
         shared = "" if "://" in storage else "; --storage and --data have to be places that all machines see"
-        problem = f"{' '.join(str(error).split())}{shared}"
+        problem = f"{message(error)}{shared}"
     return {"problem": problem, "versions": versions()}
 
 

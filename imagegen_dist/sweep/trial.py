@@ -25,6 +25,7 @@ from imagegen_dist.sweep.plan import SweepPlan
 from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import COMPLETE, CUT, DIVERGED, FAILED, RUNNING, Trial
 from imagegen_dist.training.checkpoint import Checkpoint
+from imagegen_dist.wording import message
 
 _PROGRESS_S = 2.0
 """Minimum time between two reports of the images seen."""
@@ -183,7 +184,7 @@ def run_trial(
 
 def failed(trial: Trial, error: Exception) -> Trial:
     """The trial after that error."""
-    line = " ".join(str(error).split())
+    line = message(error)
     if isinstance(error, MetricError):
         return replace(trial, state=MISUSED, note=line)
     diverged = isinstance(error, RunError | DivergedError) or "not finite" in line

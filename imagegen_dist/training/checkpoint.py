@@ -29,6 +29,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.run_folder import CHECKPOINTS, MANIFEST, CheckpointError, attempts, read_manifest
 from imagegen_dist.storage import Store
 from imagegen_dist.training.tensor_file import Digest, Writable, write_tensors
+from imagegen_dist.wording import message
 
 Parsed = TypeVar("Parsed")
 
@@ -182,7 +183,7 @@ def _parse(store: Store, name: str, parse: Callable[[bytes], Parsed], manifest: 
     try:
         return parse(data)
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{store.url}: {name} cannot be read ({' '.join(str(error).split())})") from error
+        raise CheckpointError(f"{store.url}: {name} cannot be read ({message(error)})") from error
 
 
 def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FILES) -> LoadedCheckpoint | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagegen_dist.distributed import RankError, Stopped, World, process_group, together
+from imagegen_dist.distributed import RankError, Stopped, World, process_group, said, together
 from tests.ranks import run_ranks
 
 CPU = torch.device("cpu")
@@ -35,3 +35,10 @@ def _meet(rank: int, meeting: str) -> None:
             together(lambda: list(world.heeding(range(3))), world, CPU)
         with pytest.raises(Stopped):
             together(lambda: fails() if rank == 0 else asked(), world, CPU)
+
+
+def test_an_error_is_told_without_the_systems_number() -> None:
+    missing = FileNotFoundError(2, "No such file or directory", "/nowhere")
+    assert said(missing) == "FileNotFoundError: No such file or directory: '/nowhere'"
+    assert said(RankError("ValueError: of another\n rank")) == "ValueError: of another rank"
+    assert said(ValueError()) == "ValueError: no message"

@@ -1,13 +1,17 @@
 """What each worker gets of a cluster's machines."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import ray
 
+from imagegen_dist.cli.command import run_command
 from imagegen_dist.cli.sweep import main as sweep_main
 from imagegen_dist.cli.train import main_gan
-from imagegen_dist.errors import UsageError
-from imagegen_dist.ray.cluster import divide
+from imagegen_dist.errors import FAILED, UsageError
+from imagegen_dist.ray.cluster import connected, divide
 from imagegen_dist.resources import Demand, Workers
 
 HEAD = {"CPU": 0.0}
@@ -86,3 +90,34 @@ def test_what_this_machine_lacks_is_refused_before_ray_starts(
     said = capsys.readouterr().err
     assert line in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (None, r"\(not a directory\); check that {folder}/ray can be written"),
+        (Exception("The current node timed out\nduring startup."), r"\(The current node timed out during startup\.\);"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_line(
+    failure: Exception | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def start(words: Sequence[str]) -> None:
+        with connected():
+            pytest.fail("Ray started")
+
+    def init(**options: object) -> None:
+        raise failure or AssertionError
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    if failure:  # as Ray raises it after half a minute
+        monkeypatch.setattr(ray, "init", init)
+    assert run_command("train", [], lambda words: "", start) == FAILED
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "Ray did not start on this machine" in line]
+    assert re.search(said.format(folder=tmp_path / "file"), line)

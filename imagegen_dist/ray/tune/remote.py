@@ -34,6 +34,7 @@ from imagegen_dist.sweep.live_table import LiveTable
 from imagegen_dist.sweep.plan import JOB, PLAN
 from imagegen_dist.sweep.searches import Goal
 from imagegen_dist.sweep.trial_store import decode_trial
+from imagegen_dist.wording import message
 
 EXCLUDED = [*NOT_SENT, "/docs", "/tests", "/benchmarks"]
 """Parts of a checkout that are not sent, besides those that .gitignore and .rayignore name."""
@@ -59,8 +60,7 @@ def connect(address: str) -> JobSubmissionClient:
     except Exception as error:  # connection, version and authentication errors have no common kind
         if refused(error):
             raise UsageError(f"--address {address}: {TOKEN_ADVICE}") from error
-        line = " ".join(str(error).split())
-        raise UsageError(f"--address {address}: no Ray answers there ({line})") from error
+        raise UsageError(f"--address {address}: no Ray answers there ({message(error)})") from error
     theirs = str(getattr(client, "_server_ray_version", ray.__version__))
     if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
         raise UsageError(
@@ -100,7 +100,7 @@ def submit(client: JobSubmissionClient, words: Sequence[str], name: str) -> str:
             )
         except (RuntimeError, ValueError, ConnectionError) as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
-                raise UsageError(f"the job was not accepted: {' '.join(str(error).split())}") from error
+                raise UsageError(f"the job was not accepted: {message(error)}") from error
             time.sleep(1)
 
 
