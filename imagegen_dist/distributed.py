@@ -1,6 +1,6 @@
-"""Who takes part in a run, and the few things that its processes do together.
+"""The processes of a run, and the few collective operations that they need.
 
-The only file that touches torch.distributed. With one process nothing is communicated and no process group is needed.
+The only file that uses torch.distributed. A single process does not communicate and needs no process group.
 """
 
 import warnings
@@ -24,24 +24,24 @@ Item = TypeVar("Item")
 
 
 class Stopped(Exception):
-    """The run is to end early in good order; raised on all ranks together, or on some of them within `together`."""
+    """The run is to stop early, without a failure; raised on all ranks together, or on some within `together`."""
 
 
 class RankError(RuntimeError):
-    """Something that failed on one rank, as every rank is told of it: one line."""
+    """A failure on one rank, as reported to every rank: one line."""
 
 
 def _go_on() -> None:
-    """What a rank that nobody can ask to end does between two pieces of long work."""
+    """The default of `World.heed`, for a rank that cannot be asked to stop."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run and this one's place among them.
+    """The processes of a run, and this one's rank among them.
 
-    rank: 0 <= rank < size. size: number of processes W. local_rank, local_size: likewise among those of this node,
-    whose ranks are neighbours. heed: called between two pieces of work that takes long, on this rank alone; it raises
-    Stopped where the run was asked to end. Raises ValueError where these do not fit.
+    rank: 0 <= rank < size. size: number of processes W. local_rank, local_size: the same among the processes of this
+    node, whose ranks are contiguous. heed: called between two parts of long work, on this rank only; it raises Stopped
+    if the run was asked to stop. Raises ValueError if these are inconsistent.
     """
 
     rank: int = 0
@@ -62,32 +62,32 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the run's records."""
+        """True if this process writes the run's records."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """The contiguous run of `count` things that is this rank's; shares differ in size by one at most."""
+        """This rank's contiguous share of `count` items; shares differ in size by at most one."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def heeding(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items; before each of them Stopped is raised where the run was asked to end."""
+        """The items; raises Stopped before the next one if the run was asked to stop."""
         for item in items:
             self.heed()
             yield item
 
     def share_of_node(self, count: int) -> range:
-        """The contiguous run of `count` things that this node's ranks share."""
+        """The contiguous share of `count` items that belongs to this node's ranks."""
         first = self.rank - self.local_rank
         return range(first * count // self.size, (first + self.local_size) * count // self.size)
 
 
 ALONE = World()
-"""One process by itself, which nobody asks to end."""
+"""A single process that cannot be asked to stop."""
 
 
 @contextmanager
 def process_group(world: World, store_path: str, backend: str = "gloo", timeout_s: float = 120) -> Iterator[None]:
-    """A process group for the block, met through a file at `store_path` that all processes see."""
+    """A process group for the block; rendezvous through a file at `store_path` that all processes can access."""
     dist.init_process_group(
         backend,
         store=dist.FileStore(store_path, world.size),  # type: ignore[attr-defined]  # public, though not exported by name
@@ -102,21 +102,21 @@ def process_group(world: World, store_path: str, backend: str = "gloo", timeout_
 
 
 def data_parallel(module: nn.Module, world: World) -> nn.Module:
-    """Wrap `module` so that its gradients are means over the ranks after each backward outside `accumulate`.
+    """Wrap `module` so that its gradients are averaged over the ranks after each backward outside `accumulate`.
 
-    The module's forward has to return the loss. Parameters that require grad now are the ones averaged. Never with
-    static_graph: around a loss with double backward it gives wrong gradients without an error.
+    The module's forward must return the loss. Only parameters that require grad at this point are averaged. Do not use
+    static_graph: it gives wrong gradients, without an error, for a loss with double backward.
     """
     if world.size == 1:
         return module
     with warnings.catch_warnings():
-        # torch 2.13 warns that the default will change; the versions before do not know the new name.
+        # torch 2.13 warns that the default will change; earlier versions do not know the new name.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(module, broadcast_buffers=False)
 
 
 def accumulate(module: nn.Module) -> AbstractContextManager[None]:
-    """Within it, gradients add up locally; the next backward outside averages the sum."""
+    """Gradients accumulate locally in this context; the next backward outside it averages the sum."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
@@ -129,7 +129,7 @@ def sum_over_ranks(values: Tensor, world: World) -> Tensor:
 
 
 def same_on_all_ranks(values: Tensor, world: World) -> bool:
-    """Whether every rank holds the same integers (int64)."""
+    """True if every rank holds the same integers (int64)."""
     if world.size == 1:
         return True
     extremes = torch.cat([values, -values])
@@ -156,18 +156,18 @@ def _text_from(source: int, text: str, world: World, device: torch.device) -> st
 
 
 def broadcast_(tensors: Iterable[Tensor], world: World) -> None:
-    """Overwrite the tensors of every rank by rank 0's, one at a time. Their shapes and types agree between ranks."""
+    """Overwrite every rank's tensors with rank 0's, one at a time. Shapes and dtypes must agree between ranks."""
     if world.size > 1:
         for tensor in tensors:
             dist.broadcast(tensor.detach(), 0)
 
 
 def together(action: Callable[[], Result], world: World, device: torch.device) -> Result:
-    """What `action` returns on this rank, once it has returned on every rank. Called by every rank.
+    """The result of `action` on this rank, once it has returned on every rank. Called by every rank.
 
-    The action does not communicate. Where it raises an exception on some rank, RankError is raised on every rank, so
-    that none of them waits for another; in a world of one, the exception itself. Where it raises Stopped on some rank,
-    every rank raises that.
+    The action must not communicate. If it raises an exception on any rank, every rank raises RankError, so that none
+    waits for another; in a world of size 1, the exception itself is raised. If it raises Stopped on any rank, every
+    rank raises Stopped.
     """
     if world.size == 1:
         return action()
@@ -187,7 +187,7 @@ def together(action: Callable[[], Result], world: World, device: torch.device) -
 
 
 def said(error: BaseException | None) -> str:
-    """An exception in one line: its kind, and what it says. A RankError says that of the one it was raised for."""
+    """An exception as one line: its type and message. A RankError gives those of the original exception."""
     if error is None or isinstance(error, RankError):
         return " ".join(str(error or "").split())
     return described(error)[:500]

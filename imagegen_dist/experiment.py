@@ -1,4 +1,4 @@
-"""The composition root: an experiment's settings become networks, loss, plan and trainer."""
+"""The composition root: builds networks, loss, plan and trainer from an experiment's settings."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Trainer
 from imagegen_dist.training.optim import ScheduledAdam
 
-for package in (models, objectives):  # each file registers what it has
+for package in (models, objectives):  # each file registers its classes
     for module in iter_modules(package.__path__, f"{package.__name__}."):
         import_module(module.name)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides a run's outcome. Raises ValueError where its parts do not belong together."""
+    """All settings that determine a run's outcome. Raises ValueError if they are incompatible."""
 
     model: ModelConfig
     """The networks."""
@@ -49,14 +49,16 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """The course of the run."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """The figures that are measured."""
+    """The metrics to compute."""
 
     def __post_init__(self) -> None:
         objective, name = self.objective, kind(type(self.objective))
         needed = set(objective.parts)
         if not needed <= self.model.parts().keys():
             fitting = ", ".join(each for each, cls in ModelConfig.registered.items() if needed <= cls.parts().keys())
-            raise ValueError(f"a {kind(type(self.model))} is no network for {name}; set --model to one of {fitting}")
+            raise ValueError(
+                f"{name} cannot be trained with a {kind(type(self.model))}; set --model to one of {fitting}"
+            )
         if type(self.optim) is not objective.optimizers:
             raise ValueError(f"{name} needs --optim {kind(objective.optimizers)}, not {kind(type(self.optim))}")
         if (least := objective.least_microbatch) > self.training.microbatch_size:
@@ -66,7 +68,7 @@ class Experiment:
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """The same experiment for workers in another folder: files by their whole paths. Raises StorageError."""
+    """The same experiment with absolute file paths, for workers in another directory. Raises StorageError."""
     return replace(
         experiment,
         objective=_with_absolute(experiment.objective, experiment.objective.files),
@@ -90,13 +92,13 @@ def network_generator(seed: int, name: str) -> torch.Generator:
 
 
 def conditioning(experiment: Experiment, classes: int | None) -> int:
-    """How many classes the networks know: the dataset's, or 0. One class alone says nothing, and counts as none."""
+    """Number of classes that the networks are conditioned on: the dataset's, or 0. A single class counts as none."""
     return classes if classes and classes > 1 and experiment.data.conditional else 0
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builds what an experiment's objective asks for (`objectives.interface.Build`)."""
+    """Builds what an experiment's objective requests (`objectives.interface.Build`)."""
 
     experiment: Experiment
     shape: SampleShape
@@ -119,9 +121,9 @@ class _Builder:
 
 
 def build_networks(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, nn.Module]:
-    """The objective's networks by their roles, with their initial weights, on the CPU.
+    """The objective's networks by role, with their initial weights, on the CPU.
 
-    Raises ValueError where the model cannot make samples of that shape.
+    Raises ValueError if the model does not support samples of this shape.
     """
     return experiment.objective.networks(_Builder(experiment, shape, conditioning(experiment, classes)))
 
@@ -129,16 +131,16 @@ def build_networks(experiment: Experiment, shape: SampleShape, classes: int | No
 def build_objective(
     experiment: Experiment, networks: Mapping[str, nn.Module], index: DatasetIndex, compiles: bool = False
 ) -> Objective:
-    """The loss over networks on their device. compiles: whether passes without double backward are compiled.
+    """The loss over networks on their device. compiles: compile the passes without double backward.
 
-    Raises ValueError where the networks do not fit the objective.
+    Raises ValueError if the networks do not fit the objective.
     """
     known = conditioning(experiment, index.classes)
     return experiment.objective.objective(networks, _Builder(experiment, index.shape, known, index.samples, compiles))
 
 
 def build_plan(experiment: Experiment, index: DatasetIndex, draws: int) -> Plan:
-    """Which sample of a dataset comes when, for an objective of so many draws a step."""
+    """The order of a dataset's samples, for an objective that draws `draws` times per step."""
     batching = experiment.training.batching
     lanes = -(-experiment.data.lanes // batching.microbatches) * batching.microbatches
     return Plan(
@@ -152,9 +154,9 @@ def build_plan(experiment: Experiment, index: DatasetIndex, draws: int) -> Plan:
 
 
 def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, device: torch.device) -> Trainer:
-    """The experiment at its first step: networks, loss, optimizers and averages on the device.
+    """The experiment at its first step: networks, loss, optimizers and weight averages on the device.
 
-    Raises ValueError where the model does not fit the data, or the workers cannot share a batch.
+    Raises ValueError if the model does not fit the data, or if the workers cannot share a batch.
     """
     training = experiment.training
     built = build_networks(experiment, index.shape, index.classes)
@@ -185,6 +187,6 @@ def _flip(x: Tensor, draw: Draw) -> Tensor:
 
 
 def parameter_counts(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, int]:
-    """Trainable numbers of each network."""
+    """Number of trainable parameters of each network."""
     networks = build_networks(experiment, shape, classes)
     return {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}

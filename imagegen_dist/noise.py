@@ -1,8 +1,8 @@
 """Random numbers that depend only on a key and are equal on all machines and in all languages.
 
 The noise of generated samples is Philox 4x32-10 (Salmon et al., SC 2011) followed by Box-Muller, in a few lines of
-integer arithmetic and of + - * / sqrt in float64, which IEEE 754 defines exactly. The log and cos of libraries are not
-called, since they differ between languages in the last bits. docs/sampling.md has the same definition in JavaScript.
+integer arithmetic and of + - * / sqrt in float64, which IEEE 754 defines exactly. Library functions log and cos are
+not used, since they differ between languages in the last bits. docs/sampling.md has the same definition in JavaScript.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Words = NDArray[np.uint64]
-"""32-bit words in elements of 64 bits, which can hold their products."""
+"""32-bit words in 64-bit elements, which can hold their products."""
 
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -25,21 +25,21 @@ _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _ROUNDS = 10
 
-_BLOCKS_AT_ONCE = 1 << 14  # in numpy: intermediate arrays stay in the CPU's cache
+_BLOCKS_AT_ONCE = 1 << 14  # in numpy: intermediate arrays fit into the CPU's cache
 
-_MT_WORDS = 624  # words of the state of a Mersenne Twister
+_MT_WORDS = 624  # words in the state of a Mersenne Twister
 _MT_STATE_AT = 24  # offset of these words, 64 bits each, in the state of torch.Generator on the CPU
 
 
 def check_seed(seed: int) -> int:
     """The seed as an int. Raises ValueError outside [0, 2^64)."""
     if not 0 <= (seed := index(seed)) < 2**64:
-        raise ValueError(f"seed {seed}: seeds are from 0 to 2^64 - 1")
+        raise ValueError(f"seed {seed}: seeds range from 0 to 2^64 - 1")
     return seed
 
 
 def philox(counter: Sequence[Words], key: Sequence[Words]) -> list[Words]:
-    """Four random words for each counter of four words and key of two words: Philox 4x32-10. Arrays broadcast."""
+    """Four random words for each counter of four words and key of two words: Philox 4x32-10. The arrays broadcast."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -50,7 +50,7 @@ def philox(counter: Sequence[Words], key: Sequence[Words]) -> list[Words]:
 
 
 def words(seeds: Words, indexes: Words, blocks: Words, stream: int = 0) -> list[Words]:
-    """The four words of each block of the noise of (seed, index). Arrays of 64-bit numbers, which broadcast.
+    """The four words of each block of the noise of (seed, index). The arrays of 64-bit numbers broadcast.
 
     The key is the seed, lower half first; the counter is (block, stream, index's lower half, index's upper half).
     """
@@ -59,12 +59,12 @@ def words(seeds: Words, indexes: Words, blocks: Words, stream: int = 0) -> list[
 
 
 def box_muller(radius: Words, angle: Words) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two independent standard normal values from each two words: r cos(φ) and r sin(φ).
+    """Two independent standard normal values from each pair of words: r cos(φ) and r sin(φ).
 
     r = sqrt(-2 ln((radius + 1/2) / 2^32)), φ = 2π angle / 2^32.
     """
     r = np.sqrt(-2.0 * _log((radius.astype(np.float64) + 0.5) * 2.0**-32))
-    quadrant = (angle + np.uint64(1 << 29)) >> np.uint64(30)  # the nearest one, 0 to 4
+    quadrant = (angle + np.uint64(1 << 29)) >> np.uint64(30)  # the nearest quadrant, 0 to 4
     within = angle.astype(np.float64) - quadrant * 2.0**30
     cosine, sine = _cos_sin(within * 2.0**-30 * (pi / 2))
     odd = (quadrant & np.uint64(1)).astype(bool)
@@ -88,7 +88,7 @@ def _log(u: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _cos_sin(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Taylor's series to x^17, for |x| <= π / 4."""
+    """The Taylor series to x^17, for |x| <= π / 4."""
     t = x * x
     p = np.ones_like(t)
     cosine = sine = p
@@ -107,14 +107,14 @@ def normals(seeds: Words, indexes: Words, count: int, stream: int = 0) -> NDArra
 
 
 def uniforms(seeds: Words, indexes: Words, count: int, stream: int = 0) -> NDArray[np.float64]:
-    """The first `count` uniform values on [0, 1) of each (seed, index), [N, count]; multiples of 2^-24, one a word."""
+    """The first `count` uniform values on [0, 1) of each (seed, index), [N, count]: multiples of 2^-24."""
     return _rows(seeds, indexes, count, stream, _uniforms_of)
 
 
 def _rows(
     seeds: Words, indexes: Words, count: int, stream: int, of_words: Callable[[list[Words]], NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """of_words: the four values of each block, [n, blocks, 4]."""
+    """of_words: four values for each block, [n, blocks, 4]."""
     blocks = -(-count // 4)
     made = np.empty((len(seeds), blocks, 4))
     rows = max(1, _BLOCKS_AT_ONCE // max(blocks, 1))
@@ -140,7 +140,7 @@ class SampleNoise:
     """
 
     def __init__(self, seeds: Iterable[int], indexes: Iterable[int], device: torch.device | str = "cpu") -> None:
-        """seeds, indexes: one for each sample, from 0 to 2^64 - 1. Raises ValueError outside."""
+        """seeds, indexes: one per sample, from 0 to 2^64 - 1. Raises ValueError outside this range."""
         self._seeds = np.array([check_seed(seed) for seed in seeds], dtype=np.uint64)
         self._indexes = np.array(list(indexes), dtype=np.uint64)
         assert len(self._seeds) == len(self._indexes)
@@ -153,7 +153,7 @@ class SampleNoise:
         return cls([seed] * len(indexes), indexes, device)
 
     def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal values. size: the number of samples, and the size of the noise of a sample."""
+        """Standard normal values. size: the number of samples, followed by the size of one sample's noise."""
         return self._draw(normals, size, dtype)
 
     def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -168,7 +168,7 @@ class SampleNoise:
 
 
 def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of PyTorch whose state depends on all 64 bits of the key, from 0 to 2^64 - 1.
+    """A PyTorch generator whose state depends on all 64 bits of the key, from 0 to 2^64 - 1.
 
     On the CPU, `manual_seed` uses 32 bits of its seed. Here, Philox fills the whole state of the Mersenne Twister.
     """

@@ -98,11 +98,11 @@ class Events(Protocol):
         ...
 
     def stop_requested(self) -> bool:
-        """Whether this rank has been asked to end in good order; called on all ranks together."""
+        """True if this rank has been asked to end in good order; called on all ranks together."""
         ...
 
     def interrupted(self) -> bool:
-        """Whether this rank has been asked to end, as far as it knows; called on any rank by itself, at any time."""
+        """True if this rank has been asked to end, as far as it knows; called on any rank by itself, at any time."""
         ...
 
     def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
@@ -115,7 +115,7 @@ class Outcome:
     """How a run ended.
 
     images: its last clock reading. complete: whether it came to its end, else it was stopped early in good order.
-    missing: why the figures of the trained model are missing; empty where they are not.
+    missing: why the figures of the trained model are missing; empty if they are not.
     """
 
     images: int
@@ -133,7 +133,7 @@ def execute(
 ) -> Outcome:
     """Train the experiment to its end, or to a requested stop, resuming from the newest whole checkpoint.
 
-    Called on every rank with equal arguments. Raises RunError where it cannot go on, and what storage and data raise.
+    Called on every rank with equal arguments. Raises RunError if it cannot go on, and what storage and data raise.
     """
     return _Session(experiment, settings, world, device, events, clock).run()
 
@@ -224,7 +224,7 @@ class _Session:
             raise Stopped
 
     def _figures_are_due(self) -> bool:
-        """Whether the run ended at its newest checkpoint within the evaluation that follows it; on all ranks alike."""
+        """True if the run ended at its newest checkpoint within the evaluation that follows it; on all ranks alike."""
         images, due = self.trainer.images, ""
         before = images - self.experiment.training.batching.batch_size
         if self.world.is_main and crossed(self.experiment.evaluation.every, before, images):
@@ -234,7 +234,7 @@ class _Session:
         return text_from_main(due, self.world, self.device) == "due"
 
     def _finished(self) -> bool:
-        """Whether an earlier attempt came to the very end with all figures, and not only to the last checkpoint."""
+        """True if an earlier attempt came to the very end with all figures, and not only to the last checkpoint."""
         found = ""
         if self.world.is_main and self.folder.exists(RESULT):
             result = parse_json(self.folder.read(RESULT))
@@ -396,7 +396,7 @@ class _Session:
         return together(on_main, self.world, self.device)
 
     def _guarded(self, said_first: str, action: Callable[[], Found]) -> Found | None:
-        """Do on this rank what adds to the run's records; None where it fails, which is said."""
+        """Do on this rank what adds to the run's records; None if it fails, which is said."""
         try:
             return action()
         except Stopped:

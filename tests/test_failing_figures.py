@@ -156,7 +156,7 @@ def test_one_class_counts_as_no_labels(tmp_path: Path) -> None:
         index = DatasetIndex.load(Store(tmp_path / f"{labels}"))
         assert index.distinct_classes == 0
         [line] = foreseen(tiny(**TAKEN), index, None)
-        assert line.startswith("no Fréchet distance will be taken: the data have labels of one class alone")
+        assert line.startswith("no Fréchet distance will be computed: the data have labels of only one class")
     where = RunSettings("run", str(tmp_path), "x", "train_gan", Store(tmp_path / "1").url, wandb_mode="disabled")
     heard = Listener()
     outcome = train_here(tiny(**TAKEN), where, heard)

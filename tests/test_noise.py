@@ -111,7 +111,7 @@ def test_noise_does_not_depend_on_what_else_is_drawn() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_seed_outside_of_64_bits_is_refused(seed: int) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"seed {seed}: seeds are from 0 to 2^64 - 1")):
+    with pytest.raises(ValueError, match=re.escape(f"seed {seed}: seeds range from 0 to 2^64 - 1")):
         check_seed(seed)
 
 

@@ -371,7 +371,7 @@ def test_classes_that_the_generator_does_not_know_are_refused(
 
 
 def test_loading_from_a_place_without_a_checkpoint_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
         load(tmp_path)
 
 

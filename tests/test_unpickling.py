@@ -171,7 +171,7 @@ def test_a_program_in_place_of_the_clock_does_not_run(run: RunSettings, program:
 def test_a_program_in_place_of_lpips_weights_does_not_run(here: Path, program: bytes) -> None:
     path = here / "lpips.pt"
     path.write_bytes(program)
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         load_lpips(str(path), hashlib.sha256(program).hexdigest())
 
 
@@ -179,7 +179,7 @@ def test_a_pt_file_is_no_model(here: Path) -> None:
     (here / "run").mkdir()
     (here / "run" / "model.pt").write_bytes(torch_file())
     for place in (here / "run", here / "run" / "model.pt"):
-        with pytest.raises(ValueError, match="holds no whole checkpoint"):
+        with pytest.raises(ValueError, match="holds no complete checkpoint"):
             load(place)
 
 

@@ -1,1 +1,1 @@
-"""Figures and pictures of models, while they train and afterwards."""
+"""Metrics and pictures of models, during training and afterwards."""

@@ -1,4 +1,4 @@
-"""Which class each generated sample of an evaluation is asked for: in the data's frequencies, or all classes alike."""
+"""The class requested for each generated sample of an evaluation: distributed as in the data, or uniformly."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 @dataclass(frozen=True)
 class AskedClasses:
-    """The classes that a conditional model is asked for.
+    """The classes that are requested from a conditional model.
 
-    known: how many the model is told of, 0 for none. counts: samples of each class in the data that the generated ones
-    are compared with; empty: all classes in turn.
+    known: number of classes of the model, 0 for none. counts: samples of each class in the data with which the
+    generated ones are compared; empty: all classes in turn.
     """
 
     known: int
@@ -28,9 +28,9 @@ class AskedClasses:
 
     @classmethod
     def as_in(cls, known: int, index: DatasetIndex, distribution: str, counts: Sequence[int] = ()) -> AskedClasses:
-        """As a dataset has them, where "data" is asked for and its index counts them; else all alike.
+        """Distributed as in a dataset if "data" is requested and its index counts the classes; else uniformly.
 
-        counts: those of the data where the index, an older one, has none.
+        counts: those of the data if its index, written by an older version, has none.
         """
         found = tuple(index.class_counts or counts)
         fits = distribution == "data" and known == len(found) and sum(found) > 0
@@ -38,14 +38,14 @@ class AskedClasses:
 
     @property
     def distribution(self) -> str:
-        """What is stated of it: "data", "uniform", or "none" where the model is told no class."""
+        """How it is reported: "data", "uniform", or "none" if the model is unconditional."""
         return "none" if not self.known else "data" if self.counts else "uniform"
 
     def of(self, ids: range, device: torch.device | str = "cpu") -> Tensor | None:
-        """The class of each sample by its number, int64 [N]; None where the model is told none.
+        """The class of each sample by its number, int64 [N]; None if the model is unconditional.
 
-        Sample i takes the class at the quantile i / golden ratio, modulo 1, of the data's labels: among any samples in
-        a row each class comes as often as its share says, up to a few samples.
+        Sample i takes the class at the quantile i / golden ratio, modulo 1, of the data's labels: in any contiguous
+        range of samples, the frequency of each class is that of the data, up to a few samples.
         """
         if not self.known:
             return None

@@ -25,29 +25,29 @@ from imagegen_dist.objectives.variational import Inferred, VariationalModel, log
 from imagegen_dist.training.loop import keyed_draw
 
 COLUMNS = 10
-"""Samples in a row of a picture, and values of a latent in a traversal."""
+"""Samples per row of a picture, and values of a latent in a traversal."""
 
 RECONSTRUCTED = 50
-"""Samples whose reconstructions are shown, at most."""
+"""Maximum number of samples whose reconstructions are shown."""
 
-# Variance of a latent's posterior mean over the data above which it is used (arXiv:1509.00519, Sec. 5.2).
+# A latent is active if its posterior mean has a larger variance over the data (arXiv:1509.00519, Sec. 5.2).
 _ACTIVE = 0.01
 _SSIM_SIDE = 11
-_CATEGORICAL = ("shape",)  # factors whose values have no order
+_CATEGORICAL = ("shape",)  # factors with unordered values
 
 
 def _latent_name(latent: int) -> str:
-    """Of the figure that says what one latent carries; latents are counted from the highest level's first."""
+    """Name of the metric of one latent's rate; latents are numbered from the highest level's on."""
     return f"rate_of_latent/{latent:03}"
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The first samples of a dataset as an autoencoder sees them, and their reconstructions.
+    """The first samples of a dataset, encoded by an autoencoder, and their reconstructions.
 
-    told: whether the autoencoder is told the samples' classes. importance_samples: of the log-likelihood; 0: none.
-    chosen_factors: those that disentanglement is measured of, where the samples carry factors; none: all of them.
-    Features are of the reconstructions.
+    told: the autoencoder is given the samples' classes. importance_samples: for the log-likelihood; 0: none.
+    chosen_factors: those for which disentanglement is computed, if the samples carry factors; empty: all of them.
+    Features are those of the reconstructions.
     """
 
     autoencoder: VariationalModel
@@ -62,7 +62,7 @@ class Encoded:
 
     @torch.no_grad()
     def measure(self, chunks: range, done: Done) -> Measured:
-        """Read and encode samples, each once, and measure them. Raises ShardError."""
+        """Read and encode samples, each once, and accumulate their statistics. Raises ShardError."""
         width = self._top_latents if self._top_is_vector else 0
         codes = torch.zeros(self.samples, width, dtype=torch.float64, device=self.device)
         totals = torch.zeros(len(self._term_names()), dtype=torch.float64, device=self.device)
@@ -84,12 +84,12 @@ class Encoded:
         return measured
 
     def figures(self, sums: EncodedSums) -> dict[str, float]:
-        """The figures that follow from sums over all samples.
+        """The metrics that follow from sums over all samples.
 
-        Means in nats a sample: "rate", "distortion", "elbo", of each latent over all its positions, and of each level
-        where there are several; "log_likelihood" where importance samples are drawn; "bits_per_dim" where p(x|z) is a
-        probability, by the log-likelihood or else the bound; "psnr" and "ssim" of reconstructions; and, where the
-        highest latents are a vector, how many of them are used, and disentanglement where factors are known.
+        Means in nats per sample: "rate", "distortion", "elbo", the rate of each latent over all its positions, and of
+        each level if there are several; "log_likelihood" if importance samples are drawn; "bits_per_dim" if p(x|z) is a
+        probability, from the log-likelihood or else the bound; "psnr" and "ssim" of reconstructions; and, if the
+        highest latents are a vector, the number of active ones, and disentanglement if factors are known.
         """
         codes = sums.codes.cpu().numpy()
         figures = dict(zip(self._term_names(), (sums.terms / len(codes)).tolist(), strict=True))
@@ -103,7 +103,7 @@ class Encoded:
 
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
-        """Originals above their reconstructions, and where latents are a vector, traversals; each with its columns."""
+        """Originals above reconstructions and, if latents are a vector, traversals; each with its number of columns."""
         x, label = self._read(range(min(RECONSTRUCTED, self.dataset.index.samples)), 0)
         inferred = self.autoencoder.infer(x, label)
         rebuilt = self.autoencoder.decode(inferred.code(), label)
@@ -119,16 +119,16 @@ class Encoded:
 
     @property
     def _top_latents(self) -> int:
-        """Latent dimensions, or channels, of the only level or the highest one."""
+        """Latent dimensions, or channels, of the only or highest level."""
         return self.autoencoder.group_dims[0][0]
 
     @property
     def _draws(self) -> int:
-        """Importance samples of each sample."""
+        """Importance samples per sample."""
         return self.importance_samples if self.autoencoder.continuous else 0
 
     def _read(self, ids: range, chunk: int) -> tuple[Tensor, Tensor | None]:
-        """Samples as the autoencoder sees them, float [B, C, *S], and the labels that it is told."""
+        """Samples as the autoencoder sees them, float [B, C, *S], and the labels that it is given."""
         sample, label = self.dataset.read(ids)
         x = to_float(sample.to(self.device))
         told = label.to(self.device) if self.told and label is not None else None
@@ -138,7 +138,7 @@ class Encoded:
         return keyed_draw(0, 0, purpose, number, self.device)
 
     def _term_names(self) -> list[str]:
-        """What `_terms` gives, known also to a rank without a chunk."""
+        """Names of `_terms`, also known to a rank without a chunk."""
         spatial = self.dataset.index.shape.spatial
         names = ["rate", "distortion", "elbo", "psnr"]
         names += ["ssim"] if min(spatial) >= _SSIM_SIDE else []
@@ -148,7 +148,7 @@ class Encoded:
         return names + [_latent_name(latent) for latent in range(sum(dims[0] for dims in levels))]
 
     def _terms(self, inferred: Inferred, x: Tensor, shown: Tensor, chunk: int) -> dict[str, Tensor]:
-        """What is measured of each sample, [B]. shown: its reconstruction."""
+        """Per-sample metrics, [B]. shown: the reconstructions."""
         draw = self._draw("evaluate", chunk)
         drawn = inferred.draw(draw)
         rate, distortion = drawn.rate, -self.autoencoder.likelihood.log_prob(x, drawn.raw)
@@ -163,7 +163,7 @@ class Encoded:
         return terms
 
     def _of_factors(self, means: np.ndarray) -> dict[str, float]:
-        """Disentanglement of the posteriors' means where the samples carry their factors; from every rank alike."""
+        """Disentanglement of the posteriors' means if the samples carry their factors; equal on every rank."""
         names, factors = self._known_factors
         if not names:
             return {}
@@ -177,7 +177,7 @@ class Encoded:
 
     @cached_property
     def _known_factors(self) -> tuple[list[str], np.ndarray]:
-        """(names, [N, F]) of the samples' factors; without any where not every sample has them."""
+        """(names, [N, F]) of the samples' factors; empty unless every sample has them."""
         data, cache, count = self.dataset, self.dataset.reading.cache, self.samples
         if "factors" not in read_records(data.index, data.store, range(1), cache)[0]:
             return [], np.empty((count, 0), np.int64)
@@ -187,9 +187,9 @@ class Encoded:
         return factor_table(records)
 
     def _traversals(self, inferred: Inferred, label: Tensor | None) -> tuple[np.ndarray, int]:
-        """The first sample, each latent in a row of its own from -2.5 to 2.5, the one of the highest rate on top.
+        """The first sample, each latent varied from -2.5 to 2.5 in its own row, the one with the highest rate on top.
 
-        Of several levels the highest alone: those below follow from it, without noise.
+        Of several levels, only the highest: the lower ones follow from it, without noise.
         """
         kl = inferred.draw(self._draw("traversals", 0)).kl[0]
         latents = kl.mean(0).argsort(descending=True)[:MOST_TRAVERSED].tolist()
@@ -200,6 +200,6 @@ class Encoded:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """[N, C, *S] -> [rows, COLUMNS, C, *S]; the last row filled up with black."""
+    """[N, C, *S] -> [rows, COLUMNS, C, *S]; the last row is padded with black."""
     missing = -len(x) % COLUMNS
     return torch.cat([x, x.new_full((missing, *x.shape[1:]), -1)]).unflatten(0, (-1, COLUMNS))

@@ -1,9 +1,9 @@
-"""The engine of all figures: what is measured of samples, chunk by chunk, by whoever computes.
+"""The engine of all metrics: statistics of samples, accumulated chunk by chunk.
 
-A source (Generated, Real, or Encoded in encoding.py) measures any of its chunks, and what was measured of them adds up.
-The ranks of a training share the chunks (`over_ranks`); an evaluation cuts them into pieces for the tasks of a cluster
-(`pieces`, `InOrder`). A chunk's randomness depends on its number alone, and a generated sample on the seed and its own
-number, so that any division of the work gives one value.
+A source (Generated, Real, or Encoded in encoding.py) measures any of its chunks, and the results add up. The ranks of a
+training divide the chunks among them (`over_ranks`); an evaluation divides them into the tasks of a cluster (`pieces`,
+`InOrder`). A chunk's randomness depends only on its number, and a generated sample on the seed and its own number, so
+that the result does not depend on how the work is divided.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.interface import Sampler
 
 CHUNK = 50
-"""Samples measured at a time."""
+"""Samples processed at a time."""
 
-_BLOCK_BYTES = 64 << 20  # real samples read at a time: to open shards costs more than to decode a chunk
+_BLOCK_BYTES = 64 << 20  # real samples read at a time: opening shards costs more than decoding a chunk
 _MOST_PIECES = 64
 _FEWEST_CHUNKS = 10
 
@@ -38,20 +38,20 @@ class Wanted:
     """What is measured in one network's features."""
 
     network: FeatureNetwork
-    # True if a metric needs the features themselves, and not their moments alone.
+    # True if a metric needs the features themselves, not only their moments.
     keep: bool = False
     # True if classes are scored.
     scored: bool = False
-    # True if the network, a classifier, is asked what generated samples show.
+    # True if the network is a classifier that predicts the classes of generated samples.
     answers: bool = False
 
 
 @dataclass
 class Answers:
-    """What a classifier said of generated samples; sums, which add up.
+    """A classifier's predictions for generated samples, as additive sums.
 
-    shown: how many it took for each class, [K] float64; empty before the first. right, asked: how many it took for the
-    class that was asked for, and for how many there was one.
+    shown: number of predictions of each class, [K] float64; empty before the first. right, asked: number of correct
+    predictions, and of samples for which a class was requested.
     """
 
     shown: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
@@ -59,7 +59,7 @@ class Answers:
     asked: int = 0
 
     def add(self, logits: Tensor, label: Tensor | None) -> None:
-        """Count in samples: logits [B, K], and the classes that were asked for, [B], or None."""
+        """Add samples: logits [B, K], and the classes requested, [B], or None."""
         shown = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double().cpu()
         self.merge(Answers(shown))
         if label is not None:
@@ -67,7 +67,7 @@ class Answers:
             self.asked += len(label)
 
     def merge(self, other: Answers) -> None:
-        """Count in what another one has counted."""
+        """Add the sums of another."""
         if not len(self.shown):
             self.shown = torch.zeros_like(other.shown)
         if len(other.shown):
@@ -76,7 +76,7 @@ class Answers:
         self.asked += other.asked
 
     def reduce(self, all_reduce: AllReduce, classes: int, device: torch.device) -> Answers:
-        """The sums of all ranks. classes: K, known also to a rank without a sample."""
+        """The sums over all ranks. classes: K, also known to a rank without samples."""
         shown = self.shown if len(self.shown) else self.shown.new_zeros(classes)
         counts = torch.cat([torch.tensor([self.right, self.asked], dtype=torch.float64), shown])
         right, asked, *each = all_reduce(counts.to(device)).tolist()
@@ -85,28 +85,28 @@ class Answers:
 
 @dataclass
 class EncodedSums:
-    """What is added up of encoded samples.
+    """Accumulated statistics of encoded samples.
 
-    terms: sums of what is measured, in the order of their names. codes: the highest latents without noise, [N, Z], with
-    zeros for samples that were not seen; without columns where latents are no vector. All float64.
+    terms: sums of per-sample metrics, in the order of their names. codes: the highest latents without noise, [N, Z],
+    with zeros for samples of others; without columns if latents are not a vector. All float64.
     """
 
     terms: Tensor
     codes: Tensor
 
     def merge(self, other: EncodedSums) -> None:
-        """Count in what was measured of other samples."""
+        """Add the statistics of other samples."""
         self.terms += other.terms
         self.codes += other.codes
 
     def reduce(self, all_reduce: AllReduce) -> EncodedSums:
-        """The sums of all ranks."""
+        """The sums over all ranks."""
         return EncodedSums(all_reduce(self.terms), all_reduce(self.codes) if self.codes.numel() else self.codes)
 
 
 @dataclass
 class Measured:
-    """What was measured of some samples: sums in each network's features, and what the kind of source adds."""
+    """Accumulated statistics of samples: sums in each network's features, and those specific to the kind of source."""
 
     features: list[FeatureSums]
     answers: Answers = field(default_factory=Answers)
@@ -114,7 +114,7 @@ class Measured:
 
     @classmethod
     def nothing(cls, wanted: Sequence[Wanted], device: torch.device, samples: int = 0) -> Measured:
-        """Of no sample yet. samples: how many there will be in all, where classes are scored."""
+        """Statistics of no samples. samples: the total number, if classes are scored."""
         return cls(
             [
                 FeatureSums.empty(each.network, device, keep=each.keep, scored_samples=samples if each.scored else 0)
@@ -123,7 +123,7 @@ class Measured:
         )
 
     def merge(self, other: Measured) -> None:
-        """Count in what was measured of the samples that follow."""
+        """Add the statistics of the samples that follow."""
         for ours, theirs in zip(self.features, other.features, strict=True):
             ours.merge(theirs)
         self.answers.merge(other.answers)
@@ -131,21 +131,21 @@ class Measured:
             self.encoded.merge(other.encoded)
 
     def on_host(self) -> Measured:
-        """The same on the CPU."""
+        """A copy on the CPU."""
         encoded = self.encoded and EncodedSums(self.encoded.terms.cpu(), self.encoded.codes.cpu())
         return Measured([sums.on_host() for sums in self.features], self.answers, encoded)
 
 
 Done = Callable[[int], None]
-"""Called after each chunk with the number of its samples."""
+"""Called after each chunk with its number of samples."""
 
 
 class Source(Protocol):
-    """Samples that can be measured a chunk at a time."""
+    """Samples that can be measured chunk by chunk."""
 
     @property
     def samples(self) -> int:
-        """How many there are in all."""
+        """The total number."""
         ...
 
     @property
@@ -155,11 +155,11 @@ class Source(Protocol):
 
     @property
     def in_blocks(self) -> bool:
-        """True if neighbouring chunks are cheaper together."""
+        """True if adjacent chunks are cheaper together."""
         ...
 
     def measure(self, chunks: range, done: Done) -> Measured:
-        """Measure chunks by their numbers. Raises what reading the samples raises."""
+        """Measure chunks by number. Raises the errors of reading the samples."""
         ...
 
 
@@ -177,7 +177,7 @@ class Generated:
 
     @torch.no_grad()
     def generate(self, ids: range) -> tuple[Tensor, Tensor | None]:
-        """Samples by their numbers, [B, C, *S] in [-1, 1] and rounded as stored ones are, and their classes."""
+        """Samples by number, [B, C, *S] in [-1, 1], rounded as stored samples are, and their classes."""
         label = self.classes.of(ids, self.device)
         drawn = self.sampler.prior(len(ids), SampleNoise.of(self.seed, ids, self.device))
         return to_float(to_uint8(self.sampler.generate(drawn, label))), label
@@ -223,12 +223,12 @@ def ids_of(chunk: int, samples: int) -> range:
 
 
 def chunks_in(samples: int) -> int:
-    """How many chunks there are."""
+    """The number of chunks."""
     return -(-samples // CHUNK)
 
 
 def read_chunks(dataset: Dataset, chunks: range, samples: int) -> Iterator[tuple[range, Tensor]]:
-    """The numbers and samples uint8 [B, C, *S] of adjacent chunks, read in blocks. Raises ShardError."""
+    """The numbers and samples, uint8 [B, C, *S], of adjacent chunks, read in blocks. Raises ShardError."""
     size = max(1, _BLOCK_BYTES // (CHUNK * dataset.index.shape.numel))
     for start in range(chunks.start, chunks.stop, size):
         block = range(start, min(start + size, chunks.stop))
@@ -240,7 +240,7 @@ def read_chunks(dataset: Dataset, chunks: range, samples: int) -> Iterator[tuple
 
 
 def over_ranks(source: Source, world: World, device: torch.device) -> Measured:
-    """What all ranks measure together of a source, of which no features are kept. Called by every rank."""
+    """Measure a source on all ranks together; features are not kept. Called by every rank."""
     count = chunks_in(source.samples)
     share = world.share(count) if source.in_blocks else range(world.rank, count, world.size)
 
@@ -259,14 +259,14 @@ def over_ranks(source: Source, world: World, device: torch.device) -> Measured:
 
 
 def pieces(samples: int) -> list[range]:
-    """All chunks in pieces, a few dozen at most, which depend on the number of samples alone."""
+    """All chunks divided into at most a few dozen tasks, which depend only on the number of samples."""
     count = chunks_in(samples)
     size = max(_FEWEST_CHUNKS, -(-count // _MOST_PIECES))
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class InOrder:
-    """Adds up what pieces measured in the order of the pieces, as they come in any."""
+    """Merges the results of tasks in the order of the tasks, as they arrive in any order."""
 
     def __init__(self) -> None:
         self.total: Measured | None = None
@@ -274,7 +274,7 @@ class InOrder:
         self._waiting: dict[int, Measured] = {}
 
     def add(self, number: int, measured: Measured) -> None:
-        """Take what a piece measured."""
+        """Add the result of a task."""
         self._waiting[number] = measured
         while (following := self._waiting.pop(self._next, None)) is not None:
             self._next += 1

@@ -1,4 +1,4 @@
-"""What is looked at while a model trains: figures and pictures of its averaged networks."""
+"""Evaluation during training: metrics and pictures of the averaged networks."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from imagegen_dist.storage import Store
 
 
 class Evaluator:
-    """Looks at an experiment's averaged networks, given by their roles: at all that its objective offers.
+    """Evaluates everything that an experiment's objective offers, with its averaged networks, given by role.
 
     A sampler's generated samples, and an autoencoder's reconstructions of held-out samples, or else of training
-    samples. cache: for what is computed once. say: is told of what takes long.
+    samples. cache: for what is computed once. say: called with a message before long computations.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Evaluator:
             )
         comparisons = (name for name in objective.best if self._compares or not name.startswith("frechet"))
         self.figure = next(comparisons, objective.best[-1])
-        """The figure by which the best checkpoint is kept."""
+        """The metric by which the best checkpoint is kept."""
 
     @property
     def picture(self) -> str:
-        """The picture that the report shows through time."""
+        """The picture that the report shows over time."""
         return "reconstructions" if self._encoded else "grid"
 
     @property
     def picture_note(self) -> str:
-        """What that picture is of."""
+        """Caption of that picture."""
         return "Held-out samples, each above its reconstruction," if self._encoded else "The same latents"
 
     @property
@@ -83,13 +83,13 @@ class Evaluator:
         """Pictures that the report shows once, with their captions."""
         of_latents = {
             "samples": "Samples of the prior",
-            "traversals": f"A row a latent, from {-SPAN:g} to {SPAN:g}; the one of the highest rate on top",
+            "traversals": f"One row per latent, from {-SPAN:g} to {SPAN:g}; the one with the highest rate on top",
         }
         return {**(of_latents if self._encoded else {}), PICTURE_OF_COPIES: CAPTION}
 
     @property
     def column_labels(self) -> Mapping[str, Sequence[str]]:
-        """What the columns of pictures show: classes of samples, and a latent's values in traversals."""
+        """Labels of the columns of pictures: classes of samples, and a latent's values in traversals."""
         numbers = [at * self._classes // self._columns for at in range(self._columns)] if self._classes else []
         names = self._training.index.class_names
         classes = [names[number] if names else str(number) for number in numbers]
@@ -100,15 +100,15 @@ class Evaluator:
 
     @property
     def _columns(self) -> int:
-        """Of a grid of samples: one for each class, if there are few."""
+        """Columns of a grid of samples: one per class, if there are few."""
         return self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
 
     def figures(self) -> dict[str, float]:
-        """Figures by plain name; called on every rank, equal on all of them; empty where none can be taken.
+        """Metrics by plain name; called on every rank, equal on all of them; empty if none is available.
 
-        Of encoded samples, those of `Encoded.figures`. Where there is a network to compare in: "frechet" of generated
-        samples; "label_agreement" where the model is told the class, and where it is not, "modes", how many classes
-        come, and "modes_kl"; "frechet_reconstruction"; and beside them "frechet_real" of held-out samples and the
+        Of encoded samples, those of `Encoded.figures`. With a feature network: "frechet" of generated samples;
+        "label_agreement" for a conditional model, or "modes", the number of classes covered, and "modes_kl" for an
+        unconditional one; "frechet_reconstruction"; and for comparison "frechet_real" of held-out samples and
         "classifier_accuracy".
         """
         if not self._evaluation.samples or not (self._encoded or (self._sampler and self._compares)):
@@ -140,9 +140,9 @@ class Evaluator:
 
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
-        """By name, samples uint8 [N, C, *S] and in how many columns they are shown; called on rank 0.
+        """Pictures by name: samples uint8 [N, C, *S] and the number of columns; called on rank 0.
 
-        Samples of the same noise, a column a class, rounded as stored ones are; and those of `Encoded.pictures`.
+        Samples with the same noise, one column per class, rounded as stored ones are; and those of `Encoded.pictures`.
         """
         found = dict(self._encoded.pictures()) if self._encoded else {}
         if self._sampler:
@@ -154,7 +154,7 @@ class Evaluator:
         return found
 
     def copies(self) -> Copies | None:
-        """Whether the model repeats training samples, once it is trained; None where that is not asked for.
+        """Whether the trained model copies training samples; None if that is not requested.
 
         Samples and their nearest training samples, in the features of the reference, or else as pixels. Called on rank
         0, after `figures`.
@@ -166,7 +166,7 @@ class Evaluator:
         return look_for_copies(generated, self._evaluation, self._training, self._held_out, network, alone)
 
     def _generated(self, samples: int) -> Generated:
-        """Samples of seed 0, with the classes that the settings ask for."""
+        """Samples of seed 0, with the classes that the settings request."""
         assert self._sampler is not None
         counted: Sequence[int] = self._reference.class_counts.tolist() if self._reference else ()
         distribution = self._evaluation.label_distribution
@@ -174,7 +174,7 @@ class Evaluator:
         return Generated(self._sampler, samples, 0, classes, (), self._device)
 
     def _find_reference(self) -> Reference:
-        """What Fréchet distances are taken from; from every rank alike."""
+        """The reference of Fréchet distances; equal on every rank."""
         if self._reference is None:
             of = self._cache, self._training, self._held_out, self._evaluation
             self._reference = find_reference(*of, self._world, self._device, self._say)
@@ -184,10 +184,10 @@ class Evaluator:
 def score_generated(
     generated: Generated, reference: Reference, world: World, metrics: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Figures of generated samples against a reference, by all ranks together.
+    """Metrics of generated samples against a reference, computed by all ranks together.
 
-    "frechet"; with classes, "label_agreement"; without, where the reference knows classes, "modes" and "modes_kl"; and
-    those of further metrics.
+    "frechet"; for a conditional model, "label_agreement"; for an unconditional one, if the reference has classes,
+    "modes" and "modes_kl"; and the further metrics.
     """
     generated = replace(generated, wanted=[Wanted(reference.network, answers=True)])
     measured = over_ranks(generated, world, generated.device)
@@ -203,5 +203,5 @@ def score_generated(
 
 
 def _grid_label(count: int, columns: int, classes: int, device: torch.device) -> Tensor | None:
-    """A class for each sample of a grid, the same down a column: [count]; None without classes."""
+    """A class for each sample of a grid, constant within a column: [count]; None without classes."""
     return torch.arange(count, device=device) % columns * classes // columns if classes else None

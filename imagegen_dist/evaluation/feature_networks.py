@@ -1,4 +1,4 @@
-"""The networks in whose features samples are compared: where one comes from, and how it takes the samples."""
+"""Feature networks in which samples are compared: their origin, and how samples are prepared for them."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ INCEPTION, CLASSIFIER, MODULE = "inception", "classifier", "module"
 DINOV2 = tuple(f"dinov2-{size}" for size in dinov2.SIZES)
 
 FEATURES = (INCEPTION, "dinov2", *DINOV2, CLASSIFIER, "module:PACKAGE.MODULE:FUNCTION")
-"""What a user may ask for, beside what is registered; dinov2 is dinov2-l."""
+"""What a user may request besides registered networks; dinov2 is dinov2-l."""
 
 Network = TypeVar("Network", Inception, DINOv2)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labelled samples that a classifier is trained on, and where it is kept."""
+    """Labelled samples on which a classifier is trained, and where it is cached."""
 
     # URL of the training samples.
     training: str
-    # URL of held-out ones; empty for none.
+    # URL of held-out samples; empty for none.
     held_out: str
     # How both are read.
     reading: StreamConfig
-    # Images on which it is trained.
+    # Number of training images.
     images: int
-    # URL of the folder of what is computed once.
+    # URL of the cache directory.
     cache: str
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Where a feature network comes from: a value, which tasks are sent. Raises ValueError for a kind there is not."""
+    """The origin of a feature network: a value, which can be sent to tasks. Raises ValueError for an unknown kind."""
 
     # "inception", "dinov2-s", -b, -l or -g, "classifier", or "module".
     kind: str
@@ -61,25 +61,25 @@ class FeatureSource:
     weights: str = ""
     # SHA-256 of that file.
     sha256: str = ""
-    # How samples come to Inception's size: "tensorflow" or "bicubic".
+    # How samples are resized for Inception: "tensorflow" or "bicubic".
     resize: str = "tensorflow"
     # "package.module:function", which returns a network: x [B, C, *S] in [-1, 1] -> features [B, F].
     function: str = ""
-    # Of a classifier, what it was trained on, as `build_reference` knows it.
+    # The training data of a classifier, as for `build_reference`.
     labels: Labels | None = None
-    # What the user's flags for all this begin with: "--" of a job, "--evaluation." of a run.
+    # Prefix of the user's flags for all this: "--" of a job, "--evaluation." of a run.
     flags: str = "--"
 
     def __post_init__(self) -> None:
         if self.kind not in _OPENERS:
             known = dict.fromkeys([*FEATURES, *_OPENERS.keys() - {MODULE}])
-            raise ValueError(f"{self.flags}features {self.kind}: there are {', '.join(known)}")
+            raise ValueError(f"{self.flags}features {self.kind} is not known; set it to one of {', '.join(known)}")
         if self.resize not in RESIZES:
-            raise ValueError(f"{self.flags}resize {self.resize}: there are {', '.join(RESIZES)}")
+            raise ValueError(f"{self.flags}resize {self.resize} is not known; set it to one of {', '.join(RESIZES)}")
 
     @classmethod
     def parse(cls, text: str, resize: str = "tensorflow", flags: str = "--") -> FeatureSource:
-        """What a user asks for, still without weights. Raises ValueError."""
+        """What a user requests, still without weights. Raises ValueError."""
         kind, _, function = text.partition(":")
         if kind == MODULE:
             if ":" not in function:
@@ -89,11 +89,11 @@ class FeatureSource:
 
     @property
     def has_weights(self) -> bool:
-        """Whether the user has to give a file of weights."""
+        """True if the user must provide a file of weights."""
         return self.kind == INCEPTION or self.kind in DINOV2
 
     def read(self, needed: str) -> dict[str, Tensor]:
-        """The tensors of its file, once its hash is seen to be the one given; `needed` as of `read_weights`."""
+        """The tensors of its file, after verification of its hash; `needed` as for `read_weights`."""
         return read_weights(self.weights, self.sha256, f"{self.flags}weights", f"{self.flags}weights-sha256", needed)
 
 
@@ -105,8 +105,8 @@ _OPENERS: dict[str, Opener] = {}
 def register_features(*kinds: str) -> Callable[[Opener], Opener]:
     """Decorator of a function that opens the feature networks of these kinds for samples of a shape on a device.
 
-    A feature network of your own is one such function in a package of yours: `--features KIND`, with `--package` naming
-    its module, or `evaluation.features` in a preset of yours.
+    Your own feature network is one such function in your own package: `--features KIND`, with `--package` naming its
+    module, or `evaluation.features` in your own preset.
     """
 
     def register(opener: Opener) -> Opener:
@@ -118,10 +118,10 @@ def register_features(*kinds: str) -> Callable[[Opener], Opener]:
 
 
 def open_network(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
-    """The network on a device, for samples of that shape.
+    """The network on a device, for samples of this shape.
 
-    Its file is looked into only where its hash is the one given; a module runs the user's code. Raises ValueError
-    where the file is not to be had or does not fit, and where the network knows no such samples.
+    Its file is parsed only after verification of its hash; a module runs the user's code. Raises ValueError if the file
+    is not available or does not fit, and if the network does not support such samples.
     """
     return _OPENERS[source.kind](source, shape, device)
 
@@ -158,7 +158,7 @@ def _classifier(source: FeatureSource, shape: SampleShape, device: torch.device)
 
 
 def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> Reference:
-    """A classifier of a dataset's own labels, found in the cache or trained now, which `say` is told of."""
+    """A classifier of a dataset's own labels, from the cache or trained now, which is announced by `say`."""
     labels = source.labels
     assert labels is not None
     training = Dataset.open(labels.training, labels.reading)
@@ -168,16 +168,16 @@ def trained_classifier(source: FeatureSource, device: torch.device, say: Callabl
 
 @register_features(MODULE)
 def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
-    """The network that a function of the user's returns. This runs the user's code, with the user's rights."""
+    """The network that a user's function returns. This runs the user's code, with the user's permissions."""
     asked = f"{source.flags}features module:{source.function}"
     place, _, name = source.function.partition(":")
     try:
         function: Callable[[], object] = getattr(importlib.import_module(place), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{asked} cannot be imported ({error}); its folder has to be on PYTHONPATH") from error
+        raise ValueError(f"{asked} cannot be imported ({error}); its directory must be on PYTHONPATH") from error
     network = function()
     if not isinstance(network, nn.Module):
-        raise ValueError(f"{asked} returned a {type(network).__name__}; it has to return a torch.nn.Module")
+        raise ValueError(f"{asked} returned a {type(network).__name__}; it must return a torch.nn.Module")
     network.to(device).eval().requires_grad_(False)
     with torch.no_grad():
         found = network(torch.zeros(2, *shape.dims, device=device))
@@ -188,7 +188,7 @@ def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> 
 
 
 def _hash_of_weights(network: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all that the network holds."""
+    """SHA-256 over names, dtypes, shapes and bytes of all tensors of the network."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -221,13 +221,13 @@ def _needed(source: FeatureSource) -> str:
 def _check_pictures(source: FeatureSource, shape: SampleShape) -> None:
     if shape.ndim != 2 or shape.channels not in (1, 3):
         raise ValueError(
-            f"features {source.kind} are of images with 1 or 3 channels, not of {shape}; "
-            f"set {source.flags}features classifier or module:..."
+            f"features {source.kind} need images with 1 or 3 channels, not {shape}; "
+            f"set {source.flags}features to classifier or module:..."
         )
 
 
 def _of_values(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The network on samples [B, 1 or 3, H, W] in [-1, 1], as stored images have them: whole numbers from 0 to 255."""
+    """The network on samples [B, 1 or 3, H, W] in [-1, 1], quantised to integers from 0 to 255 as stored images are."""
 
     def features(x: Tensor) -> Tensor:
         with _all_digits():
@@ -238,7 +238,7 @@ def _of_values(network: nn.Module) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _all_digits() -> Iterator[None]:
-    """Products of float32 in the block keep all of its digits on a GPU as well, as published figures do."""
+    """Disable reduced-precision float32 products on a GPU within the block, as published metrics do."""
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32
     convolutions.allow_tf32 = products.allow_tf32 = False

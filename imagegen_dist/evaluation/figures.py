@@ -1,4 +1,4 @@
-"""Which figures there are, and how each follows from what was measured of generated and of real samples."""
+"""The available metrics, and how each is computed from what was measured of generated and of real samples."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from imagegen_dist.metrics.neighbourhoods import DENSITY_K, PRECISION_K, Neighbo
 DEFAULT_METRICS = ("fid", "kid", "pr", "dc", "is")
 
 COPIES = "copies"
-"""What is held against the training data, whatever the others are held against."""
+"""The metric that compares with training data, whatever the others compare with."""
 
 _DISTANCES = {INCEPTION: ("fid", "kid", "inception_score"), **dict.fromkeys(DINOV2, ("fd_dinov2", "kd_dinov2", ""))}
-_OTHER = ("frechet", "kernel_distance", "class_score")  # names that are no other network's
+_OTHER = ("frechet", "kernel_distance", "class_score")  # prefixes of metrics in further networks' features
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value with what it depends on.
+    """A value of a metric, with what it depends on.
 
-    name: as it is stored; the metric table has its label, unit and direction. deviation: over subsets or runs of
-    samples, where there are any. settings: what else decides the value.
+    name: as it is stored; the metric table has its label, unit and direction. deviation: over subsets or splits of
+    samples, if any. settings: what else the value depends on.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Figure:
 class Comparison:
     """What was measured of generated and of real samples in one network's features.
 
-    kind: of the network. answers: of the classifier, where it is one. class_counts: samples of each class in its
-    training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all where there are fewer. seed: draws its
+    kind: of the network. answers: its predictions, if it is a classifier. class_counts: samples of each class in its
+    training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all if there are fewer. seed: draws its
     subsets.
     """
 
@@ -76,27 +76,27 @@ Compute = Callable[[Comparison], list[Figure]]
 
 @dataclass(frozen=True)
 class Measure:
-    """How figures are computed that are asked for by one name."""
+    """How the metrics of one name are computed."""
 
     summary: str
     compute: Compute
-    # True if samples are compared one by one: the features themselves have to be brought together.
+    # True if samples are compared pairwise: the features themselves must be collected.
     of_each_sample: bool = False
-    # True if it asks a classifier of the dataset's own labels, whatever features the others are in.
+    # True if it needs a classifier of the dataset's own labels, whatever the feature network of the others.
     of_a_classifier: bool = False
     # True if every sample's class scores are needed.
     scored: bool = False
 
 
 METRICS: dict[str, Measure] = {}
-"""What may be asked for, by the name on the command line, in the order of tables."""
+"""What can be requested, by name on the command line, in the order of tables."""
 
 
 def register_metric(name: str, summary: str, **needs: bool) -> Callable[[Compute], Compute]:
-    """Decorator of a function that computes figures; `needs`: fields of `Measure`.
+    """Decorator of a function that computes metrics; `needs`: fields of `Measure`.
 
-    A metric of your own is one such function in a package of yours. `imagegen_dist.metric_table.register` gives its
-    figures a label, a unit and a direction.
+    Your own metric is one such function in your own package. `imagegen_dist.metric_table.register` gives its values a
+    label, a unit and a direction.
     """
 
     def register(compute: Compute) -> Compute:
@@ -108,7 +108,7 @@ def register_metric(name: str, summary: str, **needs: bool) -> Callable[[Compute
 
 
 def compare(asked: Iterable[str], comparison: Comparison) -> list[Figure]:
-    """The figures asked for. Raises ValueError where there are too few samples."""
+    """The requested metrics. Raises ValueError if there are too few samples."""
     asked = set(asked)
     computed = (figure for name, each in METRICS.items() if name in asked for figure in each.compute(comparison))
     return list({figure.name: figure for figure in computed}.values())
@@ -146,12 +146,12 @@ def _inception_score(of: Comparison) -> list[Figure]:
     return [Figure(of.names[2], *of.generated.scores.score(), {"splits": SPLITS})]
 
 
-@register_metric("agreement", "share of samples that are of the class asked for", of_a_classifier=True)
+@register_metric("agreement", "share of samples with the requested class", of_a_classifier=True)
 def _agreement(of: Comparison) -> list[Figure]:
     return [Figure("label_agreement", of.answers.right / of.answers.asked)]
 
 
-@register_metric("modes", "how many of the data's classes come, and how evenly", of_a_classifier=True)
+@register_metric("modes", "number of the data's classes covered, and how evenly", of_a_classifier=True)
 def _modes(of: Comparison) -> list[Figure]:
     assert of.class_counts is not None
     shown, counts = of.answers.shown, of.class_counts
@@ -168,38 +168,38 @@ def _frechet_distance_in_dinov2(of: Comparison) -> list[Figure]:
     return _frechet_distance(of)
 
 
-@register_metric(COPIES, "whether samples repeat training samples, and a picture of the nearest", of_each_sample=True)
+@register_metric(COPIES, "whether samples copy training samples, and a picture of the nearest", of_each_sample=True)
 def _copies(of: Comparison) -> list[Figure]:
     return []  # compared with other samples: `figures_of_copies`
 
 
 def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) -> Figure:
-    """The Fréchet distance of a VAE's reconstructions from what they are reconstructions of."""
+    """The Fréchet distance between a VAE's reconstructions and their originals."""
     name = f"{_DISTANCES.get(kind, _OTHER)[0]}_reconstruction"
     return Figure(name, frechet_distance(rebuilt.moments, real.moments))
 
 
 def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Figure]:
-    """What was found of samples that may repeat training samples. searched: how many of these were looked through."""
+    """Metrics of copying. searched: number of training samples that were compared."""
     settings = {"samples": samples, "training_samples": searched}
     return [Figure(name, value, None, settings) for name, value in closest.figures.items()]
 
 
 def check_training_metrics(asked: Iterable[str]) -> None:
-    """Raise ValueError for metrics that are not computed while a model trains."""
+    """Raise ValueError for metrics that are not computed during training."""
     for name in asked:
         known = [each for each, of in METRICS.items() if not (of.of_each_sample or of.of_a_classifier or of.scored)]
         if name not in known:
             raise ValueError(
-                f"--evaluation.metrics {name}: while a model trains there are {', '.join(known)}; `imagegen evaluate` "
+                f"--evaluation.metrics {name}: available during training are {', '.join(known)}; `imagegen evaluate` "
                 "computes the others"
             )
 
 
 def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: int) -> None:
-    """Raise ValueError where a network cannot give a metric.
+    """Raise ValueError if a network cannot give a metric.
 
-    kind: of the network; scores_classes: whether it is a classifier. known: classes that the model is told.
+    kind: of the network; scores_classes: True if it is a classifier. known: number of classes of the model.
     """
     for metric in asked:
         if metric == "is" and not scores_classes:
@@ -208,6 +208,6 @@ def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: 
             )
         if metric == "agreement" and not known:
             raise ValueError(
-                "--metrics agreement asks a classifier if samples are of the class that they were asked for: leave it "
+                "--metrics agreement compares predicted with requested classes: leave it "
                 "out, or evaluate a class-conditional model"
             )

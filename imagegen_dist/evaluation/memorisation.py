@@ -1,4 +1,4 @@
-"""Whether a model repeats its training data: the nearest training samples of what it generates."""
+"""Whether a model copies its training data: the nearest training samples of what it generates."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
 from imagegen_dist.settings import EvaluationConfig
 
 SAMPLES = 1000
-"""Generated samples, and held-out ones, whose neighbours are looked for, at most."""
+"""Maximum number of generated and of held-out samples whose neighbours are searched for."""
 
 PICTURE_OF_COPIES = "neighbours"
 CAPTION = (
-    "Is it a copy? On the left the ten samples that come nearest to training samples, beside each its nearest training "
-    "samples with their distances. Below a sample: the ratio of its distance to the first of them and of that one's to "
+    "Is it a copy? On the left the ten samples closest to training samples, each beside its nearest training "
+    "samples with their distances. Below a sample: its distance to the first of them over that one's distance to "
     "the next training sample. A copy has 0, an authentic sample more than 1."
 )
 
@@ -32,13 +32,13 @@ _BATCH = 250
 
 
 class Copies(NamedTuple):
-    """What was found of a model that may repeat its training data.
+    """Results of a search for copies of training data.
 
-    figures: "authenticity", the share of samples that lie further from the nearest training sample than that one from
-    the next (arXiv:2102.08921); and with held-out samples theirs as "authenticity_real", and "copying_z", far below 0
-    where samples lie nearer to the training data than held-out ones do (arXiv:2004.05675), "copied", "copied_real" and
-    "copied_z", by which copies are told, and "farther", by which samples off the data are (metrics/copying.py).
-    samples: of a picture, uint8 [N, C, *S], in rows of `columns`. captions: what stands under each of them.
+    figures: "authenticity", the fraction of samples that are farther from the nearest training sample than that one is
+    from the next (arXiv:2102.08921); and with held-out samples theirs as "authenticity_real", and "copying_z", far
+    below 0 if samples are closer to the training data than held-out ones are (arXiv:2004.05675), "copied",
+    "copied_real" and "copied_z", which identify copies, and "farther", which identifies samples off the data
+    (metrics/copying.py). samples: of a picture, uint8 [N, C, *S], in rows of `columns`. captions: one per sample.
     """
 
     figures: dict[str, float]
@@ -48,10 +48,10 @@ class Copies(NamedTuple):
 
 
 class Closest(NamedTuple):
-    """The samples that come nearest to training samples, nearest first, and what is said of all.
+    """The samples closest to training samples, closest first, and the metrics of all samples.
 
-    figures: as `Copies` has them. samples: their numbers, [R]. neighbours: of each the numbers of the training samples
-    nearest to it, nearest first, [R, k]. captions: R * (1 + k), for a picture with a row for each.
+    figures: as in `Copies`. samples: their numbers, [R]. neighbours: the numbers of the training samples nearest to
+    each, nearest first, [R, k]. captions: R * (1 + k), for a picture with a row for each.
     """
 
     figures: dict[str, float]
@@ -61,12 +61,12 @@ class Closest(NamedTuple):
 
 
 def closest_to_training(samples: Tensor, training: Tensor, held_out: Tensor | None) -> Closest:
-    """Hold samples against training samples, and held-out ones likewise; all as features [N, F].
+    """Compare samples, and held-out samples, with training samples; all as features [N, F].
 
     Raises ValueError without a sample, or with fewer than two training samples.
     """
     if len(samples) < 1 or len(training) < 2:
-        raise ValueError("copies are looked for of 1 sample or more, among 2 training samples or more")
+        raise ValueError("the search for copies needs at least 1 sample and 2 training samples")
     found = nearest(samples, training, min(_NEIGHBOURS, len(training)))
     ratio = closeness(found, training)
     figures = {"authenticity": float((ratio > 1).double().mean())}
@@ -102,11 +102,11 @@ def find_copies(
     device: torch.device,
     alone: World = ALONE,
 ) -> Copies:
-    """Hold samples, uint8 [N, C, *S], against the training samples that are nearest in a network's features.
+    """Compare samples, uint8 [N, C, *S], with the training samples that are nearest in a network's features.
 
-    held_out: samples of the same kind that the model has not seen; as many as there are, up to N. searched: how many
-    training samples are looked through, the first of them. In memory are the features of all that are looked at.
-    alone: this process by itself, which may be asked to end. Raises ValueError without a sample, or with fewer than two
+    held_out: samples of the same kind that the model has not seen, of which up to N are used. searched: number of
+    training samples to compare with, from the first on. The features of all these samples are kept in memory. alone:
+    this process as a World, which may be asked to stop. Raises ValueError without a sample, or with fewer than two
     training samples.
     """
     among = _features(network, _parts(training, min(searched, training.index.samples), alone), device)
@@ -125,9 +125,9 @@ def look_for_copies(
     network: FeatureNetwork | None,
     alone: World = ALONE,
 ) -> Copies | None:
-    """What `find_copies` says of generated samples; None where the settings do not ask for it.
+    """`find_copies` for generated samples; None if the settings do not request it.
 
-    network: None takes the pixels themselves, averaged. alone: as of `find_copies`.
+    network: None compares averaged pixels. alone: as for `find_copies`.
     """
     if not evaluation.samples or not evaluation.searched or training.index.samples < 2:
         return None
@@ -139,11 +139,11 @@ def look_for_copies(
 
 
 def _features(network: FeatureNetwork, parts: Iterable[Tensor], device: torch.device) -> Tensor:
-    """Features of samples in parts, uint8 [B, C, *S] each: [N, F]."""
+    """Features of batches of samples, uint8 [B, C, *S] each: [N, F]."""
     found = [network.features(to_float(part.to(device))) for part in parts]
     return torch.cat(found) if found else torch.empty(0, network.dim)
 
 
 def _parts(dataset: Dataset, count: int, alone: World) -> Iterator[Tensor]:
-    """The first samples of a dataset."""
+    """The first samples of a dataset, in batches."""
     return (samples for _, samples in alone.heeding(read_chunks(dataset, range(chunks_in(count)), count)))

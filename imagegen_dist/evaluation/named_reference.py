@@ -1,4 +1,4 @@
-"""What samples are measured against while a model trains, in the features of a network that the run's settings name."""
+"""The reference of the metrics during training, in the features of the network that the settings name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imagegen_dist.storage import Store
 
 
 def can_compare(evaluation: EvaluationConfig, index: DatasetIndex) -> bool:
-    """Whether there is a network to compare samples in: one that is named, or one that the labels can train."""
+    """True if samples can be compared: a network is named, or the labels can train one."""
     return bool(named_source(evaluation) or index.distinct_classes)
 
 
@@ -34,7 +34,7 @@ def named_source(evaluation: EvaluationConfig) -> FeatureSource | None:
 
 
 def is_reference_kept(cache: Store, training: Dataset, held_out: Dataset | None, evaluation: EvaluationConfig) -> bool:
-    """Whether `find_reference` has nothing left to compute; of a named network, not looked into."""
+    """True if `find_reference` has nothing left to compute; for a named network, this is not checked."""
     if named_source(evaluation) is not None:
         return False
     return is_kept(reference_store(cache, training, held_out, evaluation.classifier_images))
@@ -49,9 +49,9 @@ def find_reference(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Reference:
-    """What a run's figures are taken against, from the cache, or made and kept there. Called by every rank.
+    """The reference of a run's metrics, from the cache, or computed and cached. Called by every rank.
 
-    Raises ValueError where the network that is named cannot be had, and where none is and the dataset has no labels.
+    Raises ValueError if the named network is not available, or if none is named and the dataset has no labels.
     """
     source = named_source(evaluation)
     if source is None:
@@ -62,7 +62,7 @@ def find_reference(
     if held_out is not None and held_out.index.samples > 1:
         others = _moments_over_ranks(cache, held_out, network, world, device, say)
         real = together(lambda: frechet_distance(others, moments), world, device)
-    # The classes that it may know are not the dataset's.
+    # Its classes, if any, are not the dataset's.
     unclassified = torch.zeros(0, dtype=torch.int64, device=device)
     return Reference(replace(network, logits=None, head=None, classes=0), None, moments, real, unclassified)
 
@@ -75,13 +75,13 @@ def _moments_over_ranks(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Moments:
-    """Moments of a whole dataset, from the cache, or summed by all ranks and kept by rank 0. Called by every rank."""
+    """Moments of a whole dataset, from the cache, or summed by all ranks and cached by rank 0. Called by every rank."""
     key = StatisticsKey.of(dataset.index.fingerprint, dataset.index.samples, network)
     known = together(lambda: world.is_main and find_statistics(cache, key) is not None, world, device)
     if text_from_main("known" if known else "", world, device):
         return together(lambda: _kept_moments(cache, key, device), world, device)
     if world.is_main:
-        say(f"taking statistics of {dataset.index.samples:,} real samples, for the figures")
+        say(f"computing statistics of {dataset.index.samples:,} real samples, for the metrics")
     source = Real(dataset, dataset.index.samples, [Wanted(network)], device)
     moments = over_ranks(source, world, device).features[0].moments
 

@@ -1,4 +1,4 @@
-"""What generated samples are measured against: a classifier trained on the dataset's own labels, and its features."""
+"""The reference of the metrics: a classifier trained on the dataset's own labels, and statistics of its features."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _FACTS = "facts.json"  # written last
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated samples are measured against.
+    """What generated samples are compared with.
 
-    network: a classifier of the dataset's labels. accuracy: its share of right answers on held-out samples, or None.
-    moments: of its features over the training samples. real_frechet: the distance of held-out real samples from these,
-    where there are two or more.
-    class_counts: training samples of each class that the network knows, [K]; empty where it knows none of them.
+    network: a feature network, by default a classifier of the dataset's labels. accuracy: of the classifier on held-out
+    samples, or None. moments: of its features over the training samples. real_frechet: the distance of held-out real
+    samples from these, if there are two or more. class_counts: training samples of each class that the network knows,
+    [K]; empty if it knows none of them.
     """
 
     network: FeatureNetwork
@@ -64,16 +64,16 @@ def build_reference(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Reference:
-    """Load the reference of a dataset from the cache, or let rank 0 train and keep it. Called by every rank.
+    """Load the reference of a dataset from the cache, or let rank 0 train and cache it. Called by every rank.
 
-    Where each channel shows a class (`channel_classes`), one classifier decides on all channels, as the protocol of
-    StackedMNIST has it. images: on how many it is trained. Raises ValueError where the dataset has no labels.
+    If each channel shows a class (`channel_classes`), one classifier is applied to every channel, as in the protocol of
+    StackedMNIST. images: number of training images. Raises ValueError if the dataset has no labels.
     """
     store = reference_store(cache, training, held_out, images)
 
     def make() -> None:
         if world.is_main and not is_kept(store):
-            say(f"training a classifier on {training.index.samples:,} real samples, for the figures")
+            say(f"training a classifier on {training.index.samples:,} real samples, for the metrics")
             _make_reference(store, training, held_out, images, world, device)
 
     together(make, world, device)
@@ -81,7 +81,7 @@ def build_reference(
 
 
 def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, images: int) -> Store:
-    """Where the reference of a dataset is kept. Arguments as `build_reference`'s."""
+    """Where the reference of a dataset is cached. Arguments as for `build_reference`."""
     parts = {
         "form": 3,
         "training": training.index.fingerprint,
@@ -94,14 +94,14 @@ def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, i
 
 
 def is_kept(store: Store) -> bool:
-    """Whether a reference lies there, whole."""
+    """True if a complete reference is cached."""
     return store.exists(_FACTS)
 
 
 def _build_classifier(shape: SampleShape, classes: int, device: torch.device, images: int) -> Trainer:
-    """A classifier of a dataset's own labels at its first step, for the same loop as everything else, in one process.
+    """A classifier of a dataset's own labels before its first step, for the same training loop, in a single process.
 
-    images: on how many it will be trained. Raises ValueError where there are no two classes.
+    images: number of training images. Raises ValueError if there are fewer than two classes.
     """
     classifier = Classifier(shape, classes, _CLASSIFIER, generator=network_generator(0, "classifier"))
     objective = Classify(classifier.to(device), ClassifyConfig())
@@ -120,7 +120,7 @@ def _build_classifier(shape: SampleShape, classes: int, device: torch.device, im
 def _make_reference(
     store: Store, training: Dataset, held_out: Dataset | None, images: int, world: World, device: torch.device
 ) -> None:
-    """Train the classifier and keep it, on this rank alone, which raises Stopped where the run was asked to end."""
+    """Train and cache the classifier, on this rank only; raises Stopped if the run was asked to stop."""
     shape, classes = _classified(training.index)
     trainer = _build_classifier(shape, classes, device, images)
     batching = trainer.batching
@@ -163,13 +163,13 @@ def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> 
 
 
 def _shown(index: DatasetIndex) -> Tensor | None:
-    """What each channel shows, by the class, [K, C]; None where channels show no class each."""
+    """The class that each channel shows, by the sample's class, [K, C]; None if channels have no own classes."""
     table = channel_classes(index)
     return None if table is None else torch.from_numpy(table)
 
 
 def _classified(index: DatasetIndex) -> tuple[SampleShape, int]:
-    """Shape and number of classes of what the classifier sees: whole samples, or their channels one by one."""
+    """Shape and number of classes of the classifier's inputs: whole samples, or their single channels."""
     shown = _shown(index)
     if shown is None:
         return index.shape, index.classes or 0
@@ -177,7 +177,7 @@ def _classified(index: DatasetIndex) -> tuple[SampleShape, int]:
 
 
 def _single_channels(items: Iterator[Item], shown: Tensor) -> Iterator[Item]:
-    """Of every sample one channel, each in turn, with the class that it shows."""
+    """One channel of every sample, in turn, with the class that it shows."""
     for item in items:
         assert item.label is not None
         at = torch.arange(item.id.numel()).view(item.id.shape) % shown.shape[1]
@@ -200,7 +200,7 @@ def _feature_network(classifier: Classifier, index: DatasetIndex, sha256: str) -
 
 @torch.no_grad()
 def _accuracy(network: FeatureNetwork, dataset: Dataset, world: World, device: torch.device) -> float | None:
-    """The share of right answers on a dataset, None where it has no labels."""
+    """The accuracy on a dataset, None if it has no labels."""
     assert network.logits is not None
     if not dataset.index.classes:
         return None

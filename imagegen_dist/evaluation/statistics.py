@@ -1,8 +1,8 @@
-"""Statistics of real samples in a network's features, kept where every run and evaluation finds them again.
+"""Statistics of real samples in a network's features, cached for all runs and evaluations.
 
 CACHE/statistics/KEY/facts.json          what they are of: written last
                      moments.safetensors
-                     features.safetensors  where a metric has asked for the features themselves
+                     features.safetensors  if a metric has requested the features themselves
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class StatisticsKey:
-    """What decides statistics: the samples, the network, and how the samples come to its size."""
+    """What statistics depend on: the samples, the network, and the resize filter."""
 
     # Fingerprint of the dataset.
     data: str
-    # So many of its first samples.
+    # Number of its first samples.
     samples: int
     # The network, the SHA-256 of its weights, and its resize filter.
     network: str
@@ -40,12 +40,12 @@ class StatisticsKey:
         return cls(data, samples, network.name, network.sha256, network.resize)
 
     def place(self, cache: Store) -> Store:
-        """Where they are kept."""
+        """Where they are cached."""
         return cache / "statistics" / config.fingerprint(asdict(self))[:16]
 
 
 def find_statistics(cache: Store, key: StatisticsKey, keep: bool = False) -> FeatureSums | None:
-    """What is kept under the key, or None. keep: whether the features themselves are needed."""
+    """The statistics cached under the key, or None. keep: the features themselves are needed."""
     place = key.place(cache)
     if not place.exists("facts.json") or (keep and not place.exists("features.safetensors")):
         return None
@@ -54,7 +54,7 @@ def find_statistics(cache: Store, key: StatisticsKey, keep: bool = False) -> Fea
 
 
 def keep_statistics(cache: Store, key: StatisticsKey, sums: FeatureSums) -> None:
-    """Keep them. Two processes may do this at once: both write the same."""
+    """Cache them. Two processes may do this at once: both write the same."""
     place = key.place(cache)
     place.write("moments.safetensors", save(sums.moments.encode()))
     if sums.kept is not None:

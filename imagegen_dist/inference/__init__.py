@@ -1,4 +1,4 @@
-"""A trained model in use: load it from wherever it lies, sample from it, go to latents and back."""
+"""Inference with trained models: loading, sampling, encoding and decoding."""
 
 from imagegen_dist.inference.loading import load
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model

@@ -1,4 +1,4 @@
-"""Samples that change with time: from seed to seed, and latent by latent."""
+"""Animations: interpolation between seeds, and latent traversals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from imagegen_dist.inference.model import AutoencoderModel, Model
 from imagegen_dist.inference.sampling_request import Asked
 
 TRAVERSED_SEEDS = 5
-"""Columns of a traversal, at most."""
+"""Maximum number of columns of a traversal."""
 
 
 def check_interpolation(model: Model) -> None:
-    """Raise ValueError where there is nothing between two latents."""
+    """Raise ValueError if a model's latents cannot be interpolated."""
     if not model.gaussian:
-        raise ValueError("--interpolate: this model's latents are codes, and nothing lies between two of them")
+        raise ValueError("--interpolate: this model's latents are codes, which cannot be interpolated")
 
 
 def interpolation(model: Model, asked: Asked, frames: int) -> Tensor:
     """From each seed to the next and back to the first: uint8 [F, columns, C, *S], F = seeds * frames.
 
-    A column a class. Where no class is named there is one column, whose class goes from seed to seed as well, in
-    straight lines through the weights of the class embeddings.
+    One column per class. If no class is named, there is one column, whose class also changes from seed to seed, by
+    linear interpolation of the weights of the class embeddings.
     """
     keys = model.latents_of(asked.seeds)
     path = walk(keys, frames)
@@ -41,22 +41,22 @@ def interpolation(model: Model, asked: Asked, frames: int) -> Tensor:
 
 
 def check_traversal(model: Model) -> None:
-    """Raise ValueError where there are no single latents to move."""
+    """Raise ValueError if the latents cannot be varied one at a time."""
     if not isinstance(model, AutoencoderModel):
-        raise ValueError("--traverse moves the latents of a VAE, and this is a GAN: take --interpolate")
+        raise ValueError("--traverse varies the latents of a VAE, and this is a GAN: use --interpolate")
     if not model.gaussian:
-        raise ValueError("--traverse: this model's latents are codes, which cannot be moved a little")
+        raise ValueError("--traverse: this model's latents are codes, which cannot be varied continuously")
     dims = model.autoencoder.group_dims[0]
     if len(dims) > 1:
         shown = " × ".join(map(str, dims))
-        raise ValueError(f"--traverse: this model's latents are a map of {shown}, and no vector: take --interpolate")
+        raise ValueError(f"--traverse: this model's latents are a map of {shown}, not a vector: use --interpolate")
 
 
 def traversal(model: AutoencoderModel, asked: Asked, frames: int, latents: Sequence[int] = ()) -> Tensor:
-    """Latents that swing from -2.5 to 2.5 one at a time: uint8 [frames, L * seeds, C, *S], a row a latent.
+    """Latents that oscillate between -2.5 and 2.5 one at a time: uint8 [frames, L * seeds, C, *S], one row per latent.
 
-    Each of the first seeds is a column, with the first class or its own. latents: which, from the top row down; none:
-    the first 20. Of several levels, the highest: those below follow from it without noise.
+    Each of the first seeds is a column, with the first class or its own. latents: in the order of the rows; empty: the
+    first 20. Of several levels, the highest: the lower ones follow from it without noise.
     """
     size = model.autoencoder.group_dims[0][0]
     moved = list(latents)[:MOST_TRAVERSED] or list(range(min(size, MOST_TRAVERSED)))

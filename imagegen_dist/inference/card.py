@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it was trained on, how, at what cost, and how good it is by which measure."""
+"""The model card: what a model is, its training data, training procedure and cost, and its metrics."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _MOST_NAMES = 100  # of classes
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is written from."""
+    """The contents of a card."""
 
-    # What the checkpoint says of itself.
+    # Facts of the checkpoint.
     facts: Mapping[str, Any]
-    # Figures by plain names, of this checkpoint or the last before it.
+    # Metrics by plain name, of this checkpoint or the last before it.
     figures: Mapping[str, Any] = field(default_factory=dict)
-    # The run's config.json; empty where it is not at hand.
+    # The run's config.json; empty if it is not available.
     run: Mapping[str, Any] = field(default_factory=dict)
-    # Trainable numbers of each network.
+    # Trainable parameters of each network.
     parameters: Mapping[str, int] = field(default_factory=dict)
-    # Identifier of the weights' licence; empty where nobody has said.
+    # Identifier of the weights' licence; empty if not stated.
     licence: str = ""
 
 
@@ -61,7 +61,7 @@ def write_card(card: Card) -> str:
 
 
 def _yaml(values: Mapping[str, str | Sequence[str]]) -> str:
-    """Plain YAML of plain words."""
+    """Minimal YAML of plain strings."""
     lines = []
     for name, value in values.items():
         if isinstance(value, str):
@@ -84,12 +84,12 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
     known = facts["data"].get("class_names") or [0, 1]
     classes = f", classes={json.dumps(known[:2], ensure_ascii=False)}" if conditional else ""
     lines = [
-        f"imagegen_dist is on no package index: install it by {install_anywhere('export')}.",
+        f"imagegen_dist is not on a package index: install it by {install_anywhere('export')}.",
         "",
         "    import imagegen_dist",
         "",
         '    model = imagegen_dist.load("path or URL of this folder")',
-        f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; a seed's are the same anywhere",
+        f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; equal for a seed on any machine",
     ]
     if family == "VAE":
         told = ", label" if conditional else ""
@@ -112,48 +112,48 @@ def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     names = data.get("class_names")
     return [
         f"{counted(data['samples'], 'sample')} of {_shape(facts)} ({data['modality']}), {classes}: `{name}`.",
-        *([f"The classes, from 0 on: {_some_names(names)}."] if names else []),
+        *([f"The classes, numbered from 0: {_some_names(names)}."] if names else []),
         f"Fingerprint of the dataset (SHA-256 over its index): `{data['fingerprint']}`.",
     ]
 
 
 def _some_names(names: Sequence[str]) -> str:
-    """The first names of many, each as code, so that none is taken for Markdown."""
+    """The first names of many, each as code, so that none is interpreted as Markdown."""
     shown = ", ".join(f"`{' '.join(str(name).split()).replace('`', chr(39))}`" for name in names[:_MOST_NAMES])
     return shown + (f" and {len(names) - _MOST_NAMES:,} more, in config.json" if len(names) > _MOST_NAMES else "")
 
 
 def _figures(card: Card) -> list[str]:
-    """Every figure that was taken, beside its reference, and what those depend on."""
+    """Every metric with its reference, and what they depend on."""
     lines = figure_lines({EVALUATION + name: value for name, value in ungrouped(card.figures).items()})
     if not lines:
-        return ["None were taken."]
+        return ["None were computed."]
     table = ["| | | |", "|---|---|---|"]
     for line in lines:
         meaning = describe(line.name).meaning
         label = f"{line.label}: {meaning}" if meaning else line.label
         table.append(f"| {label} | {line.full_value} | {line.direction} |")
     evaluation = card.facts["experiment"]["evaluation"]
-    said = f"By {counted(evaluation['samples'], 'sample')} each, with averaged weights."
+    said = f"Computed from {counted(evaluation['samples'], 'sample')} each, with averaged weights."
     if any("frechet" in line.name for line in lines):
         said += f" {_features(evaluation)}"
     return [*table, "", said]
 
 
 def _features(evaluation: Mapping[str, Any]) -> str:
-    """In which features Fréchet distances were taken."""
+    """The feature network of the Fréchet distances."""
     features = str(evaluation.get("features") or "classifier")
     if features == "classifier":
         return (
-            "Fréchet distances are in the features of a small classifier trained on the dataset's own labels "
-            f"({evaluation['classifier_images']:,} images), against all training samples: no FIDs, and comparable "
-            "among models of this dataset alone."
+            "Fréchet distances use the features of a small classifier trained on the dataset's own labels "
+            f"({evaluation['classifier_images']:,} images), against all training samples: they are not FIDs, and "
+            "comparable only between models of this dataset."
         )
     kind = " (FIDs)" if features == "inception" else ""
     weights = str(evaluation.get("weights_sha256") or "")
-    known = f", weights of SHA-256 `{weights}`" if weights else ""
+    known = f", weights with SHA-256 `{weights}`" if weights else ""
     resized = f", resize `{evaluation['resize']}`" if evaluation.get("resize") else ""
-    return f"Fréchet distances{kind} are in the features of `{features}`{known}{resized}, against all training samples."
+    return f"Fréchet distances{kind} use the features of `{features}`{known}{resized}, against all training samples."
 
 
 def _recipe(card: Card) -> list[str]:
@@ -180,7 +180,7 @@ def _cost(card: Card) -> list[str]:
     if seconds := facts.get("seconds"):
         workers = int(facts.get("world_size", 1))
         launch = card.run.get("launch", {})
-        machine = " of one GPU each" if launch.get("gpu") else " without a GPU" if launch else ""
+        machine = " with one GPU each" if launch.get("gpu") else " without a GPU" if launch else ""
         lines.append(f"{duration(float(seconds))} of training on {counted(workers, 'worker')}{machine}.")
     if card.parameters:
         sizes = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
@@ -190,5 +190,5 @@ def _cost(card: Card) -> list[str]:
 
 def _licence(card: Card) -> list[str]:
     if card.licence:
-        return [f"The weights: {card.licence}. The data's own terms hold beside it."]
-    return ["Not stated by who exported this model; the terms of its training data hold. The code is Apache-2.0."]
+        return [f"The weights: {card.licence}. The terms of the training data apply in addition."]
+    return ["Not stated by the exporter of this model; the terms of its training data apply. The code is Apache-2.0."]

@@ -1,4 +1,4 @@
-"""Classes as their users call them: by number, or by the names that the training data gave them."""
+"""Classes by number, or by the names that the training data give them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SUGGESTED = 3
 
 
 def _class_number(asked: Any, classes: int, names: Sequence[str] | None) -> int:
-    """The number of a class that is asked for by its number, of any integer type, or by its name.
+    """The number of a class, given by its number, of any integer type, or by its name.
 
-    Raises ValueError where there is no such class, and where several have that name.
+    Raises ValueError if there is no such class, or if several have that name.
     """
     if isinstance(asked, str):
         return _by_name(asked, names)
@@ -32,35 +32,35 @@ def _class_number(asked: Any, classes: int, names: Sequence[str] | None) -> int:
     except TypeError:
         raise ValueError(f"class {asked}: a number or a name is needed") from None
     if not 0 <= number < classes:
-        raise ValueError(f"class {number}: the model knows 0 to {classes - 1}")
+        raise ValueError(f"class {number}: the model's classes are 0 to {classes - 1}")
     return number
 
 
 def as_list(classes: Any) -> list[Any]:
-    """Several classes as a list, where one alone is one of them."""
+    """Several classes as a list; a single class becomes a list of one."""
     if isinstance(classes, str | Mapping) or not isinstance(classes, Iterable) or _is_scalar(classes):
         return [classes]
     return list(classes)
 
 
 def numbered(asked: Any, classes: int, names: Sequence[str] | None) -> int | dict[int, float]:
-    """A class or blend by number alone. Raises as `_class_number`."""
+    """A class or blend by number only. Raises as `class_number`."""
     if isinstance(asked, Mapping):
         found = [(_class_number(each, classes, names), float(weight)) for each, weight in asked.items()]
         if len(dict(found)) < len(found):
-            raise ValueError(f"class {asked}: a class comes twice in it")
+            raise ValueError(f"class {asked}: a class occurs twice in it")
         return dict(found)
     return _class_number(asked, classes, names)
 
 
 def differing_classes(ours: Sequence[str] | None, theirs: Sequence[str] | None) -> str:
-    """How a dataset numbers its classes otherwise than a model, or an empty text; names that are not known agree."""
+    """How a dataset's class numbering differs from a model's, or an empty string; unknown names agree."""
     if not ours or not theirs or tuple(ours) == tuple(theirs):
         return ""
     at = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
     if at is None:
-        return f"the model knows {counted(len(ours), 'class')}, and the data have {len(theirs):,}"
-    return f"class {at} is {theirs[at]!r} in the data, and {ours[at]!r} to the model"
+        return f"the model has {counted(len(ours), 'class')}, and the data have {len(theirs):,}"
+    return f"class {at} is {theirs[at]!r} in the data, and {ours[at]!r} in the model"
 
 
 def _by_name(name: str, names: Sequence[str] | None) -> int:
@@ -73,11 +73,11 @@ def _by_name(name: str, names: Sequence[str] | None) -> int:
         )
     if not found:
         close = get_close_matches(name, names, _SUGGESTED) or list(names[:_SUGGESTED])
-        known = "is it one of" if get_close_matches(name, names, 1) else f"the model knows {len(names):,}:"
-        raise ValueError(f"class {name}: there is none of that name; {known} {', '.join(close)}, ...")
+        known = "is it one of" if get_close_matches(name, names, 1) else f"the model has {len(names):,}:"
+        raise ValueError(f"class {name}: no class has that name; {known} {', '.join(close)}, ...")
     return found[0]
 
 
 def _is_scalar(value: Any) -> TypeGuard[Any]:
-    """True for an array or tensor that is one number."""
+    """True for an array or tensor that holds one number."""
     return isinstance(value, np.ndarray | np.generic | torch.Tensor) and value.ndim == 0

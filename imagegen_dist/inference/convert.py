@@ -1,4 +1,4 @@
-"""Parts of a model as ONNX, checked against PyTorch in ONNX Runtime; and as torch.export programs."""
+"""Parts of a model as ONNX, verified against PyTorch in ONNX Runtime; and as torch.export programs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from imagegen_dist.extras import install_hint
 from imagegen_dist.inference.programs import Program, Value
 
 TOLERANCE = 1e-4
-"""The largest difference from PyTorch, in units of the samples' range [-1, 1], that is let pass."""
+"""The largest tolerated difference from PyTorch, in units of the samples' range [-1, 1]."""
 
 _OPSET = 20
 
 _TRIED = (1, 2, 5)
-"""Batches with which an exported program is held against PyTorch."""
+"""Batch sizes with which an exported program is compared with PyTorch."""
 
 
 class ExportError(ValueError):
@@ -30,7 +30,7 @@ class ExportError(ValueError):
 
 
 def check_installed() -> None:
-    """Raise ExportError where ONNX and its runtime are not installed."""
+    """Raise ExportError if ONNX and its runtime are not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -40,7 +40,7 @@ def check_installed() -> None:
 
 
 def to_torch_program(program: Program) -> bytes:
-    """The bytes of a torch.export program (.pt2) of any batch, tried against PyTorch. Raises ExportError."""
+    """The bytes of a torch.export program (.pt2) for any batch size, verified against PyTorch. Raises ExportError."""
     with _quiet():
         exported = torch.export.export(program.module, program.examples(2), dynamic_shapes=_dynamic(program))
         target = io.BytesIO()
@@ -50,7 +50,7 @@ def to_torch_program(program: Program) -> bytes:
 
 
 def to_onnx(program: Program) -> bytes:
-    """The bytes of an ONNX model of any batch, tried in ONNX Runtime against PyTorch. Raises ExportError."""
+    """The bytes of an ONNX model for any batch size, verified in ONNX Runtime against PyTorch. Raises ExportError."""
     check_installed()
     with _quiet():
         exported = torch.onnx.export(
@@ -71,7 +71,7 @@ def to_onnx(program: Program) -> bytes:
 
 
 def _described(model: Any, program: Program) -> Any:
-    """The ONNX model with what its inputs and output are, in its metadata and beside each of them."""
+    """The ONNX model with descriptions of its inputs and output, in its metadata and on each of them."""
     import onnx
 
     onnx.helper.set_model_props(model, program.metadata)
@@ -102,7 +102,7 @@ def onnx_function(model: bytes, inputs: tuple[Value, ...], threads: int = 0) -> 
 
 
 def _dynamic(program: Program) -> tuple[Any, ...]:
-    """Which dimensions of the inputs change: the batch. Nested as the module's arguments are."""
+    """Dynamic dimensions of the inputs: the batch. Nested as the module's arguments."""
     batch = torch.export.Dim("batch", min=1)
     return tuple({0: batch} for _ in program.inputs)
 
@@ -124,7 +124,7 @@ def _check(program: Program, exported: Callable[..., Tensor], said: str) -> floa
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What exporters print and warn of on their way is kept off the screen; errors are raised."""
+    """Suppress what exporters print and warn; errors are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A dataset's latents as a source of records: packed into shards as pictures are, a task a shard."""
+"""A dataset's latents as a source of records: packed into shards as pictures are, one task per shard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imagegen_dist.storage import PATIENCE_S, Store
 def latents_of(
     model: AutoencoderModel, index: DatasetIndex, store: Store, rows: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """(latents [N, Z, *s], labels [N] or None) of a dataset's samples by their numbers. Raises ShardError."""
+    """(latents [N, Z, *s], labels [N] or None) of a dataset's samples, by number. Raises ShardError."""
     samples, labels = read_samples(index, index.location(store), rows)
     return model.encode(samples, labels if model.classes else None), labels
 
@@ -32,10 +32,10 @@ class EncodedSource(Source):
 
     maker: Maker = Maker("")
     statistics: LatentStatistics = LatentStatistics((), (), 1.0, 1.0, 0)
-    remote_shards: bool = False  # whether its index may name shards that lie neither below nor beside it
+    remote_shards: bool = False  # allow its index to name shards outside its directory and siblings
 
     def select(self, rows: IntArray) -> Records:
-        """The latents of those samples."""
+        """The latents of these samples."""
         return _Encoded(self.place, self.maker, self.statistics, self.remote_shards, tuple(rows.tolist()))
 
 
@@ -48,7 +48,7 @@ class _Encoded(Records):
     rows: tuple[int, ...]
 
     def read(self) -> Iterator[Record]:
-        """Each latent as a shard holds it. In one thread, as samples are."""
+        """Each latent as a shard holds it. Single-threaded, as samples are."""
         with one_thread():
             model, store = check_latents(model_of(self.maker)), Store(self.data, PATIENCE_S)
             index, kind = DatasetIndex.load(store, self.remote_shards), modality(model.modality)

@@ -1,4 +1,4 @@
-"""What computes samples: PyTorch as it is, compiled, or ONNX Runtime."""
+"""Inference engines: PyTorch, eager or compiled, or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 
 
 def use_engine_(model: GeneratorModel | AutoencoderModel, engine: EngineName, threads: int = 0) -> None:
-    """Let a model make its samples by this engine. Batches have one size, for which each engine prepares once.
+    """Make a model generate samples by this engine. Batches have a fixed size, for which each engine is prepared once.
 
-    threads: of ONNX Runtime; 0 for as many as PyTorch has. Raises ExportError where ONNX is not installed, ValueError
-    where ONNX Runtime is asked for on another device than the CPU.
+    threads: of ONNX Runtime; 0 for as many as PyTorch has. Raises ExportError if ONNX is not installed, ValueError
+    if ONNX Runtime is requested on a device other than the CPU.
     """
     match engine:
         case "eager":
@@ -28,14 +28,14 @@ def use_engine_(model: GeneratorModel | AutoencoderModel, engine: EngineName, th
             model.compute = torch.compile(model.forward, dynamic=False)
         case "onnxruntime":
             if model.device.type != "cpu":
-                raise ValueError(f"engine onnxruntime computes on the CPU, and the model is on {model.device}")
+                raise ValueError(f"engine onnxruntime needs the CPU, and the model is on {model.device}")
             parts = programs(model)
             part = next(parts[name] for name in ("generator", "sampler", "decoder") if name in parts)
             function = onnx_function(to_onnx(part), part.inputs, threads)
 
             def compute(drawn: Tensor, label: Tensor | None = None) -> Tensor:
                 if label is not None and label.is_floating_point():
-                    raise ValueError("engine onnxruntime takes whole classes, no blends: leave --engine out")
+                    raise ValueError("engine onnxruntime does not support blends of classes: leave --engine out")
                 return function(drawn, label)
 
             model.compute = compute

@@ -1,6 +1,6 @@
 """The exported folder: config.json and model.safetensors, the layout of models on the Hugging Face Hub.
 
-config.json         what the model is: experiment, data, how it was trained, figures; the weights' size and SHA-256
+config.json         what the model is: experiment, data, training, metrics; the weights' size and SHA-256
 model.safetensors   its weights, named as in a checkpoint
 README.md           the model card
 samples.png         the picture in it
@@ -28,20 +28,20 @@ WEIGHTS = "model.safetensors"
 
 _FORMAT = 1
 _FACTS = ("images", "seconds", "world_size", "preset", "versions", "data")
-"""What a checkpoint says of itself and an exported model keeps, besides the experiment."""
+"""Facts of a checkpoint that an exported model keeps, besides the experiment."""
 
 _PLACES = (("data", "url"), ("data", "validation"), ("objective", "lpips_weights"))
 
 
 def is_exported(store: Store) -> bool:
-    """Whether a folder is an exported model, and not a run or a checkpoint of one."""
+    """True if a directory is an exported model, and not a run or a checkpoint."""
     return store.exists(WEIGHTS) and store.exists(CONFIG) and not store.exists(MANIFEST)
 
 
 def write_exported(
     store: Store, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], more: Mapping[str, Any]
 ) -> None:
-    """Write weights and then config.json, which vouches for them. more: beside the facts. Raises StorageError."""
+    """Write weights and then config.json, which holds their hash. more: further facts. Raises StorageError."""
     weights = save_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
     store.write(WEIGHTS, weights)
     document = {
@@ -56,7 +56,7 @@ def write_exported(
 
 
 def _without_places(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """The experiment's JSON with the last part alone of each place: where its user keeps things is not for others."""
+    """The experiment's JSON with paths reduced to their last component: users' directories are not published."""
     kept = json.loads(json.dumps(experiment))
     for group, name in _PLACES:
         if kept.get(group, {}).get(name):
@@ -66,7 +66,7 @@ def _without_places(experiment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_exported(store: Store) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(facts, tensors) of an exported model, its weights held against config.json. Raises CheckpointError."""
+    """(facts, tensors) of an exported model, whose weights are verified against config.json. Raises CheckpointError."""
     try:
         facts = parse_json(store.read(CONFIG))
         if facts["format"] != _FORMAT:

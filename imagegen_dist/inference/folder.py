@@ -13,7 +13,7 @@ from imagegen_dist.storage import Store
 
 _CARD = "README.md"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
-"""An identifier of a licence on the Hub. The card's metadata is YAML, which others' text could add to."""
+"""A licence identifier on the Hub. The card's metadata is YAML, into which other text could be injected."""
 _PICTURE = "samples.png"
 
 _ROWS = 6
@@ -22,7 +22,7 @@ _MOST_COLUMNS = 20
 
 
 def card_of(model: Model, url: str = "", licence: str = "") -> Card:
-    """What is known of a model. url: of the checkpoint that it was loaded from, whose run has figures and settings."""
+    """The card of a model. url: of the checkpoint that it was loaded from, whose run has metrics and settings."""
     facts = model.facts
     figures, about = facts.get("figures", {}), facts.get("run", {})
     if run := run_of(url):

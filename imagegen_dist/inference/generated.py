@@ -1,4 +1,4 @@
-"""Samples of a model as a source of records: packed into shards as pictures are, a task a shard."""
+"""Samples of a model as a source of records: packed into shards as pictures are, one task per shard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from imagegen_dist.storage import PATIENCE_S, Store
 
 @dataclass(frozen=True)
 class Maker:
-    """A model by where it lies, and how it computes: what a task on another machine needs."""
+    """A model by URL, and how it computes: what a task on another machine needs."""
 
     url: str
     device: str = "cpu"
@@ -31,13 +31,13 @@ class Maker:
 
 @dataclass(frozen=True)
 class GeneratedSource(Source):
-    """The samples that are asked for, in their order; `place` is the checkpoint or exported folder."""
+    """The requested samples, in order; `place` is the checkpoint or exported folder."""
 
     maker: Maker = Maker("")
     asked: Asked = Asked(())
 
     def select(self, rows: IntArray) -> Records:
-        """The samples of those numbers, ascending; with no seeds but theirs, since tasks are sent around."""
+        """The samples with these numbers, ascending, and with only their seeds, since sources are sent to tasks."""
         first, last = rows[0] // self.asked.columns, rows[-1] // self.asked.columns
         asked = replace(self.asked, seeds=self.asked.seeds[first : last + 1])
         return _Generated(self.maker, asked, tuple((rows - first * self.asked.columns).tolist()))
@@ -50,7 +50,7 @@ class _Generated(Records):
     rows: tuple[int, ...]
 
     def read(self) -> Iterator[Record]:
-        """Each sample as a shard holds it. In one thread, wherever it is: the bytes do not depend on who makes them."""
+        """Each sample as a shard holds it. Single-threaded, so that the bytes do not depend on the machine."""
         with one_thread():
             model = model_of(self.maker)
             kind, extension = modality(model.modality), sample_extension(model)
@@ -63,13 +63,13 @@ class _Generated(Records):
 
 
 def sample_extension(model: GeneratorModel | AutoencoderModel) -> str:
-    """How a sample is stored without loss: as a PNG where it is a picture of 1 or 3 channels, else as an array."""
+    """Lossless storage format of a sample: PNG for a picture with 1 or 3 channels, else an array."""
     return "png" if model.modality == "image" and model.shape.channels in (1, 3) else "npy"
 
 
 @lru_cache(maxsize=1)
 def model_of(maker: Maker) -> GeneratorModel | AutoencoderModel:
-    """The model, which a process keeps for its next task."""
+    """The model, which a process caches for its next task."""
     model = build_model(read_trained(Store(maker.url, PATIENCE_S))).to(maker.device)
     model.batch = maker.batch
     use_engine_(model, maker.engine, threads=1)
@@ -78,7 +78,7 @@ def model_of(maker: Maker) -> GeneratorModel | AutoencoderModel:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch computes in one thread within the block."""
+    """PyTorch uses one thread within the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

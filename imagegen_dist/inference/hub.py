@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: the exported folder, written, pushed, and fetched by huggingface_hub's own mixin.
+"""Models on the Hugging Face Hub: the exported folder, written, pushed and fetched by huggingface_hub's mixin.
 
     from imagegen_dist.inference.hub import HubModel
 
@@ -24,10 +24,10 @@ from imagegen_dist.storage import Store
 
 
 class HubModel(PyTorchModelHubMixin, library_name="imagegen_dist"):
-    """A model with `save_pretrained`, `push_to_hub` and `from_pretrained`, whatever its family."""
+    """A model with `save_pretrained`, `push_to_hub` and `from_pretrained`, of any family."""
 
     origin: Card | None = None
-    """What its card is written from, where it does not come from an exported folder."""
+    """The contents of its card, if it does not come from an exported folder."""
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """The exported folder: weights, card, picture, and config.json last."""
@@ -47,7 +47,7 @@ class HubModel(PyTorchModelHubMixin, library_name="imagegen_dist"):
         map_location: str = "cpu",
         **_: Any,
     ) -> HubModel:
-        """The model in a folder or in a repository of the Hub. Raises CheckpointError, and what fetching raises."""
+        """The model in a directory or a repository of the Hub. Raises CheckpointError, and the errors of fetching."""
         folder = model_id
         if not Path(model_id).is_dir():
             folder = snapshot_download(
@@ -63,15 +63,15 @@ class HubModel(PyTorchModelHubMixin, library_name="imagegen_dist"):
 
 
 class HubGenerator(HubModel, GeneratorModel):
-    """A GAN's."""
+    """A GAN's generator."""
 
 
 class HubAutoencoder(HubModel, AutoencoderModel):
-    """A VAE's."""
+    """A VAE."""
 
 
 def for_hub(model: GeneratorModel | AutoencoderModel, origin: Card | None = None) -> HubGenerator | HubAutoencoder:
-    """The same model, sharing its networks, with the mixin's methods. origin: what its card is written from."""
+    """The same model, with shared networks and the mixin's methods. origin: the contents of its card."""
     made: HubGenerator | HubAutoencoder
     if isinstance(model, GeneratorModel):
         made = HubGenerator.__new__(HubGenerator)

@@ -1,7 +1,7 @@
-"""What a model in use is given, checked: types, shapes and ranges. One convention for all of its methods.
+"""Validation of a model's inputs: types, shapes and ranges, with one convention for all methods.
 
-Samples are as they are stored and as `sample` gives them: uint8 [B, C, *S], from 0 to 255. Latents are floating-point,
-[B, Z, *s]. Labels are int64 [B], or weights of classes, [B, K].
+Samples are uint8 [B, C, *S], from 0 to 255, as stored and as `sample` returns them. Latents are floating-point,
+[B, Z, *s]. Labels are int64 [B], or class weights [B, K].
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ _SCALED = "for values in [0, 1] give (x * 255).round().to(torch.uint8), for [-1,
 
 
 def check_samples(samples: Tensor, shape: SampleShape) -> None:
-    """Raise ValueError for what is no batch of stored samples of that shape."""
+    """Raise ValueError unless this is a batch of stored samples of this shape."""
     _check_tensor("samples", samples)
     if samples.dtype is not torch.uint8:
         advice = f"; {_SCALED}" if samples.is_floating_point() else ""
-        raise ValueError(f"samples are {_type(samples)}: whole numbers from 0 to 255 in torch.uint8 are needed{advice}")
+        raise ValueError(f"samples are {_type(samples)}: integers from 0 to 255 in torch.uint8 are needed{advice}")
     _check_shape("samples", samples, [shape.dims])
 
 
 def check_latents(z: Tensor, dims: Collection[tuple[int, ...]], codes: bool = False) -> None:
-    """Raise ValueError for what is no batch of latents of one of these shapes. codes: whether they lie in [-1, 1]."""
+    """Raise ValueError unless this is a batch of latents with one of these shapes. codes: they must be in [-1, 1]."""
     _check_tensor("latents", z)
     if not z.is_floating_point():
         raise ValueError(
-            f"latents are {_type(z)}: floating-point values are needed, as `latents` and `encode` give them"
+            f"latents are {_type(z)}: floating-point values are needed, as `latents` and `encode` return them"
         )
     _check_shape("latents", z, dims)
     if not z.isfinite().all():
         raise ValueError("latents have values that are not finite (nan or inf)")
     if codes and z.numel() and float(z.abs().max()) > 1 + 1e-3:
         raise ValueError(
-            f"latents of this model are codes in [-1, 1], and one is {float(z.abs().max()):.3g} away from 0"
+            f"latents of this model are codes in [-1, 1], and one has the absolute value {float(z.abs().max()):.3g}"
         )
 
 
 def check_label(label: Tensor | None, batch: int, classes: int) -> None:
-    """Raise ValueError for labels that a model of so many classes cannot take for so many samples."""
+    """Raise ValueError if labels do not fit the number of samples and of the model's classes."""
     if label is None:
         if classes:
-            raise ValueError(f"this model is told one of {classes} classes: give labels, e.g. model.labels({batch}, 0)")
+            raise ValueError(
+                f"this model is conditioned on one of {classes} classes: give labels, e.g. model.labels({batch}, 0)"
+            )
         return
     _check_tensor("labels", label)
     if not classes:
-        raise ValueError("this model knows no classes: leave the labels out")
+        raise ValueError("this model is unconditional: leave the labels out")
     if label.shape == (batch, classes) and label.is_floating_point():
         if not label.isfinite().all():
             raise ValueError("labels have weights that are not finite (nan or inf)")
@@ -61,7 +63,7 @@ def check_label(label: Tensor | None, batch: int, classes: int) -> None:
         )
     if batch and not 0 <= int(label.min()) <= int(label.max()) < classes:
         wrong = int(label.min()) if label.min() < 0 else int(label.max())
-        raise ValueError(f"class {wrong}: the model knows 0 to {classes - 1}")
+        raise ValueError(f"class {wrong}: the model's classes are 0 to {classes - 1}")
 
 
 def _check_tensor(name: str, value: object) -> None:

@@ -1,7 +1,7 @@
-"""Latents as a dataset: their statistics, and the 8 bits in which they are stored.
+"""Latents as a dataset: their statistics, and their quantisation to 8 bits.
 
-A latent dataset is one of uint8 arrays [Z, *s], as every other: a model that trains on it sees values in [-1, 1], which
-are (z - mean) / (span * std), each channel's own. latents.json beside the shards has the numbers for the way back.
+A latent dataset contains uint8 arrays [Z, *s], like any other: a model trained on it sees values in [-1, 1], which are
+(z - mean) / (span * std), per channel. latents.json beside the shards has the parameters of the inverse.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _LARGEST_SPAN = 8.0
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """Of the latents of an autoencoder over a dataset, without noise.
+    """Statistics of an autoencoder's latents over a dataset, without noise.
 
     mean, std: of each channel, over samples and positions. span: the largest distance from the mean in units of std, at
-    most 8; what is farther out is clamped. scale_factor: one over the deviation of all channels' values together, by
-    which latent diffusion scales (arXiv:2112.10752, appendix). samples: how many were looked at.
+    most 8; values beyond are clamped. scale_factor: one over the standard deviation of all channels' values together,
+    by which latent diffusion scales (arXiv:2112.10752, appendix). samples: number of samples.
     """
 
     mean: tuple[float, ...]
@@ -40,7 +40,7 @@ class LatentStatistics:
     samples: int
 
     def store(self, z: Tensor) -> Tensor:
-        """Latents [B, Z, *s] as they are stored, uint8; a step is span * std / 127.5."""
+        """Quantise latents [B, Z, *s] to uint8; a step is span * std / 127.5."""
         mean, width = self._columns(z)
         return to_uint8((z - mean) / width)
 
@@ -56,7 +56,7 @@ class LatentStatistics:
 
     @classmethod
     def load(cls, store: Store) -> LatentStatistics:
-        """Read latents.json. Raises ValueError where it is not one, FileNotFoundError, StorageError."""
+        """Read latents.json. Raises ValueError if it is not one, FileNotFoundError, StorageError."""
         text = store.read(NAME)
         try:
             payload = parse_json(text)
@@ -71,7 +71,7 @@ class LatentStatistics:
 
 
 def measure(latents: Iterable[Tensor]) -> LatentStatistics:
-    """Statistics of batches of latents, [B, Z, *s] each, in one pass. A channel that never changes has std 1."""
+    """Statistics of batches of latents, [B, Z, *s] each, in one pass. A constant channel has std 1."""
     count = samples = 0
     total = squares = lowest = highest = torch.zeros(())
     for z in latents:
@@ -91,16 +91,16 @@ def measure(latents: Iterable[Tensor]) -> LatentStatistics:
 
 
 def codes_as_they_are(channels: int, samples: int) -> LatentStatistics:
-    """For codes of finite scalar quantisation, which lie in [-1, 1] already."""
+    """For codes of finite scalar quantisation, which are in [-1, 1] already."""
     return LatentStatistics((0.0,) * channels, (1.0,) * channels, 1.0, 1.0, samples)
 
 
 def check_latents(model: Model) -> AutoencoderModel:
-    """The model as an autoencoder whose latents can be a dataset. Raises ValueError."""
+    """The model as an autoencoder whose latents can form a dataset. Raises ValueError."""
     if not isinstance(model, AutoencoderModel):
         raise ValueError("a GAN has no encoder: give the checkpoint of an autoencoder")
     dims = model.autoencoder.group_dims
     if len(dims) > 1 or len(dims[0]) == 1:
         said = "of several levels" if len(dims) > 1 else f"a vector of {dims[0][0]}"
-        raise ValueError(f"its latents are {said}: a dataset is made of maps, as resvae has (presets kl-f8, fsq-f8)")
+        raise ValueError(f"its latents are {said}: a dataset needs maps, as those of resvae (presets kl-f8, fsq-f8)")
     return model

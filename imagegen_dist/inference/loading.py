@@ -1,4 +1,4 @@
-"""Where models come from: a run, one checkpoint of it, or an exported folder. Nothing is unpickled."""
+"""Loading of models from a run, a checkpoint, or an exported folder. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _DISCRIMINATOR = "discriminator"
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.full})
 _LARGEST_RATIO = 16
-"""Numbers of all networks of an objective, those that are not stored included, to those that are."""
+"""Maximum ratio of the parameters of all networks of an objective to the stored ones."""
 
 _ANY_NUMBER = 1 << 24
-"""Numbers that networks may have whatever is stored: 64 MiB of float32."""
+"""Parameters that are always allowed, whatever is stored: 64 MiB of float32."""
 
 _MOST_VALUES = 1 << 28
-"""Of a sample."""
+"""Maximum number of values of a sample."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model as it is stored. url: of the checkpoint or exported folder; tensors: by "network/name"."""
+    """A stored model. url: of the checkpoint or exported folder; tensors: by "network/name"."""
 
     url: str
     facts: Mapping[str, Any]
@@ -49,7 +49,7 @@ class Trained:
 
     @property
     def experiment(self) -> Experiment:
-        """What it was trained as. Raises CheckpointError."""
+        """The experiment that trained it. Raises CheckpointError."""
         try:
             return config.decode(Experiment, self.facts["experiment"])
         except (KeyError, TypeError, ValueError) as error:
@@ -66,17 +66,16 @@ class Trained:
 def load(
     url: str | Path, device: torch.device | str = "cpu", discriminator: bool = False
 ) -> GeneratorModel | AutoencoderModel:
-    """The model of a run (its newest whole checkpoint), of one checkpoint directory, or of an exported folder.
+    """The model of a run (its newest complete checkpoint), of a checkpoint directory, or of an exported folder.
 
-    url: a path, or any URL that fsspec opens. discriminator: whether its discriminator comes along, as it was last
-    trained; the other networks have their averaged weights. Raises CheckpointError where there is no such model, or
-    none that verifies.
+    url: a path, or any URL that fsspec opens. discriminator: also load its discriminator, as last trained; the other
+    networks have their averaged weights. Raises CheckpointError if there is no such model, or none that verifies.
     """
     return build_model(read_trained(url, discriminator)).to(device)
 
 
 def read_trained(place: str | Path | Store, discriminator: bool = False) -> Trained:
-    """What is stored of a model. Arguments and errors as `load`'s."""
+    """A stored model. Arguments and errors as for `load`."""
     store = place if isinstance(place, Store) else reached(place)
     if is_exported(store):
         facts, tensors = read_exported(store)
@@ -96,7 +95,7 @@ def read_trained(place: str | Path | Store, discriminator: bool = False) -> Trai
 
 
 def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
-    """The live model, on the CPU. Raises CheckpointError where facts and tensors do not fit together."""
+    """The live model, on the CPU. Raises CheckpointError if facts and tensors do not fit together."""
     facts, tensors = trained.facts, trained.tensors
     try:
         experiment = trained.experiment
@@ -123,9 +122,9 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
 
 
 class _Bounded(TorchFunctionMode):
-    """While it is entered, tensors are made up to what networks of the stored weights' size need, and no larger ones.
+    """While active, limits the size of new tensors to what networks of the stored weights' size need.
 
-    A few kilobytes can declare networks of any size. Raises CheckpointError, before the memory is taken.
+    A few kilobytes can declare networks of any size. Raises CheckpointError before memory is allocated.
     """
 
     def __init__(self, trained: Trained, shape: SampleShape) -> None:
@@ -142,19 +141,19 @@ class _Bounded(TorchFunctionMode):
             self._made += prod(size)
             if self._made > _LARGEST_RATIO * self._stored + _ANY_NUMBER:
                 raise CheckpointError(
-                    f"{self._url} declares networks of more than {self._made:,} numbers, but its weights are "
-                    f"{self._stored:,}: it is damaged, or made to fill the memory"
+                    f"{self._url} declares networks of more than {self._made:,} parameters, but stores only "
+                    f"{self._stored:,}: it is damaged, or made to exhaust memory"
                 )
         return func(*args, **(kwargs or {}))
 
 
 def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> LoadedCheckpoint:
-    """The checkpoint in this directory, or the newest whole one of the run. Raises CheckpointError."""
+    """The checkpoint in this directory, or the newest complete one of the run. Raises CheckpointError."""
     if store.exists(MANIFEST):
         return open_checkpoint(store, files)
     skipped: list[str] = []
     found = newest(store, skipped.append, files)
     if found is None:
         why = f": {skipped[0]}" if skipped else "; give a run, one of its checkpoints, or an exported folder"
-        raise CheckpointError(f"{store.url} holds no whole checkpoint{why}")
+        raise CheckpointError(f"{store.url} holds no complete checkpoint{why}")
     return found

@@ -1,8 +1,8 @@
-"""A trained model as its users have it: samples by seed, and the way between samples and latents.
+"""The interface of a trained model: samples by seed, encoding and decoding.
 
-A sample is a function of (seed, index) and of its class alone, to the last bit: its noise is keyed by (seed, index), on
-the CPU (noise.py), and the networks see batches of one fixed size, of which the last is filled up. A matrix product of
-another number of rows may add in another order, and round another way.
+A sample is a function of (seed, index) and its class, down to the last bit: its noise is keyed by (seed, index), on
+the CPU (noise.py), and the networks see batches of one fixed size, the last of which is padded. A matrix product with
+another number of rows may sum in another order, and round differently.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 
 _BATCH = 8
-"""Samples that the networks see at a time, unless a model's `batch` is set otherwise."""
+"""Samples that the networks see at a time, unless a model's `batch` is set."""
 
 Compute = Callable[[Tensor, Tensor | None], Tensor]
-"""Draws of the prior [B, ...] and labels or None to samples [B, C, *S] in [-1, 1]."""
+"""Draws of the prior [B, ...] and labels or None -> samples [B, C, *S] in [-1, 1]."""
 
 
 class Model(nn.Module):
-    """What can be sampled from: a trained generator, or a VAE.
+    """A model that generates samples: a trained generator, or a VAE.
 
-    sampler: what generates samples. more: further networks, by the names that a checkpoint has. shape: of one sample.
-    classes: how many the networks know, 0 for none. images: how many training has seen. modality: "image", "video" or
-    "voxels". facts: what the checkpoint says of itself, the experiment included. batch: samples computed at a time.
-    compute: what makes samples in the networks' place, where that was set (engines.py).
+    sampler: generates samples. more: further networks, by their names in a checkpoint. shape: of one sample. classes:
+    number of classes, 0 for none. images: images seen in training. modality: "image", "video" or "voxels". facts: of
+    the checkpoint, including the experiment. batch: samples computed at a time. compute: replaces the networks'
+    computation if set (engines.py).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Model(nn.Module):
         self.networks = nn.ModuleDict({**sampler.modules(), **(more or {})})
         self.sampler = sampler
         self.gaussian = sampler.continuous
-        """Whether the prior is N(0, I), so that draws of it can be scaled and interpolated."""
+        """True if the prior is N(0, I), so that its draws can be scaled and interpolated."""
         self.shape = shape
         self.classes = classes
         self.images = images
@@ -67,39 +67,39 @@ class Model(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """What the training data call the classes, by number; None where they have no names or none is known."""
+        """The names of the classes in the training data, by number; None if they have no names or none is known."""
         names = self.facts.get("data", {}).get("class_names")
         return tuple(map(str, names)) if isinstance(names, list | tuple) and len(names) == self.classes else None
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(self.networks.parameters()).device
 
     def forward(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        """Draws of the prior, as `latents` gives them, to samples [B, C, *S] in [-1, 1]."""
+        """Draws of the prior, as `latents` returns them -> samples [B, C, *S] in [-1, 1]."""
         return self.sampler.generate(drawn, label)
 
     def latents(self, n: int, seed: int = 0, start: int = 0) -> Tensor:
-        """Draws of the prior with the indexes from `start` on, [n, ...], on the CPU: the noise of samples.
+        """Draws of the prior with indexes from `start` on, [n, ...], on the CPU: the noise of samples.
 
-        Raises ValueError for a seed outside of [0, 2^64).
+        Raises ValueError for a seed outside [0, 2^64).
         """
         return self._prior(n, SampleNoise.of(seed, range(start, start + n)))
 
     def latents_of(self, seeds: Sequence[int]) -> Tensor:
-        """The draw with index 0 of each of several seeds, [n, ...], on the CPU. Raises as `latents`."""
+        """The draw with index 0 of each seed, [n, ...], on the CPU. Raises as `latents`."""
         return self._prior(len(seeds), SampleNoise(seeds, [0] * len(seeds)))
 
     def sample(
         self, n: int, classes: Class | Iterable[Class] | None = None, seed: int = 0, truncation: float = 1.0
     ) -> Tensor:
-        """`n` samples, uint8 [n, C, *S]; sample i depends on the seed, i and its class alone, not on `n`.
+        """`n` samples, uint8 [n, C, *S]; sample i depends only on the seed, i and its class, not on `n`.
 
-        classes: one class for all, or several taken in turn, each by its number or its name; by default all in turn.
-        Integers of any type are numbers. truncation: the factor by which
-        the noise is scaled towards 0, its mean, from 1 (none) to 0. Raises ValueError for a class that the model does
-        not know, for classes given to one that knows none, and where latents cannot be scaled.
+        classes: one class for all, or several taken in turn, each by number or name; by default all in turn. Integers
+        of any type are numbers. truncation: the factor by which the noise is scaled towards its mean 0, from 1 (none)
+        to 0. Raises ValueError for a class that the model does not have, for classes given to an unconditional model,
+        and if latents cannot be scaled.
         """
         if n < 1:
             raise ValueError(f"n is {n}; ask for at least 1 sample")
@@ -107,9 +107,9 @@ class Model(nn.Module):
 
     @torch.inference_mode()
     def generate(self, drawn: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        """Draws of the prior, as `latents` gives them, to samples uint8 [B, C, *S]. label: as `labels` gives it."""
+        """Draws of the prior, as `latents` returns them -> samples uint8 [B, C, *S]. label: as `labels` returns it."""
         if not 0 <= truncation <= 1:
-            raise ValueError(f"truncation {truncation:g}: from 0 (the mean latent alone) to 1 (none)")
+            raise ValueError(f"truncation {truncation:g} is outside [0, 1]: 0 is the mean latent, 1 no truncation")
         if truncation != 1 and not self.gaussian:
             raise ValueError(f"truncation {truncation:g}: this model's latents are codes, which have no mean")
         check_latents(drawn, [self._drawn_dims], codes=not self.gaussian)
@@ -122,30 +122,30 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Samples of latents, uint8 [B, C, *S]."""
+        """Samples from latents, uint8 [B, C, *S]."""
         raise NotImplementedError
 
     def grid(self, path: str | Path, rows: int = 10, seed: int = 0) -> None:
-        """Write a picture of samples to a file, a column for each class (the first 20), or ten columns."""
+        """Write a picture of samples to a file, with one column per class (the first 20), or ten columns."""
         columns = min(self.classes, 20) or 10
         samples = self.sample(rows * columns, range(columns) if self.classes else None, seed)
         data, _ = modality(self.modality).preview(samples.cpu().numpy(), columns)
         Path(path).write_bytes(data)
 
     def labels(self, n: int, classes: Class | Iterable[Class] | None = None) -> Tensor | None:
-        """Labels for `n` samples: int64 [n], or weights [n, K] where a class is a blend; None without classes.
+        """Labels for `n` samples: int64 [n], or weights [n, K] if a class is a blend; None without classes.
 
-        Arguments and errors as `sample`'s.
+        Arguments and errors as for `sample`.
         """
         if not self.classes:
             if classes is not None:
-                raise ValueError("this model knows no classes: leave classes out")
+                raise ValueError("this model is unconditional: leave classes out")
             return None
         if classes is None:
             classes = range(self.classes)
         asked = [numbered(each, self.classes, self.class_names) for each in as_list(classes)]
         if not asked or {} in asked:
-            raise ValueError(f"class {asked}: the model knows 0 to {self.classes - 1}")
+            raise ValueError(f"class {asked}: the model's classes are 0 to {self.classes - 1}")
         turn = torch.arange(n) % len(asked)
         if not any(isinstance(each, dict) for each in asked):
             return torch.tensor(asked)[turn]
@@ -165,7 +165,7 @@ class Model(nn.Module):
         return self.sampler.prior(n, noise)
 
     def _in_batches(self, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-        """The function of rows, [N, ...] each or None -> [N, ...], `batch` rows at a time, the last ones filled up."""
+        """Apply a function of rows, [N, ...] each or None -> [N, ...], in batches of `batch`, padding the last one."""
         given = [None if rows is None else rows.to(self.device) for rows in inputs]
         count = next(len(rows) for rows in given if rows is not None)
         parts = []
@@ -176,27 +176,27 @@ class Model(nn.Module):
 
 
 class GeneratorModel(Model):
-    """A trained generator of a GAN; with it the discriminator where that was asked for."""
+    """A trained generator of a GAN, with the discriminator if requested."""
 
     @property
     def generator(self) -> nn.Module:
-        """z [B, Z] and labels [B] or None to samples [B, C, *S] in [-1, 1]."""
+        """z [B, Z] and labels [B] or None -> samples [B, C, *S] in [-1, 1]."""
         return self.networks["generator"]
 
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
-        """Raises ValueError: a GAN goes from latents to samples alone."""
-        raise ValueError("a GAN has no encoder: only autoencoders go from samples to latents")
+        """Raises ValueError: a GAN has no encoder."""
+        raise ValueError("a GAN has no encoder: only autoencoders encode samples")
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Samples of latents, [B, Z] -> uint8 [B, C, *S]."""
+        """Samples from latents, [B, Z] -> uint8 [B, C, *S]."""
         return self.generate(z, label)
 
 
 class AutoencoderModel(Model):
-    """A trained VAE: samples of its prior, and the way between samples and latents.
+    """A trained VAE: samples of its prior, encoding and decoding.
 
-    Latents are [B, Z, *s]; those of several levels are one [B, all], the highest level first. What `latents` draws is
-    then the noise of all levels, of which each level's prior makes latents.
+    Latents are [B, Z, *s]; those of several levels are concatenated to [B, all], the highest level first. `latents`
+    then draws the noise of all levels, which each level's prior maps to latents.
     """
 
     @property
@@ -208,8 +208,8 @@ class AutoencoderModel(Model):
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code.
 
-        label: int64 [B] or weights [B, K] where the model is told the class. Raises ValueError for samples of another
-        type or shape, as `sample` would not give them, and for labels that do not fit.
+        label: int64 [B] or weights [B, K] if the model is conditional. Raises ValueError for samples of another dtype
+        or shape than `sample` returns, and for labels that do not fit.
         """
         check_samples(samples, self.shape)
         check_label(label, len(samples), self.classes)
@@ -217,26 +217,26 @@ class AutoencoderModel(Model):
 
     @torch.inference_mode()
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Samples of latents, [B, Z, *s] -> uint8 [B, C, *S]; of several levels, the lower ones may be left out.
+        """Samples from latents, [B, Z, *s] -> uint8 [B, C, *S]; of several levels, lower ones may be omitted.
 
-        Raises ValueError for latents of another type or shape, and for labels that do not fit.
+        Raises ValueError for latents of another dtype or shape, and for labels that do not fit.
         """
         check_latents(z, self._latent_dims, codes=not self.gaussian)
         check_label(label, len(z), self.classes)
         return self._in_batches(lambda *rows: to_uint8(self.autoencoder.decode(*rows)), z, label)
 
     def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
-        """What is left of samples after their latents, uint8 [B, C, *S] -> same. Raises as `encode`."""
+        """Samples decoded from the latents of samples, uint8 [B, C, *S] -> [B, C, *S]. Raises as `encode`."""
         return self.decode(self.encode(samples, label), label)
 
     @property
     def _latent_dims(self) -> list[tuple[int, ...]]:
-        """Shapes of a sample's latents: those of several levels in one, from the highest down."""
+        """Shapes of a sample's latents; with several levels, of every number of complete levels from the highest."""
         levels = self.autoencoder.group_dims
         return [levels[0]] if len(levels) == 1 else [(size,) for size in accumulate(prod(dims) for dims in levels)]
 
 
 def _filled(rows: Tensor, count: int) -> Tensor:
-    """Rows [n, ...] made `count` by repeating the last."""
+    """Rows [n, ...] padded to `count` by repeating the last."""
     missing = count - len(rows)
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows

@@ -1,4 +1,4 @@
-"""What the run of a checkpoint says of it: figures at that clock, and how it was trained."""
+"""What the run of a checkpoint records about it: metrics at that clock, and its training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 
 
 def run_of(url: str) -> Store | None:
-    """The run's directory of the checkpoint at this URL, <run>/checkpoints/<step>/<attempt>; None for other places."""
+    """The run's directory of the checkpoint at this URL, <run>/checkpoints/<step>/<attempt>; None for other URLs."""
     run, slash, below = url.rpartition(f"/{CHECKPOINTS}/")
     return Store(run, PATIENCE_S) if slash and below.count("/") == 1 else None
 
 
 def figures_at(run: Store, images: int) -> dict[str, Any]:
-    """The run's figures by plain names, the last that were taken up to so many images; {} where there are none."""
+    """The run's last metrics up to this many images, by plain name; {} if there are none."""
     try:
         rows = [row for row in read_rows(run, METRICS) if row.get("images", 0) <= images]
     except (ValueError, StorageError):
@@ -30,7 +30,7 @@ def figures_at(run: Store, images: int) -> dict[str, Any]:
 
 
 def run_config(run: Store) -> Mapping[str, Any]:
-    """The run's config.json; {} where it cannot be read or holds no JSON object."""
+    """The run's config.json; {} if it cannot be read or is not a JSON object."""
     with suppress(FileNotFoundError, ValueError, RecursionError):  # StorageError is a ValueError
         found = parse_json(run.read(CONFIG))
         return found if isinstance(found, dict) else {}

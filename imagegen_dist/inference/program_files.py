@@ -1,4 +1,4 @@
-"""A folder of exported programs, one file a part, and export.json that says what goes in and what comes out."""
+"""A directory of exported programs, one file per part, and export.json, which describes inputs and outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORMATS: Mapping[ProgramFormat, tuple[str, Callable[[Program], bytes]]] = {
 
 
 def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramFormat, store: Store) -> list[str]:
-    """Write every part, and the description last; a line on each. Raises ExportError, StorageError."""
+    """Write every part, and the description last; returns a line on each. Raises ExportError, StorageError."""
     extension, to_bytes = _FORMATS[form]
     made = {f"{name}.{extension}": to_bytes(part) for name, part in parts.items()}
     described, lines = {}, []

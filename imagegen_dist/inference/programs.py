@@ -1,12 +1,12 @@
-"""A model's parts as functions of tensors alone: what can be compiled, exported, and run without this package.
+"""A model's parts as functions of tensors: they can be compiled, exported, and run without this package.
 
 generator       z, label -> samples                            of a GAN
 encoder         samples, label -> latents without noise        of an autoencoder
 decoder         latents, label -> samples
-sampler         noise, label -> samples                        of levels of latents, each with a prior of its own
-discriminator   samples, label -> logits                       where the model came with one
+sampler         noise, label -> samples                        for several levels of latents, each with its own prior
+discriminator   samples, label -> logits                       if the model was loaded with one
 
-Samples are float32 in [-1, 1]; stored ones are round((x + 1) * 127.5). Models that know no classes take no label.
+Samples are float32 in [-1, 1]; stored ones are round((x + 1) * 127.5). Unconditional models take no label.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NORMAL = "float32, each element drawn independently from the standard normal di
 
 @dataclass(frozen=True)
 class Value:
-    """An input or the output of a program: [B, *dims]; classes: how many there are, where it is a label int64 [B].
+    """An input or the output of a program: [B, *dims]; classes: number of classes, if it is a label int64 [B].
 
-    about: its type, range and distribution in words, for those who have the exported file alone. names: of the classes.
+    about: its dtype, range and distribution in words, for users of the exported file. names: of the classes.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Value:
 
     @property
     def described(self) -> dict[str, Any]:
-        """The JSON form: name, shape, type, range and distribution."""
+        """The JSON form: name, shape, dtype, range and distribution."""
         kind: dict[str, Any] = {"dtype": "int64", "classes": self.classes} if self.classes else {"dtype": "float32"}
         named = {"class_names": list(self.names)} if self.names else {}
         return {"name": self.name, "shape": ["batch", *self.dims], **kind, "about": self.about, **named}
 
     def example(self, batch: int, seed: int) -> Tensor:
-        """Values of that shape: labels, or standard normal ones."""
+        """Values of this shape: labels, or standard normal ones."""
         draw = keyed_draw(seed, 0, self.name, 0, torch.device("cpu"))
         return draw.integers(0, self.classes, batch) if self.classes else draw.normal(batch, *self.dims)
 
@@ -66,7 +66,7 @@ class Program:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What an ONNX file keeps for those who have nothing else; the names of classes are a JSON list."""
+        """The metadata of an ONNX file, which makes it self-describing; the names of classes are a JSON list."""
         names = next((value.names for value in self.inputs if value.names), ())
         return {
             "producer": "imagegen_dist",
@@ -77,12 +77,12 @@ class Program:
         }
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Inputs for a batch of that size."""
+        """Inputs for a batch of this size."""
         return tuple(value.example(batch, seed) for value in self.inputs)
 
 
 class _Part(nn.Module):
-    """A function of some networks as a module that has them as children."""
+    """A function of some networks as a module with them as children."""
 
     def __init__(self, networks: nn.Module, function: Callable[..., Tensor], classes: int) -> None:
         super().__init__()
@@ -94,13 +94,13 @@ class _Part(nn.Module):
         if label is None:
             return self._function(x)
         if not label.is_floating_point():
-            # ONNX counts a negative index from the end. This one is out of bounds, which every runtime refuses.
+            # ONNX counts a negative index from the end. This index is out of bounds, which every runtime rejects.
             label = torch.where(label < 0, self._classes, label)
         return self._function(x, label)
 
 
 class _Found(NamedTuple):
-    """What a part computes, with which networks, from what to what."""
+    """A part's function, its networks, inputs and output."""
 
     function: Callable[..., Tensor]
     roles: tuple[str, ...]
@@ -109,7 +109,7 @@ class _Found(NamedTuple):
 
 
 def programs(model: GeneratorModel | AutoencoderModel) -> dict[str, Program]:
-    """Every part of a model by name. The model itself stays as it is."""
+    """Every part of a model by name. The model is not changed."""
     model = _in_float32(model)
     found = _generators(model) if isinstance(model, GeneratorModel) else _autoencoders(model)
     if "discriminator" in model.networks:
@@ -133,7 +133,7 @@ def _autoencoders(model: AutoencoderModel) -> dict[str, _Found]:
     z = Value("z", levels[0] if len(levels) == 1 else (sum(prod(dims) for dims in levels),), about=_latents(model))
     downward = "decoder", "likelihood"
     found = {
-        # Below the highest level a posterior also needs the decoder.
+        # Below the highest level, a posterior also needs the decoder.
         "encoder": _Found(_Inference(autoencoder), ("encoder", *downward[: len(levels) - 1]), (samples, *label), z),
         "decoder": _Found(autoencoder.decode, downward, (z, *label), samples),
     }
@@ -163,16 +163,16 @@ def _samples(model: Model) -> Value:
 
 
 def _logits(dims: tuple[int, ...]) -> Value:
-    return Value("logits", dims, about="float32, unbounded: above 0 where a sample is taken for a real one")
+    return Value("logits", dims, about="float32, unbounded: above 0 for samples classified as real")
 
 
 def _latents(model: AutoencoderModel) -> str:
-    """What a decoder's latents are drawn from."""
+    """The distribution of a decoder's latents."""
     autoencoder = model.autoencoder
     if not autoencoder.continuous:
         levels = getattr(getattr(autoencoder, "fsq", None), "levels", ())
         return (
-            f"float32 codes from -1 to 1: a channel of L of the levels {list(levels)} has the values "
+            f"float32 codes from -1 to 1: a channel with L of the levels {list(levels)} has the values "
             "(k - L // 2) / (L // 2), k = 0 ... L - 1, drawn uniformly"
         )
     if len(autoencoder.group_dims) > 1:
@@ -181,7 +181,7 @@ def _latents(model: AutoencoderModel) -> str:
 
 
 class _Inference:
-    """Samples and labels to latents without noise."""
+    """Samples and labels -> latents without noise."""
 
     def __init__(self, autoencoder: VariationalModel) -> None:
         self._autoencoder = autoencoder
@@ -191,9 +191,9 @@ class _Inference:
 
 
 def _in_float32(model: Model) -> GeneratorModel | AutoencoderModel:
-    """A copy on the CPU that computes in float32 throughout: exported programs run where bfloat16 is not at hand."""
+    """A copy on the CPU that computes in float32 throughout, since some runtimes do not support bfloat16."""
     copied = copy.deepcopy(model).cpu()
     for network in copied.networks.values():
         if hasattr(network, "bf16_stages"):
             cast(Any, network).bf16_stages = 0
-    return copied  # type: ignore[return-value]  # what was given is one of these
+    return copied  # type: ignore[return-value]  # the argument is one of these

@@ -1,4 +1,4 @@
-"""Which samples are asked for: a pure list of seeds and classes, in the order of a grid."""
+"""Requested samples: a list of seeds and classes, in the order of a grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Asked", "Class"]
 
 @dataclass(frozen=True)
 class Asked:
-    """Samples of seeds: each with every class, seed after seed; or where none are named each with class seed mod K.
+    """Samples by seed: each with every class, seed after seed; if no classes are named, each with class seed mod K.
 
     The sample of a seed is the one of index 0: `model.sample(1, classes=c, seed=s)`.
     """
@@ -27,28 +27,28 @@ class Asked:
 
     @property
     def columns(self) -> int:
-        """Samples of a seed."""
+        """Samples per seed."""
         return len(self.classes) or 1
 
     def __len__(self) -> int:
         return len(self.seeds) * self.columns
 
     def by_number(self, model: Model) -> Asked:
-        """The same, with classes by their numbers alone. Raises ValueError where the model does not know one."""
+        """The same request, with classes by number only. Raises ValueError for a class that the model does not have."""
         if self.classes and not model.classes:
-            raise ValueError("this model knows no classes: leave --classes and --mix out")
+            raise ValueError("this model is unconditional: leave --classes and --mix out")
         return replace(self, classes=tuple(numbered(each, model.classes, model.class_names) for each in self.classes))
 
     def check(self, model: Model) -> None:
-        """Raise ValueError where the model cannot give them, before anything is computed or written."""
+        """Raise ValueError if the model cannot generate them, before anything is computed or written."""
         if self.classes and not model.classes:
-            raise ValueError("this model knows no classes: leave --classes and --mix out")
+            raise ValueError("this model is unconditional: leave --classes and --mix out")
         model.labels(self.columns, self.classes or None)
         if self.truncation != 1 and not model.gaussian:
             raise ValueError(f"truncation {self.truncation:g}: this model's latents are codes, which have no mean")
 
     def drawn(self, model: Model, rows: Sequence[int]) -> Tensor:
-        """The draws of the prior for samples by their numbers, [N, ...]."""
+        """The draws of the prior for samples by number, [N, ...]."""
         return model.latents_of([self.seeds[row // self.columns] for row in rows])
 
     def label(self, model: Model, rows: Sequence[int]) -> Tensor | None:
@@ -59,7 +59,7 @@ class Asked:
         return torch.tensor([self.seeds[row] % model.classes for row in rows])
 
     def class_of(self, model: Model, row: int) -> int | None:
-        """The class of a sample; None where there is none, or where it is a blend."""
+        """The class of a sample; None if it has none, or a blend."""
         if not model.classes:
             return None
         if not self.classes:
@@ -68,5 +68,5 @@ class Asked:
         return found if isinstance(found, int) else None
 
     def sample(self, model: Model, rows: Sequence[int]) -> Tensor:
-        """Samples by their numbers, uint8 [N, C, *S]."""
+        """Samples by number, uint8 [N, C, *S]."""
         return model.generate(self.drawn(model, rows), self.label(model, rows), self.truncation)

@@ -1,1 +1,1 @@
-"""What a run measured and where it is shown: sums on the device, distances, sinks, console, report."""
+"""Metrics and their presentation: sums on the device, distances, sinks, console, report."""

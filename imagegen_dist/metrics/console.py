@@ -1,4 +1,4 @@
-"""What a user sees of a running job: one live view on a terminal, a line every few seconds elsewhere."""
+"""Console output of a running job: a live view on a terminal, one line every few seconds elsewhere."""
 
 import math
 import time
@@ -25,7 +25,7 @@ _GROUPS = {"loss": "losses", "eval": "evaluation"}
 
 
 class Progress:
-    """Images seen against time: how far a run is, and when it will end."""
+    """Images seen over time: the fraction done and the remaining time."""
 
     def __init__(self, total_images: int) -> None:
         self.total_images = total_images
@@ -33,18 +33,18 @@ class Progress:
         self._anchor: tuple[int, float] | None = None
 
     def advance(self, images: int, now_s: float) -> None:
-        """`images` were seen at time now_s; fewer than before where workers went back to a checkpoint."""
+        """`images` were seen at time now_s; fewer than before if workers went back to a checkpoint."""
         if self._anchor is None or images < self.images:
             self._anchor = (images, now_s)
         self.images = images
 
     @property
     def fraction(self) -> float:
-        """Share of the run that is done, 0 to 1."""
+        """Fraction of the run that is done, 0 to 1."""
         return min(1.0, self.images / self.total_images) if self.total_images else 1.0
 
     def left_s(self, now_s: float, images_per_s: float) -> float:
-        """Seconds to the end: by the pace since the first row, pauses included, or at first by images_per_s."""
+        """Seconds to the end: by the mean speed since the first row, pauses included, or at first by images_per_s."""
         pace = images_per_s
         if self._anchor is not None and now_s - self._anchor[1] >= _SETTLED_S and self.images > self._anchor[0]:
             pace = (self.images - self._anchor[0]) / (now_s - self._anchor[1])
@@ -52,10 +52,10 @@ class Progress:
 
 
 class Screen:
-    """Lines that stay, in plain text: messages, errors, a last summary; on a terminal a live view below them.
+    """Persistent lines of plain text: messages, errors, a final summary; on a terminal with a live view below them.
 
-    Enter it as a context; off a terminal that writes the title. file: where to write, by default standard output.
-    terminal, width: override what it says of itself.
+    Use as a context; without a terminal this writes the title. file: where to write, by default standard output.
+    terminal, width: override what is detected.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Screen:
         self._terminal = Terminal(
             file=file,
             force_terminal=terminal,
-            force_jupyter=False,  # which would make an HTML element of each line
+            force_jupyter=False,  # which would render each line as an HTML element
             width=width,
             highlight=False,
             markup=False,
@@ -75,13 +75,13 @@ class Screen:
 
     @property
     def is_live(self) -> bool:
-        """Whether a view that changes in place can be shown."""
+        """True if a view can be updated in place."""
         return self._terminal.is_terminal and not self._terminal.is_dumb_terminal
 
     def _live_view(self, view: Callable[[], RenderableType], transient: bool = False) -> Live:
-        """A view that is drawn again and again. What others print on standard output does not come through it.
+        """A view that is redrawn continuously. It does not capture what others print to standard output.
 
-        transient: whether nothing of it stays at the end.
+        transient: remove the view at the end.
         """
         return Live(
             console=self._terminal,
@@ -110,17 +110,17 @@ class Screen:
             self._live.stop()
 
     def message(self, text: str, style: str = "") -> None:
-        """A line that stays, above a live view."""
+        """A persistent line, above a live view."""
         self._write(text, style)
 
     def error(self, title: str, text: str = "") -> None:
-        """What went wrong in one line, and the whole of it below, free of decoration so that it can be copied."""
+        """An error in one line, with the full text below it, undecorated so that it can be copied."""
         self._write(title, "bold red")
         if text:
             self._write(text.rstrip())
 
     def summary(self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
-        """The last table: groups of (name, value). Values are never cut, and paths never broken by a line's end."""
+        """The final table: groups of (name, value). Values are never truncated, and paths never wrapped."""
         for title, entries in groups:
             indent = 2 + max((len(name) for name, _ in entries), default=0) + 3
             self._write("")
@@ -138,14 +138,14 @@ class Screen:
 
 
 class Console(Screen):
-    """Shows one run: phases, metric rows, messages, a last summary. Enter it as a context before the first row.
+    """Shows one run: phases, metric rows, messages, a final summary. Enter as a context before the first row.
 
     total_images: images seen at which the run ends.
-    title: what the run is called, e.g. "digits · my-run".
+    title: the name shown for the run, e.g. "digits · my-run".
     file: where to write, by default standard output.
-    terminal, width: override whether `file` is a terminal, and how many columns it has.
+    terminal, width: override whether `file` is a terminal, and its number of columns.
     clock: seconds, monotonic.
-    min_interval_s: off a terminal, least time between lines without evaluation figures.
+    min_interval_s: without a terminal, minimum time between lines without evaluation metrics.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Console(Screen):
             self._live = self._live_view(self._view, transient=True)
 
     def close(self) -> None:
-        """End the live view, which leaves its last state if there were rows; off a terminal, write a held-back row."""
+        """End the live view, leaving its last state if there were rows; without a terminal, write a pending row."""
         if self._live is not None:
             self._phase = ("", self._clock())
             self._live.transient = not self._figures
@@ -181,9 +181,9 @@ class Console(Screen):
             self._write_row(self._unwritten)
 
     def phase(self, text: str) -> None:
-        """What the job is doing now, e.g. "starting 2 workers (cpu, gloo)"; "" when it trains.
+        """What the job is currently doing, e.g. "starting 2 workers (cpu, gloo)"; "" during training.
 
-        Off a terminal each text is written once only.
+        Without a terminal, each text is written only once.
         """
         if text == self._phase[0]:
             return
@@ -207,7 +207,7 @@ class Console(Screen):
             self._unwritten = row
 
     def _write_row(self, row: Mapping[str, float]) -> None:
-        """One plain line; evaluation figures are on it where the row brought them."""
+        """One plain line, with the evaluation metrics of the row, if any."""
         self._unwritten = None
         self._written_s = self._clock()
         total = f"{self._progress.total_images:,}"
@@ -227,7 +227,7 @@ class Console(Screen):
         self._write(" " + "   ".join(parts))
 
     def _view(self) -> RenderableType:
-        """The live view at this moment."""
+        """The live view's current content."""
         text, since_s = self._phase
         head = Table.grid(expand=True, padding=(0, 1))
         head.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -289,7 +289,7 @@ def _skipped(figures: Mapping[str, float]) -> int:
 
 
 def _cells(entries: Sequence[tuple[str, str]]) -> Columns:
-    """Names and values in equal columns, as many as the width allows; values padded so that nothing moves."""
+    """Names and values in equal columns, as many as fit the width; values are padded to keep the layout stable."""
     return Columns(
         [Text.assemble(f"{name} ", (f"{value:<8}", "bold"), no_wrap=True) for name, value in entries],
         padding=(0, 2),

@@ -1,4 +1,4 @@
-"""Whether samples repeat training data: distances to the nearest training samples in some network's features."""
+"""Whether samples copy training data: distances to the nearest training samples in a network's features."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,30 +9,30 @@ from torch import Tensor
 from imagegen_dist.wording import counted
 
 _COPIES_ABOVE = 3.0
-"""Of `Copied.z`: the level above which more samples single out one training sample than held-out ones do, p = 0.001."""
+"""Threshold for `Copied.z` (p = 0.001): above it, more samples than held-out ones have a single close neighbour."""
 
 _OFF_ABOVE = 0.75
-"""Of `farther`: the level above which samples lie off the data."""
+"""Threshold for `farther`: above it, samples are off the data."""
 
 NOT_COPYING = "no sign of copying"
 
-_TAIL = 0.05  # of held-out samples, by which it is decided what singles a training sample out
+_TAIL = 0.05  # fraction of held-out samples that sets the threshold for a close neighbour
 
-_QUERIES = 256  # looked up at a time
-_SPARE = 4  # candidates beyond those asked for, whose order rounding may have changed
+_QUERIES = 256  # processed at a time
+_SPARE = 4  # additional candidates, whose order rounding may have changed
 
 
 class Neighbours(NamedTuple):
-    """The k nearest of each query, nearest first. distances: Euclidean, [Q, k] float64; rows: their places, [Q, k]."""
+    """The k nearest neighbours of each query, in order. distances: Euclidean, [Q, k] float64; rows: indices, [Q, k]."""
 
     distances: Tensor
     rows: Tensor
 
 
 def nearest(queries: Tensor, among: Tensor, k: int) -> Neighbours:
-    """The k rows of `among` [N, F] nearest to each query [Q, F]. Raises ValueError where there are fewer than k.
+    """The k rows of `among` [N, F] nearest to each query [Q, F]. Raises ValueError if there are fewer than k.
 
-    Equal rows have the distance 0 exactly.
+    Equal rows have a distance of exactly 0.
     """
     if not 1 <= k <= len(among):
         raise ValueError(f"{k} neighbours among {counted(len(among), 'sample')}")
@@ -41,7 +41,7 @@ def nearest(queries: Tensor, among: Tensor, k: int) -> Neighbours:
     candidates = min(k + _SPARE, len(among))
     distances, rows = [], []
     for some in queries.double().split(_QUERIES):
-        # A matrix product finds candidates; it cannot give the distances, which would lose half their digits.
+        # A matrix product finds candidates; distances from it would lose half their digits.
         found = torch.addmm(norms, some, among.T, alpha=-2).topk(candidates, largest=False).indices
         exact, order = (among[found] - some[:, None]).square().sum(2).sqrt().sort(1)
         distances.append(exact[:, :k])
@@ -50,10 +50,11 @@ def nearest(queries: Tensor, among: Tensor, k: int) -> Neighbours:
 
 
 def closeness(found: Neighbours, among: Tensor) -> Tensor:
-    """Each query's distance to its nearest row of `among`, over that row's to the next one there: [Q] float64.
+    """Each query's distance to its nearest row of `among`, over that row's distance to its nearest row: [Q] float64.
 
-    A query at 1 or less is not authentic: it lies as near to that row as any other row does, or nearer. (Authenticity,
-    the share of the others, is Alaa et al.'s, arXiv:2102.08921.) 0 for a query that equals a row.
+    A query with a ratio of at most 1 is not authentic: it is as close to that row as any other row, or closer.
+    (Authenticity, the fraction of authentic samples, is Alaa et al.'s, arXiv:2102.08921.) 0 for a query that equals a
+    row.
     """
     touched, back = found.rows[:, 0].unique(return_inverse=True)
     between = nearest(among[touched], among, 2).distances[:, 1][back]
@@ -62,11 +63,11 @@ def closeness(found: Neighbours, among: Tensor) -> Tensor:
 
 
 def copying_z(samples: Tensor, held_out: Tensor) -> float:
-    """Whether samples lie nearer to the training data than held-out data do: far below 0 where they copy.
+    """Whether samples are closer to the training data than held-out data are: far below 0 if they copy.
 
     samples, held_out: distances to the nearest training sample, [N] and [M]. The z-score of their Mann-Whitney U, with
-    ties; asymptotically standard normal where both come from one distribution. (Meehan et al., arXiv:2004.05675: the
-    test Z_U, with all of the space as one cell.) 0 where all distances are equal.
+    ties; asymptotically standard normal if both come from one distribution. (Meehan et al., arXiv:2004.05675: the test
+    Z_U, with the whole space as a single cell.) 0 if all distances are equal.
     """
     n, m = len(samples), len(held_out)
     _, place, ties = torch.cat([samples, held_out]).unique(return_inverse=True, return_counts=True)
@@ -79,9 +80,9 @@ def copying_z(samples: Tensor, held_out: Tensor) -> float:
 
 
 class Copied(NamedTuple):
-    """How many samples single out one training sample.
+    """How many samples are close to a single training sample.
 
-    share: of samples. real: of held-out ones. z: of the difference.
+    share: fraction of samples. real: fraction of held-out ones. z: z-score of the difference.
     """
 
     share: float
@@ -90,12 +91,11 @@ class Copied(NamedTuple):
 
 
 def copied(samples: Tensor, held_out: Tensor) -> Copied:
-    """Whether samples lie much nearer to one training sample than to the next, more often than held-out ones do.
+    """Whether samples are much closer to one training sample than to the next, more often than held-out ones are.
 
-    samples, held_out: distances to the two nearest training samples, [N, 2] and [M, 2]. Their ratio does not change
-    where samples are blurred or faint, and all of their distances shrink; of a copy it is near 0. Counted is who has a
-    ratio no higher than that of the lowest 5 % of held-out samples, and z is of two proportions, pooled: some copies
-    among many other samples are found too.
+    samples, held_out: distances to the two nearest training samples, [N, 2] and [M, 2]. Their ratio is invariant when
+    blurred or faint samples shrink all distances; for a copy it is close to 0. The threshold is the lowest 5 % of the
+    held-out ratios, and z is that of two proportions, pooled, so that a few copies among many samples are detected.
     """
     ours, theirs = _ratio(samples), _ratio(held_out)
     n, m = len(ours), len(theirs)
@@ -112,9 +112,10 @@ def _ratio(distances: Tensor) -> Tensor:
 
 
 def farther(samples: Tensor, held_out: Tensor) -> float:
-    """The probability that a sample lies farther from its nearest training sample than a held-out one from its own.
+    """The probability that a sample is farther from its nearest training sample than a held-out one is from its own.
 
-    samples, held_out: these distances, [N] and [M]. A half where they are alike; 1 where all samples lie off the data.
+    samples, held_out: these distances, [N] and [M]. 0.5 if they are distributed alike; 1 if all samples are off the
+    data.
     """
     ordered = held_out.double().sort().values
     below = torch.searchsorted(ordered, samples.double().contiguous(), side="left")
@@ -123,10 +124,10 @@ def farther(samples: Tensor, held_out: Tensor) -> float:
 
 
 def reading(figures: Mapping[str, float]) -> str:
-    """What figures say in words: "copies", "off the data", both, or NOT_COPYING; "" without held-out samples.
+    """The metrics in words: "copies", "off the data", both, or NOT_COPYING; "" without held-out samples.
 
-    figures: by the names that evaluation gives them. Samples are copies where they single out training samples and are
-    authentic less often than held-out ones: samples that are all alike single one out as well, by chance.
+    figures: by the names that evaluation gives them. Samples count as copies if they have close single neighbours and
+    are authentic less often than held-out ones: collapsed samples also have single close neighbours, by chance.
     """
     if "copied_z" not in figures:
         return ""

@@ -1,10 +1,10 @@
-"""How well latents line up with known factors: the MIG, FactorVAE, BetaVAE, SAP and DCI scores of a code.
+"""Disentanglement scores of a code with respect to known factors: MIG, FactorVAE, BetaVAE, SAP and DCI.
 
-Everywhere codes are float [N, Z], the posterior means of N samples, and factors int [N, F], the number of each factor's
-value. Scores lie in [0, 1], higher is better, and depend on the arguments alone. They raise ValueError for arrays of
-other shapes, codes that are not finite and factors that do not vary. 10,000 samples are usual.
+codes are float [N, Z], the posterior means of N samples; factors are int [N, F], the index of each factor's value.
+Scores are in [0, 1], higher is better, and depend only on the arguments. All raise ValueError for arrays of other
+shapes, codes that are not finite and factors that do not vary. 10,000 samples are usual.
 
-Scores of one name differ between publications: compare them with those of the same definition only.
+Scores of one name differ between publications: compare them only with those of the same definition.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 from imagegen_dist.extras import install_hint
 
 Binning = Literal["width", "quantile"]
-"""How a latent is cut into bins: of equal width, or of equally many samples."""
+"""How a latent is discretised: into bins of equal width, or of equally many samples."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_LEAVES = (0.05, 0.02, 0.01, 0.002)  # share of the samples in a leaf at least: small ones learn noise, and matter by it
+_LEAVES = (0.05, 0.02, 0.01, 0.002)  # minimum fraction of the samples in a leaf: small leaves fit noise
 
 
 def disentanglement_scores(
     codes: ArrayLike, factors: ArrayLike, *, categorical: Sequence[int] = (), seed: int = 0
 ) -> dict[str, float]:
-    """All scores by name, each with its usual settings. categorical: as for `sap_score`."""
+    """All scores by name, with their usual settings. categorical: as for `sap_score`."""
     dci = dci_scores(codes, factors, seed=seed)
     return {
         "mig": mutual_information_gap(codes, factors),
@@ -41,23 +41,23 @@ def disentanglement_scores(
 
 
 def mutual_information_gap(codes: ArrayLike, factors: ArrayLike, bins: int = 20, binning: Binning = "width") -> float:
-    """MIG: how much more the best latent tells of a factor than the second best, by the factor's entropy; the mean.
+    """MIG: mutual information of a factor with the best latent minus the second best, over its entropy; the mean.
 
-    Latents are cut into `bins`, so that a factor of K > bins values gives log(bins) / log(K) at most. (Chen et al.,
-    arXiv:1802.04942) binning: "width", bins of equal width from the least to the largest value, as published figures
-    have it (arXiv:1811.12359): one outlier far away moves nearly all samples into one bin. "quantile": bins of equally
-    many samples, on which an outlier has no influence.
+    Latents are discretised into `bins`, so that a factor with K > bins values gives at most log(bins) / log(K). (Chen
+    et al., arXiv:1802.04942) binning: "width", bins of equal width from the minimum to the maximum, as in published
+    scores (arXiv:1811.12359), where one distant outlier moves nearly all samples into one bin. "quantile": bins of
+    equally many samples, on which an outlier has no influence.
     """
     codes, factors = _checked(codes, factors)
     information = mutual_information(codes, factors, bins, binning)
     entropies = np.array([_information(column, column) for column in factors.T])
-    information = np.vstack([information, np.zeros_like(entropies)])  # a single latent has no second
+    information = np.vstack([information, np.zeros_like(entropies)])  # with a single latent, there is no second one
     second, best = np.sort(information, axis=0)[-2:]
     return float(((best - second) / entropies).mean())
 
 
 def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = 20, binning: Binning = "width") -> FloatArray:
-    """Of each latent, cut into bins as `mutual_information_gap` does, and each factor, in nats: [Z, F]."""
+    """Mutual information in nats of each discretised latent (see `mutual_information_gap`) and each factor: [Z, F]."""
     codes, factors = _checked(codes, factors)
     if bins < 2:
         raise ValueError(f"bins is {bins}; at least 2 are needed")
@@ -75,12 +75,12 @@ def factor_vae_score(
     group: int = 64,
     dead_below: float = 0.05,
 ) -> float:
-    """FactorVAE score: how often the latent that varies least among samples of one factor's value tells the factor.
+    """FactorVAE score: how often the latent that varies least among samples with one value of a factor identifies it.
 
-    A vote is a random factor and the latent of least variance, as a share of its variance among all samples, in a group
-    of samples that agree in the factor. Which factor a latent stands for is learnt from `votes`, and scored on as many
-    others. Latents whose means have a variance below `dead_below`, against the prior's 1, take no part; 0 where none is
-    left. (Kim & Mnih, arXiv:1802.05983)
+    A vote is a random factor and the latent with the least variance, relative to its variance over all samples, in a
+    group of samples that agree in the factor. A majority-vote classifier is fitted to `votes` and scored on as many
+    others. Latents whose means have a variance below `dead_below`, relative to the prior's 1, are excluded; 0 if none
+    remains. (Kim & Mnih, arXiv:1802.05983)
     """
     codes, factors = _checked(codes, factors)
     if group < 2:
@@ -99,10 +99,10 @@ def factor_vae_score(
 def beta_vae_score(
     codes: ArrayLike, factors: ArrayLike, *, seed: int = 0, points: int = 1000, group: int = 64
 ) -> float:
-    """BetaVAE score: accuracy at telling which factor pairs of samples agree in, from their mean |z - z'|.
+    """BetaVAE score: accuracy of predicting the factor in which pairs of samples agree, from their mean |z - z'|.
 
-    A point is a random factor and the mean over `group` pairs, each with a value of its own; a linear classifier learns
-    from `points` of them and is scored on as many others. (Higgins et al., ICLR 2017) Needs scikit-learn.
+    A point is a random factor and the mean over `group` pairs, each with its own value; a linear classifier is fitted
+    to `points` of them and scored on as many others. (Higgins et al., ICLR 2017) Needs scikit-learn.
     """
     codes, factors = _checked(codes, factors)
     generator = np.random.default_rng(seed)
@@ -114,15 +114,15 @@ def beta_vae_score(
 
 
 def sap_score(codes: ArrayLike, factors: ArrayLike, *, categorical: Sequence[int] = ()) -> float:
-    """SAP: how much better the best single latent predicts a factor than the second best; the mean over factors.
+    """SAP: prediction score of a factor from the best latent minus that from the second best; the mean over factors.
 
-    categorical: numbers of the factors whose values have no order, predicted by thresholds on the latent and scored by
-    balanced accuracy, which needs scikit-learn; the others by a line, scored by R². (Kumar et al., arXiv:1711.00848)
+    categorical: indices of factors with unordered values, predicted by thresholds on the latent and scored by balanced
+    accuracy, which needs scikit-learn; the others by linear regression, scored by R². (Kumar et al., arXiv:1711.00848)
     """
     codes, factors = _checked(codes, factors)
     unknown = set(categorical) - set(range(factors.shape[1]))
     if unknown:
-        raise ValueError(f"there is no factor {min(unknown)}; there are 0 to {factors.shape[1] - 1}")
+        raise ValueError(f"there is no factor {min(unknown)}; factors are numbered from 0 to {factors.shape[1] - 1}")
     gaps = []
     for number, factor in enumerate(factors.T):
         score = _threshold_accuracy if number in categorical else _squared_correlation
@@ -132,15 +132,15 @@ def sap_score(codes: ArrayLike, factors: ArrayLike, *, categorical: Sequence[int
 
 
 class DCI(NamedTuple):
-    """Scores of which latents matter for which factors."""
+    """Disentanglement, completeness and informativeness of a code."""
 
-    disentanglement: float  # each latent matters for one factor only
-    completeness: float  # one latent only matters for each factor
-    informativeness: float  # accuracy at telling the factors of samples held out from all latents
+    disentanglement: float  # each latent is important for one factor only
+    completeness: float  # each factor depends on one latent only
+    informativeness: float  # accuracy of predicting held-out samples' factors from all latents
 
 
 def dci_scores(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0, trees: int = 20) -> DCI:
-    """DCI by the importances of random forests, one a factor, whose leaf size is chosen on a quarter of the samples.
+    """DCI from the importances of random forests, one per factor, with leaf size selected on a quarter of the samples.
 
     Another quarter is held out. (Eastwood & Williams, ICLR 2018) Needs scikit-learn.
     """
@@ -163,16 +163,16 @@ def dci_scores(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0, trees: in
 
 
 def _checked(codes: ArrayLike, factors: ArrayLike) -> tuple[FloatArray, IntArray]:
-    """Both as arrays, each factor's values numbered from 0."""
+    """Both as arrays, with each factor's values numbered from 0."""
     z, values = np.asarray(codes, dtype=np.float64), np.asarray(factors)
     if z.ndim != 2 or values.ndim != 2 or len(z) != len(values) or not z.size or not values.size:
-        raise ValueError(f"codes of shape {z.shape} and factors {values.shape}; [N, Z] and [N, F] are expected")
+        raise ValueError(f"codes have shape {z.shape} and factors {values.shape}; [N, Z] and [N, F] are expected")
     if not np.isfinite(z).all():
         raise ValueError("codes hold values that are not finite")
     numbered = np.stack([np.unique(column, return_inverse=True)[1] for column in values.T], axis=1)
     constant = np.flatnonzero(numbered.max(0) == 0)
     if constant.size:
-        raise ValueError(f"factor {constant[0]} has one value in all samples: leave it out")
+        raise ValueError(f"factor {constant[0]} has the same value in all samples: leave it out")
     return z, numbered.astype(np.int64)
 
 
@@ -190,7 +190,7 @@ def _binned_by_rank(latent: FloatArray, bins: int) -> IntArray:
 
 
 def _information(a: IntArray, b: IntArray) -> float:
-    """Mutual information of two columns of numbers from 0, in nats; of a column and itself its entropy."""
+    """Mutual information in nats of two columns of indices; of a column with itself, its entropy."""
     width = int(b.max()) + 1
     joint = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width) / a.size
     independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
@@ -199,10 +199,10 @@ def _information(a: IntArray, b: IntArray) -> float:
 
 
 def _draw_alike(factor: IntArray, draws: int, group: int, generator: np.random.Generator) -> IntArray:
-    """Rows [draws, group] of samples that agree in a factor, with the value of a sample drawn at random."""
+    """Rows [draws, group] of samples that agree in a factor, whose value is that of a random sample."""
     counts = np.bincount(factor)
     if counts.min() < 2:
-        raise ValueError("a value of a factor has a single sample: take more samples, or fewer values")
+        raise ValueError("a value of a factor occurs in a single sample: take more samples, or fewer values")
     starts = np.cumsum(counts) - counts
     value = factor[generator.integers(factor.size, size=(draws, 1))]
     return np.argsort(factor, kind="stable")[starts[value] + generator.integers(counts[value], size=(draws, group))]
@@ -211,7 +211,7 @@ def _draw_alike(factor: IntArray, draws: int, group: int, generator: np.random.G
 def _count_votes(
     codes: FloatArray, factors: IntArray, votes: int, group: int, generator: np.random.Generator
 ) -> IntArray:
-    """How often each latent varied least where each factor was fixed: [Z, F]."""
+    """How often each latent varied least while each factor was fixed: [Z, F]."""
     counts = np.zeros((codes.shape[1], factors.shape[1]), dtype=np.int64)
     draws = np.bincount(generator.integers(factors.shape[1], size=votes), minlength=factors.shape[1])
     for number, factor in enumerate(factors.T):
@@ -223,7 +223,7 @@ def _count_votes(
 def _mean_differences(
     codes: FloatArray, factors: IntArray, points: int, group: int, generator: np.random.Generator
 ) -> tuple[FloatArray, IntArray]:
-    """(mean |z - z'| over pairs that agree in a factor [points, Z], the factor's number [points])."""
+    """(mean |z - z'| over pairs that agree in a factor [points, Z], the factor's index [points])."""
     chosen = np.sort(generator.integers(factors.shape[1], size=points))
     differences = []
     for number, factor in enumerate(factors.T):
@@ -239,7 +239,7 @@ def _squared_correlation(latent: FloatArray, factor: IntArray) -> float:
 
 
 def _threshold_accuracy(latent: FloatArray, factor: IntArray) -> float:
-    """Balanced accuracy of the best thresholds found, one fewer than the factor has values."""
+    """Balanced accuracy of the best thresholds, one fewer than the factor has values."""
     values = int(factor.max()) + 1
     tree = _sklearn("tree").DecisionTreeClassifier(max_leaf_nodes=values, class_weight="balanced", random_state=0)
     right = tree.fit(latent[:, None], factor).predict(latent[:, None]) == factor
@@ -247,7 +247,7 @@ def _threshold_accuracy(latent: FloatArray, factor: IntArray) -> float:
 
 
 def _concentration(weights: FloatArray) -> FloatArray:
-    """1 - entropy of each row as a share of the greatest one: 1 for a single entry, 0 for equal ones or none."""
+    """1 - normalised entropy of each row: 1 for a single entry, 0 for a uniform or empty row."""
     columns = weights.shape[1]
     if columns == 1:
         return np.ones(len(weights))
@@ -258,13 +258,13 @@ def _concentration(weights: FloatArray) -> FloatArray:
 
 
 def _forest(codes: FloatArray, factor: IntArray, leaf: float, trees: int, seed: int) -> Any:
-    """A fitted classifier. All latents are tried at each split, so that what one tells is not told by others."""
+    """A fitted classifier. All latents are considered at each split, so that importance is not shared among them."""
     classifier = _sklearn("ensemble").RandomForestClassifier
     return classifier(trees, max_features=None, min_samples_leaf=leaf, random_state=seed).fit(codes, factor)
 
 
 def _sklearn(module: str) -> Any:
-    """A module of scikit-learn, which only these scores need."""
+    """A module of scikit-learn, imported only for these scores."""
     try:
         return import_module(f"sklearn.{module}")
     except ImportError as error:

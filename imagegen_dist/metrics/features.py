@@ -1,4 +1,4 @@
-"""Feature networks, and what is measured in their features."""
+"""Feature networks, and statistics of their features."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PIXEL_EXTENT = 16
 class FeatureNetwork:
     """A fixed network in whose features distributions are compared.
 
-    name: what a figure says beside it, e.g. "digit classifier".
-    sha256: hash of its weights: figures compare only where it is equal, and it keys cached statistics.
+    name: shown beside metrics, e.g. "digit classifier".
+    sha256: hash of its weights: metrics are comparable only if it is equal, and it keys cached statistics.
     dim: number of features F.
     features: samples [B, C, *S] float in [-1, 1] -> [B, F].
-    logits: samples [B, C, *S] float in [-1, 1] -> [B, K], where the network is a classifier.
-    head: features [B, F] -> the same logits, where they follow from the features.
-    classes: K, where there are logits.
-    resize: how samples come to the size that the network takes, e.g. "bilinear (TensorFlow 1) to 299×299".
+    logits: samples [B, C, *S] float in [-1, 1] -> [B, K], if the network is a classifier.
+    head: features [B, F] -> the same logits, if they are a function of the features.
+    classes: K, if there are logits.
+    resize: how samples are resized for the network, e.g. "bilinear (TensorFlow 1) to 299×299".
     """
 
     name: str
@@ -43,7 +43,7 @@ class FeatureNetwork:
     resize: str = "none"
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Both of samples, in one pass where that can be; None in place of logits where there are none."""
+        """Features and logits of samples, in one pass if possible; logits are None if the network has none."""
         features = self.features(x)
         if self.head is not None:
             return features, self.head(features)
@@ -51,7 +51,7 @@ class FeatureNetwork:
 
 
 def pixel_network(shape: SampleShape) -> FeatureNetwork:
-    """The samples themselves, averaged down to 16 positions an axis at most: where no network is at hand."""
+    """The samples themselves, averaged to at most 16 positions per axis: used if no feature network is available."""
     extents = [min(extent, _PIXEL_EXTENT) for extent in shape.spatial]
     name = f"pixels averaged to {' × '.join(map(str, extents))}"
 
@@ -62,14 +62,15 @@ def pixel_network(shape: SampleShape) -> FeatureNetwork:
 
 
 KEPT_AT_MOST = 50_000
-"""Samples whose features themselves are kept, the first ones: comparing each with each costs their square."""
+"""Maximum number of samples whose features are kept: pairwise comparison is quadratic in it."""
 
 
 @dataclass
 class FeatureSums:
-    """What samples leave behind in a network's features: moments, class scores, and the features where they are kept.
+    """What is accumulated over samples in a network's features: moments, class scores, and optionally the features.
 
-    Any split of the samples into batches and parts, added up in their order, gives one value.
+    The result does not depend on how the samples are divided into batches and parts, as long as parts are merged in
+    order.
     """
 
     moments: Moments
@@ -80,17 +81,17 @@ class FeatureSums:
     def empty(
         cls, network: FeatureNetwork, device: torch.device | str, *, keep: bool = False, scored_samples: int = 0
     ) -> FeatureSums:
-        """Of no sample yet.
+        """Statistics of no samples.
 
-        keep: whether the features themselves are kept, of the first KEPT_AT_MOST. scored_samples: how many samples
-        there will be in all, where classes are scored, else 0.
+        keep: keep the features of the first KEPT_AT_MOST samples. scored_samples: the total number of samples if
+        classes are scored, else 0.
         """
         scores = ClassScores(scored_samples, network.classes, device=device) if scored_samples else None
         return cls(Moments(network.dim, device), scores, [] if keep else None)
 
     @torch.no_grad()
     def add(self, network: FeatureNetwork, x: Tensor, first: int) -> Tensor | None:
-        """Count in samples x [B, C, *S] in [-1, 1], numbered from `first` on; their logits [B, K], if there are any."""
+        """Add samples x [B, C, *S] in [-1, 1], numbered from `first`; returns their logits [B, K], if any."""
         features, logits = network.features_and_logits(x)
         self.moments.add(features)
         if self.scores is not None:
@@ -101,7 +102,7 @@ class FeatureSums:
         return logits
 
     def merge(self, other: FeatureSums) -> None:
-        """Count in what another one has counted, of samples that follow these."""
+        """Add the statistics of the samples that follow these."""
         self.moments = self.moments.merge(other.moments)
         if self.scores is not None and other.scores is not None:
             self.scores.merge(other.scores)
@@ -114,7 +115,7 @@ class FeatureSums:
         return torch.cat(self.kept) if self.kept else torch.empty(0, self.moments.dim)
 
     def on_host(self) -> FeatureSums:
-        """The same on the CPU, the kept features in one piece."""
+        """A copy on the CPU, with the kept features concatenated."""
         scores = None if self.scores is None else self.scores.on_host()
         return FeatureSums(
             Moments.decode(self.moments.encode()), scores, None if self.kept is None else [self.features()]
@@ -126,8 +127,8 @@ def feature_statistics(
 ) -> Moments:
     """Moments of the network's features over batches [B, C, *S] in [-1, 1].
 
-    device: where the sums are kept, by default where the first batch's features are; a rank that may get no batch at
-    all names it, so that its sums can be reduced with the others'.
+    device: of the sums, by default that of the first batch's features. A rank that may receive no batch must name it,
+    so that its sums can be reduced with the others'.
     """
     moments = None if device is None else Moments(network.dim, device)
     with torch.no_grad():
@@ -140,5 +141,5 @@ def feature_statistics(
 
 
 def agreement(logits: Tensor, label: Tensor) -> Tensor:
-    """1 where the likeliest class is the label, else 0: logits [B, K], label [B] -> [B] float32."""
+    """1 if the predicted class is the label, else 0: logits [B, K], label [B] -> [B] float32."""
     return (logits.argmax(1) == label).float()

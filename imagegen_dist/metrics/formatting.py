@@ -1,4 +1,4 @@
-"""Figures as people read them: 153.6k images, 3:20 left, frechet 12.35."""
+"""Human-readable numbers: 153.6k images, 3:20 left, frechet 12.35."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from imagegen_dist.metric_table import describe, entry_of, place_of
 
-_MOST_MEMBERS = 12  # of a family that has a line each
+_MOST_MEMBERS = 12  # in a family whose members have a line each
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -21,7 +21,7 @@ def count(number: float, unit_of: float | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """200 -> "3:20", 7260 -> "2:01 h", 200000 -> "2 d 7 h"; "–" where it is not known."""
+    """200 -> "3:20", 7260 -> "2:01 h", 200000 -> "2 d 7 h"; "–" if unknown."""
     if not math.isfinite(seconds):
         return "–"
     minutes, second = divmod(round(max(0.0, seconds)), 60)
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 def figure(value: float) -> str:
-    """A measured value with about four digits: 0.6931, 12.35, 1,234, 2.5e-07."""
+    """A value with about four significant digits: 0.6931, 12.35, 1,234, 2.5e-07."""
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
@@ -45,7 +45,7 @@ def figure(value: float) -> str:
 
 
 def value_text(name: str, value: float) -> str:
-    """A metric's value as its entry in the table says: 97.6%, 998 modes, 12.35. name: with its group."""
+    """A metric's value in the format of its table entry: 97.6%, 998 modes, 12.35. name: with its group."""
     match describe(name).form:
         case "share" if math.isfinite(value):
             return f"{value:.1%}"
@@ -56,9 +56,9 @@ def value_text(name: str, value: float) -> str:
 
 
 class FigureLine(NamedTuple):
-    """One line of a table of figures.
+    """One line of a table of metrics.
 
-    name: with its group; of a family of many members, that of the first. unit: of the value; may be empty. reference:
+    name: with its group; for a family of many members, that of the first. unit: of the value; may be empty. reference:
     what the value is compared with, e.g. "held-out real samples: 2.149"; empty for nothing.
     """
 
@@ -70,20 +70,20 @@ class FigureLine(NamedTuple):
 
     @property
     def direction(self) -> str:
-        """Which direction is better, in words; empty where neither is."""
+        """Which direction is better, in words; empty if neither."""
         better = describe(self.name).better
         return "" if better == "neither" else f"{better} is better"
 
     @property
     def full_value(self) -> str:
-        """The value with its unit, beside its reference."""
+        """The value with its unit and its reference."""
         return " ".join(filter(None, (self.value, self.unit, self.reference and f"({self.reference})")))
 
 
 def figure_lines(values: Mapping[str, float]) -> list[FigureLine]:
-    """What was measured, in the order of the table, each beside its reference, which has no line of its own then.
+    """Metrics in the order of the table, each with its reference, which then has no line of its own.
 
-    values: by their full names. A family, or a group within a group, of more than a dozen members is one line.
+    values: by full name. A family, or a nested group, of more than a dozen members is one line.
     """
     references = {describe(name).reference for name in values}
     groups: dict[str, list[str]] = {}
@@ -100,7 +100,7 @@ def figure_lines(values: Mapping[str, float]) -> list[FigureLine]:
 
 
 def _family(name: str) -> str:
-    """What the members of a family or of a group within a group have in common; else the name itself."""
+    """The common prefix of a family or nested group; otherwise the name itself."""
     entry = entry_of(name)
     if entry:
         return entry.name

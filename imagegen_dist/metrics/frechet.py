@@ -10,29 +10,29 @@ from torch import Tensor
 class Moments:
     """Streaming first and second moments of F-dimensional features: float64 sums on one device.
 
-    Sums add up, so that any split of the samples into batches, ranks or files gives one value (up to the reassociation
-    of float64 sums).
+    Sums are additive, so that the result does not depend on how samples are divided into batches, ranks or files (up to
+    the reassociation of float64 sums).
     """
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         if dim < 1:
-            raise ValueError(f"features need at least 1 dimension, not {dim}")
+            raise ValueError(f"features must have at least 1 dimension, not {dim}")
         self.dim = dim
         self.count = 0
         self._sum = torch.zeros(dim, dtype=torch.float64, device=device)
         self._outer = torch.zeros(dim, dim, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor) -> None:
-        """Count in features [B, F], of any floating type."""
+        """Add features [B, F], of any floating dtype."""
         if features.ndim != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features of shape {tuple(features.shape)}; [B, {self.dim}] is expected")
+            raise ValueError(f"features have shape {tuple(features.shape)}; [B, {self.dim}] is expected")
         rows = features.detach().to(self._sum.device, torch.float64)
         self.count += len(rows)
         self._sum += rows.sum(0)
         self._outer.addmm_(rows.T, rows)
 
     def merge(self, other: "Moments") -> "Moments":
-        """The moments of both sets of samples together."""
+        """The moments of the union of both sets of samples."""
         if other.dim != self.dim:
             raise ValueError(f"moments of {self.dim} and of {other.dim} dimensions cannot be merged")
         return self._with(
@@ -42,7 +42,7 @@ class Moments:
         )
 
     def reduce(self, all_reduce: Callable[[Tensor], Tensor]) -> "Moments":
-        """The moments of all ranks' samples. all_reduce sums a tensor over the ranks; each calls it once."""
+        """The moments over all ranks' samples. all_reduce sums a tensor over the ranks; each rank calls it once."""
         count = torch.tensor([self.count], dtype=torch.float64, device=self._sum.device)
         total = all_reduce(torch.cat([count, self._sum, self._outer.flatten()]))
         return self._with(int(total[0]), total[1 : 1 + self.dim], total[1 + self.dim :].view(self.dim, self.dim))
@@ -65,7 +65,7 @@ class Moments:
 
     @classmethod
     def decode(cls, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> "Moments":
-        """Moments from what `encode` gave."""
+        """Moments from what `encode` returned."""
         moments = cls(len(tensors["sum"]), device)
         return moments._with(int(tensors["count"]), tensors["sum"].to(device), tensors["outer"].to(device))
 
@@ -76,14 +76,14 @@ class Moments:
 
     def _require(self, samples: int) -> None:
         if self.count < samples:
-            raise ValueError(f"at least {samples} samples are needed, {self.count} were counted")
+            raise ValueError(f"at least {samples} samples are needed, not {self.count}")
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Squared Fréchet distance ||mu_a - mu_b||^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2).
 
-    nan where a feature was not finite. Covariances may be rank-deficient. Raises ValueError with fewer than 2 samples
-    on a side, or unequal dimensions.
+    nan if a feature was not finite. Covariances may be rank-deficient. Raises ValueError with fewer than 2 samples on a
+    side, or unequal dimensions.
     """
     if a.dim != b.dim:
         raise ValueError(f"features of {a.dim} and of {b.dim} dimensions cannot be compared")
@@ -91,15 +91,15 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     mean_gap = a.mean.cpu() - b.mean.cpu()
     if not all(bool(torch.isfinite(part).all()) for part in (cov_a, cov_b, mean_gap)):
         return math.nan
-    # tr (A^1/2 B A^1/2)^1/2 is the sum of the singular values of A^1/2 B^1/2. Any factors A = L L^T serve; unlike the
-    # eigenvalues of the product, singular values lose no digits to a square root.
+    # tr (A^1/2 B A^1/2)^1/2 is the sum of the singular values of A^1/2 B^1/2. Any factors with A = L L^T will do;
+    # unlike the eigenvalues of the product, singular values lose no digits to a square root.
     cross = torch.linalg.svdvals(_factor(cov_a).T @ _factor(cov_b)).sum()
     distance = mean_gap.square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     return max(0.0, float(distance))
 
 
 def _factor(cov: Tensor) -> Tensor:
-    """L [F, rank] with L L^T = cov, by a symmetric eigendecomposition; eigenvalues of rounding error are left out."""
+    """L [F, rank] with L L^T = cov, by a symmetric eigendecomposition; eigenvalues at rounding error are dropped."""
     values, vectors = torch.linalg.eigh((cov + cov.T) / 2)
     kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     return vectors[:, kept] * values[kept].sqrt()

@@ -1,4 +1,4 @@
-"""PSNR and SSIM: how close a reconstruction is to its original, one value a sample."""
+"""PSNR and SSIM of reconstructions and their originals, one value per sample."""
 
 import torch
 from torch import Tensor
@@ -14,23 +14,23 @@ _K2 = 0.03
 def psnr(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
     """Peak signal-to-noise ratio 10 log10(range² / mean squared error), in dB: [B, C, *S] twice -> [B] float32.
 
-    data_range: greatest less least value that a pixel can have; by default 255 for uint8 and 2, of [-1, 1], for floats.
-    inf where both are equal. Raises ValueError for unequal shapes or types.
+    data_range: largest minus smallest possible value of a pixel; by default 255 for uint8 and 2, of [-1, 1], for
+    floats. inf if both are equal. Raises ValueError for unequal shapes or dtypes.
     """
     x, y = _scaled(x, y, data_range)
     return (-10 * (x - y).square().flatten(1).mean(1).log10()).float()
 
 
 def ssim(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
-    """Structural similarity, mean over channels and all places of the window: [B, C, *S] twice -> [B] float32.
+    """Structural similarity, averaged over channels and window positions: [B, C, *S] twice -> [B] float32.
 
-    A Gaussian window of 11 pixels an axis, σ = 1.5, K1 = 0.01, K2 = 0.03, population variances, and no padding; S has
-    one to three axes. data_range as for `psnr`. Raises ValueError also where an axis is shorter than the window.
+    A Gaussian window of 11 pixels per axis, σ = 1.5, K1 = 0.01, K2 = 0.03, population variances, and no padding; S has
+    one to three axes. data_range as for `psnr`. Raises ValueError also if an axis is shorter than the window.
     (Wang et al., IEEE Transactions on Image Processing 13 (4), 2004, Eq. 13)
     """
     x, y = _scaled(x, y, data_range)
     if not 1 <= x.ndim - 2 <= 3 or min(x.shape[2:]) < _TAPS:
-        raise ValueError(f"samples of shape {tuple(x.shape[1:])}; SSIM needs 1 to 3 axes of {_TAPS} pixels or more")
+        raise ValueError(f"samples have shape {tuple(x.shape[1:])}; SSIM needs 1 to 3 axes of at least {_TAPS} pixels")
     mean_x, mean_y, square_x, square_y, product = _windowed(torch.stack([x, y, x * x, y * y, x * y]))
     variances = square_x - mean_x.square() + square_y - mean_y.square()
     covariance = product - mean_x * mean_y
@@ -40,21 +40,21 @@ def ssim(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
 
 
 def _scaled(x: Tensor, y: Tensor, data_range: float | None) -> tuple[Tensor, Tensor]:
-    """Both as float64 in units of the range: the variances are small differences of large means."""
+    """Both as float64, divided by the range: the variances are small differences of large means."""
     if x.shape != y.shape or x.dtype != y.dtype:
         raise ValueError(
             f"{x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)} cannot be compared: "
-            "samples of one shape and type are expected"
+            "samples of the same shape and dtype are expected"
         )
     if data_range is None:
         data_range = 255 if x.dtype == torch.uint8 else 2
     if not data_range > 0:
-        raise ValueError(f"data_range is {data_range}; it must be above 0")
+        raise ValueError(f"data_range is {data_range}; it must be positive")
     return x.double() / data_range, y.double() / data_range
 
 
 def _windowed(maps: Tensor) -> Tensor:
-    """Gaussian means at every place where the whole window lies inside: [M, B, C, *S] -> [M, B, C, *S - 10]."""
+    """Gaussian means at every position with the whole window inside: [M, B, C, *S] -> [M, B, C, *S - 10]."""
     ndim = maps.ndim - 3
     offsets = torch.arange(_TAPS, dtype=maps.dtype, device=maps.device) - _TAPS // 2
     taps = torch.softmax(-offsets.square() / (2 * _SIGMA**2), 0)

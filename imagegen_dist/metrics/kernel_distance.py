@@ -8,22 +8,22 @@ from torch import Tensor
 from imagegen_dist.noise import check_seed, keyed_generator
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""How many subsets are drawn, and how many samples of either side are in one."""
+"""Number of random subsets, and number of samples per side in each."""
 
 
 def kernel_distance(
     a: Tensor, b: Tensor, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = 0
 ) -> tuple[float, float]:
-    """(mean, standard deviation) over random subsets of the unbiased estimate, which may fall below 0.
+    """(mean, standard deviation) over random subsets of the unbiased estimate, which can be negative.
 
-    a: [N, F]; b: [M, F]. Each subset has `subset_size` of either, drawn without repetition by the seed. nan where a
-    feature was not finite. Raises ValueError where a side has fewer.
+    a: [N, F]; b: [M, F]. Each subset has `subset_size` samples per side, drawn without replacement by the seed. nan if
+    a feature was not finite. Raises ValueError if a side has fewer samples.
     """
     fewest = min(len(a), len(b))
     if not 2 <= subset_size <= fewest:
         raise ValueError(
             f"kid compares subsets of {subset_size:,} samples, and one side has {fewest:,}; set --kid-subset-size to 2 "
-            f"to {fewest:,}, or ask for more samples"
+            f"to {fewest:,}, or give more samples"
         )
     a, b = a.double(), b.double()
     if not (a.isfinite().all() and b.isfinite().all()):
@@ -48,7 +48,7 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _mean_of_pairs(kernel: Tensor) -> Tensor:
-    """The mean without the diagonal: of each sample with the others."""
+    """The mean without the diagonal, over pairs of different samples."""
     return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: figures, pictures, curves, and how to go on."""
+"""A self-contained HTML report of a run: metrics, pictures, curves, and commands to continue."""
 
 import base64
 import math
@@ -13,23 +13,23 @@ from imagegen_dist.metrics import formatting
 from imagegen_dist.metrics.formatting import FigureLine, figure, figure_lines
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
-_POINTS = 500  # most points of one drawn line
-_MEANS = 100  # a line of more points is drawn as so many means over its pale points
-_DOTS = 40  # up to so many points are marked one by one
-_SCALE_RATIO = 12.0  # curves share an axis unless their sizes differ by more
-_LABEL_ROOM = (11.0, 8.0)  # of a point's label, in percent of the axes
-_LOG_RATIO = 60.0  # a positive curve that spans more is drawn on a logarithmic axis
+_POINTS = 500  # maximum number of points of a curve
+_MEANS = 100  # longer curves are drawn as this many means over their faint points
+_DOTS = 40  # up to this many points are marked individually
+_SCALE_RATIO = 12.0  # curves share an axis unless their magnitudes differ by more
+_LABEL_ROOM = (11.0, 8.0)  # size of a point's label, in percent of the axes
+_LOG_RATIO = 60.0  # a positive curve with a larger ratio is drawn on a logarithmic axis
 
 _HEADLINES = 3
-_COLUMN_LETTERS = 40  # in the names of a grid's columns, all as long as the longest, that fit beside one another
+_COLUMN_LETTERS = 40  # total length of column names, each padded to the longest, that fit side by side
 
 Point = tuple[float, float | None]
-"""Images seen, and a value; None where it was not finite, so that the line breaks there."""
+"""Images seen, and a value; None if it was not finite, which leaves a gap."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture and what is said of it. columns: what each column of its samples is; empty for nothing."""
+    """An encoded picture and its caption. columns: label of each column of its samples; empty for none."""
 
     caption: str
     data: bytes
@@ -38,18 +38,18 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The address of the image, which holds all of it."""
+        """The picture as a data URL."""
         return data_url(self.data, self.extension)
 
     @property
     def upright(self) -> bool:
-        """True if the names of columns are too long to stand side by side."""
+        """True if the column names are too long to be set horizontally."""
         return max(map(len, self.columns), default=0) * len(self.columns) > _COLUMN_LETTERS
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A number beside an axis, at a position in percent of the axis."""
+    """A number on an axis, at a position in percent of the axis."""
 
     position: float
     text: str
@@ -59,8 +59,8 @@ class Tick:
 class Line:
     """One curve, as SVG paths over 1000 × 1000 units.
 
-    path: the line itself, or means along it. points: all of its points where `path` has means. dots: points that stand
-    alone. readings: what a pointer reads, at fractions of the x-axis. is_reference: others are compared with it.
+    path: the curve, or its means. points: all of its points if `path` holds means. dots: isolated points. readings:
+    values for the pointer, at fractions of the x-axis. is_reference: others are compared with it.
     """
 
     name: str
@@ -73,9 +73,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves that share their axes; the x-axis goes from 0 to `end` images seen.
+    """Curves that share their axes; the x-axis ranges from 0 to `end` images seen.
 
-    note: unit, direction and scale. infrastructure: whether the page folds it away at first.
+    note: unit, direction and scale. infrastructure: folded by default.
     """
 
     title: str
@@ -90,7 +90,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class TradeOffPoint:
-    """One evaluation, at positions in percent of both axes. label: images seen, where there is room for it."""
+    """One evaluation, at positions in percent of both axes. label: images seen, if there is space for it."""
 
     x: float
     y: float
@@ -100,7 +100,7 @@ class TradeOffPoint:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """The evaluations of a VAE through a run, rate to the right and distortion upwards, in nats a sample.
+    """The evaluations of a VAE during a run, rate to the right and distortion upwards, in nats per sample.
 
     path: from each to the next, as an SVG path over 1000 × 1000 units.
     """
@@ -126,9 +126,9 @@ def render_report(
 ) -> str:
     """The page as HTML.
 
-    title: the run's name. state: of the run, beside its name. facts: (name, value) of what it is. figures: the last
-    evaluation's by full name, of which main_figure is shown first. rows: metrics as sinks took them. pictures: oldest
-    first, of what `picture_note` says. commands: (what it does, command line). config: the resolved configuration as
+    title: the run's name. state: of the run, beside its name. facts: (name, value) about the run. figures: metrics of
+    the last evaluation by full name, with main_figure shown first. rows: metrics as sinks received them. pictures:
+    oldest first, described by `picture_note`. commands: (purpose, command line). config: the resolved configuration as
     text. more_pictures: shown once, below the others.
     """
     drawn, lines = charts(rows), figure_lines(figures)
@@ -150,14 +150,14 @@ def render_report(
 
 
 def headlines(lines: Sequence[FigureLine], main: str = "") -> list[FigureLine]:
-    """The three figures to show large: the main one, given by its full name, and the first of those made for it."""
+    """The three metrics to show large: the main one, given by full name, and the first ones designated for it."""
     chosen = [line for line in lines if line.name == main]
     chosen += [line for line in lines if describe(line.name).headline and line.name != main]
     return chosen[:_HEADLINES]
 
 
 def template(name: str) -> Template:
-    """A page of this folder, which escapes what it is given."""
+    """A template of this directory, with automatic escaping."""
     environment = Environment(
         loader=PackageLoader("imagegen_dist.metrics", ""),
         autoescape=True,
@@ -169,10 +169,10 @@ def template(name: str) -> Template:
 
 
 def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
-    """A chart for each group of metrics, or several where the sizes in a group have nothing in common.
+    """One chart per group of metrics, or several if the magnitudes in a group differ.
 
-    What was zero all the time, such as a count of faults, is left out; so is what was measured once, at the end, beside
-    what was measured on the way, and a reference of another size than what is compared with it.
+    Omitted are metrics that are always zero, such as counts of faults; metrics computed once at the end, beside those
+    computed during training; and a reference whose magnitude differs from what is compared with it.
     """
     series: dict[str, list[Point]] = {}
     for row in sorted(rows, key=lambda row: row["images"]):
@@ -196,7 +196,7 @@ def charts(rows: Sequence[Mapping[str, float]]) -> list[Chart]:
 
 
 def _group_chart(group: str, series: Mapping[str, Sequence[Point]], end: float) -> Chart:
-    """The chart of some metrics of a group; of one alone its label, its unit and its direction."""
+    """The chart of some metrics of a group; for a single metric with its label, unit and direction."""
     references = _references(series)
     metrics = [describe(name) for name in series if name not in references]
     title, notes = GROUPS.get(group, group.capitalize()), {metric.unit for metric in metrics}
@@ -211,19 +211,19 @@ def _group_chart(group: str, series: Mapping[str, Sequence[Point]], end: float) 
 
 
 def _references(names: Iterable[str]) -> set[str]:
-    """Those of the names that are references of others."""
+    """Those names that are references of others."""
     return {describe(name).reference for name in names}.intersection(names)
 
 
 def _kinds(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
-    """The curves of a group, shares apart from the others."""
+    """The curves of a group, with shares separated from the others."""
     curves = [name for name in names if len(series[name]) > 1] or list(names)
     shares = [name for name in curves if describe(name).form == "share"]
     return [kind for kind in ([name for name in curves if name not in shares], shares) if kind]
 
 
 def _alike(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[list[str]]:
-    """Names cut into lists whose values have about one size, largest first."""
+    """Names grouped by the magnitude of their values, largest first."""
     size = {name: _typical(series[name]) for name in names}
     lists: list[list[str]] = []
     for name in sorted(names, key=lambda name: -size[name]):
@@ -235,13 +235,13 @@ def _alike(names: Sequence[str], series: Mapping[str, Sequence[Point]]) -> list[
 
 
 def _typical(points: Sequence[Point]) -> float:
-    """Median size of the values."""
+    """Median magnitude of the values."""
     sizes = sorted(abs(value) for _, value in points if value is not None)
     return sizes[len(sizes) // 2]
 
 
 def chart(title: str, series: Mapping[str, Sequence[Point]], end: float, note: str = "") -> Chart:
-    """Curves by their names, over images seen from 0 to `end`. note: beside the title."""
+    """Curves by name, over images seen from 0 to `end`. note: shown beside the title."""
     values = [value for points in series.values() for _, value in points if value is not None]
     low, high = min(values), max(values)
     logarithmic = low > 0 and high > _LOG_RATIO * low
@@ -251,7 +251,7 @@ def chart(title: str, series: Mapping[str, Sequence[Point]], end: float, note: s
     end = max(end, 1.0)
 
     def height(value: float) -> float:
-        """Fraction of the y-axis."""
+        """Position as a fraction of the y-axis."""
         return (scale(value) - bottom) / (top - bottom)
 
     def place(points: Sequence[Point]) -> list[Point]:
@@ -279,7 +279,7 @@ def chart(title: str, series: Mapping[str, Sequence[Point]], end: float, note: s
 
 
 def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
-    """Rate against distortion of every evaluation that has both; None where there is none."""
+    """Rate against distortion of every evaluation that has both; None if there is none."""
     found = [
         (row["images"], row["eval/rate"], row["eval/distortion"])
         for row in sorted(rows, key=lambda row: row["images"])
@@ -295,7 +295,7 @@ def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
 
     points: list[TradeOffPoint] = []
     labelled: list[tuple[float, float]] = []
-    # The last evaluation is the one to name first; then as many as have room, from the beginning.
+    # The last evaluation is labelled first; then as many as fit, from the beginning.
     order = [len(found) - 1, *range(len(found) - 1)]
     placed = [(percent(rate, x_ticks), percent(distortion, y_ticks)) for _, rate, distortion in found]
     named = set[int]()
@@ -316,7 +316,7 @@ def trade_off(rows: Sequence[Mapping[str, float]]) -> TradeOff | None:
 
 
 def downsample(points: Sequence[Point], limit: int = _POINTS) -> list[Point]:
-    """At most `limit` points that keep a line's look: of neighbours the lowest, the highest, and a gap."""
+    """At most `limit` points that preserve a curve's shape: minimum, maximum and gap of each neighbourhood."""
     if len(points) <= limit:
         return list(points)
     buckets = (limit - 2) // 3
@@ -331,7 +331,7 @@ def downsample(points: Sequence[Point], limit: int = _POINTS) -> list[Point]:
 
 
 def means(points: Sequence[Point], count: int = _MEANS) -> list[Point]:
-    """`count` means of neighbours; a gap where most of them are not finite."""
+    """`count` means over neighbouring points; a gap if most of them are not finite."""
     drawn: list[Point] = []
     for i in range(count):
         bucket = points[i * len(points) // count : (i + 1) * len(points) // count]
@@ -354,7 +354,7 @@ def _path(placed: Sequence[Point]) -> str:
 
 
 def _dots(placed: Sequence[Point]) -> str:
-    """An SVG path of zero-length strokes, round in any stretch of the chart: few points, or one alone between gaps."""
+    """An SVG path of zero-length strokes, round at any aspect ratio: few points, or one alone between gaps."""
     alone = []
     for i, (x, y) in enumerate(placed):
         before = i > 0 and placed[i - 1][1] is not None
@@ -365,9 +365,9 @@ def _dots(placed: Sequence[Point]) -> str:
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """About five round numbers that span [low, high]; zero among them where it is near.
+    """About five round numbers that span [low, high]; including zero if it is near.
 
-    Values that differ by less than a millionth of their size count as equal.
+    Values that differ by less than a millionth of their magnitude count as equal.
     """
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
@@ -386,7 +386,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
-    """A tick's number with the digits that its neighbours need."""
+    """A tick's number with the digits needed to distinguish its neighbours."""
     if abs(tick) >= 10_000:
         return formatting.count(tick)
     if logarithmic:
@@ -400,7 +400,7 @@ def tick_text(tick: float, ticks: Sequence[float], logarithmic: bool) -> str:
 
 
 def data_url(data: bytes, extension: str) -> str:
-    """A picture as the address of an image. Raises ValueError for another type."""
+    """A picture as a data URL. Raises ValueError for an unsupported type."""
     if extension not in _MEDIA_TYPES:
         raise ValueError(f"pictures of type {extension!r} cannot be shown; allowed: {', '.join(_MEDIA_TYPES)}")
     return f"data:{_MEDIA_TYPES[extension]};base64,{base64.b64encode(data).decode()}"

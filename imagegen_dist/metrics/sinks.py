@@ -1,4 +1,4 @@
-"""Where measurements go: one small interface, and the two sinks that every run has."""
+"""Destinations of metrics: the interface, and the two sinks that every run has."""
 
 import io
 import json
@@ -13,27 +13,27 @@ from imagegen_dist.storage import Store
 
 
 class Sink(Protocol):
-    """Takes what a run measured. Rows carry `images` (images seen) and slash-grouped names such as `loss/generator`."""
+    """Receives metrics and pictures. Rows have `images` (images seen) and slash-grouped names, as `loss/generator`."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Take one row of figures."""
+        """Write one row of metrics."""
 
     def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
-        """Take an encoded picture, made after `images` images seen; extension without a dot, e.g. "png"."""
+        """Write an encoded picture, made after `images` images seen; extension without a dot, e.g. "png"."""
 
     def flush(self) -> None:
-        """Make all that was taken durable; called before a checkpoint is published and at the end."""
+        """Make everything written so far durable; called before a checkpoint is published and at the end."""
 
     def close(self) -> None:
-        """Flush and let go of resources."""
+        """Flush and release resources."""
 
 
 class JSONLSink:
-    """Rows as strict JSON, one a line, in a file of a store; figures that are not finite are written as null.
+    """Rows as strict JSON, one per line, in a file of a store; values that are not finite are written as null.
 
-    resume_images: images seen at which the run goes on; later rows are dropped first, so that the file becomes equal to
-    an undisturbed run's. None starts an empty file.
-    On a local store each row is in the file when `log` returns; on another, rows wait in memory for `flush`.
+    resume_images: images seen at which the run resumes; later rows are removed first, so that the file becomes equal to
+    that of an uninterrupted run. None starts an empty file.
+    On a local store, each row is in the file when `log` returns; on another, rows are buffered until `flush`.
     """
 
     def __init__(self, store: Store, name: str = METRICS, resume_images: int | None = None) -> None:
@@ -57,7 +57,7 @@ class JSONLSink:
         self._pending = True
 
     def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
-        """Pictures have no place in this file."""
+        """Ignored: this file has no pictures."""
 
     def flush(self) -> None:
         if self._remote and self._pending:
@@ -78,16 +78,16 @@ class PictureSink:
         self._store = store / "samples"
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Figures have no place here."""
+        """Ignored: only pictures are written."""
 
     def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
         self._store.write(f"{name}-{images:012d}.{extension}", data)
 
     def flush(self) -> None:
-        """Each picture is written at once."""
+        """Each picture is written immediately."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Holds no resources."""
 
 
 def encode_row(row: Mapping[str, float]) -> bytes:
@@ -97,9 +97,9 @@ def encode_row(row: Mapping[str, float]) -> bytes:
 
 
 def read_rows(store: Store, name: str = METRICS) -> list[dict[str, float]]:
-    """The rows of a JSONL file, null read as nan; [] where there is no such file.
+    """The rows of a JSONL file, with null read as nan; [] if the file does not exist.
 
-    A last line that was torn by a crash is left out. Raises ValueError on any other line that is not a JSON object.
+    A last line that was truncated by a crash is ignored. Raises ValueError on any other line that is not a JSON object.
     """
     rows = []
     for _, row in _lines(store, name):
@@ -110,7 +110,7 @@ def read_rows(store: Store, name: str = METRICS) -> list[dict[str, float]]:
 def read_pictures(store: Store, name: str, limit: int = 12) -> list[tuple[int, bytes, str]]:
     """(images seen, data, extension) of pictures that PictureSink wrote, oldest first.
 
-    Of more than `limit`, that many are read: the first, the last, and others evenly between them.
+    If there are more than `limit`, that many are read: the first, the last, and others evenly spaced between them.
     """
     samples = store / "samples"
     found: dict[int, str] = {}
@@ -125,12 +125,12 @@ def read_pictures(store: Store, name: str, limit: int = 12) -> list[tuple[int, b
 
 
 def _rows_until(store: Store, name: str, images: int) -> bytes:
-    """The file's own bytes, without rows later than `images` images seen."""
+    """The file's original bytes, without rows later than `images` images seen."""
     return b"".join(line + b"\n" for line, row in _lines(store, name) if row["images"] <= images)
 
 
 def _lines(store: Store, name: str) -> list[tuple[bytes, dict[str, Any]]]:
-    """Each line beside its decoded row, without a torn last line."""
+    """Each line with its decoded row, without a truncated last line."""
     if not store.exists(name):
         return []
     lines = store.read(name).splitlines()
@@ -139,7 +139,7 @@ def _lines(store: Store, name: str) -> list[tuple[bytes, dict[str, Any]]]:
         try:
             row = parse_json(line)
             if not isinstance(row, dict) or "images" not in row:
-                raise ValueError('it is no JSON object with "images"')
+                raise ValueError('it is not a JSON object with "images"')
         except ValueError as error:
             if number == len(lines):
                 break

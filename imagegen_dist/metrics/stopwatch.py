@@ -1,4 +1,4 @@
-"""Where a training worker's time goes. Read for the log alone: nothing that trains depends on it."""
+"""Where a training worker's time goes. For logging only: training does not depend on it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds spent on steps, on waiting for data, and on nothing that counts (evaluation, pictures, checkpoints).
+    """Seconds spent on steps, on waiting for data, and on pauses (evaluation, pictures, checkpoints).
 
-    clock: seconds from any origin. `seconds` is the whole time since the run's beginning, earlier attempts included.
+    clock: seconds from any origin. `seconds` is the total time since the run's beginning, including earlier attempts.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -23,11 +23,11 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the run's beginning, earlier attempts included."""
+        """Seconds since the run's beginning, including earlier attempts."""
         return self._seconds_before + self._clock() - self._begun
 
     def start(self, images: int, seconds: float = 0.0) -> None:
-        """Begin the first lap at this reading of the training clock, after `seconds` of earlier attempts."""
+        """Begin the first lap at `images` on the training clock, after `seconds` of earlier attempts."""
         self._seconds_before = seconds
         self._begun = self._lap_began = self._clock()
         self._images = images
@@ -55,7 +55,7 @@ class Stopwatch:
             yield item
 
     def lap(self, images: int, data_bytes: float) -> dict[str, float]:
-        """Speeds and share of waiting since the last lap; data_bytes: read by all ranks since the first one began."""
+        """Speeds and fraction of time waiting since the last lap; data_bytes: read by all ranks since the first lap."""
         now = self._clock()
         trained = max(now - self._lap_began - self._paused, 1e-9)
         row = {

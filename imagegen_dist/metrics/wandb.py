@@ -19,23 +19,23 @@ from imagegen_dist.wording import described
 
 _START_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 5.0
-"""Seconds within which the W&B server has to answer a first request; a run starts offline where it does not."""
+"""Seconds within which the W&B server must answer a first request; otherwise the run starts offline."""
 _FINISH_TIMEOUT_S = 60.0
-"""Seconds that a run which ends waits for its data to be uploaded; what is left is kept for `wandb sync`."""
+"""Seconds to wait at the end for the upload; the remainder is kept for `wandb sync`."""
 _LONGEST_TAG = 64
 _SUMMARIZED = ("eval", "loss")
-"""Groups whose best values W&B's list of runs shows beside the last: least and greatest where no direction is known."""
+"""Groups whose best values W&B's list of runs shows beside the last: minimum and maximum if no direction is known."""
 FOLDERS = "wandb"
-"""Directory below that of a run's files, in which W&B makes a folder for each start of a run."""
+"""Subdirectory of a run's files in which W&B makes a directory for each start of the run."""
 _VIDEO_FORMATS = ("gif", "mp4", "webm")
 
 Cell = float | str | bytes | None
-"""Of a table: a number, a text, an encoded picture, or nothing."""
+"""A table cell: a number, a text, an encoded picture, or nothing."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under the names of their columns."""
+    """Rows with named columns."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -43,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves by their names, as points (x, y); `x` names what they are drawn over."""
+    """Curves by name, as points (x, y); `x` names the x-axis."""
 
     title: str
     x: str
@@ -52,7 +52,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Points:
-    """Points by their names; `x` and `y` name the axes."""
+    """Points by name; `x` and `y` name the axes."""
 
     title: str
     x: str
@@ -62,7 +62,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Bars:
-    """Sizes by their names; `unit` says what they are."""
+    """Values by name; `unit` is their unit."""
 
     title: str
     unit: str
@@ -71,7 +71,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole HTML page that needs no other file."""
+    """A self-contained HTML page."""
 
     html: str
 
@@ -82,15 +82,12 @@ Exhibit = Table | Lines | Points | Bars | Page
 class WandbSink:
     """Rows and pictures in one W&B run, whose x-axis is `images`; a restart with the same run_id continues that run.
 
-    project, run_id, run_name, group, job_type: as W&B knows them; run_id follows from the run's name, so that a restart
-    finds it.
-    config: the resolved experiment, shown beside the run.
-    directory: where W&B keeps its files, made if missing.
-    mode: "online", "offline" or "disabled"; None and "online" are online where there is a key, else offline.
-    tags: words by which W&B's list of runs is filtered.
-    captions: what pictures show, by their names.
-    api_key_present: whether W&B would find a key.
-    warn: told what failed, once. A server that is not reached leads to an offline run, any other failure to no W&B.
+    project, run_id, run_name, group, job_type: as in W&B; run_id is derived from the run's name, so that a restart
+    finds it. config: the resolved experiment, shown with the run. directory: where W&B keeps its files, created if
+    missing. mode: "online", "offline" or "disabled"; None and "online" are online if there is a key, else offline.
+    tags: by which W&B's list of runs can be filtered. captions: what pictures show, by name. api_key_present: True if
+    W&B would find a key. warn: called with a failure, once. An unreachable server leads to an offline run, any other
+    failure disables W&B.
     """
 
     def __init__(
@@ -164,7 +161,7 @@ class WandbSink:
                 start("offline")
                 warn(
                     f"Weights & Biases was not reached ({described(error)}); "
-                    "the run is kept offline, to be synced later"
+                    "the run is recorded offline, to be synced later"
                 )
 
         if mode not in (None, "online"):
@@ -176,15 +173,15 @@ class WandbSink:
 
     @property
     def directory(self) -> Path | None:
-        """Where the W&B files of this start of the run lie; None where it did not start or is disabled."""
+        """The directory of W&B files of this start of the run; None if it did not start or is disabled."""
         return self._directory
 
     @property
     def sync_command(self) -> str:
-        """The command that uploads what W&B's server lacks of the run, once it is closed; empty where it has all.
+        """The command that uploads what W&B's server lacks of the run, once it is closed; empty if nothing is missing.
 
-        Each start of a run leaves a folder of its own. W&B replaces what it has of a run by what is synced of it, so
-        that the command names all of them, in order.
+        Each start of a run has its own directory. Syncing one replaces what W&B has of the run, so that the command
+        names all of them, in order.
         """
         if self._directory is None:
             return ""
@@ -208,7 +205,7 @@ class WandbSink:
         self._attempt("could not log a picture", show)
 
     def show(self, exhibits: Mapping[str, Exhibit], images: int) -> None:
-        """Show these, by their names, beside the rows."""
+        """Show these, by name, beside the rows."""
 
         def show() -> None:
             self._run.log({**{name: _media(exhibit) for name, exhibit in exhibits.items()}, "images": images})
@@ -216,11 +213,11 @@ class WandbSink:
         self._attempt("could not log a table or a plot", show)
 
     def summarize(self, values: Mapping[str, float | str]) -> None:
-        """Set what W&B's list of runs has in this run's line."""
+        """Set this run's values in W&B's list of runs."""
         self._attempt("could not log", lambda: self._run.summary.update(dict(values)))
 
     def flush(self) -> None:
-        """W&B's own process writes and sends as it goes."""
+        """W&B's own process writes and sends continuously."""
 
     def close(self) -> None:
         def finish() -> None:
@@ -242,20 +239,20 @@ class WandbSink:
             self._guard(failure, action)
 
     def _guard(self, failure: str, action: Callable[[], None]) -> None:
-        """Call into W&B; the first failure is reported and gives W&B up."""
+        """Call into W&B; the first failure is reported and disables W&B."""
         try:
             action()
         except Exception as error:
             self._run = None
             _release()
-            self._warn(f"Weights & Biases {failure} ({described(error)}); the run goes on without it")
+            self._warn(f"Weights & Biases {failure} ({described(error)}); the run continues without it")
 
 
 def sync_command(directory: Path, run_ids: Sequence[str], unsent: Sequence[Path] = ()) -> str:
-    """The command that uploads what W&B's server lacks of some runs; empty where it lacks nothing.
+    """The command that uploads what W&B's server lacks of some runs; empty if nothing is missing.
 
-    directory: which holds the folders of the runs' starts. unsent: those of online starts that did not upload
-    everything. Several runs are sent with whatever else waits in the directory, in the order of their starts.
+    directory: contains the directories of the runs' starts. unsent: those of online starts with incomplete uploads.
+    Several runs are sent with everything else that is pending in the directory, in the order of their starts.
     """
     folders = _folders_of_starts(directory, run_ids)
     online = [folder for folder in folders if not folder.name.startswith("offline-")]
@@ -268,9 +265,9 @@ def sync_command(directory: Path, run_ids: Sequence[str], unsent: Sequence[Path]
 
 
 def _folders_of_starts(directory: Path, run_ids: Sequence[str]) -> list[Path]:
-    """The folders of the runs' starts, earliest first.
+    """The directories of the runs' starts, earliest first.
 
-    A folder's name is `[offline-]run-YYYYMMDD_HHMMSS-ID[-N]`, where W&B numbers the starts of a run in one second.
+    A directory's name is `[offline-]run-YYYYMMDD_HHMMSS-ID[-N]`, where W&B numbers the starts of a run in one second.
     """
 
     def start(folder: Path) -> tuple[str, int, str]:
@@ -282,9 +279,9 @@ def _folders_of_starts(directory: Path, run_ids: Sequence[str]) -> list[Path]:
 
 
 def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
-    """True if the server answers a request within the time limit, whatever it says.
+    """True if the server answers a request within the time limit, with any status.
 
-    In a thread of its own, because no time limit of Python's holds for the look-up of a host's name.
+    On a separate thread, because Python's time limits do not apply to the lookup of a host name.
     """
     answered = threading.Event()
 
@@ -298,7 +295,7 @@ def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
             error.close()
         except urllib.error.URLError as error:
             if not isinstance(error.reason, ssl.SSLError):
-                return  # a certificate is W&B's to judge, whose settings may accept it
+                return  # the certificate is for W&B to verify, whose settings may accept it
         except OSError:
             return
         answered.set()
@@ -310,7 +307,7 @@ def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
 
 
 def _media(exhibit: Exhibit) -> Any:
-    """The exhibit as W&B has it."""
+    """The exhibit as a W&B object."""
     import wandb
 
     match exhibit:
@@ -340,7 +337,7 @@ def _cell(value: Cell) -> Any:
 
 
 def _release() -> None:
-    """End W&B's own process, which else keeps the run's id in use: a restart in this process would be refused."""
+    """End W&B's own process, which would keep the run's id in use and refuse a restart in this process."""
     with suppress(Exception):
         import wandb
 

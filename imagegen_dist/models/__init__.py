@@ -1,1 +1,1 @@
-"""Networks, one file a family, each beside its config."""
+"""Networks: one file per family, each with its config."""

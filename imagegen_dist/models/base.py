@@ -1,4 +1,4 @@
-"""How an architecture registers itself: its settings, and the networks that it has for the parts of an objective."""
+"""How an architecture registers itself: its settings, and the networks that it offers for the parts of an objective."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class ModelConfig(Extensible):
     def parts() -> Mapping[str, type[nn.Module]]:
         """The class of each network, by the name of its interface.
 
-        Each is built by (shape, classes, config, *, generator), with the number of classes 0 for none and the
-        torch.Generator that draws the initial weights. Labels are int64 [B], weights [B, K], or None without classes.
+        Each class is constructed with (shape, classes, config, *, generator). classes is the number of classes, or 0
+        for none; generator, a torch.Generator, draws the initial weights. Labels are int64 [B], class weights [B, K],
+        or None without classes.
 
             generator       z [B, Z], labels -> samples [B, C, *S]; `z_dim`
             discriminator   samples, labels -> logits [B]
@@ -32,11 +33,11 @@ class ModelConfig(Extensible):
 
 
 AUXILIARY: dict[str, Callable[..., Any]] = {}
-"""What an objective may ask for by name besides the networks of the model."""
+"""What an objective can request by name in addition to the networks of the model."""
 
 
 def auxiliary(name: str) -> Callable[[Builder], Builder]:
-    """Decorator of a function that builds an auxiliary network for any objective that asks for it by this name."""
+    """Decorator of a function that builds an auxiliary network for any objective that requests it by this name."""
 
     def register(builder: Builder) -> Builder:
         AUXILIARY[name] = builder

@@ -1,4 +1,4 @@
-"""A small convolutional classifier: its features stand in for Inception's where no such weights exist."""
+"""A small convolutional classifier, whose features are used where no pretrained Inception weights are given."""
 
 from dataclasses import dataclass
 from math import prod, sqrt
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from imagegen_dist.nn.conv import Conv, Linear
 from imagegen_dist.shape import SampleShape
 
-# The strided stages go on until no axis is longer than this, so that the linear layer stays small.
+# Strided stages are added until no axis is longer than this, so that the linear layer stays small.
 _LARGEST_EXTENT = 8
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Size of the classifier. Raises ValueError where a field is out of its range."""
+    """Size of the classifier. Raises ValueError if a field is outside its range."""
 
     widths: tuple[int, ...] = (16, 48)
-    """Channels after each halving of the extent; where the sample needs more halvings the last is used again."""
+    """Channels after each halving of the extent; the last value is repeated if the sample needs more halvings."""
     kernel: int = 5
-    """Extent of the convolutions on every axis, in pixels; odd."""
+    """Extent of the convolutions along every axis, in pixels; odd."""
     features: int = 96
     """Dimensions of the penultimate layer."""
 
@@ -28,17 +28,17 @@ class ClassifierConfig:
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths {self.widths}: give a positive width for each halving, as (16, 48)")
         if self.kernel < 3 or self.kernel % 2 == 0:
-            raise ValueError(f"kernel {self.kernel}: an odd number of at least 3")
+            raise ValueError(f"kernel {self.kernel}: must be odd and at least 3")
         if self.features < 1:
-            raise ValueError(f"features {self.features}: at least 1")
+            raise ValueError(f"features {self.features} is below 1; set it to 1 or more")
 
 
 class Classifier(nn.Module):
     """x [B, C, *S] in [-1, 1] -> logits [B, K]; `features` gives the penultimate layer.
 
-    Strided convolutions, each with a normalisation over the sample (GroupNorm with one group: no batch statistics) and
-    a ReLU, until no axis exceeds 8, then a hidden layer. classes: K, at least 2, else ValueError. generator: draws the
-    initial weights.
+    Strided convolutions, each followed by a normalisation over the sample (GroupNorm with one group: no batch
+    statistics) and a ReLU, until no axis exceeds 8, then a hidden layer. classes: K; raises ValueError below 2.
+    generator: draws the initial weights.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Classifier(nn.Module):
 
 
 class ChannelClassifier(nn.Module):
-    """One classifier for all channels of a sample, each of which shows a class: x [B, C, *S] -> logits [B, K].
+    """A classifier of samples each of whose channels shows a class of its own: x [B, C, *S] -> logits [B, K].
 
-    classifier: of single channels, [B, 1, *S] -> [B, k]. shown: the class that each channel shows, by the sample's
-    class, int64 [K, C]. A logit is the log-probability of what all channels show: the likeliest class has the likeliest
-    channels. `features` gives the channels' features side by side, [B, C · F].
+    classifier: of single channels, [B, 1, *S] -> [B, k]. shown: the class that each channel shows, for each class of
+    the sample, int64 [K, C]. A logit is the joint log-probability of what the channels show. `features` concatenates
+    the channels' features, [B, C · F].
     """
 
     shown: Tensor
@@ -88,13 +88,13 @@ class ChannelClassifier(nn.Module):
         self.register_buffer("shown", shown, persistent=False)
 
     def features(self, x: Tensor) -> Tensor:
-        """The channels' features side by side: x [B, C, *S] -> [B, C · F]."""
+        """The channels' features, concatenated: x [B, C, *S] -> [B, C · F]."""
         return self.classifier.features(x.flatten(0, 1)[:, None]).unflatten(0, (len(x), -1)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
 
     def head(self, features: Tensor) -> Tensor:
-        """Logits of features: [B, C · F] -> [B, K]."""
+        """Logits from features: [B, C · F] -> [B, K]."""
         channels = self.classifier.output(features.unflatten(1, (self.shown.shape[1], -1))).log_softmax(2)  # [B, C, k]
         return torch.stack([channels[:, at, classes] for at, classes in enumerate(self.shown.unbind(1))]).sum(0)

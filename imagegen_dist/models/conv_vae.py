@@ -21,55 +21,57 @@ from imagegen_dist.shape import SampleShape
 @ModelConfig.register
 @dataclass(frozen=True)
 class ConvVAEConfig(ModelConfig):
-    """Stages and widths of both networks. Raises ValueError where they contradict one another."""
+    """Stages and widths of both networks. Raises ValueError if they are inconsistent."""
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
-    """Channels of every stage from the sample's resolution down; a stage halves every spatial axis."""
+    """Channels of every stage, starting at the sample's resolution; each stage halves every spatial axis."""
     kernels: tuple[int, ...] = (4, 4, 2, 2)
-    """Extent of the encoder's convolutions, even, one a stage; a single one serves every stage."""
+    """Extent of the encoder's convolutions, even, one per stage; a single value applies to every stage."""
     hidden: tuple[int, ...] = (256,)
-    """Units of the encoder's fully connected layers after the stages; the decoder has them in reverse."""
+    """Units of the encoder's fully connected layers after the stages; the decoder uses them in reverse order."""
     latent: int = 10
     """Latent dimensions."""
     decoder_kernels: tuple[int, ...] = (4,)
-    """Extent of the transposed convolution that undoes each stage, in the order of `channels`; as `kernels`."""
+    """Extent of the transposed convolution that inverts each stage, in the order of `channels`; as `kernels`."""
     embed_dim: int = 32
     """Dimensions of the class embeddings of encoder and decoder."""
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels {self.channels}: give a positive width a stage, as --model.channels 32 64")
+            raise ValueError(f"channels {self.channels}: give a positive width per stage, as --model.channels 32 64")
         if min(self.hidden, default=1) < 1:
-            raise ValueError(f"hidden {self.hidden}: positive widths, as --model.hidden 256")
+            raise ValueError(f"hidden {self.hidden}: give positive widths, as --model.hidden 256")
         for name in ("latent", "embed_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
+                )
         for name in ("kernels", "decoder_kernels"):
             kernels = getattr(self, name)
             if len(kernels) not in (1, len(self.channels)) or any(kernel < 2 or kernel % 2 for kernel in kernels):
                 raise ValueError(
-                    f"{name} {kernels}: an even number of at least 2 for each of the {len(self.channels)} "
+                    f"{name} {kernels}: give an even number of at least 2 for each of the {len(self.channels)} "
                     f"--model.channels, or one for all, by --model.{name.replace('_', '-')}"
                 )
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
-        """Spatial extent after the last stage, S / 2^stages; ValueError where that is not whole."""
+        """Spatial extent after the last stage, S / 2^stages. Raises ValueError if it is not an integer."""
         factor = 2 ** len(self.channels)
         if any(extent % factor for extent in shape.spatial):
             raise ValueError(
-                f"spatial shape {shape.spatial} does not divide by {factor} = 2^stages: "
+                f"spatial shape {shape.spatial} is not divisible by {factor} = 2^stages: "
                 f"give fewer than {len(self.channels)} --model.channels, or samples of another size"
             )
         return tuple(extent // factor for extent in shape.spatial)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Encoder and decoder."""
         return {"encoder": Encoder, "decoder": Decoder}
 
 
 def _per_stage(kernels: tuple[int, ...], stages: int) -> tuple[int, ...]:
-    """One kernel a stage."""
+    """One kernel per stage."""
     return kernels * stages if len(kernels) == 1 else kernels
 
 
@@ -79,8 +81,8 @@ class Encoder(nn.Module):
     Convolutions of stride 2 and fully connected layers, a ReLU after each, then one linear layer.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to the
-    features of the last stage. parameters: values a latent, one after another along dimension 1 (mean and log-variance
-    are 2). generator: draws the initial weights. Raises ValueError where the shape does not divide, or a
+    features of the last stage. parameters: values per latent, one after another along dimension 1 (mean and
+    log-variance are 2). generator: draws the initial weights. Raises ValueError if the shape does not divide, or a
     class-conditional call has no labels.
     """
 
@@ -115,10 +117,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z [B, Z], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
 
-    The mirror image of the encoder: fully connected layers, transposed convolutions of stride 2, a ReLU between.
+    The mirror image of the encoder: fully connected layers and transposed convolutions of stride 2, with ReLUs between.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
-    outputs: values a channel of the sample. Other arguments and errors as Encoder's.
+    outputs: values per channel of the sample. Other arguments and errors as for Encoder.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""DCGAN: strided and transposed convolutions (arXiv:1511.06434), without its batch normalisation.
+"""DCGAN: strided and transposed convolutions (arXiv:1511.06434), without batch normalisation.
 
-Batch statistics would tie a sample's output to the others of its microbatch, and so to how many workers there are. In
-its place the generator normalises each sample over all channels and positions (GroupNorm with one group), and the
-discriminator does not normalise.
+Batch statistics would make a sample's output depend on the rest of its microbatch, and so on the number of workers.
+Instead, the generator normalises each sample over all channels and positions (GroupNorm with one group), and the
+discriminator is not normalised.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,13 @@ _INITIAL_STD = 0.02
 @ModelConfig.register
 @dataclass(frozen=True)
 class DCGANConfig(ModelConfig):
-    """Widths of both networks. Raises ValueError where one is not positive."""
+    """Widths of both networks. Raises ValueError if one is not positive."""
 
     widths: tuple[int, ...] = (512, 256, 128, 64)
-    """Channels of every stage from the lowest resolution up; a stage doubles every spatial axis.
+    """Channels of every stage, starting at the lowest resolution; each stage doubles every spatial axis.
 
-    A sample that halves fewer times than there are widths uses the last ones: 28×28 halves twice, to 7×7."""
+    A sample that can be halved fewer times than there are widths uses the last ones: 28×28 is halved twice, to 7×7.
+    """
     z_dim: int = 100
     """Latent dimensions."""
     embed_dim: int = 64
@@ -40,10 +41,12 @@ class DCGANConfig(ModelConfig):
             raise ValueError(f"widths {self.widths}: give a positive width for each stage, as --model.widths 256 128")
         for name in ("z_dim", "embed_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
+                )
 
     def stages(self, shape: SampleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Widths in use, lowest resolution first, and the lowest extent S / 2^stages; ValueError where S is odd."""
+        """Widths in use, lowest resolution first, and the lowest extent S / 2^stages. Raises ValueError if S is odd."""
         halvings = 0
         while halvings < len(self.widths) and all(extent % 2 ** (halvings + 1) == 0 for extent in shape.spatial):
             halvings += 1
@@ -53,12 +56,12 @@ class DCGANConfig(ModelConfig):
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Generator and discriminator."""
         return {"generator": Generator, "discriminator": Discriminator}
 
 
 def _initialise_(network: nn.Module, generator: torch.Generator) -> None:
-    """Draws every weight of a convolution, linear layer or embedding from N(0, 0.02²)."""
+    """Initialise every weight of a convolution, linear layer or embedding from N(0, 0.02²)."""
     for parameter in network.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=_INITIAL_STD, generator=generator)
@@ -67,11 +70,11 @@ def _initialise_(network: nn.Module, generator: torch.Generator) -> None:
 class Generator(nn.Module):
     """z [B, Z], label int64 [B] or None -> samples [B, C, *S] in (-1, 1).
 
-    A linear layer to the lowest extent, then transposed convolutions of kernel 4 and stride 2 with normalisation and
-    ReLU between, and a tanh at the end.
+    A linear layer to the lowest extent, then transposed convolutions of kernel 4 and stride 2, with normalisation and
+    ReLU between them and tanh at the end.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
-    generator: draws the initial weights. Raises ValueError where an axis is odd, or a class-conditional call has no
+    generator: draws the initial weights. Raises ValueError if an axis is odd, or if a class-conditional call has no
     labels.
     """
 
@@ -98,9 +101,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> logits [B].
 
-    Convolutions of kernel 4 and stride 2 with a leaky ReLU of slope 0.2 after each, then one linear logit. A
-    class-conditional one adds the product of its last features and the class embedding: projection
-    (arXiv:1802.05637, Eq. 3). Arguments and errors as Generator's.
+    Convolutions of kernel 4 and stride 2, each followed by a leaky ReLU of slope 0.2, then a linear layer to the logit.
+    A class-conditional discriminator adds the inner product of its last features and the class embedding: projection
+    (arXiv:1802.05637, Eq. 3). Arguments and errors as for Generator.
     """
 
     def __init__(self, shape: SampleShape, classes: int, config: DCGANConfig, *, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""DINOv2's vision transformers (arXiv:2304.07193) by timm, with weights from a safetensors file at hand."""
+"""DINOv2's vision transformers (arXiv:2304.07193), built by timm, with weights from a local safetensors file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from imagegen_dist.nn.resize import resize_bicubic
 from imagegen_dist.wording import message
 
 SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
-"""By the letter in their name: dinov2-l is ViT-L/14, that of FD-DINOv2 (arXiv:2306.04675)."""
+"""timm's names, by the letter in the network's name: dinov2-l is ViT-L/14, used by FD-DINOv2 (arXiv:2306.04675)."""
 
 SIDE = 224
-RESIZE = "bicubic with smoothing, as Pillow"
+RESIZE = "bicubic with antialiasing, as Pillow"
 
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels on [0, 1]
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, on [0, 1]
 
 
 class DINOv2(nn.Module):
     """x [B, 3, H, W] with values 0 to 255 -> the class token after the last normalisation, [B, F].
 
-    size: s, b, l or g. Raises ValueError where timm is not installed.
+    size: s, b, l or g. Raises ValueError if timm is not installed.
     """
 
     mean: Tensor
@@ -46,9 +46,9 @@ class DINOv2(nn.Module):
         return self.backbone((x - self.mean) / self.deviation)
 
     def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Take the weights, with timm's names or the original ones; positions are interpolated from 518×518.
+        """Load the weights, with timm's names or the original ones; positional embeddings are resized from 518×518.
 
-        Raises ValueError, naming `source`, where they do not fit.
+        Raises ValueError, naming `source`, if they do not fit.
         """
         from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -57,4 +57,4 @@ class DINOv2(nn.Module):
             self.backbone.load_state_dict(fitting)
         except RuntimeError as error:
             line = message(error)[:200]
-            raise ValueError(f"{source} is no file of this DINOv2 network: {line}") from error
+            raise ValueError(f"{source} does not hold the weights of this DINOv2 network: {line}") from error

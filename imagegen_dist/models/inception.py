@@ -1,6 +1,6 @@
-"""The Inception network of FID, KID and the inception score: TensorFlow's of 2015-12-05, as torch-fidelity has it.
+"""The Inception network of FID, KID and the inception score: TensorFlow's of 2015-12-05, as in torch-fidelity.
 
-Weights come from a safetensors file with torch-fidelity's names for them; docs/evaluation.md says how to make it.
+Weights come from a safetensors file with torch-fidelity's tensor names; docs/evaluation.md says how to make it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ RESIZES = {
     "tensorflow": "bilinear as in TensorFlow 1, no smoothing",
     "bicubic": "bicubic with smoothing, as Pillow",
 }
-"""How samples come to 299×299: the first as published, the second as in arXiv:2104.11222 (clean-fid)."""
+"""How samples are resized to 299×299: the first as published, the second as in arXiv:2104.11222 (clean-fid)."""
 
 _EPSILON = 1e-3
 
 Chain = list["str | tuple[str, str]"]
-"""Convolutions one after another, by name; a pair forks, and its outputs are concatenated."""
+"""A sequence of convolutions, by name; a pair is a fork whose outputs are concatenated."""
 
 
 class Inception(nn.Module):
     """x [B, 3, H, W] with values 0 to 255 -> features [B, 2048]; `head` gives logits without the bias.
 
-    Without the bias the inception score is taken, as in the original code.
+    The inception score uses logits without the bias, as in the original code.
     """
 
     def __init__(self, resize: str = "tensorflow") -> None:
@@ -53,7 +53,7 @@ class Inception(nn.Module):
         self.Mixed_6e = _mixed_17(768, 192, random)
         self.Mixed_7a = _mixed_17_to_8(768, random)
         self.Mixed_7b = _mixed_8(1280, "average", random)
-        self.Mixed_7c = _mixed_8(2048, "largest", random)  # the largest value, where the other blocks take the mean
+        self.Mixed_7c = _mixed_8(2048, "largest", random)  # max pooling, where the other blocks average
         self.fc = Linear(FEATURES, CLASSES, bias=True, generator=random)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,20 +71,20 @@ class Inception(nn.Module):
         return features @ self.fc.weight.T
 
     def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Take the weights. Raises ValueError, naming `source`, where a tensor is missing or has another shape."""
+        """Load the weights. Raises ValueError, naming `source`, if a tensor is missing or has another shape."""
         for name, expected in self.state_dict().items():
             found = tensors.get(name)
             if found is None or found.shape != expected.shape:
                 has = "lacks the tensor" if found is None else f"has {list(found.shape)} for the tensor"
                 raise ValueError(
-                    f"{source} {has} {name} {list(expected.shape)}: it is no file of FID's Inception network; "
-                    "docs/evaluation.md says how to make one"
+                    f"{source} {has} {name} {list(expected.shape)}: it does not hold FID's Inception network; "
+                    "docs/evaluation.md says how to make the file"
                 )
         self.load_state_dict({name: tensors[name].float() for name in self.state_dict()})
 
 
 class ConvNorm(nn.Module):
-    """Convolution, fixed normalisation, ReLU."""
+    """Convolution, frozen normalisation, ReLU."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ConvNorm(nn.Module):
 
 
 class FixedNorm(nn.Module):
-    """Batch normalisation whose mean and variance are those of training, for ever."""
+    """Batch normalisation with the fixed mean and variance of training."""
 
     weight: Tensor
     bias: Tensor
@@ -122,7 +122,7 @@ class FixedNorm(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Chains of convolutions side by side and a pooled one; their outputs are concatenated."""
+    """Parallel chains of convolutions and a pooled one, whose outputs are concatenated."""
 
     def __init__(self, chains: list[Chain], convolutions: dict[str, ConvNorm], pool: str) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Mixed(nn.Module):
             outputs.append(F.max_pool2d(x, 3, 2))
         elif self._pool == "largest":
             outputs.append(self.get_submodule("branch_pool")(F.max_pool2d(x, 3, 1, 1)))
-        else:  # the zeros beyond the edge do not count
+        else:  # zero padding is not counted
             outputs.append(self.get_submodule("branch_pool")(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)))
         return torch.cat(outputs, 1)
 
@@ -150,7 +150,7 @@ class Mixed(nn.Module):
 
 
 def _mixed_35(channels: int, pooled: int, generator: torch.Generator) -> Mixed:
-    """Of 35×35 positions: [B, channels] -> [B, 224 + pooled]."""
+    """Block at 35×35 positions: [B, channels] -> [B, 224 + pooled]."""
     convolutions = {
         "branch1x1": ConvNorm(channels, 64, 1, generator=generator),
         "branch5x5_1": ConvNorm(channels, 48, 1, generator=generator),
@@ -179,7 +179,7 @@ def _mixed_35_to_17(channels: int, generator: torch.Generator) -> Mixed:
 
 
 def _mixed_17(channels: int, inner: int, generator: torch.Generator) -> Mixed:
-    """Of 17×17 positions: [B, channels] -> [B, 768]."""
+    """Block at 17×17 positions: [B, channels] -> [B, 768]."""
 
     def across(in_channels: int, out_channels: int) -> ConvNorm:
         return ConvNorm(in_channels, out_channels, (1, 7), padding=(0, 3), generator=generator)
@@ -224,7 +224,7 @@ def _mixed_17_to_8(channels: int, generator: torch.Generator) -> Mixed:
 
 
 def _mixed_8(channels: int, pool: str, generator: torch.Generator) -> Mixed:
-    """Of 8×8 positions: [B, channels] -> [B, 2048]."""
+    """Block at 8×8 positions: [B, channels] -> [B, 2048]."""
     convolutions = {
         "branch1x1": ConvNorm(channels, 320, 1, generator=generator),
         "branch3x3_1": ConvNorm(channels, 384, 1, generator=generator),

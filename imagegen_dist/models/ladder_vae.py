@@ -1,10 +1,11 @@
-"""Networks of a ladder VAE: several levels of latents, each given those above it (arXiv:1602.02282).
+"""Networks of a ladder VAE: several levels of latents, each conditioned on the levels above it (arXiv:1602.02282).
 
-The encoder goes up from the sample without noise and says at every level what it would have the latents be; the decoder
-comes down from the highest level, says what each level is given those above, is told what the latents are, and goes on.
-How both opinions become a posterior is the objective's matter. Two things differ from the paper: there is no batch
-normalisation, since no sample may depend on the rest of its batch (the residual blocks start as the identity in its
-place); and features go down beside the latents, so that the levels, and the sample, see all levels above.
+The encoder is a deterministic bottom-up pass that gives its evidence for the latents of every level. The decoder runs
+top-down: at each level it gives the prior conditioned on the levels above, receives the latents, and continues. The
+objective combines evidence and prior into a posterior. Two things differ from the paper. There is no batch
+normalisation, since no sample may depend on the rest of its batch; instead, the residual blocks are initialised as the
+identity. And deterministic features are passed down beside the latents, so that every level and the sample depend on
+all levels above.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from imagegen_dist.nn.conv import ClassEmbedding, Conv, TransposedConv, append_d
 from imagegen_dist.shape import SampleShape
 
 Choose = Callable[[int, Tensor | None], Tensor]
-"""(level, raw parameters of its prior [B, 2 * Z, *s], None for the highest level, 0) to its latents [B, Z, *s]."""
+"""(level, raw parameters of its prior [B, 2 * Z, *s], or None for the highest level, 0) -> its latents [B, Z, *s]."""
 
 
 class _Stage(NamedTuple):
-    """Features of one resolution. extent: their positions. kernel, stride: from the stage below to this one."""
+    """Features at one resolution. extent: their positions. kernel, stride: from the stage below to this one."""
 
     width: int
     latents: int
@@ -39,39 +40,39 @@ class _Stage(NamedTuple):
 @ModelConfig.register
 @dataclass(frozen=True)
 class LadderVAEConfig(ModelConfig):
-    """Stages and latents of both networks. Raises ValueError where they contradict one another."""
+    """Stages and latents of both networks. Raises ValueError if they are inconsistent."""
 
     channels: tuple[int, ...] = (32, 64)
-    """Width of every convolutional stage, from the sample's resolution down; each halves every spatial axis."""
+    """Width of every convolutional stage, starting at the sample's resolution; each halves every spatial axis."""
     latents: tuple[int, ...] = (0, 4)
-    """Latent channels at every position of each of these stages; 0 for none."""
+    """Latent channels at every position of each convolutional stage; 0 for none."""
     units: tuple[int, ...] = (256,)
-    """Width of every fully connected stage above them."""
+    """Width of every fully connected stage above the convolutional ones."""
     vectors: tuple[int, ...] = (32,)
-    """Latent dimensions of each of these stages; 0 for none."""
+    """Latent dimensions of each fully connected stage; 0 for none."""
     blocks: int = 1
-    """Residual blocks of a stage, in each direction."""
+    """Residual blocks per stage, in each direction."""
 
     def __post_init__(self) -> None:
         for widths, latents in (("channels", "latents"), ("units", "vectors")):
             wide, deep = getattr(self, widths), getattr(self, latents)
             if len(wide) != len(deep) or min(wide, default=1) < 1 or min(deep, default=0) < 0:
                 raise ValueError(
-                    f"{widths} {wide} and {latents} {deep}: a positive width and 0 or more latents for each stage, by "
+                    f"{widths} {wide} and {latents} {deep}: give each stage a positive width and 0 or more latents, by "
                     f"--model.{widths} and --model.{latents}"
                 )
         if not [*self.latents, *self.vectors] or not [*self.latents, *self.vectors][-1]:
             flag = "vectors" if self.units else "latents"
             raise ValueError(f"{flag} {getattr(self, flag)}: the highest stage needs latents, by --model.{flag}")
         if self.blocks < 1:
-            raise ValueError(f"blocks {self.blocks}: at least 1, by --model.blocks")
+            raise ValueError(f"blocks {self.blocks} is below 1; set --model.blocks to 1 or more")
 
     def stages(self, shape: SampleShape) -> list[_Stage]:
-        """From the sample up. Raises ValueError where its extents cannot be halved so often."""
+        """The stages, from the sample up. Raises ValueError if the sample's extent cannot be halved that often."""
         factor = 2 ** len(self.channels)
         if any(extent % factor for extent in shape.spatial):
             raise ValueError(
-                f"spatial shape {shape.spatial} does not divide by {factor} = 2^stages: give fewer than "
+                f"spatial shape {shape.spatial} is not divisible by {factor} = 2^stages: give fewer than "
                 f"{len(self.channels)} --model.channels, or samples of another size"
             )
         found, extent, one = [], shape.spatial, (1,) * shape.ndim
@@ -84,27 +85,27 @@ class LadderVAEConfig(ModelConfig):
         return found
 
     def group_dims(self, shape: SampleShape) -> tuple[tuple[int, ...], ...]:
-        """Dimensions of each level's latents, the highest first: (Z,) of a vector, (Z, *s) of a map."""
+        """Dimensions of each level's latents, the highest first: (Z,) for a vector, (Z, *s) for a map."""
         stages = [stage for stage in reversed(self.stages(shape)) if stage.latents]
         return tuple((stage.latents, *(() if stage.is_vector else stage.extent)) for stage in stages)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Encoder and decoder."""
         return {"ladder_encoder": Encoder, "ladder_decoder": Decoder}
 
 
 def _blocks(ndim: int, stage: _Stage, count: int, total: int, generator: torch.Generator) -> nn.Sequential:
-    """The residual blocks of a stage, [B, width, *s] -> same. total: blocks of the whole network."""
+    """The residual blocks of a stage, [B, width, *s] -> [B, width, *s]. total: blocks in the whole network."""
     kernel = tuple(3 if positions > 1 else 1 for positions in stage.extent)
     made = [ResidualBlock(ndim, stage.width, 1, 0, total, kernel, generator=generator) for _ in range(count)]
     return nn.Sequential(*made)
 
 
 class _Upward(nn.Module):
-    """A stage of the encoder: features of the stage below to its own [B, width, *s], and what it says of its latents.
+    """A stage of the encoder: features of the stage below -> its features [B, width, *s], evidence for its latents.
 
-    parameters: raw values a latent. No output where the stage has no latents.
+    parameters: raw values per latent. There is no evidence if the stage has no latents.
     """
 
     def __init__(
@@ -133,12 +134,12 @@ class _Upward(nn.Module):
 class Encoder(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> each level's raw parameters [B, parameters · Z, *s], the highest first.
 
-    From stage to stage a strided convolution and residual blocks, from their features a 1×1 convolution.
+    Each stage is a strided convolution and residual blocks; a 1×1 convolution of its features gives the parameters.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is added at every position of
-    the first stage. parameters: values a latent, one after another along dimension 1 (mean and log-variance are 2).
-    generator: draws the initial weights. Raises ValueError where the shape does not divide, or a class-conditional call
-    has no labels.
+    the first stage. parameters: values per latent, concatenated along dimension 1 (mean and log-variance are 2).
+    generator: draws the initial weights. Raises ValueError if the stages do not divide the shape, or if a
+    class-conditional call has no labels.
     """
 
     def __init__(
@@ -166,9 +167,9 @@ class Encoder(nn.Module):
 
 
 class _Downward(nn.Module):
-    """A stage of the decoder: features of the stage above [B, width, *s] to those of the stage below.
+    """A stage of the decoder: features of the stage above [B, width, *s] -> features of the stage below.
 
-    level: the number of its latents from the top, None where it has none. outputs: channels of the stage below.
+    level: index of its latents from the top, None if it has none. outputs: channels of the stage below.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class _Downward(nn.Module):
         if level is not None:
             self.input = Conv(ndim, stage.latents, stage.width, 1, bias=True, generator=generator)
         if level:
-            # Gain 0: every level's prior starts as N(0, I).
+            # Gain 0: every level's prior is initialised as N(0, I).
             self.prior = Conv(ndim, stage.width, 2 * stage.latents, 1, bias=True, gain=0, generator=generator)
         total = config.blocks * (len(config.channels) + len(config.units))
         self.blocks = _blocks(ndim, stage, config.blocks, total, generator)
@@ -214,13 +215,13 @@ class _Downward(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents, asked for level by level, label int64 [B] or None -> the likelihood's parameters [B, outputs · C, *S].
+    """Latents, level by level, and label int64 [B] or None -> the likelihood's parameters [B, outputs · C, *S].
 
-    From the highest stage down: latents enter by a 1×1 convolution and are added to the features; residual blocks; a
-    transposed convolution to the stage below, where a 1×1 convolution of the features is the prior of the latents.
+    From the highest stage down: a 1×1 convolution of the latents is added to the features, residual blocks follow, and
+    a transposed convolution leads to the stage below, where a 1×1 convolution of the features gives the latents' prior.
 
-    choose: gives each level's latents, see Choose. outputs: values a channel of the sample. classes: as Encoder's; the
-    class embedding is added to the features of the highest stage. Other arguments and errors as Encoder's.
+    choose: gives each level's latents, see Choose. outputs: values per channel of the sample. classes: as for Encoder;
+    the class embedding is added to the features of the highest stage. Other arguments and errors as for Encoder.
     """
 
     def __init__(

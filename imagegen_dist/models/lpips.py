@@ -1,7 +1,7 @@
-"""The features of LPIPS, VGG16 and a weight for each of its channels (arXiv:1801.03924), from a file at hand.
+"""The features of LPIPS: VGG16 and a weight for each of its channels (arXiv:1801.03924), from a local file.
 
-Nothing is downloaded, and nothing is unpickled: the file is safetensors, and its hash is given. It holds
-`convolutions.0.weight` [64, 3, 3, 3], `convolutions.0.bias` [64] and so on, of VGG16's thirteen convolutions in their
+Nothing is downloaded, and nothing is unpickled: the file is safetensors, verified by its hash. It contains
+`convolutions.0.weight` [64, 3, 3, 3], `convolutions.0.bias` [64] and so on, of VGG16's thirteen convolutions in
 order, and `channel_weights.0` [64] to `channel_weights.4` [512], of its five stages.
 """
 
@@ -13,7 +13,7 @@ from imagegen_dist.models.vgg import VGG, VGGConfig
 from imagegen_dist.models.weights import read_weights
 from imagegen_dist.shape import SampleShape
 
-# Mean and deviation of ImageNet's channels (.485 .456 .406 and .229 .224 .225 on [0, 1]) on [-1, 1], as in LPIPS.
+# Mean and standard deviation of ImageNet's channels (.485 .456 .406 and .229 .224 .225 on [0, 1]), on [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _SMALLEST_SIDE = 16
@@ -24,7 +24,7 @@ _INSTEAD = "or --objective.perceptual to random or none"
 
 
 class LPIPSFeatures(nn.Module):
-    """x [B, C, H, W] in [-1, 1], C 1 or 3 -> activations of VGG16's five stages; grey is red, green and blue alike."""
+    """x [B, C, H, W] in [-1, 1], C 1 or 3 -> activations of VGG16's five stages; grey is repeated as RGB."""
 
     shift: Tensor
     scale: Tensor
@@ -40,7 +40,7 @@ class LPIPSFeatures(nn.Module):
 
 
 def check_lpips(shape: SampleShape) -> None:
-    """Raise ValueError where LPIPS knows no such samples."""
+    """Raise ValueError if LPIPS does not support samples of this shape."""
     if shape.ndim != 2 or shape.channels not in (1, 3) or min(shape.spatial) < _SMALLEST_SIDE:
         raise ValueError(
             f"LPIPS compares images of 1 or 3 channels and at least {_SMALLEST_SIDE}×{_SMALLEST_SIDE}, not {shape}; "
@@ -50,17 +50,17 @@ def check_lpips(shape: SampleShape) -> None:
 
 @auxiliary("lpips")
 def lpips_for(shape: SampleShape, url: str, sha256: str) -> tuple[LPIPSFeatures, list[Tensor]]:
-    """`load_lpips` for samples of that shape. Raises ValueError, where LPIPS knows no such samples too."""
+    """`load_lpips` for samples of this shape. Also raises ValueError if LPIPS does not support them."""
     check_lpips(shape)
     return load_lpips(url, sha256)
 
 
 def load_lpips(url: str, sha256: str, config: VGGConfig | None = None) -> tuple[LPIPSFeatures, list[Tensor]]:
-    """(features, [F] weights of each stage's channels) of the safetensors file at a path or URL.
+    """(features, [F] weights of each stage's channels) from the safetensors file at a path or URL.
 
-    sha256: what its SHA-256 has to be. config: the size of the network, by default VGG16.
+    sha256: its expected SHA-256. config: the size of the network, by default VGG16.
 
-    Raises ValueError where there is no such file, where its hash is another, and where it lacks a tensor.
+    Raises ValueError if the file does not exist, if its hash differs, or if it lacks a tensor.
     """
     if not url:
         raise ValueError(f"perceptual lpips needs weights: {_NEEDED}, {_INSTEAD}")

@@ -15,10 +15,10 @@ from imagegen_dist.shape import SampleShape
 @ModelConfig.register
 @dataclass(frozen=True)
 class MLPConfig(ModelConfig):
-    """Widths of both networks; the default is the article's. Raises ValueError where one is not positive."""
+    """Widths of both networks; the default is the article's. Raises ValueError if one is not positive."""
 
     hidden: tuple[int, ...] = (128, 128)
-    """Units of every hidden layer, in the generator and in the discriminator."""
+    """Units of every hidden layer, in both the generator and the discriminator."""
     z_dim: int = 100
     """Latent dimensions."""
     embed_dim: int = 32
@@ -29,11 +29,13 @@ class MLPConfig(ModelConfig):
             raise ValueError(f"hidden {self.hidden}: give the units of each hidden layer, as --model.hidden 128 128")
         for name in ("z_dim", "embed_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
+                )
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Generator and discriminator."""
         return {"generator": Generator, "discriminator": Discriminator}
 
 
@@ -50,7 +52,7 @@ class Generator(nn.Module):
     """z [B, Z], label int64 [B] or None -> samples [B, C, *S] in (-1, 1): hidden layers, then tanh.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
-    generator: draws the initial weights. Raises ValueError where a class-conditional call has no labels.
+    generator: draws the initial weights. Raises ValueError if a class-conditional call has no labels.
     """
 
     def __init__(self, shape: SampleShape, classes: int, config: MLPConfig, *, generator: torch.Generator) -> None:
@@ -68,10 +70,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """x [B, C, *S], label int64 [B] or None -> logits [B]: hidden layers, then one linear logit.
+    """x [B, C, *S], label int64 [B] or None -> logits [B]: hidden layers, then a linear layer to the logit.
 
-    A class-conditional one adds the product of its last features and the class embedding: projection
-    (arXiv:1802.05637, Eq. 3). Arguments and errors as Generator's.
+    A class-conditional discriminator adds the inner product of its last features and the class embedding: projection
+    (arXiv:1802.05637, Eq. 3). Arguments and errors as for Generator.
     """
 
     def __init__(self, shape: SampleShape, classes: int, config: MLPConfig, *, generator: torch.Generator) -> None:

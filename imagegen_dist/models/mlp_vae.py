@@ -20,14 +20,14 @@ from imagegen_dist.shape import SampleShape
 @ModelConfig.register
 @dataclass(frozen=True)
 class MLPVAEConfig(ModelConfig):
-    """Widths of both networks. Raises ValueError where a field is out of its range."""
+    """Widths of both networks. Raises ValueError if a field is outside its range."""
 
     hidden: tuple[int, ...] = (400,)
-    """Units of the encoder's hidden layers, from the sample on; the decoder has them in reverse."""
+    """Units of the encoder's hidden layers, starting at the sample; the decoder uses them in reverse order."""
     latent: int = 40
     """Latent dimensions."""
     activation: Literal["relu", "tanh"] = "relu"
-    """After every hidden layer."""
+    """Activation after every hidden layer."""
     embed_dim: int = 32
     """Dimensions of the class embeddings of encoder and decoder."""
 
@@ -36,13 +36,15 @@ class MLPVAEConfig(ModelConfig):
             raise ValueError(f"hidden {self.hidden}: give the units of each hidden layer, as --model.hidden 200 200")
         for name in ("latent", "embed_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
+                )
         if self.activation not in ("relu", "tanh"):
-            raise ValueError(f"activation {self.activation!r}: relu or tanh, by --model.activation")
+            raise ValueError(f"activation {self.activation!r} is not known; set --model.activation to relu or tanh")
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Encoder and decoder."""
         return {"encoder": Encoder, "decoder": Decoder}
 
 
@@ -56,10 +58,10 @@ def _hidden_layers(widths: tuple[int, ...], config: MLPVAEConfig, generator: tor
 class Encoder(nn.Module):
     """x [B, C, *S] in [-1, 1], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z].
 
-    The first layer sees values in [0, 1], as in the papers: a pixel that is black moves none of its weights.
+    The first layer sees values in [0, 1], as in the papers: a black pixel contributes no gradient to its weights.
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to x.
-    parameters: values a latent, one after another along dimension 1 (mean and log-variance are 2).
-    generator: draws the initial weights. Raises ValueError where a class-conditional call has no labels.
+    parameters: values per latent, concatenated along dimension 1 (mean and log-variance are 2).
+    generator: draws the initial weights. Raises ValueError if a class-conditional call has no labels.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Decoder(nn.Module):
     """z [B, Z], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
-    outputs: values a channel of the sample. Other arguments and errors as Encoder's.
+    outputs: values per channel of the sample. Other arguments and errors as for Encoder.
     """
 
     def __init__(

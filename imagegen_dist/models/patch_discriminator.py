@@ -1,7 +1,7 @@
-"""PatchGAN: a discriminator of overlapping patches (arXiv:1611.07004), as autoencoders use it (arXiv:2012.09841).
+"""PatchGAN: a discriminator of overlapping patches (arXiv:1611.07004), used to train autoencoders (arXiv:2012.09841).
 
-The published one normalises over the batch. That would tie a sample's logits to the others of its microbatch, and so to
-how many workers there are; here nothing is normalised, and a logit is a function of its own patch alone.
+The published one uses batch normalisation, which would make a sample's logits depend on the rest of its microbatch, and
+so on the number of workers. Here nothing is normalised, and each logit is a function of its own patch.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from imagegen_dist.nn.conv import Conv
 from imagegen_dist.shape import SampleShape
 
 _KERNEL = 4
-# Positions of an axis that a layer of stride 2, or of stride 1, makes shorter.
+# Minimum extent of an axis that a layer of stride 2, or of stride 1, shortens.
 _SHORTEST = {2: 4, 1: 3}
-# Channels do not double further than this, in units of the first layer's.
+# Largest width, in units of the first layer's channels.
 _WIDEST = 8
 
 
 @dataclass(frozen=True)
 class PatchDiscriminatorConfig:
-    """Size of the discriminator. Raises ValueError where a field is out of its range."""
+    """Size of the discriminator. Raises ValueError if a field is outside its range."""
 
     channels: int = 64
-    """Channels of the first layer; every further one has twice as many, up to eight times."""
+    """Channels of the first layer; they double with each further layer, up to eight times as many."""
     layers: int = 3
-    """Layers of stride 2; a patch is 16, 34, 70, 142, ... positions wide with 1, 2, 3, 4, ..."""
+    """Layers of stride 2; a patch is 16, 34, 70, 142, ... positions wide with 1, 2, 3, 4, ... layers."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "layers"):
@@ -39,7 +39,7 @@ class PatchDiscriminatorConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the layers of stride 2, then of the one of stride 1."""
+        """Channels of the layers of stride 2, followed by those of the layer of stride 1."""
         return tuple(self.channels * min(2**layer, _WIDEST) for layer in range(self.layers + 1))
 
 
@@ -47,16 +47,16 @@ class PatchDiscriminatorConfig:
 def build_patch_discriminator(
     shape: SampleShape, *, channels: int, layers: int, generator: torch.Generator
 ) -> "PatchDiscriminator":
-    """The discriminator of that size for samples of that shape."""
+    """A discriminator of this size for samples of this shape."""
     return PatchDiscriminator(shape, PatchDiscriminatorConfig(channels, layers), generator=generator)
 
 
 class PatchDiscriminator(nn.Module):
-    """x [B, C, *S] -> logits [B, 1, *s], one a patch.
+    """x [B, C, *S] -> logits [B, 1, *s], one per patch.
 
-    Convolutions of kernel 4: `layers` of stride 2 and one of stride 1, with a leaky ReLU of slope 0.2 after each, then
-    one of stride 1 to the logit. Along an axis of fewer than 4 positions (stride 1: fewer than 3) the kernel is 3, of a
-    single position 1, and the extent stays.
+    Convolutions of kernel 4: `layers` of stride 2 and one of stride 1, each followed by a leaky ReLU of slope 0.2, then
+    one of stride 1 to the logit. Along an axis of fewer than 4 positions (stride 1: fewer than 3) the kernel is 3,
+    along an axis of a single position 1, and the extent is preserved.
 
     generator: draws the initial weights.
     """
@@ -78,7 +78,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.output = output
         self.patches = prod(extents)
-        """Logits of a sample."""
+        """Number of logits per sample."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.layers(x))
@@ -87,7 +87,7 @@ class PatchDiscriminator(nn.Module):
 def _convolution(
     channels: int, width: int, extents: tuple[int, ...], stride: int, gain: float, generator: torch.Generator
 ) -> tuple[Conv, tuple[int, ...]]:
-    """(a layer for samples of these extents, the extents that it gives)."""
+    """(a layer for samples of these extents, the extents of its output)."""
     axes = [_along_axis(extent, stride) for extent in extents]
     kernels, strides, paddings = (tuple(axis[part] for axis in axes) for part in range(3))
     conv = Conv(len(extents), channels, width, kernels, strides, paddings, bias=True, gain=gain, generator=generator)

@@ -1,4 +1,4 @@
-"""R3GAN: the residual generator and its mirror image, the discriminator (arXiv:2501.05441)."""
+"""R3GAN: a residual generator and its mirror image, the discriminator (arXiv:2501.05441)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ _PIXEL_KERNEL = 3
 @ModelConfig.register
 @dataclass(frozen=True)
 class R3GANConfig(ModelConfig):
-    """Widths and resolutions of both networks. Raises ValueError where they contradict one another."""
+    """Widths and resolutions of both networks. Raises ValueError if they are inconsistent."""
 
     widths: tuple[int, ...] = (768, 768, 768, 768)
-    """Channels of every stage from the lowest resolution up; each stage doubles every spatial axis."""
+    """Channels of every stage, starting at the lowest resolution; each stage doubles every spatial axis."""
     blocks_per_stage: int = 2
-    """Residual blocks of a stage."""
+    """Residual blocks per stage."""
     group_channels: int = 16
-    """Channels of a group of the 3×3 convolutions; 0 for dense ones, which a CPU computes faster."""
+    """Channels per group of the 3×3 convolutions; 0 for dense ones, which are faster on a CPU."""
     expansion: int = 2
     """Channels inside a block, as a multiple of the stage's width."""
     z_dim: int = 64
@@ -36,9 +36,9 @@ class R3GANConfig(ModelConfig):
     embed_dim: int = 64
     """Dimensions of the generator's class embedding."""
     resample: Literal["fir", "box"] = "fir"
-    """Filter between stages: "fir" is [1, 3, 3, 1] on every axis, "box" repeats and averages."""
+    """Resampling filter between stages: "fir" is [1, 3, 3, 1] along every axis, "box" repeats and averages."""
     patch: int = 1
-    """Pixels, on every axis, that one position of the highest stage stands for; 1 is a stage at full resolution."""
+    """Pixels, along every axis, per position of the highest stage; 1 for a stage at full resolution."""
     patch_kernel: int = 1
     """Extent in pixels of the convolution between pixels and patches: patch plus an even number."""
     pixel_channels: int = 0
@@ -46,56 +46,60 @@ class R3GANConfig(ModelConfig):
     mapping_units: int = 0
     """Units of a hidden layer between z with the class and the generator's channel scales; 0 for none, as published."""
     head_units: int = 0
-    """Units of a hidden layer over the discriminator's whole lowest extent; 0 for a depthwise sum, as published."""
+    """Units of a hidden layer over the discriminator's lowest stage; 0 for a depthwise sum, as published."""
     output: Literal["linear", "tanh"] = "linear"
-    """After the generator's last convolution: nothing, as published, or tanh, which keeps flat backgrounds flat."""
+    """Output function of the generator: none, as published, or tanh, which keeps flat backgrounds flat."""
     bf16_stages: int = 0
-    """Highest-resolution stages in bfloat16, all where there are fewer; the rest and outputs keep the weights' type."""
+    """Highest-resolution stages computed in bfloat16; the rest and the outputs use the dtype of the weights."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths {self.widths}: give a positive width for each stage, as --model.widths 96 48")
         for name in ("blocks_per_stage", "expansion", "z_dim", "embed_dim", "patch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
+                )
         for width in self.widths:
             if self.group_channels < 0 or (self.group_channels and width * self.expansion % self.group_channels):
                 raise ValueError(
-                    f"group_channels {self.group_channels}: 0 or a divisor of width {width} × expansion "
-                    f"{self.expansion}, by --model.group-channels"
+                    f"group_channels {self.group_channels}: set --model.group-channels to 0 or a divisor of width "
+                    f"{width} × expansion {self.expansion}"
                 )
         if self.patch_kernel < self.patch or (self.patch_kernel - self.patch) % 2:
             raise ValueError(
-                f"patch_kernel {self.patch_kernel}: patch {self.patch} plus an even number, by --model.patch-kernel"
+                f"patch_kernel {self.patch_kernel}: set --model.patch-kernel to patch {self.patch} plus an even number"
             )
         for name in ("pixel_channels", "mapping_units", "head_units"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)}: 0 or more, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is negative; set --model.{name.replace('_', '-')} to 0 or more"
+                )
         if self.resample not in ("fir", "box"):
-            raise ValueError(f"resample {self.resample!r}: fir or box, by --model.resample")
+            raise ValueError(f"resample {self.resample!r} is not known; set --model.resample to fir or box")
         if self.bf16_stages < 0:
-            raise ValueError(f"bf16_stages {self.bf16_stages}: 0 or more, by --model.bf16-stages")
+            raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
-        """Spatial extent of the lowest stage, S / (patch · 2^(stages - 1)); ValueError where that is not whole."""
+        """Spatial extent of the lowest stage, S / (patch · 2^(stages - 1)); raises ValueError if not an integer."""
         factor = self.patch * 2 ** (len(self.widths) - 1)
         if any(extent % factor for extent in shape.spatial):
             raise ValueError(
-                f"spatial shape {shape.spatial} does not divide by {factor} = patch × 2^(stages - 1): "
+                f"spatial shape {shape.spatial} is not divisible by {factor} = patch × 2^(stages - 1): "
                 "change the number of --model.widths or --model.patch"
             )
         return tuple(extent // factor for extent in shape.spatial)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Generator and discriminator."""
         return {"generator": Generator, "discriminator": Discriminator}
 
 
 def _residual_blocks(
     extents: tuple[int, ...], channels: int, config: R3GANConfig, generator: torch.Generator
 ) -> nn.Sequential:
-    """The blocks of one stage of this spatial extent and width."""
+    """The blocks of one stage with this spatial extent and width."""
     blocks = config.blocks_per_stage * len(config.widths)
     kernel = tuple(1 if extent == 1 else 3 for extent in extents)
     return nn.Sequential(
@@ -109,14 +113,14 @@ def _residual_blocks(
 
 
 def _transition(ndim: int, channels: int, out_channels: int, generator: torch.Generator) -> nn.Module:
-    """1×1 convolution where the width changes, else nothing."""
+    """1×1 convolution if the width changes, else the identity."""
     if channels == out_channels:
         return nn.Identity()
     return Conv(ndim, channels, out_channels, 1, generator=generator)
 
 
 def _linear(in_features: int, units: int, out_features: int, generator: torch.Generator) -> nn.Module:
-    """A linear layer, or two with an activated hidden layer of this many units between them."""
+    """A linear layer, or, with units, two linear layers around an activated hidden layer."""
     if not units:
         return Linear(in_features, out_features, generator=generator)
     hidden = Linear(in_features, units, gain=LEAKY_GAIN, generator=generator)
@@ -124,7 +128,7 @@ def _linear(in_features: int, units: int, out_features: int, generator: torch.Ge
 
 
 def _to_pixels(ndim: int, width: int, channels: int, config: R3GANConfig, generator: torch.Generator) -> nn.Module:
-    """The highest stage [B, width, *S / patch] to samples [B, channels, *S], before the output function."""
+    """The highest stage [B, width, *S / patch] -> samples [B, channels, *S], before the output function."""
     out_channels = config.pixel_channels or channels
     patches: nn.Module
     if config.patch == config.patch_kernel == 1:
@@ -138,11 +142,11 @@ def _to_pixels(ndim: int, width: int, channels: int, config: R3GANConfig, genera
 
 
 class _FromPixels(nn.Module):
-    """Samples [B, channels, *S] to the highest stage [B, width, *S / patch], by patches of two kinds, added.
+    """Samples [B, channels, *S] -> the highest stage [B, width, *S / patch]: the sum of two kinds of patches.
 
-    Overlapping patches of the sample itself see strokes across the seams; adjoining patches of features at full
-    resolution see fine detail, and are a matrix product. Overlapping patches of those features as well would cost half
-    as much again for the whole step, and are no better (docs/LOG.md).
+    Overlapping patches of the sample see strokes across patch borders; adjacent patches of features at full resolution
+    see fine detail, and are a matrix product. Overlapping patches of those features too would make the whole step half
+    as expensive again, without better samples (docs/LOG.md).
     """
 
     def __init__(
@@ -162,13 +166,12 @@ class _FromPixels(nn.Module):
 class Generator(nn.Module):
     """z [B, Z], label int64 [B] or None -> samples [B, C, *S], unbounded unless the config's output is "tanh".
 
-    A learned map of the lowest extent, scaled channel by channel by a linear function of z and the class embedding (or
-    by one with a hidden layer);
-    then per stage [1×1 where the width changes -> twice the extent] and residual blocks; a last 1×1 (or, with patches,
-    a transposed convolution) to the sample's channels.
+    A learned map at the lowest extent, whose channels are scaled by a linear function of z and the class embedding
+    (optionally with a hidden layer); then for each stage [1×1 if the width changes -> twice the extent] and residual
+    blocks; finally a 1×1 (or, with patches, a transposed) convolution to the sample's channels.
 
     classes: number of classes, 0 for none (labels are then ignored). generator: draws the initial weights.
-    Raises ValueError where the shape does not divide, or a class-conditional call has no labels.
+    Raises ValueError if the stages do not divide the shape, or if a class-conditional call has no labels.
     """
 
     def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
@@ -178,7 +181,7 @@ class Generator(nn.Module):
         self.is_bounded = config.output == "tanh"
         ndim, widths = shape.ndim, config.widths
 
-        # The class enters as a linear layer on a one-hot vector, of fan-in `classes`.
+        # The class embedding is a linear layer on a one-hot vector, with fan-in `classes`.
         self.embed = ClassEmbedding(classes, config.embed_dim, classes**-0.5, generator=generator) if classes else None
         features = config.z_dim + (config.embed_dim if classes else 0)
         self.modulate = _linear(features, config.mapping_units, widths[0], generator)
@@ -211,12 +214,12 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> logits [B], the mirror image of the generator.
 
-    A 1×1 convolution (or, with patches, a strided one) from the sample's channels; per stage residual blocks and
-    [half the extent -> 1×1 where the width changes]; a depthwise convolution (or a dense hidden layer) over the whole
-    lowest extent and a linear layer, to one logit or, conditional, to a vector whose product with the class embedding
-    is the logit.
+    A 1×1 (or, with patches, a strided) convolution from the sample's channels; for each stage residual blocks and
+    [half the extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
+    extent, and a linear layer to one logit or, if class-conditional, to a vector whose inner product with the class
+    embedding is the logit.
 
-    Arguments and errors as Generator's.
+    Arguments and errors as for Generator.
     """
 
     def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
@@ -246,7 +249,8 @@ class Discriminator(nn.Module):
         else:
             self.reduce = Conv(ndim, last, last, base, padding=0, groups=last, generator=generator)
         self.head = Linear(config.head_units or last, last if classes else 1, generator=generator)
-        # As in the generator a linear layer on a one-hot vector, scaled down so that the projection keeps its variance.
+        # As in the generator, a linear layer on a one-hot vector, scaled down so that the projection keeps its
+        # variance.
         self.embed = ClassEmbedding(classes, last, (classes * last) ** -0.5, generator=generator) if classes else None
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

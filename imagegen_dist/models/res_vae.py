@@ -22,49 +22,53 @@ from imagegen_dist.shape import SampleShape
 @ModelConfig.register
 @dataclass(frozen=True)
 class ResVAEConfig(ModelConfig):
-    """Stages and widths of both networks. Raises ValueError where a field is out of its range."""
+    """Stages and widths of both networks. Raises ValueError if a field is outside its range."""
 
     channels: int = 128
-    """Channels that the multipliers multiply."""
+    """Base width, which `multipliers` scale."""
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    """Width of every stage in units of `channels`, from the sample's resolution down."""
+    """Width of every stage in units of `channels`, starting at the sample's resolution."""
     blocks: int = 2
-    """Residual blocks of an encoder's stage; a decoder's has one more."""
+    """Residual blocks per stage of the encoder; the decoder has one more."""
     latent_channels: int = 4
     """Latent channels Z at every position of the lowest stage."""
     attention: bool = True
-    """Whether the middle of both networks has self-attention over all positions."""
+    """Self-attention over all positions in the middle of both networks."""
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers {self.multipliers}: at least 1 a stage, as --model.multipliers 1 2 4 4")
+            raise ValueError(
+                f"multipliers {self.multipliers}: give at least 1 per stage, as --model.multipliers 1 2 4 4"
+            )
         for name in ("channels", "blocks", "latent_channels"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1, by --model.{name.replace('_', '-')}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
+                )
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of every stage, from the sample's resolution down."""
+        """Channels of every stage, starting at the sample's resolution."""
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
-        """Spatial extent of the latents, S / 2^(stages - 1); ValueError where that is not whole."""
+        """Spatial extent of the latents, S / 2^(stages - 1). Raises ValueError if it is not an integer."""
         factor = 2 ** (len(self.multipliers) - 1)
         if any(extent % factor for extent in shape.spatial):
             raise ValueError(
-                f"spatial shape {shape.spatial} does not divide by {factor} = 2^(stages - 1): "
+                f"spatial shape {shape.spatial} is not divisible by {factor} = 2^(stages - 1): "
                 f"give fewer than {len(self.multipliers)} --model.multipliers, or samples of another size"
             )
         return tuple(extent // factor for extent in shape.spatial)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
-        """Its networks."""
+        """Encoder and decoder."""
         return {"encoder": Encoder, "decoder": Decoder}
 
 
 class _Downsample(nn.Module):
-    """3×3 convolution of stride 2, [B, C, *2S] -> [B, C, *S], with zeros beyond the far edges alone."""
+    """3×3 convolution of stride 2, [B, C, *2S] -> [B, C, *S], zero-padded at the far edges only."""
 
     def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
         super().__init__()
@@ -75,7 +79,7 @@ class _Downsample(nn.Module):
 
 
 class _Upsample(nn.Module):
-    """Every value repeated, then a 3×3 convolution: [B, C, *S] -> [B, C, *2S]."""
+    """Nearest-neighbour upsampling, then a 3×3 convolution: [B, C, *S] -> [B, C, *2S]."""
 
     def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
         super().__init__()
@@ -92,7 +96,7 @@ def _stage(ndim: int, channels: int, width: int, blocks: int, generator: torch.G
 
 
 def _middle(ndim: int, channels: int, attention: bool, generator: torch.Generator) -> nn.Sequential:
-    """Two residual blocks, with self-attention between them: [B, channels, *S] -> [B, channels, *S]."""
+    """Two residual blocks, optionally with self-attention between them: [B, channels, *S] -> [B, channels, *S]."""
     layers: list[nn.Module] = [NormResidualBlock(ndim, channels, channels, generator=generator)]
     if attention:
         layers.append(SelfAttention(ndim, channels, generator=generator))
@@ -103,13 +107,13 @@ def _middle(ndim: int, channels: int, attention: bool, generator: torch.Generato
 class Encoder(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z, *s].
 
-    A 3×3 convolution; per stage residual blocks, and half the extent between stages; the middle; normalisation, SiLU,
-    a 3×3 convolution to the parameters and a 1×1 convolution among them.
+    A 3×3 convolution; for each stage residual blocks, with half the extent between stages; the middle; normalisation,
+    SiLU, a 3×3 convolution to the parameters and a 1×1 convolution among them.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is added at every position
-    before the middle. parameters: values a latent, one after another along dimension 1 (mean and log-variance are 2).
-    generator: draws the initial weights. Raises ValueError where the shape does not divide, or a class-conditional
-    call has no labels.
+    before the middle. parameters: values per latent, concatenated along dimension 1 (mean and log-variance are 2).
+    generator: draws the initial weights. Raises ValueError if the stages do not divide the shape, or if a
+    class-conditional call has no labels.
     """
 
     def __init__(
@@ -141,10 +145,10 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z [B, Z, *s], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
 
-    The mirror image of the encoder: a 1×1 and a 3×3 convolution; the middle; per stage residual blocks, and twice the
-    extent between stages; normalisation, SiLU and a 3×3 convolution.
+    The mirror image of the encoder: a 1×1 and a 3×3 convolution; the middle; for each stage residual blocks, with twice
+    the extent between stages; normalisation, SiLU and a 3×3 convolution.
 
-    outputs: values a channel of the sample. Other arguments and errors as Encoder's.
+    outputs: values per channel of the sample. Other arguments and errors as for Encoder.
     """
 
     def __init__(

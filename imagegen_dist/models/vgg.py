@@ -1,4 +1,4 @@
-"""VGG (arXiv:1409.1556): plain stacks of 3×3 convolutions, whose activations are features of a perceptual distance."""
+"""VGG (arXiv:1409.1556): stacks of 3×3 convolutions, whose activations are the features of a perceptual distance."""
 
 from dataclasses import dataclass
 
@@ -17,21 +17,21 @@ class VGGConfig:
     """Size of the network; the default is configuration D, VGG16, without its fully connected layers."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    """Channels of every stage; between two stages the extent is halved."""
+    """Channels of every stage; the extent is halved between stages."""
     depths: tuple[int, ...] = (2, 2, 3, 3, 3)
-    """Convolutions of every stage."""
+    """Convolutions per stage."""
 
 
 _RANDOM_FEATURES = VGGConfig(widths=(16, 32, 64), depths=(1, 1, 1))
-"""Size of a feature network of random weights."""
+"""Size of a feature network with random weights."""
 
 _RANDOM_SEED = 0
 
 
 class VGG(nn.Module):
-    """x [B, C, *S] -> for every stage its last activations, [B, width, *s], the first at the extent of x.
+    """x [B, C, *S] -> the last activations of every stage, [B, width, *s], the first at the extent of x.
 
-    3×3 convolutions, each with a ReLU; the largest value of two along every axis between the stages.
+    3×3 convolutions, each followed by a ReLU, with max pooling between the stages.
 
     ndim: spatial axes. channels: C. generator: draws the initial weights.
     """
@@ -61,9 +61,9 @@ class VGG(nn.Module):
 
 @auxiliary("random_features")
 def random_features(shape: SampleShape) -> VGG:
-    """A small VGG with weights drawn once and for all, for samples [B, C, *S] in [-1, 1] of any number of axes.
+    """A small VGG with fixed random weights, for samples [B, C, *S] in [-1, 1] with any number of spatial axes.
 
-    The biases are N(0, 1): without them a flat area's unit features would not tell its value.
+    The biases are N(0, 1): without them, the normalised features of a constant area would not depend on its value.
     """
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
     network = VGG(shape.ndim, shape.channels, _RANDOM_FEATURES, generator=generator)

@@ -1,4 +1,4 @@
-"""Weights of published networks, from a file that the user has: known by its hash, and never unpickled."""
+"""Weights of published networks, from a local file: verified by its hash, and never unpickled."""
 
 import hashlib
 
@@ -13,11 +13,10 @@ from imagegen_dist.wording import message
 def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed: str) -> dict[str, Tensor]:
     """The tensors of the safetensors file at a path or URL, by name.
 
-    sha256: what its SHA-256 has to be; the file is not looked into before. url_flag, sha256_flag: where the user sets
-    both; needed: what a user should do where it is no such file, as the end of a sentence.
+    sha256: its expected SHA-256, verified before the file is parsed. url_flag, sha256_flag: the flags that set both.
+    needed: what the user should do if it is not such a file, as the end of a sentence.
 
-    Raises ValueError where there is no such file, where its hash is another, and where it is no safetensors file;
-    StorageError.
+    Raises ValueError if the file does not exist, if its hash differs, or if it is not a safetensors file; StorageError.
     """
     store, name = file_at(url)
     try:
@@ -26,7 +25,7 @@ def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed:
         raise ValueError(f"{message(error)}; {needed}") from error
     found = hashlib.sha256(data).hexdigest()
     if not sha256:
-        raise ValueError(f"{url} has to be known by its SHA-256: set {sha256_flag} (it has {found})")
+        raise ValueError(f"{url} has to be verified by its SHA-256: set {sha256_flag} (it has {found})")
     if found != sha256.lower():
         raise ValueError(
             f"{url} has the SHA-256 {found}, not {sha256}; give another file by {url_flag}, or its hash by "
@@ -35,4 +34,4 @@ def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed:
     try:
         return load(data)
     except SafetensorError as error:
-        raise ValueError(f"{url} is no safetensors file ({error}); {needed}") from error
+        raise ValueError(f"{url} is not a safetensors file ({error}); {needed}") from error

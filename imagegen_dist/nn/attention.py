@@ -11,7 +11,7 @@ from imagegen_dist.nn.norm import group_norm
 class SelfAttention(nn.Module):
     """x + P softmax(Q Kᵀ / √C) V, with Q, K and V linear in GroupNorm(x): [B, C, *S] -> [B, C, *S].
 
-    One head, over all positions; no positional code. (arXiv:1706.03762, Eq. 1)
+    A single head over all positions, without positional encoding. (arXiv:1706.03762, Eq. 1)
     """
 
     def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
@@ -22,7 +22,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         positions = self.queries_keys_values(self.norm(x)).flatten(2).transpose(1, 2)  # [B, prod(S), 3C]
-        # The fast kernels want an axis of heads.
+        # The fused attention kernels expect a head dimension.
         query, key, value = positions.unsqueeze(1).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(query, key, value).squeeze(1).transpose(1, 2)
         return x + self.project(mixed.unflatten(2, x.shape[2:]))

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from imagegen_dist.nn.conv import Conv, append_dims
 
 LEAKY_SLOPE = 0.2
-# Gain that keeps the variance through a leaky ReLU: sqrt(2 / (1 + slope²)).
+# Gain that preserves the variance through a leaky ReLU: sqrt(2 / (1 + slope²)).
 LEAKY_GAIN = sqrt(2 / (1 + LEAKY_SLOPE**2))
 
 
 class BiasedLeakyReLU(nn.Module):
-    """Learned bias a channel, starting at 0, then LeakyReLU(0.2): [B, C, *S] -> [B, C, *S]."""
+    """Learned per-channel bias, initialised to 0, followed by LeakyReLU(0.2): [B, C, *S] -> [B, C, *S]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class BiasedLeakyReLU(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + W3 a(Wg a(W1 x)): 1×1 to expansion · C channels, 3×3 in groups, 1×1 back; [B, C, *S] -> [B, C, *S].
+    """x + W3 a(Wg a(W1 x)): 1×1 to expansion · C channels, grouped 3×3, 1×1 back; [B, C, *S] -> [B, C, *S].
 
-    group_channels: channels of a group of Wg; 0 for one dense group.
-    blocks: number L of residual blocks in the whole network, which scales W1 and Wg by L^(-1/4); W3 starts at 0, so
-    that the block starts as the identity (Fixup, arXiv:1901.09321). No normalisation. (arXiv:2501.05441)
-    kernel: extent of Wg; 1 along an axis of one position, where a wider one would only meet padding.
+    group_channels: channels per group of Wg; 0 for a dense convolution.
+    blocks: number L of residual blocks in the whole network. W1 and Wg are scaled by L^(-1/4), and W3 is initialised to
+    0, so that the block starts as the identity (Fixup, arXiv:1901.09321). No normalisation. (arXiv:2501.05441)
+    kernel: extent of Wg; 1 along an axis with a single position, where a larger kernel would only see padding.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Convolutions over one, two or three spatial axes, and linear layers; an explicit generator draws the weights."""
+"""Convolutions over one, two or three spatial axes, and linear layers; weights are drawn from an explicit generator."""
 
 from collections.abc import Callable
 from math import prod, sqrt
@@ -18,7 +18,7 @@ CONVOLVE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 
 
 def scaled_normal(shape: tuple[int, ...], fan_in: float, gain: float, generator: torch.Generator) -> nn.Parameter:
-    """Parameter of this shape drawn from N(0, gain² / fan_in); gain 0 draws nothing and gives zeros."""
+    """A parameter of this shape drawn from N(0, gain² / fan_in); a gain of 0 draws nothing and gives zeros."""
     if gain == 0:
         return nn.Parameter(torch.zeros(shape))
     return nn.Parameter(torch.randn(shape, generator=generator) * (gain / sqrt(fan_in)))
@@ -30,20 +30,20 @@ def append_dims(x: Tensor, ndim: int) -> Tensor:
 
 
 def per_axis(value: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """One value for each of ndim axes: an int serves all of them, a tuple must have ndim entries."""
+    """One value for each of ndim axes: an int applies to all axes, a tuple must have ndim entries."""
     axes = (value,) * ndim if isinstance(value, int) else tuple(value)
     if len(axes) != ndim:
-        raise ValueError(f"{axes} has {len(axes)} entries for {ndim} spatial axes: give one an axis")
+        raise ValueError(f"{axes} has {len(axes)} entries for {ndim} spatial axes: give one per axis")
     return axes
 
 
 class Conv(nn.Module):
     """Convolution over ndim spatial axes: [B, in_channels, *S] -> [B, out_channels, *S / stride].
 
-    kernel, stride, padding: one int, or one an axis. padding None keeps S / stride, with zeros around the sample.
-    gain: weights start as N(0, gain² / fan_in), drawn from `generator`; the optional bias starts at 0.
-    The computation follows x's dtype: a bfloat16 x is convolved in bfloat16, whatever the weights are kept in.
-    Raises ValueError where groups does not divide the channels.
+    kernel, stride, padding: one int, or one per axis. padding None gives S / stride, with zero padding.
+    gain: weights are initialised from N(0, gain² / fan_in) with `generator`; the optional bias is initialised to 0.
+    The computation uses x's dtype: a bfloat16 x is convolved in bfloat16, whatever the dtype of the weights.
+    Raises ValueError if groups does not divide the channels.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Conv(nn.Module):
         self.kernel = per_axis(kernel, ndim)
         self.stride = per_axis(stride, ndim)
         if padding is None:
-            # Half of the overlap k - s on either side, rounded up: an odd overlap reads one zero more on the left.
+            # Half of the overlap k - s on either side, rounded up: an odd overlap has one more zero on the left.
             padding = tuple((k - s + 1) // 2 for k, s in zip(self.kernel, self.stride, strict=True))
         self.padding = per_axis(padding, ndim)
         self.groups = groups
@@ -86,9 +86,9 @@ class Conv(nn.Module):
         return self.convolve(x, weight, bias, stride=self.stride, padding=self.padding, groups=self.groups)
 
     def _cuts_patches(self, x: Tensor) -> bool:
-        """Whether this is one matrix product over patches that neither overlap nor meet padding.
+        """True if this is one matrix product over non-overlapping, unpadded patches.
 
-        Large patches, or a single position: there a matrix product, and its derivatives, are several times faster.
+        For large patches or a single position, a matrix product and its derivatives are several times faster.
         """
         extents = tuple(x.shape[2:])
         return (
@@ -100,7 +100,7 @@ class Conv(nn.Module):
         )
 
     def _weighs_whole(self, x: Tensor) -> bool:
-        """Whether this is a weighted sum of each channel by itself: a depthwise kernel as large as the sample."""
+        """True if this is a weighted sum over each channel: a depthwise kernel as large as the sample."""
         depthwise = self.groups == x.shape[1] == self.weight.shape[0]
         return depthwise and self.kernel == tuple(x.shape[2:]) and not any(self.padding)
 
@@ -112,8 +112,8 @@ class Conv(nn.Module):
 class TransposedConv(nn.Module):
     """Transpose of Conv over ndim spatial axes: [B, in_channels, *S] -> [B, out_channels, *S · stride].
 
-    kernel, stride: one int, or one an axis; kernel - stride is even and not negative, else ValueError.
-    gain: weights start as N(0, gain² / fan_in); in_channels · kernel / stride inputs meet in one output.
+    kernel, stride: one int, or one per axis; raises ValueError unless kernel - stride is even and not negative.
+    gain: weights are initialised from N(0, gain² / fan_in); each output sums in_channels · kernel / stride inputs.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class TransposedConv(nn.Module):
         self.stride = per_axis(stride, ndim)
         overlap = tuple(k - s for k, s in zip(self.kernel, self.stride, strict=True))
         if min(overlap) < 0 or any(extent % 2 for extent in overlap):
-            raise ValueError(f"transposed kernel {self.kernel}: stride {self.stride} plus an even number")
+            raise ValueError(f"transposed kernel {self.kernel}: must be stride {self.stride} plus an even number")
         self.padding = tuple(extent // 2 for extent in overlap)
         self.convolve = CONVOLVE_TRANSPOSED[ndim]
         fan_in = in_channels * prod(self.kernel) / prod(self.stride)
@@ -153,7 +153,7 @@ class TransposedConv(nn.Module):
 
 
 def _patches(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Adjoining patches, flattened: [B, C, *S] -> [B, *(S / size), C · prod(size)]."""
+    """Adjacent patches, flattened: [B, C, *S] -> [B, *(S / size), C · prod(size)]."""
     ndim = len(size)
     for axis, extent in enumerate(size):
         x = x.unflatten(2 + 2 * axis, (-1, extent))  # [B, C, S1/k1, k1, S2/k2, k2, ...]
@@ -197,10 +197,10 @@ class Linear(nn.Module):
 
 
 class ClassEmbedding(nn.Module):
-    """One learned vector a class: label int64 [B] in [0, classes) -> [B, features], weights N(0, gain²).
+    """One learned vector per class: label int64 [B] in [0, classes) -> [B, features], weights N(0, gain²).
 
-    A floating-point label [B, classes] has a weight for each class: the result is the weighted sum of their vectors.
-    Calling it without labels raises ValueError.
+    A floating-point label [B, classes] holds a weight for each class: the result is the weighted sum of their vectors.
+    Raises ValueError if called without labels.
     """
 
     def __init__(self, classes: int, features: int, gain: float = 1.0, *, generator: torch.Generator) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from imagegen_dist.nn.conv import Linear
 
-# Gain that keeps the second moment through a ReLU.
+# Gain that preserves the second moment through a ReLU.
 RELU_GAIN = sqrt(2)
 
 
@@ -20,9 +20,9 @@ def mlp(
     *,
     generator: torch.Generator,
 ) -> nn.Sequential:
-    """[B, widths[0]] -> [B, widths[-1]]: a linear layer from each width to the next, the activation after each.
+    """[B, widths[0]] -> [B, widths[-1]]: a linear layer between consecutive widths, each followed by the activation.
 
-    gain: weights start as N(0, gain² / inputs), drawn from `generator`. One width alone is the identity.
+    gain: weights are initialised from N(0, gain² / inputs) with `generator`. A single width gives the identity.
     """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):

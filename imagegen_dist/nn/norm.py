@@ -13,9 +13,9 @@ _EPSILON = 1e-6
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups; fewer than 128 channels get fewer, so that a group keeps at least 4 channels.
+    """GroupNorm with 32 groups; below 128 channels with fewer, so that each group has at least 4 channels.
 
-    Where that number does not divide the channels, it is the next lower one that does.
+    If that number does not divide the channels, the next lower divisor is used.
     """
     most = max(1, min(_MOST_GROUPS, channels // _FEWEST_CHANNELS))
     groups = next(number for number in range(most, 0, -1) if channels % number == 0)
@@ -25,7 +25,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class NormResidualBlock(nn.Module):
     """s(x) + W2 a(n2(W1 a(n1(x)))): [B, C, *S] -> [B, out_channels, *S].
 
-    W1, W2: 3×3 convolutions; n: GroupNorm; a: SiLU; s: a 1×1 convolution where the channels change, else nothing.
+    W1, W2: 3×3 convolutions; n: GroupNorm; a: SiLU; s: a 1×1 convolution if the number of channels changes, else the
+    identity.
     """
 
     def __init__(self, ndim: int, channels: int, out_channels: int, *, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Doubling and halving every spatial axis, by a separable FIR filter or a box, or by the largest value."""
+"""Doubling and halving every spatial axis, by a separable FIR filter, a box filter or max pooling."""
 
 from typing import Literal
 
@@ -13,8 +13,8 @@ _LARGEST = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 def _fir_weight(x: Tensor) -> Tensor:
-    """Outer product of [1, 3, 3, 1] / 8 over the spatial axes of x, one filter a channel: [C, 1, 4, ...]."""
-    # Filled on x's device: a constant copied there on every call would stall the host.
+    """Outer product of [1, 3, 3, 1] / 8 over the spatial axes of x, one filter per channel: [C, 1, 4, ...]."""
+    # Filled directly on x's device: copying a constant there on every call would stall the host.
     taps = x.new_full((4,), 1 / 8)
     taps[1:3] = 3 / 8
     weight = taps
@@ -26,13 +26,13 @@ def _fir_weight(x: Tensor) -> Tensor:
 def upsample(x: Tensor, kernel: ResampleKernel = "fir") -> Tensor:
     """Twice the extent on every spatial axis: [B, C, *S] -> [B, C, *2S]. Twice differentiable.
 
-    "fir" interpolates with the separable filter [1, 3, 3, 1], normalised so that a constant keeps its value, and reads
-    zeros beyond the edges; "box" repeats each value.
+    "fir" interpolates with the separable filter [1, 3, 3, 1], normalised so that a constant keeps its value, with zeros
+    beyond the edges; "box" repeats each value.
     """
     ndim = x.ndim - 2
     if kernel == "box":
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    # Zeros between the samples thin the signal by 2 an axis: the filter makes up for it.
+    # Inserted zeros halve the signal along each axis: the filter compensates.
     weight = _fir_weight(x) * 2**ndim
     return CONVOLVE_TRANSPOSED[ndim](x, weight, stride=2, padding=1, groups=x.shape[1])
 
@@ -49,8 +49,8 @@ def downsample(x: Tensor, kernel: ResampleKernel = "fir") -> Tensor:
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """The largest of every two values along each spatial axis: [B, C, *S] -> [B, C, *(S // 2)].
+    """The maximum of every two values along each spatial axis: [B, C, *S] -> [B, C, *(S // 2)].
 
-    An odd axis loses its last value, and one of a single position stays as it is.
+    An odd axis loses its last value; an axis with a single position is unchanged.
     """
     return _LARGEST[x.ndim - 2](x, tuple(min(extent, 2) for extent in x.shape[2:]))

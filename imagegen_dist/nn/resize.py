@@ -1,4 +1,4 @@
-"""Resizing as evaluation protocols define it: figures change with the filter, so each names its own."""
+"""Resizing as evaluation protocols define it: metrics depend on the filter, so that each protocol names its own."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,8 @@ from torch import Tensor
 def resize_like_tensorflow(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear as in TensorFlow 1, whose Inception network is FID's: [B, C, *S] -> [B, C, *size].
 
-    Output position i reads input i * S / size, without half a pixel's offset and without smoothing; beyond the last
-    input lies its copy.
+    Output position i reads input i * S / size, without a half-pixel offset and without antialiasing; the last input is
+    repeated beyond the edge.
     """
     for axis in range(x.ndim - 1, 1, -1):
         before, after = x.shape[axis], size[axis - 2]
@@ -22,5 +22,5 @@ def resize_like_tensorflow(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def resize_bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic with smoothing where it shrinks, as Pillow's (a = -1/2): [B, C, H, W] -> [B, C, *size]."""
+    """Bicubic with antialiasing when it downsamples, as Pillow's (a = -1/2): [B, C, H, W] -> [B, C, *size]."""
     return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False)

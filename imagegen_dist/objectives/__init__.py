@@ -1,1 +1,1 @@
-"""Losses: what each phase of a step minimises. Nothing here knows devices, ranks or files."""
+"""Losses: what each phase of a step minimises. Independent of devices, ranks and files."""

@@ -1,7 +1,7 @@
-"""Augmentation of real and generated samples alike, differentiable twice (StyleGAN2-ADA, arXiv:2006.06676, Appendix B).
+"""Twice differentiable augmentation of real and generated samples (StyleGAN2-ADA, arXiv:2006.06676, Appendix B).
 
-Each transformation strikes a sample with probability p times its multiplier. The geometric ones are composed into one
-affine map a sample and cost one resampling.
+Each transformation is applied to a sample with probability p times its multiplier. The geometric ones are composed into
+one affine map per sample, so that a sample is resampled only once.
 """
 
 from dataclasses import dataclass, fields
@@ -28,58 +28,58 @@ _CUTOUT_SIZE = 0.5
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Multipliers of p, one a transformation; 0 leaves it out. The default is R3GAN's: 1, and 0.5 for colour.
+    """Multipliers of p, one per transformation; 0 disables it. The defaults are R3GAN's: 1, and 0.5 for colour.
 
-    Raises ValueError where a multiplier is outside [0, 1].
+    Raises ValueError if a multiplier is outside [0, 1].
     """
 
     flip: float = 1.0
-    """Mirroring the last axis, multiplier of p."""
+    """Mirror the last axis, multiplier of p."""
     rotate90: float = 1.0
-    """Rotation by 0, 90, 180 or 270 degrees, multiplier of p."""
+    """Rotate by 0, 90, 180 or 270 degrees, multiplier of p."""
     translate_integer: float = 1.0
-    """Translation by whole pixels, up to 1/8 of the extent, multiplier of p."""
+    """Translate by an integer number of pixels, up to 1/8 of the extent, multiplier of p."""
     scale: float = 1.0
-    """Isotropic scaling, multiplier of p."""
+    """Scale isotropically, multiplier of p."""
     rotate: float = 1.0
-    """Rotation by any angle, multiplier of p."""
+    """Rotate by any angle, multiplier of p."""
     anisotropy: float = 1.0
-    """Scaling of one axis against the other, multiplier of p."""
+    """Scale one axis relative to the other, multiplier of p."""
     translate: float = 1.0
-    """Translation by fractions of a pixel, multiplier of p."""
+    """Translate by fractions of a pixel, multiplier of p."""
     brightness: float = 0.5
-    """Adding a constant, multiplier of p."""
+    """Add a constant, multiplier of p."""
     contrast: float = 0.5
-    """Multiplying by a constant, multiplier of p."""
+    """Multiply by a constant, multiplier of p."""
     luma_flip: float = 0.5
-    """Inverting luminance and keeping colour, multiplier of p; three channels only."""
+    """Invert luminance, preserving colour, multiplier of p; three channels only."""
     hue: float = 0.5
-    """Rotating colours about the grey axis, multiplier of p; three channels only."""
+    """Rotate colours about the grey axis, multiplier of p; three channels only."""
     saturation: float = 0.5
-    """Scaling the distance from the grey axis, multiplier of p; three channels only."""
+    """Scale the distance from the grey axis, multiplier of p; three channels only."""
     cutout: float = 1.0
-    """Setting a rectangle of half the extent to 0, multiplier of p."""
+    """Set a rectangle of half the extent to 0, multiplier of p."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not 0 <= value <= 1:
                 flag = field.name.replace("_", "-")
-                raise ValueError(f"{field.name} {value}: a multiplier from 0 to 1, by --objective.augment.{flag}")
+                raise ValueError(f"{field.name} {value} is outside [0, 1]; set --objective.augment.{flag}")
 
 
 def augment(x: Tensor, p: float, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Augmented samples: x [B, C, *S] in [-1, 1], of two or three spatial axes -> [B, C, *S].
+    """Augmented samples: x [B, C, *S] in [-1, 1], with two or three spatial axes -> [B, C, *S].
 
-    p: probability in [0, 1]; 0 returns x itself. generator: the only source of randomness, on any device. Geometry and
-    cutout act on the last two axes, alike along a third (all frames of a video turn together). Beyond the edges the
-    sample is mirrored. Twice differentiable in x. On CUDA the transpose of the resampling sums in no fixed order.
-    Raises ValueError where p or the number of axes is outside these ranges.
+    p: probability in [0, 1]; 0 returns x itself. generator: the only source of randomness, on any device. Geometric
+    transformations and cutout act on the last two axes and are the same along a third (all frames of a video rotate
+    together). Beyond the edges the sample is mirrored. Twice differentiable in x. On CUDA, the summation order of the
+    transposed resampling is not deterministic. Raises ValueError if p or the number of axes is out of range.
     """
     if not 0 <= p <= 1:
-        raise ValueError(f"augmentation probability {p}: from 0 to 1, by --objective.augment-p")
+        raise ValueError(f"augmentation probability {p} is outside [0, 1]; set --objective.augment-p")
     if x.ndim not in (4, 5):
-        raise ValueError(f"augmentation of {x.ndim - 2} spatial axes: only samples with 2 or 3 can be augmented")
+        raise ValueError(f"augmentation needs samples with 2 or 3 spatial axes, not {x.ndim - 2}")
     if p == 0:
         return x
     draw = _Draw(len(x), p, generator)
@@ -89,13 +89,13 @@ def augment(x: Tensor, p: float, config: AugmentConfig, generator: torch.Generat
 
 
 def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """x [B, C, *S] with every sample mirrored along its last axis with probability 1/2."""
+    """x [B, C, *S], each sample mirrored along its last axis with probability 1/2."""
     flipped = torch.rand(len(x), generator=generator, device=generator.device) < 0.5
     return torch.where(_per_sample(flipped, x), x.flip(-1), x)
 
 
 class _Draw:
-    """Random quantities of a batch: each is one draw of one value a sample, in float64 on the generator's device."""
+    """Random quantities of a batch: each draw has one value per sample, in float64 on the generator's device."""
 
     def __init__(self, batch: int, p: float, generator: torch.Generator) -> None:
         self.batch, self.p, self.generator = batch, p, generator
@@ -110,17 +110,18 @@ class _Draw:
         return torch.randn(self.batch, generator=self.generator, device=self.generator.device, dtype=torch.float64)
 
     def strikes(self, probability: float) -> Tensor:
-        """[B] of 1.0 with this probability, else 0.0."""
+        """[B]: 1.0 with this probability, else 0.0."""
         return ((self.uniform() + 1) / 2 < probability).double()
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """values [B] on x's device, shaped to go with x [B, C, *S]."""
+    """values [B] on x's device, reshaped to broadcast against x [B, C, *S]."""
     return values.to(x.device, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
 
 
-# Geometry. Coordinates are (column, row) pixels from the centre; a matrix [B, 3, 3] maps where a value goes to where it
-# is read, so that each transformation enters by its inverse, on the right of those before it.
+# Geometry. Coordinates are (column, row) pixels from the centre. A matrix [B, 3, 3] maps an output position to the
+# input position that is read there, so that each transformation enters by its inverse, to the right of the previous
+# ones.
 
 
 def _affine(xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor, x0: Tensor, y0: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ def _rotation(angle: Tensor) -> Tensor:
 
 
 def _geometry(height: int, width: int, config: AugmentConfig, draw: _Draw) -> Tensor | None:
-    """[B, 3, 3] of all geometric transformations together; None where every multiplier is 0."""
+    """[B, 3, 3]: the composition of all geometric transformations; None if every multiplier is 0."""
     inverses: list[Tensor] = []
     p = draw.p
     if config.flip:
@@ -162,7 +163,7 @@ def _geometry(height: int, width: int, config: AugmentConfig, draw: _Draw) -> Te
     if config.scale:
         scale = torch.exp2(_SCALE_STD_OCTAVES * draw.normal() * draw.strikes(config.scale * p))
         inverses.append(_scaling(1 / scale, 1 / scale))
-    # One rotation before and one after the anisotropic scaling; together they strike with the probability of one.
+    # One rotation before and one after the anisotropic scaling; together they occur with the probability of one.
     rotation_p = 1 - sqrt(1 - config.rotate * p)
     if config.rotate:
         inverses.append(_rotation(_ROTATION_MAX * draw.uniform() * draw.strikes(rotation_p)))
@@ -183,7 +184,7 @@ def _geometry(height: int, width: int, config: AugmentConfig, draw: _Draw) -> Te
 
 
 def _transform_geometry(x: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """x [B, C, *S] resampled once, by bilinear interpolation, under each sample's affine map."""
+    """x [B, C, *S] resampled once, bilinearly, under each sample's affine map."""
     height, width = x.shape[-2:]
     matrix = _geometry(height, width, config, draw)
     if matrix is None:
@@ -240,7 +241,7 @@ class _ResampleTransposed(Function):
 
 
 def _transform_colour(x: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """x [B, C, *S] -> M (x + brightness), M the [B, C, C] product of the other colour transformations."""
+    """x [B, C, *S] -> M (x + brightness), where M is the [B, C, C] product of the other colour transformations."""
     p = draw.p
     if config.brightness:
         brightness = _BRIGHTNESS_STD * draw.normal() * draw.strikes(config.brightness * p)
@@ -255,12 +256,12 @@ def _transform_colour(x: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
 
 
 def _colour_matrix(config: AugmentConfig, draw: _Draw) -> Tensor | None:
-    """[B, 3, 3] of luma flip, hue and saturation, all about the grey axis; None where every multiplier is 0."""
+    """[B, 3, 3] of luma flip, hue and saturation about the grey axis; None if every multiplier is 0."""
     if not (config.luma_flip or config.hue or config.saturation):
         return None
     p, device = draw.p, draw.generator.device
     identity = torch.eye(3, dtype=torch.float64, device=device)
-    # Projection on the grey axis (1, 1, 1) / √3, and the cross product with it.
+    # Projection onto the grey axis (1, 1, 1) / √3, and the cross product with it.
     grey = torch.full_like(identity, 1 / 3)
     cross = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64, device=device) / sqrt(3)
     matrix = identity.expand(draw.batch, 3, 3)

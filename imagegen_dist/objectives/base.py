@@ -1,4 +1,4 @@
-"""What the training loop asks of a loss: phases to take turns, and nothing else."""
+"""The interface between the training loop and a loss: the phases of a step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Terms = Mapping[str, Tensor]
 class Batch:
     """One microbatch of real samples.
 
-    sample: float [B, C, *S] in [-1, 1]. label: int64 [B], or None where the dataset has no classes.
+    sample: float [B, C, *S] in [-1, 1]. label: int64 [B], or None if the dataset has no classes.
     """
 
     sample: Tensor
@@ -23,22 +23,22 @@ class Batch:
 
 
 class Randomness(Protocol):
-    """What random values are drawn from: a microbatch's `Draw`, or the noise of samples (noise.py)."""
+    """A source of random values: a microbatch's `Draw`, or the noise of samples (noise.py)."""
 
     def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal values of the given size."""
         ...
 
     def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values uniform on [0, 1) of the given size."""
+        """Uniform values on [0, 1) of the given size."""
         ...
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The time and the randomness of one microbatch: a pure function of seed, images seen, phase and microbatch.
+    """The clock and the random numbers of one microbatch: a pure function of seed, images seen, phase and microbatch.
 
-    images: the clock, global images seen before this step. generator: on the device of the samples.
+    images: the clock, images seen by all workers before this step. generator: on the device of the samples.
     """
 
     images: int
@@ -49,19 +49,19 @@ class Draw:
         return torch.randn(size, generator=self.generator, device=self.generator.device, dtype=dtype)
 
     def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values uniform on [0, 1) of the given size."""
+        """Uniform values on [0, 1) of the given size."""
         return torch.rand(size, generator=self.generator, device=self.generator.device, dtype=dtype)
 
     def integers(self, low: int, high: int, *size: int) -> Tensor:
-        """int64 values uniform on [low, high) of the given size."""
+        """Uniform int64 values on [low, high) of the given size."""
         return torch.randint(low, high, size, generator=self.generator, device=self.generator.device)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One turn of a step: the module that it updates, and the loss that it minimises.
+    """One phase of a step: the module that it updates, and the loss that it minimises.
 
-    Phases of one name share their optimizer: a critic trained five times a step is five equal phases.
+    Phases with the same name share their optimizer: a critic trained five times per step is five equal phases.
     """
 
     name: str
@@ -70,16 +70,16 @@ class Phase:
 
 
 class Objective(Protocol):
-    """A loss over one or several networks. Every phase of a step draws real samples of its own."""
+    """A loss over one or more networks. Each phase of a step draws its own real samples."""
 
     def phases(self) -> Sequence[Phase]:
-        """The turns of one step, in order."""
+        """The phases of one step, in order."""
         ...
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Every network with weights, by the name under which a checkpoint keeps it."""
+        """Every network with weights, by its name in a checkpoint."""
         ...
 
     def averaged(self) -> Sequence[str]:
-        """The names of the networks that inference needs: their exponential moving averages are kept."""
+        """The names of the networks used for inference, whose exponential moving averages are kept."""
         ...

@@ -1,4 +1,4 @@
-"""Cross-entropy of a classifier: how a dataset's own labels become a feature network."""
+"""Cross-entropy of a classifier, which makes a feature network from a dataset's own labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class ClassifyConfig:
     """Training of a classifier."""
 
     max_shift: int = 2
-    """Largest random shift along each spatial axis, in positions."""
+    """Largest random shift along each spatial axis, in pixels."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread over all classes, from 0 to 1."""
+    """Probability mass spread uniformly over all classes, from 0 to 1."""
 
 
 class Classify:
@@ -28,7 +28,7 @@ class Classify:
         self.config = config
 
     def phases(self) -> Sequence[Phase]:
-        """The classifier's only turn."""
+        """The classifier's phase."""
         return [Phase("classifier", self.classifier, self.loss)]
 
     def modules(self) -> Mapping[str, nn.Module]:
@@ -40,7 +40,7 @@ class Classify:
         return ["classifier"]
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Mean cross-entropy in nats. Raises ValueError where the dataset has no labels."""
+        """Mean cross-entropy in nats. Raises ValueError if the dataset has no labels."""
         if batch.label is None:
             raise ValueError("a classifier needs a dataset with labels")
         logits = self.classifier(random_shift(batch.sample, self.config.max_shift, draw))
@@ -49,7 +49,7 @@ class Classify:
 
 
 def random_shift(x: Tensor, max_shift: int, draw: Draw) -> Tensor:
-    """Each sample moved by up to `max_shift` positions along every spatial axis; the edge is repeated outwards.
+    """Each sample shifted by up to `max_shift` positions along every spatial axis; edge values are repeated.
 
     x: [B, C, *S] -> [B, C, *S].
     """

@@ -1,4 +1,4 @@
-"""FactorVAE: a discriminator estimates the total correlation, and the autoencoder lowers it (arXiv:1802.05983)."""
+"""FactorVAE: a discriminator estimates the total correlation, which the autoencoder minimises (arXiv:1802.05983)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class FactorVAEConfig(ObservedConfig):
         super().__post_init__()
         if min(self.discriminator_hidden, default=1) < 1:
             raise ValueError(
-                f"discriminator_hidden {self.discriminator_hidden}: positive widths, as "
+                f"discriminator_hidden {self.discriminator_hidden}: give positive widths, as "
                 "--objective.discriminator-hidden 1000,1000"
             )
         if self.gamma.minimum < 0:
@@ -57,11 +57,11 @@ class FactorVAEConfig(ObservedConfig):
 
     @property
     def least_microbatch(self) -> int:
-        """The discriminator permutes the samples of a microbatch."""
+        """2: the discriminator permutes the samples of a microbatch."""
         return 2
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """Encoder, decoder, and a perceptron z [B, Z] -> logits [B, 2]."""
+        """Encoder, decoder, and an MLP z [B, Z] -> logits [B, 2]."""
         networks, random = super().networks(build), build.random("tc_discriminator")
         latent_dims = cast(tuple[int, ...], networks["encoder"].latent_dims)
         widths = prod(latent_dims), *self.discriminator_hidden
@@ -70,7 +70,7 @@ class FactorVAEConfig(ObservedConfig):
         return {**networks, "tc_discriminator": nn.Sequential(hidden, output)}
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "FactorVAE":
-        """Both turns over the three networks."""
+        """The loss over the three networks."""
         return FactorVAE(networks["encoder"], networks["decoder"], networks["tc_discriminator"], self)
 
     def autoencoder(self, networks: Mapping[str, nn.Module]) -> Autoencoder:
@@ -79,9 +79,9 @@ class FactorVAEConfig(ObservedConfig):
 
 
 class FactorVAE(VariationalObjective[Autoencoder]):
-    """An autoencoder and a discriminator of its latents that take turns; every turn sees samples of its own.
+    """An autoencoder and a discriminator of its latents, trained in alternating phases, each with its own real samples.
 
-    tc_discriminator: z [B, Z] to logits [B, 2], of "drawn from q(z)" and of "drawn from prod_j q(z_j)".
+    tc_discriminator: z [B, Z] -> logits [B, 2], of "drawn from q(z)" and of "drawn from prod_j q(z_j)".
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class FactorVAE(VariationalObjective[Autoencoder]):
         self.config = config
 
     def phases(self) -> Sequence[Phase]:
-        """The autoencoder's turn, then the discriminator's."""
+        """The autoencoder's phase, then the discriminator's."""
         return [
             *super().phases(),
             Phase("tc_discriminator", self.tc_discriminator, self.tc_discriminator_loss),
@@ -103,7 +103,7 @@ class FactorVAE(VariationalObjective[Autoencoder]):
         return {**self.autoencoder.modules(), "tc_discriminator": self.tc_discriminator}
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Distortion, rate and the estimated total correlation in nats, the mean over the microbatch."""
+        """Distortion, rate and estimated total correlation in nats, averaged over the microbatch."""
         x = binarize(batch.sample, self.config.binarize, draw)
         posterior = self.autoencoder.posterior(x, batch.label)
         z, rate = posterior.sample(draw), posterior.kl().flatten(1).sum(1)
@@ -118,12 +118,12 @@ class FactorVAE(VariationalObjective[Autoencoder]):
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
     def tc_discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Cross-entropy in nats of telling q(z) from the product of its marginals, the mean over the microbatch.
+        """Cross-entropy in nats of telling q(z) from the product of its marginals, averaged over the microbatch.
 
-        Both sides see all of the microbatch, each with noise of its own. Raises ValueError where it is of one sample.
+        Each side encodes the whole microbatch, with its own noise. Raises ValueError for a microbatch of one sample.
         """
         if len(batch.sample) < 2:
-            raise ValueError("one sample cannot be permuted; set --training.microbatch-size to 2 or more")
+            raise ValueError("a single sample cannot be permuted; set --training.microbatch-size to 2 or more")
         with torch.no_grad():
             x = binarize(batch.sample, self.config.binarize, draw)
             posterior = self.autoencoder.posterior(x, batch.label)
@@ -136,11 +136,11 @@ class FactorVAE(VariationalObjective[Autoencoder]):
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
     def _log_ratio(self, z: Tensor) -> Tensor:
-        """log D(z) - log(1 - D(z)), which estimates log q(z) - log prod_j q(z_j). z: [B, Z] -> [B]. (Eq. 3)"""
+        """log D(z) - log(1 - D(z)), an estimate of log q(z) - log prod_j q(z_j). z: [B, Z] -> [B]. (Eq. 3)"""
         logits = at_least_float32(self.tc_discriminator(z))
         return logits[:, 0] - logits[:, 1]
 
 
 def permute_dims(z: Tensor, draw: Draw) -> Tensor:
-    """Every latent permuted over the batch by itself: samples of prod_j q(z_j). z: [B, Z] -> [B, Z]. (Algorithm 1)"""
+    """Each latent permuted over the batch independently: prod_j q(z_j). z: [B, Z] -> [B, Z]. (Algorithm 1)"""
     return z.gather(0, draw.uniform(*z.shape).argsort(0))

@@ -1,4 +1,4 @@
-"""Adversarial losses with gradient penalties, class-conditional or not."""
+"""Adversarial losses with gradient penalties, unconditional or class-conditional."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ from imagegen_dist.schedule import Schedule, constant
 @ObjectiveConfig.register
 @dataclass(frozen=True)
 class GANConfig(ObjectiveConfig):
-    """The adversarial game.
+    """Settings of the adversarial loss.
 
-    With real logits r and fake logits f (arXiv:2501.05441 and RECIPES of the papers named):
+    With real logits r and fake logits f (arXiv:2501.05441 and the papers that it cites):
     relativistic    D softplus(f - r), G softplus(r - f): each fake is compared with a real of its class
     non-saturating  D softplus(f) + softplus(-r), G softplus(-f)
     hinge           D relu(1 - r) + relu(1 + f), G -f
@@ -45,35 +45,36 @@ class GANConfig(ObjectiveConfig):
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
     """The adversarial loss."""
     penalty: Literal["none", "r1", "r2", "r1+r2", "wgan-gp"] = "r1+r2"
-    """Inputs whose gradients are penalised: reals (r1), fakes (r2), both, or their interpolates (wgan-gp)."""
+    """Where the gradient is penalised: at reals (r1), fakes (r2), both, or their interpolates (wgan-gp)."""
     gamma: Schedule = constant(1.0)
     """Weight of the penalty: gamma / 2 * ||dD/dx||^2, or gamma * (||dD/dx|| - 1)^2 for wgan-gp."""
     estimator: Literal["exact", "finite-difference"] = "exact"
-    """Exact penalty by double backward, or an estimate from forward passes, with which the discriminator can
-    compile."""
+    """Exact penalty by double backward, or an estimate from forward passes, which permits compilation."""
     epsilon: float = 0.01
     """Step of the finite difference, in units of the samples' range [-1, 1]."""
     critic_steps: int = 1
-    """Discriminator turns for each generator turn."""
+    """Discriminator updates per generator update."""
     augment_p: Schedule = constant(0.0)
     """Probability of each augmentation of real and generated samples, from 0 to 1."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Which augmentations, and how strong they are."""
+    """Multipliers of p for each augmentation."""
 
     def __post_init__(self) -> None:
         if self.gamma.minimum < 0 or self.gamma.start < 0:
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
         if self.critic_steps < 1:
-            raise ValueError(f"critic_steps {self.critic_steps} is below 1; set --objective.critic-steps")
+            raise ValueError(f"critic_steps {self.critic_steps} is below 1; set --objective.critic-steps to 1 or more")
         if self.epsilon <= 0:
-            raise ValueError(f"epsilon {self.epsilon} is not positive; set --objective.epsilon")
+            raise ValueError(f"epsilon {self.epsilon} is not positive; set --objective.epsilon above 0")
         if not (0 <= self.augment_p.start <= 1 and 0 <= self.augment_p.end <= 1):
-            raise ValueError(f"augment_p {self.augment_p} leaves [0, 1]; set --objective.augment-p")
+            raise ValueError(
+                f"augment_p {self.augment_p} leaves [0, 1]; set --objective.augment-p to a schedule within it"
+            )
         if self.penalty == "wgan-gp" and self.estimator != "exact":
             raise ValueError("wgan-gp has no finite-difference estimator; set --objective.estimator exact")
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "GAN":
-        """The game of the two networks."""
+        """The loss over both networks."""
         discriminator = networks["discriminator"]
         return GAN(networks["generator"], discriminator, self, build.compiled(discriminator))
 
@@ -83,11 +84,11 @@ class GANConfig(ObjectiveConfig):
 
 
 Discriminator = Callable[[Tensor, Tensor | None], Tensor]
-"""Samples [B, C, *S] and labels [B] or None to logits [B]."""
+"""Samples [B, C, *S] and labels [B] or None -> logits [B]."""
 
 
 class DiscriminatorPass(NamedTuple):
-    """Reals or fakes on their way through the discriminator: samples, their augmented view, its logits [B]."""
+    """Reals or fakes and their discriminator outputs: samples, their augmented view, its logits [B]."""
 
     x: Tensor
     view: Tensor
@@ -95,10 +96,10 @@ class DiscriminatorPass(NamedTuple):
 
 
 class GAN:
-    """A generator and a discriminator that take turns; every turn sees reals of its own.
+    """A generator and a discriminator, trained in alternating phases, each with its own real samples.
 
-    generator: z [B, Z] and labels [B] or None to samples [B, C, *S], with Z as `z_dim`. fast_discriminator: the same
-    weights for passes without double backward, where a compiled one is at hand.
+    generator: z [B, Z] and labels [B] or None -> samples [B, C, *S], with Z as `z_dim`. fast_discriminator: the same
+    weights for passes without double backward, compiled if possible.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class GAN:
         self._z_dim = cast(int, generator.z_dim)
 
     def phases(self) -> Sequence[Phase]:
-        """`critic_steps` turns of the discriminator, then one of the generator."""
+        """`critic_steps` phases of the discriminator, then one of the generator."""
         critic = Phase("discriminator", self.discriminator, self.discriminator_loss)
         return [*[critic] * self.config.critic_steps, Phase("generator", self.generator, self.generator_loss)]
 
@@ -124,11 +125,11 @@ class GAN:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def averaged(self) -> Sequence[str]:
-        """The generator is what inference needs."""
+        """The generator."""
         return ["generator"]
 
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Adversarial loss and penalty of the discriminator, the mean over the microbatch."""
+        """Adversarial loss and gradient penalty of the discriminator, averaged over the microbatch."""
         penalty = self.config.penalty
         exact = self.config.estimator == "exact"
         discriminator = self.discriminator if exact else self._fast
@@ -152,7 +153,7 @@ class GAN:
         return loss.mean(), {name: value.detach() for name, value in (terms | penalties).items()}
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Adversarial loss of the generator against a fresh microbatch of reals, the mean over it."""
+        """Adversarial loss of the generator against a new microbatch of reals, averaged over the microbatch."""
         real_logits = torch.zeros(len(batch.sample), device=batch.sample.device)
         if self.config.loss == "relativistic":
             with torch.no_grad():
@@ -170,11 +171,12 @@ class GAN:
         return augment(x, p, self.config.augment, draw.generator) if p > 0 else x
 
     def _logits(self, discriminator: Discriminator, views: Sequence[Tensor], label: Tensor | None) -> Sequence[Tensor]:
-        """Logits [B] of the reals' and of the fakes' view, in one pass where both need the same gradients.
+        """Logits [B] of the real and of the fake views, in a single pass if both need the same gradients.
 
-        One pass over 2 B samples has half the operators of two. Where one side alone is penalised, its own pass saves
-        the other's double backward; a compiled discriminator keeps to one batch size. Pairs lie side by side, so that
-        the gradients of what the relativistic loss does not depend on, a last bias, cancel out to exactly 0.
+        One pass over 2 B samples launches half the operators of two. If only one side is penalised, separate passes
+        save the other's double backward; a compiled discriminator also needs a fixed batch size. Real and fake of a
+        pair are interleaved, so that gradients of parameters on which the relativistic loss does not depend (the last
+        bias) cancel to exactly 0.
         """
         if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
             return [discriminator(view, label) for view in views]
@@ -183,7 +185,7 @@ class GAN:
         return discriminator(pairs.flatten(0, 1), labels).unflatten(0, (-1, 2)).unbind(1)
 
     def _penalties(self, critic: Critic, sides: Mapping[str, DiscriminatorPass], draw: Draw) -> dict[str, Tensor]:
-        """Each penalty that the config names, [B], by the name under which it is logged."""
+        """Each penalty of the config, [B], by its logged name."""
         if self.config.penalty == "wgan-gp":
             real, fake = sides["r1"].view, sides["r2"].view
             position = draw.uniform(len(real), dtype=real.dtype)
@@ -210,11 +212,11 @@ def discriminator_terms(loss: str, real: Tensor, fake: Tensor) -> Tensor:
             return relu(1 - real) + relu(1 + fake)
         case "wasserstein":
             return fake - real
-    raise ValueError(f"{loss!r} is no adversarial loss")
+    raise ValueError(f"{loss!r} is not an adversarial loss")
 
 
 def generator_terms(loss: str, real: Tensor, fake: Tensor) -> Tensor:
-    """The generator's loss for each pair. real, fake: logits [B] -> [B]; only the relativistic one looks at real."""
+    """The generator's loss for each pair. real, fake: logits [B] -> [B]; only the relativistic loss uses `real`."""
     match loss:
         case "relativistic":
             return softplus(real - fake)
@@ -222,4 +224,4 @@ def generator_terms(loss: str, real: Tensor, fake: Tensor) -> Tensor:
             return softplus(-fake)
         case "hinge" | "wasserstein":
             return -fake
-    raise ValueError(f"{loss!r} is no adversarial loss")
+    raise ValueError(f"{loss!r} is not an adversarial loss")

@@ -1,4 +1,4 @@
-"""VAEs of several levels of latents, each with a prior that the levels above give: the ladder (arXiv:1602.02282)."""
+"""VAEs with several levels of latents, each with a prior conditioned on the levels above (ladder, arXiv:1602.02282)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from imagegen_dist.wording import counted
 class HierarchicalVAEConfig(ObservedConfig):
     """distortion + warm-up * beta * the sum of all levels' rates, each KL(q(z_i|x, z above) || p(z_i|z above)).
 
-    The warm-up is the paper's (arXiv:1602.02282); without it, or free bits, the higher levels soon carry nothing.
+    The warm-up is the paper's (arXiv:1602.02282); without it or free bits, the higher levels collapse to the prior.
     """
 
     parts = ("ladder_encoder", "ladder_decoder")
@@ -41,10 +41,11 @@ class HierarchicalVAEConfig(ObservedConfig):
     beta: Schedule = constant(1.0)
     """Weight of the rate."""
     warmup_images: int = 0
-    """Images seen over which the weight of the whole rate grows from 0, linearly; 0: no warm-up."""
+    """Images seen over which the weight of the whole rate grows linearly from 0; 0 for no warm-up."""
     free_bits: tuple[float, ...] = ()
-    """Nats of each level, from the highest, below which its rate, averaged over the microbatch, is not reduced further;
-    one number for all levels, or none."""
+    """Nats per level, from the highest, below which its mean rate over the microbatch is not reduced further; one
+    number for all levels, or none.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,10 +56,10 @@ class HierarchicalVAEConfig(ObservedConfig):
                 f"warmup_images {self.warmup_images} is negative; set --objective.warmup-images to 0 or more"
             )
         if min(self.free_bits, default=0.0) < 0:
-            raise ValueError(f"free_bits {self.free_bits}: 0 or more for each level; set --objective.free-bits")
+            raise ValueError(f"free_bits {self.free_bits} has a negative value; set --objective.free-bits to 0 or more")
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> HierarchicalVAE:
-        """The bound over encoder and decoder."""
+        """The loss over encoder and decoder."""
         return HierarchicalVAE(networks["encoder"], networks["decoder"], self)
 
     def autoencoder(self, networks: Mapping[str, nn.Module]) -> HierarchicalAutoencoder:
@@ -67,12 +68,12 @@ class HierarchicalVAEConfig(ObservedConfig):
         return HierarchicalAutoencoder(networks["encoder"], networks["decoder"], likelihood, self.binarize)
 
     def weight(self, images: int) -> float:
-        """Of the rate, at this clock."""
+        """Weight of the rate after this many images."""
         return linear_growth(images, self.warmup_images) * self.beta(images)
 
 
 class _Level(NamedTuple):
-    """One level on the way down: its two distributions, and what was drawn from the first."""
+    """One level of the top-down pass: its posterior and prior, and the latents drawn from the posterior."""
 
     posterior: Gaussian
     prior: Gaussian
@@ -80,10 +81,10 @@ class _Level(NamedTuple):
 
 
 class HierarchicalAutoencoder:
-    """An encoder, a decoder and a likelihood, with latents in levels, the highest first.
+    """An encoder, a decoder and a likelihood, with several levels of latents, the highest first.
 
-    encoder: x [B, C, *S] and labels [B] or None to raw Gaussian parameters of each level, [B, 2 * Z, *s]. decoder: a
-    function (level, raw parameters of its prior, or None for the highest) to its latents [B, Z, *s], and labels, to the
+    encoder: x [B, C, *S] and labels [B] or None -> raw Gaussian parameters of each level, [B, 2 * Z, *s]. decoder: a
+    function (level, raw parameters of its prior, or None for the highest) -> its latents [B, Z, *s], and labels -> the
     likelihood's raw outputs. Both have `group_dims`, the (Z, *s) of each level. binarize: how samples are binarised
     before evaluation encodes them.
     """
@@ -104,15 +105,15 @@ class HierarchicalAutoencoder:
         return dict(self.trained.items())
 
     def infer(self, x: Tensor, label: Tensor | None = None) -> Inferred:
-        """q(z|x): each level's evidence; the posterior below the highest level also needs the draws above."""
+        """q(z|x): each level's evidence; the posterior of a lower level also depends on the latents above it."""
         evidence = [gaussian(raw) for raw in self.encoder(x, label)]
         return _InferredLevels(self, evidence, label)
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for these latents, [B, C, *S] in [-1, 1].
+        """The mean of p(x|z), [B, C, *S] in [-1, 1].
 
-        z: [B, n], levels after one another from the highest; those left out at the end are their priors' means. Raises
-        ValueError where n ends within a level.
+        z: [B, n], the levels concatenated from the highest; levels omitted at the end take their priors' means. Raises
+        ValueError if n ends within a level.
         """
         given = self._levels(z)
 
@@ -125,11 +126,11 @@ class HierarchicalAutoencoder:
         return self.likelihood.mean(self.decoder(choose, label))
 
     def prior(self, count: int, draw: Randomness) -> Tensor:
-        """Standard normal noise of all levels, [count, n], the highest first; a level's prior makes latents of it."""
+        """Standard normal noise of all levels, [count, n], the highest first; each level's prior maps it to latents."""
         return draw.normal(count, sum(self.sizes))
 
     def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for latents that follow level by level from noise [B, n], [B, C, *S] in [-1, 1]."""
+        """Samples for noise [B, n], which each level's prior maps to latents: [B, C, *S] in [-1, 1]."""
         noise = self._levels(drawn)
 
         def choose(level: int, prior: Tensor | None) -> Tensor:
@@ -138,13 +139,13 @@ class HierarchicalAutoencoder:
         return self.likelihood.mean(self.decoder(choose, label))
 
     def sample(self, count: int, draw: Randomness, label: Tensor | None = None) -> Tensor:
-        """So many samples to show for latents drawn level by level, [count, C, *S] in [-1, 1]."""
+        """`count` samples with latents drawn level by level, [count, C, *S] in [-1, 1]."""
         return self.generate(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
 
     def descend(
         self, evidence: Sequence[Gaussian], draw: Draw | None, label: Tensor | None
     ) -> tuple[Tensor, list[_Level]]:
-        """(the likelihood's raw outputs; every level) for latents drawn from q(z|x), or its means without a draw."""
+        """(the likelihood's raw outputs, every level) for latents drawn from q(z|x), or its means if `draw` is None."""
         levels: list[_Level] = []
 
         def choose(level: int, raw_prior: Tensor | None) -> Tensor:
@@ -158,12 +159,12 @@ class HierarchicalAutoencoder:
         return self.decoder(choose, label), levels
 
     def _levels(self, z: Tensor) -> list[Tensor]:
-        """[B, n] cut into levels, [B, Z, *s] each."""
+        """[B, n] split into levels, [B, Z, *s] each."""
         ends = [sum(self.sizes[: level + 1]) for level in range(len(self.sizes))]
         if z.ndim != 2 or z.shape[1] not in ends:
             raise ValueError(
-                f"latents of shape {tuple(z.shape)}: [B, n] with n one of {', '.join(map(str, ends))}, whole levels "
-                "from the highest on"
+                f"latents of shape {tuple(z.shape)}: expected [B, n] with n one of {', '.join(map(str, ends))}, "
+                "complete levels from the highest on"
             )
         parts = z.split(self.sizes[: ends.index(z.shape[1]) + 1], 1)
         return [part.unflatten(1, dims) for part, dims in zip(parts, self.group_dims, strict=False)]
@@ -171,7 +172,7 @@ class HierarchicalAutoencoder:
 
 @dataclass(frozen=True)
 class _InferredLevels:
-    """What the encoder found at each level."""
+    """The encoder's evidence at each level."""
 
     autoencoder: HierarchicalAutoencoder
     evidence: Sequence[Gaussian]
@@ -194,14 +195,14 @@ class _InferredLevels:
 
 
 def _joined(levels: Sequence[_Level]) -> Tensor:
-    """All latents, [B, n], the highest first."""
+    """All latents concatenated, [B, n], the highest first."""
     return torch.cat([level.z.flatten(1) for level in levels], 1)
 
 
 class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
     """One phase: encoder, decoder and the likelihood's own weights.
 
-    Raises ValueError where free bits are not one number for each level.
+    Raises ValueError unless free bits are one number, or one for each level.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, config: HierarchicalVAEConfig) -> None:
@@ -217,7 +218,7 @@ class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
             )
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Distortion and weighted rate in nats, the mean over the microbatch."""
+        """Distortion and weighted rate in nats, averaged over the microbatch."""
         x, beta = binarize(batch.sample, self.config.binarize, draw), self.config.weight(draw.images)
         drawn = self.autoencoder.infer(x, batch.label).draw(draw)
         distortion = -self.autoencoder.likelihood.log_prob(x, drawn.raw)
@@ -228,7 +229,7 @@ class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
     def _cost(self, rates: Sequence[Tensor]) -> Tensor:
-        """The sum of the levels' rates, [B], or with free bits of their means or these, whichever is more."""
+        """The sum of the levels' rates, [B]; with free bits, the sum of their means, each at least its free bits."""
         free = self.config.free_bits
         if not any(free):
             return torch.stack(list(rates)).sum(0)

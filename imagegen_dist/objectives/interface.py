@@ -1,8 +1,8 @@
-"""How an objective registers itself, how it and its networks are built, and what it offers once it is trained.
+"""How an objective registers itself, how it and its networks are built, and what its trained networks offer.
 
 An objective is one file: a config that derives from ObjectiveConfig, and a class with the phases of its loss
-(objectives/base.py). What its trained networks can do, the config says by the methods that it has: `sampler` where they
-generate samples (Generates), `autoencoder` where they also encode them (objectives/variational.py, Autoencodes).
+(objectives/base.py). The methods of the config state what the trained networks can do: `sampler` if they generate
+samples (Generates), `autoencoder` if they also encode them (objectives/variational.py, Autoencodes).
 """
 
 from __future__ import annotations
@@ -35,19 +35,21 @@ class AdamConfig:
 
     def __post_init__(self) -> None:
         if min(self.lr.start, self.lr.end) <= 0:
-            raise ValueError(f"lr {self.lr} is not positive; set --optim.<network>.lr")
+            raise ValueError(f"lr {self.lr} is not positive; set --optim.<network>.lr above 0")
         if not all(0 <= beta < 1 for beta in (self.beta1, self.beta2.start, self.beta2.end)):
-            raise ValueError(f"beta1 {self.beta1} and beta2 {self.beta2} have to lie in [0, 1)")
+            raise ValueError(
+                f"beta1 {self.beta1} and beta2 {self.beta2} must be in [0, 1); set --optim.<network>.beta1 and .beta2"
+            )
 
 
 class OptimConfig(Extensible):
-    """The optimizers of an objective: a frozen dataclass with an AdamConfig for each phase, under the phase's name."""
+    """The optimizers of an objective: a frozen dataclass with an AdamConfig for each phase, named as the phase."""
 
 
 @OptimConfig.register
 @dataclass(frozen=True)
 class GANOptimConfig(OptimConfig):
-    """One optimizer a network."""
+    """One optimizer per network."""
 
     discriminator: AdamConfig = field(default_factory=AdamConfig)
     """Optimizer of the discriminator."""
@@ -65,38 +67,36 @@ class VAEOptimConfig(OptimConfig):
 
 
 class Build(Protocol):
-    """Builds what an objective needs, for the data and with the settings of one experiment."""
+    """Builds what an objective needs, for the data and settings of one experiment."""
 
     @property
     def shape(self) -> SampleShape:
-        """Of one sample."""
+        """Shape of one sample."""
         ...
 
     @property
     def samples(self) -> int:
-        """Size of the training dataset; 0 where networks are built to be used, not trained."""
+        """Size of the training dataset; 0 if the networks are built for inference."""
         ...
 
     def network(self, part: str, role: str = "", **settings: Any) -> nn.Module:
         """The model's network for a part (`ModelConfig.parts`), with its initial weights, on the CPU.
 
-        role: the name under which a checkpoint keeps it, if that is not the part's. settings: further arguments of the
-        network's class.
+        role: its name in a checkpoint, if it differs from the part's. settings: further arguments of the network's
+        class.
         """
         ...
 
     def auxiliary(self, name: str, *arguments: Any, **settings: Any) -> Any:
-        """What models/ registers under this name (`models.base.auxiliary`), from the arguments that it takes."""
+        """What models/ registers under this name (`models.base.auxiliary`), called with these arguments."""
         ...
 
     def random(self, role: str) -> torch.Generator:
-        """Draws the initial weights of a network that the objective builds itself."""
+        """Generator of the initial weights of a network that the objective builds itself."""
         ...
 
     def compiled(self, network: nn.Module) -> nn.Module:
-        """The network, compiled where the experiment compiles, over the same weights: for passes that no gradient
-        passes through twice.
-        """
+        """The network, compiled if the experiment compiles, with shared weights: for passes without double backward."""
         ...
 
 
@@ -104,38 +104,38 @@ class ObjectiveConfig(Extensible):
     """Settings of a loss: a frozen dataclass, registered by `@ObjectiveConfig.register`."""
 
     parts: ClassVar[tuple[str, ...]]
-    """The networks that a model has to offer for it, by their interfaces (`ModelConfig.parts`)."""
+    """The networks that a model must offer, by interface (`ModelConfig.parts`)."""
     optimizers: ClassVar[type[OptimConfig]]
     """The class of its optimizers' settings."""
     compiled: ClassVar[tuple[str, ...]] = ()
-    """Networks that may be compiled, by their roles: those that no gradient passes through twice in a step."""
+    """Networks that may be compiled, by role: those without double backward."""
     best: ClassVar[tuple[str, ...]] = ("frechet",)
-    """Figures by which the best checkpoint is kept: the first of them that can be taken."""
+    """Metrics that select the best checkpoint: the first one that is available."""
     files: ClassVar[tuple[str, ...]] = ()
     """Settings that hold the path or URL of a file. They do not distinguish one run from another."""
 
     @property
     def least_microbatch(self) -> int:
-        """Samples that a microbatch needs."""
+        """Smallest number of samples in a microbatch."""
         return 1
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """All networks by their roles, with their initial weights, on the CPU."""
+        """All networks by role, with their initial weights, on the CPU."""
         return {part: build.network(part) for part in self.parts}
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> Objective:
-        """The loss over networks on their device. Raises ValueError where the networks do not fit."""
+        """The loss over networks on their device. Raises ValueError if the networks do not fit."""
         raise NotImplementedError
 
 
 class Sampler(Protocol):
     """Generates samples from draws of a prior."""
 
-    # Whether the prior is Gaussian, so that draws can be scaled, moved and mixed.
+    # True if the prior is Gaussian, so that draws can be scaled, shifted and interpolated.
     continuous: bool
 
     def modules(self) -> dict[str, nn.Module]:
-        """The networks that it needs, by the name under which a checkpoint keeps them."""
+        """The networks that it uses, by their names in a checkpoint."""
         ...
 
     def prior(self, count: int, draw: Randomness) -> Tensor:
@@ -143,7 +143,7 @@ class Sampler(Protocol):
         ...
 
     def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for draws of the prior, [B, C, *S] in [-1, 1]. label: [B], [B, K] or None."""
+        """The samples for draws of the prior, [B, C, *S] in [-1, 1]. label: [B], [B, K] or None."""
         ...
 
 
@@ -173,5 +173,5 @@ class GeneratorSampler:
         return draw.normal(count, cast(int, self._generator.z_dim))
 
     def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        """Samples of latents z."""
+        """The generator's samples for latents z."""
         return self._generator(drawn, label)

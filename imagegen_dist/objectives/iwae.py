@@ -23,19 +23,20 @@ class IWAEConfig(ObservedConfig):
     """-log (1/k sum_i w_i) with w = p(x|z) p(z) / q(z|x) (arXiv:1509.00519, Eq. 8); k = 1 is a VAE."""
 
     samples: int = 5
-    """Importance samples k of each sample."""
+    """Importance samples k per data sample."""
     gradient: GradientName = "iwae"
-    """Gradient of the encoder: the bound's own, or the doubly reparameterised one of lower variance
-    (arXiv:1810.04152)."""
+    """Gradient of the encoder: that of the bound, or the doubly reparameterised one with lower variance
+    (arXiv:1810.04152).
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples < 1:
-            raise ValueError(f"samples {self.samples} is below 1; set --objective.samples")
+            raise ValueError(f"samples {self.samples} is below 1; set --objective.samples to 1 or more")
         check_name("gradient", self.gradient, GradientName)
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "IWAE":
-        """The bound over encoder and decoder."""
+        """The loss over encoder and decoder."""
         return IWAE(networks["encoder"], networks["decoder"], self)
 
     def autoencoder(self, networks: Mapping[str, nn.Module]) -> Autoencoder:
@@ -51,7 +52,7 @@ class IWAE(VariationalObjective[Autoencoder]):
         self.config = config
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """The negative bound in nats, the mean over the microbatch."""
+        """The negative bound in nats, averaged over the microbatch."""
         x, k = binarize(batch.sample, self.config.binarize, draw), self.config.samples
         label = repeat_label(batch.label, k)
         posterior = self.autoencoder.posterior(x, batch.label)
@@ -75,10 +76,10 @@ class IWAE(VariationalObjective[Autoencoder]):
 
 
 def _scale_gradient_(z: Tensor, factors: Tensor) -> None:
-    """Multiply the gradient that goes back through z [B, ...] by constants [B].
+    """Multiply the gradient that flows back through z [B, ...] by constants [B].
 
-    The bound gives sample i the gradient w_i d(log w_i)/dz; the doubly reparameterised one has w_i^2 there, with the
-    posterior's density held constant. (arXiv:1810.04152)
+    The gradient of the bound weighs d(log w_i)/dz of sample i by w_i; the doubly reparameterised one by w_i^2, with the
+    parameters of the posterior's density held constant. (arXiv:1810.04152)
     """
     if z.requires_grad:
         z.register_hook(lambda gradient: gradient * factors.reshape(-1, *(1 for _ in z.shape[1:])))

@@ -1,4 +1,4 @@
-"""What an encoder's raw outputs mean: a diagonal Gaussian, or the codes of finite scalar quantisation."""
+"""Interpretation of an encoder's raw outputs: a diagonal Gaussian, or the codes of finite scalar quantisation."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 from imagegen_dist.objectives.base import Draw, Randomness
 from imagegen_dist.objectives.penalties import at_least_float32
 
-# Standard deviations from 3e-7 to 22,000: a network that leaves these has no use for its latent, or has diverged.
+# Standard deviations from 3e-7 to 22,000: outside this range a latent is unused, or training has diverged.
 _LOG_VARIANCE_BOUNDS = (-30.0, 20.0)
-# Keeps tanh from its limits, where rounding would give one level too many (arXiv:2309.15505, appendix).
+# Keeps tanh away from its limits, where rounding would give one level too many (arXiv:2309.15505, appendix).
 _FSQ_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The diagonal Gaussian of every sample's latents, q(z|x). mean, log_variance: [B, Z, *s]."""
+    """A diagonal Gaussian over each sample's latents, q(z|x). mean, log_variance: [B, Z, *s]."""
 
     mean: Tensor
     log_variance: Tensor
 
     def sample(self, draw: Draw) -> Tensor:
-        """mean + deviation * noise, [B, Z, *s]: differentiable in both parameters."""
+        """mean + deviation * noise, [B, Z, *s]; differentiable in both parameters."""
         return self.at(draw.normal(*self.mean.shape, dtype=self.mean.dtype))
 
     def at(self, noise: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class Gaussian:
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
     def kl(self, prior: Gaussian | None = None) -> Tensor:
-        """KL(q || prior) of every latent in nats, [B, Z, *s]; the prior is N(0, I) where none is given.
+        """KL(q || prior) of every latent in nats, [B, Z, *s]; the default prior is N(0, I).
 
         (arXiv:1312.6114, appendix B)
         """
@@ -48,16 +48,16 @@ class Gaussian:
         return log_density(z, self.mean, self.log_variance).flatten(1).sum(1)
 
     def repeat(self, times: int) -> Gaussian:
-        """Each sample's Gaussian `times` times in a row, [B * times, Z, *s]."""
+        """Each sample's Gaussian repeated `times` times consecutively, [B * times, Z, *s]."""
         return Gaussian(self.mean.repeat_interleave(times, 0), self.log_variance.repeat_interleave(times, 0))
 
     def detach(self) -> Gaussian:
-        """The same Gaussian as a constant."""
+        """The same Gaussian without gradients."""
         return Gaussian(self.mean.detach(), self.log_variance.detach())
 
 
 def gaussian(parameters: Tensor) -> Gaussian:
-    """The Gaussian of an encoder's raw outputs [B, 2 * Z, *s]: means, then log-variances, in float32 at least.
+    """The Gaussian of an encoder's raw outputs [B, 2 * Z, *s]: means, then log-variances, in float32 or better.
 
     Log-variances are clamped to [-30, 20].
     """
@@ -66,16 +66,16 @@ def gaussian(parameters: Tensor) -> Gaussian:
 
 
 def standard_gaussian(like: Tensor) -> Gaussian:
-    """N(0, I) of the shape, type and device of `like`."""
+    """N(0, I) with the shape, dtype and device of `like`."""
     return Gaussian(torch.zeros_like(like), torch.zeros_like(like))
 
 
 def product(first: Gaussian, second: Gaussian) -> Gaussian:
-    """The Gaussian proportional to the product of two densities: precisions add up, and weigh the means.
+    """The Gaussian proportional to the product of two densities: precisions add, and the means are weighted by them.
 
     (arXiv:1602.02282, the posterior of a ladder's level)
     """
-    weight = torch.sigmoid(second.log_variance - first.log_variance)  # the first's share of the precision
+    weight = torch.sigmoid(second.log_variance - first.log_variance)  # the first Gaussian's fraction of the precision
     mean = weight * first.mean + (1 - weight) * second.mean
     return Gaussian(mean, -torch.logaddexp(-first.log_variance, -second.log_variance))
 
@@ -86,15 +86,15 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 
 
 def log_density(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log N(z; mean, exp(log_variance)) of every value; the three broadcast."""
+    """log N(z; mean, exp(log_variance)) of every value; the arguments broadcast."""
     return -0.5 * ((z - mean).square() * (-log_variance).exp() + log_variance + log(2 * pi))
 
 
 def free_bits_rate(kl: Tensor, nats: float) -> Tensor:
-    """A microbatch's mean rate with no reward for less than `nats` a latent. kl: [B, Z, *s] -> scalar.
+    """A microbatch's mean rate, without a reward for less than `nats` per latent. kl: [B, Z, *s] -> scalar.
 
-    sum_j max(nats, mean KL_j), with the mean over the microbatch (arXiv:1606.04934). A latent channel's
-    positions share their parameters: they are one group, of `nats` each on average.
+    sum_j max(nats, mean KL_j), with the mean over the microbatch (arXiv:1606.04934). The positions of a latent channel
+    share their parameters and form one group, with `nats` per position on average.
     """
     positions = prod(kl.shape[2:])
     of_channel = kl.transpose(0, 1).flatten(1).mean(1)
@@ -103,7 +103,7 @@ def free_bits_rate(kl: Tensor, nats: float) -> Tensor:
 
 @dataclass(frozen=True)
 class FSQ:
-    """Finite scalar quantisation: every latent channel is rounded to one of a few levels (arXiv:2309.15505).
+    """Finite scalar quantisation: each latent channel is rounded to one of a few levels (arXiv:2309.15505).
 
     levels: number of levels of each latent channel, 2 or more. Raises ValueError otherwise.
     """
@@ -112,45 +112,47 @@ class FSQ:
 
     def __post_init__(self) -> None:
         if not self.levels or min(self.levels) < 2:
-            raise ValueError(f"levels {self.levels}: 2 or more for each latent channel; set --objective.levels 8,6,5")
+            raise ValueError(
+                f"levels {self.levels}: give 2 or more for each latent channel, as --objective.levels 8,6,5"
+            )
 
     @property
     def codebook_size(self) -> int:
-        """Number of different codes, the product of the levels."""
+        """Number of distinct codes, the product of the levels."""
         return prod(self.levels)
 
     @property
     def rate(self) -> float:
-        """log(codebook size), nats a position: what a code costs under the uniform prior, the most it can carry."""
+        """log(codebook size), nats per position: the cost of a code under the uniform prior, and its capacity."""
         return log(self.codebook_size)
 
     def nats(self, codes: Tensor) -> Tensor:
-        """log(levels), what each latent of codes [B, Z, *s] costs under the uniform prior: [B, Z, *s]."""
+        """log(levels), the cost of each latent of codes [B, Z, *s] under the uniform prior: [B, Z, *s]."""
         return self._per_channel([log(levels) for levels in self.levels], codes).expand_as(codes)
 
     def quantize(self, parameters: Tensor) -> Tensor:
-        """An encoder's raw outputs to codes in [-1, 1], [B, Z, *s] -> same; gradients pass the rounding as they are."""
+        """An encoder's raw outputs -> codes in [-1, 1], [B, Z, *s] -> [B, Z, *s], with a straight-through gradient."""
         bounded = self._bound(at_least_float32(parameters))
         rounded = bounded + (bounded.round() - bounded).detach()
         return rounded / self._half_widths(bounded)
 
     def indices(self, codes: Tensor) -> Tensor:
-        """The number of each position's code in [0, codebook_size). codes: [B, Z, *s] -> int64 [B, *s].
+        """The index of each position's code in [0, codebook_size). codes: [B, Z, *s] -> int64 [B, *s].
 
-        Raises ValueError where the codebook is too large to be numbered by int64.
+        Raises ValueError if the codebook is too large for int64 indices.
         """
         half = self._half_widths(codes)
         digits = (codes * half + half).round().to(torch.int64)
         return (digits * self._bases(digits)).sum(1)
 
     def codes(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The codes of these numbers. indices: int64 [B, *s] -> [B, Z, *s]; the inverse of `indices`."""
+        """The codes at these indices. indices: int64 [B, *s] -> [B, Z, *s]; the inverse of `indices`."""
         numbers = indices.unsqueeze(1)
         digits = numbers // self._bases(numbers) % self._per_channel(self.levels, numbers)
         return self._from_digits(digits.to(dtype))
 
     def sample(self, draw: Randomness, *size: int) -> Tensor:
-        """Codes of the uniform prior. size: B, *s -> [B, Z, *s]."""
+        """Codes drawn from the uniform prior. size: B, *s -> [B, Z, *s]."""
         batch, *positions = size
         uniform = draw.uniform(batch, len(self.levels), *positions)
         levels = self._per_channel(self.levels, uniform)
@@ -173,10 +175,12 @@ class FSQ:
 
     def _bases(self, like: Tensor) -> Tensor:
         if self.codebook_size > 2**63:
-            raise ValueError(f"levels {self.levels} make more codes than 64 bits can number; set --objective.levels")
+            raise ValueError(
+                f"levels {self.levels} give more codes than int64 can index; set --objective.levels to fewer codes"
+            )
         return self._per_channel([prod(self.levels[:channel]) for channel in range(len(self.levels))], like)
 
     def _per_channel(self, values: list[float] | list[int] | tuple[int, ...], like: Tensor) -> Tensor:
-        """[1, Z, 1, ...] of as many axes, on the same device and of the same type as `like`."""
+        """[1, Z, 1, ...] with as many axes as `like`, on its device and with its dtype."""
         found = torch.tensor(values, dtype=like.dtype, device=like.device)
         return found.reshape(1, -1, *(1 for _ in like.shape[2:]))

@@ -1,4 +1,4 @@
-"""How likely a sample is, given what a decoder says of it: p(x|z) by name, in nats summed over a sample's values."""
+"""Likelihoods p(x|z) from a decoder's raw outputs, by name, in nats summed over a sample's values."""
 
 from collections.abc import Mapping
 from math import log, pi
@@ -16,9 +16,9 @@ BinarizeName = Literal["none", "threshold", "dynamic"]
 
 # log(1 / 127.5 / sqrt(12)) = -6.09 is the deviation of rounding to 8 bits: a sharper Gaussian models the rounding.
 _LOWEST_LOG_SIGMA = -6.0
-# As in PixelCNN++ (arXiv:1701.05517): below it every scale puts all of the mass on one level.
+# As in PixelCNN++ (arXiv:1701.05517): below it, every scale puts all of the mass on one level.
 _LOWEST_LOG_SCALE = -7.0
-# Above it every scale is flat over the levels.
+# Above it, every scale is flat over the levels.
 _HIGHEST_LOG_SCALE = 7.0
 _LEVELS = 256
 
@@ -27,28 +27,28 @@ class Likelihood(nn.Module):
     """p(x|z) of samples x [B, C, *S] in [-1, 1], from a decoder's raw outputs [B, outputs * C, *S]."""
 
     outputs: int
-    """Raw channels for each channel of a sample."""
+    """Raw channels per channel of a sample."""
     counts_levels = False
-    """Whether it gives each of the levels that a sample is stored in a probability of its own."""
+    """True if it assigns a probability to each of the levels in which a sample is stored."""
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over channels and positions: [B], in float32 at least."""
         raise NotImplementedError
 
     def mean(self, raw: Tensor) -> Tensor:
-        """The sample to show for it, [B, C, *S] in [-1, 1]."""
+        """The mean of p(x|z), [B, C, *S] in [-1, 1]."""
         raise NotImplementedError
 
     def check(self, x: Tensor) -> None:
-        """Raise ValueError where the likelihood is none of such samples. Reads values back: not for the hot path."""
+        """Raise ValueError if the likelihood does not apply to samples like x. Synchronises: not for the hot path."""
         _check_range(x)
 
 
 class Bernoulli(Likelihood):
-    """Every value is white with probability sigmoid(raw), else black.
+    """Each value is white with probability sigmoid(raw), else black.
 
-    Grey values are taken as probabilities, (x + 1) / 2: their term is a cross-entropy, bounded below by their own
-    entropy, and no log-likelihood. To compare log-likelihoods, binarise.
+    Grey values are treated as probabilities, (x + 1) / 2: their term is a cross-entropy, bounded below by their
+    entropy, and not a log-likelihood. Binarise the samples to compare log-likelihoods.
     """
 
     outputs = 1
@@ -64,8 +64,8 @@ class Bernoulli(Likelihood):
 class GaussianLikelihood(Likelihood):
     """N(raw, sigma^2) with one learned sigma for all values: sigma-VAE (arXiv:2006.13202).
 
-    A density over values in [-1, 1]: its distortion may be negative. log sigma is kept above -6 by a softplus, since
-    data of 8 bits would otherwise draw it to minus infinity wherever a value never changes.
+    A density over values in [-1, 1], so that its distortion can be negative. A softplus keeps log sigma above -6, since
+    8-bit data would otherwise drive it to minus infinity where values are constant.
     """
 
     outputs = 1
@@ -76,7 +76,7 @@ class GaussianLikelihood(Likelihood):
 
     @property
     def log_sigma(self) -> Tensor:
-        """The logarithm of the deviation, scalar."""
+        """The log of the standard deviation, scalar."""
         return _LOWEST_LOG_SIGMA + softplus(self.raw_log_sigma - _LOWEST_LOG_SIGMA)
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ class GaussianLikelihood(Likelihood):
 class DiscretizedLogistic(Likelihood):
     """Probabilities of the 256 levels of 8 bits: a logistic's mass within half a level of each (arXiv:1606.04934).
 
-    Raw outputs are the location, then the log-scale, of every value, both in units of the range [-1, 1]. The lowest
-    and the highest level take the tails, so that the probabilities sum to 1.
+    The raw outputs are the location and the log-scale of every value, in units of the range [-1, 1]. The lowest and the
+    highest level take the tails, so that the probabilities sum to 1.
     """
 
     outputs = 2
@@ -106,14 +106,14 @@ class DiscretizedLogistic(Likelihood):
         upper = (x - location + half_level) * inverse_scale
         lower = (x - location - half_level) * inverse_scale
         lowest, highest = x < half_level - 1, x > 1 - half_level
-        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)), which loses nothing in the tails.
+        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)), without cancellation in the tails.
         within = torch.log(-torch.expm1(-2 * half_level * inverse_scale))
         below = torch.where(highest, 0, logsigmoid(upper))
         above = torch.where(lowest, 0, logsigmoid(-lower))
         return (below + above + torch.where(lowest | highest, 0, within)).flatten(1).sum(1)
 
     def mean(self, raw: Tensor) -> Tensor:
-        """The location: the mode, which the tails do not move."""
+        """The location: the mode, which the tails do not shift."""
         return at_least_float32(raw).chunk(2, dim=1)[0].clamp(-1, 1)
 
     def check(self, x: Tensor) -> None:
@@ -121,12 +121,12 @@ class DiscretizedLogistic(Likelihood):
         level = (x + 1) * (_LEVELS - 1) / 2
         if (level - level.round()).abs().max() > 1e-3:
             raise ValueError(
-                "the logistic likelihood needs samples of 8 bits, which these are not; set --objective.likelihood l1"
+                "the logistic likelihood needs 8-bit samples, which these are not; set --objective.likelihood to l1"
             )
 
 
 class L1(Likelihood):
-    """Sum of absolute differences: a Laplace density of scale 1 less its constant, log 2 a value."""
+    """Sum of absolute differences: a Laplace density of scale 1 without its constant, log 2 per value."""
 
     outputs = 1
 
@@ -138,7 +138,7 @@ class L1(Likelihood):
 
 
 class SquaredError(Likelihood):
-    """Sum of squared differences: a Gaussian density of variance 1/2 less its constant, log(pi) / 2 a value."""
+    """Sum of squared differences: a Gaussian density of variance 1/2 without its constant, log(pi) / 2 per value."""
 
     outputs = 1
 
@@ -160,7 +160,7 @@ LIKELIHOODS: Mapping[LikelihoodName, type[Likelihood]] = {
 
 
 def binarize(x: Tensor, how: BinarizeName, draw: Draw) -> Tensor:
-    """Samples of -1 and 1 from grey ones, [B, C, *S] -> same; "none" gives x itself.
+    """Grey samples -> samples of -1 and 1, [B, C, *S] -> [B, C, *S]; "none" returns x itself.
 
     threshold: 1 above 0. dynamic: 1 with probability (x + 1) / 2, drawn anew each time (as in arXiv:1509.00519).
     """
@@ -175,25 +175,25 @@ def binarize(x: Tensor, how: BinarizeName, draw: Draw) -> Tensor:
 
 
 def check_name(field: str, name: str, allowed: Any) -> None:
-    """Raise ValueError where a config's field is none of the names of its Literal type."""
+    """Raise ValueError unless a config's field is one of the names of its Literal type."""
     if name not in get_args(allowed):
         flag = f"--objective.{field.replace('_', '-')}"
         raise ValueError(f"{field} {name!r} is not known; set {flag} to one of {', '.join(get_args(allowed))}")
 
 
 def check_observation(likelihood: LikelihoodName, how: BinarizeName) -> None:
-    """Raise ValueError where a name is not known, or where binarised samples would meet a likelihood of grey ones."""
+    """Raise ValueError if a name is not known, or if samples are binarised for a likelihood of grey values."""
     check_name("likelihood", likelihood, LikelihoodName)
     check_name("binarize", how, BinarizeName)
     if how != "none" and likelihood != "bernoulli":
         raise ValueError(
             f"binarize {how!r} needs the bernoulli likelihood, not {likelihood!r}; set --objective.likelihood "
-            "bernoulli or --objective.binarize none"
+            "to bernoulli or --objective.binarize to none"
         )
 
 
 def is_probability(likelihood: Likelihood, how: BinarizeName) -> bool:
-    """Whether p(x|z) is a probability of the samples as they are stored or binarised, so that bits can be counted."""
+    """True if p(x|z) is a probability of the samples as stored or binarised, so that bits per dimension are defined."""
     return likelihood.counts_levels or (how != "none" and isinstance(likelihood, Bernoulli))
 
 

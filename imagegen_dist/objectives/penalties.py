@@ -1,4 +1,4 @@
-"""Gradient penalties of a discriminator, exact (double backward) and from forward passes alone."""
+"""Gradient penalties of a discriminator, exact (double backward) or estimated from forward passes."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 Critic = Callable[[Tensor], Tensor]
-"""Samples [B, C, *S] to logits [B]."""
+"""Samples [B, C, *S] -> logits [B]."""
 
 
 def gradient_penalty(x: Tensor, logits: Tensor) -> Tensor:
-    """Squared gradient norm of each sample's logit, ||d logits / d x||^2, in float32 at least.
+    """Squared gradient norm of each sample's logit, ||d logits / d x||^2, in float32 or higher precision.
 
     x: [B, C, *S], requires grad; logits: [B] -> [B]. Twice differentiable. (R1 of arXiv:1801.04406; arXiv:2501.05441)
     """
@@ -19,7 +19,7 @@ def gradient_penalty(x: Tensor, logits: Tensor) -> Tensor:
 
 
 def gradient_penalties(xs: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
-    """`gradient_penalty` of each pair of samples and logits, in one backward pass; [] for none."""
+    """`gradient_penalty` of each pair of samples and logits, in one backward pass; [] for no pairs."""
     if not xs:
         return []
     total = torch.stack([values.sum() for values in logits]).sum()
@@ -49,5 +49,5 @@ def finite_difference_penalty(
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """The values in float32, or in their own precision where that is higher."""
+    """The values in float32, or in their own dtype if it is more precise."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""How different two samples look to a feature network."""
+"""Distance between two samples in the features of a network."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -9,15 +9,15 @@ from torch.nn.functional import normalize
 
 from imagegen_dist.objectives.penalties import at_least_float32
 
-# Where all features of a position are off, the unit vector of what rounding leaves would be noise.
+# Keeps the normalised vector of a position whose features are all zero from amplifying rounding errors.
 _SMALLEST_NORM = 1e-6
 
 
 class PerceptualDistance(nn.Module):
-    """Squared distance of unit feature vectors, averaged over positions, summed over maps: x, y [B, C, *S] -> [B].
+    """Squared distance of normalised features, averaged over positions, summed over maps: x, y [B, C, *S] -> [B].
 
-    features: a network from samples to feature maps [B, F, *s], one or a sequence of them. channel_weights: [F] of each
-    map, not negative; None weighs all channels alike, by 1. Both are constants here. (arXiv:1801.03924, Eq. 1)
+    features: a network from samples to feature maps [B, F, *s], one or a sequence of them. channel_weights: [F] for
+    each map, not negative; None gives every channel weight 1. Both are constants. (arXiv:1801.03924, Eq. 1)
     """
 
     def __init__(self, features: nn.Module, channel_weights: Sequence[Tensor] | None = None) -> None:
@@ -33,7 +33,7 @@ class PerceptualDistance(nn.Module):
         return torch.stack([of_map.sum(1).flatten(1).mean(1) for of_map in squares]).sum(0)
 
     def _units(self, x: Tensor) -> list[Tensor]:
-        """Every map with vectors of length 1."""
+        """Every map, normalised to vectors of length 1."""
         found = self.features(x)
         maps = [found] if isinstance(found, Tensor) else cast(Sequence[Tensor], found)
         return [normalize(at_least_float32(values), dim=1, eps=_SMALLEST_NORM) for values in maps]

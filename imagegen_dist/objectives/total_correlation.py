@@ -1,4 +1,4 @@
-"""The rate in three parts, estimated from a minibatch: mutual information, total correlation, dimension-wise KL.
+"""The rate's decomposition, estimated from a minibatch: mutual information, total correlation, dimension-wise KL.
 
 KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || prod_j q(z_j)) + sum_j KL(q(z_j) || p(z_j)) on average over x
 (arXiv:1802.04942, Eq. 2). q(z) is a mixture over the whole dataset; the estimators see a minibatch of it.
@@ -30,10 +30,10 @@ class Marginals(NamedTuple):
 
 
 def decompose(z: Tensor, mean: Tensor, log_variance: Tensor, dataset_size: int, estimator: Estimator) -> Decomposition:
-    """The three parts at each sample's z.
+    """The three terms at each sample's z.
 
-    z, mean, log_variance: [B, Z, *s], z_i drawn from the Gaussian i. dataset_size: samples N that the minibatch was
-    drawn from. Errors as those of `importance_weights`.
+    z, mean, log_variance: [B, Z, *s], with z_i drawn from Gaussian i. dataset_size: number N of samples from which the
+    minibatch was drawn. Errors as for `importance_weights`.
     """
     z, mean, log_variance = z.flatten(1), mean.flatten(1), log_variance.flatten(1)
     own = log_density(z, mean, log_variance).sum(1)
@@ -42,7 +42,7 @@ def decompose(z: Tensor, mean: Tensor, log_variance: Tensor, dataset_size: int, 
 
 
 def marginals(z: Tensor, mean: Tensor, log_variance: Tensor, dataset_size: int, estimator: Estimator) -> Marginals:
-    """log of sum_m w_im q(z_i|x_m), over all latents together and over each alone. z, mean, log_variance: [B, Z]."""
+    """log of sum_m w_im q(z_i|x_m), over all latents jointly and over each latent. z, mean, log_variance: [B, Z]."""
     weights = importance_weights(len(z), dataset_size, estimator).to(z).log()
     densities = log_density(z.unsqueeze(1), mean.unsqueeze(0), log_variance.unsqueeze(0))  # [B, B, Z]
     joint = (weights + densities.sum(2)).logsumexp(1)
@@ -51,20 +51,20 @@ def marginals(z: Tensor, mean: Tensor, log_variance: Tensor, dataset_size: int, 
 
 
 def importance_weights(batch_size: int, dataset_size: int, estimator: Estimator) -> Tensor:
-    """Weight of the Gaussian m in the estimate of q(z_i), float64 [B, B], by row i.
+    """Weight of Gaussian m in the estimate of q(z_i), float64 [B, B], one row per i.
 
     mws  1 / (N B) each: minibatch-weighted sampling (arXiv:1802.04942, Sec. 3.1), a lower bound in expectation.
     mss  minibatch-stratified sampling (appendix C): 1 / N for i's own, (N - M) / (N M) for one of the M = B - 1
          others, 1 / M for the rest. Rows sum to 1, and the estimate of q(z_i) is unbiased.
-    Raises ValueError where mss gets fewer than two samples, or a dataset no larger than the others.
+    Raises ValueError if mss is given fewer than two samples, or more than the dataset has.
     """
     if estimator == "mws":
         return torch.full((batch_size, batch_size), 1 / (dataset_size * batch_size), dtype=torch.float64)
     others = batch_size - 1
     if not 0 < others < dataset_size:
         raise ValueError(
-            f"mss cannot estimate from microbatches of {batch_size} of {dataset_size} samples: they hold 2 or "
-            "more, and no more than the dataset; set --training.microbatch-size or --objective.decomposition mws"
+            f"mss cannot estimate from microbatches of {batch_size} of {dataset_size} samples: it needs 2 or more, and "
+            "no more than the dataset has; set --training.microbatch-size, or --objective.decomposition to mws"
         )
     weights = torch.full((batch_size, batch_size), 1 / others, dtype=torch.float64)
     rows = torch.arange(batch_size)

@@ -1,6 +1,6 @@
-"""The variational autoencoder and the weights of its rate: beta, warm-up, free bits, capacity, total correlation.
+"""The variational autoencoder, with weights of its rate: beta, warm-up, free bits, capacity, total correlation.
 
-Every term is in nats, summed over a sample's values or latents; the loss is the mean over the microbatch.
+Every term is in nats, summed over a sample's values or latents; the loss is averaged over the microbatch.
 """
 
 from collections.abc import Mapping
@@ -44,9 +44,9 @@ DecompositionName = Literal["none", "mws", "mss"]
 class VAEConfig(ObservedConfig):
     """distortion + warm-up * beta * rate, with distortion -log p(x|z) and rate KL(q(z|x) || N(0, I)) (arXiv:1312.6114).
 
-    capacity > 0 puts capacity_gamma * |rate - C| for each sample in the rate's place (arXiv:1804.03599, Eq. 8).
-    decomposition puts mutual information + beta * total correlation + dimension-wise KL there: beta-TCVAE
-    (arXiv:1802.04942, Eq. 4). latent "fsq" has codes in place of q(z|x), and a constant rate (arXiv:2309.15505).
+    capacity > 0 replaces the rate by capacity_gamma * |rate - C| for each sample (arXiv:1804.03599, Eq. 8).
+    decomposition replaces it by mutual information + beta * total correlation + dimension-wise KL: beta-TCVAE
+    (arXiv:1802.04942, Eq. 4). latent "fsq" uses codes instead of q(z|x), with a constant rate (arXiv:2309.15505).
     """
 
     latent: LatentName = "gaussian"
@@ -54,15 +54,15 @@ class VAEConfig(ObservedConfig):
     levels: tuple[int, ...] = (8, 6, 5)
     """Levels of each latent channel, for fsq."""
     beta: Schedule = constant(1.0)
-    """Weight of the rate, or with a decomposition of the total correlation."""
+    """Weight of the rate; with a decomposition, weight of the total correlation."""
     warmup_images: int = 0
-    """Images seen over which the weight of the whole rate grows from 0, linearly; 0: no warm-up."""
+    """Images seen over which the weight of the whole rate grows linearly from 0; 0 for no warm-up."""
     free_bits: float = 0.0
-    """Nats of each latent below which its rate, averaged over the microbatch, is not reduced further; 0: none."""
+    """Nats per latent below which its mean rate over the microbatch is not reduced further; 0 for none."""
     capacity: float = 0.0
-    """Rate C, in nats a sample, at which the rate is held at the end; 0: none."""
+    """Final target C of the rate, in nats per sample; 0 for none."""
     capacity_images: int = 0
-    """Images seen over which C grows from 0, linearly; 0: C is constant."""
+    """Images seen over which C grows linearly from 0; 0 for a constant C."""
     capacity_gamma: float = 1000.0
     """Weight of the rate's distance from C."""
     decomposition: DecompositionName = "none"
@@ -81,7 +81,7 @@ class VAEConfig(ObservedConfig):
         self._check_combination()
 
     def _check_combination(self) -> None:
-        """Raise ValueError where one setting would leave another without effect."""
+        """Raise ValueError if one setting would make another ineffective."""
         rate_settings = {
             "beta": self.beta != constant(1.0),
             "warmup-images": self.warmup_images > 0,
@@ -106,16 +106,16 @@ class VAEConfig(ObservedConfig):
 
     @property
     def parameters(self) -> int:
-        """Raw encoder outputs for each latent."""
+        """Raw encoder outputs per latent."""
         return 1 if self.latent == "fsq" else 2
 
     @property
     def least_microbatch(self) -> int:
-        """A decomposition compares the samples of a microbatch."""
+        """2 with a decomposition, which compares the samples of a microbatch."""
         return 1 if self.decomposition == "none" else 2
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "VAE":
-        """The bound over encoder and decoder."""
+        """The loss over encoder and decoder."""
         return VAE(networks["encoder"], networks["decoder"], self, build.samples)
 
     def autoencoder(self, networks: Mapping[str, nn.Module]) -> "Autoencoder":
@@ -123,11 +123,11 @@ class VAEConfig(ObservedConfig):
         return trained_autoencoder(networks, self, FSQ(self.levels) if self.latent == "fsq" else None)
 
     def warmup(self, images: int) -> float:
-        """Weight in [0, 1] of the whole rate at this clock."""
+        """Weight in [0, 1] of the whole rate after this many images."""
         return linear_growth(images, self.warmup_images)
 
     def capacity_at(self, images: int) -> float:
-        """C at this clock, in nats a sample."""
+        """C after this many images, in nats per sample."""
         return self.capacity * linear_growth(images, self.capacity_images)
 
 
@@ -138,12 +138,12 @@ def _refuse(settings: Mapping[str, bool], why: str, instead: str) -> None:
 
 
 class Autoencoder:
-    """An encoder, a decoder and a likelihood: what every VAE trains together, and what inference asks of it.
+    """An encoder, a decoder and a likelihood, which every VAE trains together and inference uses.
 
-    encoder: x [B, C, *S] and labels [B] or None to raw parameters of `latent_dims` (Z, *s). decoder: z [B, Z, *s] and
-    labels to the likelihood's raw outputs. fsq: the quantiser where the latents are codes. binarize: how samples are
-    binarised before evaluation encodes them. Raises ValueError where the quantiser's levels are not one for each latent
-    channel.
+    encoder: x [B, C, *S] and labels [B] or None -> raw parameters of `latent_dims` (Z, *s). decoder: z [B, Z, *s] and
+    labels -> the likelihood's raw outputs. fsq: the quantiser, if the latents are codes. binarize: how samples are
+    binarised before evaluation encodes them. Raises ValueError unless the quantiser has one number of levels for each
+    latent channel.
     """
 
     def __init__(
@@ -159,8 +159,8 @@ class Autoencoder:
         self.latent_dims: tuple[int, ...] = tuple(encoder.latent_dims)  # type: ignore[arg-type]
         if fsq and len(fsq.levels) != self.latent_dims[0]:
             raise ValueError(
-                f"levels {fsq.levels} are of {len(fsq.levels)} latent channels, and the model has "
-                f"{self.latent_dims[0]}; set --objective.levels, one for each"
+                f"levels {fsq.levels} are for {len(fsq.levels)} latent channels, and the model has "
+                f"{self.latent_dims[0]}; set --objective.levels to one for each"
             )
         self.group_dims: tuple[tuple[int, ...], ...] = (self.latent_dims,)
         self.continuous = fsq is None
@@ -185,21 +185,21 @@ class Autoencoder:
         return self.infer(x, label).code()
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for these latents, [B, C, *S] in [-1, 1]."""
+        """The mean of p(x|z), [B, C, *S] in [-1, 1]."""
         return self.likelihood.mean(self.decoder(z, label))
 
     def prior(self, count: int, draw: Randomness) -> Tensor:
-        """So many latents of the prior, [count, Z, *s]: standard normal, or uniform over the codes."""
+        """`count` latents of the prior, [count, Z, *s]: standard normal, or uniform over the codes."""
         if self.fsq:
             return self.fsq.sample(draw, count, *self.latent_dims[1:])
         return draw.normal(count, *self.latent_dims)
 
     def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for latents of the prior, which is to decode them."""
+        """The samples for latents of the prior: `decode`."""
         return self.decode(drawn, label)
 
     def sample(self, count: int, draw: Randomness, label: Tensor | None = None) -> Tensor:
-        """So many samples to show for latents of the prior, [count, C, *S] in [-1, 1]."""
+        """`count` samples for latents of the prior, [count, C, *S] in [-1, 1]."""
         return self.generate(self.prior(count, draw).to(next(self.decoder.parameters()).device), label)
 
     def distortion(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
@@ -207,13 +207,13 @@ class Autoencoder:
         return -self.likelihood.log_prob(x, self.decoder(z, label))
 
     def terms(self, x: Tensor, distortion: Tensor, rate: Tensor, beta: float) -> dict[str, Tensor]:
-        """What every VAE logs, [B] each."""
+        """Logged terms that all VAEs share, [B] each."""
         return bound_terms(x, distortion, rate, beta, prod(self.latent_dims))
 
 
 @dataclass(frozen=True)
 class _InferredGaussian:
-    """One Gaussian for each sample."""
+    """One Gaussian per sample."""
 
     autoencoder: Autoencoder
     posterior: Gaussian
@@ -237,7 +237,7 @@ class _InferredGaussian:
 
 @dataclass(frozen=True)
 class _InferredCode:
-    """One code for each sample, which is certain: its rate is what it costs under the uniform prior."""
+    """One deterministic code per sample, whose rate is its cost under the uniform prior."""
 
     autoencoder: Autoencoder
     fsq: FSQ
@@ -262,7 +262,7 @@ def make_autoencoder(
     likelihood: LikelihoodName,
     fsq: FSQ | None = None,
 ) -> Autoencoder:
-    """With a new likelihood of that name, on the encoder's device."""
+    """An autoencoder with a new likelihood of this name, on the encoder's device."""
     device = next(encoder.parameters()).device
     return Autoencoder(encoder, decoder, LIKELIHOODS[likelihood]().to(device), fsq)
 
@@ -270,13 +270,13 @@ def make_autoencoder(
 def trained_autoencoder(
     networks: Mapping[str, nn.Module], config: ObservedConfig, fsq: FSQ | None = None
 ) -> Autoencoder:
-    """The autoencoder of networks that a config's objective has trained."""
+    """The autoencoder of the networks that a config's objective has trained."""
     likelihood = config.likelihood_of(networks)
     return Autoencoder(networks["encoder"], networks["decoder"], likelihood, fsq, config.binarize)
 
 
 class Rate(NamedTuple):
-    """What stands beside the distortion, [B] nats; the weight in it that is logged as beta; and more to log."""
+    """The loss term next to the distortion, [B] nats; the weight logged as beta; and further logged terms."""
 
     cost: Tensor
     beta: float
@@ -286,7 +286,7 @@ class Rate(NamedTuple):
 class VAE(VariationalObjective[Autoencoder]):
     """One phase: encoder, decoder and the likelihood's own weights.
 
-    dataset_size: samples of the dataset, which a decomposition needs. Raises ValueError where it is missing, or as
+    dataset_size: samples of the dataset, which a decomposition needs. Raises ValueError if it is missing, or as
     Autoencoder does.
     """
 
@@ -299,7 +299,7 @@ class VAE(VariationalObjective[Autoencoder]):
         self._dataset_size = dataset_size
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Distortion and weighted rate in nats, the mean over the microbatch."""
+        """Distortion and weighted rate in nats, averaged over the microbatch."""
         x = binarize(batch.sample, self.config.binarize, draw)
         inferred = self.autoencoder.infer(x, batch.label)
         drawn = inferred.draw(draw)
@@ -311,7 +311,7 @@ class VAE(VariationalObjective[Autoencoder]):
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
     def _weighted_rate(self, inferred: Inferred, drawn: Drawn, images: int) -> Rate:
-        """The rate as the config weighs it now."""
+        """The rate with the config's weights after this many images."""
         config, rate = self.config, drawn.rate
         warmup, beta = config.warmup(images), config.warmup(images) * config.beta(images)
         if config.capacity > 0:
@@ -319,7 +319,7 @@ class VAE(VariationalObjective[Autoencoder]):
             more = {"vae/capacity": torch.full_like(rate, capacity)}
             return Rate(config.capacity_gamma * (rate - capacity).abs(), config.capacity_gamma, more)
         if config.decomposition != "none":
-            assert isinstance(inferred, _InferredGaussian)  # the config allows no other
+            assert isinstance(inferred, _InferredGaussian)  # the config excludes other latents
             mean, log_variance = inferred.posterior.mean, inferred.posterior.log_variance
             parts = decompose(drawn.z, mean, log_variance, self._dataset_size, config.decomposition)
             cost = warmup * (parts.mutual_information + parts.dimension_wise_kl) + beta * parts.total_correlation

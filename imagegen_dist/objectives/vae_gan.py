@@ -20,7 +20,7 @@ from imagegen_dist.schedule import Schedule, constant
 DistanceName = Literal["l1", "mse"]
 PerceptualName = Literal["none", "random", "lpips"]
 
-# Of the adaptive weight: added to its denominator, and its largest value.
+# The adaptive weight's epsilon, added to the denominator, and its upper limit.
 _NORM_FLOOR = 1e-4
 _LARGEST_WEIGHT = 1e4
 
@@ -41,21 +41,24 @@ class VAEGANOptimConfig(OptimConfig):
 class VAEGANConfig(AutoencodingConfig):
     """distortion + perceptual_weight * N * perceptual distance + beta * rate + adversarial term, for each sample.
 
-    distortion is summed over a sample's N values: -log p(x|z) less a constant. The rate is in nats, summed over the
-    latents. The perceptual distance is an average over positions, and so counts once for each value. The adversarial
-    term is adversarial_weight * adaptive weight * -D(reconstruction), the mean over patches. (arXiv:2112.10752,
+    distortion is -log p(x|z) without its constant, summed over a sample's N values. The rate is in nats, summed over
+    the latents. The perceptual distance is an average over positions, and is therefore multiplied by N. The adversarial
+    term is adversarial_weight * adaptive weight * -D(reconstruction), averaged over patches. (arXiv:2112.10752,
     appendix G, with the sums of its code)
     """
 
     optimizers = VAEGANOptimConfig
-    compiled = ("encoder",)  # gradients pass twice through the decoder, which torch.compile refuses
-    best = ("frechet_reconstruction", "distortion")  # its rate costs next to nothing: the bound says little
+    compiled = ("encoder",)  # the decoder has a double backward, which torch.compile does not support
+    best = (
+        "frechet_reconstruction",
+        "distortion",
+    )  # the rate's weight is negligible, so that the bound is uninformative
     files = ("lpips_weights",)
 
     likelihood: DistanceName = "l1"
     """Sum of absolute or of squared differences."""
     perceptual: PerceptualName = "none"
-    """Feature network of the perceptual distance: none, a fixed one of random weights, or LPIPS's, from a file."""
+    """Feature network of the perceptual distance: none, a fixed one with random weights, or LPIPS's, from a file."""
     perceptual_weight: float = 1.0
     """Weight of the perceptual distance."""
     lpips_weights: str = ""
@@ -67,11 +70,11 @@ class VAEGANConfig(AutoencodingConfig):
     adversarial_weight: float = 0.5
     """Weight of the adversarial term, multiplied by the adaptive weight."""
     adversarial_from_images: int = 0
-    """Images seen before which there is no adversarial term and the discriminator is not trained."""
+    """Images seen before the adversarial term starts and the discriminator is trained."""
     discriminator_channels: int = 64
     """Channels of the discriminator's first layer."""
     discriminator_layers: int = 3
-    """Layers of stride 2 of the discriminator: a patch is 16, 34, 70, ... positions wide."""
+    """Layers of stride 2 of the discriminator: a patch is 16, 34, 70, ... pixels wide."""
 
     def __post_init__(self) -> None:
         check_name("likelihood", self.likelihood, DistanceName)
@@ -105,9 +108,9 @@ class VAEGANConfig(AutoencodingConfig):
         return {**super().networks(build), "discriminator": discriminator}
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "VAEGAN":
-        """Both turns over the three networks.
+        """The loss over the three networks.
 
-        Raises ValueError where the perceptual distance knows no such samples, or where its weights are missing.
+        Raises ValueError if the perceptual distance does not support such samples, or if its weights are missing.
         """
         encoder, decoder, discriminator = (networks[role] for role in ("encoder", "decoder", "discriminator"))
         last_layer = cast(nn.Parameter, decoder.last_layer)
@@ -132,11 +135,11 @@ class VAEGANConfig(AutoencodingConfig):
 
 
 class VAEGAN:
-    """An autoencoder and a patch discriminator that take turns; every turn sees samples of its own.
+    """An autoencoder and a patch discriminator, trained in alternating phases, each with its own real samples.
 
-    discriminator: x [B, C, *S] to logits [B, ...], one a patch. last_layer: the decoder's last weight, at which the
+    discriminator: x [B, C, *S] -> logits [B, ...], one per patch. last_layer: the decoder's last weight, at which the
     gradients of both terms are compared. perceptual: a fixed network from x, y [B, C, *S] to distances [B], or None; it
-    is frozen here, and no part of a checkpoint.
+    is frozen here, and not part of a checkpoint.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class VAEGAN:
         self._perceptual = None if perceptual is None else perceptual.eval().requires_grad_(False)
 
     def phases(self) -> Sequence[Phase]:
-        """The autoencoder's turn, then the discriminator's."""
+        """The autoencoder's phase, then the discriminator's."""
         return [
             Phase("autoencoder", self.autoencoder.trained, self.autoencoder_loss),
             Phase("discriminator", self.discriminator, self.discriminator_loss),
@@ -171,9 +174,9 @@ class VAEGAN:
         return list(self.autoencoder.modules())
 
     def autoencoder_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Distortion, perceptual distance, weighted rate and, from its time on, the adversarial term.
+        """Distortion, perceptual distance, weighted rate and, once it has started, the adversarial term.
 
-        The mean over the microbatch. What is logged as distortion is that of the values alone.
+        Averaged over the microbatch. The logged distortion is that of the values only.
         """
         x, beta = batch.sample, self.config.beta(draw.images)
         posterior = self.autoencoder.posterior(x, batch.label)
@@ -211,19 +214,19 @@ class VAEGAN:
         return self.config.adversarial_weight > 0 and draw.images >= self.config.adversarial_from_images
 
     def _patches(self, x: Tensor) -> Tensor:
-        """Every patch's logit, [B, patches]."""
+        """The logit of every patch, [B, patches]."""
         return at_least_float32(self.discriminator(x)).flatten(1)
 
     def _no_loss(self) -> Tensor:
-        """0 with zero gradients of every weight: its optimizer's state moves on alike on all ranks."""
+        """0 with zero gradients for every weight: its optimizer's state advances equally on all ranks."""
         return torch.stack([0 * weight.sum() for weight in self.discriminator.parameters()]).sum()
 
 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """||d reconstruction_loss|| / (||d adversarial|| + 1e-4) at the last layer, at most 1e4, as a constant.
+    """||d reconstruction_loss|| / (||d adversarial|| + 1e-4) at the last layer, at most 1e4, without gradients.
 
-    reconstruction_loss: distortion plus perceptual distance. Both are scalars whose graphs are kept. Returns a scalar.
-    (arXiv:2012.09841, Eq. 7; constants of its code)
+    reconstruction_loss: distortion plus perceptual distance. Both are scalars whose graphs are retained. Returns a
+    scalar. (arXiv:2012.09841, Eq. 7; constants of its code)
     """
     norms = []
     for term in (reconstruction_loss, adversarial):

@@ -1,4 +1,4 @@
-"""What every VAE is to those who look at it and to those who train it, whatever its latents are."""
+"""The interface of every VAE, to inference and evaluation and to training, whatever its latents."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from imagegen_dist.objectives.likelihoods import (
 
 @dataclass(frozen=True)
 class Drawn:
-    """Latents of a batch drawn from q(z|x), and what follows from them.
+    """Latents of a batch drawn from q(z|x), and what is derived from them.
 
     z: [B, ...] as `decode` takes them. raw: the likelihood's parameters for them, [B, outputs * C, *S]. kl: for each
-    group of latents, the highest first, what each of them costs in nats, [B, *dims].
+    group of latents, the highest first, the cost of each latent in nats, [B, *dims].
     """
 
     z: Tensor
@@ -35,24 +35,24 @@ class Drawn:
 
     @property
     def rates(self) -> tuple[Tensor, ...]:
-        """Nats of each group, [B], the highest first."""
+        """Nats per group, [B], the highest first."""
         return tuple(kl.flatten(1).sum(1) for kl in self.kl)
 
     @property
     def rate(self) -> Tensor:
-        """Nats of all of them, [B]."""
+        """Nats of all groups, [B]."""
         return torch.stack(self.rates).sum(0)
 
 
 class Inferred(Protocol):
-    """q(z|x) of a batch, for which the encoder has run once."""
+    """q(z|x) of a batch, from a single pass of the encoder."""
 
     def code(self) -> Tensor:
         """The latents without noise, [B, ...] as `decode` takes them."""
         ...
 
     def draw(self, draw: Draw) -> Drawn:
-        """One draw for each sample."""
+        """One draw per sample."""
         ...
 
     def log_weights(self, x: Tensor, draw: Draw, times: int) -> Tensor:
@@ -61,10 +61,10 @@ class Inferred(Protocol):
 
 
 class VariationalModel(Sampler, Protocol):
-    """The networks that a VAE trains together: what inference and evaluation ask of them.
+    """The networks that a VAE trains together, as inference and evaluation use them.
 
-    Latents come in groups, the highest first: (Z,) for a vector, (Z, *s) for a map. Those of a single group are a
-    tensor [B, Z, *s]; those of several are flattened into one [B, all], group after group.
+    Latents come in groups, the highest first: (Z,) for a vector, (Z, *s) for a map. The latents of a single group are a
+    tensor [B, Z, *s]; those of several groups are flattened and concatenated to [B, all].
     """
 
     trained: nn.ModuleDict
@@ -78,13 +78,13 @@ class VariationalModel(Sampler, Protocol):
         ...
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """The samples to show for latents, [B, C, *S] in [-1, 1]; of several groups, the lower ones may be left out."""
+        """The mean of p(x|z), [B, C, *S] in [-1, 1]; of several groups, lower ones may be omitted."""
         ...
 
 
 @runtime_checkable
 class Autoencodes(Protocol):
-    """An objective whose trained networks encode samples and decode latents; it generates as well."""
+    """An objective whose trained networks encode samples and decode latents; it also generates samples."""
 
     def autoencoder(self, networks: Mapping[str, nn.Module]) -> VariationalModel:
         """The trained networks as an autoencoder."""
@@ -92,7 +92,7 @@ class Autoencodes(Protocol):
 
 
 class AutoencodingConfig(ObjectiveConfig):
-    """What the objectives of autoencoders share. A subclass has the field `likelihood`."""
+    """Settings shared by the objectives of autoencoders. A subclass has the field `likelihood`."""
 
     likelihood: LikelihoodName
     parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
@@ -102,12 +102,12 @@ class AutoencodingConfig(ObjectiveConfig):
 
     @property
     def parameters(self) -> int:
-        """Raw encoder outputs for each latent: those of a Gaussian."""
+        """Raw encoder outputs per latent: those of a Gaussian."""
         return 2
 
     @property
     def outputs(self) -> int:
-        """Raw decoder channels for each channel of a sample."""
+        """Raw decoder channels per channel of a sample."""
         return LIKELIHOODS[self.likelihood].outputs
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
@@ -123,23 +123,22 @@ class AutoencodingConfig(ObjectiveConfig):
         raise NotImplementedError
 
     def sampler(self, networks: Mapping[str, nn.Module]) -> VariationalModel:
-        """An autoencoder generates samples from its prior."""
+        """The autoencoder, which generates samples from its prior."""
         return self.autoencoder(networks)
 
     def likelihood_of(self, networks: Mapping[str, nn.Module]) -> Likelihood:
-        """The likelihood among trained networks, or a new one where it has no weights."""
+        """The likelihood among trained networks, or a new one if it has no weights."""
         return cast(Likelihood, networks.get("likelihood") or LIKELIHOODS[self.likelihood]())
 
 
 @dataclass(frozen=True)
 class ObservedConfig(AutoencodingConfig):
-    """How a VAE's samples are seen: what all of its objectives share. Raises ValueError for names that do not fit."""
+    """Likelihood and binarisation, shared by the objectives of VAEs. Raises ValueError for incompatible names."""
 
     likelihood: LikelihoodName = "bernoulli"
     """The likelihood p(x|z)."""
     binarize: BinarizeName = "none"
-    """How grey samples become black and white: not at all, above 0, or drawn anew with their values as
-    probabilities."""
+    """How grey samples are binarised: not at all, by a threshold at 0, or at random by their values."""
 
     def __post_init__(self) -> None:
         check_observation(self.likelihood, self.binarize)
@@ -155,24 +154,24 @@ class VariationalObjective(Generic[Model]):
         self.autoencoder = autoencoder
 
     def phases(self) -> Sequence[Phase]:
-        """The autoencoder's only turn."""
+        """The autoencoder's phase."""
         return [Phase("autoencoder", self.autoencoder.trained, self.loss)]
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Encoder, decoder, and the likelihood where it has weights."""
+        """Encoder, decoder, and the likelihood if it has weights."""
         return self.autoencoder.modules()
 
     def averaged(self) -> Sequence[str]:
-        """All that inference needs: the autoencoder's."""
+        """All networks of the autoencoder."""
         return list(self.autoencoder.modules())
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """The mean loss over the microbatch in nats, and what to log."""
+        """The loss in nats, averaged over the microbatch, and what to log."""
         raise NotImplementedError
 
 
 def trained_together(encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood) -> nn.ModuleDict:
-    """The networks that have weights, by their names."""
+    """The networks that have weights, by name."""
     named: dict[str, nn.Module] = {"encoder": encoder, "decoder": decoder}
     if any(True for _ in likelihood.parameters()):
         named["likelihood"] = likelihood
@@ -180,7 +179,7 @@ def trained_together(encoder: nn.Module, decoder: nn.Module, likelihood: Likelih
 
 
 def bound_terms(x: Tensor, distortion: Tensor, rate: Tensor, beta: float, latents: int) -> dict[str, Tensor]:
-    """What every VAE logs, [B] each. beta_normalized: beta * Z / N, latents over values (Higgins et al. 2017)."""
+    """Logged terms of all VAEs, [B] each. beta_normalized: beta * Z / N, latents over values (Higgins et al. 2017)."""
     return {
         "vae/distortion": distortion,
         "vae/rate": rate,
@@ -192,10 +191,10 @@ def bound_terms(x: Tensor, distortion: Tensor, rate: Tensor, beta: float, latent
 
 @torch.no_grad()
 def log_likelihood(inferred: Inferred, x: Tensor, draw: Draw, k: int, chunk: int) -> Tensor:
-    """log p(x) in nats by k importance samples, `chunk` of them at a time: [B], float64.
+    """log p(x) in nats from k importance samples, `chunk` of them at a time: [B], float64.
 
-    A lower bound in expectation, which tightens as k grows (arXiv:1509.00519). x: [B, C, *S]; a pass holds B * chunk
-    samples.
+    A lower bound in expectation, which becomes tighter as k grows (arXiv:1509.00519). x: [B, C, *S]; a pass holds
+    B * chunk samples.
     """
     total = torch.full((len(x),), -inf, dtype=torch.float64, device=x.device)
     for start in range(0, k, chunk):
@@ -205,10 +204,10 @@ def log_likelihood(inferred: Inferred, x: Tensor, draw: Draw, k: int, chunk: int
 
 
 def repeat_label(label: Tensor | None, times: int) -> Tensor | None:
-    """Each label `times` times in a row, [B] -> [B * times]."""
+    """Each label repeated `times` times consecutively, [B] -> [B * times]."""
     return None if label is None else label.repeat_interleave(times, 0)
 
 
 def linear_growth(images: int, over: int) -> float:
-    """From 0 to 1 over the first `over` images seen; 1 throughout where `over` is 0."""
+    """From 0 to 1 over the first `over` images seen; always 1 if `over` is 0."""
     return min(images / over, 1.0) if over else 1.0

@@ -1,1 +1,1 @@
-"""The one training loop, and what it needs: optimizers, averages, checkpoints."""
+"""The training loop and what it needs: optimizers, weight averages, checkpoints."""

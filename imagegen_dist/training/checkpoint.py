@@ -1,7 +1,7 @@
-"""Checkpoints that either verify or do not exist: safetensors and JSON, the manifest written last.
+"""Checkpoints that either verify or do not exist: safetensors and JSON, with the manifest written last.
 
-checkpoints/step-<images>/<attempt>/model.safetensors    averaged weights: what inference needs
-                                    state.safetensors    raw weights and optimizers
+checkpoints/step-<images>/<attempt>/model.safetensors    averaged weights, for inference
+                                    state.safetensors    raw weights and optimizer state
                                     state.json           the clock and everything else
                                     manifest.json        names, sizes and sha256 of the above
 """
@@ -40,7 +40,7 @@ INFERENCE_FILES = ("model.safetensors", "state.json")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of a run, on the host: nothing in it changes when training goes on."""
+    """The state of a run at one moment, on the host; training does not change it."""
 
     images: int
     model: Mapping[str, Tensor]
@@ -48,7 +48,7 @@ class Snapshot:
     facts: Mapping[str, Any]
 
     def check_finite(self) -> None:
-        """Raise CheckpointError where a weight is not finite: such a checkpoint is never published."""
+        """Raise CheckpointError if a weight is not finite: such a checkpoint is never published."""
         for name, tensor in {**self.model, **self.state}.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise CheckpointError(f"{name} is not finite at {self.images:,} images; no checkpoint was written")
@@ -56,7 +56,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published checkpoint: where it is, at how many images, and what its manifest says."""
+    """A published checkpoint: its store, its images seen, and the content of its manifest."""
 
     store: Store
     images: int
@@ -70,12 +70,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint(Checkpoint):
-    """A published checkpoint with the contents of its files, which are those that were verified."""
+    """A published checkpoint with the verified contents of its files."""
 
     model: Mapping[str, Tensor]
     """The averaged weights."""
     state: Mapping[str, Tensor]
-    """Raw weights and optimizer state; empty where they were not asked for."""
+    """Raw weights and optimizer state; empty if not requested."""
     facts: Mapping[str, Any]
     """The clock and everything else that is not a tensor."""
 
@@ -86,10 +86,10 @@ class LoadedCheckpoint(Checkpoint):
 
 
 def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metric: float | None = None) -> Checkpoint:
-    """Write a checkpoint, its manifest last, into an attempt directory of its own.
+    """Write a checkpoint, with its manifest last, to an attempt directory of its own.
 
-    metric: the run's figure at this moment, if it was taken; the best checkpoint is kept by it. One that is not
-    finite counts as not taken.
+    metric: the run's metric at this moment, if computed, by which the best checkpoint is kept. A non-finite metric
+    counts as not computed.
     """
     snapshot.check_finite()
     store = run / CHECKPOINTS / f"step-{snapshot.images:012d}" / attempt
@@ -112,7 +112,7 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
 
 
 def _scored(checkpoint: Checkpoint, metric: float) -> Checkpoint:
-    """The checkpoint with the run's figure at its moment, which was taken once it was published."""
+    """Add the metric, computed after the checkpoint was published, to its manifest."""
     manifest = {name: value for name, value in checkpoint.manifest.items() if name != "sha256"} | {"metric": metric}
     manifest["sha256"] = fingerprint(manifest)
     checkpoint.store.write(MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -120,10 +120,10 @@ def _scored(checkpoint: Checkpoint, metric: float) -> Checkpoint:
 
 
 def check_room(run: Store, weights: int, keep: int) -> None:
-    """Raise ValueError, one line, where the local disk has no room for the checkpoints of a run.
+    """Raise ValueError, as one line, if the local disk has too little space for the checkpoints of a run.
 
-    weights: numbers that are trained; the averaged and raw ones and Adam's two moments take 16 bytes each. keep: as
-    Checkpointer takes it; beside those there are the best checkpoint and the one that is being written.
+    weights: number of trainable parameters; the averaged and raw weights and Adam's two moments take 16 bytes each.
+    keep: as for Checkpointer; the best checkpoint and the one being written are stored in addition.
     """
     folder = run.local_path(CHECKPOINTS)
     if folder is None:
@@ -134,16 +134,16 @@ def check_room(run: Store, weights: int, keep: int) -> None:
     free = shutil.disk_usage(there).free
     if free + present < each * count:
         raise ValueError(
-            f"{there} has {free >> 20:,} MiB free, but {count} checkpoints of {each >> 20:,} MiB are there at once: "
-            "free some, or choose another --storage"
+            f"{there} has {free >> 20:,} MiB free, but {count} checkpoints of {each >> 20:,} MiB are kept at once: "
+            "free some space, or choose another --storage"
         )
 
 
 def _publish_file(store: Store, name: str, write: Callable[[Writable], object]) -> dict[str, Any]:
-    """Write a file to where it stays, without a copy on the way; its size and SHA-256."""
+    """Write a file to its final place, without an intermediate copy; returns its size and SHA-256."""
     digests: list[Digest] = []
 
-    def produce(file: Writable) -> None:  # again at each attempt, of which the last counts
+    def produce(file: Writable) -> None:  # called again by each retry, of which the last counts
         digests.append(Digest(file))
         write(digests[-1])
 
@@ -154,7 +154,7 @@ def _publish_file(store: Store, name: str, write: Callable[[Writable], object]) 
 def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> LoadedCheckpoint:
     """The checkpoint in `store` with the contents of these files. Raises CheckpointError.
 
-    Each file is read once and verified against the manifest. In memory is one file's bytes beside the contents.
+    Each file is read once and verified against the manifest. Peak memory is the contents plus the bytes of one file.
     """
     manifest = read_manifest(store)
     model, state = (
@@ -163,12 +163,12 @@ def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> LoadedCheckpo
     )
     facts = _parse(store, "state.json", parse_json, manifest)
     if not isinstance(facts, dict):
-        raise CheckpointError(f"{store.url}: state.json holds no JSON object")
+        raise CheckpointError(f"{store.url}: state.json does not hold a JSON object")
     return LoadedCheckpoint(store, int(manifest["images"]), manifest, model, state, facts)
 
 
 def _parse(store: Store, name: str, parse: Callable[[bytes], Parsed], manifest: Mapping[str, Any]) -> Parsed:
-    """What the file holds, which has the size and the SHA-256 of the manifest. Raises CheckpointError."""
+    """The parsed contents of a file that has the size and SHA-256 of the manifest. Raises CheckpointError."""
     expected = manifest["files"].get(name)
     if expected is None:
         raise CheckpointError(f"{store.url}: the manifest does not list {name}")
@@ -187,9 +187,9 @@ def _parse(store: Store, name: str, parse: Callable[[bytes], Parsed], manifest: 
 
 
 def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FILES) -> LoadedCheckpoint | None:
-    """The newest checkpoint of which these files verify, with their contents, or None.
+    """The newest checkpoint whose files verify, with their contents, or None.
 
-    `skipped` is told of each newer one that does not, and why.
+    `skipped` is called with the reason for each newer one that does not verify.
     """
     for store in attempts(run):
         try:
@@ -200,7 +200,7 @@ def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FI
 
 
 def newest_images(run: Store) -> int:
-    """Images of the newest checkpoint that has a manifest, -1 where there is none; no other file is read."""
+    """Images of the newest checkpoint that has a manifest, -1 if there is none; reads no other file."""
     for store in attempts(run):
         with suppress(CheckpointError):
             return int(read_manifest(store)["images"])
@@ -208,7 +208,7 @@ def newest_images(run: Store) -> int:
 
 
 def lowest_metric(run: Store) -> float:
-    """The lowest metric of a checkpoint that has a manifest, inf where none was measured."""
+    """The lowest metric of any checkpoint that has a manifest, inf if there is none."""
     lowest = inf
     for store in attempts(run):
         with suppress(CheckpointError):
@@ -218,9 +218,9 @@ def lowest_metric(run: Store) -> float:
 
 
 class Checkpointer:
-    """Writes one checkpoint at a time in a thread of its own, and keeps the newest and the best.
+    """Writes one checkpoint at a time on a background thread, and keeps the newest and the best.
 
-    keep: how many of the newest are kept, two at least, besides the one of the lowest metric.
+    keep: number of newest checkpoints to keep, at least 2, in addition to the one with the lowest metric.
     """
 
     def __init__(self, run: Store, config_hash: str, attempt: str, keep: int = 2) -> None:
@@ -233,28 +233,28 @@ class Checkpointer:
         self.last: Checkpoint | None = None
 
     def save(self, snapshot: Snapshot, metric: float | None = None) -> None:
-        """Begin to write `snapshot`; returns at once unless the one before is still being written.
+        """Start writing `snapshot`; waits only if the previous one is still being written.
 
-        Raises what the write before failed with.
+        Raises the exception of the previous write.
         """
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(snapshot, metric), name="checkpoint")
         self._thread.start()
 
     def score(self, metric: float) -> None:
-        """Note the run's figure in the checkpoint that was published last, once it is written. Raises as `wait`."""
+        """Add the metric to the last published checkpoint, once it is written. Raises as `wait`."""
         last = self.wait()
         if last is not None and isfinite(metric):
             self.last = _scored(last, metric)
             prune(self._run, self.last, self._keep)
 
     def check(self) -> None:
-        """Raise what a write that has ended by now failed with; waits for none."""
+        """Raise the exception of a write that has failed; does not wait."""
         if self._thread is None or not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> Checkpoint | None:
-        """Wait for the write in progress and return the newest checkpoint. Raises what it failed with."""
+        """Wait for the current write and return the newest checkpoint. Raises the exception of the write."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -272,11 +272,11 @@ class Checkpointer:
 
 
 def prune(run: Store, last: Checkpoint, keep: int) -> None:
-    """Remove what is older than the newest `keep` published checkpoints, the one of the lowest metric excepted.
+    """Remove all but the newest `keep` published checkpoints and the one with the lowest metric.
 
-    last: the checkpoint published just now. Those that come before it by `newest` were passed over as damaged when the
-    run resumed, and go. Attempts without a manifest are leftovers of a crash and go too. A checkpoint's manifest goes
-    first, so that an interrupted removal leaves none that looks whole.
+    last: the checkpoint just published. Those that sort newer were skipped as damaged when the run resumed, and are
+    removed. So are attempts without a manifest, left by a crash. A checkpoint's manifest is removed first, so that an
+    interrupted removal leaves no checkpoint that looks complete.
     """
     written = attempts(run)
     passed_over = written[: written.index(last.store)]
@@ -301,9 +301,9 @@ def prune(run: Store, last: Checkpoint, keep: int) -> None:
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> Tensor:
-    """A few int64 numbers on the device that differ where any bit of any tensor differs, with near certainty.
+    """A few int64 numbers on the device that differ, with near certainty, if any bit of any tensor differs.
 
-    Sums of the bit patterns, plain and weighted by position, wrapping around.
+    Sums of the bit patterns, plain and weighted by position, with wrap-around.
     """
     plain, weighted = [], []
     for tensor in tensors.values():

@@ -1,4 +1,4 @@
-"""Exponential moving averages of weights, by half-life in images."""
+"""Exponential moving averages of weights, with a half-life in images."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from imagegen_dist.schedule import Schedule
 
 
 class EMA:
-    """Averaged copies of some networks, which inference uses.
+    """Averaged copies of some networks, for inference.
 
-    half_life: images after which a weight's influence has halved; 0 copies the weights as they are.
+    half_life: images after which a weight's influence has halved; 0 copies the current weights.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str], half_life: Schedule) -> None:

@@ -1,7 +1,7 @@
-"""The one training loop: phases take turns over microbatches, and the clock is images seen.
+"""The training loop: phases alternate over microbatches, and the clock is images seen.
 
-A step's global batch is N microbatches of b samples, both fixed by the config. Rank r of W takes a contiguous run of
-them; its losses are scaled by W / N so that the mean over ranks is the mean over all N, also where W does not divide N.
+A step's global batch is N microbatches of b samples, both fixed by the config. Rank r of W takes a contiguous range of
+them; its losses are scaled by W / N, so that the mean over ranks is the mean over all N even if W does not divide N.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from imagegen_dist.training.optim import ScheduledAdam, nan_if_nonfinite, set_re
 from imagegen_dist.wording import counted
 
 Augment = Callable[[Tensor, Draw], Tensor]
-"""What is done to real samples [B, C, *S] before the objective sees them."""
+"""A transformation of real samples [B, C, *S] before the objective sees them."""
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How a step's global batch is cut: N microbatches of b samples. Raises ValueError where b does not divide it."""
+    """A step's global batch as N microbatches of b samples. Raises ValueError if b does not divide it."""
 
-    # Global images a step.
+    # Images per step, over all ranks.
     batch_size: int
-    # Images a microbatch, b.
+    # Images per microbatch, b.
     microbatch_size: int
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.microbatch_size < 1 or self.batch_size % self.microbatch_size:
             raise ValueError(
-                f"a batch of {self.batch_size} is not a whole number of microbatches of {self.microbatch_size}; "
+                f"a batch of {self.batch_size} is not a multiple of microbatches of {self.microbatch_size}; "
                 "set --training.batch-size or --training.microbatch-size"
             )
 
     @property
     def microbatches(self) -> int:
-        """N, the microbatches of a step; no more workers than this can share one."""
+        """N, the number of microbatches per step and the maximum number of workers."""
         return self.batch_size // self.microbatch_size
 
     def check_workers(self, workers: int) -> None:
-        """Raise ValueError, with the fix, where `workers` cannot share a batch."""
+        """Raise ValueError, with the fix, if `workers` cannot share a batch."""
         if workers > self.microbatches:
             raise ValueError(
                 f"{counted(workers, 'worker')} cannot share a batch of "
@@ -64,7 +64,7 @@ class Batching:
 
 
 class PhaseModule(nn.Module):
-    """A phase as DDP wants it: the trained network as the only child, the whole loss as forward."""
+    """A phase as DDP requires it: the trained network as its only child, the whole loss as its forward."""
 
     def __init__(self, phase: Phase, bf16: bool) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ class PhaseModule(nn.Module):
 
 
 class Trainer:
-    """An objective with its optimizers and averages, advanced one step at a time.
+    """An objective with its optimizers and weight averages, advanced one step at a time.
 
-    After each step `images` has grown by the batch size, and every rank holds the same weights.
+    After each step, `images` has increased by the batch size, and every rank holds the same weights.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Trainer:
         self._augment = augment
         self._share = world.share(batching.microbatches)
         self._phases: Sequence[Phase] = objective.phases()
-        # Listed once: walking through modules in every turn was a sixth of a small step.
+        # Listed once: traversing the modules in every phase took a sixth of a small step.
         self._parameters = [weight for module in objective.modules().values() for weight in module.parameters()]
         self._trained = {phase.name: frozenset(phase.trains.parameters()) for phase in self._phases}
         named = {phase.name: phase for phase in self._phases}
@@ -126,7 +126,7 @@ class Trainer:
         return self.images // self.batching.batch_size
 
     def step(self, item: Item) -> None:
-        """One turn of every phase over this rank's microbatches of the step."""
+        """One pass through all phases over this rank's microbatches of the step."""
         samples = item.sample.to(self.device, non_blocking=True).contiguous()
         labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
         reals = [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
@@ -147,11 +147,11 @@ class Trainer:
         self.averages.update(self.images, self.batching.batch_size)
 
     def means(self) -> dict[str, float]:
-        """What the losses logged since the last call, as means over all ranks. Called by every rank."""
+        """Terms logged by the losses since the last call, averaged over all ranks. Called by every rank."""
         return self.meter.reduce(lambda values: sum_over_ranks(values, self.world))
 
     def _accumulate_gradients(self, turn: int, phase: Phase, samples: Tensor, labels: Tensor | None) -> list[Terms]:
-        """Leave the mean gradient over the global batch on every rank; return each microbatch's terms.
+        """Compute the mean gradient over the global batch on every rank; returns each microbatch's terms.
 
         samples: uint8 [M, b, C, *S]; labels: int64 [M, b] or None, for the M microbatches of this rank.
         """
@@ -173,16 +173,16 @@ class Trainer:
     def _settle_buckets(self, reals: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         """One backward of every phase without an update.
 
-        DDP orders its gradient buckets anew after its first backward, and an all-reduce over three or more ranks
-        rounds by a value's place in its bucket. With this pass before the first step, a resumed run's first step
-        rounds as the same step of the undisturbed run.
+        DDP reorders its gradient buckets after its first backward, and the rounding of an all-reduce over three or more
+        ranks depends on a value's position in its bucket. With this pass before the first step, the first step of a
+        resumed run rounds as the same step of an uninterrupted run.
         """
         for turn, phase in enumerate(self._phases):
             self._accumulate_gradients(turn, phase, *reals[turn])
         self._buckets_settled = True
 
     def draw(self, turn: str, microbatch: int) -> Draw:
-        """The randomness of one microbatch of one turn, now."""
+        """The random numbers of one microbatch of one phase, at the current clock."""
         return keyed_draw(self._seed, self.images, turn, microbatch, self.device)
 
     def _batch(self, samples: Tensor, labels: Tensor | None, draw: Draw) -> Batch:
@@ -195,28 +195,28 @@ class Trainer:
 
 
 def keyed_draw(seed: int, images: int, purpose: str, index: int, device: torch.device) -> Draw:
-    """A Draw whose randomness is a function of the arguments alone (one 64-bit hash keys its generator)."""
+    """A Draw whose random numbers are a function of the arguments (a 64-bit hash of them seeds its generator)."""
     key = hashlib.blake2b(f"{seed}/{images}/{purpose}/{index}".encode(), digest_size=8).digest()
     return Draw(images, keyed_generator(int.from_bytes(key, "little"), device))
 
 
 def crossed(every: int, before: int, after: int) -> bool:
-    """Whether the clock passed a multiple of `every` images between two readings; never where `every` is 0."""
+    """True if the clock passed a multiple of `every` images between two readings; never if `every` is 0."""
     return every > 0 and before // every != after // every
 
 
 @dataclass(frozen=True)
 class Hook:
-    """Something done on all ranks together each time the clock has passed `every` images, and at the end."""
+    """An action of all ranks together each time the clock passes a multiple of `every` images, and at the end."""
 
     every: int
     run: Callable[[], None]
 
 
 def train(trainer: Trainer, items: Iterable[Item], hooks: Sequence[Hook]) -> None:
-    """Take a step for every item, and run the hooks that the clock makes due, in their order.
+    """Take one step per item, and run the hooks that are due, in order.
 
-    A hook ends the training early, in good order, by Stopped, on all ranks together.
+    A hook ends training early by raising Stopped on all ranks together.
     """
     for item in items:
         before = trainer.images

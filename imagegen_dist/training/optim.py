@@ -1,4 +1,4 @@
-"""Optimizers whose settings follow the clock, and which skip a step with non-finite gradients without a host sync."""
+"""Optimizers with scheduled settings, which skip a step with non-finite gradients without a host sync."""
 
 from collections.abc import Container, Iterable
 
@@ -18,12 +18,12 @@ class ScheduledAdam:
         self._adam = torch.optim.Adam(self.parameters, eps=config.epsilon, fused=True)
 
     def clear_gradients(self) -> None:
-        """Forget the gradients of the step before."""
+        """Discard the gradients of the previous step."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def step(self, images_seen: int, bad: Tensor) -> None:
-        """Update the parameters, or leave everything as it is where `bad` (float32 scalar on the device) is 1."""
+        """Update the parameters, or leave all state unchanged if `bad` (float32 scalar on the device) is 1."""
         for group in self._adam.param_groups:
             group["lr"] = self.config.lr(images_seen)
             group["betas"] = (self.config.beta1, self.config.beta2(images_seen))
@@ -31,7 +31,7 @@ class ScheduledAdam:
         self._adam.step()
 
     def non_finite(self) -> Tensor:
-        """float32 scalar on the device: 1 where any gradient is not finite, else 0."""
+        """float32 scalar on the device: 1 if any gradient is not finite, else 0."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norms = torch.stack(list(torch._foreach_norm(gradients)))
         return (~norms.isfinite().all()).float()
@@ -43,7 +43,7 @@ class ScheduledAdam:
         return {f"{name}/{key}": value for name, parameter in named for key, value in state[parameter].items()}
 
     def begin_(self) -> None:
-        """Make the state of an optimizer that has taken steps, all zeros, for another's to be copied into."""
+        """Allocate zero-initialised optimizer state, into which another optimizer's state can be copied."""
         for parameter in self.parameters:
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             self._adam.state[parameter] = {
@@ -52,7 +52,7 @@ class ScheduledAdam:
             }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave. Raises KeyError where a parameter's state is missing."""
+        """Load what `tensors` returned. Raises KeyError if a parameter's state is missing."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
             keys = ("step", "exp_avg", "exp_avg_sq") if tensors else ()
             self._adam.state[parameter] = {
@@ -61,15 +61,15 @@ class ScheduledAdam:
 
 
 def nan_if_nonfinite(loss: Tensor) -> Tensor:
-    """The loss itself, or NaN times it where it is not finite.
+    """The loss itself, or NaN if it is not finite.
 
-    A non-finite loss can have finite gradients on this rank. Poisoned, they become NaN, the mean over ranks carries
-    that to all, and all skip the step together without another collective.
+    A non-finite loss can have finite gradients on this rank. As NaN they propagate to all ranks through the all-reduced
+    mean, so that all ranks skip the step without a further collective.
     """
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
 def set_requires_grad(parameters: Iterable[nn.Parameter], trained: Container[nn.Parameter]) -> None:
-    """Of the parameters, only those that are trained require gradients."""
+    """Enable gradients only for `trained`."""
     for parameter in parameters:
         parameter.requires_grad_(parameter in trained)

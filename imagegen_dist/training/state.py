@@ -1,7 +1,7 @@
-"""What a checkpoint holds of a trainer: tensors by name, and how a trainer takes them back.
+"""Checkpoint contents of a trainer: tensors by name, and how to load them.
 
-The model is what samples are made with, the averages of the networks that have them, as "network/tensor". The state is
-what training goes on from: "weights/network/tensor" and "optimizers/network/tensor".
+The model is what inference uses: averaged weights of the networks that have averages, as "network/tensor". The state is
+what training resumes from: "weights/network/tensor" and "optimizers/network/tensor".
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ WEIGHTS, _OPTIMIZERS = "weights", "optimizers"
 
 
 def model_of(trainer: Trainer) -> Tensors:
-    """Averaged weights, as they are in memory."""
+    """Averaged weights, without a copy."""
     return flatten({name: module.state_dict() for name, module in trainer.averages.modules().items()})
 
 
 def weights_of(trainer: Trainer) -> Tensors:
-    """The weights that are trained, as they are in memory, by "network/tensor"."""
+    """Trained weights, without a copy, by "network/tensor"."""
     return flatten({name: module.state_dict() for name, module in trainer.objective.modules().items()})
 
 
 def state_dict(trainer: Trainer) -> Tensors:
-    """What training goes on from, as it is in memory."""
+    """The state that training resumes from, without a copy."""
     optimizers = flatten({name: adam.tensors() for name, adam in trainer.optimizers.items()})
     return flatten({WEIGHTS: weights_of(trainer), _OPTIMIZERS: optimizers})
 
 
 def load_state_dict(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Set a trainer's tensors to kept ones. Raises RuntimeError where they are another experiment's."""
+    """Load a trainer's tensors. Raises RuntimeError if they belong to another experiment."""
     for name, module in trainer.objective.modules().items():
         module.load_state_dict(below(state, f"{WEIGHTS}/{name}"))
     for name, adam in trainer.optimizers.items():
@@ -45,7 +45,7 @@ def load_state_dict(trainer: Trainer, model: Mapping[str, Tensor], state: Mappin
 
 
 def broadcast_state_(trainer: Trainer) -> None:
-    """Set the tensors of every rank's trainer to those of rank 0, whose clock all of them show already."""
+    """Set every rank's trainer to rank 0's tensors; the clock must already agree."""
     for adam in trainer.optimizers.values():
         if trainer.images and not trainer.world.is_main:
             adam.begin_()
@@ -59,10 +59,10 @@ def flatten(nested: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
 
 
 def below(tensors: Mapping[str, Tensor], name: str) -> Tensors:
-    """The tensors under a name, by the rest of theirs."""
+    """The tensors whose names start with `name/`, by the remainder of their names."""
     return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
 
 
 def on_host(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Copies on the CPU that do not change when training goes on."""
+    """Copies on the CPU, which training does not change."""
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}

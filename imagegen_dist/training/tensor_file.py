@@ -1,8 +1,7 @@
-"""Safetensors files written a tensor at a time, so that a file needs neither memory nor disk beside its tensors.
+"""Safetensors files written one tensor at a time, without extra memory or disk space.
 
-A file is the header's length in 8 bytes, the header, which is JSON filled up with spaces, and the tensors one after
-another. (https://github.com/huggingface/safetensors, "Format") The library's own writers want a path or all bytes at
-once.
+A file is the header's length in 8 bytes, the header, which is JSON padded with spaces, and the concatenated tensors.
+(https://github.com/huggingface/safetensors, "Format") The library's own writers need a path or all bytes at once.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ _ALIGNMENT = 8
 
 
 class Writable(Protocol):
-    """What takes bytes in their order."""
+    """Takes bytes in order."""
 
     def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 class Digest:
-    """Passes bytes on, and knows how many there were and their SHA-256."""
+    """Passes bytes on, counting them and computing their SHA-256."""
 
     def __init__(self, file: Writable) -> None:
         self._file = file
@@ -53,7 +52,7 @@ class Digest:
 
     @property
     def sha256(self) -> str:
-        """Of all bytes so far, in hexadecimal digits."""
+        """The SHA-256 of all bytes so far, in hexadecimal."""
         return self._sha256.hexdigest()
 
 
@@ -67,11 +66,11 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Writable) -> None:
 
 
 def _header(tensors: Mapping[str, Tensor]) -> bytes:
-    """The wider dtypes come first, so that every tensor is aligned."""
+    """Wider dtypes come first, so that every tensor is aligned."""
     described, at = dict[str, object](), 0
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
-            raise ValueError(f"{name} has dtype {tensor.dtype}; a checkpoint takes {', '.join(_DTYPES.values())}")
+            raise ValueError(f"{name} has dtype {tensor.dtype}; a checkpoint stores {', '.join(_DTYPES.values())}")
         end = at + tensor.numel() * tensor.element_size()
         described[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
         at = end
@@ -81,5 +80,5 @@ def _header(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """A tensor's memory, without a copy where it is on the host already."""
+    """A tensor's memory, without a copy if it is on the host."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

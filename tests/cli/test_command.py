@@ -112,9 +112,9 @@ def test_a_preset_of_another_job_is_answered_with_that_job(
         (["--objective.beta", "-1"], "beta -1 is negative; set --objective.beta to 0 or more"),
         (["--objective.likelihood", "poisson"], "'poisson' is not known"),
         (["--objective.likelihood", "l1", "--objective.binarize", "threshold"], "needs the bernoulli likelihood"),
-        (["--objective.latent", "fsq"], "set --objective.levels, one for each"),
+        (["--objective.latent", "fsq"], "set --objective.levels to one for each"),
         (["--objective.capacity", "5", "--objective.beta", "2"], "--objective.beta would have no effect"),
-        (["--model", "r3gan"], "a r3gan is no network for vae; set --model to one of convvae, mlpvae, resvae"),
+        (["--model", "r3gan"], "vae cannot be trained with a r3gan; set --model to one of convvae, mlpvae, resvae"),
         (["--objective", "factorvae"], "factorvae needs --optim factorvaeoptim"),
         (["beta-tcvae-dsprites", "--training.microbatch-size", "1"], "compares the samples of a microbatch"),
         (["--beta", "4"], "did you mean --objective.beta?"),
@@ -211,7 +211,7 @@ def test_objective_and_optimizer_may_be_changed_together(storage: str, capsys: p
         (["--objective.gamma", "much"], "objective.gamma"),
         (["--objective.gamma", "-1"], "gamma -1 is negative"),
         (["--objective.loss", "hing"], "did you mean hinge?"),
-        (["--training.batch-size", "100"], "not a whole number of microbatches"),
+        (["--training.batch-size", "100"], "not a multiple of microbatches"),
         (["--training.total-images", "many"], "is not a number"),
         (["--objective.gamma"], "needs a value"),
         (["--data"], "--data"),
@@ -255,7 +255,7 @@ def test_run_names_that_are_no_folder_names(name: str, storage: str, capsys: pyt
 
 
 def test_a_model_that_does_not_fit_the_data(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "does not divide" in mistake(capsys, "r3gan-cifar10", "--data", "digits", "--storage", storage)
+    assert "is not divisible by" in mistake(capsys, "r3gan-cifar10", "--data", "digits", "--storage", storage)
 
 
 def test_a_run_of_another_configuration(storage: str, capsys: pytest.CaptureFixture[str]) -> None:

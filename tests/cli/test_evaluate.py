@@ -326,8 +326,8 @@ def test_mistakes_are_answered_in_one_line(
     assert "there are inception" in mistake(capsys, run, "--features", "vgg")
     assert "did you mean fid?" in mistake(capsys, run, "--metrics", "fidd")
     assert "has 260 samples; ask for at most 260" in mistake(capsys, run, *COARSE, "--references", 5000)
-    assert "holds no whole checkpoint; give a run, one of its checkpoints" in mistake(capsys, tmp_path)
-    assert "nowhere holds no whole checkpoint" in mistake(capsys, f"{tmp_path}/nowhere")
+    assert "holds no complete checkpoint; give a run, one of its checkpoints" in mistake(capsys, tmp_path)
+    assert "nowhere holds no complete checkpoint" in mistake(capsys, f"{tmp_path}/nowhere")
     assert "RUN is missing" in mistake(capsys)
     assert "--kid-subset-size 100" in mistake(capsys, run, *COARSE, "--samples", 50, "--kid-subset-size", 100)
     assert "have no classes; leave it out" in mistake(capsys, run, *COARSE, "--metrics", "is")
@@ -346,7 +346,7 @@ def test_data_that_number_other_classes_are_refused() -> None:
     kind = {"shape": SampleShape(1, (8, 8)), "classes": 2}
     data = SimpleNamespace(index=SimpleNamespace(**kind, class_names=("dog", "cat")))
     model = SimpleNamespace(**kind, class_names=("cat", "dog"))
-    with pytest.raises(ValueError, match="class 0 is 'dog' in the data, and 'cat' to the model; set"):
+    with pytest.raises(ValueError, match="class 0 is 'dog' in the data, and 'cat' in the model; set"):
         request._check_fit("URL", data, model)  # type: ignore[arg-type]
     request._check_fit("URL", data, SimpleNamespace(**kind, class_names=None))  # type: ignore[arg-type]
 

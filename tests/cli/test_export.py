@@ -35,7 +35,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["RUN", "out", "--push", "it"], "give USER/NAME"),
         (["RUN", "out", "--license", "My Own!"], "an identifier of the Hub"),
         (["RUN", "out", "--discriminator"], "has no discriminator"),
-        (["/nowhere/at/all", "out"], "holds no whole checkpoint"),
+        (["/nowhere/at/all", "out"], "holds no complete checkpoint"),
         (["gopher://run", "out"], "unknown protocol"),
         (["RUN", "s3://key:secret@bucket/x"], "carries a password"),
     ],

@@ -45,7 +45,7 @@ def test_the_presets_for_the_built_in_data_have_nothing_to_say() -> None:
             {"data__url": "/mine"},
             "--data.conditional true has no effect: the data have no",
         ),
-        ("digits", index(classes=1), {"data__url": "/mine"}, "have labels of one class alone"),
+        ("digits", index(classes=1), {"data__url": "/mine"}, "have labels of only one class"),
         ("digits-vae", index(), {"data__url": "/mine"}, "labels of the data's 10 classes are not told to the networks"),
         (
             "dcgan",
@@ -72,9 +72,9 @@ def test_a_setting_without_its_effect_is_said_in_one_line(
 
 def test_a_vae_that_ignores_its_latents_is_named() -> None:
     [line] = remarks({"rate": 0.004, "active_units": 0.0, "elbo": -180.0})
-    assert line.startswith("the latents carry 0.004 nats a sample and no latent is used: the decoder ignores them")
+    assert line.startswith("the latents carry 0.004 nats per sample and no latent is used: the decoder ignores them")
     [line] = remarks({"rate": 0.5, "active_units": 0.0})
-    assert "the latents carry 0.5 nats a sample and no latent is used" in line
+    assert "the latents carry 0.5 nats per sample and no latent is used" in line
     assert remarks({"rate": 23.0, "active_units": 12.0}) == []
     assert remarks({"frechet": 3.0}) == []
 

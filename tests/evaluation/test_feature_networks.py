@@ -94,12 +94,12 @@ def test_a_pickle_is_not_read_whatever_its_hash(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(Inception.__name__, path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert "is no safetensors file" in refusal(FeatureSource("inception", str(path), sha256))
+    assert "is not a safetensors file" in refusal(FeatureSource("inception", str(path), sha256))
 
 
 def test_samples_that_are_no_pictures_are_refused(inception: FeatureSource) -> None:
     assert "images with 1 or 3 channels" in refusal(inception, SampleShape(3, (4, 32, 32)))
-    assert "set --features classifier or module:..." in refusal(FeatureSource("dinov2-s"), SampleShape(2, (32, 32)))
+    assert "set --features to classifier or module:..." in refusal(FeatureSource("dinov2-s"), SampleShape(2, (32, 32)))
 
 
 @pytest.mark.usefixtures("module")
@@ -118,7 +118,7 @@ def test_a_users_function_that_does_not_fit_is_named() -> None:
     )
     assert "returned a NoneType" in refusal(FeatureSource.parse("module:users_features:nothing"))
     assert "cannot be imported" in refusal(FeatureSource.parse("module:users_features:missing"))
-    assert "its folder has to be on PYTHONPATH" in refusal(FeatureSource.parse("module:no_such_place:f"))
+    assert "its directory must be on PYTHONPATH" in refusal(FeatureSource.parse("module:no_such_place:f"))
 
 
 def test_names_that_there_are_not_are_refused_with_those_that_there_are() -> None:

@@ -31,7 +31,7 @@ def test_the_features_that_are_named_are_those_that_were_used(card: Card) -> Non
     assert "of a small classifier trained on the dataset's own labels" in by_labels
     by_inception = section(card, {"frechet": 4.6}, features="inception", weights_sha256="ab" * 32, samples=50_000)
     assert "classifier" not in by_inception
-    assert "(FIDs) are in the features of `inception`" in by_inception
+    assert "(FIDs) use the features of `inception`" in by_inception
     assert "ab" * 32 in by_inception
     assert "By 50,000 samples each" in by_inception
     own = section(card, {"frechet": 4.6}, features="module:ours:features")

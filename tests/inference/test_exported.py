@@ -64,7 +64,7 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
         "no FIDs",
         "`faces`",
         "480 images seen",
-        "The classes, from 0 on: `ant`, `bee`, `cat`, `dog`, `eel, electric`.",
+        "The classes, numbered from 0: `ant`, `bee`, `cat`, `dog`, `eel, electric`.",
         'model.sample(16, classes=["ant", "bee"], seed=0)',
         "0:12 of training on 2 workers.",
     ):

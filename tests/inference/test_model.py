@@ -86,7 +86,7 @@ def test_latents_and_back(family: str, tmp_path: Path) -> None:
 
 
 WRONG_SAMPLES = {
-    "float": (lambda x: x.float() / 255, "samples are torch.float32: whole numbers from 0 to 255 in torch.uint8"),
+    "float": (lambda x: x.float() / 255, "samples are torch.float32: integers from 0 to 255 in torch.uint8"),
     "scaled": (lambda x: x.double() / 127.5 - 1, r"for values in \[0, 1\] give \(x \* 255\).round\(\)"),
     "int64": (lambda x: x.long(), "samples are torch.int64"),
     "numpy": (lambda x: x.numpy(), "samples are a ndarray: give a torch.Tensor"),
@@ -127,7 +127,7 @@ def test_latents_and_labels_that_do_not_fit_are_refused_in_a_line(family: str, t
         with pytest.raises(ValueError, match=r"labels are|class 99|class -1|knows no classes"):
             model.decode(z, given)
     if label is not None:
-        with pytest.raises(ValueError, match="told one of 4 classes: give labels"):
+        with pytest.raises(ValueError, match="conditioned on one of 4 classes: give labels"):
             model.generate(z)
 
 
@@ -171,7 +171,7 @@ def test_a_blend_of_one_class_is_that_class_and_of_two_lies_between(tmp_path: Pa
     torch.testing.assert_close(blended[0], 0.25 * embed.weight[3] + 0.75 * embed.weight[1])
     mixed = model.sample(2, classes=[{3: 0.5, 1: 0.5}, 3], seed=1)
     assert not torch.equal(mixed[0], model.sample(1, classes=3, seed=1)[0])
-    with pytest.raises(ValueError, match="class 5: the model knows 0 to 4"):
+    with pytest.raises(ValueError, match="class 5: the model's classes are 0 to 4"):
         model.sample(1, classes={5: 1.0})
 
 
@@ -184,13 +184,13 @@ def test_classes_are_asked_for_by_name_and_by_integers_of_any_type(tmp_path: Pat
     assert torch.equal(model.sample(np.int64(2), classes="dog", seed=np.int64(5)), model.sample(2, classes=3, seed=5))
     assert torch.equal(model.labels(1, {"cat": 0.5, "dog": 0.5}), model.labels(1, {2: 0.5, 3: 0.5}))
     for asked, said in (
-        ("cats", "class cats: there is none of that name; is it one of cat,"),
-        ("5", "class 5: there is none of that name; the model knows 5: ant, bee, cat, ..."),
+        ("cats", "class cats: no class has that name; is it one of cat,"),
+        ("5", "class 5: no class has that name; the model has 5: ant, bee, cat, ..."),
         (True, "class True: a number or a name is needed"),
         (1.0, "class 1.0: a number or a name is needed"),
-        (np.int64(-1), "class -1: the model knows 0 to 4"),
-        ({"cat": 0.5, 2: 0.5}, "a class comes twice"),
-        ([], "the model knows 0 to 4"),
+        (np.int64(-1), "class -1: the model's classes are 0 to 4"),
+        ({"cat": 0.5, 2: 0.5}, "a class occurs twice"),
+        ([], "the model's classes are 0 to 4"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             model.labels(1, asked)
@@ -213,9 +213,9 @@ def test_the_names_of_classes_come_from_the_data_by_the_checkpoint(tmp_path: Pat
 
 def test_data_that_number_other_classes_than_the_model_are_told() -> None:
     assert differing_classes(("cat", "dog"), ("cat", "dog")) == differing_classes(None, ("cat",)) == ""
-    said = "class 0 is 'dog' in the data, and 'cat' to the model"
+    said = "class 0 is 'dog' in the data, and 'cat' in the model"
     assert differing_classes(("cat", "dog"), ("dog", "cat")) == said
-    assert differing_classes(("a",), ("a", "b")) == "the model knows 1 class, and the data have 2"
+    assert differing_classes(("a",), ("a", "b")) == "the model has 1 class, and the data have 2"
 
 
 def test_asked_samples_are_those_of_their_seeds(tmp_path: Path) -> None:

@@ -47,5 +47,5 @@ def test_any_split_into_batches_and_parts_gives_one_score():
 
 
 def test_fewer_samples_than_runs_are_refused():
-    with pytest.raises(ValueError, match="a mean over 10 runs of samples, and there are 9; set --samples"):
+    with pytest.raises(ValueError, match="a mean over 10 splits of the samples, and there are 9; set --samples"):
         ClassScores(9, 4)

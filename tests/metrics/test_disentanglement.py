@@ -207,11 +207,11 @@ def test_what_cannot_be_scored_is_refused(perfect, factors):
         mutual_information_gap(perfect, factors[:10])
     with pytest.raises(ValueError, match="not finite"):
         sap_score(np.where(perfect > 1, np.nan, perfect), factors)
-    with pytest.raises(ValueError, match="factor 1 has one value in all samples"):
+    with pytest.raises(ValueError, match="factor 1 has the same value in all samples"):
         mutual_information_gap(perfect, factors * [1, 0, 1, 1])
     with pytest.raises(ValueError, match="bins is 1; at least 2"):
         mutual_information_gap(perfect, factors, bins=1)
-    with pytest.raises(ValueError, match="no factor 4; there are 0 to 3"):
+    with pytest.raises(ValueError, match="no factor 4; factors are numbered from 0 to 3"):
         sap_score(perfect, factors, categorical=(4,))
     with pytest.raises(ValueError, match="group is 1; a variance needs at least 2"):
         factor_vae_score(perfect, factors, group=1)

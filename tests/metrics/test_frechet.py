@@ -101,7 +101,7 @@ def test_encoded_moments_are_restored_exactly():
 
 
 def test_fewer_than_two_samples_are_refused():
-    with pytest.raises(ValueError, match="at least 2 samples are needed, 1 were counted"):
+    with pytest.raises(ValueError, match="at least 2 samples are needed, not 1"):
         frechet_distance(moments_of(torch.zeros(1, 3)), moments_of(torch.zeros(5, 3)))
 
 

@@ -70,7 +70,7 @@ def test_a_shift_common_to_both_sides_changes_nothing():
 
 
 def test_too_few_samples_are_refused():
-    with pytest.raises(ValueError, match="more than 5 samples a side, and there are 5 generated and 9 real"):
+    with pytest.raises(ValueError, match="more than 5 samples per side, and there are 5 generated and 9 real"):
         neighbourhoods(torch.zeros(5, 2), torch.zeros(9, 2))
 
 

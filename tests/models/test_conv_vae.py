@@ -59,7 +59,7 @@ def test_kernels_of_the_decoder_follow_the_order_of_the_stages():
 
 
 def test_a_shape_that_does_not_divide_is_refused_with_the_setting_to_change():
-    with pytest.raises(ValueError, match=r"\(28, 28\) does not divide by 16 .* fewer than 4 --model.channels"):
+    with pytest.raises(ValueError, match=r"\(28, 28\) is not divisible by 16 .* fewer than 4 --model.channels"):
         build(ConvVAEConfig(), SampleShape(1, (28, 28)))
 
 

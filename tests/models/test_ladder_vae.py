@@ -157,7 +157,7 @@ def test_one_generator_state_gives_one_network_and_none_draws_from_the_global_on
         ({"vectors": (0,)}, r"vectors \(0,\): the highest stage needs latents, by --model.vectors"),
         ({"units": (), "vectors": (), "latents": (4, 0)}, "highest stage needs latents, by --model.latents"),
         ({"channels": (), "latents": (), "units": (), "vectors": ()}, "highest stage needs latents"),
-        ({"blocks": 0}, "blocks 0: at least 1, by --model.blocks"),
+        ({"blocks": 0}, "blocks 0 is below 1; set --model.blocks to 1 or more"),
     ],
 )
 def test_settings_that_make_no_network_are_refused_with_the_flag(fields, words):
@@ -166,5 +166,5 @@ def test_settings_that_make_no_network_are_refused_with_the_flag(fields, words):
 
 
 def test_a_shape_that_cannot_be_halved_so_often_is_refused():
-    with pytest.raises(ValueError, match=r"\(28, 28\) does not divide by 8 = 2\^stages: give fewer than 3"):
+    with pytest.raises(ValueError, match=r"\(28, 28\) is not divisible by 8 = 2\^stages: give fewer than 3"):
         LadderVAEConfig((8, 8, 8), (0, 0, 2), (), ()).group_dims(SampleShape(1, (28, 28)))

@@ -74,7 +74,7 @@ def test_a_hash_is_checked_before_the_file_is_understood(tmp_path: Path) -> None
     junk.write_bytes(b"\x80\x04no tensors")
     sha256 = hashlib.sha256(junk.read_bytes()).hexdigest()
     assert "has the SHA-256" in refusal(str(junk), "0" * 64)
-    assert "is no safetensors file" in refusal(str(junk), sha256)
+    assert "is not a safetensors file" in refusal(str(junk), sha256)
 
 
 @pytest.mark.parametrize("name", ["convolutions.12.bias", "channel_weights.4"])

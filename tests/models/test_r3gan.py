@@ -158,5 +158,5 @@ def test_configs_that_contradict_themselves_are_refused_in_one_line(fields, flag
 
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_shapes_that_do_not_divide_are_refused_in_one_line(network):
-    with pytest.raises(ValueError, match=r"\(28, 28\) does not divide by 8 .* --model.widths"):
+    with pytest.raises(ValueError, match=r"\(28, 28\) is not divisible by 8 .* --model.widths"):
         network(SampleShape(1, (28, 28)), 0, R3GANConfig(), generator=seeded())

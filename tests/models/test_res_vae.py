@@ -80,7 +80,7 @@ def test_the_class_is_added_to_the_features_before_the_middle():
 
 
 def test_a_shape_that_does_not_divide_is_refused_with_the_setting_to_change():
-    with pytest.raises(ValueError, match=r"\(28, 28\) does not divide by 8 .* fewer than 4 --model.multipliers"):
+    with pytest.raises(ValueError, match=r"\(28, 28\) is not divisible by 8 .* fewer than 4 --model.multipliers"):
         build(ResVAEConfig(), SampleShape(1, (28, 28)))
 
 

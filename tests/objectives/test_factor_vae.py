@@ -192,7 +192,7 @@ def test_what_is_logged_is_detached_and_per_sample():
 
 
 def test_one_sample_cannot_be_permuted():
-    with pytest.raises(ValueError, match="one sample cannot be permuted; set"):
+    with pytest.raises(ValueError, match="a single sample cannot be permuted; set"):
         factor_vae().tc_discriminator_loss(batch(1), draw())
 
 

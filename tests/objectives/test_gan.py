@@ -55,7 +55,7 @@ def test_losses_are_those_of_the_papers(loss, real, fake):
 
 @pytest.mark.parametrize("terms", [discriminator_terms, generator_terms])
 def test_an_unknown_loss_is_refused(terms):
-    with pytest.raises(ValueError, match="'least-squares' is no adversarial loss"):
+    with pytest.raises(ValueError, match="'least-squares' is not an adversarial loss"):
         terms("least-squares", torch.zeros(1), torch.zeros(1))
 
 

@@ -188,7 +188,7 @@ def test_networks_are_told_the_labels():
     [
         ({"beta": Schedule(-1.0, 1.0, 10)}, "is negative; set --objective.beta"),
         ({"warmup_images": -1}, "warmup_images -1 is negative; set --objective.warmup-images"),
-        ({"free_bits": (1.0, -1.0)}, "0 or more for each level; set --objective.free-bits"),
+        ({"free_bits": (1.0, -1.0)}, "has a negative value; set --objective.free-bits to 0 or more"),
         ({"binarize": "dynamic", "likelihood": "l1"}, "needs the bernoulli likelihood"),
     ],
 )

@@ -220,13 +220,13 @@ def test_codes_without_number_can_still_be_drawn_and_quantised():
     fsq = FSQ((8,) * 30)
     for codes in (fsq.sample(draw(), 10), fsq.quantize(random(10, 30))):
         assert codes.shape == (10, 30)
-        with pytest.raises(ValueError, match="make more codes than 64 bits can number; set"):
+        with pytest.raises(ValueError, match="give more codes than int64 can index; set"):
             fsq.indices(codes)
 
 
 @pytest.mark.parametrize("levels", [(), (8, 1), (0,)])
 def test_levels_below_2_are_refused_with_the_flag(levels):
-    with pytest.raises(ValueError, match="2 or more for each latent channel; set"):
+    with pytest.raises(ValueError, match="give 2 or more for each latent channel, as"):
         FSQ(levels)
 
 

@@ -151,7 +151,7 @@ def test_samples_of_8_bits_pass_the_check_and_others_out_of_range_do_not(name):
 
 
 def test_the_logistic_refuses_values_between_the_levels():
-    with pytest.raises(ValueError, match="needs samples of 8 bits, which these are not; set"):
+    with pytest.raises(ValueError, match="needs 8-bit samples, which these are not; set"):
         LIKELIHOODS["logistic"]().check(torch.tensor([0.0]))
 
 

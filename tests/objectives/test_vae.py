@@ -168,7 +168,7 @@ def test_fsq_has_codes_and_a_constant_rate(latent):
 
 def test_levels_have_to_be_one_for_each_latent_channel():
     config = VAEConfig(latent="fsq", levels=(8, 6))
-    with pytest.raises(ValueError, match=r"levels \(8, 6\) are of 2 latent channels, and the model has 3; set"):
+    with pytest.raises(ValueError, match=r"levels \(8, 6\) are for 2 latent channels, and the model has 3; set"):
         VAE(Encoder(1), Decoder(), config)
 
 
@@ -297,7 +297,7 @@ def test_a_larger_beta_ends_with_a_smaller_rate():
         ({"free_bits": 1.0, "decomposition": "mss"}, "free_bits 1 has no effect with a decomposition"),
         ({"latent": "fsq", "beta": constant(2.0)}, "constant rate: --objective.beta would have no effect"),
         ({"latent": "fsq", "decomposition": "mss"}, "constant rate: --objective.decomposition"),
-        ({"latent": "fsq", "levels": (8, 1)}, "2 or more for each latent channel; set --objective.levels"),
+        ({"latent": "fsq", "levels": (8, 1)}, "give 2 or more for each latent channel, as --objective.levels"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_with_the_flag(fields, words):

@@ -197,5 +197,5 @@ def test_only_what_is_trained_requires_gradients():
     ],
 )
 def test_settings_outside_adams_range_are_refused(fields):
-    with pytest.raises(ValueError, match=r"lr .* is not positive|have to lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"lr .* is not positive|must be in \[0, 1\)"):
         AdamConfig(**fields)
