@@ -132,7 +132,7 @@ def test_an_evaluation_that_kills_is_left_out_once_it_has_killed_twice(where: Ru
     outcome = train_here(experiment, where, heard)
     assert outcome.complete
     assert outcome.missing == "no figures at 192 images: 2 processes in a row died within the evaluation"
-    assert any("perhaps for want of memory" in text for text in heard.messages)
+    assert any("perhaps for lack of memory" in text for text in heard.messages)
     assert not where.folder.exists("evaluating.json")
 
 
@@ -146,7 +146,7 @@ def test_pictures_that_cannot_be_made_are_said(where: RunSettings, monkeypatch: 
     heard = Listener()
     experiment = tiny(**TAKEN, evaluation__searched=0, evaluation__features=BREAKABLE)
     assert train_here(experiment, where, heard).complete
-    assert "no pictures at 192 images: MemoryError: too large; the run goes on" in heard.messages
+    assert "no pictures at 192 images: MemoryError: too large; the run continues" in heard.messages
 
 
 def test_one_class_counts_as_no_labels(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_request_to_stop_writes_a_checkpoint_first(
 def test_a_stop_between_two_reports_changes_no_row(
     undisturbed: records.RunSettings, data: Path, tmp_path: Path
 ) -> None:
-    """Asked at 72 images, where a report comes each 96."""
+    """SamplingRequest at 72 images, where a report comes each 96."""
 
     class ThirdLook(Listener):
         def stop_requested(self) -> bool:
@@ -317,7 +317,7 @@ def test_a_report_that_fails_is_named_and_costs_nothing_else(
 
     monkeypatch.setattr(run, "write_report", fail)
     assert train_here(tiny(training__total_images=48), where, listener).complete
-    assert "no report.html: OSError: the disk is full; the run goes on" in listener.messages
+    assert "no report.html: OSError: the disk is full; the run continues" in listener.messages
     assert where.folder.exists("result.json")
 
 

@@ -158,7 +158,7 @@ def _statistics(
 
     from imagegen_dist.inference.encoded import latents_of
     from imagegen_dist.inference.generated import one_thread
-    from imagegen_dist.inference.latents import NAME, LatentStatistics, codes_as_they_are, measure
+    from imagegen_dist.inference.latents import NAME, LatentStatistics, codes_as_they_are, latent_statistics
 
     if dest.exists(NAME):
         return LatentStatistics.load(dest)
@@ -167,4 +167,4 @@ def _statistics(
         return codes_as_they_are(model.autoencoder.group_dims[0][0], len(rows))
     chunks = (rows[start : start + 256] for start in range(0, len(rows), 256))
     with one_thread():
-        return measure(latents_of(model, index, data, chunk)[0] for chunk in chunks)
+        return latent_statistics(latents_of(model, index, data, chunk)[0] for chunk in chunks)

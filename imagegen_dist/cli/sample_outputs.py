@@ -32,7 +32,7 @@ from imagegen_dist.inference.folder import card_of
 from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
-from imagegen_dist.inference.sampling_request import Asked
+from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import PATIENCE_S, Store, file_at, reached
 from imagegen_dist.wording import counted
@@ -84,7 +84,7 @@ def run(options: Options) -> None:
         print(_write_film(model, samples, columns, options.traverse, options.scale, options.fps))
 
 
-def _check_outputs(options: Options, asked: Asked, film: Asked) -> None:
+def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingRequest) -> None:
     """Raise ValueError for files that cannot be written as they are named, before a model is loaded."""
     if options.grid:
         if _extension_of(options.grid) != "png":
@@ -106,7 +106,7 @@ def _check_outputs(options: Options, asked: Asked, film: Asked) -> None:
         _check_shards(asked)
 
 
-def _check_model(options: Options, asked: Asked, model: GeneratorModel | AutoencoderModel) -> None:
+def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel | AutoencoderModel) -> None:
     """Raise ValueError for what this model cannot do, before anything is written."""
     asked.check(model)
     if options.interpolate:
@@ -117,7 +117,7 @@ def _check_model(options: Options, asked: Asked, model: GeneratorModel | Autoenc
         _check_film(model, "traverse")
 
 
-def grid_columns(asked: Asked, classes: int) -> int:
+def grid_columns(asked: SamplingRequest, classes: int) -> int:
     """Columns of a grid: one a class where classes are named or few, else as many as rows."""
     if asked.classes:
         return len(asked.classes)
@@ -126,7 +126,7 @@ def grid_columns(asked: Asked, classes: int) -> int:
     return ceil(sqrt(len(asked)))
 
 
-def _check_grid(asked: Asked) -> None:
+def _check_grid(asked: SamplingRequest) -> None:
     """Raise UsageError where so many samples make no picture."""
     if len(asked) > _MOST_TILES:
         raise UsageError(
@@ -134,7 +134,7 @@ def _check_grid(asked: Asked) -> None:
         )
 
 
-def _write_grid(model: Model, asked: Asked, url: str, scale: int) -> str:
+def _write_grid(model: Model, asked: SamplingRequest, url: str, scale: int) -> str:
     """Write a picture of all samples; what to say of it."""
     columns = grid_columns(asked, model.classes)
     samples = asked.sample(model, range(len(asked))).cpu().numpy()
@@ -150,7 +150,7 @@ def _check_folder(url: str) -> None:
 
 
 def _write_folder(
-    model: GeneratorModel | AutoencoderModel, asked: Asked, url: str, scale: int, tell: Callable[[int], None]
+    model: GeneratorModel | AutoencoderModel, asked: SamplingRequest, url: str, scale: int, tell: Callable[[int], None]
 ) -> str:
     """Write a file a sample, as it is or enlarged; what to say of it. tell: is told of each so many more."""
     store, kind = Store(url, PATIENCE_S), modality(model.modality)
@@ -164,7 +164,7 @@ def _write_folder(
     return f"{counted(len(asked), 'picture')}: {store}"
 
 
-def _name(model: Model, asked: Asked, row: int) -> str:
+def _name(model: Model, asked: SamplingRequest, row: int) -> str:
     seed, column = asked.seeds[row // asked.columns], row % asked.columns
     label = asked.class_of(model, row)
     if label is not None:
@@ -206,13 +206,15 @@ def _write(url: str, data: bytes) -> None:
     store.write(name, data)
 
 
-def _check_shards(asked: Asked) -> None:
+def _check_shards(asked: SamplingRequest) -> None:
     """Raise UsageError for blends, which have no label."""
     if any(isinstance(each, Mapping) for each in asked.classes):
         raise UsageError("--mix with --shards: a blend of classes has no label; take --grid or --folder")
 
 
-def _pack_samples(model: GeneratorModel | AutoencoderModel, maker: Maker, asked: Asked, options: Options) -> str:
+def _pack_samples(
+    model: GeneratorModel | AutoencoderModel, maker: Maker, asked: SamplingRequest, options: Options
+) -> str:
     """Make the shards that are not there yet; returns a line that describes them. Raises as `pack_shards` does."""
     shard_bytes = parse_bytes(options.shard_size)
     flags = {

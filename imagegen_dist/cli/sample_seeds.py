@@ -10,17 +10,17 @@ from dataclasses import replace
 from imagegen_dist.data.labels import clean_name
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.model import Model
-from imagegen_dist.inference.sampling_request import Asked, Class
+from imagegen_dist.inference.sampling_request import Class, SamplingRequest
 
 _MOST_SEEDS = 10_000_000
 _MIX_STEPS = 8
 _NUMBERS = re.compile(r"[0-9]+(-[0-9]+)?")
 
 
-def parse_asked(seeds: str, classes: str, mix: str, truncation: float) -> Asked:
+def parse_asked(seeds: str, classes: str, mix: str, truncation: float) -> SamplingRequest:
     """What the texts of --seeds, --classes, --mix and --truncation ask for. Raises UsageError."""
     asked: tuple[Class, ...] = parse_mix(mix) if mix else _parse_classes(classes) if classes else ()
-    return Asked(parse_numbers("seeds", seeds), asked, truncation)
+    return SamplingRequest(parse_numbers("seeds", seeds), asked, truncation)
 
 
 def parse_numbers(name: str, text: str) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ def parse_mix(text: str) -> tuple[Class, ...]:
     return tuple({first: 1 - share, last: share} for share in shares)
 
 
-def as_typed(asked: Asked, model: Model) -> Asked:
+def as_typed(asked: SamplingRequest, model: Model) -> SamplingRequest:
     """What is asked for, with digits that are no class's number taken for a name.
 
     Raises UsageError for digits that are the number of one class and the name of another.

@@ -34,7 +34,7 @@ class Conversion:
             raise ValueError(f"white is {self.white}; it must be from 1 to {DEEPEST_WHITE}")
 
 
-class Encoded(NamedTuple):
+class EncodedPicture(NamedTuple):
     """An encoded sample."""
 
     data: bytes
@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
     deepest: int = 0  # largest value of a 16-bit grey picture
 
 
-def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encoded:
+def convert_image(data: bytes, conversion: Conversion, extension: str) -> EncodedPicture:
     """Convert a picture file to a member of a shard with the extension png, jpg or webp.
 
     A file that has this format already and needs no change is decoded, which finds damage, and kept byte for byte, so
@@ -54,9 +54,9 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
         picture = _decode(data, conversion)
         size = (picture.image.height, picture.image.width)
         if picture.as_stored and picture.form == _STORED.get(extension) and conversion.size in (None, size):
-            return Encoded(data, size)
+            return EncodedPicture(data, size)
         pixels, deepest = _fit(picture.image, conversion), picture.deepest
-    return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
+    return EncodedPicture(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
 def _fit(picture: Image.Image, conversion: Conversion) -> Pixels:

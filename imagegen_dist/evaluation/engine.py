@@ -18,7 +18,7 @@ from torch import Tensor
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World, sum_over_ranks, together
-from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums, agreement
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.interface import Sampler
@@ -170,7 +170,7 @@ class Generated:
     sampler: Sampler
     samples: int
     seed: int
-    classes: AskedClasses
+    classes: RequestedClasses
     wanted: Sequence[Wanted]
     device: torch.device
     in_blocks: bool = False

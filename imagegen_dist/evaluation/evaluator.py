@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World, together
-from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.copying import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
 from imagegen_dist.evaluation.encoding import COLUMNS, Encoded
 from imagegen_dist.evaluation.engine import Generated, Wanted, over_ranks
 from imagegen_dist.evaluation.figures import Comparison, check_training_metrics, compare, compare_reconstructions
-from imagegen_dist.evaluation.memorisation import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.evaluation.traversal import SPAN
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.metrics.features import FeatureSums
@@ -170,7 +170,7 @@ class Evaluator:
         assert self._sampler is not None
         counted: Sequence[int] = self._reference.class_counts.tolist() if self._reference else ()
         distribution = self._evaluation.label_distribution
-        classes = AskedClasses.as_in(self._classes, self._training.index, distribution, counted)
+        classes = RequestedClasses.as_in(self._classes, self._training.index, distribution, counted)
         return Generated(self._sampler, samples, 0, classes, (), self._device)
 
     def _find_reference(self) -> Reference:

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from imagegen_dist.evaluation.copying import Closest
 from imagegen_dist.evaluation.engine import Answers
 from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
-from imagegen_dist.evaluation.memorisation import Closest
 from imagegen_dist.extensions import record
 from imagegen_dist.metrics.class_scores import SPLITS
 from imagegen_dist.metrics.features import FeatureSums

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, traverse
-from imagegen_dist.inference.interpolation import blend, swing, walk
+from imagegen_dist.inference.interpolation import blend, latent_path, swing
 from imagegen_dist.inference.model import AutoencoderModel, Model
-from imagegen_dist.inference.sampling_request import Asked
+from imagegen_dist.inference.sampling_request import SamplingRequest
 
 TRAVERSED_SEEDS = 5
 """Maximum number of columns of a traversal."""
@@ -22,14 +22,14 @@ def check_interpolation(model: Model) -> None:
         raise ValueError("--interpolate: this model's latents are codes, which cannot be interpolated")
 
 
-def interpolation(model: Model, asked: Asked, frames: int) -> Tensor:
+def interpolation(model: Model, asked: SamplingRequest, frames: int) -> Tensor:
     """From each seed to the next and back to the first: uint8 [F, columns, C, *S], F = seeds * frames.
 
     One column per class. If no class is named, there is one column, whose class also changes from seed to seed, by
     linear interpolation of the weights of the class embeddings.
     """
     keys = model.latents_of(asked.seeds)
-    path = walk(keys, frames)
+    path = latent_path(keys, frames)
     if model.classes and not asked.classes:
         weights = torch.zeros(len(asked.seeds), model.classes)
         weights[torch.arange(len(weights)), torch.tensor(asked.seeds) % model.classes] = 1
@@ -52,7 +52,7 @@ def check_traversal(model: Model) -> None:
         raise ValueError(f"--traverse: this model's latents are a map of {shown}, not a vector: use --interpolate")
 
 
-def traversal(model: AutoencoderModel, asked: Asked, frames: int, latents: Sequence[int] = ()) -> Tensor:
+def traversal(model: AutoencoderModel, asked: SamplingRequest, frames: int, latents: Sequence[int] = ()) -> Tensor:
     """Latents that oscillate between -2.5 and 2.5 one at a time: uint8 [frames, L * seeds, C, *S], one row per latent.
 
     Each of the first seeds is a column, with the first class or its own. latents: in the order of the rows; empty: the
@@ -61,7 +61,7 @@ def traversal(model: AutoencoderModel, asked: Asked, frames: int, latents: Seque
     size = model.autoencoder.group_dims[0][0]
     moved = list(latents)[:MOST_TRAVERSED] or list(range(min(size, MOST_TRAVERSED)))
     seeds = asked.seeds[:TRAVERSED_SEEDS]
-    shown = Asked(seeds, asked.classes[:1])
+    shown = SamplingRequest(seeds, asked.classes[:1])
     bases = model.latents_of(seeds)[:, :size] * asked.truncation
     z = torch.stack([traverse(base, moved, swing(frames)).unflatten(0, (len(moved), frames)) for base in bases])
     z = z.permute(2, 1, 0, 3).flatten(0, 2)  # [frames, L, seeds, Z]

@@ -15,7 +15,7 @@ from imagegen_dist.data.sources.base import Record, Records, Source
 from imagegen_dist.inference.engines import EngineName, use_engine_
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
-from imagegen_dist.inference.sampling_request import Asked
+from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.storage import PATIENCE_S, Store
 
 
@@ -34,7 +34,7 @@ class GeneratedSource(Source):
     """The requested samples, in order; `place` is the checkpoint or exported folder."""
 
     maker: Maker = Maker("")
-    asked: Asked = Asked(())
+    asked: SamplingRequest = SamplingRequest(())
 
     def select(self, rows: IntArray) -> Records:
         """The samples with these numbers, ascending, and with only their seeds, since sources are sent to tasks."""
@@ -46,7 +46,7 @@ class GeneratedSource(Source):
 @dataclass(frozen=True)
 class _Generated(Records):
     maker: Maker
-    asked: Asked
+    asked: SamplingRequest
     rows: tuple[int, ...]
 
     def read(self) -> Iterator[Record]:

@@ -26,7 +26,7 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     return mixed.to(start.dtype)
 
 
-def walk(keys: Tensor, frames: int) -> Tensor:
+def latent_path(keys: Tensor, frames: int) -> Tensor:
     """From each latent to the next, and from the last to the first. keys: [N, *Z] -> [N * frames, *Z].
 
     frames: per segment; the first of them is the latent itself.

@@ -70,7 +70,7 @@ class LatentStatistics:
         return mean, std * self.span
 
 
-def measure(latents: Iterable[Tensor]) -> LatentStatistics:
+def latent_statistics(latents: Iterable[Tensor]) -> LatentStatistics:
     """Statistics of batches of latents, [B, Z, *s] each, in one pass. A constant channel has std 1."""
     count = samples = 0
     total = squares = lowest = highest = torch.zeros(())

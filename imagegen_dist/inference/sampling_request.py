@@ -11,11 +11,11 @@ from torch import Tensor
 from imagegen_dist.inference.class_names import Class, numbered
 from imagegen_dist.inference.model import Model
 
-__all__ = ["Asked", "Class"]
+__all__ = ["Class", "SamplingRequest"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SamplingRequest:
     """Samples by seed: each with every class, seed after seed; if no classes are named, each with class seed mod K.
 
     The sample of a seed is the one of index 0: `model.sample(1, classes=c, seed=s)`.
@@ -33,7 +33,7 @@ class Asked:
     def __len__(self) -> int:
         return len(self.seeds) * self.columns
 
-    def by_number(self, model: Model) -> Asked:
+    def by_number(self, model: Model) -> SamplingRequest:
         """The same request, with classes by number only. Raises ValueError for a class that the model does not have."""
         if self.classes and not model.classes:
             raise ValueError("this model is unconditional: leave --classes and --mix out")

@@ -29,7 +29,7 @@ class Neighbours(NamedTuple):
     rows: Tensor
 
 
-def nearest(queries: Tensor, among: Tensor, k: int) -> Neighbours:
+def nearest_neighbours(queries: Tensor, among: Tensor, k: int) -> Neighbours:
     """The k rows of `among` [N, F] nearest to each query [Q, F]. Raises ValueError if there are fewer than k.
 
     Equal rows have a distance of exactly 0.
@@ -57,7 +57,7 @@ def closeness(found: Neighbours, among: Tensor) -> Tensor:
     row.
     """
     touched, back = found.rows[:, 0].unique(return_inverse=True)
-    between = nearest(among[touched], among, 2).distances[:, 1][back]
+    between = nearest_neighbours(among[touched], among, 2).distances[:, 1][back]
     ratio = found.distances[:, 0] / between
     return torch.where(found.distances[:, 0] == 0, 0.0, ratio)
 

@@ -83,11 +83,14 @@ class WandbSink:
     """Rows and pictures in one W&B run, whose x-axis is `images`; a restart with the same run_id continues that run.
 
     project, run_id, run_name, group, job_type: as in W&B; run_id is derived from the run's name, so that a restart
-    finds it. config: the resolved experiment, shown with the run. directory: where W&B keeps its files, created if
-    missing. mode: "online", "offline" or "disabled"; None and "online" are online if there is a key, else offline.
-    tags: by which W&B's list of runs can be filtered. captions: what pictures show, by name. api_key_present: True if
-    W&B would find a key. warn: called with a failure, once. An unreachable server leads to an offline run, any other
-    failure disables W&B.
+    finds it.
+    config: the resolved experiment, shown with the run.
+    directory: where W&B keeps its files, created if missing.
+    mode: "online", "offline" or "disabled"; None and "online" are online if there is a key, else offline.
+    tags: by which W&B's list of runs can be filtered.
+    captions: what pictures show, by name.
+    api_key_present: True if W&B would find a key.
+    warn: called with a failure, once. An unreachable server leads to an offline run, any other failure disables W&B.
     """
 
     def __init__(
@@ -112,64 +115,37 @@ class WandbSink:
         self._run_id = run_id
         self._directory: Path | None = None
         self._complete = False
+        settings = {
+            "project": project,
+            "id": run_id,
+            "name": run_name,
+            "config": dict(config),
+            "dir": str(directory),
+            "group": group,
+            "job_type": job_type,
+            "tags": list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag)) or None,
+        }
+        if mode is None:
+            mode = "online" if api_key_present else "offline"
+        elif mode == "online" and not api_key_present:
+            mode = "offline"
+        self._guard("could not start", lambda: self._start(mode, settings))
 
-        def start(mode: str) -> None:
-            import wandb
-
-            quiet = wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=_START_TIMEOUT_S,
-                finish_timeout=_FINISH_TIMEOUT_S,
-                finish_timeout_raises=True,
+    def _start(self, mode: str, settings: Mapping[str, Any]) -> None:
+        """Start the W&B run; offline, with a warning, if the server cannot be reached."""
+        try:
+            self._run = _start_run(mode, settings)
+        except Exception as error:
+            if mode != "online":
+                raise
+            _release()
+            self._run, mode = _start_run("offline", settings), "offline"
+            self._warn(
+                f"Weights & Biases was not reached ({described(error)}); "
+                "the run is recorded offline, to be synced later"
             )
-            settings = wandb.setup(settings=quiet).settings
-            if mode == "online" and not _answers(settings.base_url, settings.http_proxy, settings.https_proxy):
-                raise ConnectionError(f"{settings.base_url} did not answer within {_PROBE_TIMEOUT_S:g} s")
-            directory.mkdir(parents=True, exist_ok=True)
-            run = wandb.init(
-                project=project,
-                id=run_id,
-                name=run_name,
-                config=dict(config),
-                dir=str(directory),
-                group=group,
-                job_type=job_type,
-                tags=list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags if tag)) or None,
-                mode=cast(Any, mode),
-                resume="allow",
-                reinit="create_new",
-                settings=quiet,
-            )
-            run.define_metric("images")
-            for name in _SUMMARIZED:
-                run.define_metric(f"{name}/*", step_metric="images", summary="min,max,last")
-            for metric in registered():
-                if metric.group in _SUMMARIZED and metric.better != "neither":
-                    best = "min" if metric.better == "lower" else "max"
-                    run.define_metric(metric.name, step_metric="images", summary=f"{best},last")
-            run.define_metric("*", step_metric="images")
-            self._run = run
-            if mode != "disabled":
-                self._directory = Path(run.dir).parent
-
-        def start_online_else_offline() -> None:
-            try:
-                start("online")
-            except Exception as error:
-                _release()
-                start("offline")
-                warn(
-                    f"Weights & Biases was not reached ({described(error)}); "
-                    "the run is recorded offline, to be synced later"
-                )
-
-        if mode not in (None, "online"):
-            self._guard("could not start", lambda: start(mode))
-        elif api_key_present:
-            self._guard("could not start", start_online_else_offline)
-        else:
-            self._guard("could not start", lambda: start("offline"))
+        if mode != "disabled":
+            self._directory = Path(self._run.dir).parent
 
     @property
     def directory(self) -> Path | None:
@@ -276,6 +252,33 @@ def _folders_of_starts(directory: Path, run_ids: Sequence[str]) -> list[Path]:
 
     files = [file for run_id in run_ids for file in directory.glob(f"*run-*-{run_id}*/run-{run_id}.wandb")]
     return sorted((file.parent for file in files), key=start)
+
+
+def _start_run(mode: str, settings: Mapping[str, Any]) -> Any:
+    """A W&B run with these arguments of `wandb.init`. Raises ConnectionError if its server does not answer."""
+    import wandb
+
+    quiet = wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=_START_TIMEOUT_S,
+        finish_timeout=_FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
+    server = wandb.setup(settings=quiet).settings
+    if mode == "online" and not _answers(server.base_url, server.http_proxy, server.https_proxy):
+        raise ConnectionError(f"{server.base_url} did not answer within {_PROBE_TIMEOUT_S:g} s")
+    Path(settings["dir"]).mkdir(parents=True, exist_ok=True)
+    run = wandb.init(**settings, mode=cast(Any, mode), resume="allow", reinit="create_new", settings=quiet)
+    run.define_metric("images")
+    for name in _SUMMARIZED:
+        run.define_metric(f"{name}/*", step_metric="images", summary="min,max,last")
+    for metric in registered():
+        if metric.group in _SUMMARIZED and metric.better != "neither":
+            best = "min" if metric.better == "lower" else "max"
+            run.define_metric(metric.name, step_metric="images", summary=f"{best},last")
+    run.define_metric("*", step_metric="images")
+    return run
 
 
 def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:

@@ -26,10 +26,10 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED
+from imagegen_dist.evaluation.copying import find_copies
 from imagegen_dist.evaluation.engine import Real
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.figures import DEFAULT_METRICS, METRICS, Figure
-from imagegen_dist.evaluation.memorisation import find_copies
 from imagegen_dist.inference import load
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import read_trained

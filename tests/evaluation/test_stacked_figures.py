@@ -24,12 +24,12 @@ from imagegen_dist.data.modality import modality, to_float
 from imagegen_dist.data.order import keyed_permutation
 from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.copying import Copies, find_copies
 from imagegen_dist.evaluation.engine import CHUNK, Generated
 from imagegen_dist.evaluation.evaluator import score_generated
-from imagegen_dist.evaluation.memorisation import Copies, find_copies
 from imagegen_dist.evaluation.named_reference import is_reference_kept
 from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.presets import find_preset
@@ -66,7 +66,7 @@ def figures(generate: Callable[[int, int], Tensor], reference: Reference) -> dic
         return generate(next(made), len(drawn))
 
     sampler: Any = SimpleNamespace(prior=lambda count, noise: torch.zeros(count), generate=samples)
-    return score_generated(Generated(sampler, SAMPLES, 0, AskedClasses(0), (), CPU), reference, World())
+    return score_generated(Generated(sampler, SAMPLES, 0, RequestedClasses(0), (), CPU), reference, World())
 
 
 def test_a_reference_is_known_to_be_kept_once_it_was_made(

@@ -33,7 +33,7 @@ def test_the_features_that_are_named_are_those_that_were_used(card: Card) -> Non
     assert "classifier" not in by_inception
     assert "(FIDs) use the features of `inception`" in by_inception
     assert "ab" * 32 in by_inception
-    assert "By 50,000 samples each" in by_inception
+    assert "Computed from 50,000 samples each" in by_inception
     own = section(card, {"frechet": 4.6}, features="module:ours:features")
     assert "`module:ours:features`" in own
     assert "FID" not in own

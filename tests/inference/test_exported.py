@@ -61,7 +61,7 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
         "library_name: imagegen_dist",
         "| Fréchet distance | 12.50 | lower is better |",
         "takes for the class asked for | 50.0% | higher is better |",
-        "no FIDs",
+        "they are not FIDs",
         "`faces`",
         "480 images seen",
         "The classes, numbered from 0: `ant`, `bee`, `cat`, `dog`, `eel, electric`.",

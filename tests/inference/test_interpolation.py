@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from imagegen_dist.evaluation.traversal import traverse
-from imagegen_dist.inference.interpolation import blend, slerp, swing, walk
+from imagegen_dist.inference.interpolation import blend, latent_path, slerp, swing
 
 T = torch.linspace(0, 1, 7)
 
@@ -43,7 +43,7 @@ def test_latents_of_one_direction_are_joined_by_a_line() -> None:
 
 def test_a_walk_passes_every_latent_and_comes_back() -> None:
     keys = torch.randn(3, 5)
-    path = walk(keys, 4)
+    path = latent_path(keys, 4)
     assert path.shape == (12, 5)
     torch.testing.assert_close(path[::4], keys)
     torch.testing.assert_close(path[11], slerp(keys[2], keys[0], torch.tensor([0.75]))[0])

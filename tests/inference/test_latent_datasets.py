@@ -13,7 +13,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.errors import DONE, MISUSED
-from imagegen_dist.inference.latents import LatentStatistics, measure
+from imagegen_dist.inference.latents import LatentStatistics, latent_statistics
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
@@ -23,7 +23,7 @@ from tests.runs import TINY, train_here
 
 def test_statistics_in_parts_are_those_of_the_whole() -> None:
     z = torch.randn(50, 3, 4, 2) * torch.tensor([1.0, 5.0, 0.2]).reshape(3, 1, 1) + 2
-    found = measure(z.split((7, 40, 3)))
+    found = latent_statistics(z.split((7, 40, 3)))
     values = z.double().transpose(0, 1).flatten(1)
     assert found.mean == pytest.approx(values.mean(1).tolist())
     assert found.std == pytest.approx(values.std(1, correction=0).tolist())
@@ -35,7 +35,7 @@ def test_statistics_in_parts_are_those_of_the_whole() -> None:
 
 def test_storing_rounds_to_steps_of_one_255th_of_the_span_and_clamps_no_value_that_was_measured() -> None:
     z = torch.randn(64, 3, 4, 4) * torch.tensor([1.0, 5.0, 0.2]).reshape(3, 1, 1) - 1
-    statistics = measure([z])
+    statistics = latent_statistics([z])
     stored = statistics.store(z)
     assert stored.dtype == torch.uint8
     assert (stored == 0).any() or (stored == 255).any()
@@ -46,11 +46,11 @@ def test_storing_rounds_to_steps_of_one_255th_of_the_span_and_clamps_no_value_th
 
 def test_a_channel_that_never_changes_and_far_outliers_are_stored() -> None:
     ones = torch.ones(4, 2, 3, 3)
-    still = measure([ones])
+    still = latent_statistics([ones])
     torch.testing.assert_close(still.restore(still.store(ones)), ones, rtol=0, atol=1 / 254)
     outlier = torch.zeros(1000, 1, 2, 2)
     outlier[0, 0, 0, 0] = 1e3
-    assert measure([outlier]).span == 8
+    assert latent_statistics([outlier]).span == 8
 
 
 def dataset(folder: Path, dims: tuple[int, ...] = (3, 8, 8)) -> str:

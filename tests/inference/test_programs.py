@@ -104,7 +104,7 @@ def test_the_onnx_runtime_engine_gives_the_samples_of_pytorch_within_a_grey_leve
     eager = model.sample(11, seed=4).int()
     use_engine_(model, "onnxruntime")
     assert (model.sample(11, seed=4).int() - eager).abs().max() <= 1
-    with pytest.raises(ValueError, match="no blends"):
+    with pytest.raises(ValueError, match="does not support blends"):
         model.sample(1, classes={0: 0.5, 1: 0.5})
 
 

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import mannwhitneyu, norm
 from sklearn.neighbors import NearestNeighbors
 
-from imagegen_dist.metrics.copying import closeness, copying_z, nearest
+from imagegen_dist.metrics.copying import closeness, copying_z, nearest_neighbours
 
 
 def features(count, dim=20, seed=0):
@@ -13,7 +13,7 @@ def features(count, dim=20, seed=0):
 
 def test_neighbours_are_scikit_learns():
     queries, among = features(300), features(500, seed=1)
-    found = nearest(queries, among, 5)
+    found = nearest_neighbours(queries, among, 5)
     distances, rows = (
         NearestNeighbors(n_neighbors=5, algorithm="brute").fit(among.double()).kneighbors(queries.double())
     )
@@ -23,23 +23,23 @@ def test_neighbours_are_scikit_learns():
 
 def test_an_equal_row_is_at_no_distance_however_large_its_values():
     among = features(50) * 1e3 + 1e5
-    found = nearest(among[[7, 30]], among, 2)
+    found = nearest_neighbours(among[[7, 30]], among, 2)
     assert found.rows[:, 0].tolist() == [7, 30]
     assert found.distances[:, 0].tolist() == [0, 0]
 
 
 def test_fewer_rows_than_neighbours_are_refused():
-    assert nearest(features(2), features(3), 3).rows.shape == (2, 3)
+    assert nearest_neighbours(features(2), features(3), 3).rows.shape == (2, 3)
     with pytest.raises(ValueError, match="4 neighbours among 3"):
-        nearest(features(2), features(3), 4)
+        nearest_neighbours(features(2), features(3), 4)
 
 
 def test_closeness_is_a_multiple_of_the_distance_between_training_samples():
     among = torch.tensor([[0.0], [10.0], [16.0]])
     queries = torch.tensor([[3.0], [10.0], [22.0], [40.0]])
-    assert closeness(nearest(queries, among, 1), among).tolist() == pytest.approx([0.3, 0, 1, 4])
+    assert closeness(nearest_neighbours(queries, among, 1), among).tolist() == pytest.approx([0.3, 0, 1, 4])
     twice = torch.tensor([[0.0], [0.0], [5.0]])
-    assert closeness(nearest(torch.tensor([[0.0], [1.0]]), twice, 1), twice).tolist() == [0, float("inf")]
+    assert closeness(nearest_neighbours(torch.tensor([[0.0], [1.0]]), twice, 1), twice).tolist() == [0, float("inf")]
 
 
 @pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "ties"])

@@ -279,8 +279,8 @@ def test_random_flip_mirrors_about_half_of_the_samples():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: augment(torch.zeros(1, 1, 4, 4), 1.2, AugmentConfig(), seeded()), "1.2: from 0 to 1"),
-        (lambda: augment(torch.zeros(1, 1, 4), 0.5, AugmentConfig(), seeded()), "1 spatial axes"),
+        (lambda: augment(torch.zeros(1, 1, 4, 4), 1.2, AugmentConfig(), seeded()), "1.2 is outside"),
+        (lambda: augment(torch.zeros(1, 1, 4), 0.5, AugmentConfig(), seeded()), "2 or 3 spatial axes, not 1"),
         (lambda: AugmentConfig(luma_flip=2.0), "--objective.augment.luma-flip"),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_code_is_decoded_whole_or_from_the_highest_levels(levels):
         lambda level, prior: code[:, :2] if prior is None else means.append(gaussian(prior).mean) or means[-1]
     )
     torch.testing.assert_close(model.decode(torch.cat([code[:, :2], means[0].flatten(1)], 1)), shown)
-    with pytest.raises(ValueError, match=r"\(4, 1\): \[B, n\] with n one of 2, "):
+    with pytest.raises(ValueError, match=r"\(4, 1\): expected \[B, n\] with n one of 2, "):
         model.decode(code[:, :1])
 
 

@@ -17,6 +17,7 @@ from imagegen_dist.cli.evaluate.request import Network, Request
 from imagegen_dist.cli.evaluate.tasks import EncodedBy, GeneratedBy, Piece, WantedOf, cut, measure
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.errors import TaskError
+from imagegen_dist.evaluation.copying import SAMPLES, Copies, closest_to_training, show_neighbours
 from imagegen_dist.evaluation.engine import InOrder, Measured
 from imagegen_dist.evaluation.figures import (
     COPIES,
@@ -27,7 +28,6 @@ from imagegen_dist.evaluation.figures import (
     compare_reconstructions,
     figures_of_copies,
 )
-from imagegen_dist.evaluation.memorisation import SAMPLES, Copies, closest_to_training, show_neighbours
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.ray.tasks import run_tasks

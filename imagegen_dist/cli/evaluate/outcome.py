@@ -16,8 +16,8 @@ from imagegen_dist import config
 from imagegen_dist.cli.evaluate.measuring import Results
 from imagegen_dist.cli.evaluate.request import Network, Request
 from imagegen_dist.data.modality import modality
+from imagegen_dist.evaluation.copying import PICTURE_OF_COPIES
 from imagegen_dist.evaluation.figures import Figure
-from imagegen_dist.evaluation.memorisation import PICTURE_OF_COPIES
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.features import KEPT_AT_MOST
 from imagegen_dist.metrics.formatting import FigureLine, duration, figure, figure_lines

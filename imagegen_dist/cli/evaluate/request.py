@@ -16,7 +16,7 @@ from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.errors import UsageError
-from imagegen_dist.evaluation.asked_classes import AskedClasses
+from imagegen_dist.evaluation.copying import SAMPLES
 from imagegen_dist.evaluation.feature_networks import (
     CLASSIFIER,
     FeatureSource,
@@ -25,7 +25,7 @@ from imagegen_dist.evaluation.feature_networks import (
     trained_classifier,
 )
 from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, METRICS, check_metrics
-from imagegen_dist.evaluation.memorisation import SAMPLES
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.loading import build_model, read_trained
@@ -83,7 +83,7 @@ class Request:
     held_out: RealSamples | None
     samples: int
     # The classes that these are asked for.
-    classes: AskedClasses
+    classes: RequestedClasses
     networks: tuple[Network, ...]
     subset_size: int
     seed: int
@@ -169,10 +169,10 @@ def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: S
     return str(own)
 
 
-def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequence[Network]) -> AskedClasses:
+def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequence[Network]) -> RequestedClasses:
     """The classes of generated samples. Raises UsageError where the data's are asked for and cannot be had."""
     counts = next((network.class_counts.tolist() for network in networks if network.class_counts is not None), [])
-    found = AskedClasses.as_in(known, index, options.label_distribution or "data", counts)
+    found = RequestedClasses.as_in(known, index, options.label_distribution or "data", counts)
     if options.label_distribution == "data" and found.distribution == "uniform":
         raise UsageError(
             f"--label-distribution data: the data's index does not count the samples of each of the "

@@ -10,10 +10,10 @@ import torch
 
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.data.dataset import Dataset
-from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.encoding import Encoded
 from imagegen_dist.evaluation.engine import Done, Generated, Measured, Real, Wanted, ids_of, pieces
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.inference.loading import load
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.metrics.features import FeatureNetwork
@@ -37,7 +37,7 @@ class GeneratedBy:
     model: str
     samples: int
     seed: int
-    classes: AskedClasses
+    classes: RequestedClasses
     wanted: tuple[WantedOf, ...]
 
     def open(self, device: torch.device) -> Generated:

@@ -16,7 +16,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
 @dataclass(frozen=True)
-class AskedClasses:
+class RequestedClasses:
     """The classes that are requested from a conditional model.
 
     known: number of classes of the model, 0 for none. counts: samples of each class in the data with which the
@@ -27,7 +27,7 @@ class AskedClasses:
     counts: tuple[int, ...] = ()
 
     @classmethod
-    def as_in(cls, known: int, index: DatasetIndex, distribution: str, counts: Sequence[int] = ()) -> AskedClasses:
+    def as_in(cls, known: int, index: DatasetIndex, distribution: str, counts: Sequence[int] = ()) -> RequestedClasses:
         """Distributed as in a dataset if "data" is requested and its index counts the classes; else uniformly.
 
         counts: those of the data if its index, written by an older version, has none.

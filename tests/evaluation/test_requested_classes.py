@@ -19,10 +19,10 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
-from imagegen_dist.evaluation.asked_classes import AskedClasses
 from imagegen_dist.evaluation.engine import Generated
 from imagegen_dist.evaluation.evaluator import score_generated
 from imagegen_dist.evaluation.reference import Reference
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.metrics.features import FeatureNetwork, feature_statistics
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.storage import Store
@@ -34,7 +34,7 @@ COUNTS = (700, 200, 100, 0)
 
 @given(st.lists(st.integers(0, 10**9), min_size=2, max_size=30).filter(sum), st.integers(0, 10**6))
 def test_each_class_comes_as_often_as_its_share(counts: list[int], start: int) -> None:
-    asked = AskedClasses(len(counts), tuple(counts)).of(range(start, start + 2000))
+    asked = RequestedClasses(len(counts), tuple(counts)).of(range(start, start + 2000))
     assert asked is not None
     found = torch.bincount(asked, minlength=len(counts)).numpy()
     expected = 2000 * np.array(counts) / sum(counts)
@@ -43,12 +43,12 @@ def test_each_class_comes_as_often_as_its_share(counts: list[int], start: int) -
 
 
 def test_a_sample_has_its_class_whoever_makes_it() -> None:
-    asked = AskedClasses(4, COUNTS)
+    asked = RequestedClasses(4, COUNTS)
     whole = asked.of(range(100))
     assert whole is not None
     assert torch.equal(torch.cat([asked.of(range(at, at + 7)) for at in range(0, 98, 7)]), whole[:98])
-    assert torch.equal(AskedClasses(3).of(range(2, 8)), torch.tensor([2, 0, 1, 2, 0, 1]))
-    assert AskedClasses(0).of(range(3)) is None
+    assert torch.equal(RequestedClasses(3).of(range(2, 8)), torch.tensor([2, 0, 1, 2, 0, 1]))
+    assert RequestedClasses(0).of(range(3)) is None
 
 
 def picture(label: int, random: np.random.Generator) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_a_perfect_conditional_generator_is_as_near_as_fresh_real_samples(unbala
 
     distances = {}
     for distribution in ("data", "uniform"):
-        asked = AskedClasses.as_in(4, unbalanced.index, distribution)
+        asked = RequestedClasses.as_in(4, unbalanced.index, distribution)
         assert asked.distribution == distribution
         sampler: Any = SimpleNamespace(prior=lambda count, noise: torch.zeros(count), generate=perfect)
         found = score_generated(Generated(sampler, 1000, 0, asked, (), CPU), reference, World())
@@ -90,8 +90,8 @@ def test_a_perfect_conditional_generator_is_as_near_as_fresh_real_samples(unbala
 
 def test_data_whose_classes_are_not_counted_or_others_are_asked_for_all_alike(unbalanced: Dataset) -> None:
     index = replace(unbalanced.index, class_counts=None)
-    assert AskedClasses.as_in(4, index, "data").distribution == "uniform"
-    assert AskedClasses.as_in(4, index, "data", list(COUNTS)).counts == COUNTS
-    assert AskedClasses.as_in(3, unbalanced.index, "data").distribution == "uniform"
-    assert AskedClasses.as_in(0, unbalanced.index, "data").distribution == "none"
+    assert RequestedClasses.as_in(4, index, "data").distribution == "uniform"
+    assert RequestedClasses.as_in(4, index, "data", list(COUNTS)).counts == COUNTS
+    assert RequestedClasses.as_in(3, unbalanced.index, "data").distribution == "uniform"
+    assert RequestedClasses.as_in(0, unbalanced.index, "data").distribution == "none"
     assert isinstance(unbalanced.index, DatasetIndex)

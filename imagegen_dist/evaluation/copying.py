@@ -13,7 +13,7 @@ from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import ALONE, World
 from imagegen_dist.evaluation.engine import Generated, chunks_in, ids_of, read_chunks
-from imagegen_dist.metrics.copying import closeness, copied, copying_z, farther, nearest
+from imagegen_dist.metrics.copying import closeness, copied, copying_z, farther, nearest_neighbours
 from imagegen_dist.metrics.features import FeatureNetwork, pixel_network
 from imagegen_dist.settings import EvaluationConfig
 
@@ -67,11 +67,11 @@ def closest_to_training(samples: Tensor, training: Tensor, held_out: Tensor | No
     """
     if len(samples) < 1 or len(training) < 2:
         raise ValueError("the search for copies needs at least 1 sample and 2 training samples")
-    found = nearest(samples, training, min(_NEIGHBOURS, len(training)))
+    found = nearest_neighbours(samples, training, min(_NEIGHBOURS, len(training)))
     ratio = closeness(found, training)
     figures = {"authenticity": float((ratio > 1).double().mean())}
     if held_out is not None and len(held_out):
-        real = nearest(held_out, training, 2)
+        real = nearest_neighbours(held_out, training, 2)
         single = copied(found.distances, real.distances)
         figures["authenticity_real"] = float((closeness(real, training) > 1).double().mean())
         figures["copying_z"] = copying_z(found.distances[:, 0], real.distances[:, 0])
