@@ -24,7 +24,7 @@ def silent_settings(experiment: Experiment, preset: Preset | None, index: Datase
             f"{experiment.data.url}, {index.shape}"
         )
     if experiment.data.conditional and not index.distinct_classes:
-        has = "labels of one class alone" if index.classes else "no labels"
+        has = "labels of only one class" if index.classes else "no labels"
         lines.append(f"--data.conditional true has no effect: the data have {has}")
     if not experiment.data.conditional and index.distinct_classes and not own_data:
         lines.append(

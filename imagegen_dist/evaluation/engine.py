@@ -19,7 +19,7 @@ from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World, sum_over_ranks, together
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
-from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums, agreement
+from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork, FeatureSums, agreement
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.interface import Sampler
 
@@ -240,7 +240,7 @@ def read_chunks(dataset: Dataset, chunks: range, samples: int) -> Iterator[tuple
 
 
 def over_ranks(source: Source, world: World, device: torch.device) -> Measured:
-    """Measure a source on all ranks together; features are not kept. Called by every rank."""
+    """Measure a source on all ranks together, with an equal result on each. Called by every rank."""
     count = chunks_in(source.samples)
     share = world.share(count) if source.in_blocks else range(world.rank, count, world.size)
 
@@ -252,10 +252,24 @@ def over_ranks(source: Source, world: World, device: torch.device) -> Measured:
         return source.measure(share, lambda _: world.heed())
 
     of_rank = together(measure, world, device)
-    features = [FeatureSums(sums.moments.reduce(all_reduce)) for sums in of_rank.features]
+    features = [_reduced(sums, share, source.samples, all_reduce, device) for sums in of_rank.features]
     classes = next((wanted.network.classes for wanted in source.wanted if wanted.answers), 0)
     answers = of_rank.answers.reduce(all_reduce, classes, device) if classes else of_rank.answers
     return Measured(features, answers, of_rank.encoded and of_rank.encoded.reduce(all_reduce))
+
+
+def _reduced(
+    sums: FeatureSums, chunks: range, samples: int, all_reduce: AllReduce, device: torch.device
+) -> FeatureSums:
+    """The sums over all ranks. chunks: those of this rank, whose kept features are placed by sample number."""
+    moments = sums.moments.reduce(all_reduce)
+    if sums.kept is None:
+        return FeatureSums(moments)
+    features = torch.zeros(min(samples, KEPT_AT_MOST), moments.dim)
+    features[[number for chunk in chunks for number in ids_of(chunk, samples) if number < len(features)]] = (
+        sums.features()
+    )
+    return FeatureSums(moments, None, [all_reduce(features.to(device)).cpu()])
 
 
 def pieces(samples: int) -> list[range]:

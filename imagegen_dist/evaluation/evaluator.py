@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +14,14 @@ from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.copying import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
 from imagegen_dist.evaluation.encoding import COLUMNS, Encoded
-from imagegen_dist.evaluation.engine import Generated, Wanted, over_ranks
-from imagegen_dist.evaluation.figures import Comparison, check_training_metrics, compare, compare_reconstructions
+from imagegen_dist.evaluation.engine import Generated, Real, Wanted, over_ranks
+from imagegen_dist.evaluation.figures import (
+    METRICS,
+    Comparison,
+    check_training_metrics,
+    compare,
+    compare_reconstructions,
+)
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
@@ -53,6 +59,7 @@ class Evaluator:
         self._classes = conditioning(experiment, training.index.classes)
         self._compares = can_compare(experiment.evaluation, training.index)
         self._reference: Reference | None = None
+        self._real: FeatureSums | None = None
         objective = experiment.objective
         self._sampler = objective.sampler(networks) if isinstance(objective, Generates) else None
         self._encoded: Encoded | None = None
@@ -124,10 +131,10 @@ class Evaluator:
             figures |= together(lambda: encoded.figures(sums), self._world, self._device)
         if reference is None:
             return figures
-        real = FeatureSums(reference.moments)
+        real = self._real = self._real or self._measure_real(reference)
         if self._sampler:
             generated = self._generated(self._evaluation.samples)
-            figures |= score_generated(generated, reference, self._world, self._evaluation.metrics)
+            figures |= score_generated(generated, reference, self._world, self._evaluation.metrics, real)
         if self._encoded:
             of_rebuilt = rebuilt.features[0]
             found = together(lambda: compare_reconstructions("", of_rebuilt, real), self._world, self._device)
@@ -173,6 +180,14 @@ class Evaluator:
         classes = RequestedClasses.as_in(self._classes, self._training.index, distribution, counted)
         return Generated(self._sampler, samples, 0, classes, (), self._device)
 
+    def _measure_real(self, reference: Reference) -> FeatureSums:
+        """The reference's moments of training samples, with the features of the first ones if a metric needs them."""
+        if not _needs_features(self._evaluation.metrics):
+            return FeatureSums(reference.moments)
+        count = min(self._evaluation.samples, self._training.index.samples)
+        first = Real(self._training, count, [Wanted(reference.network, keep=True)], self._device)
+        return replace(over_ranks(first, self._world, self._device).features[0], moments=reference.moments)
+
     def _find_reference(self) -> Reference:
         """The reference of Fréchet distances; equal on every rank."""
         if self._reference is None:
@@ -182,24 +197,34 @@ class Evaluator:
 
 
 def score_generated(
-    generated: Generated, reference: Reference, world: World, metrics: Sequence[str] = ()
+    generated: Generated,
+    reference: Reference,
+    world: World,
+    metrics: Sequence[str] = (),
+    real: FeatureSums | None = None,
 ) -> dict[str, float]:
     """Metrics of generated samples against a reference, computed by all ranks together.
 
     "frechet"; for a conditional model, "label_agreement"; for an unconditional one, if the reference has classes,
     "modes" and "modes_kl"; and the further metrics.
+    real: statistics of real samples, by default the reference's moments.
     """
-    generated = replace(generated, wanted=[Wanted(reference.network, answers=True)])
+    wanted = Wanted(reference.network, keep=_needs_features(metrics), answers=True)
+    generated = replace(generated, wanted=[wanted])
     measured = over_ranks(generated, world, generated.device)
     answers, asked = measured.answers, ["fid", *metrics]
     if answers.asked:
         asked.append("agreement")
     elif answers.shown.sum():
         asked.append("modes")
-    real, class_counts = FeatureSums(reference.moments), reference.class_counts
-    comparison = Comparison(measured.features[0], real, answers=answers, class_counts=class_counts)
+    real = real or FeatureSums(reference.moments)
+    comparison = Comparison(measured.features[0], real, answers=answers, class_counts=reference.class_counts)
     found = together(lambda: compare(asked, comparison), world, generated.device)
     return {each.name: each.value for each in found}
+
+
+def _needs_features(metrics: Iterable[str]) -> bool:
+    return any(METRICS[name].of_each_sample for name in metrics)
 
 
 def _grid_label(count: int, columns: int, classes: int, device: torch.device) -> Tensor | None:

@@ -186,9 +186,13 @@ def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Fig
 
 
 def check_training_metrics(asked: Iterable[str]) -> None:
-    """Raise ValueError for metrics that are not computed during training."""
+    """Raise ValueError for metrics that are not computed during training.
+
+    The search for copies and the metrics of a classifier have settings of their own there; class scores are not summed
+    over ranks.
+    """
     for name in asked:
-        known = [each for each, of in METRICS.items() if not (of.of_each_sample or of.of_a_classifier or of.scored)]
+        known = [each for each, of in METRICS.items() if each != COPIES and not (of.of_a_classifier or of.scored)]
         if name not in known:
             raise ValueError(
                 f"--evaluation.metrics {name}: available during training are {', '.join(known)}; `imagegen evaluate` "

@@ -323,7 +323,7 @@ def test_mistakes_are_answered_in_one_line(
     assert f"has the SHA-256 {sha256}, not {'0' * 64}" in mistake(capsys, run, *given, "--weights-sha256", "0" * 64)
     assert f"(it has {sha256})" in mistake(capsys, run, *given)
     assert "weights-inception-2015-12-05-6726825d.pth" in mistake(capsys, run, "--features", "inception")
-    assert "there are inception" in mistake(capsys, run, "--features", "vgg")
+    assert "is not known; set it to one of inception" in mistake(capsys, run, "--features", "vgg")
     assert "did you mean fid?" in mistake(capsys, run, "--metrics", "fidd")
     assert "has 260 samples; ask for at most 260" in mistake(capsys, run, *COARSE, "--references", 5000)
     assert "holds no complete checkpoint; give a run, one of its checkpoints" in mistake(capsys, tmp_path)

@@ -85,3 +85,9 @@ def test_evaluation_keeps_fetched_shards_where_the_run_is_told_to(tmp_path: Path
     looked, _ = evaluator("vae", dataset, evaluation__samples=6)
     looked.figures()
     assert [path for path in (tmp_path / "fetched").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("metric", ["copies", "agreement", "is", "no-such-metric"])
+def test_a_metric_that_training_cannot_take_is_refused_with_those_that_it_can(metric: str, dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match=f"--evaluation.metrics {metric}: available during training are fid, kid, pr"):
+        evaluator("vae", dataset, evaluation__metrics=("fid", metric))

@@ -46,8 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs, of the user's GAN and of the user's autoencoder."""
     folder = tmp_path_factory.mktemp("own")
     shutil.copytree(PACKAGE, folder / "my_package", ignore=shutil.ignore_patterns("__pycache__"))
-    words = ("--run", "gan", "--workers", "2", "--wandb", "disabled", "--evaluation.metrics", "mean-distance")
-    succeed(folder, "train_gan", PRESET, *words)
+    words = ("--run", "gan", "--workers", "2", "--wandb", "disabled")
+    succeed(folder, "train_gan", PRESET, *words, "--evaluation.metrics", "mean-distance,feature-distance")
     settings = "run='vae', workers=0, evaluation={'metrics': ['mean-distance']}"
     python(folder, f"import imagegen_dist; imagegen_dist.train({AUTOENCODER!r}, {settings})")
     return folder
@@ -56,6 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_has_figures_pictures_and_a_report(folder: Path) -> None:
     gan, vae = (json.loads((folder / "runs" / name / "result.json").read_text()) for name in ("gan", "vae"))
     assert {"frechet", "label_agreement", "authenticity", "mean_distance"} < gan.keys()
+    assert gan["feature_distance"] == pytest.approx(gan["mean_distance"])
+    assert gan["real_features"] == gan["evaluation"]["samples"]
     assert {"elbo", "distortion", "psnr", "frechet_reconstruction"} < vae.keys()
     for run, picture in (("gan", "grid"), ("vae", "reconstructions")):
         report = (folder / "runs" / run / "report.html").read_text()
