@@ -90,10 +90,9 @@ def _run(options: Options) -> str:
     from imagegen_dist.data.pack_shards import Target, pack_shards
     from imagegen_dist.data.pack_tasks import Recipe
     from imagegen_dist.data.sources.base import listing_digest
-    from imagegen_dist.inference.class_names import differing_classes
     from imagegen_dist.inference.encoded import EncodedSource
     from imagegen_dist.inference.generated import Maker
-    from imagegen_dist.inference.latents import NAME, check_latents
+    from imagegen_dist.inference.latents import check_latents
     from imagegen_dist.inference.loading import build_model, read_trained
     from imagegen_dist.ray.tasks import run_tasks
 
@@ -105,14 +104,7 @@ def _run(options: Options) -> str:
     model = check_latents(build_model(trained).to(device))
     model.batch = options.batch
     index = DatasetIndex.load(data, options.allow_remote_shards)
-    if (index.modality, index.shape) != (model.modality, model.shape):
-        raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
-    if model.classes and model.classes != index.classes:
-        raise UsageError(
-            f"--data {data} has {counted(index.classes or 0, 'class')}; the autoencoder knows {model.classes}"
-        )
-    if model.classes and (differing := differing_classes(model.class_names, index.class_names)):
-        raise UsageError(f"--data {data}: {differing}")
+    _check_data(data, index, model)
     flags = {
         "SOURCE": data.url,
         "CHECKPOINT": trained.url,
@@ -143,11 +135,29 @@ def _run(options: Options) -> str:
         progress=lambda _: ProgressBar("encoding"),
     )
     statistics.save(dest)
-    step = statistics.span / 127.5
+    return f"{counts(dest, packed.indexes[''])}\n{_described(dest, statistics)}"
+
+
+def _described(dest: Store, statistics: LatentStatistics) -> str:
+    from imagegen_dist.inference.latents import NAME
+
     return (
-        f"{counts(dest, packed.indexes[''])}\n{dest / NAME}: scale factor {statistics.scale_factor:.4g}, values up to "
-        f"{statistics.span:.2f} deviations from their mean, in steps of {step:.3f}"
+        f"{dest / NAME}: scale factor {statistics.scale_factor:.4g}, values up to {statistics.span:.2f} deviations "
+        f"from their mean, in steps of {statistics.span / 127.5:.3f}"
     )
+
+
+def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> None:
+    """Raise UsageError for data that the autoencoder cannot encode."""
+    from imagegen_dist.inference.class_names import differing_classes
+
+    if (index.modality, index.shape) != (model.modality, model.shape):
+        raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
+    if model.classes and model.classes != index.classes:
+        has = counted(index.classes or 0, "class")
+        raise UsageError(f"--data {data} has {has}; the autoencoder has {model.classes}")
+    if model.classes and (differing := differing_classes(model.class_names, index.class_names)):
+        raise UsageError(f"--data {data}: {differing}")
 
 
 def _statistics(
