@@ -176,7 +176,7 @@ register(
         *("eval/label_agreement", "label agreement", "higher"),
         form="share",
         reference="eval/classifier_accuracy",
-        meaning="share of samples that a classifier takes for the class asked for",
+        meaning="share of samples that a classifier takes for the requested class",
         needs="generates",
         headline=True,
     ),
@@ -204,7 +204,7 @@ register(
     Metric("eval/dci_informativeness", "DCI informativeness", "higher", needs="autoencodes"),
     Metric("eval/psnr", "PSNR", "higher", "dB", needs="autoencodes", headline=True),
     Metric("eval/ssim", "SSIM", "higher", needs="autoencodes"),
-    # Memorisation, where training samples are searched for copies.
+    # Copying, if training samples are searched for copies.
     Metric(
         *("eval/authenticity", "authenticity", "higher"),
         form="share",
@@ -225,7 +225,7 @@ register(
     Metric("eval/copied_z", "copied z", meaning="z-score of the difference in copied samples", needs="generates"),
     Metric(
         *("eval/copying_z", "copying z"),
-        meaning="copying statistic z; far below 0 where samples repeat training samples",
+        meaning="copying statistic z; far below 0 if samples copy training samples",
         needs="generates",
     ),
     Metric(

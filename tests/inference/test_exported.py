@@ -60,7 +60,7 @@ def test_a_card_has_the_figures_of_its_checkpoint_and_no_place_of_its_user(tmp_p
         "license: cc-by-4.0",
         "library_name: imagegen_dist",
         "| Fréchet distance | 12.50 | lower is better |",
-        "takes for the class asked for | 50.0% | higher is better |",
+        "takes for the requested class | 50.0% | higher is better |",
         "they are not FIDs",
         "`faces`",
         "480 images seen",
