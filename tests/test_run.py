@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from imagegen_dist import config, load, records, run
+from imagegen_dist import config, load, records
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.metrics.sinks import read_rows
-from imagegen_dist.run import RunError
+from imagegen_dist.run import RunError, outputs
 from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import StorageError, Store
 from imagegen_dist.training.checkpoint import FILES, newest
@@ -302,7 +302,7 @@ def test_training_never_waits_for_the_report(data: Path, tmp_path: Path, monkeyp
         made.append(arguments[3].images)
         assert trained.wait(60)
 
-    monkeypatch.setattr(run, "write_report", slow)
+    monkeypatch.setattr(outputs, "write_report", slow)
     train_here(tiny(), settings(tmp_path, "run", data), LastRow())
     assert (made[0], made[-1]) == (120, 480)
 
@@ -315,7 +315,7 @@ def test_a_report_that_fails_is_named_and_costs_nothing_else(
     def fail(*arguments: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(run, "write_report", fail)
+    monkeypatch.setattr(outputs, "write_report", fail)
     assert train_here(tiny(training__total_images=48), where, listener).complete
     assert "no report.html: OSError: the disk is full; the run continues" in listener.messages
     assert where.folder.exists("result.json")

@@ -164,7 +164,7 @@ def test_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None
     names = (where.folder / "samples").names()
     assert {f"{name}-000000000480.png" for name in ("reconstructions", "samples", "traversals")} < set(names)
     page = where.folder.read("report.html").decode()
-    assert all(caption in page for caption in ("Samples of the prior", "A row a latent"))
+    assert all(caption in page for caption in ("Samples of the prior", "One row per latent"))
 
     model = load(where.folder.url)
     index = DatasetIndex.load(Store(where.validation))
