@@ -36,6 +36,9 @@ _CLOSED = 141
 _LONGEST_NAME = 128
 """Bytes: W&B's limit, which leaves room for what is put beside it in a file's name of 255."""
 
+_TOO_LARGE = 2**64
+"""The first whole number that no setting takes."""
+
 _LIST = re.compile(r"LIST|.*,\.\.\.|.*\[,\w+\]")
 """Placeholders of flags that take several items in one text, joined by commas."""
 
@@ -248,12 +251,15 @@ def _check(name: str, annotation: Any, value: str) -> None:
         if value not in allowed:
             raise UsageError(f"--{name} {value}: {nearest(value, filter(None, allowed))}")
     elif int in kinds or float in kinds:
+        kind = "whole number" if int in kinds else "number"
         try:
-            number = int(value) if int in kinds else float(value)
+            size = abs(int(value) if int in kinds else float(value))
         except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise UsageError(f"--{name} {value}: give a {'whole ' if int in kinds else ''}number")
+            size = math.nan
+        if size >= _TOO_LARGE:
+            raise UsageError(f"--{name} {value}: give a {kind} below 2^64")
+        if not size < _TOO_LARGE:  # not a number
+            raise UsageError(f"--{name} {value}: give a {kind}")
 
 
 def _complaint(printed: str) -> str:

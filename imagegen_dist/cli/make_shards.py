@@ -146,7 +146,7 @@ def _parse_size(text: str) -> tuple[int, int] | None:
 
 def parse_bytes(text: str) -> int:
     """Bytes in 128MB (10^6) or 128MiB (2^20). Raises UsageError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?I?)B?", text.upper())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?([KMG]?I?)B?", text.upper())
     size = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
     if size < 1:
         raise UsageError(f"--shard-size {text}: give bytes as 500kB, 128MB or 1GB")

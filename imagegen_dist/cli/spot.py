@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 import psutil
 
 from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.errors import UsageError
 from imagegen_dist.wording import described
 
 _JOB = "spot_watch"
@@ -41,6 +42,7 @@ REBALANCE_S = 120.0
 _TOKEN_TTL_S = 21_600
 _REQUEST_TIMEOUT_S = 2.0
 _DRAIN_TIMEOUT_S = 60.0
+_LONGEST_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _run)
 
 
-def _run(words: Sequence[str]) -> None:
+def parse(words: Sequence[str]) -> Options:
+    """Read the command's words. Raises UsageError."""
     options = parse_flags(Options, _JOB, words)
+    for name, least in (("poll", 0.01), ("grace", 0)):
+        if not least <= getattr(options, name) <= _LONGEST_S:
+            raise UsageError(f"--{name} {getattr(options, name):g}: from {least} to {_LONGEST_S:,} seconds")
+    return options
+
+
+def _run(words: Sequence[str]) -> None:
+    options = parse(words)
     told = threading.Event()
     if options.now:
         told.set()
