@@ -37,17 +37,9 @@ class Task:
 
 
 def ours(task: Task) -> Iterator[Tensor]:
-    from imagegen_dist.data.cache import CacheConfig
-    from imagegen_dist.data.index import DatasetIndex
-    from imagegen_dist.data.order import Plan, default_block
-    from imagegen_dist.data.stream import StreamConfig, stream
-    from imagegen_dist.storage import Store
+    from peers.shard_stream import open_stream
 
-    store = Store(task.url)
-    index = DatasetIndex.load(store)
-    plan = Plan(0, microbatches=1, microbatch_size=BATCH, draws=1, lanes=64, block=default_block(index.counts, 64))
-    config = StreamConfig(workers=task.workers, cache=CacheConfig(directory=task.cache))
-    for item in stream(index, store, plan, range(1), 0, index.samples // BATCH, config):
+    for item in open_stream(task.url, task.cache, workers=task.workers)[1]:
         yield item.sample[0, 0]
 
 

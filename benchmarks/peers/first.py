@@ -27,20 +27,12 @@ def write_dataset(shards: int, folder: Path) -> None:
 
 def run(began: float, url: str, workers: int, cache: str) -> dict[str, Any]:
     """Seconds from the process's start until the imports, the index and the first batch of 64 are there."""
-    from imagegen_dist.data.cache import CacheConfig
-    from imagegen_dist.data.index import DatasetIndex
-    from imagegen_dist.data.order import Plan, default_block
-    from imagegen_dist.data.stream import StreamConfig, prepare_loaders, stream
-    from imagegen_dist.storage import Store
+    from peers.shard_stream import open_stream
 
     imported = time.time()
-    store = Store(url)
-    config = StreamConfig(workers=workers, cache=CacheConfig(directory=cache))
-    prepare_loaders(store, config)
-    index = DatasetIndex.load(store)
+    index, items = open_stream(url, cache, 100, workers=workers)
     loaded = time.time()
-    plan = Plan(seed=0, microbatches=1, microbatch_size=64, draws=1, lanes=64, block=default_block(index.counts, 64))
-    item = next(items := stream(index, store, plan, range(1), 0, 100, config))
+    item = next(items)
     first = time.time()
     assert item.sample.shape[2] == 64
     items.close()

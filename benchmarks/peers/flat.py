@@ -42,21 +42,12 @@ def write_dataset(folder: Path) -> None:
 
 def run(began: float, url: str, workers: int, cache: str, steps: int) -> dict[str, Any]:
     """Slope of the resident memory of all processes, least squares after the first tenth, and open files."""
-    from imagegen_dist.data.cache import CacheConfig
-    from imagegen_dist.data.index import DatasetIndex
-    from imagegen_dist.data.order import Plan
-    from imagegen_dist.data.stream import StreamConfig, stream
-    from imagegen_dist.storage import Store
+    from peers.shard_stream import open_stream
 
-    store = Store(url)
-    index = DatasetIndex.load(store)
-    limit = sum(shard.bytes for shard in index.shards) * 2 // 5
-    plan = Plan(seed=0, microbatches=1, microbatch_size=BATCH, draws=1, lanes=4, block=2)
-    config = StreamConfig(
-        workers=workers, open_shards=12, decoded_bytes=1 << 18, cache=CacheConfig(directory=cache, limit_bytes=limit)
-    )
+    settings = {"workers": workers, "open_shards": 12, "decoded_bytes": 1 << 18}
+    _, items = open_stream(url, cache, steps, lanes=4, block=2, cached_share=2 / 5, **settings)
     every, at, memory, files, fetched = max(1, steps // 200), [], [], [], 0
-    for item in stream(index, store, plan, range(1), 0, steps, config):
+    for item in items:
         fetched += item.counters.get("fetched", 0)
         if item.step % every == 0:
             rss, opened = _usage()

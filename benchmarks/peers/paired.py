@@ -9,24 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 
-BATCH = 64
-
 
 def batches(url: str, cache: str) -> Iterator[int]:
-    """Steps of a stream without end. A cache of two fifths of the dataset keeps fetching where it is remote."""
-    from imagegen_dist.data.cache import CacheConfig
-    from imagegen_dist.data.index import DatasetIndex
-    from imagegen_dist.data.order import Plan, default_block
-    from imagegen_dist.data.stream import StreamConfig, stream
-    from imagegen_dist.storage import Store
+    """Steps of a stream without end. A cache of three fifths of the dataset keeps fetching where it is remote."""
+    from peers.shard_stream import open_stream
 
-    store = Store(url)
-    index = DatasetIndex.load(store)
-    limit = sum(shard.bytes for shard in index.shards) * 3 // 5
-    plan = Plan(0, microbatches=1, microbatch_size=BATCH, draws=1, lanes=2, block=default_block(index.counts, 2))
     # No decoded samples are kept: every batch is read and decoded anew.
-    config = StreamConfig(workers=0, decoded_bytes=1 << 18, cache=CacheConfig(directory=cache, limit_bytes=limit))
-    for item in stream(index, store, plan, range(1), 0, 1_000_000, config):
+    _, items = open_stream(url, cache, 1_000_000, lanes=2, cached_share=3 / 5, workers=0, decoded_bytes=1 << 18)
+    for item in items:
         yield item.sample[0, 0].shape[0]
 
 
