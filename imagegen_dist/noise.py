@@ -175,9 +175,10 @@ def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Gener
     generator = torch.Generator(device)
     generator.manual_seed(key)
     if generator.device.type == "cpu":
-        state = generator.get_state()
         filled = np.random.Philox(key=np.array([key, 0], dtype=np.uint64)).random_raw(_MT_WORDS // 2).view(np.uint32)
         end = _MT_STATE_AT + 8 * _MT_WORDS
-        state.numpy()[_MT_STATE_AT:end].view(np.uint64)[:] = filled
-        generator.set_state(state)
+        with torch._C._DisableTorchDispatch():  # under fake tensors the state would have no memory to fill
+            state = generator.get_state()
+            state.numpy()[_MT_STATE_AT:end].view(np.uint64)[:] = filled
+            generator.set_state(state)
     return generator

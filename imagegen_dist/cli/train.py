@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None, job: str = ANY) -> int:
 
 def _run(job: str, words: Sequence[str]) -> int | None:
     command = parse(job, words)
+    if command.options.gpu_type:
+        from imagegen_dist.cli.prediction import prediction_text
+
+        print(prediction_text(command))
+        return None
     from imagegen_dist.cli.prepare import dry_run_text, prepare, train  # they import torch
 
     prepared = prepare(command)

@@ -24,6 +24,7 @@ from imagegen_dist.commands import name_of
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.extensions import import_preset
+from imagegen_dist.prediction.gpus import gpu_type
 from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.run_folder import CONFIG, read_config, unreadable_config
 from imagegen_dist.wording import reason
@@ -80,6 +81,9 @@ class Options:
     """W&B: auto (online with an API key, else offline), online, offline or disabled."""
     dry_run: Switch = False
     """Check everything, show the resolved experiment, and train nothing."""
+    gpu_type: Annotated[str, flag("TYPE")] = ""
+    """With --dry-run: predict speed, memory and cost on such GPUs (l4, l40s, h100, ...), on any machine and without
+    the data."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def parse(job: str, words: Sequence[str]) -> Command:
         raise UsageError(f"--gpus {options.gpus}: a worker uses one GPU, or none; give 1 or 0")
     if options.cpus is not None and options.cpus < 1:
         raise UsageError(f"--cpus {options.cpus}: a worker has one core or more")
+    _check_gpu_type(options)
     workers = Workers.parse(options.workers) if options.workers else None
     _check_preset(job, options.preset)
     if options.preset and not options.config:
@@ -117,6 +122,14 @@ def parse(job: str, words: Sequence[str]) -> Command:
     except ValueError as error:
         raise UsageError(str(error)) from error
     return Command(job, options, experiment, workers, Demand(options.gpus, options.cpus))
+
+
+def _check_gpu_type(options: Options) -> None:
+    """Raise UsageError for an unknown GPU type, and for one without --dry-run."""
+    if options.gpu_type:
+        gpu_type(options.gpu_type)
+        if not options.dry_run:
+            raise UsageError(f"--gpu-type {options.gpu_type} predicts a training and starts none: add --dry-run")
 
 
 def _check_preset(job: str, preset: str) -> None:

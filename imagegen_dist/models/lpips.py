@@ -55,6 +55,17 @@ def lpips_for(shape: SampleShape, url: str, sha256: str) -> tuple[LPIPSFeatures,
     return load_lpips(url, sha256)
 
 
+def untrained_lpips(shape: SampleShape, url: str = "", sha256: str = "") -> tuple[LPIPSFeatures, list[Tensor]]:
+    """What `lpips_for` gives, with drawn weights in place of a file's: as large and as fast, and no distance.
+
+    Raises ValueError where LPIPS knows no such samples.
+    """
+    check_lpips(shape)
+    config = VGGConfig()
+    vgg = VGG(2, 3, config, generator=torch.Generator())
+    return LPIPSFeatures(vgg), [torch.ones(width) for width in config.widths]
+
+
 def load_lpips(url: str, sha256: str, config: VGGConfig | None = None) -> tuple[LPIPSFeatures, list[Tensor]]:
     """(features, [F] weights of each stage's channels) from the safetensors file at a path or URL.
 

@@ -1,0 +1,240 @@
+"""FLOPs, traffic and memory of a training step, counted operator by operator.
+
+The step is the trainer's own. On fake tensors it computes nothing and takes no memory; on real ones the same counts are
+measurements. A FLOP is a multiplication or an addition, so that a multiply-add is two.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry
+
+from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.data.reader import Item
+from imagegen_dist.distributed import World
+from imagegen_dist.experiment import Experiment, build_trainer
+from imagegen_dist.models.base import AUXILIARY
+from imagegen_dist.models.lpips import untrained_lpips
+
+_aten = torch.ops.aten
+
+
+class Kernel(NamedTuple):
+    """What one operator does: FLOPs, in which type, and bytes of its inputs and outputs."""
+
+    flops: int
+    dtype: torch.dtype
+    bytes: int
+
+
+@dataclass(frozen=True)
+class StepCount:
+    """What one worker's share of a step does.
+
+    images: those of its microbatches. draws: samples that are read for each of them. kernels: how often each kind of
+    kernel runs. operators: calls, those that only make views included. state_bytes: weights, gradients, averages,
+    optimizers' states and the step's samples. peak_bytes: the largest sum of all tensors' bytes. turns: bytes of the
+    gradients of each phase in its turn. networks: bytes of each trained network's gradients.
+    """
+
+    images: int
+    draws: int
+    kernels: Mapping[Kernel, int]
+    operators: int
+    convolutions: int
+    state_bytes: int
+    peak_bytes: int
+    turns: tuple[int, ...]
+    networks: Mapping[str, int]
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the step."""
+        return sum(kernel.flops * times for kernel, times in self.kernels.items())
+
+    @property
+    def launches(self) -> int:
+        """Kernels that a GPU would be asked to run."""
+        return sum(self.kernels.values())
+
+
+def count_step(
+    experiment: Experiment,
+    index: DatasetIndex,
+    images: int,
+    microbatches: int = 1,
+    fake: bool = True,
+    watch: AbstractContextManager[Any] | None = None,
+) -> StepCount:
+    """Count one step of `microbatches` microbatches of `images` images, halfway through the run, without compilation.
+
+    Gradients, optimizers and averages are there, as after other steps. fake: False takes the step on real tensors.
+    watch: surrounds the step. Raises ValueError where the networks do not fit the samples.
+    """
+    training = replace(experiment.training, batch_size=images * microbatches, microbatch_size=images, compile=False)
+    counter = OperatorCounter()
+    with _fake_tensors() if fake else nullcontext(), counter, _untrained_auxiliaries():
+        trainer = build_trainer(replace(experiment, training=training), index, World(), torch.device("cpu"))
+        trainer.images = experiment.training.total_images // 2
+        for optimizer in trainer.optimizers.values():
+            optimizer.begin_()
+            for weight in optimizer.parameters:
+                weight.grad = torch.zeros_like(weight)
+        item = _item(index, len(trainer.objective.phases()), microbatches, images)
+        with counter.counting(), watch or nullcontext():
+            trainer.step(item)
+    phases = trainer.objective.phases()
+    networks = {phase.name: sum(map(_bytes_of, phase.trains.parameters())) for phase in phases}
+    return StepCount(
+        images=images * microbatches,
+        draws=len(phases),
+        kernels=counter.kernels,
+        operators=counter.operators,
+        convolutions=counter.convolutions,
+        state_bytes=counter.state_bytes,
+        peak_bytes=counter.peak_bytes,
+        turns=tuple(networks[phase.name] for phase in phases),
+        networks=networks,
+    )
+
+
+def _item(index: DatasetIndex, draws: int, microbatches: int, images: int) -> Item:
+    """A step's samples, all grey and of class 0."""
+    sample = torch.full((draws, microbatches, images, *index.shape.dims), 128, dtype=torch.uint8)
+    numbers = torch.zeros(draws, microbatches, images, dtype=torch.int64)
+    return Item(0, sample, numbers if index.classes else None, numbers, {}, [])
+
+
+@contextmanager
+def _fake_tensors() -> Iterator[None]:
+    """New tensors have a shape, a type and a device, and no memory.
+
+    Modules stay on the device where they are made: torch cannot move those of fake tensors.
+    """
+    with (
+        warnings.catch_warnings(),
+        patch.object(nn.Module, "to", lambda module, *_, **__: module),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        # copy.deepcopy of a module asks each tensor whether it has memory.
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor", UserWarning)
+        yield
+
+
+@contextmanager
+def _untrained_auxiliaries() -> Iterator[None]:
+    """LPIPS with drawn weights in place of those of a file, which do not change what is counted."""
+    given = AUXILIARY["lpips"]
+    AUXILIARY["lpips"] = untrained_lpips
+    try:
+        yield
+    finally:
+        AUXILIARY["lpips"] = given
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Counts the operators of a block, and the bytes of all tensors that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[Kernel] = Counter()
+        self.operators = self.convolutions = self.state_bytes = self.peak_bytes = 0
+        self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._bytes = 0
+        self._counts = False
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what happens within the block."""
+        self.state_bytes = self.peak_bytes = self._bytes
+        self._counts = True
+        yield
+        self._counts = False
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), settings: dict[str, Any] | None = None
+    ) -> Any:
+        settings = settings or {}
+        result = function(*arguments, **settings)
+        made = [value for value in tree_iter(result) if isinstance(value, Tensor)]
+        for tensor in made:
+            self._hold(tensor)
+        if self._counts:
+            self._add(function, arguments, settings, result, made)
+        return result
+
+    def _add(self, function: Any, arguments: Any, settings: dict[str, Any], result: Any, made: list[Tensor]) -> None:
+        self.operators += 1
+        if _only_views(function):
+            return
+        taken = [value for value in tree_iter((arguments, settings)) if isinstance(value, Tensor)]
+        flops = _flops(function, arguments, settings, result)
+        self.convolutions += function.overloadpacket in (_aten.convolution, _aten.convolution_backward)
+        dtype = taken[0].dtype if flops else torch.float32
+        self.kernels[Kernel(flops, dtype, sum(map(_traffic, taken)) + sum(map(_traffic, made)))] += 1
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
+
+    def _hold(self, tensor: Tensor) -> None:
+        """Count a tensor's memory until it is given back."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        size = storage.nbytes()
+
+        def forget(_: Any) -> None:
+            self._bytes -= self._alive.pop(key)[1]
+
+        self._alive[key] = weakref.ref(storage, forget), size
+        self._bytes += size
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _traffic(tensor: Tensor) -> int:
+    """Bytes that a kernel reads or writes: an expanded tensor's are those of its memory."""
+    return min(_bytes_of(tensor), tensor.untyped_storage().nbytes())
+
+
+@cache
+def _only_views(function: Any) -> bool:
+    """True if an operator computes nothing: its results are views of what it takes."""
+    returns = function._schema.returns
+    aliases = bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)
+    return aliases or function in (_aten._unsafe_view.default, _aten.empty.memory_format)
+
+
+def _flops(function: Any, arguments: Any, settings: dict[str, Any], result: Any) -> int:
+    packet = function.overloadpacket
+    if packet is _aten.convolution:
+        return _convolution(arguments[1], result if not arguments[6] else arguments[0])
+    if packet is _aten.convolution_backward:
+        gradient, x, weight, *_, mask = arguments
+        return _convolution(weight, x if arguments[7] else gradient) * (bool(mask[0]) + bool(mask[1]))
+    return int(flop_registry[packet](*arguments, **settings, out_val=result)) if packet in flop_registry else 0
+
+
+def _convolution(weight: Tensor, positions: Tensor) -> int:
+    """FLOPs of a convolution, forward or for one gradient: two for each weight that meets each position.
+
+    weight: [O, I / groups, *K], or [I, O / groups, *K] where it is transposed. positions: [B, C, *S], the smaller side:
+    the output, or the input of a transposed one.
+    """
+    return 2 * positions.shape[0] * prod(positions.shape[2:]) * weight.numel()
