@@ -123,7 +123,7 @@ class Encoded:
         return self.autoencoder.group_dims[0][0]
 
     @property
-    def _draws(self) -> int:
+    def _importance_draws(self) -> int:
         """Importance samples per sample."""
         return self.importance_samples if self.autoencoder.continuous else 0
 
@@ -142,7 +142,7 @@ class Encoded:
         spatial = self.dataset.index.shape.spatial
         names = ["rate", "distortion", "elbo", "psnr"]
         names += ["ssim"] if min(spatial) >= _SSIM_SIDE else []
-        names += ["log_likelihood"] if self._draws else []
+        names += ["log_likelihood"] if self._importance_draws else []
         levels = self.autoencoder.group_dims
         names += [f"rate_level_{level}" for level in range(len(levels)) if len(levels) > 1]
         return names + [_latent_name(latent) for latent in range(sum(dims[0] for dims in levels))]
@@ -158,7 +158,7 @@ class Encoded:
         terms |= {_latent_name(latent): nats for latent, nats in enumerate(latents)}
         if min(x.shape[2:]) >= _SSIM_SIDE:
             terms["ssim"] = ssim(shown, x)
-        if k := self._draws:
+        if k := self._importance_draws:
             terms["log_likelihood"] = log_likelihood(inferred, x, draw, k, min(k, 50))
         return terms
 

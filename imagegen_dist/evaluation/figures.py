@@ -75,7 +75,7 @@ Compute = Callable[[Comparison], list[Figure]]
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricFunction:
     """How the metrics of one name are computed."""
 
     summary: str
@@ -88,19 +88,19 @@ class Measure:
     scored: bool = False
 
 
-METRICS: dict[str, Measure] = {}
+METRICS: dict[str, MetricFunction] = {}
 """What can be requested, by name on the command line, in the order of tables."""
 
 
 def register_metric(name: str, summary: str, **needs: bool) -> Callable[[Compute], Compute]:
-    """Decorator of a function that computes metrics; `needs`: fields of `Measure`.
+    """Decorator of a function that computes metrics; `needs`: fields of `MetricFunction`.
 
     Your own metric is one such function in your own package. `imagegen_dist.metric_table.register` gives its values a
     label, a unit and a direction.
     """
 
     def register(compute: Compute) -> Compute:
-        METRICS[name] = Measure(summary, compute, **needs)
+        METRICS[name] = MetricFunction(summary, compute, **needs)
         record(compute.__module__)
         return compute
 
