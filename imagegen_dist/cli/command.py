@@ -109,6 +109,21 @@ def check_name(flag_name: str, name: str) -> None:
         )
 
 
+def check_range(options: Any, **ranges: tuple[float, float]) -> None:
+    """Raise UsageError where a flag has a value outside its range (least, most); None is in every range."""
+    for name, (least, most) in ranges.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise UsageError(f"--{name.replace('_', '-')} {shown}: from {least} to {most:,}")
+
+
+def check_tasks(options: Any) -> None:
+    """Raise UsageError for a number of Ray tasks below 0."""
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+
+
 def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Options:
     """The dataclass that the words describe. Raises UsageError, also for secrets on the command line.
 
@@ -116,15 +131,10 @@ def parse_flags(options: type[Options], job: str, words: Sequence[str]) -> Optio
     flag `--package` names is imported.
     """
     check_words(words, os.environ)
-    complaint = io.StringIO()
     try:
-        checked = _Words(options).checked(words)
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(complaint):
-            parsed = tyro.cli(options, args=checked, prog=name_of(job))
+        parsed = options(**_Words(options).values(words))
     except UsageError as error:
         raise UsageError(f"{error} (see {name_of(job)} --help)") from None
-    except SystemExit:
-        raise UsageError(f"{_complaint(complaint.getvalue())} (see {name_of(job)} --help)") from None
     if package := getattr(parsed, "package", ""):
         import_named(package)
     return parsed
@@ -168,25 +178,25 @@ def meant(word: str, flags: Iterable[str], settings: Iterable[str] = ()) -> str:
 
 
 class _Words:
-    """The words of a command line, checked one flag after another against the fields of a dataclass."""
+    """Reads the words of a command line, one flag after another, as the fields of a dataclass."""
 
     def __init__(self, options: type[Any]) -> None:
         hints = typing.get_type_hints(options, include_extras=True)
         self._flags: dict[str, tuple[Any, str]] = {}
-        self._positional: list[str] = []
+        self._positional: dict[str, str] = {}
         self._takes_many = False
         for field in dataclasses.fields(options):
             annotation, *marks = typing.get_args(hints[field.name])
             metavar = next((mark.metavar for mark in marks if getattr(mark, "metavar", None)), "VALUE")
             if tyro.conf.Positional in marks:
-                self._positional.append(metavar)
+                self._positional[field.name] = metavar
                 self._takes_many = typing.get_origin(annotation) is tuple
             else:
                 self._flags[field.name.replace("_", "-")] = annotation, metavar
 
-    def checked(self, words: Sequence[str]) -> list[str]:
-        """The words as tyro reads them. Raises UsageError for what it would refuse."""
-        taken: list[str] = []
+    def values(self, words: Sequence[str]) -> dict[str, Any]:
+        """The fields that the words give, by name. Raises UsageError."""
+        found: dict[str, Any] = {}
         positional: list[str] = []
         rest = list(words)
         while rest:
@@ -198,21 +208,23 @@ class _Words:
             elif not word.startswith("--") or name not in self._flags:
                 raise UsageError(f"{word.partition('=')[0]}: no such flag; {meant(name.lstrip('-'), self._flags)}")
             else:
-                taken += self._value(name, [value] if given else None, rest)
-        if len(positional) > len(self._positional) and not self._takes_many:
+                found[name.replace("-", "_")] = self._value(name, [value] if given else None, rest)
+        if self._takes_many:
+            return found | {name: tuple(positional) for name in self._positional}
+        if len(positional) > len(self._positional):
             *before, extra = positional[: len(self._positional) + 1]
-            names = " and ".join(self._positional)
+            names = " and ".join(self._positional.values())
             said = f"{names} {'were' if len(before) > 1 else 'was'} given already ({' '.join(before)})"
             raise UsageError(f"{extra}: {said if before else 'only flags are taken, which begin with --'}")
-        return [*positional, *taken]
+        return found | dict(zip(self._positional, positional, strict=False))
 
-    def _value(self, name: str, given: list[str] | None, rest: list[str]) -> list[str]:
-        """A flag with its value, which is taken from the words that follow where it is not given with the flag."""
+    def _value(self, name: str, given: list[str] | None, rest: list[str]) -> Any:
+        """The value of a flag, which is taken from the words that follow where it is not given with the flag."""
         annotation, metavar = self._flags[name]
         if annotation is bool:
             if given:
                 raise UsageError(f"--{name} takes no value: leave {given[0] or 'the = '} out")
-            return [f"--{name}"]
+            return True
         several = typing.get_origin(annotation) is tuple
         values = given or []
         if given is None and rest and not rest[0].startswith("--"):
@@ -225,9 +237,7 @@ class _Words:
             while rest and _goes_on(values[-1], rest[0]):
                 values.append(rest.pop(0))
             values = [",".join(value.strip(",") if len(values) > 1 else value for value in values)]
-        if not several:
-            _check(name, annotation, values[0])
-        return [f"--{name}", *values] if several else [f"--{name}={values[0]}"]
+        return tuple(values) if several else _converted(name, annotation, values[0])
 
 
 _NUMBERS, _ITEM = re.compile(r"[\d,:.-]+"), re.compile(r"[A-Za-z_][\w-]*(:[\w.]+)?")
@@ -243,26 +253,22 @@ def _goes_on(before: str, word: str) -> bool:
     return bool(alike) and not Path(word).exists()
 
 
-def _check(name: str, annotation: Any, value: str) -> None:
-    """Raise UsageError where a flag of that type cannot have that value."""
+def _converted(name: str, annotation: Any, text: str) -> Any:
+    """The value of a flag of that type. Raises UsageError where the text is none."""
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     if typing.get_origin(annotation) is typing.Literal:
         allowed = [str(choice) for choice in typing.get_args(annotation)]
-        if value not in allowed:
-            raise UsageError(f"--{name} {value}: {nearest(value, filter(None, allowed))}")
-    elif int in kinds or float in kinds:
-        kind = "whole number" if int in kinds else "number"
-        try:
-            size = abs(int(value) if int in kinds else float(value))
-        except ValueError:
-            size = math.nan
-        if size >= _TOO_LARGE:
-            raise UsageError(f"--{name} {value}: give a {kind} below 2^64")
-        if not size < _TOO_LARGE:  # not a number
-            raise UsageError(f"--{name} {value}: give a {kind}")
-
-
-def _complaint(printed: str) -> str:
-    """What tyro says in its box, without the box and its title, which repeats the first words."""
-    lines = [line for line in printed.split("For full helptext")[0].splitlines() if not line.startswith("╭")]
-    return " ".join(re.sub(r"[╮╰╯│─]+|-{4,}", " ", " ".join(lines)).split())
+        if text not in allowed:
+            raise UsageError(f"--{name} {text}: {nearest(text, filter(None, allowed))}")
+    if int not in kinds and float not in kinds:
+        return text
+    kind = "whole number" if int in kinds else "number"
+    try:
+        value = int(text) if int in kinds else float(text)
+    except ValueError:
+        value = math.nan
+    if abs(value) >= _TOO_LARGE:
+        raise UsageError(f"--{name} {text}: give a {kind} below 2^64")
+    if value != value:
+        raise UsageError(f"--{name} {text}: give a {kind}")
+    return value

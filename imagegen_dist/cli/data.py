@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.command import Switch, check_range, check_tasks, flag, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
 from imagegen_dist.data.picture import DEEPEST_WHITE
 from imagegen_dist.errors import UsageError
@@ -166,15 +166,13 @@ def parse(words: Sequence[str]) -> Options:
 
 def _checked(options: Options) -> Options:
     """The options. Raises UsageError for those that contradict one another."""
-    if options.workers is not None and options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    check_tasks(options)
     _check_alone(options)
     if options.channels not in ("", "1", "3", "4"):
         raise UsageError(f"--channels {options.channels}: 1 (grey), 3 (RGB) or 4 (RGBA)")
     if options.channels == "4" and options.format == "jpg":
         raise UsageError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
-    if not 1 <= options.white_level <= DEEPEST_WHITE:
-        raise UsageError(f"--white-level {options.white_level}: a value from 1 to {DEEPEST_WHITE}")
+    check_range(options, white_level=(1, DEEPEST_WHITE))
     if options.channels == "1" and options.format == "webp":
         raise UsageError("--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg")
     if options.crop == "none" and not options.size:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from imagegen_dist.cli.command import Package, Switch, flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.command import (
+    Package,
+    Switch,
+    check_range,
+    check_tasks,
+    flag,
+    flags_help,
+    parse_flags,
+    run_command,
+)
 from imagegen_dist.commands import command, name_of
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.errors import TaskError, UsageError
@@ -71,10 +80,8 @@ def parse(words: Sequence[str]) -> Options:
     options = parse_flags(Options, _JOB, words)
     if not (options.checkpoint and options.dest and options.data):
         raise UsageError(f"CHECKPOINT, DEST and --data URL are needed (see {name_of(_JOB)} --help)")
-    if options.statistics < 2:
-        raise UsageError(f"--statistics {options.statistics}: 2 or more")
-    if not 1 <= options.batch <= 1_000_000:
-        raise UsageError(f"--batch {options.batch}: from 1 to 1,000,000")
+    check_range(options, statistics=(2, 1_000_000_000), batch=(1, 1_000_000))
+    check_tasks(options)
     return options
 
 

@@ -14,7 +14,6 @@ import torch
 from imagegen_dist import records
 from imagegen_dist.cli.command import check_name
 from imagegen_dist.cli.estimate import estimate
-from imagegen_dist.cli.notes import silent_settings
 from imagegen_dist.cli.secrets import check_secrets
 from imagegen_dist.cli.train_options import Command, describe, given_flags
 from imagegen_dist.commands import programs
@@ -35,7 +34,7 @@ from imagegen_dist.experiment import (
     with_absolute_paths,
 )
 from imagegen_dist.metrics.formatting import duration, figure
-from imagegen_dist.presets import PRESETS, find_preset
+from imagegen_dist.presets import PRESETS, Preset, find_preset
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.records import RunSettings
 from imagegen_dist.resources import check_demand, is_own_ray
@@ -205,3 +204,37 @@ def _time_text(prepared: Prepared) -> str:
         f"({speed.conditions}); figures, pictures and waiting for data come on top",
     ]
     return ("\n" + " " * 12).join(lines)
+
+
+_MOST_EPOCHS = 1_000
+"""How often each sample is seen, above which a run learns its samples by heart."""
+
+
+def silent_settings(experiment: Experiment, preset: Preset | None, index: DatasetIndex, draws: int) -> list[str]:
+    """What the settings do to these data that nobody may have meant.
+
+    preset: what the run was begun from; None where that is not known any more. draws: samples that a step draws for
+    each image that it counts.
+    """
+    own_data = preset is not None and experiment.data.url == preset.experiment.data.url
+    lines = []
+    if preset is not None and own_data and preset.shape not in (None, index.shape):
+        lines.append(
+            f"this preset was made for samples of {preset.shape}, and without --data it trains on the built-in "
+            f"{experiment.data.url}, {index.shape}"
+        )
+    if experiment.data.conditional and not index.distinct_classes:
+        has = "labels of only one class" if index.classes else "no labels"
+        lines.append(f"--data.conditional true has no effect: the data have {has}")
+    if not experiment.data.conditional and index.distinct_classes and not own_data:
+        lines.append(
+            f"the labels of the data's {index.classes:,} classes are not told to the networks: this preset is "
+            "unconditional; --data.conditional true tells them"
+        )
+    epochs = experiment.training.total_images * draws / index.samples
+    if epochs > _MOST_EPOCHS:
+        lines.append(
+            f"each of the {index.samples:,} samples will be seen {epochs:,.0f} times, after which models repeat them; "
+            "lower --training.total-images"
+        )
+    return lines

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated, Any
@@ -28,7 +29,6 @@ from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import FILE as LEASE
 from imagegen_dist.wording import counted
 
-_JOB = "runs"
 _SWEEP = "sweep.json"
 _LISTED = 2  # headline figures of a run in a list, the ELBO first
 _ELBO = "eval/elbo"
@@ -61,45 +61,6 @@ class CleanOptions(RunsOptions):
     """Only checkpoints other than the newest and the best of each run. Default: the whole run."""
     remove: Switch = False
     """Remove what is listed. Default: list only."""
-
-
-def main_list(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen runs list`: returns the exit code."""
-    return _command("list", arguments, ListOptions, "List the runs in a storage, with their state and figures.", _list)
-
-
-def main_show(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen runs show`: returns the exit code."""
-    summary = "Show a run: the settings that differ from its preset, figures, checkpoints, and how to continue."
-    return _command("show", arguments, RunsOptions, summary, _show)
-
-
-def main_compare(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen runs compare`: returns the exit code."""
-    summary = "Compare runs: the settings that differ between them, and their figures side by side."
-    return _command("compare", arguments, RunsOptions, summary, _compare)
-
-
-def main_open(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen runs open`: returns the exit code."""
-    summary = "Open a run's report in the browser; where there is none, print the report's path."
-    return _command("open", arguments, RunsOptions, summary, _open)
-
-
-def main_clean(arguments: Sequence[str] | None = None) -> int:
-    """`imagegen runs clean`: returns the exit code."""
-    summary = "Show the size of runs, or of their old checkpoints, and remove them with --remove."
-    return _command("clean", arguments, CleanOptions, summary, _clean)
-
-
-def _command(name: str, arguments: Sequence[str] | None, options: type, summary: str, do: Callable[[Any], None]) -> int:
-    job = f"{_JOB} {name}"
-    return run_command(
-        job,
-        arguments,
-        lambda _: flags_help(options, job, summary),
-        lambda words: do(parse_flags(options, job, words)),
-    )
 
 
 def _list(options: ListOptions) -> None:
@@ -305,3 +266,44 @@ def _table(*columns: str) -> Table:
 
 def _console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def _command(
+    name: str, options: type, summary: str, do: Callable[[Any], None], words: Sequence[str] | None = None
+) -> int:
+    """Run a sub-command; the exit code."""
+    job = f"runs {name}"
+    return run_command(
+        job, words, lambda _: flags_help(options, job, summary), lambda given: do(parse_flags(options, job, given))
+    )
+
+
+main_list = partial(_command, "list", ListOptions, "List the runs in a storage, with their state and figures.", _list)
+main_show = partial(
+    _command,
+    "show",
+    RunsOptions,
+    "Show a run: the settings that differ from its preset, figures, checkpoints, and how to continue.",
+    _show,
+)
+main_compare = partial(
+    _command,
+    "compare",
+    RunsOptions,
+    "Compare runs: the settings that differ between them, and their figures side by side.",
+    _compare,
+)
+main_open = partial(
+    _command,
+    "open",
+    RunsOptions,
+    "Open a run's report in the browser; where there is none, print the report's path.",
+    _open,
+)
+main_clean = partial(
+    _command,
+    "clean",
+    CleanOptions,
+    "Show the size of runs, or of their old checkpoints, and remove them with --remove.",
+    _clean,
+)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from imagegen_dist.cli.command import Package, flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.command import Package, check_range, check_tasks, flag, flags_help, parse_flags, run_command
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import UsageError
 
@@ -92,13 +92,6 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError(f"nothing to write: give --grid FILE.png, or one of --{', --'.join(_OUTPUTS[1:])}")
     if options.classes and options.mix:
         raise UsageError("--classes and --mix both say which classes: give one of them")
-    for name, least, most in (("frames", 2, 100_000), ("batch", 1, 1_000_000), ("scale", 0, 1000)):
-        if not least <= getattr(options, name) <= most:
-            raise UsageError(f"--{name} {getattr(options, name)}: from {least} to {most:,}")
-    if not 1 <= options.fps <= 100:
-        raise UsageError(f"--fps {options.fps:g}: from 1 to 100")
-    if not 0 <= options.truncation <= 1:
-        raise UsageError(f"--truncation {options.truncation:g}: from 0 (the mean latent alone) to 1 (none)")
-    if options.workers is not None and options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    check_range(options, frames=(2, 100_000), batch=(1, 1_000_000), scale=(0, 1000), fps=(1, 100), truncation=(0, 1))
+    check_tasks(options)
     return options

@@ -27,8 +27,7 @@ from typing import Annotated, Literal
 
 import psutil
 
-from imagegen_dist.cli.command import Switch, flag, flags_help, parse_flags, run_command
-from imagegen_dist.errors import UsageError
+from imagegen_dist.cli.command import Switch, check_range, flag, flags_help, parse_flags, run_command
 from imagegen_dist.wording import described
 
 _JOB = "spot_watch"
@@ -220,9 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str]) -> Options:
     """Read the command's words. Raises UsageError."""
     options = parse_flags(Options, _JOB, words)
-    for name, least in (("poll", 0.01), ("grace", 0)):
-        if not least <= getattr(options, name) <= _LONGEST_S:
-            raise UsageError(f"--{name} {getattr(options, name):g}: from {least} to {_LONGEST_S:,} seconds")
+    check_range(options, poll=(0.01, _LONGEST_S), grace=(0, _LONGEST_S))
     return options
 
 

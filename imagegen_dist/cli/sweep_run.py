@@ -10,15 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
 from imagegen_dist import config
 from imagegen_dist.cli import train_options as run_options
+from imagegen_dist.cli.estimate import estimate
 from imagegen_dist.cli.prepare import prepare
-from imagegen_dist.cli.sweep_estimate import dry_run_text
 from imagegen_dist.cli.sweep_options import Command, Options, demand_of, parse
 from imagegen_dist.cli.train_options import Options as RunOptions
+from imagegen_dist.cli.train_options import describe
 from imagegen_dist.commands import name_of
 from imagegen_dist.data.builtin import is_builtin
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.errors import DONE, UsageError
+from imagegen_dist.metrics.formatting import count, duration
 from imagegen_dist.presets import find_preset
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.redirect_output import output_to
@@ -26,7 +31,7 @@ from imagegen_dist.resources import check_demand
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.json_events import JSON_EVENTS, JsonEvents
 from imagegen_dist.sweep.live_table import LiveTable
-from imagegen_dist.sweep.plan import JOB, SweepPlan, read_plan, with_checkpoints, write_plan
+from imagegen_dist.sweep.plan import JOB, SweepPlan, most_images, read_plan, with_checkpoints, write_plan
 from imagegen_dist.sweep.results import closing_table, write_results
 
 
@@ -42,7 +47,7 @@ def sweep(words: Sequence[str]) -> int:
     else:
         plan = build_plan(command)
     if options.dry_run:
-        print(dry_run_text(plan, options))
+        print(_dry_run_text(plan, options))
         return DONE
     if isinstance(command, Command):
         write_plan(plan)
@@ -133,3 +138,46 @@ def _view(plan: SweepPlan, screen: TextIO) -> LiveTable | JsonEvents:
     goals = [config.encode(goal) for goal in plan.goals]
     facts = {"title": title, "paths": plan.paths, "goals": goals, "total": plan.trials, "folder": plan.folder.url}
     return JsonEvents(facts, screen)
+
+
+_LISTED = 5
+
+
+def _dry_run_text(plan: SweepPlan, options: Options) -> str:
+    """What --dry-run prints: the plan, its first trials, and its cost."""
+    total = plan.experiment.training.total_images
+    images = most_images(plan)
+    workers, index = plan.demand.workers.low, Dataset.open(plan.settings.data, plan.experiment.data).index
+    measured = estimate(plan.experiment, index, workers, plan.demand.cpus or 1)
+    speed = measured.images_per_s
+    gpus = workers * (plan.demand.gpus if plan.demand.gpus is not None else float(torch.cuda.is_available()))
+    first = [plan.point(number) for number in range(min(_LISTED, plan.trials))]
+    hours = f", {images / speed * gpus / 3600:.3g} GPU hours" if gpus else ""
+    limits = [
+        f"--time-budget {options.time_budget:g} s" if options.time_budget else "",
+        f"--gpu-hours {options.gpu_hours:g}" if options.gpu_hours else "",
+        f"--max-concurrent {options.max_concurrent}" if options.max_concurrent else "",
+    ]
+    lines = [
+        f"trials train {plan.settings.preset}",
+        describe(plan.experiment),
+        f"space       {plan.space}",
+        f"trials      {plan.trials} by {plan.searcher}, scheduler {plan.scheduler}, "
+        f"compared by {' and '.join(map(str, plan.goals))}",
+        *(
+            f"            {number:04d}  " + "  ".join(f"{path} {value}" for path, value in values.items())
+            for number, values in enumerate(first)
+            if plan.searcher != "tpe"
+        ),
+        f"cost        at most {count(total)} images per trial; {_bound(plan)} {count(images)} in all",
+        f"            at {speed:,.0f} images/s, measured on this machine ({measured.conditions}): "
+        f"{duration(total / speed)} per trial, {duration(images / speed)} of trial time{hours}",
+        f"limits      {', '.join(limit for limit in limits if limit) or 'none'}",
+        f"storage     {plan.folder.url}: written and read back",
+        "Nothing was trained.",
+    ]
+    return "\n".join(lines)
+
+
+def _bound(plan: SweepPlan) -> str:
+    return "about" if plan.scheduler == "asha" else "at most"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imagegen_dist import config
-from imagegen_dist.cli.notes import silent_settings
+from imagegen_dist.cli.prepare import silent_settings
 from imagegen_dist.cli.train import main_gan
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.evaluation.checks import foreseen, remarks

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from imagegen_dist.cli.check_table import check_table
+from imagegen_dist.cli.make_shards import check_table
 from imagegen_dist.data import shard_file, trust, verification
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.dataset import Dataset

@@ -10,7 +10,7 @@ import tyro
 
 from imagegen_dist import config
 from imagegen_dist.cli.catalogue import catalogue
-from imagegen_dist.cli.command import Package, Switch, flag, parse_flags
+from imagegen_dist.cli.command import Package, Switch, check_range, check_tasks, flag, parse_flags
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import UsageError
 
@@ -67,14 +67,11 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_flags(Options, JOB, arguments)
     if not options.model:
         raise UsageError(f"RUN is missing: the directory of a run or of a checkpoint (see {name_of(JOB)} --help)")
-    for name, least in (("samples", 2), ("references", 2), ("kid_subset_size", 2), ("importance_samples", 0)):
-        value = getattr(options, name)
-        if value is not None and not least <= value <= _MOST:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: from {least} to {_MOST:,}")
+    several = (2, _MOST)
+    check_range(options, samples=several, references=several, kid_subset_size=several, importance_samples=(0, _MOST))
     if not options.package:  # a package may register metrics
         asked_metrics(options.metrics, catalogue()["metrics"])
-    if options.workers is not None and options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: a number of tasks from 1, or 0 for this process")
+    check_tasks(options)
     return options
 
 
