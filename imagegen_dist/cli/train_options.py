@@ -256,10 +256,18 @@ def help_text(job: str, words: Sequence[str]) -> str:
 
 
 def _shown_settings(job: str, words: Sequence[str]) -> tuple[str, list[config_docs.Setting]]:
-    """(preset, its settings) as the words of a command leave them. Only a built-in preset by itself needs no torch."""
-    if len(words) < 2 and set(words) <= set(presets_of(job)):
-        preset = next(iter([*words, *presets_of(job)]))
-        return preset, described_settings(preset)
+    """(preset, its settings) as the words of a command leave them.
+
+    It needs no torch for a built-in preset, unless other flags or another kind of a group are given.
+    """
+    preset = words[0] if words else next(iter(presets_of(job)))
+    if preset in presets_of(job):
+        described = described_settings(preset)
+        flags, assignments = split(words, Options, settings_of(preset))
+        given = dict(assignments)
+        if flags == list(words[:1]) and given.keys() <= {each.path for each in described} - set(_KINDS):
+            check_assignments(preset, assignments)
+            return preset, [replace(each, value=given.get(each.path, each.value)) for each in described]
     command = parse(job, words)
     return command.options.preset, list(config_docs.settings(command.experiment))
 

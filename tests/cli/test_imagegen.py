@@ -82,7 +82,11 @@ def called(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_and_misspelt_words_import_neither_torch_nor_ray() -> None:
     helps = [f"{name} --help" for name in ("", "data", "runs", *_COMMANDS)]
-    helps += ["train digits-vae --help", "train --help objective", "train digits-vae --help training optim"]
+    helps += [
+        "train digits-vae --help",
+        "train --help objective",
+        "train digits-vae --objective.beta 4 --help training optim",
+    ]
     lines = [*helps, "--version", *TYPOS]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH],
