@@ -89,32 +89,33 @@ def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingReque
     if options.grid:
         if _extension_of(options.grid) != "png":
             raise UsageError(f"--grid {options.grid}: a grid is a .png")
-        _check_grid(asked)
+        if len(asked) > _MOST_TILES:
+            samples = counted(len(asked), "sample")
+            raise UsageError(f"--grid of {samples}: {_MOST_TILES:,} at most; give fewer --seeds, or --folder")
     for name in ("interpolate", "traverse"):
         if url := getattr(options, name):
             try:
                 check_encoder(_extension_of(url))
             except ValueError as error:
                 raise UsageError(f"--{name} {url}: {error}") from None
-    if options.folder:
-        _check_folder(options.folder)
+    if options.folder and Store(options.folder).names():
+        raise UsageError(f"--folder {options.folder}: it holds files already; choose another place")
     if options.interpolate and len(set(film.seeds)) < 2:
         raise UsageError(
             f"--interpolate goes from seed to seed, and --seeds names {film.seeds[0]} alone: give two or more"
         )
-    if options.shards:
-        _check_shards(asked)
+    if options.shards and any(isinstance(each, Mapping) for each in asked.classes):
+        raise UsageError("--mix with --shards: a blend of classes has no label; take --grid or --folder")
 
 
 def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel | AutoencoderModel) -> None:
     """Raise ValueError for what this model cannot do, before anything is written."""
     asked.check(model)
-    if options.interpolate:
-        check_interpolation(model)
-        _check_film(model, "interpolate")
-    if options.traverse:
-        check_traversal(model)
-        _check_film(model, "traverse")
+    for name, check in (("interpolate", check_interpolation), ("traverse", check_traversal)):
+        if getattr(options, name):
+            check(model)
+            if model.modality == "video":
+                raise UsageError(f"--{name}: samples of video move already; take --grid")
 
 
 def grid_columns(asked: SamplingRequest, classes: int) -> int:
@@ -126,14 +127,6 @@ def grid_columns(asked: SamplingRequest, classes: int) -> int:
     return ceil(sqrt(len(asked)))
 
 
-def _check_grid(asked: SamplingRequest) -> None:
-    """Raise UsageError where so many samples make no picture."""
-    if len(asked) > _MOST_TILES:
-        raise UsageError(
-            f"--grid of {counted(len(asked), 'sample')}: {_MOST_TILES:,} at most; give fewer --seeds, or --folder"
-        )
-
-
 def _write_grid(model: Model, asked: SamplingRequest, url: str, scale: int) -> str:
     """Write a picture of all samples; what to say of it."""
     columns = grid_columns(asked, model.classes)
@@ -141,12 +134,6 @@ def _write_grid(model: Model, asked: SamplingRequest, url: str, scale: int) -> s
     data, _ = modality(model.modality).preview(samples, columns, scale or None)
     _write(url, data)
     return f"{counted(len(asked), 'sample')}, {columns} in a row: {url}"
-
-
-def _check_folder(url: str) -> None:
-    """Raise UsageError where a folder is not new or empty."""
-    if Store(url).names():
-        raise UsageError(f"--folder {url}: it holds files already; choose another place")
 
 
 def _write_folder(
@@ -170,12 +157,6 @@ def _name(model: Model, asked: SamplingRequest, row: int) -> str:
     if label is not None:
         return f"seed{seed:06d}-class{label}"
     return f"seed{seed:06d}-mix{column}" if asked.classes else f"seed{seed:06d}"
-
-
-def _check_film(model: Model, flag: str) -> None:
-    """Raise UsageError where samples move already."""
-    if model.modality == "video":
-        raise UsageError(f"--{flag}: samples of video move already; take --grid")
 
 
 def _write_film(model: Model, samples: Tensor, columns: int, url: str, scale: int, fps: float) -> str:
@@ -204,12 +185,6 @@ def most_used(rates: object, latents: int) -> Sequence[int]:
 def _write(url: str, data: bytes) -> None:
     store, name = file_at(url, PATIENCE_S)
     store.write(name, data)
-
-
-def _check_shards(asked: SamplingRequest) -> None:
-    """Raise UsageError for blends, which have no label."""
-    if any(isinstance(each, Mapping) for each in asked.classes):
-        raise UsageError("--mix with --shards: a blend of classes has no label; take --grid or --folder")
 
 
 def _pack_samples(

@@ -30,7 +30,7 @@ class Goal:
         return value if self.mode == "min" else -value
 
 
-def goal(metric: str) -> Goal:
+def _goal(metric: str) -> Goal:
     """A logged metric with the direction that the metric table gives; lower is better if the table gives none."""
     return Goal(metric, "max" if describe(metric).better == "higher" else "min")
 
@@ -76,7 +76,7 @@ SEARCHES: dict[str, Search] = {
     "vae-beta": Search(
         "digits-vae",
         space(objective__beta=grid(0.25, 0.5, 1, 2, 4, 8)),
-        (goal("eval/rate"), goal("eval/distortion")),
+        (_goal("eval/rate"), _goal("eval/distortion")),
         "β of a VAE on digits: the rate–distortion curve",
         "grid",
         trials=0,
@@ -85,7 +85,7 @@ SEARCHES: dict[str, Search] = {
     "vae-lr": Search(
         "digits-vae",
         space(optim__autoencoder__lr=log_uniform(1e-4, 1e-2)),
-        (goal("eval/elbo"),),
+        (_goal("eval/elbo"),),
         "learning rate of a VAE on digits",
         scheduler="asha",
         changes=_SHORT_VAE,
@@ -93,7 +93,7 @@ SEARCHES: dict[str, Search] = {
     "gan-lr": Search(
         "digits",
         space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
-        (goal("eval/frechet"),),
+        (_goal("eval/frechet"),),
         "learning rate and γ of a GAN on digits, bad trials stopped early",
         scheduler="asha",
         changes=_SHORT_GAN,
@@ -105,7 +105,7 @@ SEARCHES: dict[str, Search] = {
             optim__discriminator__lr=log_uniform(1e-4, 1e-2),
             objective__gamma=log_uniform(0.01, 10),
         ),
-        (goal("eval/frechet"),),
+        (_goal("eval/frechet"),),
         "both learning rates and γ by Optuna's TPE",
         searcher="tpe",
         scheduler="asha",
@@ -115,7 +115,7 @@ SEARCHES: dict[str, Search] = {
     "gan-pbt": Search(
         "digits",
         space(optim__each__lr=log_uniform(1e-4, 1e-2), objective__gamma=log_uniform(0.01, 10)),
-        (goal("eval/frechet"),),
+        (_goal("eval/frechet"),),
         "learning rate and γ of a population, changed during training",
         scheduler="pbt",
         trials=8,
@@ -124,7 +124,7 @@ SEARCHES: dict[str, Search] = {
     "dsprites-beta": Search(
         "beta-vae-dsprites",
         space(objective__beta=grid(1, 2, 4, 8, 16)),
-        (goal("eval/rate"), goal("eval/distortion")),
+        (_goal("eval/rate"), _goal("eval/distortion")),
         "β of a β-VAE on dSprites: rate, distortion and disentanglement",
         "grid",
         trials=0,
@@ -152,7 +152,7 @@ def find_search(name: str) -> Search:
 
 def default_goal(preset: Preset) -> Goal:
     """The metric by which a preset's runs keep their best checkpoint."""
-    return goal(f"eval/{preset.experiment.objective.best[0]}")
+    return _goal(f"eval/{preset.experiment.objective.best[0]}")
 
 
 def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, ...]:
@@ -183,4 +183,4 @@ def _full_name(name: str) -> str:
 
 def _known_mode(name: str, given: tuple[Goal, ...]) -> str:
     """The direction that the search gives, else that of the metric table."""
-    return next((each.mode for each in given if each.metric == name), goal(name).mode)
+    return next((each.mode for each in given if each.metric == name), _goal(name).mode)
