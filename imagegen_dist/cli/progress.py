@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -21,8 +21,6 @@ _FIRST_LINE_S = 4.0
 
 _LINE_EACH_S = 20.0
 """Seconds between lines after that."""
-
-Result = TypeVar("Result")
 
 
 class ProgressBar:
@@ -118,13 +116,6 @@ class ProgressBar:
                 self._say()
                 silent = 0.0
             pause = _LINE_EACH_S - silent
-
-    def track(self, results: Iterable[Result], total: int) -> Iterator[Result]:
-        """The results, counted as they come."""
-        self.start(total, 0, self._doing)
-        for result in results:
-            self.advance(1)
-            yield result
 
 
 class _Pace(ProgressColumn):
