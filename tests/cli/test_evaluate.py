@@ -333,7 +333,7 @@ def test_mistakes_are_answered_in_one_line(
     assert "have no classes; leave it out" in mistake(capsys, run, *COARSE, "--metrics", "is")
     assert "--samples 1: from 2 to 100,000,000" in mistake(capsys, run, "--samples", 1)
     assert "class-conditional" in mistake(capsys, vae.folder.url, "--metrics", "agreement")
-    assert "need more than 5 samples a side" in mistake(capsys, run, *COARSE, "--metrics", "pr", "--samples", 4)
+    assert "need more than 5 samples per side" in mistake(capsys, run, *COARSE, "--metrics", "pr", "--samples", 4)
     assert "--split val is of a built-in dataset" in mistake(capsys, run, "--split", "val")
     assert "a number of tasks from 1" in mistake(capsys, run, "--workers", -1)
     other = Store(tmp_path / "other")
