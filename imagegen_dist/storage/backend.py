@@ -7,6 +7,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import BinaryIO, Protocol
 
+from imagegen_dist.extras import install_hint
+from imagegen_dist.storage.errors import AccessError, first_line
 from imagegen_dist.storage.listing import Listing
 from imagegen_dist.storage.local import LocalDisk
 
@@ -80,4 +82,8 @@ def _connect(protocol: str) -> Backend:
         return Hub()
     from imagegen_dist.storage.remote import Remote
 
-    return Remote(protocol)
+    try:
+        return Remote(protocol)
+    except ImportError as error:
+        hint = f": {install_hint('gcp')}" if protocol in ("gs", "gcs") else ""
+        raise AccessError(f"{protocol}:// needs a package that is missing ({first_line(error)}){hint}") from error

@@ -164,7 +164,7 @@ def test_the_lock_has_the_versions_that_the_tests_passed_with() -> None:
 def test_the_lock_has_all_that_the_package_needs() -> None:
     project = PYPROJECT["project"]
     wanted = [*project["dependencies"]]
-    for extra in ("aws", "demo", "vae", "sweep"):
+    for extra in ("aws", "gcp", "demo", "vae", "sweep"):
         wanted += project["optional-dependencies"][extra]
     packages = locked()
     for text in wanted:
@@ -186,7 +186,7 @@ def commands() -> list[list[str]]:
 
 def test_what_the_readme_types_is_understood() -> None:
     typed = [words for words in commands() if "jobs/train_gan.py" in words]
-    assert len(typed) == 3
+    assert len(typed) == 4
     for words in typed:
         rest = words[words.index("jobs/train_gan.py") + 1 :]
         if "..." not in rest:
