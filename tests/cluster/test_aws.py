@@ -25,6 +25,7 @@ BUCKET, PREFIX, SSH_FROM = "faces", "imagegen", "203.0.113.7/32"
 README = (ROOT / "cluster" / "README.md").read_text()
 YAML = yaml.safe_load((ROOT / "cluster" / "aws.yaml").read_text())
 WORKERS = [name for name in YAML["available_node_types"] if name != YAML["head_node_type"]]
+SEVERAL_GPUS = {"g6e-12xlarge": 4, "p5-48xlarge": 8}
 Rows = list[dict[str, Any]]
 
 
@@ -87,17 +88,27 @@ def stack(cloud: str) -> dict[str, Rows]:
 
 @pytest.fixture(scope="module")
 def bootstrapped(stack: dict[str, Rows]) -> dict[str, Any]:
+    return bootstrap(YAML)
+
+
+def bootstrap(written: dict[str, Any]) -> dict[str, Any]:
     """The config as `ray up` sends it to the head: validated, filled in, its key pair and networks found."""
     from ray.autoscaler._private.commands import _bootstrap_config
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    config = prepare_config(YAML)
+    config = prepare_config(written)
     validate_config(config)
     return _bootstrap_config(config, no_config_cache=True)
 
 
 @pytest.fixture(scope="module")
 def instances(bootstrapped: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found = start_one_of_each(bootstrapped)
+    assert found.keys() == YAML["available_node_types"].keys()
+    return found
+
+
+def start_one_of_each(bootstrapped: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """One machine of each node type, started by Ray's provider, as EC2 describes it."""
     from ray.autoscaler._private.providers import _get_node_provider
 
@@ -112,7 +123,6 @@ def instances(bootstrapped: dict[str, Any]) -> dict[str, dict[str, Any]]:
             tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
             assert tags["ray-cluster-name"] == YAML["cluster_name"]
             found[tags["ray-user-node-type"]] = instance
-    assert found.keys() == YAML["available_node_types"].keys()
     return found
 
 
@@ -131,7 +141,7 @@ def table(heading: str) -> Rows:
 
 
 def test_the_machines_are_those_that_the_readme_says(instances: dict[str, dict[str, Any]]) -> None:
-    said = {row["node type"]: row for row in table("node type")}
+    said = {row["node type"].split("`")[0]: row for row in table("node type")}
     assert said.keys() == instances.keys()
     for name, instance in instances.items():
         assert instance["InstanceType"] == said[name]["machine"]
@@ -145,7 +155,7 @@ def test_the_machines_are_those_that_the_readme_says(instances: dict[str, dict[s
 def test_workers_go_from_none_to_the_number_that_the_readme_says(bootstrapped: dict[str, Any]) -> None:
     kinds = bootstrapped["available_node_types"]
     assert all(kinds[name]["min_workers"] == 0 for name in WORKERS)
-    assert all(kinds[name]["max_workers"] == YAML["max_workers"] for name in WORKERS)
+    assert all(kinds[name]["max_workers"] == (0 if name in SEVERAL_GPUS else YAML["max_workers"]) for name in WORKERS)
     assert bootstrapped["max_workers"] == YAML["max_workers"]
     assert f"up to {YAML['max_workers']} GPUs" in README
     assert kinds["head"].get("max_workers", 0) == 0
@@ -192,6 +202,37 @@ def test_nothing_but_ssh_is_open_and_that_to_one_address(instances: dict[str, di
     assert {pair["GroupId"] for pair in inside["UserIdGroupPairs"]} == groups
 
 
+def test_machines_of_several_gpus_are_off_and_near_to_each_other(
+    bootstrapped: dict[str, Any], instances: dict[str, dict[str, Any]]
+) -> None:
+    """One Ray node a machine, and with it one cache of shards for all of its workers."""
+    for name, gpus in SEVERAL_GPUS.items():
+        kind = bootstrapped["available_node_types"][name]
+        assert (kind["resources"]["GPU"], kind["max_workers"]) == (gpus, 0)
+        assert kind["node_config"]["Placement"] == {"GroupName": YAML["cluster_name"]}  # which moto accepts and forgets
+        assert name in instances
+
+
+def test_uncommented_lines_give_machines_of_several_gpus_an_efa_interface(instances: dict[str, dict[str, Any]]) -> None:
+    """After the README's steps, with the ids of the stack's group and of a subnet."""
+    outputs = boto3.client("cloudformation").describe_stacks(StackName="imagegen")["Stacks"][0]["Outputs"]
+    [group] = [output["OutputValue"] for output in outputs if output["OutputKey"] == "SecurityGroup"]
+    subnet = boto3.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
+    text = (ROOT / "cluster" / "aws.yaml").read_text()
+    text, found = re.subn(r"(?m)^( +)# (NetworkInterfaces:|  - \{Dev|     SubnetId)", r"\1\2", text)
+    assert found == 3 * len(SEVERAL_GPUS)
+    text = text.replace("subnet-YOURS", subnet).replace("sg-YOURS", group).replace("max_workers: 0", "max_workers: 2")
+    config = bootstrap(yaml.safe_load(text))
+    config["available_node_types"] = {name: config["available_node_types"][name] for name in SEVERAL_GPUS}
+    started = start_one_of_each(config)
+    for name in SEVERAL_GPUS:
+        [asked] = config["available_node_types"][name]["node_config"]["NetworkInterfaces"]
+        assert (asked["InterfaceType"], asked["DeviceIndex"]) == ("efa", 0)
+        assert started[name]["InstanceId"] != instances[name]["InstanceId"]
+        [interface] = started[name]["NetworkInterfaces"]
+        assert (interface["SubnetId"], [each["GroupId"] for each in interface["Groups"]]) == (subnet, [group])
+
+
 def actions(statements: Rows) -> set[str]:
     found: set[str] = set()
     for statement in statements:
@@ -226,7 +267,7 @@ def test_the_head_may_start_and_end_workers_of_its_cluster_alone(stack: dict[str
     assert start["ArnEquals"] == {"ec2:InstanceProfile": profile["Arn"]}
     assert start["StringEquals"]["ec2:MetadataHttpTokens"] == "required"
     types = {
-        node["node_config"]["InstanceType"] for name, node in YAML["available_node_types"].items() if name != "head"
+        node["node_config"]["InstanceType"] for node in YAML["available_node_types"].values() if node.get("max_workers")
     }
     allowed = start["StringEquals"]["ec2:InstanceType"]  # moto leaves a list's default as text
     assert set(allowed.split(",") if isinstance(allowed, str) else allowed) == types
@@ -268,9 +309,12 @@ def test_the_wandb_key_comes_from_the_secret_store_into_a_file_for_the_user_alon
 
 
 def test_no_secret_is_in_the_yaml_or_the_runtime_environment() -> None:
-    for name in ("aws.yaml", "local.yaml", "runtime_env.yaml", "node.env", "docker-compose.yaml", "iam.yaml"):
-        text = (ROOT / "cluster" / name).read_text()
-        assert not re.search(r"AKIA[0-9A-Z]{16}|[0-9a-f]{40}|WANDB_API_KEY=|AUTH_TOKEN=|SECRET_ACCESS_KEY", text), name
+    for path in (ROOT / "cluster").glob("*.*"):
+        if path.name not in ("README.md", "requirements.lock"):
+            found = re.search(
+                r"AKIA[0-9A-Z]{16}|[0-9a-f]{40}|WANDB_API_KEY=|AUTH_TOKEN=|SECRET_ACCESS_KEY", path.read_text()
+            )
+            assert not found, path
     runtime = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text())
     assert runtime.keys() == {"excludes", "env_vars"}  # no pip, no uv: they would clone the environment on every node
     assert json.dumps(runtime["env_vars"]).lower().count("key") == 0
