@@ -1,9 +1,11 @@
 """A node's Weights & Biases key: from the cloud's secret store into ~/.netrc, where W&B looks for it.
 
 python cluster/wandb_key.py /imagegen/wandb-key
+gcloud secrets versions access latest --secret=imagegen-wandb-key | python cluster/wandb_key.py -
 
-The argument names a SecureString parameter of AWS Systems Manager. The key is in no command line, environment, log or
-YAML. Where there is no such parameter, or an entry already, nothing is written: runs are then kept offline.
+The argument names a SecureString parameter of AWS Systems Manager, or is `-` for a key on standard input. The key is in
+no command line, environment, log or YAML. Where there is no key, or an entry already, nothing is written: runs are then
+kept offline.
 """
 
 import os
@@ -23,12 +25,15 @@ def main(name: str, netrc: Path) -> int:
         print(f"{netrc} has an entry for {HOST} already")
         return 0
     try:
-        key = fetch(name)
+        key = sys.stdin.read().strip() if name == "-" else fetch(name)
     except botocore.exceptions.BotoCoreError as error:
         print(f"no W&B key: {error}; runs are kept offline", file=sys.stderr)
         return 0
     except botocore.exceptions.ClientError as error:
         print(f"no W&B key: {name}: {error.response['Error']['Code']}; runs are kept offline", file=sys.stderr)
+        return 0
+    if not key:
+        print("no W&B key on standard input; runs are kept offline", file=sys.stderr)
         return 0
     descriptor = os.open(netrc, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "r+") as file:
@@ -36,7 +41,7 @@ def main(name: str, netrc: Path) -> int:
         before = file.read()
         file.write("\n" * bool(before and not before.endswith("\n")))  # else the entry would go on the last line
         file.write(f"machine {HOST}\n  login user\n  password {key}\n")
-    print(f"W&B key of {name} written to {netrc}")
+    print(f"W&B key of {'standard input' if name == '-' else name} written to {netrc}")
     return 0
 
 
@@ -50,5 +55,5 @@ def fetch(name: str) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} PARAMETER")
+        sys.exit(f"usage: {sys.argv[0]} PARAMETER|-")
     sys.exit(main(sys.argv[1], Path.home() / ".netrc"))

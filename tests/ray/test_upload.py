@@ -115,6 +115,7 @@ WAYS: dict[str, Callable[[Path], set[str]]] = {
     ".gitignore": by_git,
     "sweep --address": by_sweep,
     "aws.yaml": by_rsync("cluster/aws.yaml"),
+    "gcp.yaml": by_rsync("cluster/gcp.yaml"),
     "local.yaml": by_rsync("cluster/local.yaml"),
     "Dockerfile": by_dockerignore,
 }
@@ -131,7 +132,8 @@ def test_every_list_is_the_one_list() -> None:
     for name in (".gitignore", ".rayignore", "cluster/Dockerfile.dockerignore"):
         lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
         assert [line.removeprefix("**/") for line in lines] == list(NOT_SENT), name
-    for name, key in (("aws", "rsync_exclude"), ("local", "rsync_exclude"), ("runtime_env", "excludes")):
+    lists = {"aws": "rsync_exclude", "gcp": "rsync_exclude", "local": "rsync_exclude", "runtime_env": "excludes"}
+    for name, key in lists.items():
         assert yaml.safe_load((ROOT / f"cluster/{name}.yaml").read_text())[key] == list(NOT_SENT), name
 
 
