@@ -1,7 +1,10 @@
 """What `--dry-run --gpu-type` predicts for every preset, and its memory beside that of real steps.
 
-    python benchmarks/prediction.py                       # the tables of docs/PREDICTION.md and of cluster/README.md
-    python benchmarks/prediction.py --measure digits r3gan-cifar10:4 ...
+    python -m benchmarks.prediction                       # a table of all presets
+    python -m benchmarks.prediction --cluster             # time and cost
+    python -m benchmarks.prediction --measure digits r3gan-cifar10:2 ...
+
+Both tables take `--counts FILE`, which keeps what was counted: it is read from there, or written if there is none.
 
 --measure takes a real step on the CPU, of the preset's microbatch or of so many images, and adds up what PyTorch's
 allocator gave and got back during it, as the profiler records it: an account of its own, which also has what kernels
@@ -11,19 +14,24 @@ allocate for themselves. The prediction beside it is of the same number of image
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from imagegen_dist.prediction.counting import StepCount, count_step
+from imagegen_dist.metrics.formatting import duration, figure
+from imagegen_dist.prediction.counting import Kernel, StepCount, count_step
 from imagegen_dist.prediction.gpus import GPU_TYPES, MACHINES
-from imagegen_dist.prediction.predict import Forecast, Samples
+from imagegen_dist.prediction.predict import Forecast, Prediction, Samples
 from imagegen_dist.presets import PRESETS
 
-CLUSTER = [machine for machine in MACHINES if machine.in_cluster_file]
-LARGE = ("h100", "h200")
+CLUSTER = [machine for machine in MACHINES if machine.in_cluster]
+LARGE = next(machine for machine in MACHINES if machine.name == "p5.48xlarge")
+SHOWN = ("l4", "a10g", "l40s", "a100-80gb", "h100", "h200")
+MANY = 8
+"""Machines of cluster/aws.yaml at most."""
 
 
 def samples_of(name: str) -> Samples:
@@ -32,13 +40,36 @@ def samples_of(name: str) -> Samples:
     return Samples.of_preset(preset.shape, preset.classes, preset.experiment.data.url)
 
 
+def counts_of(names: Sequence[str], file: Path | None) -> dict[str, StepCount]:
+    """The counts of a pass of one microbatch. file: where they are kept between scripts, if anywhere."""
+    if file and file.exists():
+        kept = json.loads(file.read_text())
+        return {name: _count_from(kept[name]) for name in names}
+    counts = {}
+    for name in names:
+        experiment = PRESETS[name].experiment
+        counts[name] = count_step(experiment, samples_of(name).index, experiment.training.microbatch_size)
+    if file:
+        file.write_text(json.dumps({name: _as_json(count) for name, count in counts.items()}))
+    return counts
+
+
+def _as_json(count: StepCount) -> dict:
+    kernels = [[each.flops, str(each.dtype).removeprefix("torch."), each.bytes, n] for each, n in count.kernels.items()]
+    return {**vars(count), "kernels": kernels}
+
+
+def _count_from(kept: dict) -> StepCount:
+    kernels = {Kernel(flops, getattr(torch, dtype), size): n for flops, dtype, size, n in kept["kernels"]}
+    return StepCount(**{**kept, "kernels": kernels, "turns": tuple(kept["turns"])})
+
+
 def forecast_of(name: str, count: StepCount, gpu: str) -> Forecast:
     return Forecast(PRESETS[name].experiment, samples_of(name), GPU_TYPES[gpu], count, count.images)
 
 
-def measured_peak(name: str, images: int) -> tuple[int, float]:
-    """(bytes at the peak of a real step on the CPU, seconds that it took)."""
-    began = time.perf_counter()
+def measured_peak(name: str, images: int) -> int:
+    """Bytes at the peak of a real step on the CPU."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
         count_step(PRESETS[name].experiment, samples_of(name).index, images, fake=False, watch=record_function("step"))
     events = watch.profiler.kineto_results.events()
@@ -47,29 +78,77 @@ def measured_peak(name: str, images: int) -> tuple[int, float]:
     for event in sorted((each for each in events if each.name() == "[memory]"), key=lambda each: each.start_ns()):
         now += event.nbytes()
         peak = max(peak, now) if event.start_ns() >= start else 0
-    return peak, time.perf_counter() - began
+    return peak
+
+
+def preset_rows(counts: Mapping[str, StepCount]) -> Iterator[str]:
+    """Every preset: what a pass of a microbatch does, and images/s of one GPU of each type."""
+    yield f"| preset | GFLOP an image | in 16 bits | kernels | images | peak, GB | {' | '.join(SHOWN)} | on h100 |"
+    yield "|---|" + "---|" * (len(SHOWN) + 6)
+    for name, count in counts.items():
+        found = [forecast_of(name, count, gpu) for gpu in SHOWN]
+        speeds = " | ".join(figure(each.at(1).images_per_s) if each.fits() else "–" for each in found)
+        yield (
+            f"| `{name}` | {figure(count.flops / count.images / 1e9)} | {found[0].bf16_share:.0%} | "
+            f"{count.launches:,} | {count.images} | {figure(count.peak_bytes / 1e9)} | {speeds} | "
+            f"{found[SHOWN.index('h100')].at(1).binds} |"
+        )
+
+
+def cluster_rows(counts: Mapping[str, StepCount]) -> Iterator[str]:
+    """Every preset: time and list price to its end, on the cheapest machine of cluster/aws.yaml and on one p5.48xlarge.
+
+    Where a microbatch fits no GPU of that file, that is said in place of the machine; where there are fewer than eight
+    microbatches, one p5.48xlarge has GPUs without work.
+    """
+    yield "| preset | machine | one: time | cost | bound by | up to eight: time | cost | p5.48xlarge: time | cost |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for name, count in counts.items():
+        workers = min(MANY, PRESETS[name].experiment.training.batching.microbatches)
+        fitting = [machine for machine in CLUSTER if forecast_of(name, count, machine.gpu).fits(workers)]
+        if fitting:
+            one, machine = min(
+                ((forecast_of(name, count, each.gpu).at(1, each), each) for each in fitting),
+                key=lambda found: found[0].dollars,
+            )
+            many = forecast_of(name, count, machine.gpu).at(workers, machine)
+            cells = f"{machine.name} | {_time_and_cost(one)} | {one.binds} | {_time_and_cost(many)}"
+        else:
+            cells = "none fits | – | – | – | – | –"
+        shared = workers == LARGE.gpus
+        large = _time_and_cost(forecast_of(name, count, LARGE.gpu).at(workers, LARGE)) if shared else "– | –"
+        yield f"| `{name}` | {cells} | {large} |"
+
+
+def _time_and_cost(found: Prediction) -> str:
+    dollars = f"${found.dollars:,.0f}" if found.dollars >= 10 else f"${found.dollars:.2f}"
+    return f"{duration(found.seconds)} | {dollars}"
 
 
 def memory_rows(wanted: Sequence[str]) -> Iterator[str]:
-    yield "| preset | images | predicted, MB | measured, MB | predicted over measured | seconds |"
-    yield "|---|---|---|---|---|---|"
+    yield "| preset | images | predicted, MB | measured, MB | predicted over measured |"
+    yield "|---|---|---|---|---|"
     for each in wanted:
         name, _, images = each.partition(":")
         size = int(images or PRESETS[name].experiment.training.microbatch_size)
         predicted = count_step(PRESETS[name].experiment, samples_of(name).index, size).peak_bytes
-        measured, seconds = measured_peak(name, size)
-        yield (
-            f"| `{name}` | {size} | {predicted / 1e6:,.1f} | {measured / 1e6:,.1f} | {predicted / measured:.2f} | "
-            f"{seconds:.0f} |"
-        )
+        measured = measured_peak(name, size)
+        yield f"| `{name}` | {size} | {predicted / 1e6:,.1f} | {measured / 1e6:,.1f} | {predicted / measured:.2f} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", nargs="+", metavar="PRESET[:IMAGES]", default=[])
+    parser.add_argument("--cluster", action="store_true")
+    parser.add_argument("--counts", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for line in memory_rows(options.measure):
+    if options.measure:
+        rows = memory_rows(options.measure)
+    else:
+        counts = counts_of(list(PRESETS), options.counts)
+        rows = cluster_rows(counts) if options.cluster else preset_rows(counts)
+    for line in rows:
         print(line, flush=True)
 
 

@@ -130,13 +130,13 @@ def _memory(found: Forecast, workers: Workers) -> str:
 
 
 def no_cluster_machine(found: Forecast, workers: int = 1) -> str:
-    """One line where a pass fits no GPU type of cluster/aws.yaml, else ""."""
-    names = {each.gpu for each in MACHINES if each.in_cluster_file}
+    """One line where a pass fits no GPU that cluster/aws.yaml starts, else ""."""
+    names = {each.gpu for each in MACHINES if each.in_cluster}
     largest = max((GPU_TYPES[name] for name in names), key=lambda each: each.memory_bytes)
     if found.peak_bytes(workers) <= usable_bytes(largest):
         return ""
     return (
-        f"a pass fits no machine of cluster/aws.yaml: the largest GPU there, {largest.name}, has "
+        f"a pass fits no machine that cluster/aws.yaml starts as it is: its largest GPU, {largest.name}, has "
         f"{_gib(usable_bytes(largest))} usable"
     )
 

@@ -171,6 +171,9 @@ class OperatorCounter(TorchDispatchMode):
     ) -> Any:
         settings = settings or {}
         result = function(*arguments, **settings)
+        self.operators += self._counts
+        if _only_views(function):
+            return result
         made = [value for value in tree_iter(result) if isinstance(value, Tensor)]
         for tensor in made:
             self._hold(tensor)
@@ -179,15 +182,14 @@ class OperatorCounter(TorchDispatchMode):
         return result
 
     def _add(self, function: Any, arguments: Any, settings: dict[str, Any], result: Any, made: list[Tensor]) -> None:
-        self.operators += 1
-        if _only_views(function):
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
+        if function is _aten.empty.memory_format:
             return
         taken = [value for value in tree_iter((arguments, settings)) if isinstance(value, Tensor)]
         flops = _flops(function, arguments, settings, result)
         self.convolutions += function.overloadpacket in (_aten.convolution, _aten.convolution_backward)
         dtype = taken[0].dtype if flops else torch.float32
         self.kernels[Kernel(flops, dtype, sum(map(_traffic, taken)) + sum(map(_traffic, made)))] += 1
-        self.peak_bytes = max(self.peak_bytes, self._bytes)
 
     def _hold(self, tensor: Tensor) -> None:
         """Count a tensor's memory until it is given back."""
@@ -218,7 +220,7 @@ def _only_views(function: Any) -> bool:
     """True if an operator computes nothing: its results are views of what it takes."""
     returns = function._schema.returns
     aliases = bool(returns) and all(each.alias_info is not None and not each.alias_info.is_write for each in returns)
-    return aliases or function in (_aten._unsafe_view.default, _aten.empty.memory_format)
+    return aliases or function is _aten._unsafe_view.default
 
 
 def _flops(function: Any, arguments: Any, settings: dict[str, Any], result: Any) -> int:

@@ -42,8 +42,8 @@ class Machine:
     network: float
     """Bytes a second that its network sustains in either direction."""
     price: float
-    in_cluster_file: bool = False
-    """True for the machines of cluster/aws.yaml."""
+    in_cluster: bool = False
+    """True for the machines that cluster/aws.yaml starts as it is."""
 
 
 _G = 1e9

@@ -7,12 +7,13 @@ last backward goes on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from math import log2, prod
 
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.experiment import Experiment
-from imagegen_dist.prediction.counting import StepCount, count_step
+from imagegen_dist.prediction.counting import Kernel, StepCount, count_step
 from imagegen_dist.prediction.gpus import SPOT_SHARE, GPUType, Machine, machine_for
 from imagegen_dist.shape import SampleShape
 
@@ -100,6 +101,10 @@ class Prediction:
     """$ an hour on demand of all machines; NaN where AWS has none."""
     read_bytes: float
     """Bytes of samples a step, over all workers."""
+    shard_bytes: float
+    """Bytes of a shard, which is one request."""
+    core_s: float
+    """Seconds of one core in which a worker's samples of a step are decoded."""
 
     @property
     def gpu_s(self) -> float:
@@ -153,6 +158,16 @@ class Prediction:
         return "compute" if self.compute_s > self.memory_s else "GPU memory bandwidth"
 
     @property
+    def cores(self) -> float:
+        """Cores of each worker that decoding keeps busy."""
+        return self.core_s / self.step_s
+
+    @property
+    def store_requests_per_s(self) -> float:
+        """Requests a second of all workers."""
+        return self.store_bytes_per_s / self.shard_bytes
+
+    @property
     def store_bytes_per_s(self) -> float:
         """Bytes a second that all workers read."""
         return self.read_bytes / self.step_s
@@ -181,12 +196,12 @@ class Forecast:
         most = self.most_images(workers)
         passes = -(-most // self.pass_images)
         compute, memory = self._kernel_times()
-        read_bytes = batching.batch_size * self.count.draws * self.samples.sample_bytes
         network = machine.network if machine else 10e9 / 8
         pixels = prod(self.samples.index.shape.dims)
         in_memory = self.samples.index.samples * pixels <= self.experiment.data.decoded_bytes
+        read_bytes = 0 if in_memory else batching.batch_size * self.count.draws * self.samples.sample_bytes
         cores = max(1, min(self.experiment.data.workers or 1, (machine.cpus // machine.gpus if machine else 4) - 1))
-        decode_s = 0.0 if in_memory else most * self.count.draws * (DECODE_S + DECODE_S_A_BYTE * pixels) / cores
+        core_s = 0.0 if in_memory else most * self.count.draws * (DECODE_S + DECODE_S_A_BYTE * pixels)
         reduce_s = self._reduce_s(workers, machines, network)
         work_s = max(compute + memory, self.count.launches * LAUNCH_S)
         return Prediction(
@@ -197,12 +212,26 @@ class Forecast:
             launch_s=self.count.launches * LAUNCH_S * passes,
             reduce_s=reduce_s,
             exposed_s=max(0.0, reduce_s - _BACKWARD * work_s),
-            read_s=0.0 if in_memory else read_bytes / machines / network,
-            decode_s=decode_s,
+            read_s=read_bytes / machines / network,
+            decode_s=core_s / cores,
             batch_size=batching.batch_size,
             total_images=self.experiment.training.total_images,
             price=machines * machine.price if machine else float("nan"),
             read_bytes=read_bytes,
+            shard_bytes=self.samples.shard_bytes,
+            core_s=core_s,
+        )
+
+    def in_passes_of(self, images: int) -> Forecast:
+        """The same with other passes, by proportion: as many kernels a pass, each with its share of the work."""
+        share = images / self.pass_images
+        kernels = Counter[Kernel]()
+        for kernel, times in self.count.kernels.items():
+            part = kernel._replace(flops=round(kernel.flops * share), bytes=round(kernel.bytes * share))
+            kernels[part] += times
+        peak = self.count.state_bytes + round((self.count.peak_bytes - self.count.state_bytes) * share)
+        return replace(
+            self, count=replace(self.count, kernels=kernels, images=images, peak_bytes=peak), pass_images=images
         )
 
     def most_images(self, workers: int) -> int:
