@@ -61,6 +61,10 @@ class Experiment:
             )
         if type(self.optim) is not objective.optimizers:
             raise ValueError(f"{name} needs --optim {kind(objective.optimizers)}, not {kind(type(self.optim))}")
+        if self.training.pass_images > self.training.microbatch_size and not objective.joins_microbatches:
+            raise ValueError(
+                f"{name} takes one microbatch in a pass: set --training.pass-images to {self.training.microbatch_size}"
+            )
         if (least := objective.least_microbatch) > self.training.microbatch_size:
             raise ValueError(
                 f"{name} compares the samples of a microbatch: set --training.microbatch-size to {least} or more"
@@ -178,6 +182,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
         training.seed,
         augment=_flip if experiment.data.flip else None,
         bf16=training.bf16,
+        pass_microbatches=max(1, training.pass_images // training.microbatch_size),
     )
 
 

@@ -51,6 +51,9 @@ class TrainingConfig:
     """Images of a step, over all workers."""
     microbatch_size: int = 32
     """Images of a microbatch, the unit that is shared among workers and of gradient accumulation."""
+    pass_images: int = 0
+    """Images that go through the networks together, a whole number of microbatches; the more, the faster on a GPU, and
+    the more memory is needed. 0: as many as its memory takes; on a CPU, one microbatch."""
     seed: int = 0
     """Seed of weights, order and noise, a whole number."""
     bf16: bool = False
@@ -79,6 +82,11 @@ class TrainingConfig:
             )
         if self.listen_every < 0:
             raise ValueError(f"listen_every {self.listen_every}: 0 or more, by --training.listen-every")
+        if self.pass_images < 0 or self.pass_images % self.microbatch_size:
+            raise ValueError(
+                f"pass_images {self.pass_images} is not a whole number of microbatches of {self.microbatch_size}; set "
+                "--training.pass-images, or 0 for as many as memory takes"
+            )
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} leaves [0, 2^63); set --training.seed")
 
@@ -156,6 +164,7 @@ _CHANGEABLE = (
     "training.checkpoint_every",
     "training.listen_every",
     "training.compile",
+    "training.pass_images",
     "evaluation.every",
     "evaluation.searched",
     "evaluation.factors",

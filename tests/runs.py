@@ -131,13 +131,23 @@ def assert_bit_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.
     assert not different
 
 
-def one_step(experiment: Experiment, modality: str, dims: tuple[int, ...], classes: int | None) -> Trainer:
-    """A trainer that has taken one step on noise: 6 microbatches of 4."""
+def noise(
+    experiment: Experiment, modality: str, dims: tuple[int, ...], classes: int | None, world: World | None = None
+) -> tuple[Trainer, Item]:
+    """A trainer, and a step of noise for it: this rank's share of 6 microbatches of 4."""
+    world = world or World()
     shape = SampleShape(dims[0], dims[1:])
     index = DatasetIndex(modality, shape, (ShardInfo("0.tar", 1, 40, 0, "0" * 64),), classes)
-    trainer = build_trainer(experiment, index, World(), CPU)
+    trainer = build_trainer(experiment, index, world, CPU)
+    share, size = world.share(6), (len(trainer.objective.phases()), 6, 4)
     generator = torch.Generator().manual_seed(0)
-    sample = torch.randint(0, 256, (2, 6, 4, *dims), dtype=torch.uint8, generator=generator)
-    label = None if classes is None else torch.randint(0, classes, (2, 6, 4), generator=generator)
-    trainer.step(Item(0, sample, label, torch.zeros(2, 6, 4, dtype=torch.int64), {}, []))
+    sample = torch.randint(0, 256, (*size, *dims), dtype=torch.uint8, generator=generator)
+    label = None if classes is None else torch.randint(0, classes, size, generator=generator)[:, share]
+    return trainer, Item(0, sample[:, share], label, torch.zeros(size, dtype=torch.int64)[:, share], {}, [])
+
+
+def one_step(experiment: Experiment, modality: str, dims: tuple[int, ...], classes: int | None) -> Trainer:
+    """A trainer that has taken one step on noise."""
+    trainer, item = noise(experiment, modality, dims, classes)
+    trainer.step(item)
     return trainer

@@ -1,8 +1,9 @@
 """The interface between the training loop and a loss: the phases of a step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ Terms = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """One microbatch of real samples.
+    """The real samples of one pass: those of one or several microbatches, one after another.
 
     sample: float [B, C, *S] in [-1, 1]. label: int64 [B], or None if the dataset has no classes.
     """
@@ -34,27 +35,50 @@ class Randomness(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Draw:
-    """The clock and the random numbers of one microbatch: a pure function of seed, images seen, phase and microbatch.
+    """The clock and the random numbers of the microbatches of a pass.
 
-    images: the clock, images seen by all workers before this step. generator: on the device of the samples.
+    Each microbatch has a generator, which is a pure function of seed, images seen, phase and microbatch, and draws its
+    own share of the first axis: what a sample draws does not depend on the pass that it is in.
+    images: the clock, images seen by all workers before this step. generators: on the device of the samples.
     """
 
-    images: int
-    generator: torch.Generator
+    def __init__(self, images: int, *generators: torch.Generator) -> None:
+        self.images = images
+        self.generators = generators
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the samples."""
+        return self.generators[0].device
 
     def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal values of the given size."""
-        return torch.randn(size, generator=self.generator, device=self.generator.device, dtype=dtype)
+        return self._drawn(torch.randn, size, dtype=dtype)
 
     def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform values on [0, 1) of the given size."""
-        return torch.rand(size, generator=self.generator, device=self.generator.device, dtype=dtype)
+        return self._drawn(torch.rand, size, dtype=dtype)
 
     def integers(self, low: int, high: int, *size: int) -> Tensor:
         """Uniform int64 values on [low, high) of the given size."""
-        return torch.randint(low, high, size, generator=self.generator, device=self.generator.device)
+        return self._drawn(partial(torch.randint, low, high), size)
+
+    def apart(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """The shares of each microbatch in tensors [B, ...], for a loss that compares the samples of a microbatch."""
+        yield from zip(*(tensor.chunk(len(self.generators)) for tensor in tensors), strict=True)
+
+    def each(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Apply a function to each microbatch's shares, [b, ...], and concatenate its values, [B, ...]."""
+        return torch.cat([function(*shares) for shares in self.apart(*tensors)])
+
+    def _drawn(self, draw: Callable[..., Tensor], size: tuple[int, ...], **options: Any) -> Tensor:
+        if len(self.generators) == 1:
+            return draw(size, generator=self.generators[0], device=self.device, **options)
+        if size[0] % len(self.generators):
+            raise ValueError(f"{size[0]} draws cannot be shared by {len(self.generators)} microbatches")
+        share = (size[0] // len(self.generators), *size[1:])
+        return torch.cat([draw(share, generator=each, device=self.device, **options) for each in self.generators])
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class FactorVAEOptimConfig(VAEOptimConfig):
 class FactorVAEConfig(ObservedConfig):
     """distortion + rate + gamma * total correlation, in nats (arXiv:1802.05983, Eq. 2)."""
 
+    joins_microbatches = True
+
     optimizers = FactorVAEOptimConfig
 
     gamma: Schedule = constant(10.0)
@@ -122,7 +124,7 @@ class FactorVAE(VariationalObjective[Autoencoder]):
 
         Each side encodes the whole microbatch, with its own noise. Raises ValueError for a microbatch of one sample.
         """
-        if len(batch.sample) < 2:
+        if len(batch.sample) < 2 * len(draw.generators):
             raise ValueError("a single sample cannot be permuted; set --training.microbatch-size to 2 or more")
         with torch.no_grad():
             x = binarize(batch.sample, self.config.binarize, draw)
@@ -142,5 +144,5 @@ class FactorVAE(VariationalObjective[Autoencoder]):
 
 
 def permute_dims(z: Tensor, draw: Draw) -> Tensor:
-    """Each latent permuted over the batch independently: prod_j q(z_j). z: [B, Z] -> [B, Z]. (Algorithm 1)"""
-    return z.gather(0, draw.uniform(*z.shape).argsort(0))
+    """Each latent permuted over its microbatch independently: prod_j q(z_j). z: [B, Z] -> [B, Z]. (Algorithm 1)"""
+    return draw.each(lambda part, keys: part.gather(0, keys.argsort(0)), z, draw.uniform(*z.shape))

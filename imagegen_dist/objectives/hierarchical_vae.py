@@ -36,6 +36,8 @@ class HierarchicalVAEConfig(ObservedConfig):
     The warm-up is the paper's (arXiv:1602.02282); without it or free bits, the higher levels collapse to the prior.
     """
 
+    joins_microbatches = True
+
     parts = ("ladder_encoder", "ladder_decoder")
 
     beta: Schedule = constant(1.0)
@@ -222,17 +224,21 @@ class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
         x, beta = binarize(batch.sample, self.config.binarize, draw), self.config.weight(draw.images)
         drawn = self.autoencoder.infer(x, batch.label).draw(draw)
         distortion = -self.autoencoder.likelihood.log_prob(x, drawn.raw)
-        loss = distortion + beta * self._cost(drawn.rates)
+        loss = distortion + beta * self._cost(drawn.rates, draw)
         terms = bound_terms(x, distortion, drawn.rate, beta, sum(self.autoencoder.sizes))
         terms |= {f"vae/rate_level_{level}": rate for level, rate in enumerate(drawn.rates)}
         terms["loss/autoencoder"] = loss
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
-    def _cost(self, rates: Sequence[Tensor]) -> Tensor:
+    def _cost(self, rates: Sequence[Tensor], draw: Draw) -> Tensor:
         """The sum of the levels' rates, [B]; with free bits, the sum of their means, each at least its free bits."""
         free = self.config.free_bits
         if not any(free):
             return torch.stack(list(rates)).sum(0)
         least = free * len(rates) if len(free) == 1 else free
-        means = [rate.mean().clamp_min(nats) for rate, nats in zip(rates, least, strict=True)]
-        return torch.stack(means).sum().expand(len(rates[0]))
+
+        def of_microbatch(*shares: Tensor) -> Tensor:
+            means = [rate.mean().clamp_min(nats) for rate, nats in zip(shares, least, strict=True)]
+            return torch.stack(means).sum().expand(len(shares[0]))
+
+        return draw.each(of_microbatch, *rates)

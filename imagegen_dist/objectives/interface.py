@@ -114,6 +114,10 @@ class ObjectiveConfig(Extensible):
     files: ClassVar[tuple[str, ...]] = ()
     """Settings that hold the path or URL of a file. They do not distinguish one run from another."""
 
+    joins_microbatches: ClassVar[bool] = False
+    """Whether a pass may hold several microbatches: if the loss compares samples, it keeps microbatches apart by
+    `Draw.apart`. Otherwise every microbatch is a pass of its own."""
+
     @property
     def least_microbatch(self) -> int:
         """Smallest number of samples in a microbatch."""

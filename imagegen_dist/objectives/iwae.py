@@ -22,6 +22,8 @@ GradientName = Literal["iwae", "dreg"]
 class IWAEConfig(ObservedConfig):
     """-log (1/k sum_i w_i) with w = p(x|z) p(z) / q(z|x) (arXiv:1509.00519, Eq. 8); k = 1 is a VAE."""
 
+    joins_microbatches = True
+
     samples: int = 5
     """Importance samples k per data sample."""
     gradient: GradientName = "iwae"

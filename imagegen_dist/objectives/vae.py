@@ -22,7 +22,7 @@ from imagegen_dist.objectives.likelihoods import (
     binarize,
     check_name,
 )
-from imagegen_dist.objectives.total_correlation import decompose
+from imagegen_dist.objectives.total_correlation import Decomposition, decompose
 from imagegen_dist.objectives.variational import (
     Drawn,
     Inferred,
@@ -48,6 +48,8 @@ class VAEConfig(ObservedConfig):
     decomposition replaces it by mutual information + beta * total correlation + dimension-wise KL: beta-TCVAE
     (arXiv:1802.04942, Eq. 4). latent "fsq" uses codes instead of q(z|x), with a constant rate (arXiv:2309.15505).
     """
+
+    joins_microbatches = True
 
     latent: LatentName = "gaussian"
     """q(z|x): a diagonal Gaussian, or codes of finite scalar quantisation."""
@@ -303,16 +305,16 @@ class VAE(VariationalObjective[Autoencoder]):
         x = binarize(batch.sample, self.config.binarize, draw)
         inferred = self.autoencoder.infer(x, batch.label)
         drawn = inferred.draw(draw)
-        weighted = self._weighted_rate(inferred, drawn, draw.images)
+        weighted = self._weighted_rate(inferred, drawn, draw)
         distortion = -self.autoencoder.likelihood.log_prob(x, drawn.raw)
         loss = distortion + weighted.cost
         terms = self.autoencoder.terms(x, distortion, drawn.rate, weighted.beta) | weighted.logged
         terms["loss/autoencoder"] = loss
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
-    def _weighted_rate(self, inferred: Inferred, drawn: Drawn, images: int) -> Rate:
-        """The rate with the config's weights after this many images."""
-        config, rate = self.config, drawn.rate
+    def _weighted_rate(self, inferred: Inferred, drawn: Drawn, draw: Draw) -> Rate:
+        """The rate with the config's weights at this time."""
+        config, rate, images = self.config, drawn.rate, draw.images
         warmup, beta = config.warmup(images), config.warmup(images) * config.beta(images)
         if config.capacity > 0:
             capacity = config.capacity_at(images)
@@ -321,9 +323,14 @@ class VAE(VariationalObjective[Autoencoder]):
         if config.decomposition != "none":
             assert isinstance(inferred, _InferredGaussian)  # the config excludes other latents
             mean, log_variance = inferred.posterior.mean, inferred.posterior.log_variance
-            parts = decompose(drawn.z, mean, log_variance, self._dataset_size, config.decomposition)
+            each = [
+                decompose(z, its_mean, its_log_variance, self._dataset_size, config.decomposition)
+                for z, its_mean, its_log_variance in draw.apart(drawn.z, mean, log_variance)
+            ]
+            parts = Decomposition(*map(torch.cat, zip(*each, strict=True)))
             cost = warmup * (parts.mutual_information + parts.dimension_wise_kl) + beta * parts.total_correlation
             return Rate(cost, beta, {f"vae/{name}": value for name, value in parts._asdict().items()})
         if config.free_bits > 0:
-            return Rate(beta * free_bits_rate(drawn.kl[0], config.free_bits).expand(len(rate)), beta, {})
+            cost = draw.each(lambda kl: free_bits_rate(kl, config.free_bits).expand(len(kl)), drawn.kl[0])
+            return Rate(beta * cost, beta, {})
         return Rate(beta * rate, beta, {})

@@ -47,6 +47,8 @@ class VAEGANConfig(AutoencodingConfig):
     appendix G, with the sums of its code)
     """
 
+    joins_microbatches = True
+
     optimizers = VAEGANOptimConfig
     compiled = ("encoder",)  # the decoder has a double backward, which torch.compile does not support
     best = (
@@ -192,9 +194,9 @@ class VAEGAN:
         loss = reconstruction_loss + beta * rate
         if self._is_adversarial(draw):
             adversarial = -self._patches(reconstruction).mean(1)
-            weight = adaptive_weight(reconstruction_loss.mean(), adversarial.mean(), self._last_layer)
+            weight = draw.each(self._adaptive_weight, reconstruction_loss, adversarial)
             loss = loss + self.config.adversarial_weight * weight * adversarial
-            more |= {"loss/generator": adversarial, "vae/adaptive_weight": weight.expand(len(x))}
+            more |= {"loss/generator": adversarial, "vae/adaptive_weight": weight}
         terms = {"loss/autoencoder": loss, **self.autoencoder.terms(x, distortion, rate, beta), **more}
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
@@ -209,6 +211,11 @@ class VAEGAN:
         loss = 0.5 * (relu(1 - real) + relu(1 + fake)).mean(1)
         terms = {"loss/discriminator": loss, "logits/real": real.mean(1), "logits/fake": fake.mean(1)}
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
+
+    def _adaptive_weight(self, reconstruction_loss: Tensor, adversarial: Tensor) -> Tensor:
+        """The weight of a microbatch, [b], by its terms, [b] each."""
+        weight = adaptive_weight(reconstruction_loss.mean(), adversarial.mean(), self._last_layer)
+        return weight.expand(len(adversarial))
 
     def _is_adversarial(self, draw: Draw) -> bool:
         return self.config.adversarial_weight > 0 and draw.images >= self.config.adversarial_from_images

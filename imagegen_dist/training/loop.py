@@ -73,15 +73,15 @@ class PhaseModule(nn.Module):
         self._bf16 = bf16
 
     def forward(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """The phase's mean loss over one microbatch, and what to log."""
-        device = draw.generator.device.type
-        with torch.autocast(device, torch.bfloat16) if self._bf16 else nullcontext():
+        """The phase's mean loss over one pass, and what to log."""
+        with torch.autocast(draw.device.type, torch.bfloat16) if self._bf16 else nullcontext():
             return self._loss(batch, draw)
 
 
 class Trainer:
     """An objective with its optimizers and weight averages, advanced one step at a time.
 
+    pass_microbatches: how many microbatches go through the networks together, which changes results by rounding alone.
     After each step, `images` has increased by the batch size, and every rank holds the same weights.
     """
 
@@ -96,6 +96,7 @@ class Trainer:
         seed: int,
         augment: Augment | None = None,
         bf16: bool = False,
+        pass_microbatches: int = 1,
     ) -> None:
         batching.check_workers(world.size)
         self.objective = objective
@@ -108,6 +109,7 @@ class Trainer:
         self.meter = Meter()
         self.skipped_steps = torch.zeros((), device=device)
         self.longest_bad_run = torch.zeros((), device=device)
+        self.pass_microbatches = pass_microbatches
         self._bad_run = torch.zeros((), device=device)
         self._seed = seed
         self._augment = augment
@@ -117,7 +119,7 @@ class Trainer:
         self._parameters = [weight for module in objective.modules().values() for weight in module.parameters()]
         self._trained = {phase.name: frozenset(phase.trains.parameters()) for phase in self._phases}
         named = {phase.name: phase for phase in self._phases}
-        self._runners = {name: self._wrap(phase, bf16) for name, phase in named.items()}
+        self.runners = {name: self._wrap(phase, bf16) for name, phase in named.items()}
         self._buckets_settled = world.size == 1
 
     @property
@@ -127,9 +129,7 @@ class Trainer:
 
     def step(self, item: Item) -> None:
         """One pass through all phases over this rank's microbatches of the step."""
-        samples = item.sample.to(self.device, non_blocking=True).contiguous()
-        labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
-        reals = [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
+        reals = self._reals(item)
         if not self._buckets_settled:
             self._settle_buckets(reals)
         bad = torch.zeros((), device=self.device)
@@ -146,29 +146,55 @@ class Trainer:
         self.images += self.batching.batch_size
         self.averages.update(self.images, self.batching.batch_size)
 
+    def rehearse(self, item: Item) -> None:
+        """One pass of every phase, forward and backward, without other ranks and without an update."""
+        for turn, (phase, (samples, labels)) in enumerate(zip(self._phases, self._reals(item), strict=True)):
+            runner = self._prepared(phase)
+            with accumulate(runner):
+                together = slice(0, self.pass_microbatches)
+                loss, _ = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
+                loss.backward()
+            self.optimizers[phase.name].clear_gradients()
+
     def means(self) -> dict[str, float]:
         """Terms logged by the losses since the last call, averaged over all ranks. Called by every rank."""
         return self.meter.reduce(lambda values: sum_over_ranks(values, self.world))
 
     def _accumulate_gradients(self, turn: int, phase: Phase, samples: Tensor, labels: Tensor | None) -> list[Terms]:
-        """Compute the mean gradient over the global batch on every rank; returns each microbatch's terms.
+        """Compute the mean gradient over the global batch on every rank; returns each pass's terms.
 
         samples: uint8 [M, b, C, *S]; labels: int64 [M, b] or None, for the M microbatches of this rank.
         """
-        runner = self._runners[phase.name]
-        set_requires_grad(self._parameters, self._trained[phase.name])
-        self.optimizers[phase.name].clear_gradients()
+        runner = self._prepared(phase)
         scale = self.world.size / self.batching.microbatches
         logged = []
-        for local, microbatch in enumerate(self._share):
-            draw = self.draw(f"{turn}/{phase.name}", microbatch)
-            batch = self._batch(samples[local], None if labels is None else labels[local], draw)
-            is_last = local == len(self._share) - 1
+        for first in range(0, len(self._share), self.pass_microbatches):
+            together = slice(first, min(first + self.pass_microbatches, len(self._share)))
+            is_last = together.stop == len(self._share)
             with nullcontext() if is_last else accumulate(runner):
-                loss, terms = runner(batch, draw)
-                (nan_if_nonfinite(loss) * scale).backward()
+                loss, terms = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
+                (nan_if_nonfinite(loss) * (scale * (together.stop - first))).backward()
             logged.append(terms)
         return logged
+
+    def _prepared(self, phase: Phase) -> nn.Module:
+        """A phase's module, with gradients enabled for what it trains alone, and cleared."""
+        set_requires_grad(self._parameters, self._trained[phase.name])
+        self.optimizers[phase.name].clear_gradients()
+        return self.runners[phase.name]
+
+    def _reals(self, item: Item) -> list[tuple[Tensor, Tensor | None]]:
+        """The samples, uint8 [M, b, C, *S], and labels, int64 [M, b] or None, of each turn, on the device."""
+        samples = item.sample.to(self.device, non_blocking=True).contiguous()
+        labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
+        return [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
+
+    def _pass(self, turn: str, together: slice, samples: Tensor, labels: Tensor | None) -> tuple[Batch, Draw]:
+        """The samples and the randomness of some of this rank's microbatches in one turn."""
+        draw = self.draw(turn, *self._share[together])
+        x = to_float(samples[together].flatten(0, 1))
+        label = None if labels is None else labels[together].flatten(0, 1)
+        return Batch(self._augment(x, draw) if self._augment else x, label), draw
 
     def _settle_buckets(self, reals: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         """One backward of every phase without an update.
@@ -181,13 +207,10 @@ class Trainer:
             self._accumulate_gradients(turn, phase, *reals[turn])
         self._buckets_settled = True
 
-    def draw(self, turn: str, microbatch: int) -> Draw:
-        """The random numbers of one microbatch of one phase, at the current clock."""
-        return keyed_draw(self._seed, self.images, turn, microbatch, self.device)
-
-    def _batch(self, samples: Tensor, labels: Tensor | None, draw: Draw) -> Batch:
-        x = to_float(samples)
-        return Batch(self._augment(x, draw) if self._augment else x, labels)
+    def draw(self, turn: str, *microbatches: int) -> Draw:
+        """The random numbers of these microbatches in one phase, at the current clock."""
+        draws = [keyed_draw(self._seed, self.images, turn, number, self.device) for number in microbatches]
+        return Draw(self.images, *(generator for draw in draws for generator in draw.generators))
 
     def _wrap(self, phase: Phase, bf16: bool) -> nn.Module:
         set_requires_grad(self._parameters, self._trained[phase.name])

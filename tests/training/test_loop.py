@@ -250,8 +250,8 @@ def nan_at(images: int, microbatch: int) -> Augment:
     """Real samples, but NaN for one microbatch of one step's second turn."""
 
     def spoil(x: Tensor, draw: Draw) -> Tensor:
-        chosen = keyed_draw(1, images, "1/second", microbatch, CPU).generator.initial_seed()
-        return x * torch.nan if draw.generator.initial_seed() == chosen else x
+        chosen = keyed_draw(1, images, "1/second", microbatch, CPU).generators[0].initial_seed()
+        return x * torch.nan if draw.generators[0].initial_seed() == chosen else x
 
     return spoil
 
