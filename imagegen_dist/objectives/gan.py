@@ -41,7 +41,6 @@ class GANConfig(ObjectiveConfig):
     parts = ("generator", "discriminator")
     optimizers = GANOptimConfig
     compiled = ("generator",)
-    joins_microbatches = True
 
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
     """The adversarial loss."""
