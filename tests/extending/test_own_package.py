@@ -35,6 +35,27 @@ def python(folder: Path, code: str) -> str:
     return done.stdout
 
 
+SEVERAL = """
+import contextlib, io, json, sys
+from imagegen_dist.cli.imagegen import main
+for words in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(words)
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+def said_by(folder: Path, *commands: str) -> list[tuple[int, str]]:
+    """Exit code and errors of each `imagegen` command, all in one process."""
+    words = json.dumps([command.split() for command in commands])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SEVERAL, words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
 def succeed(folder: Path, name: str, *words: str) -> str:
     done = job(folder, name, *words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,33 +104,8 @@ def test_the_name_of_a_run_resumes_it(folder: Path) -> None:
 
 
 def test_a_trained_model_is_evaluated_sampled_and_exported(folder: Path) -> None:
-    succeed(
-        folder,
-        "evaluate",
-        "runs/gan",
-        *PACKAGE_FLAG,
-        "--workers",
-        "0",
-        "--metrics",
-        "fid,agreement",
-        "--out",
-        "gan.json",
-    )
-    assert {"frechet", "label_agreement"} <= json.loads((folder / "gan.json").read_text())["figures"].keys()
-    succeed(
-        folder,
-        "evaluate",
-        "runs/vae",
-        *PACKAGE_FLAG,
-        "--workers",
-        "0",
-        "--samples",
-        "100",
-        "--metrics",
-        "fid",
-        "--out",
-        "vae.json",
-    )
+    few = ("--workers", "0", "--samples", "100", "--metrics", "fid")
+    succeed(folder, "evaluate", "runs/vae", *PACKAGE_FLAG, *few, "--out", "vae.json")
     assert {"elbo", "psnr"} <= json.loads((folder / "vae.json").read_text())["figures"].keys()
     own = ("--metrics", "mean-distance", "--features", "projections", "--out", "own.json")
     shown = succeed(folder, "evaluate", "runs/gan", *PACKAGE_FLAG, "--workers", "0", *own)
@@ -138,24 +134,25 @@ def test_a_models_files_do_not_decide_what_is_imported(folder: Path, tmp_path: P
     shutil.copytree(folder / "runs" / "gan", tmp_path / "theirs")
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "presets.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
-    for name, words in {"evaluate": (), "sample": ("--grid", "x.png"), "export": ("out",)}.items():
-        done = job(tmp_path, name, "theirs", *words)
-        assert done.returncode == 2
-        assert "if you trust it, add --package my_package.presets" in done.stderr.splitlines()[-1]
-        assert "Traceback" not in done.stderr
+    commands = "evaluate theirs", "sample theirs --grid x.png", "export theirs out"
+    for code, said in said_by(tmp_path, *commands):
+        assert code == 2
+        assert "if you trust it, add --package my_package.presets" in said.splitlines()[-1]
+        assert "Traceback" not in said
     assert not (tmp_path / "imported").exists()
 
 
-@pytest.mark.parametrize(
-    ("preset", "said"),
-    [
-        ("my_package.preset:my_preset", "the module my_package.preset cannot be imported"),
-        ("my_package.presets:mine", "is no Preset; my_package.presets has my_preset, my_autoencoder"),
-        (AUTOENCODER, "is trained by train_vae.py"),
-    ],
-)
-def test_a_name_that_is_no_preset_is_one_line(folder: Path, preset: str, said: str) -> None:
-    done = job(folder, "train_gan", preset)
+def test_a_name_that_is_no_preset_is_one_line(folder: Path) -> None:
+    wrong = {
+        "my_package.preset:my_preset": "the module my_package.preset cannot be imported",
+        "my_package.presets:mine": "is no Preset; my_package.presets has my_preset, my_autoencoder",
+    }
+    found = said_by(folder, *(f"train {preset}" for preset in wrong))
+    for (code, said), expected in zip(found, wrong.values(), strict=True):
+        assert code == 2
+        assert expected in said
+        assert len(said.strip().splitlines()) == 1
+    done = job(folder, "train_gan", AUTOENCODER)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "is trained by train_vae.py" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
