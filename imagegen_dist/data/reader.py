@@ -113,7 +113,8 @@ class Reader:
     def decode(self, number: int, row: int, out: NDArray[np.uint8]) -> int:
         """Decode a sample into `out` and return its label, 0 if the dataset has none. Raises ShardError."""
         shard = self._shards.get(number)
-        member, extension = shard.picture(row)
+        labelled = self._index.classes is not None
+        member, extension, label = shard.sample(row) if labelled else (*shard.picture(row), None)
         self._bytes += len(member)
         try:
             self._modality.decode_into(member, extension, out)
@@ -121,7 +122,6 @@ class Reader:
             raise ShardError(f"{shard.name}: sample {shard.key(row)} {error}") from error
         if self._index.classes is None:
             return 0
-        label = shard.label(row)
         if isinstance(label, str):
             label = self._index.class_numbers.get(label, label)
         if not isinstance(label, int) or label >= self._index.classes:

@@ -54,6 +54,15 @@ def test_a_json_that_cannot_be_read_is_refused(text):
         shard([("a.png", b""), ("a.json", text)]).label(0)
 
 
+@pytest.mark.parametrize("between", [0, 100_000])
+def test_a_sample_is_its_picture_and_its_label_however_far_apart(between):
+    pair, other = [("a.png", b"PICTURE"), ("a.cls", b"7")], ("a.txt", bytes(between))
+    for first, last in (pair, pair[::-1]):
+        found = shard([first, other, last])
+        assert found.sample(0) == (b"PICTURE", "png", 7) == (*found.picture(0), found.label(0))
+    assert shard(pair[:1]).sample(0) == (b"PICTURE", "png", None)
+
+
 def test_members_that_are_no_samples_are_never_touched():
     assert shard([("a.png", b"A"), ("a.pyd", b"code"), ("a.pickle", b"code")]).picture(0) == (b"A", "png")
 
