@@ -215,6 +215,7 @@ def test_under_ddp_the_gradients_are_those_without(tmp_path):
             wrapped(batch(), draw())[0].backward()
             for parameter, gradient in zip(phase.trains.parameters(), expected, strict=True):
                 torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-12)
+        del wrapped  # If it outlives the group, its end waits for threads that may wait for Python's lock.
 
 
 def test_the_loop_trains_both_networks_and_lets_the_discriminator_rest_before_its_time():
