@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +88,23 @@ class Listener:
         return bool(self.stop_after) and any(self.stop_after in message for message in self.messages)
 
 
+@cache
+def _packed_digits() -> Path:
+    """The digits, packed once for all tests of a process."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for split in ("train", "val"):
+        builtin_dataset("digits", split, Store(folder))
+    return folder
+
+
+def digits(data: Path | str, split: str) -> Store:
+    """A split of the digits below `data`, where they are copied to unless they are there."""
+    if (local := Store(data).local_path()) and not Path(local).exists():
+        shutil.copytree(_packed_digits(), local)
+    return builtin_dataset("digits", split, Store(data))
+
+
 def settings(storage: Path | str, name: str, data: Path | str, attempt: str = "0") -> RunSettings:
     """A run below `storage` on the digits packed below `data`, without W&B."""
     return RunSettings(
@@ -91,8 +112,8 @@ def settings(storage: Path | str, name: str, data: Path | str, attempt: str = "0
         storage=Store(storage).url,
         preset="digits",
         job="train_gan",
-        data=builtin_dataset("digits", "train", Store(data)).url,
-        validation=builtin_dataset("digits", "val", Store(data)).url,
+        data=digits(data, "train").url,
+        validation=digits(data, "val").url,
         attempt=attempt,
         wandb_mode="disabled",
     )

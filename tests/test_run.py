@@ -26,7 +26,7 @@ CALM = {"optim__discriminator__lr": 1e-4, "optim__generator__lr": 1e-4}
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+    return tmp_path_factory.mktemp("data") / "digits"
 
 
 @pytest.fixture(scope="module")

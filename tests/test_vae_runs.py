@@ -75,7 +75,7 @@ def tiny(objective: str, **changes: Any) -> Experiment:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+    return tmp_path_factory.mktemp("data") / "digits"
 
 
 def place(folder: Path, name: str, data: Path) -> RunSettings:

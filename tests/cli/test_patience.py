@@ -34,11 +34,11 @@ JOBS: dict[str, Callable[[str], int]] = {
 def test_a_job_goes_on_after_credentials_that_had_expired(
     job: str, bucket: Bucket, network: FaultyProxy, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every second request for a file fails, of those that read and of those that write."""
+    """Every third request for a file fails, of those that read and of those that write."""
     write_checkpoint(bucket.folder / "run", "res-vae")
     samples = ((np.full((3, 8, 8), number, np.uint8), None) for number in range(12))
     pack(samples, Store(bucket.folder / "data"), shard_samples=6)
-    network.inject("expired", share=0.5, match=r"^(GET|PUT) \S+\.(safetensors|json|png|tar)")
+    network.inject("expired", share=1 / 3, match=r"^(GET|PUT) \S+\.(safetensors|json|png|tar)")
     assert JOBS[job](bucket.url) == DONE, capsys.readouterr().err
     assert network.done["expired"] > 1
 

@@ -17,13 +17,16 @@ from typing import Any
 
 import psutil
 
+from tests.runs import digits
+
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
 START_S = 150.0
 
 
 def words(storage: Path, name: str, changes: Mapping[str, object], job: str = "train_gan") -> list[str]:
-    """The command that trains a job's default preset with these changes on two workers."""
+    """The command that trains a job's default preset with these changes on two workers, on digits packed before."""
+    digits(storage / ".data", "train")
     typed = []
     for path, value in changes.items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
