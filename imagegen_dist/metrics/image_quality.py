@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imagegen_dist.nn.conv import CONVOLVE
+from imagegen_dist.nn.convolve import convolve
 
 _TAPS = 11
 _SIGMA = 1.5
@@ -61,5 +61,5 @@ def _windowed(maps: Tensor) -> Tensor:
     means = maps.flatten(0, 2).unsqueeze(1)
     for axis in range(ndim):
         weight = taps.view([1, 1, *(_TAPS if axis == other else 1 for other in range(ndim))])
-        means = CONVOLVE[ndim](means, weight)
+        means = convolve(means, weight, stride=(1,) * ndim, padding=(0,) * ndim)
     return means.view(*maps.shape[:3], *means.shape[2:])

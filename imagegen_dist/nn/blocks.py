@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagegen_dist.nn.casting import cast_weight
 from imagegen_dist.nn.conv import Conv, append_dims
 
 LEAKY_SLOPE = 0.2
@@ -21,8 +22,12 @@ class BiasedLeakyReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = append_dims(self.bias.to(x.dtype), x.ndim - 1)
+        bias = append_dims(cast_weight(self.bias, x.dtype), x.ndim - 1)
         return F.leaky_relu(x + bias, LEAKY_SLOPE)
+
+    def after(self, conv: Conv, x: Tensor) -> Tensor:
+        """self(conv(x)), with the bias added by the convolution, which saves a pass over its result."""
+        return F.leaky_relu(conv(x, self.bias), LEAKY_SLOPE)
 
     def extra_repr(self) -> str:
         return str(len(self.bias))
@@ -59,4 +64,4 @@ class ResidualBlock(nn.Module):
         self.project = Conv(ndim, inner, channels, 1, gain=0, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(self.act2(self.mix(self.act1(self.expand(x)))))
+        return x + self.project(self.act2.after(self.mix, self.act1.after(self.expand, x)))

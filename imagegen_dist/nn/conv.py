@@ -1,20 +1,14 @@
 """Convolutions over one, two or three spatial axes, and linear layers; weights are drawn from an explicit generator."""
 
-from collections.abc import Callable
 from math import prod, sqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagegen_dist.nn.casting import cast_weight
+from imagegen_dist.nn.convolve import convolve
 from imagegen_dist.wording import counted
-
-CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-CONVOLVE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
 
 
 def scaled_normal(shape: tuple[int, ...], fan_in: float, gain: float, generator: torch.Generator) -> nn.Parameter:
@@ -70,20 +64,21 @@ class Conv(nn.Module):
             padding = tuple((k - s + 1) // 2 for k, s in zip(self.kernel, self.stride, strict=True))
         self.padding = per_axis(padding, ndim)
         self.groups = groups
-        self.convolve = CONVOLVE[ndim]
         shape = (out_channels, in_channels // groups, *self.kernel)
         self.weight = scaled_normal(shape, prod(shape[1:]), gain, generator)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        weight = self.weight.to(x.dtype)
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """bias: [out_channels], added in place of the layer's own."""
+        bias = self.bias if bias is None else bias
+        bias = None if bias is None else cast_weight(bias, x.dtype)
+        weight = cast_weight(self.weight, x.dtype)
         if self._cuts_patches(x):
             return F.linear(_patches(x, self.kernel), weight.flatten(1), bias).movedim(-1, 1)
         if self._weighs_whole(x):
             total = (x * weight.squeeze(1)).flatten(2).sum(2)
             return append_dims(total if bias is None else total + bias, x.ndim)
-        return self.convolve(x, weight, bias, stride=self.stride, padding=self.padding, groups=self.groups)
+        return convolve(x, weight, bias, stride=self.stride, padding=self.padding, groups=self.groups)
 
     def _cuts_patches(self, x: Tensor) -> bool:
         """True if this is one matrix product over non-overlapping, unpadded patches.
@@ -135,18 +130,17 @@ class TransposedConv(nn.Module):
         if min(overlap) < 0 or any(extent % 2 for extent in overlap):
             raise ValueError(f"transposed kernel {self.kernel}: must be stride {self.stride} plus an even number")
         self.padding = tuple(extent // 2 for extent in overlap)
-        self.convolve = CONVOLVE_TRANSPOSED[ndim]
         fan_in = in_channels * prod(self.kernel) / prod(self.stride)
         self.weight = scaled_normal((in_channels, out_channels, *self.kernel), fan_in, gain, generator)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        weight = self.weight.to(x.dtype)
+        bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
+        weight = cast_weight(self.weight, x.dtype)
         if self.kernel == self.stride:
             x = _join_patches(x.movedim(1, -1) @ weight.flatten(1), self.kernel)
             return x if bias is None else x + append_dims(bias, x.ndim - 1)
-        return self.convolve(x, weight, bias, stride=self.stride, padding=self.padding)
+        return convolve(x, weight, bias, stride=self.stride, padding=self.padding, transposed=True)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, kernel={self.kernel}, stride={self.stride}"
@@ -189,8 +183,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        bias = None if self.bias is None else cast_weight(self.bias, x.dtype)
+        return F.linear(x, cast_weight(self.weight, x.dtype), bias)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"

@@ -18,6 +18,7 @@ from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, accumulate, data_parallel, sum_over_ranks
 from imagegen_dist.metrics.meter import Meter
+from imagegen_dist.nn.casting import constant_weights
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
 from imagegen_dist.training.ema import EMA
@@ -168,13 +169,14 @@ class Trainer:
         runner = self._prepared(phase)
         scale = self.world.size / self.batching.microbatches
         logged = []
-        for first in range(0, len(self._share), self.pass_microbatches):
-            together = slice(first, min(first + self.pass_microbatches, len(self._share)))
-            is_last = together.stop == len(self._share)
-            with nullcontext() if is_last else accumulate(runner):
-                loss, terms = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
-                (nan_if_nonfinite(loss) * (scale * (together.stop - first))).backward()
-            logged.append(terms)
+        with constant_weights():
+            for first in range(0, len(self._share), self.pass_microbatches):
+                together = slice(first, min(first + self.pass_microbatches, len(self._share)))
+                is_last = together.stop == len(self._share)
+                with nullcontext() if is_last else accumulate(runner):
+                    loss, terms = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
+                    (nan_if_nonfinite(loss) * (scale * (together.stop - first))).backward()
+                logged.append(terms)
         return logged
 
     def _prepared(self, phase: Phase) -> nn.Module:

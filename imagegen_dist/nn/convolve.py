@@ -1,0 +1,191 @@
+"""Convolutions whose derivatives of every order are whole kernels.
+
+A convolution is linear in its input and in its weight. With <g, x ⋆ w> as the form that is linear in all three, the
+convolution is its derivative with respect to g, the two gradients are those with respect to x and w, and the derivative
+of each of the three is given by the others. PyTorch's own second derivative of a convolution in groups is one
+convolution for every group instead, and for a dense one a convolution whose kernel is as large as the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from imagegen_dist.nn.compiling import in_graph
+
+
+class _Form(NamedTuple):
+    """What a convolution is apart from its tensors; one number an axis. transposed: whether it is the transpose."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    groups: int
+    transposed: bool
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return torch.ops.aten.convolution(x, weight, bias, *self._arguments())
+
+    def gradients(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        wanted: tuple[bool, bool, bool],
+        bias_size: list[int] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of the input, the weight and the bias, as far as they are wanted."""
+        return torch.ops.aten.convolution_backward(gradient, x, weight, bias_size, *self._arguments(), wanted)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        ones, zeros = [1] * len(self.stride), [0] * len(self.stride)
+        return self.stride, self.padding, ones, self.transposed, zeros, self.groups
+
+
+class _Wanted:
+    """Whether backward passes compute gradients of weights. Not local to a thread: GPUs' have threads of their own."""
+
+    weights = True
+
+
+_wanted = _Wanted()
+
+
+@contextmanager
+def input_gradients_only() -> Iterator[None]:
+    """Within it, backward passes leave out the gradients of convolutions' weights.
+
+    torch.autograd.grad of the inputs alone does so for PyTorch's own functions; those written in Python do not learn
+    which gradients it asks for.
+    """
+    before, _wanted.weights = _wanted.weights, False
+    try:
+        yield
+    finally:
+        _wanted.weights = before
+
+
+class _Convolution(Function):
+    """x ⋆ weight + bias."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, form: _Form) -> Tensor:
+        return form.convolve(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, bias, ctx.form = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.bias_size = None if bias is None else list(bias.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
+        of_weight, of_bias = of_weight and _wanted.weights, of_bias and _wanted.weights
+        if not torch.is_grad_enabled():
+            return *ctx.form.gradients(gradient, x, weight, (of_x, of_weight, of_bias), ctx.bias_size), None
+        return (
+            _InputGradient.apply(gradient, x, weight, ctx.form) if of_x else None,
+            _WeightGradient.apply(gradient, x, weight, ctx.form) if of_weight else None,
+            gradient.sum((0, *range(2, gradient.ndim))) if of_bias else None,
+            None,
+        )
+
+
+class _InputGradient(Function):
+    """The gradient of x, of whose value it does not depend."""
+
+    @staticmethod
+    def forward(gradient: Tensor, x: Tensor, weight: Tensor, form: _Form) -> Tensor | None:
+        return form.gradients(gradient, x, weight, (True, False, False))[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        gradient, _, weight, ctx.form = inputs
+        ctx.save_for_backward(gradient, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
+        (direction,) = directions
+        gradient, weight = ctx.saved_tensors
+        of_gradient, _, of_weight, _ = ctx.needs_input_grad
+        return (
+            _Convolution.apply(direction, weight, None, ctx.form) if of_gradient else None,
+            None,
+            _WeightGradient.apply(gradient, direction, weight, ctx.form) if of_weight and _wanted.weights else None,
+            None,
+        )
+
+
+class _WeightGradient(Function):
+    """The gradient of the weight, on whose value it does not depend."""
+
+    @staticmethod
+    def forward(gradient: Tensor, x: Tensor, weight: Tensor, form: _Form) -> Tensor | None:
+        return form.gradients(gradient, x, weight, (False, True, False))[1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        gradient, x, _, ctx.form = inputs
+        ctx.save_for_backward(gradient, x)
+
+    @staticmethod
+    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor | None, ...]:
+        (direction,) = directions
+        gradient, x = ctx.saved_tensors
+        of_gradient, of_x, _, _ = ctx.needs_input_grad
+        return (
+            _Convolution.apply(x, direction, None, ctx.form) if of_gradient else None,
+            _InputGradient.apply(gradient, x, direction, ctx.form) if of_x else None,
+            None,
+            None,
+        )
+
+
+@in_graph
+def _apply(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    groups: int,
+    transposed: bool,
+) -> Tensor:
+    return _Convolution.apply(x, weight, bias, _Form(stride, padding, groups, transposed))
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    groups: int = 1,
+    transposed: bool = False,
+) -> Tensor:
+    """Convolution over 1, 2 or 3 spatial axes, as torch.nn.functional's: x [B, C, *S] -> [B, out_channels, *S'].
+
+    weight: [out_channels, C / groups, *kernel], or, transposed, [C, out_channels / groups, *kernel]. stride, padding:
+    one number an axis. Differentiable any number of times, each time by whole kernels; a weight that requires no
+    gradient costs none. Under autocast it computes in autocast's type, like PyTorch's.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = _cast(x, dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
+    if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        return _apply(x, weight, bias, stride, padding, groups, transposed)
+    return _Form(stride, padding, groups, transposed).convolve(x, weight, bias)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """As autocast does it, which leaves float64 alone."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
