@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import Plan, default_block
 from imagegen_dist.distributed import World
 from imagegen_dist.models.base import AUXILIARY, ModelConfig
+from imagegen_dist.nn.compiling import compile_, compiled
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.augment import random_flip
 from imagegen_dist.objectives.base import Draw, Objective
@@ -120,8 +121,8 @@ class _Builder:
     def random(self, role: str) -> torch.Generator:
         return network_generator(self.experiment.training.seed, role)
 
-    def compiled(self, network: nn.Module) -> nn.Module:
-        return cast(nn.Module, torch.compile(network)) if self.compiles else network
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return compiled(function) if self.compiles else function
 
 
 def build_networks(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, nn.Module]:
@@ -135,7 +136,7 @@ def build_networks(experiment: Experiment, shape: SampleShape, classes: int | No
 def build_objective(
     experiment: Experiment, networks: Mapping[str, nn.Module], index: DatasetIndex, compiles: bool = False
 ) -> Objective:
-    """The loss over networks on their device. compiles: compile the passes without double backward.
+    """The loss over networks on their device. compiles: compile what the objective compiles.
 
     Raises ValueError if the networks do not fit the objective.
     """
@@ -168,7 +169,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     objective = build_objective(experiment, networks, index, training.compile)
     averages = EMA(objective.modules(), objective.averaged(), training.ema_half_life)
     for name in experiment.objective.compiled if training.compile else ():
-        networks[name].compile()
+        compile_(networks[name])
     return Trainer(
         objective,
         {

@@ -1,17 +1,22 @@
 """Twice differentiable augmentation of real and generated samples (StyleGAN2-ADA, arXiv:2006.06676, Appendix B).
 
 Each transformation is applied to a sample with probability p times its multiplier. The geometric ones are composed into
-one affine map per sample, so that a sample is resampled only once.
+one affine map per sample, so that a sample is resampled only once. All random numbers of a batch are drawn at once, and
+all transformations are computed together: on a GPU, the number of operators on these small tensors determines the time.
 """
 
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import pi, sqrt
-from typing import Any
+from math import inf, pi, sqrt
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
+
+from imagegen_dist.nn.grid import resample_grid
 
 # Strengths of arXiv:2006.06676, Appendix B. Lengths are fractions of the extent; "octaves" are powers of two.
 _INTEGER_TRANSLATION_MAX = 0.125
@@ -76,217 +81,275 @@ def augment(x: Tensor, p: float, config: AugmentConfig, generator: torch.Generat
     together). Beyond the edges the sample is mirrored. Twice differentiable in x. On CUDA, the summation order of the
     transposed resampling is not deterministic. Raises ValueError if p or the number of axes is out of range.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"augmentation probability {p} is outside [0, 1]; set --objective.augment-p")
-    if x.ndim not in (4, 5):
-        raise ValueError(f"augmentation needs samples with 2 or 3 spatial axes, not {x.ndim - 2}")
-    if p == 0:
-        return x
-    draw = _Draw(len(x), p, generator)
-    x = _transform_geometry(x, config, draw)
-    x = _transform_colour(x, config, draw)
-    return _cut_out(x, config, draw)
+    augmentation = Augmentation(config)
+    drawn = augmentation.draw(x, p, generator)
+    return x if drawn is None else augmentation.transform(drawn, x).apply(x)
 
 
 def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
     """x [B, C, *S], each sample mirrored along its last axis with probability 1/2."""
     flipped = torch.rand(len(x), generator=generator, device=generator.device) < 0.5
-    return torch.where(_per_sample(flipped, x), x.flip(-1), x)
+    flipped = flipped.to(x.device, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
+    return torch.where(flipped, x.flip(-1), x)
 
 
-class _Draw:
-    """Random quantities of a batch: each draw has one value per sample, in float64 on the generator's device."""
+# Each random number of a sample, and the transformation that it belongs to; of the uniform ones, some are rounded.
+# Scaled, they are amounts, which are 0 where their transformation does not strike.
+_WHOLE = {"quarters": "rotate90", "shift_x": "translate_integer", "shift_y": "translate_integer"}
+_UNIFORM = {
+    **_WHOLE,
+    "before": "rotate before",
+    "after": "rotate after",
+    "flip": "flip",
+    "luma_flip": "luma_flip",
+    "hue": "hue",
+    "centre_y": "cutout",
+    "centre_x": "cutout",
+}
+_NORMAL = {
+    "move_x": "translate",
+    "move_y": "translate",
+    "scale": "scale",
+    "anisotropy": "anisotropy",
+    "contrast": "contrast",
+    "saturation": "saturation",
+    "brightness": "brightness",
+}
+_AMOUNTS = {**_UNIFORM, **_NORMAL}
+_STRIKES = tuple(dict.fromkeys(_AMOUNTS.values()))
 
-    def __init__(self, batch: int, p: float, generator: torch.Generator) -> None:
-        self.batch, self.p, self.generator = batch, p, generator
-
-    def uniform(self) -> Tensor:
-        """[B] in [-1, 1)."""
-        values = torch.rand(self.batch, generator=self.generator, device=self.generator.device, dtype=torch.float64)
-        return 2 * values - 1
-
-    def normal(self) -> Tensor:
-        """[B] from N(0, 1)."""
-        return torch.randn(self.batch, generator=self.generator, device=self.generator.device, dtype=torch.float64)
-
-    def strikes(self, probability: float) -> Tensor:
-        """[B]: 1.0 with this probability, else 0.0."""
-        return ((self.uniform() + 1) / 2 < probability).double()
-
-
-def _per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """values [B] on x's device, reshaped to broadcast against x [B, C, *S]."""
-    return values.to(x.device, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
-
-
-# Geometry. Coordinates are (column, row) pixels from the centre. A matrix [B, 3, 3] maps an output position to the
-# input position that is read there, so that each transformation enters by its inverse, to the right of the previous
-# ones.
-
-
-def _affine(xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor, x0: Tensor, y0: Tensor) -> Tensor:
-    """[B, 3, 3] of the map (x, y) -> (xx·x + xy·y + x0, yx·x + yy·y + y0); each argument is [B]."""
-    zero, one = torch.zeros_like(xx), torch.ones_like(xx)
-    return torch.stack([xx, xy, x0, yx, yy, y0, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
+# A cutout that does not strike is centred this far away, in extents.
+_FAR = 10.0
 
 
-def _translation(dx: Tensor, dy: Tensor) -> Tensor:
-    zero, one = torch.zeros_like(dx), torch.ones_like(dx)
-    return _affine(one, zero, zero, one, dx, dy)
-
-
-def _scaling(sx: Tensor, sy: Tensor) -> Tensor:
-    zero = torch.zeros_like(sx)
-    return _affine(sx, zero, zero, sy, zero, zero)
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    zero, cos, sin = torch.zeros_like(angle), angle.cos(), angle.sin()
-    return _affine(cos, -sin, sin, cos, zero, zero)
-
-
-def _geometry(height: int, width: int, config: AugmentConfig, draw: _Draw) -> Tensor | None:
-    """[B, 3, 3]: the composition of all geometric transformations; None if every multiplier is 0."""
-    inverses: list[Tensor] = []
-    p = draw.p
-    if config.flip:
-        sign = 1 - 2 * draw.strikes(0.5) * draw.strikes(config.flip * p)
-        inverses.append(_scaling(sign, torch.ones_like(sign)))
-    if config.rotate90:
-        quarters = torch.floor(2 * (draw.uniform() + 1)) * draw.strikes(config.rotate90 * p)
-        inverses.append(_rotation(quarters * (pi / 2)))
-    if config.translate_integer:
-        reach = _INTEGER_TRANSLATION_MAX * draw.strikes(config.translate_integer * p)
-        inverses.append(
-            _translation((draw.uniform() * reach * width).round(), (draw.uniform() * reach * height).round())
-        )
-    if config.scale:
-        scale = torch.exp2(_SCALE_STD_OCTAVES * draw.normal() * draw.strikes(config.scale * p))
-        inverses.append(_scaling(1 / scale, 1 / scale))
-    # One rotation before and one after the anisotropic scaling; together they occur with the probability of one.
-    rotation_p = 1 - sqrt(1 - config.rotate * p)
-    if config.rotate:
-        inverses.append(_rotation(_ROTATION_MAX * draw.uniform() * draw.strikes(rotation_p)))
-    if config.anisotropy:
-        scale = torch.exp2(_ANISOTROPY_STD_OCTAVES * draw.normal() * draw.strikes(config.anisotropy * p))
-        inverses.append(_scaling(1 / scale, scale))
-    if config.rotate:
-        inverses.append(_rotation(_ROTATION_MAX * draw.uniform() * draw.strikes(rotation_p)))
-    if config.translate:
-        reach = _FRACTIONAL_TRANSLATION_STD * draw.strikes(config.translate * p)
-        inverses.append(_translation(draw.normal() * reach * width, draw.normal() * reach * height))
-    if not inverses:
-        return None
-    matrix = inverses[0]
-    for inverse in inverses[1:]:
-        matrix = matrix @ inverse
-    return matrix
-
-
-def _transform_geometry(x: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """x [B, C, *S] resampled once, bilinearly, under each sample's affine map."""
-    height, width = x.shape[-2:]
-    matrix = _geometry(height, width, config, draw)
-    if matrix is None:
-        return x
-    # The sampler's coordinates run from -1 to 1 between the edges.
-    to_pixels = matrix.new_tensor([width / 2, height / 2, 1])
-    theta = (matrix * to_pixels / to_pixels[:, None])[:, :2].to(x.device, x.dtype, non_blocking=True)
-    planes = x.flatten(1, -3)
-    grid = F.affine_grid(theta, list(planes.shape), align_corners=False)
-    return resample_grid(planes, grid).reshape(x.shape)
-
-
-def resample_grid(x: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear samples of x [B, C, H, W] at grid [B, H', W', 2], mirrored at the edges -> [B, C, H', W'].
-
-    Differentiable in x any number of times (torch's own grid_sample only once); not in grid.
+def _numbers_to_amounts(height: int, width: int) -> dict[str, tuple[float, float]]:
+    """Scale and shift that make each random number an amount: in radians, octaves, pixels (shift), half heights (move)
+    and extents.
     """
-    return _Resample.apply(x, grid)
+    reach_x, reach_y = _INTEGER_TRANSLATION_MAX * width, _INTEGER_TRANSLATION_MAX * height
+    return {
+        "quarters": (4, -2.5),  # rounded, each of -2, -1, 0, 1 equally often
+        "shift_x": (2 * reach_x, -reach_x),
+        "shift_y": (2 * reach_y, -reach_y),
+        "before": (2 * _ROTATION_MAX, -_ROTATION_MAX),
+        "after": (2 * _ROTATION_MAX, -_ROTATION_MAX),
+        "flip": (0, pi),  # an angle whose cosine is -1
+        "luma_flip": (0, pi),
+        "hue": (2 * _HUE_MAX, -_HUE_MAX),
+        "centre_y": (1, -_FAR),
+        "centre_x": (1, -_FAR),
+        "move_x": (2 * _FRACTIONAL_TRANSLATION_STD * width / height, 0),
+        "move_y": (2 * _FRACTIONAL_TRANSLATION_STD, 0),
+        "scale": (_SCALE_STD_OCTAVES, 0),
+        "anisotropy": (_ANISOTROPY_STD_OCTAVES, 0),
+        "contrast": (_CONTRAST_STD_OCTAVES, 0),
+        "saturation": (_SATURATION_STD_OCTAVES, 0),
+        "brightness": (_BRIGHTNESS_STD, 0),
+    }
 
 
-class _Resample(Function):
-    """The resampling is linear in x, so its derivative is its transpose."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(grid)
-        ctx.extent = x.shape[2:]
-        return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (grid,) = ctx.saved_tensors
-        return _ResampleTransposed.apply(gradients[0], grid, ctx.extent), None
+def _rotation(amount: str, unit: float = 1.0) -> list[tuple[Mapping[str, float], float]]:
+    """Angles whose cosines are [[cos, -sin], [sin, cos]] of an amount."""
+    turn = {amount: unit}
+    return [(turn, 0), (turn, pi / 2), (turn, -pi / 2), (turn, 0)]
 
 
-class _ResampleTransposed(Function):
-    """Transpose of _Resample, whose derivative is _Resample again."""
+def _mixtures(height: int) -> list[list[tuple[Mapping[str, float], float]]]:
+    """Weighted sums of amounts, and a constant each: angles of matrices, of signs, logarithms, and four of lengths."""
+    shift = 2 / height  # pixels in half heights
+    return [
+        [*_rotation("quarters", pi / 2), *_rotation("before"), *_rotation("after")],
+        [({"flip": 1}, 0), ({}, 0), ({"luma_flip": 1}, 0), ({"hue": 1}, 0), ({"hue": 1}, -pi / 2)],
+        [
+            ({"scale": 1, "anisotropy": 1}, 0),
+            ({"scale": 1, "anisotropy": -1}, 0),
+            ({"contrast": 1}, 0),
+            ({"contrast": 1, "saturation": 1}, 0),
+            ({"contrast": 1, "saturation": 1}, 0),
+        ],
+        [({"move_x": 1}, 0), ({"move_y": 1}, 0)],
+        [({"shift_x": shift}, 0), ({"shift_y": shift}, 0)],
+        [({"brightness": 1}, 0)],
+        [({"centre_y": 1}, _FAR), ({"centre_x": 1}, _FAR)],
+    ]
 
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, grid: Tensor, extent: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
-        # Only the shape of the sampled tensor matters for the gradient with respect to it.
-        sampled = gradient.new_zeros(()).expand(*gradient.shape[:2], *extent)
-        bilinear, reflection = 0, 2
-        x_gradient, _ = torch.ops.aten.grid_sampler_2d_backward(
-            gradient, sampled, grid, bilinear, reflection, False, [True, False]
+
+_GEOMETRY = ("flip", "rotate90", "translate_integer", "scale", "rotate", "anisotropy", "translate")
+_OF_THREE_CHANNELS = ("luma_flip", "hue", "saturation")
+
+# Parts of a colour transformation, 3 × 3 each: the projection on the grey axis (1, 1, 1) / √3, what the identity has
+# beside it, and the cross product with that axis.
+_GREY = [1 / 3] * 9
+_CHROMA = [2 / 3 if i == j else -1 / 3 for i in range(3) for j in range(3)]
+_CROSS = [value / sqrt(3) for value in (0, -1, 1, 1, 0, -1, -1, 1, 0)]
+_GREY_AND_CHROMA = [_GREY, _CHROMA, _CROSS]
+
+_MIXED = [len(group) for group in _mixtures(1)]
+
+
+class Transform(NamedTuple):
+    """The transformations of a batch, in the type of its samples; None where a kind is left out.
+
+    theta: [B, 2, 3], where each output position is read, in coordinates from -1 to 1. colour: matrices [B, C, C], or
+    factors [B, 1, 1]; added: to their products, [B, 1, 1]. rows [B, H], columns [B, W]: their crossings are cut out.
+    """
+
+    theta: Tensor | None = None
+    colour: Tensor | None = None
+    added: Tensor | None = None
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The samples x [B, C, *S] transformed."""
+        if all(part is None for part in self):
+            return x
+        planes = x if x.ndim == 4 else x.flatten(1, -3)  # the frames of a video are moved and cut alike
+        if self.theta is not None:
+            grid = F.affine_grid(self.theta, list(planes.shape), align_corners=False)
+            planes = resample_grid(planes, grid)
+        if self.colour is not None and self.added is not None:
+            planes = _recolour(planes.reshape(*x.shape[:2], -1), self.colour, self.added).reshape(planes.shape)
+        if self.rows is not None and self.columns is not None:
+            planes = planes.masked_fill(self.rows[:, None, :, None] & self.columns[:, None, None], 0)
+        return planes if x.ndim == 4 else planes.reshape(x.shape)
+
+    def halves(self) -> tuple[Transform, Transform]:
+        """The transformations of the batch's first and second half."""
+        chunks = [(None, None) if part is None else part.chunk(2) for part in self]
+        return Transform(*(first for first, _ in chunks)), Transform(*(second for _, second in chunks))
+
+
+def _recolour(x: Tensor, colour: Tensor, added: Tensor) -> Tensor:
+    """colour x + added, for x [B, C, N]."""
+    if colour.shape[1] == 1:
+        return torch.addcmul(added, colour, x)
+    return torch.baddbmm(added, colour, x)
+
+
+class _Constants(NamedTuple):
+    """What is the same for every batch of samples of one shape, in float64 unless it says otherwise.
+
+    certainty, power [K]: transformation k strikes with probability 1 - (1 - p certainty)^power. strike int64 [A]: the
+    transformation of each amount; scale, shift [A]: of its random number. mixing [A, M], bias [M]: amounts to angles,
+    logarithms and lengths. ratio [2, 3]: between coordinates in one unit and in each axis's own, None where they are
+    equal. colours [3, 9] or [3, 1]: coefficients to a matrix. lines [2, max(H, W)]: positions of rows and of columns,
+    in extents.
+    """
+
+    certainty: Tensor
+    power: Tensor
+    strike: Tensor
+    scale: Tensor
+    shift: Tensor
+    mixing: Tensor
+    bias: Tensor
+    ratio: Tensor | None
+    colours: Tensor
+    lines: Tensor
+
+
+class Drawn(NamedTuple):
+    """All randomness of a batch: random numbers [B, A], and bool [B, K] for which transformations strike."""
+
+    numbers: Tensor
+    strikes: Tensor
+    constants: _Constants
+
+
+class Augmentation:
+    """The transformations of one config. Their constants are made once, and stay on their device."""
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self._config = config
+        self._constants: dict[Hashable, _Constants] = {}
+
+    def draw(self, x: Tensor, p: float, generator: torch.Generator, batches: int = 1) -> Drawn | None:
+        """The randomness for several batches like x, one behind the other; None where nothing is to be done.
+
+        Arguments and errors as `augment`'s.
+        """
+        if not 0 <= p <= 1:
+            raise ValueError(f"augmentation probability {p} is outside [0, 1]; set --objective.augment-p")
+        if x.ndim not in (4, 5):
+            raise ValueError(f"augmentation needs samples with 2 or 3 spatial axes, not {x.ndim - 2}")
+        if p == 0 or not (self._moves or self._recolours(x.shape[1]) or self._config.cutout):
+            return None
+        constants = self._constants_for(x, generator.device)
+        batch, kinds = batches * len(x), len(_STRIKES)
+        draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": torch.float64}
+        numbers = torch.rand(batch, kinds + len(_UNIFORM), **draw)
+        chance, uniform = numbers.split([kinds, len(_UNIFORM)], 1)
+        misses = torch.rsub(constants.certainty, 1, alpha=p).pow(constants.power)
+        normal = torch.randn(batch, len(_NORMAL), **draw)
+        return Drawn(torch.cat([uniform, normal], 1), chance >= misses, constants)
+
+    def transform(self, drawn: Drawn, x: Tensor) -> Transform:
+        """The transformations drawn for samples of x's shape, type and device. A function of tensors alone."""
+        constants = drawn.constants
+        amounts = torch.addcmul(constants.shift, drawn.numbers, constants.scale)
+        amounts[:, : len(_WHOLE)].round_()
+        amounts = amounts * drawn.strikes.index_select(1, constants.strike)
+        mixed = torch.addmm(constants.bias, amounts, constants.mixing)
+        turns, signs, octaves, move, shift, brightness, centres = mixed.split(_MIXED, 1)
+        stretch, colours = (octaves.exp2() * signs.cos()).split([2, 3], 1)
+        theta = colour = added = rows = columns = None
+        if self._moves:
+            quarter, before, after = turns.cos().unflatten(1, (3, 2, 2)).unbind(1)
+            moved = torch.bmm(before * stretch.unsqueeze(1), after)
+            offset = torch.baddbmm(shift.unsqueeze(2), moved, move.unsqueeze(2))
+            theta = torch.bmm(quarter, torch.cat([moved, offset], 2))
+            theta = theta if constants.ratio is None else theta * constants.ratio
+            theta = theta.to(x.device, x.dtype, non_blocking=True)
+        if self._recolours(x.shape[1]):
+            added = (colours[:, :1] * brightness).unsqueeze(2)
+            colour = (colours @ constants.colours).unflatten(1, (3, 3) if x.shape[1] == 3 else (1, 1))
+            added, colour = (each.to(x.device, x.dtype, non_blocking=True) for each in (added, colour))
+        if self._config.cutout:
+            near = (constants.lines - centres.unsqueeze(2)).abs() < _CUTOUT_SIZE / 2
+            rows, columns = near.to(x.device, non_blocking=True).unbind(1)
+            rows, columns = rows[:, : x.shape[-2]], columns[:, : x.shape[-1]]
+        return Transform(theta, colour, added, rows, columns)
+
+    def _constants_for(self, x: Tensor, device: torch.device) -> _Constants:
+        channels, (height, width) = x.shape[1], x.shape[-2:]
+        key = (channels, height, width, x.dtype, x.device, device)
+        if key not in self._constants:
+            self._constants[key] = self._make_constants(channels, height, width, device)
+        return self._constants[key]
+
+    def _make_constants(self, channels: int, height: int, width: int, device: torch.device) -> _Constants:
+        def constant(values: Sequence[Any], dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.tensor(values, dtype=dtype).to(device)
+
+        affine = _numbers_to_amounts(height, width)
+        mixtures = [mixture for group in _mixtures(height) for mixture in group]
+        extents, longest = (height, width), max(height, width)
+        return _Constants(
+            certainty=constant([self._certainty(strike, channels) for strike in _STRIKES]),
+            power=constant([0.5 if strike.startswith("rotate ") else 1.0 for strike in _STRIKES]),
+            strike=constant([_STRIKES.index(strike) for strike in _AMOUNTS.values()], torch.int64),
+            scale=constant([affine[amount][0] for amount in _AMOUNTS]),
+            shift=constant([affine[amount][1] for amount in _AMOUNTS]),
+            mixing=constant([[weights.get(amount, 0.0) for weights, _ in mixtures] for amount in _AMOUNTS]),
+            bias=constant([bias for _, bias in mixtures]),
+            ratio=None if height == width else constant([[1, height / width, height / width], [width / height, 1, 1]]),
+            colours=constant(_GREY_AND_CHROMA if channels == 3 else [[1], [0], [0]]),
+            lines=constant([[(i + 0.5) / n if i < n else inf for i in range(longest)] for n in extents]),
         )
-        return x_gradient
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (grid,) = ctx.saved_tensors
-        return _Resample.apply(gradients[0], grid), None, None
+    def _certainty(self, strike: str, channels: int) -> float:
+        """The probability of a transformation where p is 1."""
+        name = strike.split()[0]
+        multiplier: float = getattr(self._config, name)
+        if name in _OF_THREE_CHANNELS and channels != 3:
+            return 0.0
+        return multiplier / 2 if name in ("flip", "luma_flip") else multiplier
 
+    @property
+    def _moves(self) -> bool:
+        return any(getattr(self._config, name) for name in _GEOMETRY)
 
-def _transform_colour(x: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """x [B, C, *S] -> M (x + brightness), where M is the [B, C, C] product of the other colour transformations."""
-    p = draw.p
-    if config.brightness:
-        brightness = _BRIGHTNESS_STD * draw.normal() * draw.strikes(config.brightness * p)
-        x = x + _per_sample(brightness.to(x.dtype), x)
-    if config.contrast:
-        contrast = torch.exp2(_CONTRAST_STD_OCTAVES * draw.normal() * draw.strikes(config.contrast * p))
-        x = x * _per_sample(contrast.to(x.dtype), x)
-    matrix = _colour_matrix(config, draw) if x.shape[1] == 3 else None
-    if matrix is None:
-        return x
-    return torch.einsum("bij,bj...->bi...", matrix.to(x.device, x.dtype, non_blocking=True), x)
-
-
-def _colour_matrix(config: AugmentConfig, draw: _Draw) -> Tensor | None:
-    """[B, 3, 3] of luma flip, hue and saturation about the grey axis; None if every multiplier is 0."""
-    if not (config.luma_flip or config.hue or config.saturation):
-        return None
-    p, device = draw.p, draw.generator.device
-    identity = torch.eye(3, dtype=torch.float64, device=device)
-    # Projection onto the grey axis (1, 1, 1) / √3, and the cross product with it.
-    grey = torch.full_like(identity, 1 / 3)
-    cross = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64, device=device) / sqrt(3)
-    matrix = identity.expand(draw.batch, 3, 3)
-    if config.luma_flip:
-        flips = draw.strikes(0.5) * draw.strikes(config.luma_flip * p)
-        matrix = (identity - 2 * grey * flips[:, None, None]) @ matrix
-    if config.hue:
-        angle = (_HUE_MAX * draw.uniform() * draw.strikes(config.hue * p))[:, None, None]
-        matrix = (grey + (identity - grey) * angle.cos() + cross * angle.sin()) @ matrix
-    if config.saturation:
-        saturation = torch.exp2(_SATURATION_STD_OCTAVES * draw.normal() * draw.strikes(config.saturation * p))
-        matrix = (grey + (identity - grey) * saturation[:, None, None]) @ matrix
-    return matrix
-
-
-def _cut_out(x: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """x with a rectangle of half the extent around a random point set to 0, the middle of the range."""
-    if not config.cutout:
-        return x
-    strikes = _per_sample(draw.strikes(config.cutout * draw.p) > 0, x)
-    inside = strikes
-    for axis in (-2, -1):
-        centre = _per_sample((draw.uniform() + 1) / 2, x)
-        extent = x.shape[axis]
-        position = (torch.arange(extent, device=x.device) + 0.5) / extent
-        position = position.view(-1, *[1] * (-1 - axis))
-        inside = inside & ((position - centre).abs() < _CUTOUT_SIZE / 2)
-    return torch.where(inside, 0, x)
+    def _recolours(self, channels: int) -> bool:
+        names = ("brightness", "contrast", *(_OF_THREE_CHANNELS if channels == 3 else ()))
+        return any(getattr(self._config, name) for name in names)

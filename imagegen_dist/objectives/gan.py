@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
-from imagegen_dist.objectives.augment import AugmentConfig, augment
+from imagegen_dist.objectives.augment import Augmentation, AugmentConfig, Drawn, Transform
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
 from imagegen_dist.objectives.interface import (
     Build,
@@ -17,11 +17,11 @@ from imagegen_dist.objectives.interface import (
     ObjectiveConfig,
 )
 from imagegen_dist.objectives.penalties import (
-    Critic,
     at_least_float32,
     finite_difference_penalty,
-    gradient_penalties,
     interpolate_penalty,
+    squared_norms,
+    with_gradients,
 )
 from imagegen_dist.schedule import Schedule, constant
 
@@ -40,7 +40,6 @@ class GANConfig(ObjectiveConfig):
 
     parts = ("generator", "discriminator")
     optimizers = GANOptimConfig
-    compiled = ("generator",)
 
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
     """The adversarial loss."""
@@ -49,7 +48,7 @@ class GANConfig(ObjectiveConfig):
     gamma: Schedule = constant(1.0)
     """Weight of the penalty: gamma / 2 * ||dD/dx||^2, or gamma * (||dD/dx|| - 1)^2 for wgan-gp."""
     estimator: Literal["exact", "finite-difference"] = "exact"
-    """Exact penalty by double backward, or an estimate from forward passes, which permits compilation."""
+    """Exact penalty by double backward, or an estimate from forward passes."""
     epsilon: float = 0.01
     """Step of the finite difference, in units of the samples' range [-1, 1]."""
     critic_steps: int = 1
@@ -75,31 +74,35 @@ class GANConfig(ObjectiveConfig):
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "GAN":
         """The loss over both networks."""
-        discriminator = networks["discriminator"]
-        return GAN(networks["generator"], discriminator, self, build.compiled(discriminator))
+        return GAN(networks["generator"], networks["discriminator"], self, build.compiled)
 
     def sampler(self, networks: Mapping[str, nn.Module]) -> GeneratorSampler:
         """The generator."""
         return GeneratorSampler(networks["generator"])
 
 
-Discriminator = Callable[[Tensor, Tensor | None], Tensor]
-"""Samples [B, C, *S] and labels [B] or None -> logits [B]."""
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""A function of tensors to the same function, compiled or not."""
 
 
-class DiscriminatorPass(NamedTuple):
-    """Reals or fakes and their discriminator outputs: samples, their augmented view, its logits [B]."""
+class Noise(NamedTuple):
+    """All randomness of one loss over B samples, so that the loss is a function of tensors.
 
-    x: Tensor
-    view: Tensor
-    logits: Tensor
+    z: [B, Z]. augmentation: of reals and fakes, or None. position: [B], of interpolates. directions: [B, C, *S] each,
+    of finite differences.
+    """
+
+    z: Tensor
+    augmentation: Drawn | None
+    position: Tensor | None = None
+    directions: Sequence[Tensor] = ()
 
 
 class GAN:
-    """A generator and a discriminator, trained in alternating phases, each with its own real samples.
+    """A generator and a discriminator that take turns; every turn sees reals of its own.
 
-    generator: z [B, Z] and labels [B] or None -> samples [B, C, *S], with Z as `z_dim`. fast_discriminator: the same
-    weights for passes without double backward, compiled if possible.
+    generator: z [B, Z] and labels [B] or None to samples [B, C, *S], with Z as `z_dim`. discriminator: samples and
+    labels to logits [B]. compiled: what is done to both losses, each of which is one function of tensors.
     """
 
     def __init__(
@@ -107,16 +110,18 @@ class GAN:
         generator: nn.Module,
         discriminator: nn.Module,
         config: GANConfig,
-        fast_discriminator: Discriminator | None = None,
+        compiled: Compile = lambda function: function,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
         self.config = config
-        self._fast = fast_discriminator or discriminator
+        self._discriminator_terms = compiled(self._compute_discriminator_terms)
+        self._generator_terms = compiled(self._compute_generator_terms)
+        self._augmentation = Augmentation(config.augment)
         self._z_dim = cast(int, generator.z_dim)
 
     def phases(self) -> Sequence[Phase]:
-        """`critic_steps` phases of the discriminator, then one of the generator."""
+        """`critic_steps` turns of the discriminator, then one of the generator."""
         critic = Phase("discriminator", self.discriminator, self.discriminator_loss)
         return [*[critic] * self.config.critic_steps, Phase("generator", self.generator, self.generator_loss)]
 
@@ -125,80 +130,120 @@ class GAN:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def averaged(self) -> Sequence[str]:
-        """The generator."""
+        """The generator is what inference needs."""
         return ["generator"]
 
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Adversarial loss and gradient penalty of the discriminator, averaged over the microbatch."""
-        penalty = self.config.penalty
-        exact = self.config.estimator == "exact"
-        discriminator = self.discriminator if exact else self._fast
-        with torch.no_grad():
-            fake = self._generate(batch, draw)
-        samples = {"r1": batch.sample.detach(), "r2": fake}
-        for name, x in samples.items():
-            x.requires_grad_(exact and name in penalty)
-        views = [self._augmented(x, draw) for x in samples.values()]
-        logits = self._logits(discriminator, views, batch.label)
-        sides = {name: DiscriminatorPass(x, *of) for (name, x), *of in zip(samples.items(), views, logits, strict=True)}
+        """Adversarial loss and penalty of the discriminator, the mean over the microbatch."""
+        x = batch.sample
+        noise = self._noise(x, draw, batches=2)
+        if self.config.penalty == "wgan-gp":
+            noise = noise._replace(position=draw.uniform(len(x), dtype=x.dtype))
+        elif self.config.estimator != "exact":
+            directions = tuple(draw.normal(*x.shape, dtype=x.dtype) for _ in self._penalised)
+            noise = noise._replace(directions=directions)
+        gamma = self.config.gamma(draw.images) * (1.0 if self.config.penalty == "wgan-gp" else 0.5)
+        # A tensor, filled on its device: for each new number a compiled function would be compiled anew.
+        weight = torch.full((), gamma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        return self._discriminator_terms(x, batch.label, noise, weight)
 
-        real_logits, fake_logits = sides["r1"].logits, sides["r2"].logits
+    def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+        """Adversarial loss of the generator against a fresh microbatch of reals, the mean over it."""
+        noise = self._noise(batch.sample, draw, batches=2 if self.config.loss == "relativistic" else 1)
+        return self._generator_terms(batch.sample, batch.label, noise)
+
+    @property
+    def _penalised(self) -> list[str]:
+        """Which gradients are penalised: r1, those of the reals; r2, those of the fakes."""
+        return [name for name in ("r1", "r2") if name in self.config.penalty]
+
+    def _noise(self, x: Tensor, draw: Draw, batches: int) -> Noise:
+        z = draw.normal(len(x), self._z_dim, dtype=x.dtype)
+        p = self.config.augment_p(draw.images)
+        return Noise(z, self._augmentation.draw(x, p, draw.generator, batches) if p > 0 else None)
+
+    def _transform(self, noise: Noise, x: Tensor) -> Transform:
+        return Transform() if noise.augmentation is None else self._augmentation.transform(noise.augmentation, x)
+
+    def _compute_discriminator_terms(
+        self, real: Tensor, label: Tensor | None, noise: Noise, weight: Tensor
+    ) -> tuple[Tensor, Terms]:
+        """The loss, and what to log. weight: of the penalties, a scalar."""
+        with torch.no_grad():
+            fake = self.generator(noise.z, label)
+        transform = self._transform(noise, real)
+        penalised = self._penalised if self.config.estimator == "exact" else []
+        samples = {"r1": real, "r2": fake}
+        if penalised:
+
+            def logits_of(*xs: Tensor) -> tuple[Tensor, ...]:
+                pairs = _pairs(samples | dict(zip(penalised, xs, strict=True)), transform)
+                return self._logits(pairs, label)
+
+            logits, gradients = with_gradients(logits_of, [samples[name] for name in penalised])
+            penalties = {
+                f"penalty/{name}": squared_norms(gradient) for name, gradient in zip(penalised, gradients, strict=True)
+            }
+        else:
+            pairs = _pairs(samples, transform)
+            logits = self._logits(pairs, label)
+            penalties = self._penalties_of_views(pairs, logits, label, noise)
+
+        real_logits, fake_logits = logits
         adversarial = discriminator_terms(
             self.config.loss, at_least_float32(real_logits), at_least_float32(fake_logits)
         )
-        penalties = self._penalties(lambda x: discriminator(x, batch.label), sides, draw)
-        weight = self.config.gamma(draw.images) * (1.0 if penalty == "wgan-gp" else 0.5)
         loss = adversarial + sum((weight * value for value in penalties.values()), start=torch.zeros_like(adversarial))
         terms = {"loss/discriminator": adversarial, "logits/real": real_logits, "logits/fake": fake_logits}
         return loss.mean(), {name: value.detach() for name, value in (terms | penalties).items()}
 
-    def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Adversarial loss of the generator against a new microbatch of reals, averaged over the microbatch."""
-        real_logits = torch.zeros(len(batch.sample), device=batch.sample.device)
+    def _compute_generator_terms(self, real: Tensor, label: Tensor | None, noise: Noise) -> tuple[Tensor, Terms]:
+        """The loss, and what to log."""
+        transform = self._transform(noise, real)
+        real_logits = torch.zeros(len(real), device=real.device)
         if self.config.loss == "relativistic":
+            transform_of_reals, transform = transform.halves()
             with torch.no_grad():
-                real_logits = at_least_float32(self._fast(self._augmented(batch.sample, draw), batch.label))
-        fake = self._augmented(self._generate(batch, draw), draw)
-        loss = generator_terms(self.config.loss, real_logits, at_least_float32(self._fast(fake, batch.label)))
+                real_logits = at_least_float32(self.discriminator(transform_of_reals.apply(real), label))
+        fake = transform.apply(self.generator(noise.z, label))
+        loss = generator_terms(self.config.loss, real_logits, at_least_float32(self.discriminator(fake, label)))
         return loss.mean(), {"loss/generator": loss.detach()}
 
-    def _generate(self, batch: Batch, draw: Draw) -> Tensor:
-        z = draw.normal(len(batch.sample), self._z_dim, dtype=batch.sample.dtype)
-        return self.generator(z, batch.label)
+    def _logits(self, pairs: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits [B] of the reals and of the fakes in pairs [B, 2, C, *S], in one pass where both need the same
+        gradients.
 
-    def _augmented(self, x: Tensor, draw: Draw) -> Tensor:
-        p = self.config.augment_p(draw.images)
-        return augment(x, p, self.config.augment, draw.generator) if p > 0 else x
-
-    def _logits(self, discriminator: Discriminator, views: Sequence[Tensor], label: Tensor | None) -> Sequence[Tensor]:
-        """Logits [B] of the real and of the fake views, in a single pass if both need the same gradients.
-
-        One pass over 2 B samples launches half the operators of two. If only one side is penalised, separate passes
-        save the other's double backward; a compiled discriminator also needs a fixed batch size. Real and fake of a
-        pair are interleaved, so that gradients of parameters on which the relativistic loss does not depend (the last
-        bias) cancel to exactly 0.
+        One pass over 2 B samples has half the operators of two. Where one side alone is penalised, its own pass saves
+        the other's double backward. Pairs lie side by side, so that the gradients of what the relativistic loss does
+        not depend on, a last bias, cancel out to exactly 0.
         """
         if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
-            return [discriminator(view, label) for view in views]
+            return tuple(self.discriminator(view, label) for view in pairs.unbind(1))
         labels = None if label is None else label.repeat_interleave(2, dim=0)
-        pairs = torch.stack(list(views), dim=1)
-        return discriminator(pairs.flatten(0, 1), labels).unflatten(0, (-1, 2)).unbind(1)
+        return self.discriminator(pairs.flatten(0, 1), labels).unflatten(0, (-1, 2)).unbind(1)
 
-    def _penalties(self, critic: Critic, sides: Mapping[str, DiscriminatorPass], draw: Draw) -> dict[str, Tensor]:
-        """Each penalty of the config, [B], by its logged name."""
-        if self.config.penalty == "wgan-gp":
-            real, fake = sides["r1"].view, sides["r2"].view
-            position = draw.uniform(len(real), dtype=real.dtype)
-            return {"penalty/interpolates": interpolate_penalty(critic, real, fake, position)}
-        named = {f"penalty/{name}": side for name, side in sides.items() if name in self.config.penalty}
-        if self.config.estimator == "exact":
-            values = gradient_penalties([side.x for side in named.values()], [side.logits for side in named.values()])
-            return dict(zip(named, values, strict=True))
-        return {name: self._finite_difference(critic, side, draw) for name, side in named.items()}
+    def _penalties_of_views(
+        self, pairs: Tensor, logits: Sequence[Tensor], label: Tensor | None, noise: Noise
+    ) -> dict[str, Tensor]:
+        """Penalties [B] between or around augmented pairs [B, 2, C, *S], by the name under which each is logged."""
 
-    def _finite_difference(self, critic: Critic, side: DiscriminatorPass, draw: Draw) -> Tensor:
-        direction = draw.normal(*side.view.shape, dtype=side.view.dtype)
-        return finite_difference_penalty(critic, side.view, side.logits, direction, self.config.epsilon)
+        def critic(x: Tensor) -> Tensor:
+            return self.discriminator(x, label)
+
+        real, fake = pairs.unbind(1)
+        if noise.position is not None:
+            return {"penalty/interpolates": interpolate_penalty(critic, real, fake, noise.position)}
+        sides = {"r1": (real, logits[0]), "r2": (fake, logits[1])}
+        return {
+            f"penalty/{name}": finite_difference_penalty(critic, *sides[name], direction, self.config.epsilon)
+            for name, direction in zip(self._penalised, noise.directions, strict=bool(noise.directions))
+        }
+
+
+def _pairs(samples: Mapping[str, Tensor], transform: Transform) -> Tensor:
+    """Reals and fakes side by side, transformed: [B, 2, C, *S]."""
+    pairs = torch.stack(list(samples.values()), dim=1)
+    return transform.apply(pairs.flatten(0, 1)).unflatten(0, (-1, 2))
 
 
 def discriminator_terms(loss: str, real: Tensor, fake: Tensor) -> Tensor:

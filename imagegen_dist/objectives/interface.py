@@ -7,7 +7,7 @@ samples (Generates), `autoencoder` if they also encode them (objectives/variatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -95,8 +95,8 @@ class Build(Protocol):
         """Generator of the initial weights of a network that the objective builds itself."""
         ...
 
-    def compiled(self, network: nn.Module) -> nn.Module:
-        """The network, compiled if the experiment compiles, with shared weights: for passes without double backward."""
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of tensors, compiled if the experiment compiles. Gradients within it are torch.func's."""
         ...
 
 

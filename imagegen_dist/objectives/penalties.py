@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from imagegen_dist.nn.convolve import input_gradients_only
+
 Critic = Callable[[Tensor], Tensor]
 """Samples [B, C, *S] -> logits [B]."""
 
@@ -14,17 +16,33 @@ def gradient_penalty(x: Tensor, logits: Tensor) -> Tensor:
 
     x: [B, C, *S], requires grad; logits: [B] -> [B]. Twice differentiable. (R1 of arXiv:1801.04406; arXiv:2501.05441)
     """
-    (penalty,) = gradient_penalties([x], [logits])
-    return penalty
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return squared_norms(gradient)
 
 
-def gradient_penalties(xs: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
-    """`gradient_penalty` of each pair of samples and logits, in one backward pass; [] for no pairs."""
-    if not xs:
-        return []
-    total = torch.stack([values.sum() for values in logits]).sum()
-    gradients = torch.autograd.grad(total, list(xs), create_graph=True)
-    return [at_least_float32(gradient).square().flatten(1).sum(1) for gradient in gradients]
+def squared_norms(gradient: Tensor) -> Tensor:
+    """Squared norm of each sample's gradient [B, C, *S], in float32 or higher precision: [B]."""
+    return at_least_float32(gradient).square().flatten(1).sum(1)
+
+
+def with_gradients(
+    function: Callable[..., tuple[Tensor, ...]], xs: Sequence[Tensor]
+) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
+    """function(*xs), and the gradient of its results' sum for each x, which can be differentiated again.
+
+    The samples xs are constants. In a compiled function the gradients are torch.func's, since torch.compile refuses
+    those of torch.autograd.grad.
+    """
+    xs = [x.detach() for x in xs]
+    if torch.compiler.is_compiling():
+        values, pull_back = torch.func.vjp(function, *xs)[:2]
+        return values, pull_back(tuple(torch.ones_like(value) for value in values))
+    for x in xs:
+        x.requires_grad_()
+    values = function(*xs)
+    with input_gradients_only():
+        return values, torch.autograd.grad(values, xs, [torch.ones_like(value) for value in values], create_graph=True)
 
 
 def interpolate_penalty(critic: Critic, real: Tensor, fake: Tensor, position: Tensor) -> Tensor:
@@ -33,8 +51,8 @@ def interpolate_penalty(critic: Critic, real: Tensor, fake: Tensor, position: Te
     real, fake: [B, C, *S]; position: [B] in [0, 1] -> [B]. (WGAN-GP, arXiv:1704.00028, Eq. 3)
     """
     position = position.reshape(-1, *(1 for _ in real.shape[1:]))
-    x = (fake + position * (real - fake)).detach().requires_grad_()
-    return (gradient_penalty(x, critic(x)).clamp_min(1e-24).sqrt() - 1).square()
+    _, (gradient,) = with_gradients(lambda x: (critic(x),), [fake + position * (real - fake)])
+    return (squared_norms(gradient).clamp_min(1e-24).sqrt() - 1).square()
 
 
 def finite_difference_penalty(

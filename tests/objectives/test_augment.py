@@ -1,13 +1,16 @@
 """Augmentation: each transformation by itself, determinism, probability, derivatives of both orders."""
 
 from dataclasses import fields, replace
+from math import pi
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from imagegen_dist.objectives.augment import AugmentConfig, augment, random_flip, resample_grid
+from benchmarks.operators import Counting
+from imagegen_dist.nn.grid import resample_grid
+from imagegen_dist.objectives.augment import _AMOUNTS, _STRIKES, Augmentation, AugmentConfig, augment, random_flip
 
 NOTHING = AugmentConfig(**{field.name: 0.0 for field in fields(AugmentConfig)})
 GEOMETRY = replace(AugmentConfig(), brightness=0, contrast=0, luma_flip=0, hue=0, saturation=0, cutout=0)
@@ -141,6 +144,63 @@ def test_transformations_compose_in_their_order():
         for a, b in zip(x, both, strict=True)
     ]
     assert all(reached)
+
+
+@pytest.mark.parametrize("extents", [(16, 16), (16, 40)])
+def test_all_geometry_together_is_the_product_of_its_matrices(extents):
+    height, width = extents
+    x = noise(500, 3, height, width)
+    augmentation = Augmentation(AugmentConfig())
+    drawn = augmentation.draw(x, 0.6, seeded())
+    scale, shift = drawn.constants.scale, drawn.constants.shift
+    numbers = scale * drawn.numbers + shift
+    struck = dict(zip(_STRIKES, drawn.strikes.double().T, strict=True))
+    value = {name: struck[_AMOUNTS[name]] * number for name, number in zip(_AMOUNTS, numbers.T, strict=True)}
+
+    def affine(linear: list[list[torch.Tensor | float]], x0=0.0, y0=0.0) -> torch.Tensor:
+        rows = [[*linear[0], x0], [*linear[1], y0], [0.0, 0.0, 1.0]]
+        return torch.stack([torch.stack([torch.as_tensor(v).double().expand(500) for v in row], 1) for row in rows], 1)
+
+    def rotation(angle: torch.Tensor) -> torch.Tensor:
+        return affine([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+
+    def scaling(sx: torch.Tensor, sy: torch.Tensor | float) -> torch.Tensor:
+        return affine([[sx, 0.0], [0.0, sy]])
+
+    one = [[1.0, 0.0], [0.0, 1.0]]
+    stretch, narrow = value["scale"].exp2(), value["anisotropy"].exp2()
+    pixels = (
+        rotation(value["quarters"].round() * pi / 2)
+        @ affine(one, value["shift_x"].round(), value["shift_y"].round())
+        @ rotation(value["before"])
+        @ scaling(value["flip"].cos(), 1.0)
+        @ scaling(stretch, stretch)
+        @ scaling(narrow, 1 / narrow)
+        @ rotation(value["after"])
+        @ affine(one, value["move_x"] * height / 2, value["move_y"] * height / 2)
+    )
+    half = torch.tensor([width / 2, height / 2, 1.0], dtype=torch.float64)
+    expected = (pixels * half / half[:, None])[:, :2]
+    torch.testing.assert_close(augmentation.transform(drawn, x).theta, expected)
+    assert 0.5 < struck["translate"].mean() < 0.7
+
+
+def test_a_call_is_at_most_60_operators():
+    x = noise(8, 3, 16, 16).float()
+    augmentation = Augmentation(AugmentConfig())
+    augmentation.draw(x, 0.5, seeded())  # makes the constants
+    with Counting() as counting:
+        augmentation.transform(augmentation.draw(x, 0.5, seeded()), x).apply(x)
+    assert 40 < counting.operators().total <= 60
+
+
+def test_halves_are_the_transformations_of_the_first_and_of_the_second_batch():
+    x, y = noise(4, 3, 8, 8), noise(4, 3, 8, 8, seed=2)
+    augmentation = Augmentation(AugmentConfig())
+    transform = augmentation.transform(augmentation.draw(x, 0.9, seeded(), batches=2), x)
+    together = transform.apply(torch.cat([x, y]))
+    first, second = transform.halves()
+    torch.testing.assert_close(torch.cat([first.apply(x), second.apply(y)]), together)
 
 
 def test_geometry_is_linear_in_the_samples():

@@ -257,22 +257,6 @@ def test_a_step_is_so_many_critic_turns_and_one_of_the_generator():
     assert list(objective.averaged()) == ["generator"]
 
 
-def test_passes_without_double_backward_go_through_the_fast_discriminator():
-    calls = []
-    slow = Quadratic()
-
-    def fast(x: Tensor, label: Tensor | None) -> Tensor:
-        calls.append("fast")
-        return slow(x, label)
-
-    GAN(Shift(), slow, GANConfig(), fast).generator_loss(batch(), draw())
-    assert calls == ["fast", "fast"]
-    GAN(Shift(), slow, GANConfig(), fast).discriminator_loss(batch(), draw())
-    assert len(calls) == 2
-    GAN(Shift(), slow, GANConfig(estimator="finite-difference"), fast).discriminator_loss(batch(), draw())
-    assert len(calls) == 6
-
-
 @pytest.mark.parametrize("turn", ["discriminator_loss", "generator_loss"])
 def test_what_is_logged_is_detached(turn):
     _, terms = getattr(game(GANConfig()), turn)(batch(), draw())
