@@ -182,5 +182,6 @@ class FSQ:
 
     def _per_channel(self, values: list[float] | list[int] | tuple[int, ...], like: Tensor) -> Tensor:
         """[1, Z, 1, ...] with as many axes as `like`, on its device and with its dtype."""
-        found = torch.tensor(values, dtype=like.dtype, device=like.device)
+        # Filled on the device: copying a list there would stall the host.
+        found = torch.stack([like.new_full((), value) for value in values])
         return found.reshape(1, -1, *(1 for _ in like.shape[2:]))

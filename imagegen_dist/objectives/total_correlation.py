@@ -43,14 +43,16 @@ def decompose(z: Tensor, mean: Tensor, log_variance: Tensor, dataset_size: int, 
 
 def marginals(z: Tensor, mean: Tensor, log_variance: Tensor, dataset_size: int, estimator: Estimator) -> Marginals:
     """log of sum_m w_im q(z_i|x_m), over all latents jointly and over each latent. z, mean, log_variance: [B, Z]."""
-    weights = importance_weights(len(z), dataset_size, estimator).to(z).log()
+    weights = importance_weights(len(z), dataset_size, estimator, z.device).to(z).log()
     densities = log_density(z.unsqueeze(1), mean.unsqueeze(0), log_variance.unsqueeze(0))  # [B, B, Z]
     joint = (weights + densities.sum(2)).logsumexp(1)
     product = (weights.unsqueeze(2) + densities).logsumexp(1).sum(1)
     return Marginals(joint, product)
 
 
-def importance_weights(batch_size: int, dataset_size: int, estimator: Estimator) -> Tensor:
+def importance_weights(
+    batch_size: int, dataset_size: int, estimator: Estimator, device: torch.device | str = "cpu"
+) -> Tensor:
     """Weight of Gaussian m in the estimate of q(z_i), float64 [B, B], one row per i.
 
     mws  1 / (N B) each: minibatch-weighted sampling (arXiv:1802.04942, Sec. 3.1), a lower bound in expectation.
@@ -59,15 +61,16 @@ def importance_weights(batch_size: int, dataset_size: int, estimator: Estimator)
     Raises ValueError if mss is given fewer than two samples, or more than the dataset has.
     """
     if estimator == "mws":
-        return torch.full((batch_size, batch_size), 1 / (dataset_size * batch_size), dtype=torch.float64)
+        each = 1 / (dataset_size * batch_size)
+        return torch.full((batch_size, batch_size), each, dtype=torch.float64, device=device)
     others = batch_size - 1
     if not 0 < others < dataset_size:
         raise ValueError(
             f"mss cannot estimate from microbatches of {batch_size} of {dataset_size} samples: it needs 2 or more, and "
             "no more than the dataset has; set --training.microbatch-size, or --objective.decomposition to mws"
         )
-    weights = torch.full((batch_size, batch_size), 1 / others, dtype=torch.float64)
-    rows = torch.arange(batch_size)
+    weights = torch.full((batch_size, batch_size), 1 / others, dtype=torch.float64, device=device)
+    rows = torch.arange(batch_size, device=device)
     weights[rows, (rows + 1) % batch_size] = (dataset_size - others) / (dataset_size * others)
     weights[rows, rows] = 1 / dataset_size
     return weights
