@@ -50,7 +50,8 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     print("| preset | eager, images/s | compiled, images/s |\n|---|---|---|")
     for name in options.presets:
-        eager, compiled = (images_per_s(name, mode, options.microbatches, options.steps) for mode in (False, True))
+        with find_preset(name).experiment.training.numerics.applied():
+            eager, compiled = (images_per_s(name, mode, options.microbatches, options.steps) for mode in (False, True))
         print(f"| {name} | {eager:,.0f} | {compiled:,.0f} |", flush=True)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imagegen_dist.data.stream import StreamConfig
+from imagegen_dist.numerics import Numerics
 from imagegen_dist.objectives.interface import ObjectiveConfig
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.loop import Batching
@@ -59,7 +60,11 @@ class TrainingConfig:
     bf16: bool = False
     """Whether whole losses run under bfloat16 autocast (penalties and reductions stay float32)."""
     compile: bool = False
-    """Whether the generator, and the discriminator's passes without double backward, are compiled."""
+    """Compile the losses of a GAN, or the networks of an autoencoder, with torch.compile."""
+    tf32: bool = True
+    """Use TensorFloat-32 for float32 matrix products and convolutions on GPUs, in training, evaluation and sampling."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN choose its convolution algorithms by their speed on GPUs; the choice can differ between runs."""
     ema_half_life: Schedule = constant(20_000)
     """Half-life, in images seen, of the averaged weights that inference uses."""
     report_every: int = 10_000
@@ -94,6 +99,11 @@ class TrainingConfig:
     def batching(self) -> Batching:
         """The global batch as microbatches."""
         return Batching(self.batch_size, self.microbatch_size)
+
+    @property
+    def numerics(self) -> Numerics:
+        """How GPUs compute in float32."""
+        return Numerics(self.tf32, self.cudnn_benchmark)
 
     @property
     def listening(self) -> int:

@@ -41,7 +41,8 @@ def estimate(experiment: Experiment, index: DatasetIndex, workers: int = 1, thre
     torch.set_num_threads(threads)
     conditions = f"{device.type}, {counted(threads, 'thread')}"
     conditions += f", one worker counted {workers} times" if workers > 1 else ""
-    return Speed(workers * _measured_speed(experiment, index, device), conditions)
+    with experiment.training.numerics.applied():
+        return Speed(workers * _measured_speed(experiment, index, device), conditions)
 
 
 def _measured_speed(

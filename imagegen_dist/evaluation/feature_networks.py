@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from imagegen_dist.models import dinov2, inception
 from imagegen_dist.models.dinov2 import DINOv2
 from imagegen_dist.models.inception import RESIZES, Inception
 from imagegen_dist.models.weights import read_weights
+from imagegen_dist.numerics import Numerics
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 
@@ -230,19 +230,7 @@ def _of_values(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """The network on samples [B, 1 or 3, H, W] in [-1, 1], quantised to integers from 0 to 255 as stored images are."""
 
     def features(x: Tensor) -> Tensor:
-        with _all_digits():
+        with Numerics(tf32=False).applied():  # as published figures have it
             return network(to_uint8(x).float().expand(-1, 3, -1, -1))
 
     return features
-
-
-@contextmanager
-def _all_digits() -> Iterator[None]:
-    """Disable reduced-precision float32 products on a GPU within the block, as published metrics do."""
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = False
-    try:
-        yield
-    finally:
-        convolutions.allow_tf32, products.allow_tf32 = before

@@ -113,6 +113,7 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
             model = GeneratorModel(objective.sampler(networks), *known, more=more)
         else:
             raise CheckpointError(f"{trained.url}: its objective neither generates nor autoencodes samples")
+        model.numerics = experiment.training.numerics
         for name, network in model.networks.items():
             network.load_state_dict(below(tensors, name))
     except (KeyError, TypeError, RuntimeError, OverflowError) as error:

@@ -21,6 +21,7 @@ from imagegen_dist.data.modality import modality, to_float, to_uint8
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.inputs import check_label, check_latents, check_samples
 from imagegen_dist.noise import SampleNoise
+from imagegen_dist.numerics import Numerics
 from imagegen_dist.objectives.interface import Sampler
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
@@ -38,7 +39,7 @@ class Model(nn.Module):
     sampler: generates samples. more: further networks, by their names in a checkpoint. shape: of one sample. classes:
     number of classes, 0 for none. images: images seen in training. modality: "image", "video" or "voxels". facts: of
     the checkpoint, including the experiment. batch: samples computed at a time. compute: replaces the networks'
-    computation if set (engines.py).
+    computation if set (engines.py). numerics: how a GPU computes, as in training.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Model(nn.Module):
         self.facts = facts or {}
         self.batch = _BATCH
         self.compute: Compute | None = None
+        self.numerics = Numerics()
         self.eval().requires_grad_(False)
 
     @property
@@ -171,7 +173,8 @@ class Model(nn.Module):
         parts = []
         for start in range(0, count, self.batch):
             some = [None if rows is None else _filled(rows[start : start + self.batch], self.batch) for rows in given]
-            parts.append(function(*some)[: count - start])
+            with self.numerics.applied():
+                parts.append(function(*some)[: count - start])
         return torch.cat(parts)
 
 

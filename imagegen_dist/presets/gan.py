@@ -38,9 +38,12 @@ def _r3gan(
     conditional: bool,
     group_channels: int = 16,
 ) -> Experiment:
-    """R3GAN's recipe (arXiv:2501.05441): every schedule a cosine over the burn-in; bf16 in the highest stages."""
+    """R3GAN's recipe (arXiv:2501.05441): every schedule a cosine over the burn-in; bf16 in the highest
+    stages, up to four, without the lowest; no TensorFloat-32.
+    """
+    bf16_stages = min(4, len(widths) - 1)
     return Experiment(
-        model=R3GANConfig(widths=widths, group_channels=group_channels, bf16_stages=4),
+        model=R3GANConfig(widths=widths, group_channels=group_channels, bf16_stages=bf16_stages),
         objective=GANConfig(
             loss="relativistic",
             penalty="r1+r2",
@@ -54,6 +57,8 @@ def _r3gan(
             batch_size=batch,
             microbatch_size=microbatch,
             compile=True,
+            tf32=False,
+            cudnn_benchmark=True,
             ema_half_life=Schedule(0.0, half_life, burn_in),
             report_every=batch * 50,
             sample_every=batch * 1000,

@@ -29,8 +29,6 @@ def work(payload: dict[str, Any]) -> None:
         context.get_world_rank(), context.get_world_size(), context.get_local_rank(), context.get_local_world_size()
     )
     torch.set_num_threads(payload["threads"])
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
     leaving = _seconds_left if payload["cluster"] else lambda: None
     events = Outbox(payload["channel"], world.is_main, leaving, payload["waits"])
     if world.is_main:

@@ -38,7 +38,8 @@ def execute(
     Called on every rank with equal arguments. Raises RunError if the run cannot continue, and the errors of storage and
     data.
     """
-    return _Session(prepare(experiment, settings, world, device, events, clock)).run()
+    with experiment.training.numerics.applied():
+        return _Session(prepare(experiment, settings, world, device, events, clock)).run()
 
 
 class _Session:

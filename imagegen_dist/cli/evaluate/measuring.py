@@ -104,7 +104,8 @@ def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> 
     held_out = real.of(request.held_out, network).features()[: len(samples)] if request.held_out else None
     closest = closest_to_training(samples, seen, held_out)
     generated = _generated(request).open(request.model.device)
-    shown = torch.cat([generated.generate(range(at, at + 1))[0] for at in closest.samples.tolist()])
+    with request.model.numerics.applied():
+        shown = torch.cat([generated.generate(range(at, at + 1))[0] for at in closest.samples.tolist()])
     found = figures_of_copies(closest, len(samples), len(seen))
     return found, show_neighbours(to_uint8(shown), closest, request.seen.dataset)
 

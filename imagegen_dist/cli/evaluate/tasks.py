@@ -17,6 +17,7 @@ from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.inference.loading import load
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.metrics.features import FeatureNetwork
+from imagegen_dist.numerics import Numerics
 from imagegen_dist.shape import SampleShape
 
 
@@ -101,7 +102,14 @@ def cut(of: GeneratedBy | RealOf | EncodedBy) -> list[Piece]:
 
 def measure(piece: Piece, done: Done = lambda samples: None) -> Measured:
     """What a task does. Raises what reading its samples raises."""
-    return piece.of.open(best_device()).measure(piece.chunks, done).on_host()
+    device = best_device()
+    with _numerics(piece.of, device).applied():
+        return piece.of.open(device).measure(piece.chunks, done).on_host()
+
+
+def _numerics(of: GeneratedBy | RealOf | EncodedBy, device: torch.device) -> Numerics:
+    """How a GPU computes: for samples of a model, as in its training."""
+    return Numerics() if isinstance(of, RealOf) else _model(of.model, device).numerics
 
 
 def _opened(wanted: Sequence[WantedOf], shape: SampleShape, device: torch.device) -> list[Wanted]:
