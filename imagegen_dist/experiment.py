@@ -189,7 +189,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
 
 def _flip(x: Tensor, draw: Draw) -> Tensor:
     """Mirror each real sample with probability 1/2."""
-    return random_flip(x, draw.generator)
+    return random_flip(x, draw)
 
 
 def parameter_counts(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, int]:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagegen_dist.nn.grid import resample_grid
+from imagegen_dist.objectives.base import Draw, Randomness
 
 # Strengths of arXiv:2006.06676, Appendix B. Lengths are fractions of the extent; "octaves" are powers of two.
 _INTEGER_TRANSLATION_MAX = 0.125
@@ -82,13 +83,13 @@ def augment(x: Tensor, p: float, config: AugmentConfig, generator: torch.Generat
     transposed resampling is not deterministic. Raises ValueError if p or the number of axes is out of range.
     """
     augmentation = Augmentation(config)
-    drawn = augmentation.draw(x, p, generator)
+    drawn = augmentation.draw(x, p, Draw(0, generator))
     return x if drawn is None else augmentation.transform(drawn, x).apply(x)
 
 
-def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+def random_flip(x: Tensor, draw: Randomness) -> Tensor:
     """x [B, C, *S], each sample mirrored along its last axis with probability 1/2."""
-    flipped = torch.rand(len(x), generator=generator, device=generator.device) < 0.5
+    flipped = draw.uniform(len(x)) < 0.5
     flipped = flipped.to(x.device, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
     return torch.where(flipped, x.flip(-1), x)
 
@@ -214,10 +215,10 @@ class Transform(NamedTuple):
             planes = planes.masked_fill(self.rows[:, None, :, None] & self.columns[:, None, None], 0)
         return planes if x.ndim == 4 else planes.reshape(x.shape)
 
-    def halves(self) -> tuple[Transform, Transform]:
-        """The transformations of the batch's first and second half."""
-        chunks = [(None, None) if part is None else part.chunk(2) for part in self]
-        return Transform(*(first for first, _ in chunks)), Transform(*(second for _, second in chunks))
+    def views(self) -> tuple[Transform, Transform]:
+        """The transformations of the first and of the second view of each sample."""
+        views = [(None, None) if part is None else part.unflatten(0, (-1, 2)).unbind(1) for part in self]
+        return Transform(*(first for first, _ in views)), Transform(*(second for _, second in views))
 
 
 def _recolour(x: Tensor, colour: Tensor, added: Tensor) -> Tensor:
@@ -264,8 +265,8 @@ class Augmentation:
         self._config = config
         self._constants: dict[Hashable, _Constants] = {}
 
-    def draw(self, x: Tensor, p: float, generator: torch.Generator, batches: int = 1) -> Drawn | None:
-        """The randomness for several batches like x, one behind the other; None where nothing is to be done.
+    def draw(self, x: Tensor, p: float, draw: Randomness, views: int = 1) -> Drawn | None:
+        """The random numbers for several views of each sample of x, one after another; None if nothing is to be done.
 
         Arguments and errors as `augment`'s.
         """
@@ -275,13 +276,11 @@ class Augmentation:
             raise ValueError(f"augmentation needs samples with 2 or 3 spatial axes, not {x.ndim - 2}")
         if p == 0 or not (self._moves or self._recolours(x.shape[1]) or self._config.cutout):
             return None
-        constants = self._constants_for(x, generator.device)
-        batch, kinds = batches * len(x), len(_STRIKES)
-        draw: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": torch.float64}
-        numbers = torch.rand(batch, kinds + len(_UNIFORM), **draw)
-        chance, uniform = numbers.split([kinds, len(_UNIFORM)], 1)
+        count, sizes = views * len(x), [len(_STRIKES), len(_UNIFORM)]
+        chance, uniform = draw.uniform(count, sum(sizes), dtype=torch.float64).split(sizes, 1)
+        normal = draw.normal(count, len(_NORMAL), dtype=torch.float64)
+        constants = self._constants_for(x, normal.device)
         misses = torch.rsub(constants.certainty, 1, alpha=p).pow(constants.power)
-        normal = torch.randn(batch, len(_NORMAL), **draw)
         return Drawn(torch.cat([uniform, normal], 1), chance >= misses, constants)
 
     def transform(self, drawn: Drawn, x: Tensor) -> Transform:

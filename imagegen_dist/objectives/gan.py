@@ -40,6 +40,7 @@ class GANConfig(ObjectiveConfig):
 
     parts = ("generator", "discriminator")
     optimizers = GANOptimConfig
+    joins_microbatches = True
 
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = "relativistic"
     """The adversarial loss."""
@@ -136,7 +137,7 @@ class GAN:
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Adversarial loss and penalty of the discriminator, the mean over the microbatch."""
         x = batch.sample
-        noise = self._noise(x, draw, batches=2)
+        noise = self._noise(x, draw, views=2)
         if self.config.penalty == "wgan-gp":
             noise = noise._replace(position=draw.uniform(len(x), dtype=x.dtype))
         elif self.config.estimator != "exact":
@@ -149,7 +150,7 @@ class GAN:
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Adversarial loss of the generator against a fresh microbatch of reals, the mean over it."""
-        noise = self._noise(batch.sample, draw, batches=2 if self.config.loss == "relativistic" else 1)
+        noise = self._noise(batch.sample, draw, views=2 if self.config.loss == "relativistic" else 1)
         return self._generator_terms(batch.sample, batch.label, noise)
 
     @property
@@ -157,10 +158,10 @@ class GAN:
         """Which gradients are penalised: r1, those of the reals; r2, those of the fakes."""
         return [name for name in ("r1", "r2") if name in self.config.penalty]
 
-    def _noise(self, x: Tensor, draw: Draw, batches: int) -> Noise:
+    def _noise(self, x: Tensor, draw: Draw, views: int) -> Noise:
         z = draw.normal(len(x), self._z_dim, dtype=x.dtype)
         p = self.config.augment_p(draw.images)
-        return Noise(z, self._augmentation.draw(x, p, draw.generator, batches) if p > 0 else None)
+        return Noise(z, self._augmentation.draw(x, p, draw, views) if p > 0 else None)
 
     def _transform(self, noise: Noise, x: Tensor) -> Transform:
         return Transform() if noise.augmentation is None else self._augmentation.transform(noise.augmentation, x)
@@ -202,7 +203,7 @@ class GAN:
         transform = self._transform(noise, real)
         real_logits = torch.zeros(len(real), device=real.device)
         if self.config.loss == "relativistic":
-            transform_of_reals, transform = transform.halves()
+            transform_of_reals, transform = transform.views()
             with torch.no_grad():
                 real_logits = at_least_float32(self.discriminator(transform_of_reals.apply(real), label))
         fake = transform.apply(self.generator(noise.z, label))

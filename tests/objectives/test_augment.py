@@ -11,6 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from benchmarks.operators import Counting
 from imagegen_dist.nn.grid import resample_grid
 from imagegen_dist.objectives.augment import _AMOUNTS, _STRIKES, Augmentation, AugmentConfig, augment, random_flip
+from imagegen_dist.objectives.base import Draw
 
 NOTHING = AugmentConfig(**{field.name: 0.0 for field in fields(AugmentConfig)})
 GEOMETRY = replace(AugmentConfig(), brightness=0, contrast=0, luma_flip=0, hue=0, saturation=0, cutout=0)
@@ -151,7 +152,7 @@ def test_all_geometry_together_is_the_product_of_its_matrices(extents):
     height, width = extents
     x = noise(500, 3, height, width)
     augmentation = Augmentation(AugmentConfig())
-    drawn = augmentation.draw(x, 0.6, seeded())
+    drawn = augmentation.draw(x, 0.6, Draw(0, seeded()))
     scale, shift = drawn.constants.scale, drawn.constants.shift
     numbers = scale * drawn.numbers + shift
     struck = dict(zip(_STRIKES, drawn.strikes.double().T, strict=True))
@@ -188,19 +189,19 @@ def test_all_geometry_together_is_the_product_of_its_matrices(extents):
 def test_a_call_is_at_most_60_operators():
     x = noise(8, 3, 16, 16).float()
     augmentation = Augmentation(AugmentConfig())
-    augmentation.draw(x, 0.5, seeded())  # makes the constants
+    augmentation.draw(x, 0.5, Draw(0, seeded()))  # makes the constants
     with Counting() as counting:
-        augmentation.transform(augmentation.draw(x, 0.5, seeded()), x).apply(x)
+        augmentation.transform(augmentation.draw(x, 0.5, Draw(0, seeded())), x).apply(x)
     assert 40 < counting.operators().total <= 60
 
 
-def test_halves_are_the_transformations_of_the_first_and_of_the_second_batch():
+def test_views_are_the_transformations_of_each_sample_one_after_another():
     x, y = noise(4, 3, 8, 8), noise(4, 3, 8, 8, seed=2)
     augmentation = Augmentation(AugmentConfig())
-    transform = augmentation.transform(augmentation.draw(x, 0.9, seeded(), batches=2), x)
-    together = transform.apply(torch.cat([x, y]))
-    first, second = transform.halves()
-    torch.testing.assert_close(torch.cat([first.apply(x), second.apply(y)]), together)
+    transform = augmentation.transform(augmentation.draw(x, 0.9, Draw(0, seeded()), views=2), x)
+    together = transform.apply(torch.stack([x, y], 1).flatten(0, 1)).unflatten(0, (-1, 2))
+    first, second = transform.views()
+    torch.testing.assert_close(torch.stack([first.apply(x), second.apply(y)], 1), together)
 
 
 def test_geometry_is_linear_in_the_samples():
@@ -329,11 +330,11 @@ def test_resampling_equals_torch_and_its_gradient_is_the_transpose():
 
 def test_random_flip_mirrors_about_half_of_the_samples():
     x = noise(64, 3, 2, 4, 5)
-    y = random_flip(x, seeded())
+    y = random_flip(x, Draw(0, seeded()))
     kinds = [(torch.equal(b, a), torch.equal(b, a.flip(-1))) for a, b in zip(x, y, strict=True)]
     assert all(kept != mirrored for kept, mirrored in kinds)
     assert 20 < sum(mirrored for _, mirrored in kinds) < 44
-    assert torch.equal(random_flip(x, seeded()), y)
+    assert torch.equal(random_flip(x, Draw(0, seeded())), y)
 
 
 @pytest.mark.parametrize(
