@@ -28,7 +28,7 @@ test:  ## all tests; GPU tests are skipped where there is none
 test-cluster:  ## what takes several Ray nodes, or minutes of faults
 	$(PYTHON) -m pytest -m 'cluster and not full' -n 0
 
-test-cluster-full:  ## that, and what takes longer: ray up over SSH
+test-cluster-full:  ## that, and what takes longer: ray up over SSH, Slurm
 	$(PYTHON) -m pytest -m cluster -n 0
 
 ci:  ## everything above in a fresh environment
