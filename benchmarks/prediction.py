@@ -1,10 +1,11 @@
 """What `--dry-run --gpu-type` predicts for every preset, and its memory beside that of real steps.
 
-    python -m benchmarks.prediction                       # a table of all presets
-    python -m benchmarks.prediction --cluster             # time and cost
+    python -m benchmarks.prediction                       # the table of docs/PREDICTION.md
+    python -m benchmarks.prediction --cluster             # the table of cluster/README.md
     python -m benchmarks.prediction --measure digits r3gan-cifar10:2 ...
 
-Both tables take `--counts FILE`, which keeps what was counted: it is read from there, or written if there is none.
+--write puts both tables into their pages. `--counts FILE` keeps what was counted: it is read from there, or written if
+there is none.
 
 --measure takes a real step on the CPU, of the preset's microbatch or of so many images, and adds up what PyTorch's
 allocator gave and got back during it, as the profiler records it: an account of its own, which also has what kernels
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from imagegen_dist.prediction.gpus import GPU_TYPES, MACHINES
 from imagegen_dist.prediction.predict import Forecast, Prediction, Samples
 from imagegen_dist.presets import PRESETS
 
+ROOT = Path(__file__).parents[1]
 CLUSTER = [machine for machine in MACHINES if machine.in_cluster]
 LARGE = next(machine for machine in MACHINES if machine.name == "p5.48xlarge")
 SHOWN = ("l4", "a10g", "l40s", "a100-80gb", "h100", "h200")
@@ -87,11 +89,11 @@ def preset_rows(counts: Mapping[str, StepCount]) -> Iterator[str]:
     yield "|---|" + "---|" * (len(SHOWN) + 6)
     for name, count in counts.items():
         found = [forecast_of(name, count, gpu) for gpu in SHOWN]
-        speeds = " | ".join(figure(each.at(1).images_per_s) if each.fits() else "–" for each in found)
+        speeds = " | ".join(figure(each.for_workers(1).at(1).images_per_s) if each.fits() else "–" for each in found)
         yield (
             f"| `{name}` | {figure(count.flops / count.images / 1e9)} | {found[0].bf16_share:.0%} | "
             f"{count.launches:,} | {count.images} | {figure(count.peak_bytes / 1e9)} | {speeds} | "
-            f"{found[SHOWN.index('h100')].at(1).binds} |"
+            f"{found[SHOWN.index('h100')].for_workers(1).at(1).binds} |"
         )
 
 
@@ -108,16 +110,17 @@ def cluster_rows(counts: Mapping[str, StepCount]) -> Iterator[str]:
         fitting = [machine for machine in CLUSTER if forecast_of(name, count, machine.gpu).fits(workers)]
         if fitting:
             one, machine = min(
-                ((forecast_of(name, count, each.gpu).at(1, each), each) for each in fitting),
+                ((forecast_of(name, count, each.gpu).for_workers(1).at(1, each), each) for each in fitting),
                 key=lambda found: found[0].dollars,
             )
-            many = forecast_of(name, count, machine.gpu).at(workers, machine)
+            many = forecast_of(name, count, machine.gpu).for_workers(workers).at(workers, machine)
             cells = f"{machine.name} | {_time_and_cost(one)} | {one.binds} | {_time_and_cost(many)}"
         else:
             cells = "none fits | – | – | – | – | –"
-        shared = workers == LARGE.gpus
-        large = _time_and_cost(forecast_of(name, count, LARGE.gpu).at(workers, LARGE)) if shared else "– | –"
-        yield f"| `{name}` | {cells} | {large} |"
+        large = forecast_of(name, count, LARGE.gpu).for_workers(workers)
+        beside = _time_and_cost(large.at(workers, LARGE)) if large.fits(workers) else "does not fit | –"
+        beside = beside if workers == LARGE.gpus else "– | –"
+        yield f"| `{name}` | {cells} | {beside} |"
 
 
 def _time_and_cost(found: Prediction) -> str:
@@ -136,10 +139,19 @@ def memory_rows(wanted: Sequence[str]) -> Iterator[str]:
         yield f"| `{name}` | {size} | {predicted / 1e6:,.1f} | {measured / 1e6:,.1f} | {predicted / measured:.2f} |"
 
 
+def replace_table(page: Path, rows: Iterable[str]) -> None:
+    """Put a table in place of the page's own that has the same head."""
+    head, *rest = rows
+    text = page.read_text()
+    start = text.index(head)
+    page.write_text(text[:start] + "\n".join([head, *rest]) + text[text.index("\n\n", start) :])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", nargs="+", metavar="PRESET[:IMAGES]", default=[])
     parser.add_argument("--cluster", action="store_true")
+    parser.add_argument("--write", action="store_true")
     parser.add_argument("--counts", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -147,6 +159,10 @@ def main() -> None:
         rows = memory_rows(options.measure)
     else:
         counts = counts_of(list(PRESETS), options.counts)
+        if options.write:
+            replace_table(ROOT / "docs" / "PREDICTION.md", preset_rows(counts))
+            replace_table(ROOT / "cluster" / "README.md", cluster_rows(counts))
+            return
         rows = cluster_rows(counts) if options.cluster else preset_rows(counts)
     for line in rows:
         print(line, flush=True)

@@ -31,18 +31,18 @@ _MANY = 8
 """Workers of the second row where --workers is not given."""
 
 
-def prediction_text(command: Command, pass_images: int = 0) -> str:
+def prediction_text(command: Command) -> str:
     """The prediction for a command. Only an index is read, if one is named. Raises ValueError."""
     experiment, gpu = command.experiment, gpu_type(command.options.gpu_type)
     batching = experiment.training.batching
     workers = command.workers or Workers(1, min(_MANY, batching.microbatches))
     batching.check_workers(workers.high)
-    found = forecast(experiment, samples_of(command), gpu, pass_images)
+    found = forecast(experiment, samples_of(command), gpu)
     text = [f"experiment  {command.options.preset}"]
     for label, words in _paragraphs(found, workers):
         text.append(wrapped(words, _LABEL).replace(" " * _LABEL, f"{label:<{_LABEL}}", 1))
     if found.fits(workers.high):
-        text += rows_of([found.at(each) for each in _counts(workers)])
+        text += rows_of([found.for_workers(each).at(each) for each in _counts(workers)])
     return "\n".join([*text, "Nothing was trained."])
 
 
@@ -70,7 +70,8 @@ def rows_of(predictions: Sequence[Prediction]) -> list[str]:
     for each in predictions:
         reads = f"{each.store_bytes_per_s / 1e6:.3g} MB/s"
         data = f"{_seconds(each.step_s):>8} {reads:>11} {_seconds(each.waiting_s):>11}"
-        lines.append(f"{each.workers:<{_LABEL}}{data} {_seconds(each.reduce_s):>10}  {_seconds(each.exposed_s)}")
+        reduce = f"{_seconds(each.reduce_s):>10} {_seconds(each.exposed_s):>10}"
+        lines.append(f"{each.workers:<{_LABEL}}{data} {reduce}  {each.pass_images}")
     return lines
 
 
@@ -89,7 +90,10 @@ def _paragraphs(found: Forecast, workers: Workers) -> Iterator[tuple[str, str]]:
         f"of {batching.microbatch_size}",
     )
     machine = machine_for(gpu, workers.high)
-    bought = f"{machine.name}, ${machine.price:g} an hour on demand" if machine else "no machine of AWS has it"
+    bought = "no machine of AWS has it"
+    if machine:
+        several = f" of {machine.gpus} GPUs" if machine.gpus > 1 else ""
+        bought = f"{machine.name}{several}, ${machine.price:g} an hour on demand"
     yield "GPU", f"{gpu.name}, {_gib(gpu.memory_bytes)}: {bought}"
     yield (
         "work",
@@ -123,10 +127,7 @@ def _memory(found: Forecast, workers: Workers) -> str:
         smaller = next((each for each in range(size - 1, 0, -1) if each <= largest and size % each == 0), 0)
         remedy = f"set --training.microbatch-size to {smaller}" if smaller else "no microbatch fits"
         return f"{peak}, {usable}: it does not fit; {remedy}, or take another GPU type"
-    share = found.most_images(workers.high)
-    if largest >= share:
-        return f"{peak}, {usable}; a worker's whole step, {counted(share, 'image')}, would fit one pass"
-    return f"{peak}, {usable}; the largest pass is {counted(largest // size, 'microbatch')}"
+    return f"{peak}, {usable}; the largest pass that fits is of {counted(largest // size, 'microbatch')}"
 
 
 def no_cluster_machine(found: Forecast, workers: int = 1) -> str:

@@ -77,16 +77,24 @@ def count_step(
     experiment: Experiment,
     index: DatasetIndex,
     images: int,
-    microbatches: int = 1,
     fake: bool = True,
     watch: AbstractContextManager[Any] | None = None,
 ) -> StepCount:
-    """Count one step of `microbatches` microbatches of `images` images, halfway through the run, without compilation.
+    """Count one step of one pass of `images` images, halfway through the run, without compilation.
 
-    Gradients, optimizers and averages are there, as after other steps. fake: False takes the step on real tensors.
-    watch: surrounds the step. Raises ValueError where the networks do not fit the samples.
+    The pass holds several microbatches where the objective joins them, else one of that size. Gradients, optimizers and
+    averages are there, as after other steps. fake: False takes the step on real tensors. watch: surrounds the step.
+    Raises ValueError where the networks do not fit the samples.
     """
-    training = replace(experiment.training, batch_size=images * microbatches, microbatch_size=images, compile=False)
+    size = experiment.training.microbatch_size
+    joined = experiment.objective.joins_microbatches and images % size == 0
+    training = replace(
+        experiment.training,
+        batch_size=images,
+        microbatch_size=size if joined else images,
+        pass_images=images if joined else 0,
+        compile=False,
+    )
     counter = OperatorCounter()
     with _fake_tensors() if fake else nullcontext(), counter, _untrained_auxiliaries():
         trainer = build_trainer(replace(experiment, training=training), index, World(), torch.device("cpu"))
@@ -95,13 +103,14 @@ def count_step(
             optimizer.begin_()
             for weight in optimizer.parameters:
                 weight.grad = torch.zeros_like(weight)
-        item = _item(index, len(trainer.objective.phases()), microbatches, images)
+        batching = training.batching
+        item = _item(index, len(trainer.objective.phases()), batching.microbatches, batching.microbatch_size)
         with counter.counting(), watch or nullcontext():
             trainer.step(item)
     phases = trainer.objective.phases()
     networks = {phase.name: sum(map(_bytes_of, phase.trains.parameters())) for phase in phases}
     return StepCount(
-        images=images * microbatches,
+        images=images,
         draws=len(phases),
         kernels=counter.kernels,
         operators=counter.operators,

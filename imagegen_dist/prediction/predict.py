@@ -81,6 +81,7 @@ class Prediction:
 
     workers: int
     machines: int
+    pass_images: int
     compute_s: float
     """Kernels that FLOPs bound."""
     memory_s: float
@@ -207,6 +208,7 @@ class Forecast:
         return Prediction(
             workers=workers,
             machines=machines,
+            pass_images=self.pass_images,
             compute_s=compute * most / self.pass_images,
             memory_s=memory * most / self.pass_images,
             launch_s=self.count.launches * LAUNCH_S * passes,
@@ -221,6 +223,18 @@ class Forecast:
             shard_bytes=self.samples.shard_bytes,
             core_s=core_s,
         )
+
+    def for_workers(self, workers: int) -> Forecast:
+        """With the passes that so many workers take: of --training.pass-images, and no larger than a worker's share.
+
+        By default as many microbatches as the GPU's memory takes, if the objective joins them, else one.
+        """
+        training, share = self.experiment.training, self.most_images(workers)
+        images = training.pass_images or training.microbatch_size
+        if not training.pass_images and self.experiment.objective.joins_microbatches:
+            whole = self.largest_pass(workers) // training.microbatch_size
+            images = max(1, whole) * training.microbatch_size
+        return self.in_passes_of(min(images, share))
 
     def in_passes_of(self, images: int) -> Forecast:
         """The same with other passes, by proportion: as many kernels a pass, each with its share of the work."""
@@ -256,9 +270,7 @@ class Forecast:
 
     def largest_pass(self, workers: int = 1) -> int:
         """Images of the largest pass that fits; 0 for none. Memory beyond the state is proportional to images."""
-        each = (self.count.peak_bytes - self.count.state_bytes) / self.count.images
-        fixed = self.peak_bytes(workers) - each * self.count.images
-        return max(0, int((self.usable_bytes - fixed) / each))
+        return fitting_images(self.count, self.usable_bytes - (self.peak_bytes(workers) - self.count.peak_bytes))
 
     def _kernel_times(self) -> tuple[float, float]:
         """Seconds of a pass in kernels that are bound by FLOPs, and in those bound by the memory's bandwidth."""
@@ -295,10 +307,16 @@ def usable_bytes(gpu: GPUType) -> int:
     return int(gpu.memory_bytes * (1 - FRAGMENTATION)) - RESERVED_BYTES
 
 
-def forecast(experiment: Experiment, samples: Samples, gpu: GPUType, pass_images: int = 0) -> Forecast:
-    """Count one pass of a training, by fake tensors. pass_images: images of a pass; 0 for those of a microbatch.
+def fitting_images(count: StepCount, memory_bytes: int) -> int:
+    """Images of the largest pass that memory of so many bytes can hold, by proportion; 0 for none."""
+    each = (count.peak_bytes - count.state_bytes) / count.images
+    return max(0, int((memory_bytes - count.state_bytes) / each))
+
+
+def forecast(experiment: Experiment, samples: Samples, gpu: GPUType) -> Forecast:
+    """Count one pass of a training by fake tensors: of --training.pass-images, by default of one microbatch.
 
     Raises ValueError where the networks do not fit the samples.
     """
-    images = pass_images or experiment.training.microbatch_size
+    images = experiment.training.pass_images or experiment.training.microbatch_size
     return Forecast(experiment, samples, gpu, count_step(experiment, samples.index, images), images)
