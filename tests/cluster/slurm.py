@@ -11,9 +11,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.ray.head import free_ports
 from tests.ray.jobs import ROOT
@@ -126,9 +128,19 @@ def serving_slurm() -> Iterator[Slurm]:
         start("slurmctld", "-D")
         for node in ("n1", "n2"):
             start("slurmd", "-D", "-N", node)
-        slurm = Slurm(environment)
+        stack.callback(_end_jobs, environment)
         _wait_for(lambda: _idle(environment) == 2, folder)
-        yield slurm
+        yield Slurm(environment)
+
+
+def _end_jobs(environment: Mapping[str, str]) -> None:
+    """Kill what jobs still run: without their daemons, Slurm's own processes of a job wait for ever."""
+    subprocess.run(["scancel", "--user", getpass.getuser()], env=dict(environment), capture_output=True, timeout=60)
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            is_daemon = process.name() in ("munged", "slurmctld", "slurmd")
+            if not is_daemon and process.environ().get("SLURM_CONF") == environment["SLURM_CONF"]:
+                process.kill()
 
 
 def _idle(environment: Mapping[str, str]) -> int:
