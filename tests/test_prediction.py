@@ -123,8 +123,10 @@ def test_a_kernel_takes_the_longer_one_of_two_times() -> None:
     calculating = forecast_of(step_of(Kernel(flops, torch.bfloat16, 1))).at(1)
     assert calculating.images_per_s == pytest.approx(64 * gpu.bf16 * gpu.utilisation / flops)
     assert calculating.binds == "compute"
-    half_precision = forecast_of(step_of(Kernel(flops, torch.float32, 1))).at(1)
-    assert half_precision.compute_s == pytest.approx(calculating.compute_s * gpu.bf16 / gpu.tf32)
+    single = forecast_of(step_of(Kernel(flops, torch.float32, 1)))  # R3GAN's presets have TF32 off
+    assert single.at(1).compute_s == pytest.approx(calculating.compute_s * gpu.bf16 / gpu.fp32)
+    rounded = replace(single.experiment, training=replace(single.experiment.training, tf32=True))
+    assert replace(single, experiment=rounded).at(1).compute_s < single.at(1).compute_s / 5
     moving = forecast_of(step_of(Kernel(1, torch.bfloat16, traffic))).at(1)
     assert moving.images_per_s == pytest.approx(64 * gpu.bandwidth * BANDWIDTH_SHARE / traffic)
     assert moving.binds == "GPU memory bandwidth"

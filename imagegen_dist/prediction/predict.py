@@ -186,7 +186,6 @@ class Forecast:
     gpu: GPUType
     count: StepCount
     pass_images: int
-    tf32: bool = True
 
     def at(self, workers: int, machine: Machine | None = None) -> Prediction:
         """With so many workers of one GPU each, on the machine of AWS that costs the least by default."""
@@ -225,16 +224,8 @@ class Forecast:
         )
 
     def for_workers(self, workers: int) -> Forecast:
-        """With the passes that so many workers take: of --training.pass-images, and no larger than a worker's share.
-
-        By default as many microbatches as the GPU's memory takes, if the objective joins them, else one.
-        """
-        training, share = self.experiment.training, self.most_images(workers)
-        images = training.pass_images or training.microbatch_size
-        if not training.pass_images and self.experiment.objective.joins_microbatches:
-            whole = self.largest_pass(workers) // training.microbatch_size
-            images = max(1, whole) * training.microbatch_size
-        return self.in_passes_of(min(images, share))
+        """With the passes that so many workers take: see `images_of_pass`."""
+        return self.in_passes_of(images_of_pass(self.experiment, self.count, self.usable_bytes, workers))
 
     def in_passes_of(self, images: int) -> Forecast:
         """The same with other passes, by proportion: as many kernels a pass, each with its share of the work."""
@@ -250,14 +241,12 @@ class Forecast:
 
     def most_images(self, workers: int) -> int:
         """Images of a step that the worker with the most of them has."""
-        batching = self.experiment.training.batching
-        return -(-batching.microbatches // workers) * batching.microbatch_size
+        return _most_images(self.experiment, workers)
 
     def peak_bytes(self, workers: int = 1) -> int:
         """Memory of one worker: every tensor of a pass, gradients of the passes before, and DDP's buckets."""
-        earlier = max(self.count.networks.values()) if self.most_images(workers) > self.pass_images else 0
-        buckets = sum(self.count.networks.values()) if workers > 1 else 0
-        return self.count.peak_bytes + earlier + buckets
+        several = self.most_images(workers) > self.pass_images
+        return self.count.peak_bytes + _more_bytes(self.count, workers, several)
 
     @property
     def usable_bytes(self) -> int:
@@ -270,12 +259,13 @@ class Forecast:
 
     def largest_pass(self, workers: int = 1) -> int:
         """Images of the largest pass that fits; 0 for none. Memory beyond the state is proportional to images."""
-        return fitting_images(self.count, self.usable_bytes - (self.peak_bytes(workers) - self.count.peak_bytes))
+        several = self.most_images(workers) > self.pass_images
+        return _fitting_images(self.count, self.usable_bytes - _more_bytes(self.count, workers, several))
 
     def _kernel_times(self) -> tuple[float, float]:
         """Seconds of a pass in kernels that are bound by FLOPs, and in those bound by the memory's bandwidth."""
         compute = memory = 0.0
-        float32 = self.gpu.tf32 if self.tf32 else self.gpu.fp32
+        float32 = self.gpu.tf32 if self.experiment.training.tf32 else self.gpu.fp32
         for kernel, times in self.count.kernels.items():
             peak = float32 if kernel.dtype.itemsize > 2 else self.gpu.bf16
             of_flops = kernel.flops / (peak * self.gpu.utilisation)
@@ -307,8 +297,34 @@ def usable_bytes(gpu: GPUType) -> int:
     return int(gpu.memory_bytes * (1 - FRAGMENTATION)) - RESERVED_BYTES
 
 
-def fitting_images(count: StepCount, memory_bytes: int) -> int:
-    """Images of the largest pass that memory of so many bytes can hold, by proportion; 0 for none."""
+def images_of_pass(experiment: Experiment, count: StepCount, memory_bytes: int, workers: int) -> int:
+    """Images of the passes of each of so many workers: --training.pass-images, and no more than a worker's share.
+
+    By default as many microbatches as fit into memory_bytes, if the objective joins them, and one at least. count: of a
+    pass of any size; memory beyond its state is proportional to images.
+    """
+    training, share = experiment.training, _most_images(experiment, workers)
+    size = training.microbatch_size
+    if training.pass_images or not experiment.objective.joins_microbatches:
+        return min(training.pass_images or size, share)
+    one, several = (memory_bytes - _more_bytes(count, workers, several) for several in (False, True))
+    if _fitting_images(count, one) >= share:
+        return share
+    return max(1, _fitting_images(count, several) // size) * size
+
+
+def _most_images(experiment: Experiment, workers: int) -> int:
+    batching = experiment.training.batching
+    return -(-batching.microbatches // workers) * batching.microbatch_size
+
+
+def _more_bytes(count: StepCount, workers: int, several_passes: bool) -> int:
+    """Memory beside that of a pass: gradients of the passes before it, and DDP's buckets."""
+    earlier = max(count.networks.values()) if several_passes else 0
+    return earlier + (sum(count.networks.values()) if workers > 1 else 0)
+
+
+def _fitting_images(count: StepCount, memory_bytes: int) -> int:
     each = (count.peak_bytes - count.state_bytes) / count.images
     return max(0, int((memory_bytes - count.state_bytes) / each))
 
