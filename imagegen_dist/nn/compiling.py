@@ -29,6 +29,8 @@ def compiled(function: Callable[..., Any], backend: str = "inductor") -> Callabl
     Gradients within it have to be taken by torch.func: torch.compile refuses those of torch.autograd.grad.
     """
     _prepare()
+    # DistributedDataParallel would cut the graph at its buckets, and with it the functions that torch.func transforms.
+    torch._dynamo.config.optimize_ddp = False
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
 
 
@@ -43,5 +45,3 @@ def _prepare() -> None:
 
     for function in _IN_GRAPH:
         torch.compiler.allow_in_graph(function)
-    # DistributedDataParallel would cut the graph at its buckets, and with it the functions that torch.func transforms.
-    torch._dynamo.config.optimize_ddp = False

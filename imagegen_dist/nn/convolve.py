@@ -1,9 +1,9 @@
 """Convolutions whose derivatives of every order are whole kernels.
 
-A convolution is linear in its input and in its weight. With <g, x ⋆ w> as the form that is linear in all three, the
-convolution is its derivative with respect to g, the two gradients are those with respect to x and w, and the derivative
-of each of the three is given by the others. PyTorch's own second derivative of a convolution in groups is one
-convolution for every group instead, and for a dense one a convolution whose kernel is as large as the sample.
+<g, x ⋆ w> is linear in g, x and w. Its derivative with respect to g is the convolution, those with respect to x and w
+are the convolution's two gradients, and the derivatives of each of these three operations are the other two. PyTorch's
+second derivative of a grouped convolution is one convolution per group instead, and that of a dense one is a
+convolution with a kernel as large as the sample.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from imagegen_dist.nn.compiling import in_graph
 
 
 class _Form(NamedTuple):
-    """What a convolution is apart from its tensors; one number an axis. transposed: whether it is the transpose."""
+    """Parameters of a convolution, one number per axis. transposed: the transposed convolution."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -47,7 +47,7 @@ class _Form(NamedTuple):
 
 
 class _Wanted:
-    """Whether backward passes compute gradients of weights. Not local to a thread: GPUs' have threads of their own."""
+    """Whether backward passes compute gradients of weights: global, since those of GPUs run in threads of their own."""
 
     weights = True
 
@@ -174,8 +174,8 @@ def convolve(
     """Convolution over 1, 2 or 3 spatial axes, as torch.nn.functional's: x [B, C, *S] -> [B, out_channels, *S'].
 
     weight: [out_channels, C / groups, *kernel], or, transposed, [C, out_channels / groups, *kernel]. stride, padding:
-    one number an axis. Differentiable any number of times, each time by whole kernels; a weight that requires no
-    gradient costs none. Under autocast it computes in autocast's type, like PyTorch's.
+    one number per axis. Differentiable any number of times; a weight that does not require a gradient has none
+    computed. Under autocast, it computes in autocast's dtype, as PyTorch's functions do.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)

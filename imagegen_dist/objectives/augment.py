@@ -94,8 +94,8 @@ def random_flip(x: Tensor, draw: Randomness) -> Tensor:
     return torch.where(flipped, x.flip(-1), x)
 
 
-# Each random number of a sample, and the transformation that it belongs to; of the uniform ones, some are rounded.
-# Scaled, they are amounts, which are 0 where their transformation does not strike.
+# The random numbers of a sample, uniform on [0, 1) or normal, with the transformation that each belongs to. Scaled,
+# they are amounts (some rounded), which are set to 0 if the transformation is not applied to the sample.
 _WHOLE = {"quarters": "rotate90", "shift_x": "translate_integer", "shift_y": "translate_integer"}
 _UNIFORM = {
     **_WHOLE,
@@ -119,13 +119,14 @@ _NORMAL = {
 _AMOUNTS = {**_UNIFORM, **_NORMAL}
 _STRIKES = tuple(dict.fromkeys(_AMOUNTS.values()))
 
-# A cutout that does not strike is centred this far away, in extents.
+# The centre of a cutout that is not applied lies this far away, in extents.
 _FAR = 10.0
 
 
 def _numbers_to_amounts(height: int, width: int) -> dict[str, tuple[float, float]]:
-    """Scale and shift that make each random number an amount: in radians, octaves, pixels (shift), half heights (move)
-    and extents.
+    """Scale and offset from each random number to its amount.
+
+    Units: angles in radians, scales in octaves, shift in pixels, move in half heights, centres in extents.
     """
     reach_x, reach_y = _INTEGER_TRANSLATION_MAX * width, _INTEGER_TRANSLATION_MAX * height
     return {
@@ -156,7 +157,7 @@ def _rotation(amount: str, unit: float = 1.0) -> list[tuple[Mapping[str, float],
 
 
 def _mixtures(height: int) -> list[list[tuple[Mapping[str, float], float]]]:
-    """Weighted sums of amounts, and a constant each: angles of matrices, of signs, logarithms, and four of lengths."""
+    """Linear combinations of amounts (weights by name, and a constant), in the groups of `Augmentation.transform`."""
     shift = 2 / height  # pixels in half heights
     return [
         [*_rotation("quarters", pi / 2), *_rotation("before"), *_rotation("after")],
@@ -178,8 +179,8 @@ def _mixtures(height: int) -> list[list[tuple[Mapping[str, float], float]]]:
 _GEOMETRY = ("flip", "rotate90", "translate_integer", "scale", "rotate", "anisotropy", "translate")
 _OF_THREE_CHANNELS = ("luma_flip", "hue", "saturation")
 
-# Parts of a colour transformation, 3 × 3 each: the projection on the grey axis (1, 1, 1) / √3, what the identity has
-# beside it, and the cross product with that axis.
+# Components of a colour transformation, 3 × 3 each: the projection on the grey axis (1, 1, 1) / √3, the projection on
+# its orthogonal complement, and the cross product with the axis.
 _GREY = [1 / 3] * 9
 _CHROMA = [2 / 3 if i == j else -1 / 3 for i in range(3) for j in range(3)]
 _CROSS = [value / sqrt(3) for value in (0, -1, 1, 1, 0, -1, -1, 1, 0)]
@@ -189,10 +190,11 @@ _MIXED = [len(group) for group in _mixtures(1)]
 
 
 class Transform(NamedTuple):
-    """The transformations of a batch, in the type of its samples; None where a kind is left out.
+    """The transformations of a batch; None for each kind that is disabled.
 
-    theta: [B, 2, 3], where each output position is read, in coordinates from -1 to 1. colour: matrices [B, C, C], or
-    factors [B, 1, 1]; added: to their products, [B, 1, 1]. rows [B, H], columns [B, W]: their crossings are cut out.
+    theta: affine maps from output to input positions, in coordinates from -1 to 1, [B, 2, 3]. colour: matrices
+    [B, C, C] or factors [B, 1, 1]. added: added to their products, [B, 1, 1]. rows [B, H], columns [B, W]: positions in
+    both are set to 0. Floating-point parts have the samples' dtype.
     """
 
     theta: Tensor | None = None
@@ -216,7 +218,7 @@ class Transform(NamedTuple):
         return planes if x.ndim == 4 else planes.reshape(x.shape)
 
     def views(self) -> tuple[Transform, Transform]:
-        """The transformations of the first and of the second view of each sample."""
+        """The transformations of each sample's first view, and of its second."""
         views = [(None, None) if part is None else part.unflatten(0, (-1, 2)).unbind(1) for part in self]
         return Transform(*(first for first, _ in views)), Transform(*(second for _, second in views))
 
@@ -229,13 +231,13 @@ def _recolour(x: Tensor, colour: Tensor, added: Tensor) -> Tensor:
 
 
 class _Constants(NamedTuple):
-    """What is the same for every batch of samples of one shape, in float64 unless it says otherwise.
+    """Constants for samples of one shape, float64 except `strike`.
 
-    certainty, power [K]: transformation k strikes with probability 1 - (1 - p certainty)^power. strike int64 [A]: the
-    transformation of each amount; scale, shift [A]: of its random number. mixing [A, M], bias [M]: amounts to angles,
-    logarithms and lengths. ratio [2, 3]: between coordinates in one unit and in each axis's own, None where they are
-    equal. colours [3, 9] or [3, 1]: coefficients to a matrix. lines [2, max(H, W)]: positions of rows and of columns,
-    in extents.
+    certainty, power [K]: transformation k is applied with probability 1 - (1 - p certainty)^power. strike [A]: index of
+    each amount's transformation, int64. scale, shift [A]: from random numbers to amounts. mixing [A, M], bias [M]: from
+    amounts to angles, logarithms and lengths. ratio [2, 3]: from half heights to half extents, None for squares.
+    colours [3, 9] or [3, 1]: from coefficients to matrices. lines [2, max(H, W)]: positions of rows and columns, in
+    extents.
     """
 
     certainty: Tensor
@@ -251,7 +253,7 @@ class _Constants(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """All randomness of a batch: random numbers [B, A], and bool [B, K] for which transformations strike."""
+    """The random numbers of a batch, [B, A], and which transformations are applied to each sample, bool [B, K]."""
 
     numbers: Tensor
     strikes: Tensor
@@ -259,14 +261,14 @@ class Drawn(NamedTuple):
 
 
 class Augmentation:
-    """The transformations of one config. Their constants are made once, and stay on their device."""
+    """The transformations of a config; constants are created once per shape and kept on their device."""
 
     def __init__(self, config: AugmentConfig) -> None:
         self._config = config
         self._constants: dict[Hashable, _Constants] = {}
 
     def draw(self, x: Tensor, p: float, draw: Randomness, views: int = 1) -> Drawn | None:
-        """The random numbers for several views of each sample of x, one after another; None if nothing is to be done.
+        """Random numbers for so many augmented views of each sample, in adjacent rows; None without augmentation.
 
         Arguments and errors as `augment`'s.
         """
@@ -284,7 +286,7 @@ class Augmentation:
         return Drawn(torch.cat([uniform, normal], 1), chance >= misses, constants)
 
     def transform(self, drawn: Drawn, x: Tensor) -> Transform:
-        """The transformations drawn for samples of x's shape, type and device. A function of tensors alone."""
+        """The transformations of drawn random numbers, for samples of x's shape, dtype and device."""
         constants = drawn.constants
         amounts = torch.addcmul(constants.shift, drawn.numbers, constants.scale)
         amounts[:, : len(_WHOLE)].round_()
@@ -295,6 +297,8 @@ class Augmentation:
         theta = colour = added = rows = columns = None
         if self._moves:
             quarter, before, after = turns.cos().unflatten(1, (3, 2, 2)).unbind(1)
+            # From output to input positions: quarter turn, shift, rotation, scaling with flip, rotation, move. All
+            # amounts are symmetric about 0: inverses need no other sign, and the flip may follow the rotations.
             moved = torch.bmm(before * stretch.unsqueeze(1), after)
             offset = torch.baddbmm(shift.unsqueeze(2), moved, move.unsqueeze(2))
             theta = torch.bmm(quarter, torch.cat([moved, offset], 2))

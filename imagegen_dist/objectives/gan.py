@@ -83,14 +83,14 @@ class GANConfig(ObjectiveConfig):
 
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""A function of tensors to the same function, compiled or not."""
+"""Takes a function of tensors and returns it, compiled or as it is."""
 
 
 class Noise(NamedTuple):
-    """All randomness of one loss over B samples, so that the loss is a function of tensors.
+    """All random numbers of one loss over B samples, so that the loss is a function of tensors.
 
-    z: [B, Z]. augmentation: of reals and fakes, or None. position: [B], of interpolates. directions: [B, C, *S] each,
-    of finite differences.
+    z: latents, [B, Z]. augmentation: of reals and fakes, or None. position: of the interpolates of wgan-gp, [B].
+    directions: of finite differences, [B, C, *S] for each penalty.
     """
 
     z: Tensor
@@ -100,10 +100,10 @@ class Noise(NamedTuple):
 
 
 class GAN:
-    """A generator and a discriminator that take turns; every turn sees reals of its own.
+    """A generator and a discriminator, trained in alternating phases, each with its own real samples.
 
-    generator: z [B, Z] and labels [B] or None to samples [B, C, *S], with Z as `z_dim`. discriminator: samples and
-    labels to logits [B]. compiled: what is done to both losses, each of which is one function of tensors.
+    generator: z [B, Z] and labels [B] or None -> samples [B, C, *S], with Z as `z_dim`. discriminator: samples and
+    labels -> logits [B]. compiled: applied to both losses, each of which is one function of tensors.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class GAN:
         self._z_dim = cast(int, generator.z_dim)
 
     def phases(self) -> Sequence[Phase]:
-        """`critic_steps` turns of the discriminator, then one of the generator."""
+        """`critic_steps` phases of the discriminator, then one of the generator."""
         critic = Phase("discriminator", self.discriminator, self.discriminator_loss)
         return [*[critic] * self.config.critic_steps, Phase("generator", self.generator, self.generator_loss)]
 
@@ -131,11 +131,11 @@ class GAN:
         return {"generator": self.generator, "discriminator": self.discriminator}
 
     def averaged(self) -> Sequence[str]:
-        """The generator is what inference needs."""
+        """The generator."""
         return ["generator"]
 
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Adversarial loss and penalty of the discriminator, the mean over the microbatch."""
+        """Adversarial loss and gradient penalty of the discriminator, averaged over the batch."""
         x = batch.sample
         noise = self._noise(x, draw, views=2)
         if self.config.penalty == "wgan-gp":
@@ -144,18 +144,18 @@ class GAN:
             directions = tuple(draw.normal(*x.shape, dtype=x.dtype) for _ in self._penalised)
             noise = noise._replace(directions=directions)
         gamma = self.config.gamma(draw.images) * (1.0 if self.config.penalty == "wgan-gp" else 0.5)
-        # A tensor, filled on its device: for each new number a compiled function would be compiled anew.
+        # A tensor, since a compiled function is compiled again for every new number.
         weight = torch.full((), gamma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         return self._discriminator_terms(x, batch.label, noise, weight)
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Adversarial loss of the generator against a fresh microbatch of reals, the mean over it."""
+        """Adversarial loss of the generator against new reals, averaged over the batch."""
         noise = self._noise(batch.sample, draw, views=2 if self.config.loss == "relativistic" else 1)
         return self._generator_terms(batch.sample, batch.label, noise)
 
     @property
     def _penalised(self) -> list[str]:
-        """Which gradients are penalised: r1, those of the reals; r2, those of the fakes."""
+        """The penalties of the config: r1 at reals, r2 at fakes."""
         return [name for name in ("r1", "r2") if name in self.config.penalty]
 
     def _noise(self, x: Tensor, draw: Draw, views: int) -> Noise:
@@ -169,7 +169,7 @@ class GAN:
     def _compute_discriminator_terms(
         self, real: Tensor, label: Tensor | None, noise: Noise, weight: Tensor
     ) -> tuple[Tensor, Terms]:
-        """The loss, and what to log. weight: of the penalties, a scalar."""
+        """The loss and the terms to log. weight: scalar weight of the penalties."""
         with torch.no_grad():
             fake = self.generator(noise.z, label)
         transform = self._transform(noise, real)
@@ -199,7 +199,7 @@ class GAN:
         return loss.mean(), {name: value.detach() for name, value in (terms | penalties).items()}
 
     def _compute_generator_terms(self, real: Tensor, label: Tensor | None, noise: Noise) -> tuple[Tensor, Terms]:
-        """The loss, and what to log."""
+        """The loss and the terms to log."""
         transform = self._transform(noise, real)
         real_logits = torch.zeros(len(real), device=real.device)
         if self.config.loss == "relativistic":
@@ -211,12 +211,11 @@ class GAN:
         return loss.mean(), {"loss/generator": loss.detach()}
 
     def _logits(self, pairs: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
-        """Logits [B] of the reals and of the fakes in pairs [B, 2, C, *S], in one pass where both need the same
-        gradients.
+        """Logits [B] of the reals and of the fakes of pairs [B, 2, C, *S], in one pass if both need the same gradients.
 
-        One pass over 2 B samples has half the operators of two. Where one side alone is penalised, its own pass saves
-        the other's double backward. Pairs lie side by side, so that the gradients of what the relativistic loss does
-        not depend on, a last bias, cancel out to exactly 0.
+        One pass over 2 B samples launches half the operators of two. If only one side is penalised, separate passes
+        save the other's double backward. Real and fake of a pair are interleaved, so that gradients of parameters on
+        which the relativistic loss does not depend (the last bias) cancel to exactly 0.
         """
         if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
             return tuple(self.discriminator(view, label) for view in pairs.unbind(1))
@@ -226,7 +225,7 @@ class GAN:
     def _penalties_of_views(
         self, pairs: Tensor, logits: Sequence[Tensor], label: Tensor | None, noise: Noise
     ) -> dict[str, Tensor]:
-        """Penalties [B] between or around augmented pairs [B, 2, C, *S], by the name under which each is logged."""
+        """Penalties [B] at interpolates or by finite differences of augmented pairs [B, 2, C, *S], by logged name."""
 
         def critic(x: Tensor) -> Tensor:
             return self.discriminator(x, label)
