@@ -134,11 +134,11 @@ def no_cluster_machine(found: Forecast, workers: int = 1) -> str:
     """One line where a pass fits no GPU that cluster/aws.yaml starts, else ""."""
     names = {each.gpu for each in MACHINES if each.in_cluster}
     largest = max((GPU_TYPES[name] for name in names), key=lambda each: each.memory_bytes)
-    if found.peak_bytes(workers) <= usable_bytes(largest):
+    if found.peak_bytes(workers) <= usable_bytes(largest.memory_bytes):
         return ""
     return (
         f"a pass fits no machine that cluster/aws.yaml starts as it is: its largest GPU, {largest.name}, has "
-        f"{_gib(usable_bytes(largest))} usable"
+        f"{_gib(usable_bytes(largest.memory_bytes))} usable"
     )
 
 

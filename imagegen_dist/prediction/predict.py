@@ -251,7 +251,7 @@ class Forecast:
     @property
     def usable_bytes(self) -> int:
         """Memory that tensors can have."""
-        return usable_bytes(self.gpu)
+        return usable_bytes(self.gpu.memory_bytes)
 
     def fits(self, workers: int = 1) -> bool:
         """True if a pass fits the GPU's memory."""
@@ -292,9 +292,9 @@ class Forecast:
         return half / max(1, self.count.flops)
 
 
-def usable_bytes(gpu: GPUType) -> int:
-    """Memory of a GPU that tensors can have."""
-    return int(gpu.memory_bytes * (1 - FRAGMENTATION)) - RESERVED_BYTES
+def usable_bytes(memory_bytes: int) -> int:
+    """What tensors can have of a GPU's memory."""
+    return int(memory_bytes * (1 - FRAGMENTATION)) - RESERVED_BYTES
 
 
 def images_of_pass(experiment: Experiment, count: StepCount, memory_bytes: int, workers: int) -> int:

@@ -19,9 +19,9 @@ from imagegen_dist.run.checkpoints import Checkpoints
 from imagegen_dist.run.context import Context, Events, Outcome, RunError, prepare
 from imagegen_dist.run.evaluations import Evaluations
 from imagegen_dist.run.outputs import Outputs
+from imagegen_dist.run.passes import choose_pass
 from imagegen_dist.run_folder import RESULT
 from imagegen_dist.training.loop import Hook, train
-from imagegen_dist.training.passes import fit_pass
 from imagegen_dist.wording import counted
 
 
@@ -162,8 +162,8 @@ class _Session:
         begin, end = run.trainer.step_index, run.experiment.training.steps
         items = stream(run.training.index, run.training.store, run.plan, share, begin, end, run.experiment.data)
         for number, item in enumerate(run.stopwatch.waiting(items)):
-            if number == 0 and run.device.type == "cuda" and run.trainer.pass_microbatches > 1:
-                fit_pass(run.trainer, item, run.events.message if run.world.is_main else lambda text: None)
+            if number == 0 and run.device.type == "cuda":
+                choose_pass(run, item)
             self._data_counters.update(item.counters)
             for damage in item.bad:
                 run.events.message(f"substituted a damaged sample: {damage}")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.prediction import samples_of
 from imagegen_dist import config, experiment
 from imagegen_dist.distributed import World, process_group
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.base import Batch, Draw, Terms
+from imagegen_dist.objectives.gan import GAN, GANConfig
+from imagegen_dist.objectives.interface import Build
+from imagegen_dist.run.passes import predicted_microbatches
 from imagegen_dist.training.optim import ScheduledAdam
 from imagegen_dist.training.passes import fit_pass
 from tests.ranks import run_ranks
@@ -111,3 +117,31 @@ def test_a_pass_that_does_not_fit_is_halved_on_all_ranks_together(tmp_path: Path
 def test_a_pass_is_of_whole_microbatches_of_a_loss_that_joins_them() -> None:
     with pytest.raises(ValueError, match=r"pass_images 6 is not a whole number of microbatches of 4; set --training"):
         experiment_of("vae", 6)
+
+
+@dataclass(frozen=True)
+class Peeking(GANConfig):
+    """A game whose loss reads a value."""
+
+    def objective(self, networks: Mapping[str, nn.Module], build: Build) -> GAN:
+        class Game(GAN):
+            def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
+                loss, terms = super().generator_loss(batch, draw)
+                return loss * float(loss > 0), terms
+
+        return Game(networks["generator"], networks["discriminator"], self)
+
+
+def test_a_pass_is_as_large_as_memory_is_predicted_to_take() -> None:
+    said: list[str] = []
+    index = samples_of("digits").index
+
+    def chosen(memory_bytes: float, **changed: GANConfig) -> int:
+        asked = replace(tiny(), **changed)
+        return predicted_microbatches(asked, index, int(memory_bytes), World(), torch.device("cpu"), said.append)
+
+    assert chosen(1e10) == tiny().training.batching.microbatches > 1
+    assert chosen(1) == 1
+    assert said == []
+    assert chosen(1e10, objective=Peeking()) == 1
+    assert said[0].startswith("passes are of one microbatch, since their memory cannot be predicted: ")
