@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.wording import counted
+
 Terms = Mapping[str, Tensor]
 """Detached per-sample values to log, [B] each, by slash-grouped name."""
 
@@ -82,7 +84,7 @@ class Draw:
         if len(self.generators) == 1:
             return draw(size, generator=self.generators[0], device=self.device, **options)
         if size[0] % len(self.generators):
-            raise ValueError(f"{size[0]} draws cannot be shared by {len(self.generators)} microbatches")
+            raise ValueError(f"{size[0]} draws cannot be shared by {counted(len(self.generators), 'microbatch')}")
         share = (size[0] // len(self.generators), *size[1:])
         return torch.cat([draw(share, generator=each, device=self.device, **options) for each in self.generators])
 
