@@ -10,6 +10,17 @@ from xdist.scheduler import LoadScopeScheduling
 pytest_plugins = ["tests.cluster.tools", "tests.ray.head", "tests.s3.fixtures"]
 _RUNS = ("tests/test_vae_runs.py", "tests/test_run.py", "tests/cli/", "tests/sweep/")
 _RAY = ("tests/ray/", "tests/cluster/")
+_SLOW = (
+    *_RAY,
+    *_RUNS,
+    *("tests/extending/", "tests/distributed/", "tests/evaluation/", "tests/gpu/"),
+    *(f"tests/data/test_{name}.py" for name in ("bombs", "damage", "faults", "s3", "stream")),
+    *(f"tests/inference/test_{name}.py" for name in ("exported", "programs")),
+    *("tests/metrics/test_wandb.py", "tests/objectives/test_whole_kernels.py", "tests/training/test_passes.py"),
+    *(f"tests/test_{name}.py" for name in ("api", "credentials_come_late", "failing_figures", "hub_urls")),
+    *(f"tests/test_{name}.py" for name in ("literal_names", "modalities", "operators", "prediction")),
+)
+"""Files of five seconds or more, which `pytest -m quick` leaves out."""
 
 for _name, _value in {
     "WANDB_MODE": "offline",
@@ -39,9 +50,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that the processes end together: those that start a Ray, then whole runs.
 
-    All of tests/cluster is marked as its folder says.
+    All of tests/cluster is marked as its folder says, and `quick` is what no slow file has.
     """
     for item in items:
+        if not item.nodeid.startswith(_SLOW):
+            item.add_marker(pytest.mark.quick)
         if item.nodeid.startswith("tests/cluster/"):
             item.add_marker(pytest.mark.cluster)
     items.sort(key=lambda item: (not item.nodeid.startswith(_RAY), not item.nodeid.startswith(_RUNS)))
