@@ -262,12 +262,14 @@ def calm(data: Path, tmp_path_factory: pytest.TempPathFactory) -> records.RunSet
     return where
 
 
-def test_several_workers_give_the_same_run(
+def test_several_workers_and_passes_of_any_size_give_the_same_run(
     calm: records.RunSettings, undisturbed_on_three: records.RunSettings, data: Path, tmp_path: Path
 ) -> None:
-    where = settings(tmp_path, "shared", data)
-    train_on(2, tiny(**CALM), where, tmp_path / "meeting")
-    for run in (where, undisturbed_on_three):
+    runs = [undisturbed_on_three]
+    for workers, images in (1, 8), (1, 24), (2, 4), (2, 8), (2, 12):  # of 6 microbatches, 4 images each
+        runs.append(settings(tmp_path, f"passes-{workers}-{images}", data))
+        train_on(workers, tiny(**CALM, training__pass_images=images), runs[-1], tmp_path / runs[-1].name)
+    for run in runs:
         assert_the_same_run(final_tensors(run), final_tensors(calm))
 
 
