@@ -301,10 +301,10 @@ def nccl(device: torch.device) -> None:
     say("one rank, both", equal=means[False] == means[True])
 
 
-def repeat(device: torch.device) -> None:
-    """The same steps twice, and stopped and resumed: equal bits or the largest difference."""
+def repeat(deterministic: bool, device: torch.device) -> None:
+    """The same steps twice, and stopped and resumed: equal bits or the largest difference, and the time of a step."""
     name = "r3gan-cifar10"
-    experiment = experiment_of(name, small(device, 64))
+    experiment = experiment_of(name, small(device, 64), training__deterministic=deterministic)
 
     def weights(trainer: Trainer) -> Tensor:
         modules = trainer.objective.modules().values()
@@ -328,6 +328,8 @@ def repeat(device: torch.device) -> None:
         load_state_dict(resumed, *kept)
         for _ in range(2):
             resumed.step(item)
+        seconds = timed(device, lambda: resumed.step(item))
+    say("deterministic" if deterministic else "not deterministic", ms=round(1000 * seconds, 2))
     for kind, other in (("twice", results[0]), ("stopped and resumed", weights(resumed))):
         say(
             kind,
@@ -370,7 +372,8 @@ PARTS: dict[str, tuple[int, Callable[[torch.device], None]]] = {
     **{f"eager-{name}": (45, partial(eager, name)) for name in EAGER},
     "kernels": (70, kernels),
     "compiled-r3gan-cifar10": (150, partial(compiled, "r3gan-cifar10")),
-    "repeat": (60, repeat),
+    "repeat": (60, partial(repeat, False)),
+    "repeat-deterministic": (60, partial(repeat, True)),
     "passes": (90, passes),
     "nccl": (60, nccl),
     "sampling": (60, sampling),

@@ -65,6 +65,8 @@ class TrainingConfig:
     """Use TensorFloat-32 for float32 matrix products and convolutions on GPUs, in training, evaluation and sampling."""
     cudnn_benchmark: bool = False
     """Let cuDNN choose its convolution algorithms by their speed on GPUs; the choice can differ between runs."""
+    deterministic: bool = False
+    """Use only algorithms that give the same bits in every run of the same GPUs and versions, at some cost of speed."""
     ema_half_life: Schedule = constant(20_000)
     """Half-life, in images seen, of the averaged weights that inference uses."""
     report_every: int = 10_000
@@ -103,7 +105,7 @@ class TrainingConfig:
     @property
     def numerics(self) -> Numerics:
         """How GPUs compute in float32."""
-        return Numerics(self.tf32, self.cudnn_benchmark)
+        return Numerics(self.tf32, self.cudnn_benchmark, self.deterministic)
 
     @property
     def listening(self) -> int:
@@ -174,6 +176,7 @@ _CHANGEABLE = (
     "training.checkpoint_every",
     "training.listen_every",
     "training.compile",
+    "training.deterministic",
     "training.pass_images",
     "evaluation.every",
     "evaluation.searched",

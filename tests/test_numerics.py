@@ -1,5 +1,6 @@
 """How a GPU computes: in training, in evaluation and for samples as the experiment says, and as before afterwards."""
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_settings_hold_within_a_block_and_are_restored() -> None:
             raise KeyError
         assert now() == (False, False, True)
     assert now() == before
+
+
+def test_deterministic_algorithms_alone_within_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filling the new rows of a resized tensor is one of the operators that differ on the CPU as well."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    training = tiny(training__deterministic=True, training__cudnn_benchmark=True).training
+    with training.numerics.applied():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert torch.empty(4).isnan().all()
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_run_computes_as_its_experiment_says(monkeypatch: pytest.MonkeyPatch) -> None:
