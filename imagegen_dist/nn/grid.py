@@ -45,6 +45,8 @@ class _ResampleTransposed(Function):
 
     @staticmethod
     def forward(gradient: Tensor, grid: Tensor, extent: torch.Size) -> Tensor:
+        if gradient.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return spread_in_order(gradient, grid, extent)
         # Only the shape of the sampled tensor matters for the gradient with respect to it.
         sampled = gradient.new_zeros(()).expand(*gradient.shape[:2], *extent)
         bilinear, reflection = 0, 2
@@ -62,3 +64,35 @@ class _ResampleTransposed(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
         return _Resample.apply(gradients[0], grid), None, None
+
+
+def spread_in_order(gradient: Tensor, grid: Tensor, extent: torch.Size) -> Tensor:
+    """The transpose of `resample_grid`, which adds in a fixed order: [B, C, H', W'] -> [B, C, *extent].
+
+    CUDA's own transpose has none. `index_put_` has one while deterministic algorithms are required.
+    """
+    (row, of_row), (column, of_column) = (
+        _corners(grid[..., axis], size) for axis, size in zip((1, 0), extent, strict=True)
+    )
+    height, width = extent
+    batch, channels = gradient.shape[:2]
+    start = torch.arange(batch, device=grid.device).view(-1, 1, 1) * (height * width)
+    values = gradient.permute(0, 2, 3, 1)
+    places, shares = [], []
+    for y in (0, 1):
+        for x in (0, 1):
+            places.append(start + row[y] * width + column[x])
+            shares.append(values * (of_row[y] * of_column[x]).unsqueeze(-1).to(values.dtype))
+    found = gradient.new_zeros(batch * height * width, channels)
+    found.index_put_((torch.cat(places).flatten(),), torch.cat(shares).flatten(0, 2), accumulate=True)
+    return found.view(batch, height, width, channels).permute(0, 3, 1, 2).contiguous()
+
+
+def _corners(positions: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two neighbours of positions on an axis, and their weights; -1 and 1 are its edges."""
+    from_edge = ((positions + 1) * (size / 2)).abs()
+    turns, rest = (from_edge / size).floor(), from_edge.fmod(size)
+    at = (torch.where(turns % 2 == 0, rest, size - rest) - 0.5).clamp(0, size - 1)
+    below = at.floor()
+    first = below.long()
+    return (first, (first + 1).clamp_max(size - 1)), (1 - (at - below), at - below)
