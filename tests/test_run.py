@@ -268,7 +268,9 @@ def test_several_workers_and_passes_of_any_size_give_the_same_run(
     runs = [undisturbed_on_three]
     for workers, images in (1, 8), (1, 24), (2, 4), (2, 8), (2, 12):  # of 6 microbatches, 4 images each
         runs.append(settings(tmp_path, f"passes-{workers}-{images}", data))
-        train_on(workers, tiny(**CALM, training__pass_images=images), runs[-1], tmp_path / f"meeting-{workers}-{images}")
+        train_on(
+            workers, tiny(**CALM, training__pass_images=images), runs[-1], tmp_path / f"meeting-{workers}-{images}"
+        )
     for run in runs:
         assert_the_same_run(final_tensors(run), final_tensors(calm))
 

@@ -66,10 +66,9 @@ def wait_for(process: subprocess.Popen[str], condition: Any, seconds: float = 20
 def test_a_killed_trial_and_a_killed_driver_change_nothing(tmp_path: Path) -> None:
     run = tmp_path / "s" / "trials"
     with started([*SWEEP, *words(tmp_path, "--trials", "3", "--name", "s", "--max-concurrent", "1")]) as process:
-        wait_for(process, lambda: list(run.glob("0000/checkpoints/*/*/manifest.json")))
-        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if is_trial(child)]
-        assert workers
-        workers[0].kill()
+        wait_for(process, lambda: list(run.glob("0000/checkpoints/*/*/manifest.json")) and trial_processes(process))
+        for trial_process in trial_processes(process):
+            trial_process.kill()
         wait_for(process, lambda: list(run.glob("0001/checkpoints/*/*/manifest.json")))
         process.kill()
     before = {trial.run: trial for trial in trials_of(tmp_path, "s")}
@@ -92,6 +91,11 @@ def test_a_killed_trial_and_a_killed_driver_change_nothing(tmp_path: Path) -> No
         assert trial.figures == alone[-1].figures
     best = min(trials_of(tmp_path, "s"), key=lambda trial: trial.figures["eval/frechet"])
     assert json.loads((tmp_path / "s" / "best.json").read_text())["trial"] == best.run
+
+
+def trial_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Processes below a sweep in which a trial trains now; none between two trials."""
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if is_trial(child)]
 
 
 def is_trial(process: psutil.Process) -> bool:
