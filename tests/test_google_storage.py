@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from fsspec.registry import _registry
 
 from imagegen_dist.cli.train import main_gan
 from imagegen_dist.storage import Store, forget_clients
+from tests.loopback import wait_for
 from tests.ray.head import free_ports
 from tests.runs import assert_bit_identical, final_tensors, settings, tiny, train_here
 
@@ -38,18 +37,6 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             forget_clients()
             server.terminate()
             server.wait(timeout=10)
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            assert server.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body")  # aiohttp's, about how gcsfs sends a file

@@ -50,12 +50,6 @@ class Draw:
         self.generators = generators
 
     @property
-    def generator(self) -> torch.Generator:
-        """The generator of the only microbatch. Raises ValueError if there are several."""
-        (generator,) = self.generators
-        return generator
-
-    @property
     def device(self) -> torch.device:
         """The device of the samples."""
         return self.generators[0].device

@@ -7,8 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.loopback import wait_for
 from tests.ray.jobs import ROOT
 from tests.s3.server import free_port
 
@@ -45,24 +44,12 @@ def cloud(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         patch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
         patch.setenv("AWS_DEFAULT_REGION", YAML["provider"]["region"])
         try:
-            wait_for(f"{url}/moto-api/data.json", server)
+            wait_for(f"{url}/moto-api/data.json", server, seconds=60)
             yield url
         finally:
             server.terminate()
             server.wait(timeout=10)
             log.close()
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            assert server.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
