@@ -4,12 +4,13 @@ It has the name, size, number of samples and checksums of every shard; the modal
 and a fingerprint of all these, which checkpoints carry.
 """
 
+import base64
 import hashlib
 import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -18,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.commands import command
-from imagegen_dist.data.labels import Label, all_differ, natural_order, number_names, too_many
+from imagegen_dist.conditions.part import Conditions, Vector
+from imagegen_dist.conditions.tally import ConditionScan
+from imagegen_dist.data.conditioned_shard import ConditionedShard
+from imagegen_dist.data.labels import Label, all_differ, number_names, too_many
 from imagegen_dist.data.modality import DecodeError, Modality, modality
-from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ReadAt, ShardError
 from imagegen_dist.data.trust import UntrustedPlaceError, check_shards_place
 from imagegen_dist.documents import parse_json
+from imagegen_dist.natural import natural_order
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
@@ -68,6 +72,8 @@ class DatasetIndex:
     shards_url: str | None = None  # where the shards are; None if beside the index
     class_counts: tuple[int, ...] | None = None  # samples of each class; None if unknown, as in older indexes
     member: str = ""  # extension of the members to read, if samples have several pictures
+    conditions: Conditions | None = None  # named conditions, which take the place of classes
+    condition_rows: bytes = b""  # conditions of some samples, float32 [R, K] in little-endian order
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -84,6 +90,10 @@ class DatasetIndex:
             )
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise DatasetError("a shard is listed twice")
+        if self.conditions is not None and self.classes is not None:
+            raise DatasetError("it has both classes and conditions")
+        if len(self.condition_rows) % (4 * (1 if self.conditions is None else self.conditions.width)):
+            raise DatasetError("its condition_rows do not fit its conditions")
         if self.samples < 1:
             raise DatasetError("it has no samples")
         if self.member and self.member.rpartition(".")[2] not in modality(self.modality).extensions:
@@ -97,6 +107,34 @@ class DatasetIndex:
     def location(self, store: Store) -> Store:
         """The folder of the shards of an index that was read from `store`."""
         return store if self.shards_url is None else Store(self.shards_url)
+
+    @property
+    def labels(self) -> Conditions | int | None:
+        """What samples are labelled with: conditions, one of so many classes, or nothing."""
+        return self.classes if self.conditions is None else self.conditions
+
+    @property
+    def label_dims(self) -> tuple[int, ...]:
+        """Shape of a sample's label: (K,) for conditions, else ()."""
+        return () if self.conditions is None else (self.conditions.width,)
+
+    def encode_label(self, found: Label | dict[str, Any] | None) -> int | Vector:
+        """A sample's label as networks take it: the number of its class, or its condition as a vector, float32 [K].
+
+        Raises ValueError, which describes it, for a label that the index does not have.
+        """
+        if self.conditions is not None:
+            return self.conditions.encode(found if isinstance(found, dict) else {})
+        label = self.class_numbers.get(found, found) if isinstance(found, str) else found
+        if not isinstance(label, int) or label >= (self.classes or 0):
+            raise ValueError(f"{label}, of {counted(self.classes or 0, 'class')}")
+        return label
+
+    @cached_property
+    def conditions_of_some(self) -> Vector:
+        """Conditions of some samples, evenly spaced in the dataset, [R, K]; without rows if it has none."""
+        width = 1 if self.conditions is None else self.conditions.width
+        return np.frombuffer(self.condition_rows, "<f4").reshape(-1, width)
 
     @cached_property
     def distinct_classes(self) -> int:
@@ -161,6 +199,9 @@ class DatasetIndex:
             raise DatasetError(f"{store / INDEX_NAME} is corrupt: {error}") from error
         return index
 
+    def _condition_payload(self, conditions: Conditions) -> dict[str, Any]:
+        return {"conditions": conditions.payload(), "condition_rows": base64.b64encode(self.condition_rows).decode()}
+
     def _payload(self) -> dict[str, Any]:
         """Everything that the fingerprint covers. Shards are not copied, which would take most of a load's time."""
         return {
@@ -172,6 +213,7 @@ class DatasetIndex:
             "class_names": None if self.class_names is None else list(self.class_names),
             "shards": [vars(shard) for shard in self.shards],
             **({"member": self.member} if self.member else {}),
+            **({} if self.conditions is None else self._condition_payload(self.conditions)),
         }
 
 
@@ -181,6 +223,7 @@ class ShardScan(NamedTuple):
     info: ShardInfo
     shape: SampleShape | None  # RGB if any sample is; None without samples
     labels: tuple[tuple[Label, int], ...] | None  # (label, number of samples); None without labels
+    conditions: ConditionScan | None = None
 
 
 def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) -> ShardScan:
@@ -197,9 +240,10 @@ def scan_file(
     Raises ShardError if it is damaged, and MixedSizesError, a subclass, if its samples differ in size.
     """
     crc32, sha256 = checksums(read_at, size)
-    shard = Shard(read_at, size, name, (member,) if member else kind.extensions)
+    shard = ConditionedShard(read_at, size, name, (member,) if member else kind.extensions)
     shape: SampleShape | None = None
     labels = []
+    conditions = ConditionScan() if labelled and shard.has_conditions else None
     for row in range(len(shard)):
         try:
             found = kind.shape_of(*shard.picture(row))
@@ -209,8 +253,12 @@ def scan_file(
         if common is None:
             raise MixedSizesError(f"{name}: sample {shard.key(row)} is {found} where others are {shape}")
         shape = common
-        labels.append(shard.label(row) if labelled else None)
-    return ShardScan(ShardInfo(name, size, len(shard), crc32, sha256), shape, _count_labels(labels, name))
+        if conditions is not None:
+            _add_condition(conditions, shard, row)
+        else:
+            labels.append(shard.label(row) if labelled else None)
+    info = ShardInfo(name, size, len(shard), crc32, sha256)
+    return ShardScan(info, shape, _count_labels(labels, name), conditions)
 
 
 def checksums(read_at: ReadAt, size: int) -> tuple[int, str]:
@@ -228,11 +276,13 @@ def combine_scans(
     modality_name: str,
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> DatasetIndex:
     """The index of scanned shards, in their order; the first shard that does not fit the earlier ones is an error.
 
     classes: None takes one more than the largest label, or the number of names. Labels that are names are numbered in
-    the order of class_names, or else in their natural order. Raises DatasetError if only some samples have labels, if
+    the order of class_names, or else in their natural order. kinds: of parts of conditions, by name, that are not what
+    their values suggest (`conditions.tally.REQUESTED_KINDS`). Raises DatasetError if only some samples have labels, if
     some labels are numbers and others names, if a label is too large or its name is not in class_names, and if labels
     cannot be classes (`too_many`, `all_differ`); MixedSizesError, a subclass, if the shards' shapes differ.
     """
@@ -249,9 +299,43 @@ def combine_scans(
     if shape is None:
         raise DatasetError("the shards have no samples")
     filled = [scan for scan in seen if scan.shape is not None]
+    if any(scan.conditions is not None for scan in filled):
+        return _conditioned(seen, filled, modality_name, shape, kinds or {})
     names, counts = _classes(filled, None if classes is None else int(classes), class_names)
     infos = tuple(scan.info for scan in seen)
     return DatasetIndex(modality_name, shape, infos, None if counts is None else len(counts), names, None, counts)
+
+
+def _conditioned(
+    scans: list[ShardScan], filled: list[ShardScan], modality_name: str, shape: SampleShape, kinds: Mapping[str, str]
+) -> DatasetIndex:
+    """The index of shards with conditions."""
+    total = ConditionScan()
+    for scan in filled:
+        if scan.conditions is None:
+            with_them = next(each.info.name for each in filled if each.conditions is not None)
+            raise DatasetError(f"{scan.info.name} has no conditions, but {with_them} has")
+        try:
+            total.merge(scan.conditions)
+        except ValueError as error:
+            raise DatasetError(f"{scan.info.name}: {error}") from error
+    try:
+        conditions = total.conditions(kinds)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    rows = total.vectors(conditions).astype("<f4").tobytes()
+    infos = tuple(scan.info for scan in scans)
+    return DatasetIndex(modality_name, shape, infos, conditions=conditions, condition_rows=rows)
+
+
+def _add_condition(conditions: ConditionScan, shard: ConditionedShard, row: int) -> None:
+    """Add a sample's condition. Raises ShardError."""
+    try:
+        conditions.add(shard.condition(row))
+    except ShardError:
+        raise
+    except ValueError as error:
+        raise ShardError(f"{shard.name}: the condition of {shard.key(row)} {error}") from error
 
 
 def _classes(
@@ -396,6 +480,8 @@ def _from_payload(payload: Any) -> DatasetIndex:
         _take(payload, "shards_url", str) if "shards_url" in payload else None,
         _class_counts(payload),
         _take(payload, "member", str) if "member" in payload else "",
+        Conditions.from_payload(payload["conditions"]) if "conditions" in payload else None,
+        base64.b64decode(_take(payload, "condition_rows", str), validate=True) if "condition_rows" in payload else b"",
     )
     if payload.get("fingerprint") != index.fingerprint:
         raise ValueError("its fingerprint does not match its content; it was edited or damaged")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.natural import natural_order
+
 Label = int | str
 """A sample's class as a file states it: a whole number from 0, or a name."""
 
@@ -31,17 +33,6 @@ _SHOWN = 5
 def clean_name(text: str) -> str:
     """A class's name without a byte order mark and surrounding spaces, in Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", text.replace(_BYTE_ORDER_MARK, "").strip())
-
-
-def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Sort key that compares the numbers in names: 2 comes before 10, and img9 before img10."""
-    parts = re.split(r"([0-9]+)", name)  # text and digits alternate
-    return tuple(int(part) if at % 2 else part for at, part in enumerate(parts)), name
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Names in the order in which classes are numbered (`natural_key`)."""
-    return sorted(names, key=natural_key)
 
 
 def as_label(value: Any) -> Label | None:

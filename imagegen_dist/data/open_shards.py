@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.data.cache import OFFSETS, CacheConfig, NodeFolder, ShardFiles, TimedOutError
+from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
-from imagegen_dist.data.shard import TAR_OFFSETS, Shard
+from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -38,7 +39,8 @@ class OpenShards:
         self._extensions = index.extensions
         folder = NodeFolder(cache.folder, cache.limit_bytes)
         self._files = ShardFiles(self._store, folder, cache, counters)
-        self._offsets = _KnownOffsets(folder, self._extensions)
+        self._shard = Shard if index.conditions is None else ConditionedShard
+        self._offsets = _KnownOffsets(folder, self._extensions, self._shard.layout)
         self._open: OrderedDict[int, tuple[int, Shard]] = OrderedDict()
         self._broken: dict[int, str] = {}
         self._timed_out = False
@@ -104,7 +106,7 @@ class OpenShards:
             url, read_at = (self._store / info.name).url, partial(_read_at, descriptor)
             stamp = 0 if self._now else os.fstat(descriptor).st_mtime_ns
             known = self._offsets.load(info, stamp)
-            shard = Shard(read_at, info.bytes, url, self._extensions, info.samples, known)
+            shard = self._shard(read_at, info.bytes, url, self._extensions, info.samples, known)
             if known is None:
                 self._offsets.keep(info, stamp, shard.offsets)
             return shard
@@ -134,9 +136,9 @@ class _KnownOffsets:
     shard in every epoch. A file that does not fit its shard counts as absent.
     """
 
-    def __init__(self, folder: NodeFolder, extensions: Sequence[str]) -> None:
-        self._folder = folder
-        self._kind = hashlib.sha256(repr((*extensions, TAR_OFFSETS.descr)).encode()).hexdigest()[:8]
+    def __init__(self, folder: NodeFolder, extensions: Sequence[str], layout: np.dtype[np.void]) -> None:
+        self._folder, self._layout = folder, layout
+        self._kind = hashlib.sha256(repr((*extensions, layout.descr)).encode()).hexdigest()[:8]
 
     def load(self, info: ShardInfo, stamp: int) -> NDArray[np.void] | None:
         """Offsets of a shard's samples, [n], or None if they are not known.
@@ -150,11 +152,11 @@ class _KnownOffsets:
             return None
         content = data[:-_CRC_BYTES]
         if (
-            len(content) != info.samples * TAR_OFFSETS.itemsize
+            len(content) != info.samples * self._layout.itemsize
             or zlib.crc32(content).to_bytes(4, "little") != data[-4:]
         ):
             return None
-        return np.frombuffer(content, TAR_OFFSETS)
+        return np.frombuffer(content, self._layout)
 
     def keep(self, info: ShardInfo, stamp: int, offsets: NDArray[np.void]) -> None:
         """Save the offsets of a shard; a full disk is not an error."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imagegen_dist.conditions.part import Vector
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
@@ -17,7 +18,6 @@ from imagegen_dist.data.open_shards import OpenShards
 from imagegen_dist.data.order import IntArray, Order, Plan, Samples
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
-from imagegen_dist.wording import counted
 
 _SUBSTITUTES = 16
 
@@ -60,7 +60,7 @@ class Item:
 
     step: int
     sample: Tensor  # uint8 [draws, M, b, C, *S], in the memory layout of the decoder
-    label: Tensor | None  # int64 [draws, M, b]; None if the dataset has no classes
+    label: Tensor | None  # int64 [draws, M, b], or conditions float32 [draws, M, b, K]; None without labels
     id: Tensor  # int64 [draws, M, b], number of each sample in the dataset
     counters: dict[str, int]  # of data.counters.COUNTED, since the last item of the process
     bad: list[str]  # what was wrong with each substituted sample
@@ -90,7 +90,7 @@ class Reader:
         samples = self._order.step(step, self._microbatches)
         memory = self._memory.take(samples.id.size * self._index.shape.numel)
         pixels = self._modality.arrange(memory.numpy(), self._index.shape)
-        labels, ids = np.empty(samples.id.size, dtype=np.int64), samples.id.copy()
+        labels, ids = empty_labels(self._index, samples.id.size), samples.id.copy()
         missing = self._decoded.take(ids, pixels, labels)
         self._counters.add("decoded_hits", ids.size - missing.size)
         self._shards.fetch(np.unique(samples.shard[missing]).tolist())
@@ -104,31 +104,31 @@ class Reader:
         return Item(
             step=step,
             sample=memory.as_strided(pixels.shape, pixels.strides).unflatten(0, shape),
-            label=None if self._index.classes is None else torch.from_numpy(labels).view(shape),
+            label=None if self._index.labels is None else torch.from_numpy(labels).unflatten(0, shape),
             id=torch.from_numpy(ids).view(shape),
             counters=self._counters.take(),
             bad=self._take_bad(),
         )
 
-    def decode(self, number: int, row: int, out: NDArray[np.uint8]) -> int:
-        """Decode a sample into `out` and return its label, 0 if the dataset has none. Raises ShardError."""
+    def decode(self, number: int, row: int, out: NDArray[np.uint8]) -> int | Vector:
+        """Decode a sample into `out` and return its label as networks take it, 0 without labels. Raises ShardError."""
         shard = self._shards.get(number)
-        labelled = self._index.classes is not None
+        labelled = self._index.labels is not None
         member, extension, label = shard.sample(row) if labelled else (*shard.picture(row), None)
         self._bytes += len(member)
         try:
             self._modality.decode_into(member, extension, out)
         except DecodeError as error:
             raise ShardError(f"{shard.name}: sample {shard.key(row)} {error}") from error
-        if self._index.classes is None:
+        if not labelled:
             return 0
-        if isinstance(label, str):
-            label = self._index.class_numbers.get(label, label)
-        if not isinstance(label, int) or label >= self._index.classes:
-            raise ShardError(
-                f"{shard.name}: the label of {shard.key(row)} is {label}, of {counted(self._index.classes, 'class')}"
-            )
-        return label
+        if isinstance(label, int) and label < (self._index.classes or 0):
+            return label
+        try:
+            return self._index.encode_label(label)
+        except ValueError as error:
+            what = "label" if self._index.conditions is None else "condition"
+            raise ShardError(f"{shard.name}: the {what} of {shard.key(row)} is {error}") from error
 
     def close(self) -> None:
         """Close all open shards."""
@@ -147,7 +147,7 @@ class Reader:
             next_ += self._order.block(lane, int(self._next_block[lane]))[0].tolist()
         self._shards.fetch_ahead(dict.fromkeys([*here, *next_]))
 
-    def _read_sample(self, samples: Samples, at: int, out: NDArray[np.uint8]) -> tuple[int, int]:
+    def _read_sample(self, samples: Samples, at: int, out: NDArray[np.uint8]) -> tuple[int, int | Vector]:
         """Decode a sample, or a substitute if it is damaged, into `out`; returns the (id, label) of the decoded one."""
         try:
             return int(samples.id[at]), self.decode(int(samples.shard[at]), int(samples.row[at]), out)
@@ -171,11 +171,14 @@ class Reader:
 
 def read_by_id(
     index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read samples by id: (uint8 [N, C, *S], labels int64 [N]). Raises ShardError for a damaged sample."""
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Read samples by id: (uint8 [N, C, *S], labels int64 [N] or conditions float32 [N, K]).
+
+    Raises ShardError for a damaged sample.
+    """
     one_by_one = Plan(seed=0, microbatches=1, microbatch_size=1, draws=1, lanes=1, block=1)
     pixels = np.empty((len(ids), *index.shape.dims), dtype=np.uint8)
-    labels = np.empty(len(ids), dtype=np.int64)
+    labels = empty_labels(index, len(ids))
     reader = Reader(index, store, one_by_one, range(1), config)
     try:
         for at, (shard, row) in enumerate(_locate(index, ids)):
@@ -232,16 +235,21 @@ def empty_bytes(count: int) -> Tensor:
     return torch.from_numpy(np.empty(count, dtype=np.uint8))
 
 
+def empty_labels(index: DatasetIndex, count: int) -> NDArray[Any]:
+    """Uninitialised labels of samples: int64 [count], or conditions float32 [count, K]."""
+    return np.empty((count, *index.label_dims), np.int64 if index.conditions is None else np.float32)
+
+
 class _Decoded:
     """The decoded samples of a small dataset, which is thus decoded once; for a large one it stays empty."""
 
     def __init__(self, index: DatasetIndex, limit_bytes: int) -> None:
         self._capacity = index.samples if index.samples * index.shape.numel <= limit_bytes else 0
         self._pixels = modality(index.modality).empty(self._capacity, index.shape)
-        self._labels = np.empty(self._capacity, dtype=np.int64)
+        self._labels = empty_labels(index, self._capacity)
         self._known = np.zeros(self._capacity, dtype=np.bool_)
 
-    def take(self, ids: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> IntArray:
+    def take(self, ids: IntArray, pixels: NDArray[np.uint8], labels: NDArray[Any]) -> IntArray:
         """Fill in the cached samples; returns the places of the others."""
         if not self._capacity:
             return np.arange(ids.size)
@@ -250,7 +258,7 @@ class _Decoded:
         pixels[places], labels[places] = self._pixels[ids[places]], self._labels[ids[places]]
         return np.flatnonzero(~held)
 
-    def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[np.uint8], labels: IntArray) -> None:
+    def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[np.uint8], labels: NDArray[Any]) -> None:
         """Cache the samples at `places`."""
         if not self._capacity:
             return

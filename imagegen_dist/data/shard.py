@@ -35,6 +35,9 @@ class Shard:
     such member or several, and if the number of samples differs.
     """
 
+    layout = TAR_OFFSETS
+    """Type of `offsets`."""
+
     def __init__(
         self,
         read_at: ReadAt,
@@ -60,11 +63,10 @@ class Shard:
         if samples is not None and len(groups) != samples:
             raise ShardError(f"{name} holds {counted(len(groups), 'sample')}, but its index says {samples}")
         kinds = {extension: number for number, extension in enumerate(self._extensions)}
-        entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(
-            -1, len(TAR_OFFSETS.names or ())
-        )
-        offsets = np.empty(len(groups), TAR_OFFSETS)
-        for column, field in enumerate(TAR_OFFSETS.names or ()):
+        fields = self.layout.names or ()
+        entries = np.array([self._entry(members, kinds) for members in groups], np.int64).reshape(-1, len(fields))
+        offsets = np.empty(len(groups), self.layout)
+        for column, field in enumerate(fields):
             offsets[field] = entries[:, column]
         return offsets
 
@@ -73,7 +75,7 @@ class Shard:
 
     def picture(self, row: int) -> tuple[bytes, str]:
         """(encoded bytes, extension) of a sample. Raises ShardError if the file has become shorter."""
-        offset, size, kind, *_ = self.offsets[row].item()
+        offset, size, kind = self.offsets[row].item()[:3]
         return self._read(offset, size), self._extensions[kind]
 
     def label(self, row: int) -> Label | None:
@@ -84,8 +86,8 @@ class Shard:
         *_, offset, size, kind = self.offsets[row].item()
         return None if kind < 0 else self._label(row, self._read(offset, size), kind)
 
-    def sample(self, row: int) -> tuple[bytes, str, Label | None]:
-        """`picture` and `label` of a sample, by a single read if they are close together."""
+    def sample(self, row: int) -> tuple[bytes, str, Label | dict[str, Any] | None]:
+        """`picture` and `label` (in ConditionedShard: `condition`) of a sample, by a single read if they are close."""
         at, size, kind, label_at, label_size, label_kind = self.offsets[row].item()
         start, end = min(at, label_at), max(at + size, label_at + label_size)
         if label_kind < 0 or end - start > size + label_size + _NEAR:
@@ -118,7 +120,7 @@ class Shard:
         return group(walk(self._read_at, self._size, self.name).members, self.name)[row][0].key
 
     def _entry(self, members: list[Member], kinds: dict[str, int]) -> tuple[int, ...]:
-        """TAR_OFFSETS of one sample. Raises ShardError if it has no picture or several."""
+        """The offsets of one sample, in the order of `layout`. Raises ShardError if it has no picture or several."""
         picture, pictures, label = _NOWHERE, 0, _NOWHERE
         for _, extension, offset, size, _ in members:
             if extension in kinds:

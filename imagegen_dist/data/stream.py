@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,12 +75,13 @@ def prepare_loaders(store: Store, config: StreamConfig) -> None:
 def read_samples(
     index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Read samples by id, their number in the dataset: (uint8 [N, C, *S], labels int64 [N] or None).
+    """Read samples by id, their number in the dataset: (uint8 [N, C, *S], labels int64 [N], conditions
+    float32 [N, K], or None).
 
     Raises ShardError for a damaged sample.
     """
     pixels, labels = read_by_id(index, store, ids, config or StreamConfig(decoded_bytes=0))
-    return torch.from_numpy(pixels), None if index.classes is None else torch.from_numpy(labels)
+    return torch.from_numpy(pixels), None if index.labels is None else torch.from_numpy(labels)
 
 
 def check_cache(index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: CacheConfig) -> None:
@@ -117,7 +119,7 @@ class _Parcel:
     step: int
     place: tuple[int, int]  # (loader process, address there) of the shared memory that holds the samples
     sample: Tensor | None  # that memory, the first time only, since a descriptor costs more than small samples
-    label: NDArray[np.int64] | None
+    label: NDArray[Any] | None
     id: NDArray[np.int64]
     counters: dict[str, int]
     bad: list[str]

@@ -14,6 +14,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from imagegen_dist.commands import command
+from imagegen_dist.conditions.part import Conditions
+from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.index import (
     INDEX_NAME,
     DatasetError,
@@ -117,7 +119,7 @@ def check_dataset(
     index = DatasetIndex.load(store, remote_shards)
     place = index.location(store)
     present = [*shard_names(place), *place.listing().unusable]
-    kinds = index.modality, index.shape, index.classes, index.class_names, index.member
+    kinds = index.modality, index.shape, index.classes, index.class_names, index.member, index.conditions
     pieces = [_Expected(place, info, *kinds) for info in index.shards]
     run = _runner(run_tasks, place, sum(info.bytes for info in index.shards))
     with progress("checking shards") as shown, closing(run(_check, pieces)) as results:
@@ -168,6 +170,7 @@ class _Expected(NamedTuple):
     classes: int | None
     class_names: tuple[str, ...] | None = None
     member: str = ""
+    conditions: Conditions | None = None
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -175,7 +178,7 @@ class _Expected(NamedTuple):
         return (self.member,) if self.member else modality(self.modality).extensions
 
 
-class _KeyedShard(Shard):
+class _KeyedShard(ConditionedShard):
     """A shard that caches the names of its samples: many findings would otherwise walk the headers again for each."""
 
     @cached_property
@@ -318,8 +321,10 @@ def _picture_fault(piece: _Expected, shard: Shard, row: int) -> str:
     return f"sample {shard.key(row)} is {found}, but the index says {piece.shape}"
 
 
-def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
+def _label_fault(piece: _Expected, shard: ConditionedShard, row: int) -> str:
     """What is wrong with a sample's label; "" if nothing."""
+    if piece.conditions is not None:
+        return _condition_fault(piece.conditions, shard, row)
     if piece.classes is None:
         return ""
     try:
@@ -333,4 +338,15 @@ def _label_fault(piece: _Expected, shard: Shard, row: int) -> str:
         return "" if known else f"sample {shard.key(row)} has the label {label!r}, which is none of the classes' names"
     if label >= piece.classes:
         return f"sample {shard.key(row)} has label {label}, but there are {counted(piece.classes, 'class')}"
+    return ""
+
+
+def _condition_fault(conditions: Conditions, shard: ConditionedShard, row: int) -> str:
+    """What is wrong with a sample's condition; "" if nothing."""
+    try:
+        conditions.encode(shard.condition(row))
+    except ShardError as error:
+        return str(error).removeprefix(f"{shard.name}: ")
+    except ValueError as error:
+        return f"sample {shard.key(row)}: {error}"
     return ""

@@ -7,12 +7,12 @@ from imagegen_dist.data.labels import (
     all_differ,
     as_label,
     empty_classes,
-    natural_order,
     number_labels,
     parse_label,
     relabelling,
     too_many,
 )
+from imagegen_dist.natural import natural_order
 
 
 def test_names_sort_by_the_numbers_in_them():

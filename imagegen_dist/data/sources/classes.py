@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from imagegen_dist.data.index import DatasetError
-from imagegen_dist.data.labels import Label, clean_name, natural_key, number_labels
+from imagegen_dist.data.labels import Label, clean_name, number_labels
 from imagegen_dist.data.sources.base import SOURCE_KINDS, SourceOptions
 from imagegen_dist.data.sources.label_files import (
     METADATA,
@@ -21,6 +21,7 @@ from imagegen_dist.data.sources.label_files import (
     some,
 )
 from imagegen_dist.data.sources.subsets import ALL, Subset, split_of
+from imagegen_dist.natural import natural_key
 from imagegen_dist.wording import counted
 
 EXTENSIONS = (

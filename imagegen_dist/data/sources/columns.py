@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagegen_dist.data.labels import LARGEST_LABEL, all_differ, clean_name, natural_order, number_names
+from imagegen_dist.data.labels import LARGEST_LABEL, all_differ, clean_name, number_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import UnfitError
+from imagegen_dist.natural import natural_order
 from imagegen_dist.wording import counted
 
 _BOOLEANS = ("false", "true")

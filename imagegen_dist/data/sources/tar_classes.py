@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from imagegen_dist.data.index import DatasetError
-from imagegen_dist.data.labels import Label, clean_name, natural_order, number_names
+from imagegen_dist.data.labels import Label, clean_name, number_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.sources.label_files import plain_path
 from imagegen_dist.data.sources.subsets import SPLIT_WORDS, Subset
 from imagegen_dist.data.tarwalk import ReadAt, walk
+from imagegen_dist.natural import natural_order
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
 

@@ -1,0 +1,131 @@
+"""The samples of a shard whose pictures have named conditions beside them, in JSON, arrays and class files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist.data.labels import Label, json_label, parse_label
+from imagegen_dist.data.shard import Shard
+from imagegen_dist.data.tarwalk import Member, ShardError
+
+CONDITION = "condition"
+"""Key of a sample's conditions in its `.json`."""
+
+CLASS_PART = "class"
+"""Name of the part that `.cls`, or a single label in `.json`, gives."""
+
+VECTOR_MEMBER = "cond.npy"
+VECTOR_PART = "vector"
+"""Extension of an array of numbers beside a picture, and the name of the part that it gives."""
+
+_NEAR = 4096  # bytes between members that take less time to read than a second read
+_MEMBERS = ("json", "cls", VECTOR_MEMBER)
+
+
+class ConditionedShard(Shard):
+    """A shard of samples with conditions. Arguments and errors as for Shard.
+
+    A sample's condition is the object under "condition" in its `.json`, with a part "class" from its `.cls` or from a
+    single label in the `.json`, and a part "vector" from its `.cond.npy`, a one-dimensional array of numbers.
+    """
+
+    layout = np.dtype(
+        [
+            *(("picture", "<i8"), ("picture_bytes", "<u4"), ("picture_kind", "i1")),
+            *((f"{name}{what}", kind) for name in _MEMBERS for what, kind in (("", "<i8"), ("_bytes", "<u4"))),
+        ]
+    )
+
+    @property
+    def has_conditions(self) -> bool:
+        """True if the first sample has an object under "condition" in its `.json`, or a `.cond.npy`."""
+        if not len(self):
+            return False
+        has_array = bool(self._places(0)[_MEMBERS.index(VECTOR_MEMBER)][1])
+        return has_array or isinstance(self.record(0).get(CONDITION), dict)
+
+    def condition(self, row: int) -> dict[str, Any]:
+        """A sample's condition by part; {} if it has none. Raises ShardError for members that cannot be read."""
+        return self._condition(row, [self._read(*place) for place in self._places(row)])
+
+    def label(self, row: int) -> Label | None:
+        """A sample's class, as in Shard."""
+        text, label, _ = (self._read(*place) for place in self._places(row))
+        return self._label(row, label or text, 0 if label else 1) if label or text else None
+
+    def sample(self, row: int) -> tuple[bytes, str, dict[str, Any]]:
+        """`picture` and `condition` of a sample, by a single read if they are close together."""
+        at, size, kind = self.offsets[row].item()[:3]
+        places = [(at, size), *self._places(row)]
+        held = [place for place in places if place[1]]
+        start, end = min(first for first, _ in held), max(first + length for first, length in held)
+        if end - start > sum(length for _, length in held) + _NEAR * len(held):
+            members = [self._read(*place) for place in places]
+        else:
+            data = self._read(start, end - start)
+            members = [data[first - start : first - start + length] for first, length in places]
+        return members[0], self._extensions[kind], self._condition(row, members[1:])
+
+    def record(self, row: int) -> dict[str, Any]:
+        """The object in a sample's `.json`; {} if it has none. Raises ShardError for damaged JSON."""
+        return self._record(row, self._read(*self._places(row)[0]))
+
+    def _places(self, row: int) -> list[tuple[int, int]]:
+        """(offset, bytes) of each of _MEMBERS; no bytes for one that the sample does not have."""
+        found = self.offsets[row].item()[3:]
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    def _read(self, offset: int, size: int) -> bytes:
+        return super()._read(offset, size) if size else b""
+
+    def _condition(self, row: int, members: Sequence[bytes]) -> dict[str, Any]:
+        text, label, array = members
+        record = self._record(row, text)
+        condition = record.get(CONDITION, {})
+        if not isinstance(condition, dict):
+            raise ShardError(
+                f"{self.name}: the condition of {self.key(row)} is {str(condition)[:40]!r}; an object is needed, as "
+                '{"digit": 7}'
+            )
+        condition = dict(condition)
+        try:
+            if label and CLASS_PART not in condition:
+                condition[CLASS_PART] = parse_label(label)
+            elif text and CONDITION not in record and (known := json_label(text)) is not None:
+                condition[CLASS_PART] = known
+            if array:
+                condition[VECTOR_PART] = _numbers(array)
+        except ValueError as error:
+            raise ShardError(f"{self.name}: the condition of {self.key(row)} is {error}") from error
+        return condition
+
+    def _record(self, row: int, text: bytes) -> dict[str, Any]:
+        if not text:
+            return {}
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ShardError(f"{self.name}: the .json of {self.key(row)} is damaged: {error}") from error
+        return record if isinstance(record, dict) else {}
+
+    def _entry(self, members: list[Member], kinds: dict[str, int]) -> tuple[int, ...]:
+        picture = super()._entry(members, kinds)[:3]
+        places = {member.extension: (member.offset, member.size) for member in members}
+        return (*picture, *(number for name in _MEMBERS for number in places.get(name, (0, 0))))
+
+
+def _numbers(data: bytes) -> NDArray[np.float64]:
+    """The numbers in a `.cond.npy`, [n]. Raises ValueError for an array of another kind."""
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # whatever damaged bytes raise
+        raise ValueError(f"a damaged .{VECTOR_MEMBER}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iuf" or not array.size:
+        raise ValueError(f"a .{VECTOR_MEMBER} of shape {getattr(array, 'shape', ())}: numbers of one axis are needed")
+    return array.astype(np.float64)
