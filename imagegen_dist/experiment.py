@@ -19,6 +19,7 @@ from imagegen_dist.data.order import Plan, default_block
 from imagegen_dist.distributed import World
 from imagegen_dist.models.base import AUXILIARY, ModelConfig
 from imagegen_dist.nn.compiling import compile_, compiled
+from imagegen_dist.nn.layout import lay_out_, memory_format
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.augment import random_flip
 from imagegen_dist.objectives.base import Draw, Objective
@@ -165,11 +166,15 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     """
     training = experiment.training
     built = build_networks(experiment, index.shape, index.classes)
+    layout = memory_format(index.shape.ndim, training.channels_last)
     networks = {name: network.to(device) for name, network in built.items()}
+    for network in networks.values():
+        lay_out_(network, layout)
     objective = build_objective(experiment, networks, index, training.compile)
     averages = EMA(objective.modules(), objective.averaged(), training.ema_half_life)
-    for name in experiment.objective.compiled if training.compile else ():
-        compile_(networks[name])
+    if training.compile:
+        for network in (*(networks[name] for name in experiment.objective.compiled), *averages.modules().values()):
+            compile_(network)
     return Trainer(
         objective,
         {
@@ -184,6 +189,8 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
         augment=_flip if experiment.data.flip else None,
         bf16=training.bf16,
         pass_microbatches=max(1, training.pass_images // training.microbatch_size),
+        layout=layout,
+        compress_gradients=training.gradient_compression == "bf16",
     )
 
 

@@ -65,6 +65,11 @@ class TrainingConfig:
     """Use TensorFloat-32 for float32 matrix products and convolutions on GPUs, in training, evaluation and sampling."""
     cudnn_benchmark: bool = False
     """Let cuDNN choose its convolution algorithms by their speed on GPUs; the choice can differ between runs."""
+    channels_last: bool = False
+    """Keep images and volumes, and the weights of their convolutions, with channels last in memory, as tensor cores
+    take them; not yet measured on a GPU."""
+    gradient_compression: Literal["none", "bf16"] = "none"
+    """Type in which workers exchange gradients: their own, or bfloat16 at half the bytes; one worker exchanges none."""
     deterministic: bool = False
     """Use only algorithms that give the same bits in every run of the same GPUs and versions, at some cost of speed."""
     ema_half_life: Schedule = constant(20_000)
@@ -176,6 +181,7 @@ _CHANGEABLE = (
     "training.checkpoint_every",
     "training.listen_every",
     "training.compile",
+    "training.channels_last",
     "training.deterministic",
     "training.pass_images",
     "evaluation.every",

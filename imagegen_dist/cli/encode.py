@@ -52,8 +52,8 @@ class Options:
     """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     statistics: Annotated[int, flag("N")] = 10_000
     """Samples, evenly spaced, from which the statistics are computed. Default: 10000."""
-    batch: Annotated[int, flag("N")] = 8
-    """Samples per batch. Default: 8."""
+    batch: Annotated[int | None, flag("N")] = None
+    """Samples per batch. Default: 8 on the CPU; on a GPU up to 64, as its memory allows."""
     device: Annotated[str, flag("NAME")] = ""
     """cpu or cuda. Default: cuda if available."""
     workers: Annotated[int | None, flag("N")] = None
@@ -97,6 +97,7 @@ def _run(options: Options) -> str:
     from imagegen_dist.data.pack_shards import Target, pack_shards
     from imagegen_dist.data.pack_tasks import Recipe
     from imagegen_dist.data.sources.base import listing_digest
+    from imagegen_dist.inference.batches import batch_on
     from imagegen_dist.inference.encoded import EncodedSource
     from imagegen_dist.inference.generated import Maker
     from imagegen_dist.inference.latents import check_latents
@@ -109,14 +110,14 @@ def _run(options: Options) -> str:
     device, data, dest = pick_device(options.device), reached(options.data), reached(options.dest)
     trained = read_trained(options.checkpoint)
     model = check_latents(build_model(trained).to(device))
-    model.batch = options.batch
+    model.batch = options.batch or batch_on(model)
     index = DatasetIndex.load(data, options.allow_remote_shards)
     _check_data(data, index, model)
     flags = {
         "SOURCE": data.url,
         "CHECKPOINT": trained.url,
         "--statistics": f"{options.statistics}",
-        "--batch": f"{options.batch}",
+        "--batch": f"{model.batch}",
         "--shard-size": f"{shard_bytes}",
     }
     statistics = _statistics(model, index, data, dest, options.statistics)
@@ -127,7 +128,7 @@ def _run(options: Options) -> str:
         mixes=False,
         classes=index.classes,
         class_names=index.class_names,
-        maker=Maker(trained.url, device, batch=options.batch),
+        maker=Maker(trained.url, device, batch=model.batch),
         statistics=statistics,
         remote_shards=options.allow_remote_shards,
     )

@@ -58,8 +58,9 @@ class Options:
     engine: Annotated[Literal["eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = "eager"
     """Inference engine: eager PyTorch, compiled PyTorch, or ONNX Runtime; results may differ by one grey level.
     Default: eager."""
-    batch: Annotated[int, flag("N")] = 8
-    """Samples per batch; another number may round some values differently. Default: 8."""
+    batch: Annotated[int | None, flag("N")] = None
+    """Samples per batch; another number may round some values differently. Default: 8 on the CPU; on a GPU up to 64, as
+    its memory allows."""
     device: Annotated[str, flag("NAME")] = ""
     """cpu or cuda. Default: cuda if available."""
     workers: Annotated[int | None, flag("N")] = None

@@ -27,6 +27,7 @@ from imagegen_dist.inference.animation import (
     interpolation,
     traversal,
 )
+from imagegen_dist.inference.batches import batch_on
 from imagegen_dist.inference.engines import use_engine_
 from imagegen_dist.inference.folder import card_of
 from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
@@ -58,7 +59,7 @@ def run(options: Options) -> None:
     device = pick_device(options.device)
     trained = read_trained(options.checkpoint)
     model = build_model(trained).to(device)
-    model.batch = options.batch
+    model.batch = options.batch or batch_on(model)
     asked, film = (as_typed(each, model).by_number(model) for each in (asked, film))
     _check_model(options, asked, model)
     use_engine_(model, options.engine)
@@ -70,7 +71,7 @@ def run(options: Options) -> None:
             said = _write_folder(model, asked, options.folder, options.scale, bar.advance)
         print(said)
     if options.shards:
-        maker = Maker(trained.url, device, options.engine, options.batch)
+        maker = Maker(trained.url, device, options.engine, model.batch)
         print(_pack_samples(model, maker, asked, options))
     if options.interpolate:
         samples = interpolation(model, film, options.frames)
@@ -198,7 +199,7 @@ def _pack_samples(
         "--classes": options.classes,
         "--truncation": f"{options.truncation:g}",
         "--engine": options.engine,
-        "--batch": f"{options.batch}",
+        "--batch": f"{maker.batch}",
         "--shard-size": f"{shard_bytes}",
     }
     source = GeneratedSource(

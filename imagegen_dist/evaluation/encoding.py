@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log
 
@@ -15,7 +15,7 @@ from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.factors import choose_factors, factor_table
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.data.stream import read_records
-from imagegen_dist.evaluation.engine import Done, EncodedSums, Measured, Wanted, ids_of
+from imagegen_dist.evaluation.engine import Done, EncodedSums, Measured, Wanted, ids_in, measure_in_passes
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
 from imagegen_dist.metrics.image_quality import psnr, ssim
@@ -47,7 +47,7 @@ class Encoded:
 
     told: the autoencoder is given the samples' classes. importance_samples: for the log-likelihood; 0: none.
     chosen_factors: those for which disentanglement is computed, if the samples carry factors; empty: all of them.
-    Features are those of the reconstructions.
+    together: chunks that are encoded at once. Features are those of the reconstructions.
     """
 
     autoencoder: VariationalModel
@@ -58,30 +58,39 @@ class Encoded:
     told: bool = False
     importance_samples: int = 0
     chosen_factors: tuple[str, ...] = ()
-    in_blocks: bool = False
+    together: int = 1
 
-    @torch.no_grad()
+    @property
+    def in_blocks(self) -> bool:
+        """True if several chunks are encoded at once."""
+        return self.together > 1
+
     def measure(self, chunks: range, done: Done) -> Measured:
         """Read and encode samples, each once, and accumulate their statistics. Raises ShardError."""
+        return measure_in_passes(self, chunks, done)
+
+    def nothing(self) -> Measured:
+        """Statistics of no samples."""
         width = self._top_latents if self._top_is_vector else 0
         codes = torch.zeros(self.samples, width, dtype=torch.float64, device=self.device)
         totals = torch.zeros(len(self._term_names()), dtype=torch.float64, device=self.device)
-        measured = Measured.nothing(self.wanted, self.device)
-        for chunk in chunks:
-            ids = ids_of(chunk, self.samples)
-            x, label = self._read(ids, chunk)
-            inferred = self.autoencoder.infer(x, label)
-            code = inferred.code()
-            shown = self.autoencoder.decode(code, label)
-            terms = self._terms(inferred, x, shown, chunk)
-            totals += torch.stack([terms[name].double().sum() for name in self._term_names()])
-            if width:
-                codes[ids.start : ids.stop] = code[:, :width]
-            for wanted, sums in zip(self.wanted, measured.features, strict=True):
-                sums.add(wanted.network, to_float(to_uint8(shown)), ids.start)
-            done(len(ids))
-        measured.encoded = EncodedSums(totals, codes)
-        return measured
+        return replace(Measured.nothing(self.wanted, self.device), encoded=EncodedSums(totals, codes))
+
+    @torch.no_grad()
+    def add(self, chunks: range, measured: Measured) -> None:
+        """Read, encode and measure adjacent chunks at once. Raises ShardError."""
+        assert measured.encoded is not None
+        ids, sums = ids_in(chunks, self.samples), measured.encoded
+        x, label = self._read(ids, chunks)
+        inferred = self.autoencoder.infer(x, label)
+        code = inferred.code()
+        shown = self.autoencoder.decode(code, label)
+        terms = self._terms(inferred, x, shown, chunks)
+        sums.terms += torch.stack([terms[name].double().sum() for name in self._term_names()])
+        if sums.codes.shape[1]:
+            sums.codes[ids.start : ids.stop] = code[:, : sums.codes.shape[1]]
+        for wanted, features in zip(self.wanted, measured.features, strict=True):
+            features.add(wanted.network, to_float(to_uint8(shown)), ids.start)
 
     def figures(self, sums: EncodedSums) -> dict[str, float]:
         """The metrics that follow from sums over all samples.
@@ -104,7 +113,7 @@ class Encoded:
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
         """Originals above reconstructions and, if latents are a vector, traversals; each with its number of columns."""
-        x, label = self._read(range(min(RECONSTRUCTED, self.dataset.index.samples)), 0)
+        x, label = self._read(range(min(RECONSTRUCTED, self.dataset.index.samples)), range(1))
         inferred = self.autoencoder.infer(x, label)
         rebuilt = self.autoencoder.decode(inferred.code(), label)
         pairs = torch.stack([_rows(x), _rows(rebuilt)], 1).flatten(0, 2)
@@ -127,15 +136,17 @@ class Encoded:
         """Importance samples per sample."""
         return self.importance_samples if self.autoencoder.continuous else 0
 
-    def _read(self, ids: range, chunk: int) -> tuple[Tensor, Tensor | None]:
+    def _read(self, ids: range, chunks: range) -> tuple[Tensor, Tensor | None]:
         """Samples as the autoencoder sees them, float [B, C, *S], and the labels that it is given."""
         sample, label = self.dataset.read(ids)
         x = to_float(sample.to(self.device))
         told = label.to(self.device) if self.told and label is not None else None
-        return binarize(x, self.autoencoder.binarize, self._draw("binarize", chunk)), told
+        return binarize(x, self.autoencoder.binarize, self._draw("binarize", chunks)), told
 
-    def _draw(self, purpose: str, number: int) -> Draw:
-        return keyed_draw(0, 0, purpose, number, self.device)
+    def _draw(self, purpose: str, chunks: range) -> Draw:
+        """Each chunk's own random numbers."""
+        draws = [keyed_draw(0, 0, purpose, chunk, self.device) for chunk in chunks]
+        return Draw(0, *(generator for draw in draws for generator in draw.generators))
 
     def _term_names(self) -> list[str]:
         """Names of `_terms`, also known to a rank without a chunk."""
@@ -147,9 +158,9 @@ class Encoded:
         names += [f"rate_level_{level}" for level in range(len(levels)) if len(levels) > 1]
         return names + [_latent_name(latent) for latent in range(sum(dims[0] for dims in levels))]
 
-    def _terms(self, inferred: Inferred, x: Tensor, shown: Tensor, chunk: int) -> dict[str, Tensor]:
+    def _terms(self, inferred: Inferred, x: Tensor, shown: Tensor, chunks: range) -> dict[str, Tensor]:
         """Per-sample metrics, [B]. shown: the reconstructions."""
-        draw = self._draw("evaluate", chunk)
+        draw = self._draw("evaluate", chunks)
         drawn = inferred.draw(draw)
         rate, distortion = drawn.rate, -self.autoencoder.likelihood.log_prob(x, drawn.raw)
         terms = {"rate": rate, "distortion": distortion, "elbo": -rate - distortion, "psnr": psnr(shown, x)}
@@ -191,7 +202,7 @@ class Encoded:
 
         Of several levels, only the highest: the lower ones follow from it, without noise.
         """
-        kl = inferred.draw(self._draw("traversals", 0)).kl[0]
+        kl = inferred.draw(self._draw("traversals", range(1))).kl[0]
         latents = kl.mean(0).argsort(descending=True)[:MOST_TRAVERSED].tolist()
         code = inferred.code()[0, : self._top_latents]
         z = traverse(code, latents, torch.linspace(-SPAN, SPAN, COLUMNS, device=self.device, dtype=code.dtype))

@@ -24,7 +24,7 @@ from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.interface import Sampler
 
 CHUNK = 50
-"""Samples processed at a time."""
+"""Samples of a chunk, the unit of randomness and of dividing the work; a source may take several at a time."""
 
 _BLOCK_BYTES = 64 << 20  # real samples read at a time: opening shards costs more than decoding a chunk
 _MOST_PIECES = 64
@@ -163,9 +163,55 @@ class Source(Protocol):
         ...
 
 
+class Passing(Protocol):
+    """Samples of a model, several adjacent chunks of which go through its networks together."""
+
+    @property
+    def samples(self) -> int:
+        """The total number."""
+        ...
+
+    @property
+    def together(self) -> int:
+        """The number of chunks."""
+        ...
+
+    def nothing(self) -> Measured:
+        """Statistics of no samples."""
+        ...
+
+    def add(self, chunks: range, measured: Measured) -> None:
+        """Measure adjacent chunks at once: several full ones, or one."""
+        ...
+
+
+def measure_in_passes(source: Passing, chunks: range, done: Done) -> Measured:
+    """Measure chunks several at a time, and half as many where they do not fit into the device's memory."""
+    total, together, rest = source.nothing(), source.together, chunks
+    full = source.samples // CHUNK
+    while rest:
+        some = rest[:together] if rest[:together][-1] < full else rest[: max(1, full - rest[0])]
+        if together == 1:
+            source.add(some, total)
+        else:
+            found = source.nothing()
+            try:
+                source.add(some, found)
+            except torch.OutOfMemoryError:
+                together = max(1, min(together, len(some)) // 2)
+                continue
+            total.merge(found)
+        done(sum(len(ids_of(chunk, source.samples)) for chunk in some))
+        rest = rest[len(some) :]
+    return total
+
+
 @dataclass(frozen=True)
 class Generated:
-    """Samples that a model generates: sample i is a function of the seed, of i and of its class."""
+    """Samples that a model generates: sample i is a function of the seed, of i and of its class.
+
+    together: chunks that are generated at once.
+    """
 
     sampler: Sampler
     samples: int
@@ -173,7 +219,12 @@ class Generated:
     classes: RequestedClasses
     wanted: Sequence[Wanted]
     device: torch.device
-    in_blocks: bool = False
+    together: int = 1
+
+    @property
+    def in_blocks(self) -> bool:
+        """True if several chunks are generated at once."""
+        return self.together > 1
 
     @torch.no_grad()
     def generate(self, ids: range) -> tuple[Tensor, Tensor | None]:
@@ -184,16 +235,20 @@ class Generated:
 
     def measure(self, chunks: range, done: Done) -> Measured:
         """Generate and measure them."""
-        measured = Measured.nothing(self.wanted, self.device, self.samples)
-        for chunk in chunks:
-            ids = ids_of(chunk, self.samples)
-            x, label = self.generate(ids)
-            for wanted, sums in zip(self.wanted, measured.features, strict=True):
-                logits = sums.add(wanted.network, x, ids.start)
-                if wanted.answers and logits is not None:
-                    measured.answers.add(logits, label)
-            done(len(ids))
-        return measured
+        return measure_in_passes(self, chunks, done)
+
+    def nothing(self) -> Measured:
+        """Statistics of no samples."""
+        return Measured.nothing(self.wanted, self.device, self.samples)
+
+    def add(self, chunks: range, measured: Measured) -> None:
+        """Generate and measure adjacent chunks at once."""
+        ids = ids_in(chunks, self.samples)
+        x, label = self.generate(ids)
+        for wanted, sums in zip(self.wanted, measured.features, strict=True):
+            logits = sums.add(wanted.network, x, ids.start)
+            if wanted.answers and logits is not None:
+                measured.answers.add(logits, label)
 
 
 @dataclass(frozen=True)
@@ -220,6 +275,11 @@ class Real:
 def ids_of(chunk: int, samples: int) -> range:
     """The numbers of a chunk's samples."""
     return range(chunk * CHUNK, min((chunk + 1) * CHUNK, samples))
+
+
+def ids_in(chunks: range, samples: int) -> range:
+    """The numbers of the samples of adjacent chunks."""
+    return range(chunks[0] * CHUNK, ids_of(chunks[-1], samples).stop)
 
 
 def chunks_in(samples: int) -> int:

@@ -38,7 +38,8 @@ class Evaluator:
     """Evaluates everything that an experiment's objective offers, with its averaged networks, given by role.
 
     A sampler's generated samples, and an autoencoder's reconstructions of held-out samples, or else of training
-    samples. cache: for what is computed once. say: called with a message before long computations.
+    samples. cache: for what is computed once. say: called with a message before long computations. together: chunks of
+    samples that a network takes at once.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Evaluator:
         world: World,
         device: torch.device,
         say: Callable[[str], None],
+        together: int = 1,
     ) -> None:
         check_training_metrics(experiment.evaluation.metrics)
         self._evaluation, self._seed = experiment.evaluation, experiment.training.seed
         self._training, self._held_out = training, held_out
         self._cache, self._world, self._device, self._say = cache, world, device, say
+        self._together = together
         self._classes = conditioning(experiment, training.index.classes)
         self._compares = can_compare(experiment.evaluation, training.index)
         self._reference: Reference | None = None
@@ -69,7 +72,7 @@ class Evaluator:
             importance_samples, factors = self._evaluation.importance_samples, self._evaluation.factors
             self._encoded = Encoded(
                 *(objective.autoencoder(networks), looked_at, count, (), device, bool(self._classes)),
-                *(importance_samples, factors),
+                *(importance_samples, factors, 1 if importance_samples else together),
             )
         comparisons = (name for name in objective.best if self._compares or not name.startswith("frechet"))
         self.figure = next(comparisons, objective.best[-1])
@@ -178,7 +181,7 @@ class Evaluator:
         counted: Sequence[int] = self._reference.class_counts.tolist() if self._reference else ()
         distribution = self._evaluation.label_distribution
         classes = RequestedClasses.as_in(self._classes, self._training.index, distribution, counted)
-        return Generated(self._sampler, samples, 0, classes, (), self._device)
+        return Generated(self._sampler, samples, 0, classes, (), self._device, self._together)
 
     def _measure_real(self, reference: Reference) -> FeatureSums:
         """The reference's moments of training samples, with the features of the first ones if a metric needs them."""

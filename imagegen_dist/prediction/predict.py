@@ -280,7 +280,8 @@ class Forecast:
         """Seconds in which all workers' gradients are averaged: a ring for the bytes, a tree for the latency."""
         if workers == 1:
             return 0.0
-        total = sum(self.count.turns)
+        compressed = self.experiment.training.gradient_compression == "bf16"
+        total = sum(self.count.turns) / (2 if compressed else 1)
         bandwidth = min(self.gpu.link, network) if machines > 1 else self.gpu.link
         buckets = sum(-(-turn // _BUCKET_BYTES) for turn in self.count.turns)
         return 2 * (workers - 1) / workers * total / bandwidth + buckets * 2 * log2(workers) * _HOP_S

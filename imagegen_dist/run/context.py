@@ -14,9 +14,12 @@ from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.stream import check_cache, prepare_loaders
 from imagegen_dist.distributed import Stopped, World, said, together
+from imagegen_dist.evaluation.engine import CHUNK
 from imagegen_dist.evaluation.evaluator import Evaluator
-from imagegen_dist.experiment import Experiment, build_plan, build_trainer
+from imagegen_dist.experiment import Experiment, build_plan, build_trainer, conditioning
 from imagegen_dist.metrics.stopwatch import Stopwatch
+from imagegen_dist.objectives.interface import Generates
+from imagegen_dist.prediction.sampling import chunks_at_once
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Checkpoint
@@ -141,6 +144,7 @@ def prepare(
         replace(world, heed=stop_if_interrupted),
         device,
         events.message,
+        _chunks_at_once(experiment, trainer, training, device),
     )
     node = world.share_of_node(plan.microbatches)
     check_cache(training.index, training.store, plan, node, experiment.data.cache)
@@ -157,6 +161,15 @@ def prepare(
         evaluator,
         Stopwatch(clock),
     )
+
+
+def _chunks_at_once(experiment: Experiment, trainer: Trainer, data: Dataset, device: torch.device) -> int:
+    """Chunks of an evaluation that the averaged networks are predicted to take at once."""
+    objective = experiment.objective
+    if not isinstance(objective, Generates):
+        return 1
+    classes = conditioning(experiment, data.index.classes)
+    return chunks_at_once(objective.sampler(trainer.averages.modules()), classes, device, CHUNK)
 
 
 def device_name(device: torch.device) -> str:

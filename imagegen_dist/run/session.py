@@ -22,6 +22,7 @@ from imagegen_dist.run.outputs import Outputs
 from imagegen_dist.run.passes import choose_pass
 from imagegen_dist.run_folder import RESULT
 from imagegen_dist.training.loop import Hook, train
+from imagegen_dist.training.prefetch import ahead
 from imagegen_dist.wording import counted
 
 
@@ -161,7 +162,7 @@ class _Session:
         share = run.world.share(run.plan.microbatches)
         begin, end = run.trainer.step_index, run.experiment.training.steps
         items = stream(run.training.index, run.training.store, run.plan, share, begin, end, run.experiment.data)
-        for number, item in enumerate(run.stopwatch.waiting(items)):
+        for number, item in enumerate(run.stopwatch.waiting(ahead(items, run.device))):
             if number == 0 and run.device.type == "cuda":
                 choose_pass(run, item)
             self._data_counters.update(item.counters)

@@ -83,6 +83,7 @@ class Trainer:
     """An objective with its optimizers and weight averages, advanced one step at a time.
 
     pass_microbatches: how many microbatches go through the networks together, which changes results by rounding alone.
+    layout: of the samples; the networks already have theirs. compress_gradients: average them over ranks in bfloat16.
     After each step, `images` has increased by the batch size, and every rank holds the same weights.
     """
 
@@ -98,6 +99,8 @@ class Trainer:
         augment: Augment | None = None,
         bf16: bool = False,
         pass_microbatches: int = 1,
+        layout: torch.memory_format = torch.contiguous_format,
+        compress_gradients: bool = False,
     ) -> None:
         batching.check_workers(world.size)
         self.objective = objective
@@ -114,6 +117,8 @@ class Trainer:
         self._bad_run = torch.zeros((), device=device)
         self._seed = seed
         self._augment = augment
+        self._layout = layout
+        self._compress_gradients = compress_gradients
         self._share = world.share(batching.microbatches)
         self._phases: Sequence[Phase] = objective.phases()
         # Listed once: traversing the modules in every phase took a sixth of a small step.
@@ -187,7 +192,9 @@ class Trainer:
 
     def _reals(self, item: Item) -> list[tuple[Tensor, Tensor | None]]:
         """The samples, uint8 [M, b, C, *S], and labels, int64 [M, b] or None, of each turn, on the device."""
-        samples = item.sample.to(self.device, non_blocking=True).contiguous()
+        samples = item.sample.to(self.device, non_blocking=True)
+        if self._layout is torch.contiguous_format:
+            samples = samples.contiguous()
         labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
         return [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
 
@@ -195,8 +202,10 @@ class Trainer:
         """The samples and the randomness of some of this rank's microbatches in one turn."""
         draw = self.draw(turn, *self._share[together])
         x = to_float(samples[together].flatten(0, 1))
-        label = None if labels is None else labels[together].flatten(0, 1)
-        return Batch(self._augment(x, draw) if self._augment else x, label), draw
+        x = self._augment(x, draw) if self._augment else x
+        if self._layout is not torch.contiguous_format:
+            x = x.contiguous(memory_format=self._layout)
+        return Batch(x, None if labels is None else labels[together].flatten(0, 1)), draw
 
     def _settle_buckets(self, reals: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         """One backward of every phase without an update.
@@ -216,7 +225,7 @@ class Trainer:
 
     def _wrap(self, phase: Phase, bf16: bool) -> nn.Module:
         set_requires_grad(self._parameters, self._trained[phase.name])
-        return data_parallel(PhaseModule(phase, bf16), self.world)
+        return data_parallel(PhaseModule(phase, bf16), self.world, self._compress_gradients)
 
 
 def keyed_draw(seed: int, images: int, purpose: str, index: int, device: torch.device) -> Draw:

@@ -54,10 +54,16 @@ class ScheduledAdam:
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Load what `tensors` returned. Raises KeyError if a parameter's state is missing."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            keys = ("step", "exp_avg", "exp_avg_sq") if tensors else ()
-            self._adam.state[parameter] = {
-                key: tensors[f"{name}/{key}"].to(parameter.device, copy=True) for key in keys
+            if not tensors:
+                self._adam.state[parameter] = {}
+                continue
+            # The fused kernels pair values by their place in memory: the moments are laid out as the parameter.
+            moments = {
+                key: torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"{name}/{key}"])
+                for key in ("exp_avg", "exp_avg_sq")
             }
+            step = tensors[f"{name}/step"].to(parameter.device, copy=True)
+            self._adam.state[parameter] = {"step": step, **moments}
 
 
 def nan_if_nonfinite(loss: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ def make_trainer(
     world: World,
     optimizer: type[ScheduledAdam] = ScheduledAdam,
     augment: Augment | None = None,
+    compressed: bool = False,
 ) -> Trainer:
     named = {"generator": networks[0], "discriminator": networks[1]}
     adam = AdamConfig(lr=Schedule(2e-3, 5e-4, 400), beta2=Schedule(0.9, 0.99, 200))
@@ -77,6 +78,7 @@ def make_trainer(
         torch.device("cpu"),
         seed=5,
         augment=augment,
+        compress_gradients=compressed,
     )
 
 
@@ -108,10 +110,12 @@ class Recorder(ScheduledAdam):
         self.turns.append([parameter.grad.clone() for parameter in self.parameters])
 
 
-def gradients(networks: Networks, config: GANConfig, microbatches: int, world: World) -> dict[str, Tensor]:
+def gradients(
+    networks: Networks, config: GANConfig, microbatches: int, world: World, compressed: bool = False
+) -> dict[str, Tensor]:
     """Every gradient of every turn of two steps, in float64."""
     networks = (networks[0].double(), networks[1].double())
-    trainer = make_trainer(networks, config, microbatches, world, Recorder, augment=lambda x, _: x.double())
+    trainer = make_trainer(networks, config, microbatches, world, Recorder, lambda x, _: x.double(), compressed)
     advance(trainer, 2)
     return {
         f"{name}/turn {turn}/{parameter}": gradient
@@ -153,11 +157,15 @@ def weights_after_20_steps(world: World) -> dict[str, Tensor]:
     return found
 
 
+def compressed_gradients(world: World) -> dict[str, Tensor]:
+    return gradients(convolutional_networks(), RELATIVISTIC, 5, world, compressed=True)
+
+
 def undisturbed_and_resumed(
-    make_networks: Callable[[], Networks], microbatches: int, world: World
+    make_networks: Callable[[], Networks], microbatches: int, world: World, compressed: bool = False
 ) -> dict[str, Tensor]:
     """The state after 8 steps: in one go, and stopped after 0, 1 and 5 steps."""
-    undisturbed = make_trainer(make_networks(), RELATIVISTIC, microbatches, world)
+    undisturbed = make_trainer(make_networks(), RELATIVISTIC, microbatches, world, compressed=compressed)
     kept = {}
     for step in range(8):
         if step in (0, 1, 5):
@@ -169,7 +177,8 @@ def undisturbed_and_resumed(
         for network in other:
             for parameter in network.parameters():
                 nn.init.constant_(parameter, 0.5)
-        resumed = restore(make_trainer(other, RELATIVISTIC, microbatches, world), images, values)
+        resumed = make_trainer(other, RELATIVISTIC, microbatches, world, compressed=compressed)
+        restore(resumed, images, values)
         advance(resumed, 8 - step)
         found |= {f"resumed at {step}/{key}": value for key, value in state(resumed).items()}
     return found
@@ -206,6 +215,8 @@ CHECKS: dict[str, Callable[[World], dict[str, Tensor]]] = {
     "weights": weights_after_20_steps,
     "resume-mlp": lambda world: undisturbed_and_resumed(mlp_networks, 4, world),
     "resume-patches": lambda world: undisturbed_and_resumed(patch_networks, 5, world),
+    "resume-compressed": lambda world: undisturbed_and_resumed(mlp_networks, 4, world, compressed=True),
+    "compressed": compressed_gradients,
     "skip": skipped_on_all_ranks,
     "digests": digests_agree,
 }
@@ -264,7 +275,7 @@ def test_weights_after_20_steps_are_those_of_one_process(folder, one_process_wei
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("networks", ["mlp", "patches"])
+@pytest.mark.parametrize("networks", ["mlp", "patches", "compressed"])
 @pytest.mark.parametrize("step", [0, 1, 5])
 def test_a_resumed_run_ends_with_the_undisturbed_ones_bits(folder, networks, step, size):
     for found in results(folder, f"resume-{networks}", size):
@@ -272,6 +283,21 @@ def test_a_resumed_run_ends_with_the_undisturbed_ones_bits(folder, networks, ste
         assert any("exp_avg_sq" in key for key in undisturbed)
         for key in undisturbed:
             assert torch.equal(found[key], found[key.replace("undisturbed", f"resumed at {step}")]), key
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_compressed_gradients_are_equal_on_all_ranks_and_those_of_one_process_to_bfloat16(folder, size):
+    expected = compressed_gradients(World())
+    plain = gradients(convolutional_networks(), RELATIVISTIC, 5, World())
+    assert all(torch.equal(gradient, plain[key]) for key, gradient in expected.items())  # alone, nothing is exchanged
+    first, *others = results(folder, "compressed", size)
+    exact = 0
+    for key, gradient in expected.items():
+        assert all(torch.equal(first[key], other[key]) for other in others)
+        # One rounding to 8 bits on each rank, and one of each sum.
+        assert (first[key] - gradient).norm() <= (size + 1) * 2**-8 * gradient.norm(), key
+        exact += torch.equal(first[key], gradient)
+    assert exact < len(expected)  # those of zeros are exact
 
 
 @pytest.mark.parametrize("size", SIZES)

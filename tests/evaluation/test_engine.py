@@ -21,6 +21,8 @@ from imagegen_dist.evaluation.named_reference import find_reference
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.inference.loading import find_checkpoint
 from imagegen_dist.metrics.frechet import frechet_distance
+from imagegen_dist.objectives.base import Randomness
+from imagegen_dist.objectives.interface import Sampler
 from imagegen_dist.records import RunSettings
 from imagegen_dist.settings import EvaluationConfig
 from imagegen_dist.storage import Store
@@ -81,6 +83,36 @@ def test_generated_samples_give_one_value_however_they_are_cut(gan: RunSettings)
     assert whole.features[0].moments.count == SAMPLES
 
 
+class _Short:
+    """A sampler on a device that takes so many samples at once."""
+
+    def __init__(self, sampler: Sampler, most: int) -> None:
+        self.sampler, self.most, self.taken = sampler, most, list[int]()
+
+    def prior(self, count: int, draw: Randomness) -> torch.Tensor:
+        return self.sampler.prior(count, draw)
+
+    def generate(self, drawn: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        self.taken.append(len(drawn))
+        if len(drawn) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.sampler.generate(drawn, label)
+
+
+def test_chunks_that_do_not_fit_together_are_taken_in_halves_and_counted_once(gan: RunSettings) -> None:
+    one = GeneratedBy(gan.folder.url, SAMPLES, 3, ALIKE, WANTED).open(CPU)
+    whole = one.measure(range(5), lambda _: None)
+    done, short = list[int](), _Short(one.sampler, 2 * CHUNK)
+    several = replace(one, sampler=short, together=4).measure(range(5), done.append)
+    assert short.taken == [4 * CHUNK, 2 * CHUNK, 2 * CHUNK, 17]
+    assert done == [2 * CHUNK, 2 * CHUNK, 17]
+    # Samples are rounded to 256 values: one that rounds the other way moves a feature by 1/127.5 of a pixel's share.
+    torch.testing.assert_close(several.features[0].features(), whole.features[0].features(), rtol=0, atol=0.01)
+    assert several.features[0].moments.count == SAMPLES
+    with pytest.raises(torch.OutOfMemoryError):
+        replace(one, sampler=_Short(one.sampler, CHUNK - 1), together=4).measure(range(5), done.append)
+
+
 def test_the_answers_of_a_classifier_add_up() -> None:
     logits = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     label = torch.arange(20) % 4
@@ -110,6 +142,16 @@ def test_a_vaes_figures_of_real_samples_are_one_however_they_are_cut(vae: RunSet
     torch.testing.assert_close(other.encoded.terms, whole.encoded.terms, rtol=1e-12, atol=1e-9)
     assert torch.equal(other.encoded.codes, whole.encoded.codes)
     assert torch.equal(other.features[0].features(), whole.features[0].features())
+
+
+def test_a_vaes_figures_are_those_of_single_chunks_if_several_are_encoded_together(vae: RunSettings) -> None:
+    one = EncodedBy(vae.folder.url, Dataset.open(vae.validation), 2 * CHUNK + 20, WANTED).open(CPU)
+    whole, several = (replace(one, together=count).measure(range(3), lambda _: None) for count in (1, 3))
+    assert whole.encoded is not None
+    assert several.encoded is not None
+    torch.testing.assert_close(several.encoded.terms, whole.encoded.terms, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(several.encoded.codes, whole.encoded.codes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(several.features[0].features(), whole.features[0].features(), rtol=0, atol=0.01)
 
 
 def same_samples(where: RunSettings) -> None:

@@ -4,6 +4,7 @@ from torch import nn
 
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.ema import EMA
+from tests.runs import noise, tiny
 
 
 def network(value: float) -> nn.Linear:
@@ -76,3 +77,13 @@ def test_averages_are_frozen_copies_and_the_networks_stay_as_they_are():
     assert module.training
     assert module.weight.requires_grad
     assert torch.equal(module.weight, torch.ones(2, 2))
+
+
+# The import of torch's compiler warns.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_averages_are_compiled_for_evaluation_where_the_training_compiles():
+    for compiles in (False, True):
+        trainer, _ = noise(tiny(training__compile=compiles), "image", (1, 28, 28), 10)
+        (averaged,) = trainer.averages.modules().values()
+        assert (averaged._compiled_call_impl is not None) == compiles
+        assert trainer.objective.modules()["generator"]._compiled_call_impl is None  # its loss is compiled as a whole

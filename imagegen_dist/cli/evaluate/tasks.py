@@ -11,13 +11,14 @@ import torch
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.evaluation.encoding import Encoded
-from imagegen_dist.evaluation.engine import Done, Generated, Measured, Real, Wanted, ids_of, pieces
+from imagegen_dist.evaluation.engine import CHUNK, Done, Generated, Measured, Real, Wanted, ids_of, pieces
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.inference.loading import load
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.numerics import Numerics
+from imagegen_dist.prediction.sampling import chunks_at_once
 from imagegen_dist.shape import SampleShape
 
 
@@ -45,7 +46,8 @@ class GeneratedBy:
         """The source, with the model and the networks that this process keeps from one piece to the next."""
         model = _model(self.model, device)
         wanted = _opened(self.wanted, model.shape, device)
-        return Generated(model.sampler, self.samples, self.seed, self.classes, wanted, device)
+        together = _together(self.model, device)
+        return Generated(model.sampler, self.samples, self.seed, self.classes, wanted, device, together)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class EncodedBy:
             raise ValueError(f"{self.model} is no autoencoder")
         wanted = _opened(self.wanted, model.shape, device)
         of = model.autoencoder, self.dataset, self.samples, wanted, device
-        return Encoded(*of, bool(model.classes), self.importance_samples, self.chosen_factors)
+        together = 1 if self.importance_samples else _together(self.model, device)
+        return Encoded(*of, bool(model.classes), self.importance_samples, self.chosen_factors, together)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,12 @@ def _opened(wanted: Sequence[WantedOf], shape: SampleShape, device: torch.device
 @lru_cache(maxsize=1)
 def _model(url: str, device: torch.device) -> GeneratorModel | AutoencoderModel:
     return load(url, device)
+
+
+@lru_cache(maxsize=1)
+def _together(url: str, device: torch.device) -> int:
+    model = _model(url, device)
+    return chunks_at_once(model.sampler, model.classes, device, CHUNK)
 
 
 @lru_cache(maxsize=2)
