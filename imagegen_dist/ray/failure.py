@@ -15,6 +15,7 @@ from imagegen_dist.ray.memory import MEMORY_HELP, memory_line
 from imagegen_dist.run import RunError
 from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import StorageError
+from imagegen_dist.training.memory import PassTooLarge
 from imagegen_dist.wording import described
 
 _FINAL = (RunError, CheckpointError, DatasetError, ShardError, StorageError)
@@ -30,7 +31,8 @@ class Failure:
 
     cause: one line. detail: the traceback; empty if the cause says all. died: a process was lost; no exception was
     raised. final: a restart cannot help. started: all workers had been placed. memory: a machine ran out of memory.
-    error: the exception, if the failure is final.
+    smaller: the workers continue with smaller passes, which cannot recur without end. error: the exception, if the
+    failure is final.
     """
 
     cause: str
@@ -39,6 +41,7 @@ class Failure:
     final: bool = False
     started: bool = True
     memory: bool = False
+    smaller: bool = False
     error: BaseException | None = None
 
 
@@ -58,6 +61,8 @@ def diagnose(error: BaseException) -> Failure:
         cause = _cause(failure)
         if isinstance(cause, _FINAL):
             return Failure(str(cause), final=True, error=cause)
+        if isinstance(cause, PassTooLarge):
+            return Failure(f"worker {rank}: {cause}", smaller=True)
         return Failure(f"worker {rank} raised {described(cause)}", _traceback(failure))
     for rank, failure in sorted(died.items()):
         if memory := next(filter(None, map(memory_line, _texts(failure))), ""):
@@ -87,7 +92,7 @@ class RestartPolicy:
         self._before = (failure.cause, checkpoint_images)
         if failure.final:
             return False
-        if not failure.started:
+        if not failure.started or (failure.smaller and not same):
             return True
         self._deaths = 1 if progressed else self._deaths + 1
         return self._deaths <= self._allowed_deaths and (failure.died or progressed or not same)

@@ -1,7 +1,8 @@
-"""How many microbatches the passes of a run hold on a GPU: as many as its memory is predicted to take."""
+"""How many microbatches the passes of a run hold: as many as a GPU's memory is predicted to take, and has taken."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import torch
@@ -9,27 +10,57 @@ import torch
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, text_from_main
+from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.prediction.counting import count_step
 from imagegen_dist.prediction.predict import images_of_pass, usable_bytes
-from imagegen_dist.run.context import Context
+from imagegen_dist.run.context import Context, device_name
 from imagegen_dist.training.passes import fit_pass
 from imagegen_dist.wording import first_line
 
+_SMALLER = "passes.json"
+"""In the run's directory once a pass did not fit: the size of passes from then on, on such devices."""
+
 
 def choose_pass(run: Context, item: Item) -> None:
-    """Set the passes of a run on GPUs by --training.pass-images, or else by memory; smaller ones if they do not fit.
+    """Set the passes of a run by --training.pass-images, or else by memory, and smaller ones if they do not fit.
 
-    item: a step of this rank. Called on all ranks. Raises torch.OutOfMemoryError if one microbatch does not fit.
+    Without either, a CPU takes one microbatch. item: a step of this rank. Called on all ranks. Raises
+    torch.OutOfMemoryError if one microbatch does not fit.
     """
     say = run.events.message if run.world.is_main else lambda text: None
-    if not run.experiment.training.pass_images:
+    on_gpu = run.device.type == "cuda"
+    if on_gpu and not run.experiment.training.pass_images:
         memory = usable_bytes(torch.cuda.get_device_properties(run.device).total_memory)
         run.trainer.pass_microbatches = predicted_microbatches(
             run.experiment, run.training.index, memory, run.world, run.device, say
         )
-    if run.trainer.pass_microbatches > 1:
+    _remember_smaller(run, say)
+    if on_gpu and run.trainer.pass_microbatches > 1:
         fit_pass(run.trainer, item, say)
+
+
+def record_smaller(run: Context) -> None:
+    """Record the size of this rank's passes, for the next attempt of the run. Raises StorageError."""
+    found = {"microbatches": run.trainer.pass_microbatches, **_valid_for(run)}
+    run.folder.write(_SMALLER, json.dumps(found).encode())
+
+
+def _remember_smaller(run: Context, say: Callable[[str], None]) -> None:
+    """Take passes no larger than an earlier attempt recorded, on all ranks."""
+    most = 0
+    if run.world.is_main and run.folder.exists(_SMALLER):
+        recorded = parse_json(run.folder.read(_SMALLER))
+        most = recorded["microbatches"] if _valid_for(run).items() <= recorded.items() else 0
+    most = int(text_from_main(str(most), run.world, run.device))
+    if 0 < most < run.trainer.pass_microbatches:
+        run.trainer.pass_microbatches = most
+        say(f"passes are of {most * run.trainer.batching.microbatch_size} images, since larger ones did not fit")
+
+
+def _valid_for(run: Context) -> dict[str, object]:
+    """With another device, or another --training.pass-images, larger passes are tried again."""
+    return {"device": device_name(run.device), "pass_images": run.experiment.training.pass_images}
 
 
 def predicted_microbatches(

@@ -19,9 +19,10 @@ from imagegen_dist.run.checkpoints import Checkpoints
 from imagegen_dist.run.context import Context, Events, Outcome, RunError, prepare
 from imagegen_dist.run.evaluations import Evaluations
 from imagegen_dist.run.outputs import Outputs
-from imagegen_dist.run.passes import choose_pass
+from imagegen_dist.run.passes import choose_pass, record_smaller
 from imagegen_dist.run_folder import RESULT
 from imagegen_dist.training.loop import Hook, train
+from imagegen_dist.training.memory import PassTooLarge
 from imagegen_dist.training.prefetch import ahead
 from imagegen_dist.wording import counted
 
@@ -48,6 +49,7 @@ class _Session:
 
     def __init__(self, run: Context) -> None:
         self._run = run
+        run.trainer.smaller_pass = run.events.message
         self._outputs = Outputs(run)
         self._checkpoints = Checkpoints(run, self._outputs)
         self._evaluations = Evaluations(run, self._outputs, self._checkpoints)
@@ -78,6 +80,11 @@ class _Session:
                 self._outputs.submit_report("stopped; the same command continues it")
         except ShardError:
             self._checkpoints.save_alone()
+            raise
+        except PassTooLarge as error:
+            if error.before_update:
+                self._checkpoints.save_alone()
+            record_smaller(run)
             raise
         finally:
             self._close()
@@ -163,7 +170,7 @@ class _Session:
         begin, end = run.trainer.step_index, run.experiment.training.steps
         items = stream(run.training.index, run.training.store, run.plan, share, begin, end, run.experiment.data)
         for number, item in enumerate(run.stopwatch.waiting(ahead(items, run.device))):
-            if number == 0 and run.device.type == "cuda":
+            if number == 0:
                 choose_pass(run, item)
             self._data_counters.update(item.counters)
             for damage in item.bad:

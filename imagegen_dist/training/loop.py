@@ -22,6 +22,7 @@ from imagegen_dist.nn.casting import constant_weights
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
 from imagegen_dist.training.ema import EMA
+from imagegen_dist.training.memory import PassTooLarge, give_back, half_of
 from imagegen_dist.training.optim import ScheduledAdam, nan_if_nonfinite, set_requires_grad
 from imagegen_dist.wording import counted
 
@@ -83,6 +84,7 @@ class Trainer:
     """An objective with its optimizers and weight averages, advanced one step at a time.
 
     pass_microbatches: how many microbatches go through the networks together, which changes results by rounding alone.
+    It is halved where a pass does not fit into memory, and `smaller_pass` is called with a line that says so.
     layout: of the samples; the networks already have theirs. compress_gradients: average them over ranks in bfloat16.
     After each step, `images` has increased by the batch size, and every rank holds the same weights.
     """
@@ -114,6 +116,8 @@ class Trainer:
         self.skipped_steps = torch.zeros((), device=device)
         self.longest_bad_run = torch.zeros((), device=device)
         self.pass_microbatches = pass_microbatches
+        self.smaller_pass: Callable[[str], None] = lambda line: None
+        self._exchanging = False
         self._bad_run = torch.zeros((), device=device)
         self._seed = seed
         self._augment = augment
@@ -134,13 +138,17 @@ class Trainer:
         return self.images // self.batching.batch_size
 
     def step(self, item: Item) -> None:
-        """One pass through all phases over this rank's microbatches of the step."""
+        """One pass through all phases over this rank's microbatches of the step.
+
+        Raises torch.OutOfMemoryError if one microbatch does not fit into memory, and PassTooLarge if a pass does not
+        fit while gradients are averaged over ranks.
+        """
         reals = self._reals(item)
         if not self._buckets_settled:
             self._settle_buckets(reals)
         bad = torch.zeros((), device=self.device)
         for turn, phase in enumerate(self._phases):
-            for terms in self._accumulate_gradients(turn, phase, *reals[turn]):
+            for terms in self._fitting_gradients(turn, phase, *reals[turn]):
                 self.meter.add(terms)
             optimizer = self.optimizers[phase.name]
             skip = optimizer.non_finite()
@@ -166,6 +174,30 @@ class Trainer:
         """Terms logged by the losses since the last call, averaged over all ranks. Called by every rank."""
         return self.meter.reduce(lambda values: sum_over_ranks(values, self.world))
 
+    def _fitting_gradients(self, turn: int, phase: Phase, samples: Tensor, labels: Tensor | None) -> list[Terms]:
+        """As `_accumulate_gradients`, again from the beginning and in smaller passes if one does not fit into memory.
+
+        Every rank chooses the size of its own passes: only the last backward pass meets the other ranks.
+        """
+        while True:
+            try:
+                return self._accumulate_gradients(turn, phase, samples, labels)
+            except torch.OutOfMemoryError as error:
+                reason = str(error)  # its frames keep the tensors of the pass alive
+            self._halve_pass(reason, first=turn == 0)
+
+    def _halve_pass(self, reason: str, first: bool) -> None:
+        """Halve the pass after it ran out of memory. first: in the first turn of a step."""
+        size, before = self.batching.microbatch_size, min(self.pass_microbatches, len(self._share))
+        if before == 1:
+            raise torch.OutOfMemoryError(reason)
+        line = f"a pass of {counted(before * size, 'image')} does not fit into memory any more"
+        self.pass_microbatches = half_of(before)
+        if self._exchanging:
+            raise PassTooLarge(line, first)
+        self.smaller_pass(f"{line}: passes are of {self.pass_microbatches * size}")
+        give_back(self.device)
+
     def _accumulate_gradients(self, turn: int, phase: Phase, samples: Tensor, labels: Tensor | None) -> list[Terms]:
         """Compute the mean gradient over the global batch on every rank; returns each pass's terms.
 
@@ -180,7 +212,9 @@ class Trainer:
                 is_last = together.stop == len(self._share)
                 with nullcontext() if is_last else accumulate(runner):
                     loss, terms = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
+                    self._exchanging = is_last and self.world.size > 1
                     (nan_if_nonfinite(loss) * (scale * (together.stop - first))).backward()
+                self._exchanging = False
                 logged.append(terms)
         return logged
 
@@ -215,7 +249,7 @@ class Trainer:
         resumed run rounds as the same step of an uninterrupted run.
         """
         for turn, phase in enumerate(self._phases):
-            self._accumulate_gradients(turn, phase, *reals[turn])
+            self._fitting_gradients(turn, phase, *reals[turn])
         self._buckets_settled = True
 
     def draw(self, turn: str, *microbatches: int) -> Draw:

@@ -9,6 +9,7 @@ import torch
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, sum_over_ranks
 from imagegen_dist.training.loop import Trainer
+from imagegen_dist.training.memory import give_back, half_of
 from imagegen_dist.wording import counted
 
 
@@ -25,7 +26,7 @@ def fit_pass(trainer: Trainer, item: Item, say: Callable[[str], None]) -> None:
             break
         if trainer.pass_microbatches == 1:
             raise error or torch.OutOfMemoryError("one microbatch does not fit into the memory of another worker")
-        trainer.pass_microbatches = -(-trainer.pass_microbatches // 2)
+        trainer.pass_microbatches = half_of(trainer.pass_microbatches)
     if trainer.pass_microbatches < wanted:
         size = trainer.batching.microbatch_size
         say(
@@ -41,8 +42,7 @@ def _tried(trainer: Trainer, item: Item) -> torch.OutOfMemoryError | None:
         # The frames of the error keep the tensors of the pass alive.
         return torch.OutOfMemoryError(*error.args)
     finally:
-        if trainer.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(trainer.device)
     return None
 
 

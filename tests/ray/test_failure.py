@@ -1,5 +1,7 @@
 """What a driver makes of a group of workers that has ended."""
 
+import copy
+
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train import TrainingFailedError
@@ -7,6 +9,7 @@ from ray.train import TrainingFailedError
 from imagegen_dist.ray.failure import Failure, RestartPolicy, diagnose
 from imagegen_dist.ray.memory import MEMORY_HELP
 from imagegen_dist.storage import AccessError
+from imagegen_dist.training.memory import PassTooLarge
 
 KILLED_FOR_MEMORY = """1 worker(s) were killed due to the node running low on memory. \
 Memory on the node (IP: 192.0.2.2, ID: 5f906306de9dd44b) was 22.40GB used / 23.54GB limit (0.951)
@@ -43,6 +46,17 @@ def test_an_error_that_comes_back_ends_it_and_one_with_another_text_each_time_to
     assert [policy.allows(BUG, 5) for _ in range(2)] == [True, False]
     policy = RestartPolicy(3)
     assert [policy.allows(Failure(f"worker 0 raised {n}"), 5) for n in range(4)] == [True, True, True, False]
+
+
+def test_passes_become_smaller_as_often_as_it_takes_but_not_the_same_one_twice():
+    policy = RestartPolicy(3)
+    for images in (128, 64, 32, 16, 8):
+        too_large = PassTooLarge(f"a pass of {images} images does not fit into memory any more", before_update=True)
+        sent = copy.copy(too_large)  # as pickle does it
+        failure = diagnose(WorkerGroupError({0: RuntimeError("[gloo] closed"), 1: sent}))
+        assert failure == Failure(f"worker 1: {too_large}", smaller=True)
+        assert policy.allows(failure, 5)
+    assert not policy.allows(failure, 5)
 
 
 def test_waiting_for_a_place_is_no_loss():
