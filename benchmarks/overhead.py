@@ -56,7 +56,7 @@ def bare_rank(rank: int, experiment: Experiment, data: str, meeting: str, steps:
     index = DatasetIndex.load(Store(data))
     pixels, labels = read_samples(index, Store(data), range(index.samples))
     pixels = pixels.float() / 127.5 - 1
-    networks = build_networks(experiment, index.shape, index.classes)
+    networks = build_networks(experiment, index.shape, index.labels)
     average = copy.deepcopy(networks["generator"])
     gan = GAN(networks["generator"], networks["discriminator"], experiment.objective)
     losses = {"discriminator": gan.discriminator_loss, "generator": gan.generator_loss}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist import models, objectives
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.config import kind
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.order import Plan, default_block
@@ -97,9 +98,20 @@ def network_generator(seed: int, name: str) -> torch.Generator:
     return keyed_generator(int.from_bytes(key, "little"))
 
 
-def conditioning(experiment: Experiment, classes: int | None) -> int:
-    """Number of classes that the networks are conditioned on: the dataset's, or 0. A single class counts as none."""
-    return classes if classes and classes > 1 and experiment.data.conditional else 0
+Labels = Conditions | int | None
+"""What a dataset's samples are labelled with: conditions, one of so many classes, or nothing."""
+
+
+def conditioning(experiment: Experiment, labels: Labels) -> int:
+    """K, the length of the vector that networks are conditioned on, or 0 for none.
+
+    Of conditions, the length of their vector; of classes, their number. A single class counts as none.
+    """
+    if not experiment.data.conditional:
+        return 0
+    if isinstance(labels, Conditions):
+        return labels.width
+    return labels if labels and labels > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -126,12 +138,12 @@ class _Builder:
         return compiled(function) if self.compiles else function
 
 
-def build_networks(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, nn.Module]:
+def build_networks(experiment: Experiment, shape: SampleShape, labels: Labels) -> dict[str, nn.Module]:
     """The objective's networks by role, with their initial weights, on the CPU.
 
     Raises ValueError if the model does not support samples of this shape.
     """
-    return experiment.objective.networks(_Builder(experiment, shape, conditioning(experiment, classes)))
+    return experiment.objective.networks(_Builder(experiment, shape, conditioning(experiment, labels)))
 
 
 def build_objective(
@@ -141,7 +153,7 @@ def build_objective(
 
     Raises ValueError if the networks do not fit the objective.
     """
-    known = conditioning(experiment, index.classes)
+    known = conditioning(experiment, index.labels)
     return experiment.objective.objective(networks, _Builder(experiment, index.shape, known, index.samples, compiles))
 
 
@@ -165,7 +177,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     Raises ValueError if the model does not fit the data, or if the workers cannot share a batch.
     """
     training = experiment.training
-    built = build_networks(experiment, index.shape, index.classes)
+    built = build_networks(experiment, index.shape, index.labels)
     layout = memory_format(index.shape.ndim, training.channels_last)
     networks = {name: network.to(device) for name, network in built.items()}
     for network in networks.values():
@@ -199,7 +211,7 @@ def _flip(x: Tensor, draw: Draw) -> Tensor:
     return random_flip(x, draw)
 
 
-def parameter_counts(experiment: Experiment, shape: SampleShape, classes: int | None) -> dict[str, int]:
+def parameter_counts(experiment: Experiment, shape: SampleShape, labels: Labels) -> dict[str, int]:
     """Number of trainable parameters of each network."""
-    networks = build_networks(experiment, shape, classes)
+    networks = build_networks(experiment, shape, labels)
     return {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}

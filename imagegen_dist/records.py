@@ -93,8 +93,12 @@ class RunSettings:
         return Store(self.cache, PATIENCE_S) if self.cache else Store(self.storage, PATIENCE_S) / ".cache"
 
 
-def describe_data(index: DatasetIndex) -> dict[str, Any]:
-    """The description of a dataset in a checkpoint."""
+def describe_data(index: DatasetIndex, rows: bool = False) -> dict[str, Any]:
+    """The description of a dataset. rows: with the conditions of some samples, as a checkpoint has it."""
+    known = index.known_conditions
+    conditions = {} if known is None else known.payload()
+    if not rows:
+        conditions.pop("condition_rows", None)
     return {
         "fingerprint": index.fingerprint,
         "modality": index.modality,
@@ -102,6 +106,7 @@ def describe_data(index: DatasetIndex) -> dict[str, Any]:
         "classes": index.classes,
         "class_names": None if index.class_names is None else list(index.class_names),
         "samples": index.samples,
+        **conditions,
     }
 
 

@@ -11,9 +11,9 @@ import torch
 
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.reader import Item
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import Experiment, build_trainer
+from imagegen_dist.prediction.counting import grey_item
 from imagegen_dist.wording import counted
 
 _MEASURED_S = 1.0
@@ -56,7 +56,7 @@ def _measured_speed(
     compiled = training.compile and device.type == "cuda"
     small = replace(training, batch_size=training.microbatch_size, compile=compiled)
     trainer = build_trainer(replace(experiment, training=small), index, World(), device)
-    item = _grey(index, len(trainer.objective.phases()), training.microbatch_size)
+    item = grey_item(index, len(trainer.objective.phases()), 1, training.microbatch_size)
     began, images = clock(), 0
     for step in range(1_000_000):
         trainer.step(item)
@@ -67,10 +67,3 @@ def _measured_speed(
         elif clock() - began >= _MEASURED_S:
             break
     return (trainer.images - images) / (clock() - began)
-
-
-def _grey(index: DatasetIndex, draws: int, size: int) -> Item:
-    """A step's samples, [draws, 1, size, C, *S], all grey and of class 0."""
-    sample = torch.full((draws, 1, size, index.shape.channels, *index.shape.spatial), 128, dtype=torch.uint8)
-    numbers = torch.zeros(draws, 1, size, dtype=torch.int64)
-    return Item(0, sample, numbers if index.classes else None, numbers, {}, [])

@@ -99,10 +99,10 @@ def _tell(line: str) -> None:
 
 def counts(store: Store, index: DatasetIndex) -> str:
     """A dataset in one line."""
-    labels = "no labels" if index.classes is None else f"{index.classes:,} class{'es' * (index.classes != 1)}"
     shards = f"{len(index.shards):,} shard{'s' * (len(index.shards) != 1)}"
     size = sum(shard.bytes for shard in index.shards)
-    return f"{counted(index.samples, 'sample')} of {index.shape} in {shards}, {labels}, {count(size)}B: {store}"
+    samples = f"{counted(index.samples, 'sample')} of {index.shape}"
+    return f"{samples} in {shards}, {index.describe_labels()}, {count(size)}B: {store}"
 
 
 def _advice_for(packed: PackedDatasets) -> str:
@@ -135,7 +135,7 @@ def _suggested_preset(index: DatasetIndex) -> str:
     stacked = () if channel_classes(index) is None else ("r3gan-stackedmnist-small",)
     for name in (*stacked, *(("digits", "dcgan") if small else ("dcgan", "digits"))):
         with contextlib.suppress(ValueError):
-            parameter_counts(PRESETS[name].experiment, index.shape, index.classes)
+            parameter_counts(PRESETS[name].experiment, index.shape, index.labels)
             return name
     return "article-gan"
 

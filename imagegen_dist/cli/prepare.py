@@ -100,7 +100,7 @@ def prepare(command: Command) -> Prepared:
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
         choose_factors(list(first.get("factors", {})), asked, place)
     check_training_metrics(experiment.evaluation.metrics)
-    networks = build_networks(experiment, index.shape, index.classes)
+    networks = build_networks(experiment, index.shape, index.labels)
     draws = len(build_objective(experiment, networks, index).phases())
     if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
         open_network(source, index.shape, torch.device("cpu"))
@@ -171,17 +171,13 @@ _NAMED = 10  # classes
 def dry_run_text(prepared: Prepared) -> str:
     """What --dry-run prints: settings, networks, data, storage."""
     experiment, index, settings = prepared.experiment, prepared.index, prepared.settings
-    counts = parameter_counts(experiment, index.shape, index.classes)
+    counts = parameter_counts(experiment, index.shape, index.labels)
     batching = experiment.training.batching
-    labels = counted(index.classes, "class") if index.classes else "no labels"
-    if index.class_names:
-        some = ", ".join(index.class_names[:_NAMED])
-        labels += f" ({some}{', ...' if len(index.class_names) > _NAMED else ''})"
     lines = [
         f"experiment  {settings.preset}",
         describe(experiment),
         f"networks    {', '.join(f'{name} {count:,} parameters' for name, count in counts.items())}",
-        f"samples     {index.shape}, {labels}",
+        f"samples     {index.shape}, {index.describe_labels(_NAMED)}",
         f"data        {settings.data}: {counted(index.samples, 'sample')} in {counted(len(index.shards), 'shard')}, "
         f"fingerprint {index.fingerprint[:12]}",
         f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
@@ -223,12 +219,13 @@ def silent_settings(experiment: Experiment, preset: Preset | None, index: Datase
             f"this preset was made for samples of {preset.shape}, and without --data it trains on the built-in "
             f"{experiment.data.url}, {index.shape}"
         )
-    if experiment.data.conditional and not index.distinct_classes:
+    if experiment.data.conditional and not index.tells:
         has = "labels of only one class" if index.classes else "no labels"
         lines.append(f"--data.conditional true has no effect: the data have {has}")
-    if not experiment.data.conditional and index.distinct_classes and not own_data:
+    if not experiment.data.conditional and index.tells and not own_data:
+        labels = "conditions" if index.conditions else f"labels of the data's {index.classes:,} classes"
         lines.append(
-            f"the labels of the data's {index.classes:,} classes are not told to the networks: this preset is "
+            f"the {labels} are not told to the networks: this preset is "
             "unconditional; --data.conditional true tells them"
         )
     epochs = experiment.training.total_images * draws / index.samples

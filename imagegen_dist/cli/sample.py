@@ -35,6 +35,11 @@ class Options:
     Default: one class per seed, the seed modulo the number of classes."""
     mix: Annotated[str, flag("A:B")] = ""
     """Instead of --classes: eight blends of two class embeddings, from A to B, by number or name."""
+    set: Annotated[str, flag("NAME=VALUE,...")] = ""
+    """Conditions of all samples, e.g. digit=7,slant=0.2 or slant=-1sd (deviations from the mean); others as in the
+    data."""
+    sweep: Annotated[str, flag("NAME[=FROM:TO[:STEPS]]")] = ""
+    """One column per value of a condition: all classes, or FROM:TO in 8 steps. Default range: two deviations."""
     truncation: Annotated[float, flag("PSI")] = 1.0
     """Scale the noise towards its mean, 0: less variety, more typical samples; from 0 to 1. Default: 1, no
     truncation."""
@@ -93,6 +98,8 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError(f"nothing to write: give --grid FILE.png, or one of --{', --'.join(_OUTPUTS[1:])}")
     if options.classes and options.mix:
         raise UsageError("--classes and --mix both say which classes: give one of them")
+    if (options.classes or options.mix) and (options.set or options.sweep):
+        raise UsageError("--classes and --mix are not for a model with conditions: give --set and --sweep alone")
     check_range(options, frames=(2, 100_000), batch=(1, 1_000_000), scale=(0, 1000), fps=(1, 100), truncation=(0, 1))
     check_tasks(options)
     return options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.progress import ProgressBar
+from imagegen_dist.cli.sample_conditions import parse_conditions
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.data.animation import animate, check_encoder
 from imagegen_dist.data.modality import modality
@@ -31,6 +33,7 @@ from imagegen_dist.inference.batches import batch_on
 from imagegen_dist.inference.engines import use_engine_
 from imagegen_dist.inference.folder import card_of
 from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
+from imagegen_dist.inference.given import Given
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.inference.sampling_request import SamplingRequest
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from imagegen_dist.cli.sample import Options
 
 _SEEDS, _FILM_SEEDS = "0-63", "0-7"
+_SWEPT_SEEDS = "0-7"  # rows of a grid whose columns are a sweep
 _MOST_TILES = 4_000
 """Samples in one picture, at most."""
 
@@ -53,14 +57,16 @@ def run(options: Options) -> None:
     """Write what is asked for, and say what was written. Raises ValueError before anything is; TaskError."""
     asked, film = (
         parse_asked(options.seeds or seeds, options.classes, options.mix, options.truncation)
-        for seeds in (_SEEDS, _FILM_SEEDS)
+        for seeds in (_SWEPT_SEEDS if options.sweep else _SEEDS, _FILM_SEEDS)
     )
     _check_outputs(options, asked, film)
     device = pick_device(options.device)
     trained = read_trained(options.checkpoint)
     model = build_model(trained).to(device)
     model.batch = options.batch or batch_on(model)
-    asked, film = (as_typed(each, model).by_number(model) for each in (asked, film))
+    if options.set or options.sweep:
+        asked, film = (replace(each, conditions=_conditions(options, model)) for each in (asked, film))
+    asked, film = (as_typed(each, model).resolved(model) for each in (asked, film))
     _check_model(options, asked, model)
     use_engine_(model, options.engine)
     if options.grid:
@@ -83,6 +89,13 @@ def run(options: Options) -> None:
         samples = traversal(model, film, options.frames, latents)
         columns = min(len(film.seeds), TRAVERSED_SEEDS)
         print(_write_film(model, samples, columns, options.traverse, options.scale, options.fps))
+
+
+def _conditions(options: Options, model: Model) -> tuple[Given, ...]:
+    if model.conditions is None:
+        has = "of one of its classes: give --classes" if model.classes else "unconditional"
+        raise UsageError(f"--set and --sweep: this model has no named conditions, it is {has}")
+    return tuple(parse_conditions(options.set, options.sweep, model.conditions))
 
 
 def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingRequest) -> None:
@@ -121,8 +134,8 @@ def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel
 
 def grid_columns(asked: SamplingRequest, classes: int) -> int:
     """Columns of a grid: one a class where classes are named or few, else as many as rows."""
-    if asked.classes:
-        return len(asked.classes)
+    if asked.classes or asked.columns > 1:
+        return asked.columns
     if 1 < classes <= _MOST_COLUMNS and len(asked) > classes:
         return classes
     return ceil(sqrt(len(asked)))
@@ -157,6 +170,8 @@ def _name(model: Model, asked: SamplingRequest, row: int) -> str:
     label = asked.class_of(model, row)
     if label is not None:
         return f"seed{seed:06d}-class{label}"
+    if asked.conditions:
+        return f"seed{seed:06d}-condition{column}" if asked.columns > 1 else f"seed{seed:06d}"
     return f"seed{seed:06d}-mix{column}" if asked.classes else f"seed{seed:06d}"
 
 
@@ -195,8 +210,10 @@ def _pack_samples(
     shard_bytes = parse_bytes(options.shard_size)
     flags = {
         "SOURCE": maker.url,
-        "--seeds": options.seeds or _SEEDS,
+        "--seeds": options.seeds or (_SWEPT_SEEDS if options.sweep else _SEEDS),
         "--classes": options.classes,
+        "--set": options.set,
+        "--sweep": options.sweep,
         "--truncation": f"{options.truncation:g}",
         "--engine": options.engine,
         "--batch": f"{maker.batch}",

@@ -159,6 +159,11 @@ class Conditions:
         ends = np.cumsum([part.size for part in self.parts]).tolist()
         return {part.name: slice(end - part.size, end) for part, end in zip(self.parts, ends, strict=True)}
 
+    @property
+    def first_class(self) -> Part | None:
+        """The first part that is a class, which gives pictures their columns."""
+        return next((part for part in self.parts if part.kind == "class"), None)
+
     def part(self, name: str) -> Part:
         """A part by name. Raises ValueError if there is none."""
         for part in self.parts:

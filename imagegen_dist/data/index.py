@@ -4,7 +4,6 @@ It has the name, size, number of samples and checksums of every shard; the modal
 and a fingerprint of all these, which checkpoints carry.
 """
 
-import base64
 import hashlib
 import json
 import re
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from imagegen_dist.commands import command
 from imagegen_dist.conditions.part import Conditions, Vector
+from imagegen_dist.conditions.rows import ConditionRows, decode_rows, encode_rows
 from imagegen_dist.conditions.tally import ConditionScan
 from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.labels import Label, all_differ, number_names, too_many
@@ -73,7 +73,7 @@ class DatasetIndex:
     class_counts: tuple[int, ...] | None = None  # samples of each class; None if unknown, as in older indexes
     member: str = ""  # extension of the members to read, if samples have several pictures
     conditions: Conditions | None = None  # named conditions, which take the place of classes
-    condition_rows: bytes = b""  # conditions of some samples, float32 [R, K] in little-endian order
+    condition_rows: str = ""  # conditions of some samples, as conditions.rows.encode_rows gives them
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -92,8 +92,8 @@ class DatasetIndex:
             raise DatasetError("a shard is listed twice")
         if self.conditions is not None and self.classes is not None:
             raise DatasetError("it has both classes and conditions")
-        if len(self.condition_rows) % (4 * (1 if self.conditions is None else self.conditions.width)):
-            raise DatasetError("its condition_rows do not fit its conditions")
+        if self.conditions is not None:
+            _ = self.known_conditions
         if self.samples < 1:
             raise DatasetError("it has no samples")
         if self.member and self.member.rpartition(".")[2] not in modality(self.modality).extensions:
@@ -113,6 +113,16 @@ class DatasetIndex:
         """What samples are labelled with: conditions, one of so many classes, or nothing."""
         return self.classes if self.conditions is None else self.conditions
 
+    def describe_labels(self, names: int = 0) -> str:
+        """What samples are labelled with, in words. names: of classes that are listed, at most."""
+        if self.conditions is not None:
+            return f"{counted(len(self.conditions.parts), 'condition')}: {self.conditions.describe()}"
+        if not self.classes:
+            return "no labels"
+        listed = (self.class_names or ())[:names]
+        more = ", ..." if self.classes > len(listed) else ""
+        return counted(self.classes, "class") + (f" ({', '.join(listed)}{more})" if listed else "")
+
     @property
     def label_dims(self) -> tuple[int, ...]:
         """Shape of a sample's label: (K,) for conditions, else ()."""
@@ -131,16 +141,25 @@ class DatasetIndex:
         return label
 
     @cached_property
-    def conditions_of_some(self) -> Vector:
-        """Conditions of some samples, evenly spaced in the dataset, [R, K]; without rows if it has none."""
-        width = 1 if self.conditions is None else self.conditions.width
-        return np.frombuffer(self.condition_rows, "<f4").reshape(-1, width)
+    def known_conditions(self) -> ConditionRows | None:
+        """The parts of conditions, and the conditions of some samples, evenly spaced; None without conditions."""
+        if self.conditions is None:
+            return None
+        try:
+            return ConditionRows(self.conditions, decode_rows(self.condition_rows, self.conditions.width))
+        except ValueError as error:
+            raise DatasetError(str(error)) from error
 
     @cached_property
     def distinct_classes(self) -> int:
         """Number of classes that the labels distinguish; 0 without labels, and if all samples are of one class."""
         several = self.class_counts is None or sum(count > 0 for count in self.class_counts) > 1
         return self.classes or 0 if several and (self.classes or 0) > 1 else 0
+
+    @property
+    def tells(self) -> bool:
+        """True if labels tell samples apart: conditions, or two or more classes that have samples."""
+        return self.conditions is not None or bool(self.distinct_classes)
 
     @cached_property
     def class_numbers(self) -> dict[str, int]:
@@ -199,9 +218,6 @@ class DatasetIndex:
             raise DatasetError(f"{store / INDEX_NAME} is corrupt: {error}") from error
         return index
 
-    def _condition_payload(self, conditions: Conditions) -> dict[str, Any]:
-        return {"conditions": conditions.payload(), "condition_rows": base64.b64encode(self.condition_rows).decode()}
-
     def _payload(self) -> dict[str, Any]:
         """Everything that the fingerprint covers. Shards are not copied, which would take most of a load's time."""
         return {
@@ -213,7 +229,7 @@ class DatasetIndex:
             "class_names": None if self.class_names is None else list(self.class_names),
             "shards": [vars(shard) for shard in self.shards],
             **({"member": self.member} if self.member else {}),
-            **({} if self.conditions is None else self._condition_payload(self.conditions)),
+            **({} if self.known_conditions is None else self.known_conditions.payload()),
         }
 
 
@@ -323,7 +339,7 @@ def _conditioned(
         conditions = total.conditions(kinds)
     except ValueError as error:
         raise DatasetError(str(error)) from error
-    rows = total.vectors(conditions).astype("<f4").tobytes()
+    rows = encode_rows(total.vectors(conditions))
     infos = tuple(scan.info for scan in scans)
     return DatasetIndex(modality_name, shape, infos, conditions=conditions, condition_rows=rows)
 
@@ -481,7 +497,7 @@ def _from_payload(payload: Any) -> DatasetIndex:
         _class_counts(payload),
         _take(payload, "member", str) if "member" in payload else "",
         Conditions.from_payload(payload["conditions"]) if "conditions" in payload else None,
-        base64.b64decode(_take(payload, "condition_rows", str), validate=True) if "condition_rows" in payload else b"",
+        _take(payload, "condition_rows", str) if "condition_rows" in payload else "",
     )
     if payload.get("fingerprint") != index.fingerprint:
         raise ValueError("its fingerprint does not match its content; it was edited or damaged")

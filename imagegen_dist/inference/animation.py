@@ -25,17 +25,23 @@ def check_interpolation(model: Model) -> None:
 def interpolation(model: Model, asked: SamplingRequest, frames: int) -> Tensor:
     """From each seed to the next and back to the first: uint8 [F, columns, C, *S], F = seeds * frames.
 
-    One column per class. If no class is named, there is one column, whose class also changes from seed to seed, by
-    linear interpolation of the weights of the class embeddings.
+    One column per class or condition. What is not given, the class or parts of a condition, changes from seed to seed
+    as well, by linear interpolation of the weights of the class embeddings.
     """
     keys = model.latents_of(asked.seeds)
     path = latent_path(keys, frames)
-    if model.classes and not asked.classes:
+    if model.known is not None:
+        vectors = asked.label(model, range(len(asked)))  # [seeds * columns, K]
+        assert vectors is not None
+        blended = torch.stack([blend(each, frames) for each in vectors.unflatten(0, (-1, asked.columns)).unbind(1)], 1)
+        columns: Tensor | None = blended.flatten(0, 1)
+    elif model.classes and not asked.classes:
         weights = torch.zeros(len(asked.seeds), model.classes)
         weights[torch.arange(len(weights)), torch.tensor(asked.seeds) % model.classes] = 1
-        return model.generate(path, blend(weights, frames), asked.truncation).unsqueeze(1)
-    label = model.labels(asked.columns, asked.classes or None)
-    columns = None if label is None else label.repeat(len(path), *(1 for _ in label.shape[1:]))
+        columns = blend(weights, frames)
+    else:
+        label = model.labels(asked.columns, asked.classes or None)
+        columns = None if label is None else label.repeat(len(path), *(1 for _ in label.shape[1:]))
     drawn = path.repeat_interleave(asked.columns, 0)
     return model.generate(drawn, columns, asked.truncation).unflatten(0, (len(path), asked.columns))
 
@@ -61,7 +67,7 @@ def traversal(model: AutoencoderModel, asked: SamplingRequest, frames: int, late
     size = model.autoencoder.group_dims[0][0]
     moved = list(latents)[:MOST_TRAVERSED] or list(range(min(size, MOST_TRAVERSED)))
     seeds = asked.seeds[:TRAVERSED_SEEDS]
-    shown = SamplingRequest(seeds, asked.classes[:1])
+    shown = SamplingRequest(seeds, asked.classes[:1], conditions=asked.conditions[:1])
     bases = model.latents_of(seeds)[:, :size] * asked.truncation
     z = torch.stack([traverse(base, moved, swing(frames)).unflatten(0, (len(moved), frames)) for base in bases])
     z = z.permute(2, 1, 0, 3).flatten(0, 2)  # [frames, L, seeds, Z]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagegen_dist import config
+from imagegen_dist.conditions.part import Conditions, Part
 from imagegen_dist.extras import install_anywhere
 from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.formatting import count, duration, figure_lines
@@ -80,9 +81,11 @@ def _shape(facts: Mapping[str, Any]) -> str:
 
 
 def _use(facts: Mapping[str, Any], family: str) -> str:
-    conditional = facts["data"]["classes"] and facts["experiment"]["data"]["conditional"]
+    told = facts["experiment"]["data"]["conditional"]
     known = facts["data"].get("class_names") or [0, 1]
-    classes = f", classes={json.dumps(known[:2], ensure_ascii=False)}" if conditional else ""
+    classes = f", classes={json.dumps(known[:2], ensure_ascii=False)}" if told and facts["data"]["classes"] else ""
+    if told and (conditions := _conditions(facts)):
+        classes = f", conditions={_example(conditions.parts[0])}"
     lines = [
         f"imagegen_dist is not on a package index: install it by {install_anywhere('export')}.",
         "",
@@ -92,8 +95,8 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
         f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; equal for a seed on any machine",
     ]
     if family == "VAE":
-        told = ", label" if conditional else ""
-        lines.append(f"    z = model.encode(images{told}); images = model.decode(z{told})")
+        label = ", label" if classes else ""
+        lines.append(f"    z = model.encode(images{label}); images = model.decode(z{label})")
     lines += [
         "",
         "or from the Hub:",
@@ -108,6 +111,8 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
 def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     data = facts["data"]
     classes = counted(data["classes"], "class") if data["classes"] else "no classes"
+    if conditions := _conditions(facts):
+        classes = f"conditions {conditions.describe()}"
     name = str(facts["experiment"]["data"]["url"]).rstrip("/").rpartition("/")[2]
     names = data.get("class_names")
     return [
@@ -115,6 +120,21 @@ def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
         *([f"The classes, numbered from 0: {_some_names(names)}."] if names else []),
         f"Fingerprint of the dataset (SHA-256 over its index): `{data['fingerprint']}`.",
     ]
+
+
+def _conditions(facts: Mapping[str, Any]) -> Conditions | None:
+    """The parts of the data's conditions, if it has any."""
+    payload = facts["data"].get("conditions")
+    return None if payload is None else Conditions.from_payload(payload)
+
+
+def _example(part: Part) -> str:
+    """A value for a part, as Python."""
+    if part.kind == "vector":
+        value: Any = round(part.mean[0], 3) if part.size == 1 else [round(each, 3) for each in part.mean]
+    else:
+        value = part.names[0] if part.names else True
+    return json.dumps({part.name: value}, ensure_ascii=False).replace("true", "True")
 
 
 def _some_names(names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ def use_engine_(model: GeneratorModel | AutoencoderModel, engine: EngineName, th
             function = onnx_function(to_onnx(part), part.inputs, threads)
 
             def compute(drawn: Tensor, label: Tensor | None = None) -> Tensor:
-                if label is not None and label.is_floating_point():
+                if label is not None and label.is_floating_point() and model.conditions is None:
                     raise ValueError("engine onnxruntime does not support blends of classes: leave --engine out")
                 return function(drawn, label)
 

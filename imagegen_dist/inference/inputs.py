@@ -1,7 +1,7 @@
 """Validation of a model's inputs: types, shapes and ranges, with one convention for all methods.
 
 Samples are uint8 [B, C, *S], from 0 to 255, as stored and as `sample` returns them. Latents are floating-point,
-[B, Z, *s]. Labels are int64 [B], or class weights [B, K].
+[B, Z, *s]. Labels are int64 [B], class weights [B, K], or conditions [B, K].
 """
 
 from __future__ import annotations
@@ -39,6 +39,20 @@ def check_latents(z: Tensor, dims: Collection[tuple[int, ...]], codes: bool = Fa
         raise ValueError(
             f"latents of this model are codes in [-1, 1], and one has the absolute value {float(z.abs().max()):.3g}"
         )
+
+
+def check_conditions(label: Tensor | None, batch: int, width: int) -> None:
+    """Raise ValueError unless labels are the conditions of a batch as vectors, [B, width]."""
+    if label is None:
+        raise ValueError(f"this model is conditional: give labels, e.g. model.labels({batch})")
+    _check_tensor("labels", label)
+    if label.shape != (batch, width) or not label.is_floating_point():
+        raise ValueError(
+            f"labels are {_type(label)} {list(label.shape)}: conditions float32 [{batch}, {width}] are needed, as "
+            "`labels` returns them"
+        )
+    if not label.isfinite().all():
+        raise ValueError("labels have numbers that are not finite (nan or inf)")
 
 
 def check_label(label: Tensor | None, batch: int, classes: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from imagegen_dist import config
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.experiment import Experiment, build_networks, conditioning
 from imagegen_dist.inference.exported import is_exported, read_exported
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
@@ -101,16 +102,18 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         experiment = trained.experiment
         shape = config.decode(SampleShape, facts["data"]["shape"])
         classes, images, modality = facts["data"]["classes"], int(facts["images"]), facts["data"]["modality"]
+        rows = ConditionRows.from_payload(facts["data"]) if experiment.data.conditional else None
         with _Bounded(trained, shape):
-            networks = build_networks(experiment, shape, classes)
-        known = shape, conditioning(experiment, classes), images, modality, facts
+            networks = build_networks(experiment, shape, classes if rows is None else rows.conditions)
+        told = conditioning(experiment, classes) if rows is None else 0
+        known = shape, told, images, modality, facts
         more = {_DISCRIMINATOR: networks[_DISCRIMINATOR]} if below(tensors, _DISCRIMINATOR) else {}
         objective = experiment.objective
         model: GeneratorModel | AutoencoderModel
         if isinstance(objective, Autoencodes):
-            model = AutoencoderModel(objective.autoencoder(networks), *known, more=more)
+            model = AutoencoderModel(objective.autoencoder(networks), *known, more=more, known=rows)
         elif isinstance(objective, Generates):
-            model = GeneratorModel(objective.sampler(networks), *known, more=more)
+            model = GeneratorModel(objective.sampler(networks), *known, more=more, known=rows)
         else:
             raise CheckpointError(f"{trained.url}: its objective neither generates nor autoencodes samples")
         model.numerics = experiment.training.numerics

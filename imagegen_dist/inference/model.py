@@ -14,18 +14,23 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.conditions.part import Conditions, Vector
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.modality import modality, to_float, to_uint8
 from imagegen_dist.inference.class_names import Class, as_list, numbered
-from imagegen_dist.inference.inputs import check_label, check_latents, check_samples
+from imagegen_dist.inference.given import Given, as_conditions
+from imagegen_dist.inference.inputs import check_conditions, check_label, check_latents, check_samples
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.numerics import Numerics
 from imagegen_dist.objectives.interface import Sampler
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 
+_MOST_COLUMNS = 20  # of a picture
 _BATCH = 8
 """Samples that the networks see at a time, unless a model's `batch` is set."""
 
@@ -37,9 +42,10 @@ class Model(nn.Module):
     """A model that generates samples: a trained generator, or a VAE.
 
     sampler: generates samples. more: further networks, by their names in a checkpoint. shape: of one sample. classes:
-    number of classes, 0 for none. images: images seen in training. modality: "image", "video" or "voxels". facts: of
-    the checkpoint, including the experiment. batch: samples computed at a time. compute: replaces the networks'
-    computation if set (engines.py). numerics: how a GPU computes, as in training.
+    number of classes, 0 for none and if it is told conditions. images: images seen in training. modality: "image",
+    "video" or "voxels". facts: of the checkpoint, including the experiment. batch: samples computed at a time. compute:
+    replaces the networks' computation if set (engines.py). numerics: how a GPU computes, as in training. known: the
+    parts of conditions, and those of some samples in the training data, if the model is told conditions.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Model(nn.Module):
         modality: str,
         facts: Mapping[str, Any] | None = None,
         more: Mapping[str, nn.Module] | None = None,
+        known: ConditionRows | None = None,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleDict({**sampler.modules(), **(more or {})})
@@ -59,6 +66,7 @@ class Model(nn.Module):
         """True if the prior is N(0, I), so that its draws can be scaled and interpolated."""
         self.shape = shape
         self.classes = classes
+        self.known = known
         self.images = images
         self.modality = modality
         self.facts = facts or {}
@@ -72,6 +80,16 @@ class Model(nn.Module):
         """The names of the classes in the training data, by number; None if they have no names or none is known."""
         names = self.facts.get("data", {}).get("class_names")
         return tuple(map(str, names)) if isinstance(names, list | tuple) and len(names) == self.classes else None
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """The parts of the conditions that the model is told; None if it is told classes, or nothing."""
+        return None if self.known is None else self.known.conditions
+
+    @property
+    def label_width(self) -> int:
+        """K, the length of the vector that the networks are conditioned on, or 0 for none."""
+        return self.classes if self.conditions is None else self.conditions.width
 
     @property
     def device(self) -> torch.device:
@@ -94,18 +112,25 @@ class Model(nn.Module):
         return self._prior(len(seeds), SampleNoise(seeds, [0] * len(seeds)))
 
     def sample(
-        self, n: int, classes: Class | Iterable[Class] | None = None, seed: int = 0, truncation: float = 1.0
+        self,
+        n: int,
+        classes: Class | Iterable[Class] | None = None,
+        seed: int = 0,
+        truncation: float = 1.0,
+        conditions: Given | Iterable[Given] | None = None,
     ) -> Tensor:
         """`n` samples, uint8 [n, C, *S]; sample i depends only on the seed, i and its class, not on `n`.
 
         classes: one class for all, or several taken in turn, each by number or name; by default all in turn. Integers
-        of any type are numbers. truncation: the factor by which the noise is scaled towards its mean 0, from 1 (none)
-        to 0. Raises ValueError for a class that the model does not have, for classes given to an unconditional model,
+        of any type are numbers. conditions: values by part, {"digit": 7, "age": 0.3}, for all samples, or several of
+        these taken in turn; parts that are not given are those of samples in the training data, as they occur
+        together. truncation: the factor by which the noise is scaled towards its mean 0, from 1 (none) to 0. Raises
+        ValueError for a class or condition that the model does not have, for classes given to an unconditional model,
         and if latents cannot be scaled.
         """
         if n < 1:
             raise ValueError(f"n is {n}; ask for at least 1 sample")
-        return self.generate(self.latents(n, seed), self.labels(n, classes), truncation)
+        return self.generate(self.latents(n, seed), self.labels(n, classes, conditions, seed), truncation)
 
     @torch.inference_mode()
     def generate(self, drawn: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
@@ -115,7 +140,7 @@ class Model(nn.Module):
         if truncation != 1 and not self.gaussian:
             raise ValueError(f"truncation {truncation:g}: this model's latents are codes, which have no mean")
         check_latents(drawn, [self._drawn_dims], codes=not self.gaussian)
-        check_label(label, len(drawn), self.classes)
+        self._check_label(label, len(drawn))
         compute = self.compute or self
         return self._in_batches(lambda *rows: to_uint8(compute(*rows)), drawn * truncation, label)
 
@@ -128,17 +153,34 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def grid(self, path: str | Path, rows: int = 10, seed: int = 0) -> None:
-        """Write a picture of samples to a file, with one column per class (the first 20), or ten columns."""
-        columns = min(self.classes, 20) or 10
-        samples = self.sample(rows * columns, range(columns) if self.classes else None, seed)
+        """Write a picture of samples to a file, with one column per class (the first 20), or ten columns.
+
+        Of conditions, the first part that is a class is that of the columns.
+        """
+        first = self.conditions.first_class if self.conditions is not None else None
+        columns = min(self.classes if first is None else first.size, _MOST_COLUMNS) or 10
+        given = [{first.name: name} for name in first.names[:columns]] if first is not None else None
+        samples = self.sample(rows * columns, range(columns) if self.classes else None, seed, conditions=given)
         data, _ = modality(self.modality).preview(samples.cpu().numpy(), columns)
         Path(path).write_bytes(data)
 
-    def labels(self, n: int, classes: Class | Iterable[Class] | None = None) -> Tensor | None:
-        """Labels for `n` samples: int64 [n], or weights [n, K] if a class is a blend; None without classes.
+    def labels(
+        self,
+        n: int,
+        classes: Class | Iterable[Class] | None = None,
+        conditions: Given | Iterable[Given] | None = None,
+        seed: int = 0,
+    ) -> Tensor | None:
+        """Labels for `n` samples: int64 [n], weights [n, K] if a class is a blend, or conditions float32 [n, K].
 
+        None for an unconditional model. Of conditions, parts that are not given depend on seed + i for sample i.
         Arguments and errors as for `sample`.
         """
+        if self.known is not None:
+            given = as_conditions(classes, conditions, self.known.conditions)
+            return torch.from_numpy(self._conditions(range(seed, seed + n), given))
+        if conditions is not None:
+            raise ValueError("this model is not told conditions: leave conditions out")
         if not self.classes:
             if classes is not None:
                 raise ValueError("this model is unconditional: leave classes out")
@@ -156,6 +198,20 @@ class Model(nn.Module):
             for label, weight in each.items() if isinstance(each, dict) else [(each, 1.0)]:
                 row[label] = weight
         return weights[turn]
+
+    def _conditions(self, numbers: Sequence[int], given: Sequence[Given]) -> Vector:
+        """Conditions as vectors, [N, K]; those that are given are taken in turn."""
+        assert self.known is not None
+        vectors = np.empty((len(numbers), self.known.conditions.width), np.float32)
+        for turn, each in enumerate(given[: len(numbers)]):
+            vectors[turn :: len(given)] = self.known.take(list(numbers)[turn :: len(given)], each)
+        return vectors
+
+    def _check_label(self, label: Tensor | None, batch: int) -> None:
+        if self.conditions is not None:
+            check_conditions(label, batch, self.conditions.width)
+        else:
+            check_label(label, batch, self.classes)
 
     @cached_property
     def _drawn_dims(self) -> tuple[int, ...]:
@@ -215,7 +271,7 @@ class AutoencoderModel(Model):
         or shape than `sample` returns, and for labels that do not fit.
         """
         check_samples(samples, self.shape)
-        check_label(label, len(samples), self.classes)
+        self._check_label(label, len(samples))
         return self._in_batches(lambda x, rows: self.autoencoder.infer(to_float(x), rows).code(), samples, label)
 
     @torch.inference_mode()
@@ -225,7 +281,7 @@ class AutoencoderModel(Model):
         Raises ValueError for latents of another dtype or shape, and for labels that do not fit.
         """
         check_latents(z, self._latent_dims, codes=not self.gaussian)
-        check_label(label, len(z), self.classes)
+        self._check_label(label, len(z))
         return self._in_batches(lambda *rows: to_uint8(self.autoencoder.decode(*rows)), z, label)
 
     def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:

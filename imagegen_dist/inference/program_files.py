@@ -45,6 +45,7 @@ def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramForm
         "images": model.images,
         "modality": model.modality,
         "class_names": None if model.class_names is None else list(model.class_names),
+        **({} if model.conditions is None else {"conditions": model.conditions.payload()}),
         "samples": "[-1, 1]; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8",
         "programs": described,
     }

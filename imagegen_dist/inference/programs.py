@@ -21,11 +21,16 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.training.loop import keyed_draw
 
 _SAMPLES = "float32 from -1 to 1; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8"
+_CONDITIONS = (
+    "float32: the parts of a condition in their order; a class as one-hot, attributes as 0 or 1, numbers less their "
+    "mean and divided by their deviation"
+)
 _NORMAL = "float32, each element drawn independently from the standard normal distribution"
 
 
@@ -33,7 +38,8 @@ _NORMAL = "float32, each element drawn independently from the standard normal di
 class Value:
     """An input or the output of a program: [B, *dims]; classes: number of classes, if it is a label int64 [B].
 
-    about: its dtype, range and distribution in words, for users of the exported file. names: of the classes.
+    about: its dtype, range and distribution in words, for users of the exported file. names: of the classes. known: the
+    parts of conditions, and some of the data's, if it is a vector of these.
     """
 
     name: str
@@ -41,16 +47,20 @@ class Value:
     classes: int = 0
     about: str = ""
     names: tuple[str, ...] = ()
+    known: ConditionRows | None = None
 
     @property
     def described(self) -> dict[str, Any]:
         """The JSON form: name, shape, dtype, range and distribution."""
         kind: dict[str, Any] = {"dtype": "int64", "classes": self.classes} if self.classes else {"dtype": "float32"}
         named = {"class_names": list(self.names)} if self.names else {}
-        return {"name": self.name, "shape": ["batch", *self.dims], **kind, "about": self.about, **named}
+        told = {} if self.known is None else {"conditions": self.known.conditions.payload()}
+        return {"name": self.name, "shape": ["batch", *self.dims], **kind, "about": self.about, **named, **told}
 
     def example(self, batch: int, seed: int) -> Tensor:
-        """Values of this shape: labels, or standard normal ones."""
+        """Values of this shape: labels, conditions of the data, or standard normal ones."""
+        if self.known is not None:
+            return torch.from_numpy(self.known.take(range(seed, seed + batch)))
         draw = keyed_draw(seed, 0, self.name, 0, torch.device("cpu"))
         return draw.integers(0, self.classes, batch) if self.classes else draw.normal(batch, *self.dims)
 
@@ -152,6 +162,8 @@ def _discriminator(model: GeneratorModel | AutoencoderModel) -> _Found:
 
 
 def _label(model: Model) -> tuple[Value, ...]:
+    if model.known is not None:
+        return (Value("label", (model.known.conditions.width,), about=_CONDITIONS, known=model.known),)
     if not model.classes:
         return ()
     names = tuple(model.class_names or ())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from imagegen_dist.inference.class_names import Class, numbered
+from imagegen_dist.inference.given import Given, as_conditions
 from imagegen_dist.inference.model import Model
 
 __all__ = ["Class", "SamplingRequest"]
@@ -16,34 +18,43 @@ __all__ = ["Class", "SamplingRequest"]
 
 @dataclass(frozen=True)
 class SamplingRequest:
-    """Samples by seed: each with every class, seed after seed; if no classes are named, each with class seed mod K.
+    """Samples by seed, seed after seed: each with every class, or with each of several conditions.
 
+    If no classes are named, a seed has class seed mod K; of conditions, parts that are not given depend on the seed.
     The sample of a seed is the one of index 0: `model.sample(1, classes=c, seed=s)`.
     """
 
     seeds: tuple[int, ...]
-    classes: tuple[Class, ...] = ()  # by number or name; `by_number` resolves names
+    classes: tuple[Class, ...] = ()  # by number or name; `resolved` resolves names
     truncation: float = 1.0
+    conditions: tuple[Given, ...] = ()
 
     @property
     def columns(self) -> int:
         """Samples per seed."""
-        return len(self.classes) or 1
+        return len(self.classes) or len(self.conditions) or 1
 
     def __len__(self) -> int:
         return len(self.seeds) * self.columns
 
-    def by_number(self, model: Model) -> SamplingRequest:
-        """The same request, with classes by number only. Raises ValueError for a class that the model does not have."""
+    def resolved(self, model: Model) -> SamplingRequest:
+        """The same request, with classes by number only, or as conditions if the model is told these.
+
+        Raises ValueError for a class or condition that the model does not have.
+        """
+        if model.conditions is not None:
+            given = as_conditions(self.classes or None, self.conditions or None, model.conditions)
+            return replace(self, classes=(), conditions=tuple(given))
+        if self.conditions:
+            raise ValueError("this model is not told conditions: leave --set and --sweep out")
         if self.classes and not model.classes:
             raise ValueError("this model is unconditional: leave --classes and --mix out")
         return replace(self, classes=tuple(numbered(each, model.classes, model.class_names) for each in self.classes))
 
     def check(self, model: Model) -> None:
         """Raise ValueError if the model cannot generate them, before anything is computed or written."""
-        if self.classes and not model.classes:
-            raise ValueError("this model is unconditional: leave --classes and --mix out")
-        model.labels(self.columns, self.classes or None)
+        asked = self.resolved(model)
+        model.labels(asked.columns, asked.classes or None, asked.conditions or None)
         if self.truncation != 1 and not model.gaussian:
             raise ValueError(f"truncation {self.truncation:g}: this model's latents are codes, which have no mean")
 
@@ -52,7 +63,15 @@ class SamplingRequest:
         return model.latents_of([self.seeds[row // self.columns] for row in rows])
 
     def label(self, model: Model, rows: Sequence[int]) -> Tensor | None:
-        """Their labels as the networks take them, [N] or [N, K]; None without classes. Raises ValueError."""
+        """Their labels as the networks take them, [N] or [N, K]; None without. Raises ValueError."""
+        if model.known is not None:
+            vectors = np.empty((len(rows), model.known.conditions.width), np.float32)
+            columns = np.array(rows) % self.columns
+            seeds = np.array([self.seeds[row // self.columns] for row in rows], dtype=object)
+            for column in np.unique(columns).tolist():
+                given = self.conditions[column] if self.conditions else {}
+                vectors[columns == column] = model.known.take(seeds[columns == column].tolist(), given)
+            return torch.from_numpy(vectors)
         if not model.classes or self.classes:
             whole = model.labels(self.columns, self.classes or None)
             return None if whole is None else whole[torch.tensor([row % self.columns for row in rows])]

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.reader import Item
+from imagegen_dist.data.reader import Item, empty_labels
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import Experiment, build_trainer
 from imagegen_dist.models.base import AUXILIARY
@@ -104,7 +104,7 @@ def count_step(
             for weight in optimizer.parameters:
                 weight.grad = torch.zeros_like(weight)
         batching = training.batching
-        item = _item(index, len(trainer.objective.phases()), batching.microbatches, batching.microbatch_size)
+        item = grey_item(index, len(trainer.objective.phases()), batching.microbatches, batching.microbatch_size)
         with counter.counting(), watch or nullcontext():
             trainer.step(item)
     phases = trainer.objective.phases()
@@ -122,11 +122,14 @@ def count_step(
     )
 
 
-def _item(index: DatasetIndex, draws: int, microbatches: int, images: int) -> Item:
-    """A step's samples, all grey and of class 0."""
+def grey_item(index: DatasetIndex, draws: int, microbatches: int, images: int) -> Item:
+    """A step's samples, [draws, microbatches, images, C, *S], all grey, of class 0 or with conditions of zeros."""
     sample = torch.full((draws, microbatches, images, *index.shape.dims), 128, dtype=torch.uint8)
     numbers = torch.zeros(draws, microbatches, images, dtype=torch.int64)
-    return Item(0, sample, numbers if index.classes else None, numbers, {}, [])
+    label: torch.Tensor | None = None
+    if index.labels is not None:
+        label = torch.from_numpy(empty_labels(index, numbers.numel())).zero_().unflatten(0, tuple(numbers.shape))
+    return Item(0, sample, label, numbers, {}, [])
 
 
 @contextmanager

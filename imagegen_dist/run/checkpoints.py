@@ -128,7 +128,7 @@ class Checkpoints:
             "skipped_steps": int(run.trainer.skipped_steps),
             "unreported": unreported or {},
             "lanes": run.plan.lanes,
-            "data": describe_data(run.training.index),
+            "data": describe_data(run.training.index, rows=True),
             "preset": run.settings.preset,
             "experiment": config.encode(run.experiment),
             "world_size": run.world.size,

@@ -1,0 +1,97 @@
+"""Conditions for generated samples: the parts that are given, and the others as they occur together in the data."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist.conditions.part import Conditions, Part, Vector
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
+_MATCHED = ("class", "attributes")
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionRows:
+    """The parts of a dataset's conditions and the conditions of some of its samples, float32 [R, K].
+
+    Raises ValueError if the rows do not fit the parts, or if there are none.
+    """
+
+    conditions: Conditions
+    rows: Vector
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape[1] != self.conditions.width or not len(self.rows):
+            raise ValueError(f"rows of conditions are {self.rows.shape}, for {self.conditions.width} numbers each")
+
+    def take(self, numbers: Sequence[int] | range, given: Mapping[str, Any] | None = None) -> Vector:
+        """The conditions of samples by number, float32 [N, K].
+
+        given: values by part; numbers must lie in the range of the data. The other parts of a sample are those of one
+        sample of the data, of those with the given classes and attributes if there are any. Sample i takes the row at
+        the quantile i / golden ratio, modulo 1: in any contiguous range of numbers, rows occur about equally often.
+        Raises ValueError for a part that there is not, and for a value that it cannot have.
+        """
+        fixed = self.encode(given or {})
+        rows = self._matching(fixed)
+        high = (np.array([number % 2**64 for number in numbers], np.uint64) * _GOLDEN) >> np.uint64(32)
+        chosen = (high * np.uint64(len(rows))) >> np.uint64(32)
+        vectors = rows[chosen.astype(np.int64)].copy()
+        for name, value in fixed.items():
+            vectors[:, self.conditions.slices[name]] = value
+        return vectors
+
+    def encode(self, given: Mapping[str, Any]) -> dict[str, Vector]:
+        """The places of given parts, by name. Raises ValueError as `take`."""
+        return {name: encode_within(self.conditions.part(name), value) for name, value in given.items()}
+
+    def _matching(self, fixed: Mapping[str, Vector]) -> Vector:
+        """The rows with the given classes and attributes; all rows if there is none."""
+        same: NDArray[np.bool_] = np.ones(len(self.rows), np.bool_)
+        for name, value in fixed.items():
+            if self.conditions.part(name).kind in _MATCHED:
+                same &= (self.rows[:, self.conditions.slices[name]] == value).all(1)
+        return self.rows[same] if same.any() else self.rows
+
+    def payload(self) -> dict[str, Any]:
+        """JSON values from which `from_payload` makes equal rows."""
+        return {"conditions": self.conditions.payload(), "condition_rows": encode_rows(self.rows)}
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> ConditionRows | None:
+        """Rows from JSON values; None without conditions. Raises ValueError with what is wrong."""
+        if payload.get("conditions") is None:
+            return None
+        conditions = Conditions.from_payload(payload["conditions"])
+        return cls(conditions, decode_rows(payload.get("condition_rows", ""), conditions.width))
+
+
+def encode_within(part: Part, value: Any) -> Vector:
+    """A value as its places in the vector. Raises ValueError for one that it cannot have, or outside the data's."""
+    vector = part.encode(value)
+    number = float(vector[0]) * part.deviation[0] + part.mean[0] if part.is_number else 0.0
+    slack = 1e-6 * (part.high[0] - part.low[0]) if part.is_number else 0.0
+    if part.is_number and not part.low[0] - slack <= number <= part.high[0] + slack:
+        raise ValueError(f"{part.name} is {number:.6g}; in the data it is {part.low[0]:.6g} to {part.high[0]:.6g}")
+    return vector
+
+
+def encode_rows(rows: Vector) -> str:
+    """Rows as text: base64 of float32 in little-endian order."""
+    return base64.b64encode(rows.astype("<f4").tobytes()).decode()
+
+
+def decode_rows(text: Any, width: int) -> Vector:
+    """Rows [R, width] from `encode_rows`. Raises ValueError for a damaged text."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        return np.frombuffer(data, "<f4").reshape(-1, width).astype(np.float32)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise ValueError(f"condition_rows are damaged ({error})") from error
