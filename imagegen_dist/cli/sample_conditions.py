@@ -1,4 +1,4 @@
-"""The conditions that a command asks for: --set NAME=VALUE,... for all samples, --sweep NAME=FROM:TO for the columns."""
+"""The conditions that a command asks for: --set NAME=VALUE,... for all samples, --sweep NAME=FROM:TO by column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from imagegen_dist.inference.given import Given
 
 SWEEP_STEPS = 8
 _MOST_STEPS = 100
-_SPAN = 2.0  # deviations from the mean to which a number is swept
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _DEVIATIONS = re.compile(rf"({_NUMBER})sd")
 
@@ -62,20 +61,12 @@ def _parse_sweep(text: str, conditions: Conditions) -> tuple[str, list[Any]]:
         first, last = (_value(part, end, f"--sweep {text}") for end in ends[:2])
         return name, [{first: 1 - share, last: share} if first != last else first for share in shares]
     if part.size > 1:
-        raise UsageError(
-            f"--sweep {text}: {name} has {part.size} values; sweep a class, a single attribute or a number"
-        )
+        raise UsageError(f"--sweep {text}: {name} has {part.size} values; sweep a class, an attribute or a number")
     if part.kind == "attributes":
         start, stop = (_value(part, end, f"--sweep {text}") for end in ends[:2]) if ends else (0.0, 1.0)
     else:
-        start, stop = (_value(part, end, f"--sweep {text}") for end in ends[:2]) if ends else _usual(part)
+        start, stop = (_value(part, end, f"--sweep {text}") for end in ends[:2]) if ends else part.usual_range
     return name, [float(start) * (1 - share) + float(stop) * share for share in shares]
-
-
-def _usual(part: Part) -> tuple[float, float]:
-    """The range over which a number is swept: two deviations from its mean, within the data's range."""
-    (mean,), (deviation,) = part.mean, part.deviation
-    return max(part.low[0], mean - _SPAN * deviation), min(part.high[0], mean + _SPAN * deviation)
 
 
 def _value(part: Part, text: str, said: str) -> Any:

@@ -29,6 +29,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Vector = NDArray[np.float32]
 
 _SHOWN = 3
+_SPAN = 2.0  # deviations
 _LARGEST_NAME = 256
 
 
@@ -70,6 +71,12 @@ class Part:
     def is_number(self) -> bool:
         """True for a single number."""
         return self.kind == "vector" and self.size == 1
+
+    @property
+    def usual_range(self) -> tuple[float, float]:
+        """Two deviations to each side of the mean of a single number, within the data's range."""
+        (mean,), (deviation,), (low,), (high,) = self.mean, self.deviation, self.low, self.high
+        return max(low, mean - _SPAN * deviation), min(high, mean + _SPAN * deviation)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -185,6 +192,24 @@ class Conditions:
         if len(record) > len(self.parts):
             raise ValueError(f"{next(name for name in record if name not in self.slices)} is not known")
         return vector
+
+    def differing(self, others: Conditions | None) -> str:
+        """Why samples with other conditions cannot be told as these; "" if they can.
+
+        Numbers may have other means and ranges, and classes or attributes may be missing.
+        """
+        if others is None:
+            return f"there are no conditions, and {self.describe()} are needed"
+        for part in self.parts:
+            other = next((each for each in others.parts if each.name == part.name), None)
+            if other is None:
+                return f"there is no condition {part.name}: it has {others.describe()}"
+            if (other.kind, other.kind == "vector" and other.size) != (part.kind, part.kind == "vector" and part.size):
+                return f"condition {part.name} is {other.describe()}, and {part.describe()} is needed"
+            if unknown := [name for name in other.names if name not in part.names]:
+                return f"condition {part.name} has {unknown[0]!r}, which is not one of {counted(part.size, 'name')}"
+        more = [each.name for each in others.parts if each.name not in self.slices]
+        return f"there is a condition {more[0]}, which is not known" if more else ""
 
     def describe(self) -> str:
         """All parts in one line."""

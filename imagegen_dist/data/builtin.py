@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.data.digit_style import STYLES, measure_style
 from imagegen_dist.data.dsprites import FACTORS, SAMPLES, factors_of, render, subset
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.order import keyed_permutation
@@ -27,6 +28,7 @@ SPLITS = ("train", "val")
 _SHARD_SAMPLES = 500
 _RENDERED = 1000
 _DIGITS = "digits-v1"
+_STYLED = "digits-styled-v1"
 _DIGITS_VAL_SHARE = 0.2
 
 
@@ -76,6 +78,22 @@ def digits(store: Store) -> Store:
     return folder
 
 
+def digits_styled(store: Store) -> Store:
+    """The pictures of `digits`, with named conditions: the digit, and its measured slant, weight, width and height."""
+    folder = store / _STYLED
+    if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
+        return folder
+    for split, (images, labels) in zip(SPLITS, _split_digits(), strict=True):
+        styles = measure_style(images).round(4).tolist()
+        records = (
+            {"condition": {"digit": label, **dict(zip(STYLES, style, strict=True))}}
+            for label, style in zip(labels.tolist(), styles, strict=True)
+        )
+        with _unless_packed(folder / split):
+            pack(zip(images, records, strict=True), folder / split, shard_samples=_SHARD_SAMPLES)
+    return folder
+
+
 def stackedmnist(store: Store, count: int = 30_000) -> Store:
     """StackedMNIST, (3, 32, 32): `count` samples of three digits, one in each channel, in 1,000 classes of equal size.
 
@@ -111,6 +129,7 @@ def dsprites(store: Store, count: int = 30_000) -> Store:
 
 _BUILTIN: dict[str, Callable[[Store], Store]] = {
     "digits": digits,
+    "digits-styled": digits_styled,
     "stackedmnist": stackedmnist,
     "dsprites": dsprites,
     "dsprites-full": partial(dsprites, count=SAMPLES),

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.conditions.rows import ConditionRows
+from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.stream import StreamConfig, read_samples
 from imagegen_dist.storage import PATIENCE_S, Store
 
@@ -27,6 +28,14 @@ class Dataset:
         index = DatasetIndex.load(Store(url, PATIENCE_S), reading.allow_remote_shards)
         return cls(index, index.location(Store(url)), reading)
 
+    def told_as(self, known: ConditionRows | None) -> Dataset:
+        """The same dataset with conditions as those of another (`DatasetIndex.told_as`). Raises DatasetError."""
+        try:
+            return replace(self, index=self.index.told_as(known))
+        except DatasetError as error:
+            raise DatasetError(f"{self.store}: {error}") from error
+
     def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Samples by their numbers: uint8 [N, C, *S], and labels [N] or None. Raises ShardError."""
+        """Samples by their numbers: uint8 [N, C, *S], and labels [N], conditions [N, K] or
+        None. Raises ShardError."""
         return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))

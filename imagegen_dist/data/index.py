@@ -10,7 +10,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -107,6 +107,17 @@ class DatasetIndex:
     def location(self, store: Store) -> Store:
         """The folder of the shards of an index that was read from `store`."""
         return store if self.shards_url is None else Store(self.shards_url)
+
+    def told_as(self, known: ConditionRows | None) -> "DatasetIndex":
+        """The same samples with their conditions as vectors of another dataset's, with its names, means and deviations.
+
+        known: of the other dataset; None changes nothing. Raises DatasetError if they differ in more.
+        """
+        if known is None:
+            return self
+        if differing := known.conditions.differing(self.conditions):
+            raise DatasetError(differing)
+        return replace(self, conditions=known.conditions, condition_rows=encode_rows(known.rows))
 
     @property
     def labels(self) -> Conditions | int | None:

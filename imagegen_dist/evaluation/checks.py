@@ -20,6 +20,8 @@ def check_held_out(training: DatasetIndex, held_out: DatasetIndex) -> None:
     kinds = [f"{index.modality} of {index.shape}" for index in (training, held_out)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"the training samples are {kinds[0]}, and the held-out ones {kinds[1]}; {flag}")
+    if training.conditions is not None and (differing := training.conditions.differing(held_out.conditions)):
+        raise ValueError(f"the held-out samples do not fit: {differing}; {flag}")
     classes = [index.classes or 0 for index in (training, held_out)]
     if classes[0] and classes[1] > classes[0]:
         raise ValueError(

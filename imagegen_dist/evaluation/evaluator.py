@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
@@ -22,13 +22,13 @@ from imagegen_dist.evaluation.figures import (
     compare,
     compare_reconstructions,
 )
+from imagegen_dist.evaluation.grid import Grid
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.evaluation.traversal import SPAN
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.metrics.features import FeatureSums
-from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.storage import Store
@@ -60,6 +60,8 @@ class Evaluator:
         self._cache, self._world, self._device, self._say = cache, world, device, say
         self._together = together
         self._classes = conditioning(experiment, training.index.classes)
+        told = bool(conditioning(experiment, training.index.labels))
+        self._grid = Grid(training.index, self._classes, told)
         self._compares = can_compare(experiment.evaluation, training.index)
         self._reference: Reference | None = None
         self._real: FeatureSums | None = None
@@ -71,7 +73,7 @@ class Evaluator:
             count = min(self._evaluation.samples, looked_at.index.samples)
             importance_samples, factors = self._evaluation.importance_samples, self._evaluation.factors
             self._encoded = Encoded(
-                *(objective.autoencoder(networks), looked_at, count, (), device, bool(self._classes)),
+                *(objective.autoencoder(networks), looked_at, count, (), device, told),
                 *(importance_samples, factors, 1 if importance_samples else together),
             )
         comparisons = (name for name in objective.best if self._compares or not name.startswith("frechet"))
@@ -86,7 +88,9 @@ class Evaluator:
     @property
     def picture_note(self) -> str:
         """Caption of that picture."""
-        return "Held-out samples, each above its reconstruction," if self._encoded else "The same latents"
+        if self._encoded:
+            return "Held-out samples, each above its reconstruction,"
+        return "The same latents" + (f", {self._grid.rows_note}," if self._grid.rows_note else "")
 
     @property
     def more_pictures(self) -> Mapping[str, str]:
@@ -100,18 +104,11 @@ class Evaluator:
     @property
     def column_labels(self) -> Mapping[str, Sequence[str]]:
         """Labels of the columns of pictures: classes of samples, and a latent's values in traversals."""
-        numbers = [at * self._classes // self._columns for at in range(self._columns)] if self._classes else []
-        names = self._training.index.class_names
-        classes = [names[number] if names else str(number) for number in numbers]
+        classes = self._grid.column_names
         if not self._encoded:
             return {"grid": classes}
         values = [f"{-SPAN + 2 * SPAN * at / (COLUMNS - 1):.1f}" for at in range(COLUMNS)]
         return {"samples": classes, "traversals": values}
-
-    @property
-    def _columns(self) -> int:
-        """Columns of a grid of samples: one per class, if there are few."""
-        return self._classes if 0 < self._classes <= 2 * COLUMNS else COLUMNS
 
     def figures(self) -> dict[str, float]:
         """Metrics by plain name; called on every rank, equal on all of them; empty if none is available.
@@ -156,11 +153,8 @@ class Evaluator:
         """
         found = dict(self._encoded.pictures()) if self._encoded else {}
         if self._sampler:
-            count, columns = self._columns * COLUMNS, self._columns
-            label = _grid_label(count, columns, self._classes, self._device)
-            noise = SampleNoise.of(self._seed, range(count), self._device)
-            samples = self._sampler.generate(self._sampler.prior(count, noise), label)
-            found["samples" if self._encoded else "grid"] = to_uint8(samples).cpu().numpy(), columns
+            samples = self._grid.samples(self._sampler, self._seed, self._device)
+            found["samples" if self._encoded else "grid"] = to_uint8(samples).cpu().numpy(), self._grid.columns
         return found
 
     def copies(self) -> Copies | None:
@@ -181,6 +175,8 @@ class Evaluator:
         counted: Sequence[int] = self._reference.class_counts.tolist() if self._reference else ()
         distribution = self._evaluation.label_distribution
         classes = RequestedClasses.as_in(self._classes, self._training.index, distribution, counted)
+        if self._grid.told:
+            classes = replace(classes, conditions=self._training.index.known_conditions)
         return Generated(self._sampler, samples, 0, classes, (), self._device, self._together)
 
     def _measure_real(self, reference: Reference) -> FeatureSums:
@@ -228,8 +224,3 @@ def score_generated(
 
 def _needs_features(metrics: Iterable[str]) -> bool:
     return any(METRICS[name].of_each_sample for name in metrics)
-
-
-def _grid_label(count: int, columns: int, classes: int, device: torch.device) -> Tensor | None:
-    """A class for each sample of a grid, constant within a column: [count]; None without classes."""
-    return torch.arange(count, device=device) % columns * classes // columns if classes else None

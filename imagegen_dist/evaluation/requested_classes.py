@@ -1,4 +1,4 @@
-"""The class requested for each generated sample of an evaluation: distributed as in the data, or uniformly."""
+"""The class or condition requested for each generated sample of an evaluation: as in the data, or uniformly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.index import DatasetIndex
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
@@ -20,11 +21,13 @@ class RequestedClasses:
     """The classes that are requested from a conditional model.
 
     known: number of classes of the model, 0 for none. counts: samples of each class in the data with which the
-    generated ones are compared; empty: all classes in turn.
+    generated ones are compared; empty: all classes in turn. conditions: in place of classes, those of a model that is
+    told conditions, with rows of the data.
     """
 
     known: int
     counts: tuple[int, ...] = ()
+    conditions: ConditionRows | None = None
 
     @classmethod
     def as_in(cls, known: int, index: DatasetIndex, distribution: str, counts: Sequence[int] = ()) -> RequestedClasses:
@@ -39,14 +42,18 @@ class RequestedClasses:
     @property
     def distribution(self) -> str:
         """How it is reported: "data", "uniform", or "none" if the model is unconditional."""
+        if self.conditions is not None:
+            return "data"
         return "none" if not self.known else "data" if self.counts else "uniform"
 
     def of(self, ids: range, device: torch.device | str = "cpu") -> Tensor | None:
-        """The class of each sample by its number, int64 [N]; None if the model is unconditional.
+        """The class of each sample by its number, int64 [N], or its condition [N, K]; None if it is unconditional.
 
         Sample i takes the class at the quantile i / golden ratio, modulo 1, of the data's labels: in any contiguous
         range of samples, the frequency of each class is that of the data, up to a few samples.
         """
+        if self.conditions is not None:
+            return torch.from_numpy(self.conditions.take(ids)).to(device)
         if not self.known:
             return None
         numbers = torch.arange(ids.start, ids.stop, device=device)

@@ -166,6 +166,13 @@ GANS: dict[str, Preset] = {
         SampleShape(1, (28, 28)),
         10,
     ),
+    "digits-styled": Preset(
+        replace(_DIGITS, data=replace(_DIGITS.data, url="digits-styled")),
+        "the digits preset told digit, slant, weight, width and height",
+        "As `digits`, on the same pictures with measured styles as named conditions (data/digit_style.py).",
+        SampleShape(1, (28, 28)),
+        14,
+    ),
     "article-gan": Preset(
         _ARTICLE,
         "the article's perceptrons, z→128→128→784, on the built-in digits",

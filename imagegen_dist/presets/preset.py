@@ -22,7 +22,7 @@ class Preset:
     source: str = ""
     # Shape of the samples that it was made for; None: any.
     shape: SampleShape | None = None
-    # Classes of these samples; 0: none.
+    # Classes of these samples, or the length of the vector of their conditions; 0: none.
     classes: int = 0
 
     @property

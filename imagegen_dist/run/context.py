@@ -135,11 +135,14 @@ def prepare(
     training = Dataset.open(settings.data, experiment.data)
     trainer = build_trainer(experiment, training.index, world, device)
     plan = build_plan(experiment, training.index, len(trainer.objective.phases()))
+    held_out = None
+    if settings.validation:
+        held_out = Dataset.open(settings.validation, experiment.data).told_as(training.index.known_conditions)
     evaluator = Evaluator(
         trainer.averages.modules(),
         experiment,
         training,
-        Dataset.open(settings.validation, experiment.data) if settings.validation else None,
+        held_out,
         settings.shared,
         replace(world, heed=stop_if_interrupted),
         device,

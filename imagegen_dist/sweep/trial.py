@@ -220,5 +220,6 @@ def _device_of(sweep: SweepPlan) -> torch.device:
 def _datasets(sweep: SweepPlan) -> tuple[Dataset, Dataset | None]:
     """The training samples of all trials, and the held-out ones."""
     settings, reading = sweep.trial_settings(""), sweep.experiment.data
-    held_out = Dataset.open(settings.validation, reading) if settings.validation else None
-    return Dataset.open(settings.data, reading), held_out
+    training = Dataset.open(settings.data, reading)
+    known = training.index.known_conditions
+    return training, Dataset.open(settings.validation, reading).told_as(known) if settings.validation else None
