@@ -20,7 +20,15 @@ _SUMMARY = (
     "shards; --check checks a dataset."
 )
 _OF_INDEXING: dict[str, Any] = {
-    **{"index_only": "", "index_at": "", "workers": None, "subset": "", "labels": "auto", "member": ""}
+    **{
+        "index_only": "",
+        "index_at": "",
+        "workers": None,
+        "subset": "",
+        "labels": "auto",
+        "member": "",
+        "conditions": "",
+    }
 }
 
 
@@ -61,6 +69,12 @@ class Options:
     """Column of the labels in parquet files and tables. Default: label, labels, cls, class or fine_label."""
     labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"
     """auto: use the labels of SOURCE, if any; none: pack or index without labels. Default: auto."""
+    attributes: Annotated[str, flag("TABLE")] = ""
+    """Conditions from a table with a row for each picture: .csv, .tsv, .jsonl or .parquet, a path or URL."""
+    conditions: Annotated[str, flag("NAME[:KIND],...")] = ""
+    """Conditions to take, with kinds if values suggest others: class, attribute, attributes, number, vector."""
+    folders: Annotated[str, flag("NAME/NAME...")] = ""
+    """Conditions from levels of folders, e.g. style/digit; - skips a level. Default: the first level is the class."""
     relabel: Switch = False
     """Renumber the classes that have pictures from 0; their old names or numbers become names."""
     subset: Annotated[str, flag("SPLIT")] = ""
@@ -91,6 +105,8 @@ class IndexOptions:
     """Split to take from shards of several: train, val, test or dev; all takes everything as one dataset."""
     member: Annotated[str, flag("EXTENSION")] = ""
     """Extension to take from shards whose samples have several pictures, e.g. jpg or depth.png."""
+    conditions: Annotated[str, flag("NAME:KIND,...")] = ""
+    """Kinds of conditions that are not what their values suggest: class, attribute, attributes, number, vector."""
     workers: Annotated[int | None, flag("N")] = None
     """Ray tasks at once; 0: work in this process. Default: all CPU cores, or 0 for little work."""
 

@@ -8,8 +8,8 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +23,7 @@ from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack_shards import PackedDatasets
 from imagegen_dist.data.packing import PackConfig, pack_dataset
 from imagegen_dist.data.sources.base import SourceOptions
+from imagegen_dist.data.sources.condition_table import parse_conditions
 from imagegen_dist.data.split import parse_shares
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.trust import FLAG as REMOTE_SHARDS
@@ -39,6 +40,8 @@ from imagegen_dist.wording import counted
 if TYPE_CHECKING:
     from imagegen_dist.cli.data import Options
 
+Value = TypeVar("Value")
+
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 
@@ -53,7 +56,8 @@ def make_shards(options: Options) -> tuple[str, int]:
     if options.index_only:
         store = Store(options.index_only)
         index_at = Store(options.index_at) if options.index_at else store
-        choice = config.source.subset, config.source.labelled, config.source.member
+        kinds = {name: kind for name, kind in config.source.conditions.items() if kind}
+        choice = config.source.subset, config.source.labelled, config.source.member, kinds
         index = index_shards(store, index_at, *choice, run_tasks=run, progress=ProgressBar, tell=_tell)
         return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
     packed = pack_dataset(
@@ -79,7 +83,7 @@ def command_of(options: Options) -> PackConfig:
         format=options.format,
         shard_bytes=parse_bytes(options.shard_size),
         max_bad=_parse_share(options.max_bad),
-        split=_parse_split(options.split),
+        split=_parsed(parse_shares, "--split", options.split),
         dedup=options.dedup,
         relabel=options.relabel,
         source=SourceOptions(
@@ -89,6 +93,9 @@ def command_of(options: Options) -> PackConfig:
             options.label_column,
             _parse_member(options.member),
             options.allow_remote_shards,
+            options.attributes,
+            _parsed(parse_conditions, "--conditions", options.conditions),
+            options.folders,
         ),
     )
 
@@ -179,11 +186,12 @@ def _parse_share(text: str) -> float:
     return share
 
 
-def _parse_split(text: str) -> dict[str, float]:
+def _parsed(parse: Callable[[str], Value], name: str, text: str) -> Value:
+    """The text of a flag, parsed. Raises UsageError."""
     try:
-        return parse_shares(text)
+        return parse(text)
     except ValueError as error:
-        raise UsageError(f"--split {text}: {error}") from None
+        raise UsageError(f"{name} {text}: {error}") from None
 
 
 _LISTED_AT_MOST = 20  # shards up to which good ones have a line as well

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -45,13 +45,15 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     moments: NDArray[np.float64] | None = None  # [4, n]
 
-    def add(self, value: Any) -> None:
-        """Add one sample's value. Raises ValueError, which describes it, if it cannot be part of a condition."""
+    def add(self, value: Any, samples: int = 1) -> None:
+        """Add the value of one or several samples. Raises ValueError, which describes it, if it is no condition."""
         form = _form_of(value)
         names = _names_in(value, form)
+        if samples > 1:
+            names = Counter({name: count * samples for name, count in names.items()})
         numbers = as_numbers(value) if form in (_WHOLE, _NUMBER, _NUMBERS) else None
         moments = None if numbers is None else np.stack([numbers, np.zeros_like(numbers), numbers, numbers])
-        self.merge(Tally(form, 1, names, moments))
+        self.merge(Tally(form, samples, names, moments))
 
     def merge(self, other: Tally) -> None:
         """Add the values of the samples that follow. Raises ValueError if they are of another form or length."""
@@ -82,8 +84,7 @@ class Tally:
         if wanted == "class" or self.form in (_FLAGS, _WORDS):
             names = tuple(natural_order(self.counts))
             return Part(name, "class" if wanted == "class" else "attributes", len(names), names, self._counts(names))
-        true = self.counts["true"] + self.counts["1"]
-        return Part(name, "attributes", 1, (), (true,))
+        return Part(name, "attributes", 1, (), (self.counts["true"] + self.counts["1"],))
 
     def _own_kind(self, name: str) -> str:
         if self.form in (_NUMBER, _NUMBERS):
@@ -103,6 +104,11 @@ class Tally:
             return "attributes"
         few = 0 < different <= max(_FEW, self.samples // _SAMPLES_PER_CLASS)
         return "class" if few and not any(each.startswith("-") for each in self.counts) else "vector"
+
+    def counts_of(self, part: Part) -> tuple[int, ...]:
+        """How many of these samples have each class or attribute of a part, of which they may lack some."""
+        single = part.kind == "attributes" and not part.names
+        return (self.counts["true"] + self.counts["1"],) if single else self._counts(part.names)
 
     def _can_be(self, kind: str) -> bool:
         match kind:
@@ -180,7 +186,8 @@ class ConditionScan:
 
     def _keep(self, rows: list[dict[str, Any]]) -> None:
         self.rows += rows
-        while len(self.rows) > 2 * ROWS:
+        most = 2 * _rows_of(sum(map(_numbers_in, self.rows[0].values()))) if self.rows else 0
+        while len(self.rows) > most:
             self.rows, self.step = self.rows[::2], self.step * 2
 
     def conditions(self, kinds: Mapping[str, str] | None = None) -> Conditions:
@@ -191,9 +198,17 @@ class ConditionScan:
         kinds = kinds or {}
         return Conditions(tuple(tally.part(name, kinds.get(name, "")) for name, tally in self.tallies.items()))
 
+    def within(self, conditions: Conditions) -> Conditions:
+        """The conditions of a dataset of which these samples are a part, with the counts of these samples alone."""
+        parts = (
+            part if part.kind == "vector" else replace(part, counts=self.tallies[part.name].counts_of(part))
+            for part in conditions.parts
+        )
+        return Conditions(tuple(parts))
+
     def vectors(self, conditions: Conditions) -> Vector:
         """The conditions of some samples, evenly spaced, [R, K]; at most ROWS."""
-        count = min(len(self.rows), ROWS, max(1, _ROW_NUMBERS // conditions.width))
+        count = min(len(self.rows), _rows_of(conditions.width))
         chosen = np.linspace(0, len(self.rows) - 1, count).round().astype(int).tolist()
         return np.stack([conditions.encode(self.rows[at]) for at in chosen])
 
@@ -216,6 +231,15 @@ def _check_same(names: Iterable[str], others: Iterable[str]) -> None:
         raise ValueError(f"{lacking[0]} is missing, which other samples have")
     if more := sorted(map(str, there - here)):
         raise ValueError(f"{more[0]} is missing in other samples")
+
+
+def _rows_of(numbers: int) -> int:
+    """How many rows with so many numbers each are kept."""
+    return min(ROWS, max(1, _ROW_NUMBERS // max(1, numbers)))
+
+
+def _numbers_in(value: Any) -> int:
+    return len(value) if isinstance(value, list | tuple | np.ndarray) else 1
 
 
 def _plain(value: Any) -> Any:

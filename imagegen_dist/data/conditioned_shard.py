@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.conditions.part import as_numbers
 from imagegen_dist.data.labels import Label, json_label, parse_label
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import Member, ShardError
@@ -22,17 +23,22 @@ CLASS_PART = "class"
 
 VECTOR_MEMBER = "cond.npy"
 VECTOR_PART = "vector"
-"""Extension of an array of numbers beside a picture, and the name of the part that it gives."""
+"""Extension of an array of numbers beside a picture, and the name of the part that it gives.
+
+The `.json` may give another name under the extension: {"condition": {...}, "cond.npy": "text"}.
+"""
 
 _NEAR = 4096  # bytes between members that take less time to read than a second read
 _MEMBERS = ("json", "cls", VECTOR_MEMBER)
+_LONG = 16  # numbers above which a vector is stored as an array
 
 
 class ConditionedShard(Shard):
     """A shard of samples with conditions. Arguments and errors as for Shard.
 
     A sample's condition is the object under "condition" in its `.json`, with a part "class" from its `.cls` or from a
-    single label in the `.json`, and a part "vector" from its `.cond.npy`, a one-dimensional array of numbers.
+    single label in the `.json`, and a part "vector", or of the name under "cond.npy" in the `.json`, from its
+    `.cond.npy`, a one-dimensional array of numbers.
     """
 
     layout = np.dtype(
@@ -100,7 +106,7 @@ class ConditionedShard(Shard):
             elif text and CONDITION not in record and (known := json_label(text)) is not None:
                 condition[CLASS_PART] = known
             if array:
-                condition[VECTOR_PART] = _numbers(array)
+                condition[_vector_part(record, condition)] = _numbers(array)
         except ValueError as error:
             raise ShardError(f"{self.name}: the condition of {self.key(row)} is {error}") from error
         return condition
@@ -118,6 +124,49 @@ class ConditionedShard(Shard):
         picture = super()._entry(members, kinds)[:3]
         places = {member.extension: (member.offset, member.size) for member in members}
         return (*picture, *(number for name in _MEMBERS for number in places.get(name, (0, 0))))
+
+
+def condition_members(condition: Mapping[str, Any]) -> dict[str, bytes]:
+    """The members that hold a condition, by extension; the longest vector of more than 16 numbers is an array.
+
+    Raises TypeError for a value that JSON cannot represent.
+    """
+    arrays = {name: numbers for name, value in condition.items() if (numbers := as_numbers(value)) is not None}
+    longest = max(arrays, key=lambda name: len(arrays[name]), default="")
+    if not longest or len(arrays[longest]) <= _LONG:
+        return {"json": _json({CONDITION: dict(condition)})}
+    rest = {name: value for name, value in condition.items() if name != longest}
+    target = io.BytesIO()
+    np.save(target, _narrow(arrays[longest]))
+    return {"json": _json({CONDITION: rest, VECTOR_MEMBER: longest}), VECTOR_MEMBER: target.getvalue()}
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, default=plain_value).encode()
+
+
+def plain_value(value: Any) -> Any:
+    """Convert numpy's numbers and arrays for JSON. Raises TypeError for other types."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a record holds {value!r:.60}, which JSON cannot represent")
+
+
+def _narrow(numbers: NDArray[np.float64]) -> NDArray[Any]:
+    """The numbers in 32 bits, or unchanged if their range is larger."""
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype("<f4")
+    return narrow if np.isfinite(narrow).all() else numbers.astype("<f8")
+
+
+def _vector_part(record: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
+    """The name of the part in a sample's `.cond.npy`. Raises ValueError for one that the `.json` has as well."""
+    name = record.get(VECTOR_MEMBER, VECTOR_PART)
+    if not isinstance(name, str):
+        raise ValueError(f"in a .{VECTOR_MEMBER} named {str(name)[:40]!r}; a text is needed")
+    if name in condition:
+        raise ValueError(f"in two places: the .json and the .{VECTOR_MEMBER} have {name}")
+    return name
 
 
 def _numbers(data: bytes) -> NDArray[np.float64]:

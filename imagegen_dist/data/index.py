@@ -304,14 +304,17 @@ def combine_scans(
     classes: int | None = None,
     class_names: tuple[str, ...] | None = None,
     kinds: Mapping[str, str] | None = None,
+    within: Conditions | None = None,
 ) -> DatasetIndex:
     """The index of scanned shards, in their order; the first shard that does not fit the earlier ones is an error.
 
     classes: None takes one more than the largest label, or the number of names. Labels that are names are numbered in
     the order of class_names, or else in their natural order. kinds: of parts of conditions, by name, that are not what
-    their values suggest (`conditions.tally.REQUESTED_KINDS`). Raises DatasetError if only some samples have labels, if
-    some labels are numbers and others names, if a label is too large or its name is not in class_names, and if labels
-    cannot be classes (`too_many`, `all_differ`); MixedSizesError, a subclass, if the shards' shapes differ.
+    their values suggest (`conditions.tally.REQUESTED_KINDS`). within: conditions of a larger dataset, whose names,
+    means and deviations this one takes. Raises DatasetError if only some samples have labels, if some labels are
+    numbers and others names, if a label is too large or its name is not in class_names, if labels cannot be classes
+    (`too_many`, `all_differ`), and for conditions that do not fit together or cannot be of these kinds;
+    MixedSizesError, a subclass, if the shards' shapes differ.
     """
     seen: list[ShardScan] = []
     shape: SampleShape | None = None
@@ -327,16 +330,27 @@ def combine_scans(
         raise DatasetError("the shards have no samples")
     filled = [scan for scan in seen if scan.shape is not None]
     if any(scan.conditions is not None for scan in filled):
-        return _conditioned(seen, filled, modality_name, shape, kinds or {})
+        total = _merged_conditions(filled)
+        conditions = within or _conditions_of(total, kinds)
+        rows = encode_rows(total.vectors(conditions))
+        infos, own = tuple(scan.info for scan in seen), total.within(conditions)
+        return DatasetIndex(modality_name, shape, infos, conditions=own, condition_rows=rows)
     names, counts = _classes(filled, None if classes is None else int(classes), class_names)
     infos = tuple(scan.info for scan in seen)
     return DatasetIndex(modality_name, shape, infos, None if counts is None else len(counts), names, None, counts)
 
 
-def _conditioned(
-    scans: list[ShardScan], filled: list[ShardScan], modality_name: str, shape: SampleShape, kinds: Mapping[str, str]
-) -> DatasetIndex:
-    """The index of shards with conditions."""
+def common_conditions(scans: Iterable[ShardScan], kinds: Mapping[str, str] | None = None) -> Conditions | None:
+    """The conditions of all samples of several datasets; None without conditions. Arguments as for `combine_scans`.
+
+    Raises DatasetError if they do not fit together or cannot be of these kinds.
+    """
+    filled = [scan for scan in scans if scan.shape is not None]
+    return _conditions_of(_merged_conditions(filled), kinds) if any(scan.conditions for scan in filled) else None
+
+
+def _merged_conditions(filled: list[ShardScan]) -> ConditionScan:
+    """The conditions of all samples. Raises DatasetError."""
     total = ConditionScan()
     for scan in filled:
         if scan.conditions is None:
@@ -346,13 +360,17 @@ def _conditioned(
             total.merge(scan.conditions)
         except ValueError as error:
             raise DatasetError(f"{scan.info.name}: {error}") from error
+    return total
+
+
+def _conditions_of(scan: ConditionScan, kinds: Mapping[str, str] | None) -> Conditions:
+    """The parts of conditions of these kinds. Raises DatasetError."""
+    if unknown := [name for name in kinds or () if name not in scan.tallies]:
+        raise DatasetError(f"there is no condition {unknown[0]}; there are {', '.join(scan.tallies)}")
     try:
-        conditions = total.conditions(kinds)
+        return scan.conditions(kinds)
     except ValueError as error:
         raise DatasetError(str(error)) from error
-    rows = encode_rows(total.vectors(conditions))
-    infos = tuple(scan.info for scan in scans)
-    return DatasetIndex(modality_name, shape, infos, conditions=conditions, condition_rows=rows)
 
 
 def _add_condition(conditions: ConditionScan, shard: ConditionedShard, row: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
+from imagegen_dist.data.conditioned_shard import plain_value
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
 from imagegen_dist.data.labels import Label, as_label
 from imagegen_dist.data.modality import Modality, modality
@@ -33,7 +34,8 @@ def pack(
     """Write samples, (uint8 [C, *S], label or None), as shards in a store, in the given order, and then the index.
 
     A label is a whole number from 0 of any integer type, or the name of a class. A record, which is stored as JSON, may
-    take its place; the label is then its "label", if it has one.
+    take its place; the label is then its "label", if it has one, or its condition what is under "condition", such as
+    {"condition": {"digit": 7, "slant": 0.3}}.
 
     shard_bytes, shard_samples: a shard is closed when it has reached one of them. classes: None takes one more than the
     largest label. Raises DatasetError if the store holds a dataset already and if samples do not fit together,
@@ -86,7 +88,7 @@ def _shards(
 
 def _label_members(label: Label | Mapping[str, Any] | None) -> dict[str, bytes]:
     if isinstance(label, Mapping):
-        return {"json": json.dumps(dict(label), default=_plain).encode()}
+        return {"json": json.dumps(dict(label), default=plain_value).encode()}
     if label is None:
         return {}
     try:
@@ -96,10 +98,3 @@ def _label_members(label: Label | Mapping[str, Any] | None) -> dict[str, bytes]:
     if found is None:
         raise DatasetError("a label is an empty text; a whole number from 0, a name or None is needed")
     return {"cls": str(found).encode()}
-
-
-def _plain(value: Any) -> Any:
-    """Convert numpy's numbers and arrays for JSON. Raises TypeError for other types."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a record holds {value!r:.60}, which JSON cannot represent")

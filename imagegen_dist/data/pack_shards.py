@@ -18,7 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from imagegen_dist.data.contents import IN_PROCESS_S, count_copies
-from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, combine_scans, shard_names
+from imagegen_dist.data.index import (
+    INDEX_NAME,
+    DatasetError,
+    DatasetIndex,
+    combine_scans,
+    common_conditions,
+    shard_names,
+)
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.pack_tasks import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
 from imagegen_dist.data.picture import DEEPEST_WHITE
@@ -93,6 +100,7 @@ def pack_shards(
     made_by: Mapping[str, str],
     shard_bytes: int,
     max_bad: float = UNDECODABLE_LIMIT,
+    kinds: Mapping[str, str] | None = None,
     *,
     workers: int | None = None,
     run_tasks: TaskRunner | None = None,
@@ -103,13 +111,14 @@ def pack_shards(
 
     made_by: everything that determines the bytes, by the names that the user knows; a packing continues only if these
     are equal. shard_bytes: approximate size of a shard. max_bad: share of pictures that may be left out because they
-    cannot be decoded. workers: tasks at a time; None uses all CPU cores, or this process if there is little work; 0
-    uses this process. run_tasks: runs the tasks; None uses this process. tell: takes lines for the user.
+    cannot be decoded. kinds: of parts of conditions, as in `combine_scans`. workers: tasks at a time; None uses all
+    CPU cores, or this process if there is little work; 0 uses this process. run_tasks: runs the tasks; None uses this
+    process. tell: takes lines for the user.
 
     Raises DatasetError if DEST holds something else or the result of another command; UnfitError, after which nothing
     is left in DEST; UndecodableError; TaskError; PackingInterrupted; and what the sources and the storage raise.
     """
-    packing = _Packing(dest, targets, recipe, made_by, shard_bytes, max_bad)
+    packing = _Packing(dest, targets, recipe, made_by, shard_bytes, max_bad, kinds)
     try:
         return packing.run(workers, run_tasks, progress)
     except KeyboardInterrupt:
@@ -130,12 +139,13 @@ class _Packing:
         flags: Mapping[str, str],
         shard_bytes: int,
         max_bad: float,
+        kinds: Mapping[str, str] | None,
     ) -> None:
         self.notes: list[str] = []
         self._kept, self._shards = 0, 0
         self._pictures = sum(target.rows.size for target in targets)
         self._dest, self._targets, self._recipe = dest, targets, recipe
-        self._flags, self._shard_bytes, self._max_bad = flags, shard_bytes, max_bad
+        self._flags, self._shard_bytes, self._max_bad, self._kinds = flags, shard_bytes, max_bad, kinds
         self._stores = [dest / target.name if target.name else dest for target in targets]
         self._receipts = dest / _RECEIPTS
         self._listing = _listing_of([target.name for target in targets], [target.source for target in targets])
@@ -303,9 +313,16 @@ class _Packing:
             )
 
     def _make_indexes(self, parts: list[Part], packed: list[Packed]) -> list[DatasetIndex]:
-        """The index of each dataset, with equal classes and channels in all. Raises DatasetError, StorageError."""
+        """The index of each dataset, with equal classes, conditions and channels in all.
+
+        Raises UnfitError for conditions that are not of the requested kinds; DatasetError, StorageError.
+        """
         found = [label for each in packed for label, _ in each.scan.labels or ()]
         largest = [label for label in found if isinstance(label, int)]  # shards that are packed here have numbers
+        try:
+            conditions = common_conditions((each.scan for each in packed), self._kinds)
+        except DatasetError as error:
+            raise UnfitError(str(error)) from error
         indexes = []
         for target, store in zip(self._targets, self._stores, strict=True):
             scans = [each.scan for part, each in zip(parts, packed, strict=True) if part.store == store]
@@ -313,7 +330,8 @@ class _Packing:
                 raise StorageError(f"{store} lacks shards that were written: the cluster's nodes must all reach it")
             source = target.source
             classes = source.classes or (max(largest) + 1 if largest else None)
-            indexes.append(combine_scans(scans, self._recipe.modality, classes, source.class_names))
+            index = combine_scans(scans, self._recipe.modality, classes, source.class_names, within=conditions)
+            indexes.append(index)
         channels = max(index.shape.channels for index in indexes)
         return [replace(index, shape=SampleShape(channels, index.shape.spatial)) for index in indexes]
 

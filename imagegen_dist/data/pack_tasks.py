@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import webdataset
 
+from imagegen_dist.conditions.tally import ConditionScan
+from imagegen_dist.data.conditioned_shard import condition_members
 from imagegen_dist.data.contents import SHORT_DIGEST_BYTES, content_digest
 from imagegen_dist.data.conversion import Conversion, convert_image
 from imagegen_dist.data.index import DatasetError, ShardInfo, ShardScan, scan_shard
@@ -63,10 +65,11 @@ class Packed(NamedTuple):
 def pack_part(part: Part, advance: Advance) -> Packed:
     """Pack a shard, publish it, and then publish its receipt. Undecodable pictures are left out.
 
-    Raises UnfitError if two pictures differ in size and the recipe does not set a size; StorageError; and whatever
-    reading the records raises.
+    Raises UnfitError if two pictures differ in size and the recipe does not set a size, and if conditions do not fit
+    together; StorageError; and whatever reading the records raises.
     """
     undecodable, deepest, contents = list[str](), 0, bytearray()
+    conditions = ConditionScan()
     target = io.BytesIO()
     with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
         for place, record in enumerate(part.records.read(), part.first):
@@ -75,8 +78,8 @@ def pack_part(part: Part, advance: Advance) -> Packed:
             except DecodeError as error:
                 undecodable.append(f"{record.name} {error}")
             else:
-                label = {} if record.label is None else {"cls": b"%d" % record.label}
-                writer.write({"__key__": f"{place:09d}", part.recipe.extension: sample.data, **label})
+                members = _label_members(record, conditions)
+                writer.write({"__key__": f"{place:09d}", part.recipe.extension: sample.data, **members})
                 deepest = max(deepest, sample.deepest)
                 contents += content_digest(record.data, SHORT_DIGEST_BYTES)
             advance(1)
@@ -119,7 +122,7 @@ def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
             continue
         if sized is None and size is not None:
             sized = Sized(record.name, size)
-        total += _in_tar(len(data)) + (0 if record.label is None else _in_tar(1))
+        total += _in_tar(len(data)) + sum(_in_tar(len(each)) for each in _label_members(record).values())
     return max(_BLOCK, total / max(1, count)), sized
 
 
@@ -147,6 +150,21 @@ def _sample(record: Record, recipe: Recipe) -> _Sample:
     return _Sample(*convert_image(_bytes(record), recipe.conversion, recipe.extension))
 
 
+def _label_members(record: Record, seen: ConditionScan | None = None) -> dict[str, bytes]:
+    """The members beside a picture, by extension. seen: the conditions before this one, to which it must fit.
+
+    Raises UnfitError.
+    """
+    if record.condition is None:
+        return {} if record.label is None else {"cls": b"%d" % record.label}
+    try:
+        if seen is not None:
+            seen.add(record.condition)
+        return condition_members(record.condition)
+    except (ValueError, TypeError) as error:
+        raise UnfitError(f"the condition of {record.name}: {error}") from error
+
+
 def _bytes(record: Record) -> bytes:
     if record.problem:
         raise DecodeError(record.problem)
@@ -170,6 +188,7 @@ def _to_json(packed: Packed) -> dict[str, Any]:
         "shard": asdict(scan.info),
         "dims": shape,
         "labels": scan.labels,
+        "conditions": None if scan.conditions is None else scan.conditions.to_json(),
         "undecodable": packed.undecodable,
         "deepest": packed.deepest,
         "contents": packed.contents.hex(),
@@ -180,7 +199,9 @@ def _from_json(payload: Any) -> Packed:
     dims = payload["dims"]
     shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]))
     labels = None if payload["labels"] is None else tuple((label, count) for label, count in payload["labels"])
-    scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels)
+    found = payload.get("conditions")
+    conditions = None if found is None else ConditionScan.from_json(found)
+    scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels, conditions)
     return Packed(
         scan, tuple(payload["undecodable"]), payload.get("deepest", 0), bytes.fromhex(payload.get("contents", ""))
     )

@@ -28,7 +28,6 @@ from imagegen_dist.data.pack_tasks import Recipe
 from imagegen_dist.data.picture import DEEPEST_WHITE
 from imagegen_dist.data.sources.base import Source, SourceOptions
 from imagegen_dist.data.sources.detect import open_source, resolve_source
-from imagegen_dist.data.sources.folder import FolderSource
 from imagegen_dist.data.sources.relabelled import check_classes, relabelled
 from imagegen_dist.data.sources.shards import open_dataset
 from imagegen_dist.data.split import mixed_rows, split_rows
@@ -114,6 +113,7 @@ def pack_dataset(
                 made_by,
                 config.shard_bytes,
                 config.max_bad,
+                {name: kind for name, kind in config.source.conditions.items() if kind},
                 workers=workers,
                 run_tasks=run_tasks,
                 progress=progress,
@@ -167,7 +167,7 @@ def _divided(
     source = open_source(name, config.source)
     for note in source.notes:
         tell(note)
-    if isinstance(source, FolderSource) and f"{dest}/".startswith(f"{source.place}/"):
+    if source.is_folder and f"{dest}/".startswith(f"{source.place}/"):
         raise UsageError(f"DEST {dest} is inside SOURCE {source.place}, which packing would change")
     source = relabelled(source) if config.relabel else check_classes(source)
     rows, names = mixed_rows(source.count) if source.mixes else np.arange(source.count), list(config.split) or [""]
@@ -225,6 +225,9 @@ def _made_by(source: str, config: PackConfig) -> dict[str, str]:
         "--labels": "" if options.labelled else "none",
         "--relabel": "yes" if config.relabel else "",
         "--subset": options.subset,
+        "--attributes": Store(options.attributes).url if options.attributes else "",
+        "--conditions": ",".join(f"{name}:{kind}" if kind else name for name, kind in options.conditions.items()),
+        "--folders": options.folders,
     }
 
 

@@ -7,7 +7,7 @@ size can be read. It needs memory for one sample, and disk space for one shard.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +53,7 @@ def index_shards(
     subset: str = "",
     labelled: bool = True,
     member: str = "",
+    kinds: Mapping[str, str] | None = None,
     *,
     run_tasks: TaskRunner | None = None,
     progress: ShowProgress = no_progress,
@@ -64,7 +65,8 @@ def index_shards(
 
     index_at: folder for the index, if it is not to be written beside the shards. subset: the split to index if shards
     of several are side by side. labelled: False ignores their labels. member: extension of the pictures in samples that
-    have several. run_tasks: reads large datasets in parallel; None uses this process. tell: takes lines for the user.
+    have several. kinds: of parts of conditions, as in `combine_scans`. run_tasks: reads large datasets in parallel;
+    None uses this process. tell: takes lines for the user.
 
     Raises DatasetError if there is no shard, a damaged one or an index already, if samples do not fit together, and if
     only the names of tars or of folders in them are labels, which an index cannot hold; StorageError.
@@ -82,7 +84,7 @@ def index_shards(
         pieces = [_Unread(shards, name, labelled, member) for name in names]
         with progress("reading shards") as shown, closing(run(_scan, pieces)) as results:
             scans = (scan for _, scan in _counted(results, len(names), shown, "reading shards"))
-            index = combine_scans(scans, _MODALITY, None, class_names)
+            index = combine_scans(scans, _MODALITY, None, class_names, kinds)
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
     except MixedSizesError as error:

@@ -15,7 +15,7 @@ import webdataset
 from PIL import Image
 
 from imagegen_dist.data.index import DatasetError, build_index
-from imagegen_dist.data.sources.base import SourceOptions, each_ahead
+from imagegen_dist.data.sources.base import Record, SourceOptions, each_ahead
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
@@ -145,7 +145,7 @@ def test_stylegans_labels(tmp_path, kind):
 @pytest.mark.parametrize("text", [labels_file(None), b"{}", labels_file([])])
 def test_stylegans_datasets_without_labels(tmp_path, text):
     url = write_tree(tmp_path, "zip", {"00000/img0.png": photograph(0), "dataset.json": text})
-    assert records(open_source(url)) == [("00000/img0.png", None, photograph(0), "")]
+    assert records(open_source(url)) == [Record("00000/img0.png", None, photograph(0))]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,9 @@ def test_stylegans_datasets_without_labels(tmp_path, text):
         (b"[]", "must be"),
         (b'{"labels": 5}', "must be"),
         (labels_file([["a.png"]]), "has an entry"),
-        (labels_file([["a.png", [0.1, 0.9]]]), "has for a.png the label [0.1, 0.9], which is a list"),
+        (labels_file([["a.png", [0.1, 0.9]], ["b.png", 3]]), "has for b.png the label 3; a.png has a list of"),
+        (labels_file([["a.png", [0.1, 0.9]], ["b.png", [3]]]), "has 1 number for b.png, but 2 for a.png"),
+        (labels_file([["a.png", ["x", 0.9]]]), "has for a.png the label ['x', 0.9]; a list of numbers is needed"),
         (labels_file([["a.png", "cat"], ["b.png", 1]]), "some labels are numbers (1) and others names (cat)"),
         (labels_file([["a.png", -1]]), "the label -1"),
         (labels_file([["a.png", 0.5]]), "the label 0.5"),

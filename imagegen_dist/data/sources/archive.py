@@ -79,7 +79,7 @@ class _Members(Records):
             return Record(entry.name, label, b"", f"is damaged in the zip: {error}")
 
 
-@register_source(".zip", accepts=("label_column",), in_folders=False)
+@register_source(".zip", accepts=("label_column", "attributes", "folders"), in_folders=False)
 def open_zip(files: SourceFiles) -> _ZipSource:
     """List the pictures in a zip, labelled by a file of labels or by folders like those of a folder on disk.
 

@@ -9,9 +9,9 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from imagegen_dist import extensions
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
+from imagegen_dist.data.sources.condition_table import ConditionTable
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.storage import Store
 
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     label: int | None
     data: bytes  # content of the picture's file
     problem: str = ""  # why there is no content
+    condition: Mapping[str, Any] | None = None  # by part; {"class": ...} holds the label as well, if there is one
 
 
 class Records(ABC):
@@ -72,6 +74,13 @@ class Source(ABC):
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()  # visible files whose extension is not one of a picture
     notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
+    conditions: ConditionTable | None = None  # of every record, if the listing states some; `open_source` adds them
+    parts: tuple[str, ...] = ()  # names of the parts of the conditions that the records have when they are read
+
+    @property
+    def is_folder(self) -> bool:
+        """True if the records are the files at any depth of the folder `place`."""
+        return False
 
     def name_of(self, row: int) -> str:
         """The name of a record, equal to the one that it has when it is read."""
@@ -98,6 +107,17 @@ class SourceOptions:
     """Extension of the pictures in shards whose samples have several, e.g. "depth.png"; "" for the only picture."""
     remote_shards: bool = False
     """Whether an index may name shards that are neither below nor beside it."""
+    attributes: str = ""
+    """Table with the condition of each picture of a folder or zip, as a path or URL: csv, tsv, jsonl or parquet."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """The parts of conditions to take, and the kind of each, "" for what its values suggest; {} takes all parts."""
+    folders: str = ""
+    """Names of the parts that the levels of a tree of folders give, from the top: style/digit; - skips a level."""
+
+    def __post_init__(self) -> None:
+        asked = {"--attributes": self.attributes, "--conditions": self.conditions, "--folders": self.folders}
+        if not self.labelled and (flag := next((flag for flag, value in asked.items() if value), None)):
+            raise ValueError(f"--labels none with {flag}: conditions are labels; give one of the two")
 
 
 class SourceFiles(NamedTuple):
@@ -122,7 +142,7 @@ class SourceKind(NamedTuple):
     """A registered kind of source."""
 
     open: Opener
-    accepts: tuple[str, ...]  # fields of SourceOptions that it follows, of image_column, label_column and member
+    accepts: tuple[str, ...]  # which of image_column, label_column, member, attributes and folders it follows
     in_folders: bool  # whether a folder that holds such files is this source
 
 
@@ -162,8 +182,9 @@ def register_source(
     command line, where the module is imported first. Tasks on other machines import it as well.
 
     kind: the extension of its files (".arrays": a file, a pattern of files or a folder that holds such files), or a
-    protocol ("lmdb://": every URL that begins with it). accepts: which of `image_column`, `label_column` and `member`
-    it follows; the others are refused. in_folders: False if files must be named, and a folder of them is not a source.
+    protocol ("lmdb://": every URL that begins with it). accepts: which of `image_column`, `label_column`, `member`,
+    `attributes` and `folders` it follows; the others are refused. The last two need names of records that are paths.
+    in_folders: False if files must be named, and a folder of them is not a source.
     """
 
     def register(opener: _AnyOpener) -> _AnyOpener:

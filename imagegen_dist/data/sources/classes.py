@@ -1,27 +1,31 @@
 """The pictures in a tree of files and their classes, from a file of labels or from sub-folders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import splitext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from imagegen_dist.data.conditioned_shard import VECTOR_PART
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import Label, clean_name, number_labels
+from imagegen_dist.data.sources.attributes import parse_attributes
 from imagegen_dist.data.sources.base import SOURCE_KINDS, SourceOptions
+from imagegen_dist.data.sources.condition_table import ConditionTable, column_of
 from imagegen_dist.data.sources.label_files import (
     METADATA,
     STYLEGAN,
     Labelled,
     Names,
-    is_table,
     read_stylegan,
     read_table,
     some,
 )
 from imagegen_dist.data.sources.subsets import ALL, Subset, split_of
+from imagegen_dist.data.sources.table_files import is_table
 from imagegen_dist.natural import natural_key
+from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
 
 EXTENSIONS = (
@@ -60,13 +64,15 @@ class _Classified:
     class_names: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
+    conditions: ConditionTable | None = None  # in files of labels
 
     def fields(self) -> dict[str, Any]:
         """The fields of a `Source` that follow."""
         labels = None if self.labels is None else np.array(self.labels, dtype=np.int64)
         classes = None if labels is None else int(labels.max()) + 1
         named = {"class_names": self.class_names, "left_out": self.left_out, "notes": self.notes}
-        return {"count": len(self.names), "mixes": True, "labels": labels, "classes": classes, **named}
+        found = {"labels": labels, "classes": classes, "conditions": self.conditions}
+        return {"count": len(self.names), "mixes": True, **found, **named}
 
 
 def is_picture(name: str) -> bool:
@@ -106,10 +112,29 @@ def classify(
     """The pictures of a tree and their classes, or None if there are no pictures.
 
     root, notes: as `find_root` returns them. The labels come from a dataset.json, a table of the pictures' names, or
-    else the sub-folders of the root, which are classes in their natural order. Raises DatasetError if labels and
-    pictures do not fit.
+    else the sub-folders of the root, which are classes in their natural order, or parts of conditions by
+    `options.folders`. Conditions come from the columns of a table that `options.conditions` names. Raises DatasetError
+    if labels or conditions and pictures do not fit.
     """
+    found = _by_files_or_folders(tree, place, options, subset, root, notes)
+    if found is None or not options.conditions or options.attributes or found.conditions is not None:
+        return found
+    for level in (root, *_folders_above(root)):
+        for name in filter(is_table, tree.entries(level).others):
+            table = parse_attributes(tree.read(name), _below(place, name))
+            if set(options.conditions) & set(table.columns):
+                conditions, _ = table.of_pictures(found.names, level, options.conditions)
+                left_out = tuple(other for other in found.left_out if other != name)
+                return replace(found, conditions=conditions, left_out=left_out)
+    return found
+
+
+def _by_files_or_folders(
+    tree: _Tree, place: str, options: SourceOptions, subset: Subset, root: str, notes: tuple[str, ...]
+) -> _Classified | None:
+    """As `classify`, without the conditions in a table."""
     pictures, left_out, _ = _all_below(tree, root, subset, place)
+    left_out = [name for name in left_out if not _is_given(options, place, name)]
     if not options.labelled:
         return _Classified(tuple(pictures), None, None, tuple(left_out), notes) if pictures else None
     for level in (root, *_folders_above(root)):
@@ -117,12 +142,21 @@ def classify(
         notes += more
         if labelled is not None:
             strict = level == root and subset.asked in ("", ALL)
-            fitted = _by_labels(labelled, Names(pictures, level), pictures, strict)
+            names, values = _by_labels(labelled, Names(pictures, level), pictures, strict)
             left_out = [name for name in left_out if _below(place, name) != labelled.place]
-            return _Classified(*fitted, tuple(left_out), notes)
+            rest = tuple(left_out), notes
+            if labelled.vectors and values is not None:
+                return _Classified(names, None, None, *rest, _vectors(values, names, labelled.place))
+            return _Classified(names, *_numbered(values, labelled.place), *rest)
     if options.label_column:
         raise DatasetError(f"--label-column {options.label_column}: {place} has no table that names its pictures")
-    return _by_folders(tree, root, place, subset, notes)
+    if options.folders:
+        return _Classified(tuple(sorted(pictures)), None, None, tuple(left_out), notes) if pictures else None
+    classified = _by_folders(tree, root, place, subset, notes)
+    if classified is None:
+        return None
+    shown = tuple(name for name in classified.left_out if not _is_given(options, place, name))
+    return replace(classified, left_out=shown)
 
 
 def _by_folders(tree: _Tree, root: str, place: str, subset: Subset, notes: tuple[str, ...]) -> _Classified | None:
@@ -180,8 +214,8 @@ def _find_labels(
     by_name = {_last(name): name for name in others}
     if STYLEGAN in by_name:
         return read_stylegan(tree.read(by_name[STYLEGAN]), _below(place, by_name[STYLEGAN])), ()
-    tables = [name for name in others if is_table(name)]
-    metadata = [by_name[name] for name in METADATA if name in by_name]
+    tables = [name for name in others if is_table(name) and not _is_given(options, place, name)]
+    metadata = [by_name[name] for name in METADATA if by_name.get(name) in tables]
     tables = metadata or [
         name for name in tables if _last(name) in subset.files([*map(_last, tables)], "tables", place)
     ]
@@ -191,19 +225,24 @@ def _find_labels(
         read = read_table(tree.read(table), where, names, options.label_column, subset)
         if isinstance(read, Labelled):
             found.append(read)
-        elif read:
+        elif read and not options.conditions:
             notes.append(f"{where} has no column of labels ({read}): --label-column chooses one")
-        elif metadata:
+        elif metadata and not read:
             raise DatasetError(f"{where} names no existing picture; a column file_name is needed")
     if len(found) > 1:
         raise DatasetError(f"{place} has several tables of labels ({some(each.place for each in found)}): keep one")
     return (found[0] if found else None), tuple(notes)
 
 
+def _is_given(options: SourceOptions, place: str, name: str) -> bool:
+    """True for the table that `--attributes` names."""
+    return bool(options.attributes) and Store(options.attributes).url == _below(place, name)
+
+
 def _by_labels(
     said: Labelled, names: Names, pictures: Sequence[str], strict: bool
-) -> tuple[tuple[str, ...], tuple[int, ...] | None, tuple[str, ...] | None]:
-    """(the pictures, their labels, the names of the classes). strict: False allows labels of missing pictures.
+) -> tuple[tuple[str, ...], list[Any] | None]:
+    """(the pictures, their labels as the file has them). strict: False allows labels of missing pictures.
 
     Raises DatasetError if labels and pictures do not fit.
     """
@@ -211,8 +250,8 @@ def _by_labels(
     if not pictures:
         raise DatasetError(f"{where} labels pictures, but there are none ({' '.join(EXTENSIONS)})")
     if said.labels is None:
-        return tuple(sorted(pictures)), None, None
-    labels: dict[str, Label] = {}
+        return tuple(sorted(pictures)), None
+    labels: dict[str, Any] = {}
     missing = []
     for called, label in said.labels.items():
         name = names.find(called)
@@ -229,11 +268,25 @@ def _by_labels(
             "--labels none packs without labels"
         )
     chosen = sorted(labels)
+    return tuple(chosen), [labels[name] for name in chosen]
+
+
+def _numbered(labels: Sequence[Label] | None, place: str) -> tuple[tuple[int, ...] | None, tuple[str, ...] | None]:
+    """(the numbers of labels, the names of the classes). Raises DatasetError."""
+    if labels is None:
+        return None, None
     try:
-        numbers, class_names = number_labels([labels[name] for name in chosen])
+        numbers, class_names = number_labels(labels)
     except ValueError as error:
-        raise DatasetError(f"{where}: {error}") from error
-    return tuple(chosen), tuple(numbers.tolist()), class_names
+        raise DatasetError(f"{place}: {error}") from error
+    return tuple(numbers.tolist()), class_names
+
+
+def _vectors(values: list[Any], names: Sequence[str], place: str) -> ConditionTable:
+    """The part "vector" of labels that are lists of numbers. Raises DatasetError."""
+    table = ConditionTable({VECTOR_PART: column_of(values, "", is_text=False)})
+    table.check({}, place, lambda number: names[number])
+    return table
 
 
 def _may_label(name: str) -> bool:

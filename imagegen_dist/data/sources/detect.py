@@ -13,6 +13,7 @@ from imagegen_dist.data.index import INDEX_NAME, DatasetError, compressed_line, 
 from imagegen_dist.data.sources import archive, shards, tables  # noqa: F401 (registers their kinds)
 from imagegen_dist.data.sources.base import SOURCE_KINDS, Source, SourceFiles, SourceOptions
 from imagegen_dist.data.sources.classes import Entries, find_root, is_hidden
+from imagegen_dist.data.sources.conditioned import with_conditions
 from imagegen_dist.data.sources.folder import FolderTree, open_folder
 from imagegen_dist.data.sources.label_files import STYLEGAN
 from imagegen_dist.data.sources.subsets import Subset
@@ -36,14 +37,14 @@ def open_source(url: str, options: SourceOptions | None = None) -> Source:
     """List the pictures at a URL: a folder of pictures, or any kind of source that `register_source` has registered.
 
     The last part of the URL may be a pattern of files (`train-*.parquet`). Raises DatasetError if nothing fits, or
-    several kinds do; StorageError.
+    several kinds do, and for conditions that do not fit the pictures; StorageError.
     """
     options = options or SourceOptions()
     url, subset = resolve_source(url), Subset(options.subset)
     protocol = _protocol(url)
     source = _open_kind(protocol, url, [], options, subset) if protocol in SOURCE_KINDS else _open(url, options, subset)
     subset.check_used(url)
-    return source
+    return with_conditions(source, options)
 
 
 def _protocol(url: str) -> str:
@@ -88,7 +89,7 @@ def _open_tree(tree: FolderTree, options: SourceOptions, subset: Subset) -> Sour
     if kind:
         source = _open_kind(kind, (store / root if root else store).url, names, options, subset)
         return replace(source, notes=(*notes, *source.notes))
-    _check_accepted(options, ("label_column",), store.url)
+    _check_accepted(options, ("label_column", "attributes", "folders"), store.url)
     return open_folder(tree, root, notes, options, subset)
 
 
@@ -129,8 +130,14 @@ def _kind_of(entries: Entries, folder: Store) -> tuple[str, list[str]]:
 
 def _check_accepted(options: SourceOptions, accepted: tuple[str, ...], url: str) -> None:
     """Raise DatasetError for options that this kind of source does not follow."""
-    ignored = {name for name in ("image_column", "label_column", "member") if getattr(options, name)} - set(accepted)
-    if ignored & {"image_column", "label_column"}:
-        raise DatasetError(f"--image-column and --label-column are for parquet files, and {url} has none")
-    if ignored:
-        raise DatasetError(f"--member {options.member} is for shards, and {url} has none")
+    for names, line in (
+        (
+            ("image_column", "label_column"),
+            f"--image-column and --label-column are for parquet files, and {url} has none",
+        ),
+        (("member",), f"--member {options.member} is for shards, and {url} has none"),
+        (("folders",), f"--folders {options.folders} names folders of picture files, and {url} has none"),
+        (("attributes",), f"--attributes is for picture files in a folder or a zip, which have names, not for {url}"),
+    ):
+        if any(getattr(options, name) and name not in accepted for name in names):
+            raise DatasetError(line)

@@ -19,6 +19,11 @@ class FolderSource(Source):
 
     names: tuple[str, ...] = ()
 
+    @property
+    def is_folder(self) -> bool:
+        """True: the records are the files of the folder `place`."""
+        return True
+
     def name_of(self, row: int) -> str:
         """The name of a record."""
         return self.names[row]

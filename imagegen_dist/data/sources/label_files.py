@@ -1,15 +1,17 @@
 """Files that label the pictures beside them: StyleGAN's dataset.json, Hugging Face's metadata, any table of names."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import splitext
 from typing import Any
 
+from imagegen_dist.conditions.part import as_numbers
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import LABEL_NAMES, Label, as_label
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
+from imagegen_dist.data.sources.table_files import has_types, read_columns
 from imagegen_dist.documents import parse_json
+from imagegen_dist.wording import counted
 
 STYLEGAN = "dataset.json"
 """StyleGAN's list of labels: {"labels": [["00000/img00000000.png", 6], ...]}, or null without labels."""
@@ -17,7 +19,6 @@ STYLEGAN = "dataset.json"
 METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 """Hugging Face's tables: one row for each picture, with its name in file_name."""
 
-_TABLES = (".csv", ".tsv", ".jsonl")
 _SPLIT_COLUMN = "split"
 _TRIED = 50  # rows that are compared with the names of pictures
 _SHOWN = 3
@@ -28,13 +29,9 @@ class Labelled:
     """The labels in a file, by the names that it gives to pictures; None if it has no labels."""
 
     place: str  # URL of the file, for errors
-    labels: Mapping[str, Label] | None
+    labels: Mapping[str, Any] | None  # numbers or names of classes, or vectors
     partial: bool = False  # True if it also labels pictures of other splits
-
-
-def is_table(name: str) -> bool:
-    """True if the extension of a file is that of a table."""
-    return splitext(name)[1].lower() in _TABLES
+    vectors: bool = False  # True if the labels are lists of equally many numbers
 
 
 class Names:
@@ -67,7 +64,7 @@ def plain_path(name: str) -> str:
 
 
 def read_stylegan(text: bytes, place: str) -> Labelled:
-    """StyleGAN's dataset.json. Raises DatasetError."""
+    """StyleGAN's dataset.json. Labels that are lists of numbers are vectors. Raises DatasetError."""
     try:
         parsed = parse_json(text)
     except (ValueError, RecursionError) as error:
@@ -76,17 +73,34 @@ def read_stylegan(text: bytes, place: str) -> Labelled:
         raise DatasetError(f'{place} must be {{"labels": [["name.png", 0], ...]}}, or null for no labels')
     if not parsed.get("labels"):
         return Labelled(place, None)
-    labels: dict[str, Label] = {}
+    values: dict[str, Any] = {}
     for entry in parsed["labels"]:
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
             raise DatasetError(f'{place} has an entry {str(entry)[:60]}; ["name.png", 0] is needed')
         name = plain_path(entry[0])
-        if name in labels:
+        if name in values:
             raise DatasetError(f"{place} names {name} twice")
-        if (label := _label(entry[1], name, place)) is None:
+        values[name] = entry[1]
+    if any(isinstance(value, list) for value in values.values()):
+        _check_vectors(values, place)
+        return Labelled(place, values, vectors=True)
+    labels: dict[str, Label] = {}
+    for name, value in values.items():
+        if (label := _label(value, name, place)) is None:
             raise DatasetError(f"{place} has the label null for {name}; a whole number from 0 or a name is needed")
         labels[name] = label
     return Labelled(place, labels)
+
+
+def _check_vectors(values: Mapping[str, Any], place: str) -> None:
+    """Raise DatasetError if labels are not lists of equally many numbers."""
+    first, vector = next((name, value) for name, value in values.items() if isinstance(value, list))
+    for name, value in values.items():
+        if not isinstance(value, list) or as_numbers(value) is None:
+            like = "a list of numbers is needed" if name == first else f"{first} has a list of numbers"
+            raise DatasetError(f"{place} has for {name} the label {str(value)[:40]}; {like}")
+        if len(value) != len(vector):
+            raise DatasetError(f"{place} has {counted(len(value), 'number')} for {name}, but {len(vector)} for {first}")
 
 
 def read_table(text: bytes, place: str, names: Names, column: str, subset: Subset) -> Labelled | str:
@@ -95,59 +109,39 @@ def read_table(text: bytes, place: str, names: Names, column: str, subset: Subse
     If it has no labels, returns its columns as a text, or "" if it does not name any of the pictures. Raises
     DatasetError if it cannot be read, if its labels cannot be classes, and if it has several columns of labels.
     """
-    rows = _read_rows(text, place)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    named = {each: _found(rows[:_TRIED], each, names) for each in columns}
-    by = max(named, key=lambda each: named[each], default=None)
-    if by is None or not named[by]:
+    columns = read_columns(text, place)
+    by = names_column(columns, names)
+    if not by:
         return ""
-    label = _label_column(columns, by, column, place)
+    label = _label_column(list(columns), by, column, place)
     if label is None:
-        return ", ".join(map(str, columns))
-    kept, partial = _of_split(rows, columns, place, subset)
+        return ", ".join(columns)
+    kept = _of_split(columns, place, subset)
     labels: dict[str, Label] = {}
-    values = _plain_values([row.get(label) for row in kept], is_text=not place.lower().endswith(".jsonl"))
-    for row, value in zip(kept, values, strict=True):
-        name = str(row.get(by) or "")
+    values = [columns[label][row] for row in kept]
+    called = [str(columns[by][row] or "") for row in kept]
+    for name, value in zip(called, values if has_types(place) else _plain_values(values), strict=True):
         found = _label(value, name, place)
         if found is None:
             raise DatasetError(f"{place} has no {label} for {name}; --labels none packs without labels")
         if labels.setdefault(name, found) != found:
             raise DatasetError(f"{place} has two labels for {name}: {labels[name]} and {found}")
-    return Labelled(place, labels, partial)
+    return Labelled(place, labels, partial=len(kept) < len(columns[by]))
 
 
-def _read_rows(text: bytes, place: str) -> list[dict[str, Any]]:
-    try:
-        decoded = text.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{place} is not text in UTF-8: {error.reason}") from error
-    if place.lower().endswith(".jsonl"):
-        return [_record(line, number, place) for number, line in enumerate(decoded.splitlines(), 1) if line.strip()]
-    lines = decoded.splitlines(keepends=True)
-    heading = next(iter(lines), "")
-    mark = "\t" if place.lower().endswith(".tsv") else max(",;\t", key=heading.count)
-    try:
-        rows = list(csv.DictReader(lines, delimiter=mark, strict=True, skipinitialspace=True))
-    except csv.Error as error:
-        raise DatasetError(f"{place} is not a readable table: {error}") from error
-    return [{name: value for name, value in row.items() if name is not None} for row in rows]
+def names_column(columns: Mapping[str, Sequence[Any]], names: Names) -> str:
+    """The column that names most pictures, by its first values or else by all; "" if none names any."""
+    for tried in (_TRIED, None):
+        found = {each: _found(values[:tried], names) for each, values in columns.items()}
+        by = max(found, key=lambda each: found[each], default="")
+        if by and found[by]:
+            return by
+    return ""
 
 
-def _record(line: str, number: int, place: str) -> dict[str, Any]:
-    try:
-        record = parse_json(line)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{place} line {number} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise DatasetError(f"{place} line {number} is not a JSON object")
-    return record
-
-
-def _found(rows: Sequence[Mapping[str, Any]], column: str, names: Names) -> int:
-    """How many of the values of a column name existing pictures."""
-    values = (row.get(column) for row in rows)
-    return sum(isinstance(value, str | int) and names.find(str(value)) is not None for value in values)
+def _found(values: Sequence[Any], names: Names) -> int:
+    """How many different pictures some values name."""
+    return len({names.find(str(value)) for value in values if isinstance(value, str | int)} - {None})
 
 
 def _label_column(columns: Sequence[str], by: str, asked: str, place: str) -> str | None:
@@ -162,25 +156,29 @@ def _label_column(columns: Sequence[str], by: str, asked: str, place: str) -> st
     return usual[0] if usual else None
 
 
-def _of_split(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], place: str, subset: Subset
-) -> tuple[Sequence[Mapping[str, Any]], bool]:
-    """(the rows of the requested split by the column `split`, whether there are other rows)."""
-    column = next((name for name in columns if str(name).strip().lower() == _SPLIT_COLUMN), None)
-    if column is None or subset.asked == ALL:
-        return rows, False
-    words = [str(row.get(column) or "").strip().lower() for row in rows]
-    if not all(word in SPLIT_WORDS for word in words):
-        return rows, False
+def split_column(columns: Mapping[str, Sequence[Any]]) -> str:
+    """The column `split`, if all of its values are words of splits; else ""."""
+    column = next((name for name in columns if name.strip().lower() == _SPLIT_COLUMN), "")
+    return column if column and all(word in SPLIT_WORDS for word in _words(columns[column])) else ""
+
+
+def _words(values: Sequence[Any]) -> list[str]:
+    return [str(value or "").strip().lower() for value in values]
+
+
+def _of_split(columns: Mapping[str, Sequence[Any]], place: str, subset: Subset) -> list[int]:
+    """The numbers of the rows of the requested split by the column `split`."""
+    rows = list(range(len(next(iter(columns.values())))))
+    column = split_column(columns)
+    if not column or subset.asked == ALL:
+        return rows
+    words = _words(columns[column])
     chosen = set(subset.files(list(dict.fromkeys(words)), "rows", place))
-    kept = [row for row, word in zip(rows, words, strict=True) if word in chosen]
-    return kept, len(kept) < len(rows)
+    return [row for row in rows if words[row] in chosen]
 
 
-def _plain_values(values: Sequence[Any], is_text: bool) -> Sequence[Any]:
-    """The values of a column, converted from text to numbers if all of them are numbers."""
-    if not is_text:
-        return values
+def _plain_values(values: Sequence[Any]) -> Sequence[Any]:
+    """The texts of a column, converted to numbers if all of them are numbers."""
     try:
         return [int(value) if value.strip().lstrip("+-").isdigit() else float(value) for value in values]
     except (ValueError, AttributeError):

@@ -44,8 +44,10 @@ class _Relabelled(Records):
 def relabelled(source: Source) -> Source:
     """Number the classes that have pictures from 0; they keep their names, or get their old numbers as names.
 
-    Raises DatasetError if there are no labels, and if it is unknown which classes have pictures.
+    Raises DatasetError if there are no labels or named conditions, and if it is unknown which classes have pictures.
     """
+    if source.parts:
+        raise DatasetError(f"--relabel numbers classes, but {source.place} has conditions ({', '.join(source.parts)})")
     if source.classes is None and source.labels is None:
         raise DatasetError(f"--relabel: {source.place} has no labels")
     if source.labels is not None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.labels import Label, number_labels, number_names
 from imagegen_dist.data.modality import modality
@@ -66,7 +67,10 @@ class ShardSource(Source):
             samples = self.offsets[at + 1] - self.offsets[at]
             pieces.append(_Piece(self.shards[at], samples, tuple(inside.tolist()), labels))
         numbers = number_names(self.class_names or ()) if self.stored else None
-        return _Samples(Store(self.place, PATIENCE_S), tuple(pieces), numbers, self.extensions)
+        store = Store(self.place, PATIENCE_S)
+        if self.parts:
+            return _ConditionedSamples(store, tuple(pieces), self.extensions)
+        return _Samples(store, tuple(pieces), numbers, self.extensions)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,24 @@ class _Samples(Records):
                 for row, label in zip(piece.rows, piece.labels or (None,) * len(piece.rows), strict=True):
                     known = label if self.numbers is None else _number(shard, row, self.numbers)
                     yield Record(_name(piece.shard, row), known, shard.picture(row)[0])
+
+
+@dataclass(frozen=True)
+class _ConditionedSamples(Records):
+    store: Store
+    pieces: tuple[_Piece, ...]
+    extensions: tuple[str, ...]  # of the pictures
+
+    def read(self) -> Iterator[Record]:
+        for piece in self.pieces:
+            with opened(self.store, piece.shard) as (read_at, size):
+                url = (self.store / piece.shard).url
+                shard = ConditionedShard(read_at, size, url, self.extensions, piece.samples)
+                for row in piece.rows:
+                    data, _, condition = shard.sample(row)
+                    if not condition:
+                        raise UnfitError(f"{url}: {shard.key(row)} has no condition, which other samples have")
+                    yield Record(_name(piece.shard, row), None, data, condition=condition)
 
 
 def _name(shard: str, row: int) -> str:
@@ -125,6 +147,7 @@ def open_shards(files: SourceFiles) -> ShardSource:
         raise DatasetError(f"{listed} has shards that its {INDEX_NAME} does not list: remove one or the other")
     known = {shard.name: (shard.samples, shard.sha256) for shard in index.shards}
     labelled = options.labelled and index.classes is not None
+    conditions = index.conditions if options.labelled else None
     return _source(
         listed,
         names,
@@ -135,6 +158,7 @@ def open_shards(files: SourceFiles) -> ShardSource:
         stored=labelled,
         class_counts=index.class_counts if labelled else None,
         extensions=(options.member,) if options.member else index.extensions,
+        parts=tuple(part.name for part in conditions.parts) if conditions is not None else (),
     )
 
 
@@ -143,10 +167,12 @@ def _open_unindexed(store: Store, names: list[str], options: SourceOptions) -> S
     surveys = [_survey(store, name, options.labelled, extensions) for name in names]
     sizes = [str(store.size(name)) for name in names]
     counts = [each.samples for each in surveys]
-    labels, class_names, notes = _labels(store, names, surveys) if options.labelled else (None, None, ())
+    parts = next((each.parts for each in surveys if each.parts), ())
+    with_labels = options.labelled and not parts
+    labels, class_names, notes = _labels(store, names, surveys) if with_labels else (None, None, ())
     classes = None if labels is None else len(class_names) if class_names else int(labels.max()) + 1
     found = {"labels": labels, "classes": classes, "class_names": class_names, "notes": notes}
-    return _source(store, names, counts, sizes, **found, extensions=extensions)
+    return _source(store, names, counts, sizes, **found, extensions=extensions, parts=parts)
 
 
 def _source(store: Store, names: list[str], counts: list[int], contents: list[str], **more: Any) -> ShardSource:

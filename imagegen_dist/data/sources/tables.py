@@ -1,15 +1,16 @@
 """Parquet files of pictures, as written by Hugging Face and others."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagegen_dist.data.conditioned_shard import CLASS_PART
 from imagegen_dist.data.index import DatasetError
-from imagegen_dist.data.labels import LABEL_NAMES, clean_name
+from imagegen_dist.data.labels import LABEL_NAMES
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import (
     MAX_INFLATED,
@@ -17,16 +18,17 @@ from imagegen_dist.data.sources.base import (
     Records,
     Source,
     SourceFiles,
+    SourceOptions,
     intervals,
     listing_digest,
     register_source,
 )
 from imagegen_dist.data.sources.columns import ColumnLabels, is_label_type, join_labels, read_labels, read_splits
+from imagegen_dist.data.sources.condition_table import Column, ConditionTable, column_of, is_missing
+from imagegen_dist.data.sources.parquet_files import features, holds_bytes, named_classes, opened_parquet, read_values
 from imagegen_dist.data.sources.parquet_pages import DamagedPageError, pages
 from imagegen_dist.data.sources.subsets import ALL, SPLIT_WORDS, Subset
-from imagegen_dist.documents import parse_json
 from imagegen_dist.storage import PATIENCE_S, Store
-from imagegen_dist.wording import first_line
 
 _FETCHED_AGAIN = 8 << 20  # largest row group on remote storage whose pages are checked, in bytes
 _MAX_RATIO = 100  # largest compression ratio of a large group of pictures
@@ -88,7 +90,7 @@ class _Rows(Records):
 
     def read(self) -> Iterator[Record]:
         for piece in self.pieces:
-            with _opened(self.store, piece.group.file) as file:
+            with opened_parquet(self.store, piece.group.file) as file:
                 yield from self._read_piece(file, piece)
 
     def _read_piece(self, file: Any, piece: _Piece) -> Iterator[Record]:
@@ -156,12 +158,12 @@ def open_tables(files: SourceFiles) -> _TableSource:
     found: tuple[_Columns, tuple[str, ...] | None] | None = None
     labels, splits = list[ColumnLabels](), list[str]()
     for name in names:
-        with _opened(store, name) as file:
+        with opened_parquet(store, name) as file:
             schema = file.schema_arrow
             here = _choose(schema, columns, (store / name).url, options.labelled)
             if found is not None and here != found[0]:
                 raise DatasetError(f"{store / name} has other columns than {names[0]}: {here} and {found[0]}")
-            found = found or (here, _class_names(schema, here.label))
+            found = found or (here, named_classes(schema, here.label))
             groups += _groups(name, file.metadata)
             if here.label:
                 labels.append(read_labels(file, here.label, (store / name).url))
@@ -177,7 +179,7 @@ def open_tables(files: SourceFiles) -> _TableSource:
         numbers = numbers[kept]
     notes = () if chosen.label or not options.labelled else _other_columns(store, names[0], chosen.image)
     sizes = [[name, store.size(name)] for name in names]
-    return _TableSource(
+    source = _TableSource(
         place=store.url,
         count=offsets[-1] if kept is None else kept.size,
         listing=listing_digest([chosen, *sizes, *groups]),
@@ -191,6 +193,32 @@ def open_tables(files: SourceFiles) -> _TableSource:
         offsets=tuple(offsets),
         kept=kept,
     )
+    return replace(source, conditions=_read_conditions(source, names, options)) if options.conditions else source
+
+
+def _read_conditions(source: _TableSource, names: list[str], options: SourceOptions) -> ConditionTable:
+    """The requested columns; "class", if it is none, are the labels. Raises DatasetError."""
+    store, columns = Store(source.place), dict[str, Column]()
+    with opened_parquet(store, names[0]) as file:
+        chosen = [name for name in options.conditions if name != CLASS_PART or name in file.schema_arrow.names]
+    parts: list[list[Column]] = [[] for _ in chosen]
+    for name in names:
+        with opened_parquet(store, name) as file:
+            for part, column in zip(parts, chosen, strict=True):
+                part.append(read_values(file, column, (store / name).url))
+    for column, part in zip(chosen, parts, strict=True):
+        arrays = [each for each in part if isinstance(each, np.ndarray)]
+        shapes = {(each.ndim, each.shape[1:], each.dtype.kind == "b") for each in arrays}
+        alike = len(arrays) == len(part) and len(shapes) == 1
+        values = np.concatenate(arrays) if alike else [value for each in part for value in each]
+        if source.kept is not None:
+            values = values[source.kept] if isinstance(values, np.ndarray) else [values[row] for row in source.kept]
+        if isinstance(values, list) and (missing := [row for row, value in enumerate(values) if is_missing(value)]):
+            raise DatasetError(f"{store}: {source.name_of(missing[0])} has no {column}: every picture needs one")
+        columns[column] = column_of(values, options.conditions[column], is_text=False)
+    table = ConditionTable(columns)
+    table.check(options.conditions, store.url, source.name_of)
+    return table
 
 
 def _of_split(splits: list[str], rows: int, subset: Subset, place: str) -> IntArray | None:
@@ -209,25 +237,9 @@ def _groups(name: str, metadata: Any) -> Iterator[_Group]:
         first += rows
 
 
-@contextmanager
-def _opened(store: Store, name: str) -> Iterator[Any]:
-    """An open parquet file. Errors of pyarrow become DatasetError."""
-    import pyarrow  # type: ignore[import-untyped]  # slow to import, and rarely needed
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    with store.opened(name) as raw:
-        try:
-            with pyarrow.parquet.ParquetFile(raw) as file:
-                yield file
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DatasetError(
-                f"{store / name} is not a parquet file, or a damaged one: {first_line(error)}"
-            ) from error
-
-
 def _choose(schema: Any, asked: _Columns, place: str, labelled: bool) -> _Columns:
     """The columns of pictures and of labels. Raises DatasetError."""
-    pictures = [field.name for field in schema if _holds_bytes(field.type)]
+    pictures = [field.name for field in schema if holds_bytes(field.type)]
     labels = [field.name for field in schema if is_label_type(field.type)]
     for flag, name, fitting, kind in (
         ("--image-column", asked.image, pictures, "bytes"),
@@ -266,44 +278,18 @@ def _label_column(schema: Any, fitting: list[str], place: str) -> str:
 
 def _other_columns(store: Store, name: str, image: str) -> tuple[str, ...]:
     """A line for the user about columns that might be labels, if none has a usual name."""
-    with _opened(store, name) as file:
+    with opened_parquet(store, name) as file:
         fitting = [each.name for each in file.schema_arrow if is_label_type(each.type) and each.name != image]
     if not fitting:
         return ()
     return (f"no column is called label, so there are no labels; --label-column takes one of {', '.join(fitting[:9])}",)
 
 
-def _holds_bytes(kind: Any) -> bool:
-    """True for a column of bytes, or of structs with a field `bytes` of bytes."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        at = kind.get_field_index("bytes")
-        return at >= 0 and _holds_bytes(kind.field(at).type)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _features(schema: Any) -> dict[str, Any]:
-    """Hugging Face's metadata of each column."""
-    try:
-        found = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _class_labels(schema: Any) -> list[str]:
     """The columns that are ClassLabel in Hugging Face's metadata."""
-    features = _features(schema)
-    kinds = {name: features[name].get("_type") for name in schema.names if isinstance(features.get(name), dict)}
+    known = features(schema)
+    kinds = {name: known[name].get("_type") for name in schema.names if isinstance(known.get(name), dict)}
     return [name for name, kind in kinds.items() if kind == "ClassLabel"]
-
-
-def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
-    """The names in Hugging Face's ClassLabel of a column."""
-    feature = _features(schema).get(label)
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(clean_name(str(name)) for name in names) if isinstance(names, list) and names else None
 
 
 def _check_one_split(store: Store, names: list[str]) -> None:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.labels import Label, clean_name, number_names
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.shard import Shard, group
+from imagegen_dist.data.shard import group
 from imagegen_dist.data.sources.label_files import plain_path
 from imagegen_dist.data.sources.subsets import SPLIT_WORDS, Subset
 from imagegen_dist.data.tarwalk import ReadAt, walk
@@ -31,15 +32,17 @@ class Survey(NamedTuple):
     labels: tuple[Label | None, ...]  # of each sample
     plain: bool  # True if every sample is a picture and nothing else
     folders: tuple[str, ...]  # of each sample in the tar, "" for none
+    parts: tuple[str, ...] = ()  # of the condition of the first sample
 
 
 def survey(read_at: ReadAt, size: int, name: str, extensions: Sequence[str], labelled: bool = True) -> Survey:
     """Read a shard's headers and labels. Raises ShardError."""
-    shard = Shard(read_at, size, name, extensions)
+    shard = ConditionedShard(read_at, size, name, extensions)
     samples = group(walk(read_at, size, name).members, name)
     labels = [shard.label(row) if labelled else None for row in range(len(shard))]
     folders = (plain_path(members[0].key).rpartition("/")[0] for members in samples)
-    return Survey(len(shard), tuple(labels), all(len(members) == 1 for members in samples), tuple(folders))
+    parts = tuple(shard.condition(0)) if labelled and shard.has_conditions else ()
+    return Survey(len(shard), tuple(labels), all(len(members) == 1 for members in samples), tuple(folders), parts)
 
 
 def classes_of_tars(
