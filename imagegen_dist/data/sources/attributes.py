@@ -51,7 +51,7 @@ class AttributeTable:
         if not chosen and not kinds:
             raise DatasetError(f"{self.place} has no column but {by}, which names the pictures")
         columns = {name: self._column(name, rows, kinds.get(name, ""), pictures) for name in chosen}
-        table = ConditionTable(columns)
+        table = ConditionTable(columns, tuple(name for name in listed if name not in {by, *chosen}))
         table.check(kinds, self.place, lambda number: pictures[number])
         return table, notes
 

@@ -31,9 +31,10 @@ _SPACED = re.compile(r"[\s;|,]+")
 
 @dataclass(frozen=True)
 class ConditionTable:
-    """The parts of the conditions of N records, by name."""
+    """The parts of the conditions of N records, by name. offered: names of others that could be taken."""
 
     columns: Mapping[str, Column] = field(default_factory=dict)
+    offered: tuple[str, ...] = ()
 
     def row(self, number: int) -> dict[str, Any]:
         """The condition of a record, with values of Python or arrays [n]."""
@@ -111,26 +112,33 @@ def is_missing(value: Any) -> bool:
 
 
 def _parsed(texts: list[str], kind: str) -> list[Any]:
-    """Texts as whole numbers, numbers, booleans, or lists of what `kind` needs; unchanged if they are none of these."""
+    """Texts as whole numbers, numbers, booleans, or lists of what `kind` needs, or else as classes.
+
+    Without a kind, numbers among other texts become numbers, which the check refuses by name.
+    """
     texts = [text.strip() for text in texts]
     if all(map(_WHOLE.fullmatch, texts)):
         return [int(text) for text in texts]
-    if kind == "class":
-        return texts
-    try:
-        return [float(text) for text in texts]
-    except ValueError:
-        pass
     if all(text.lower() in _BOOLEANS for text in texts):
         return [_BOOLEANS[text.lower()] for text in texts]
+    numbers = list(map(_number, texts))
+    if None not in numbers:
+        return numbers
     if kind in _ATTRIBUTES:
         return [[word for each in _LISTED.split(text) if (word := each.strip())] for text in texts]
     if kind in _NUMBERS:
-        try:
-            return [[float(word) for word in _SPACED.split(text.strip("[]() ")) if word] for text in texts]
-        except ValueError:
-            return texts
-    return texts
+        vectors = [[_number(word) for word in _SPACED.split(text.strip("[]() ")) if word] for text in texts]
+        return texts if any(None in vector for vector in vectors) else vectors
+    if kind:
+        return texts
+    return [text if number is None else number for text, number in zip(texts, numbers, strict=True)]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _as_array(values: list[Any]) -> Column:
@@ -175,7 +183,8 @@ def _first_fault(name: str, values: Sequence[Any] | NDArray[Any], record: Callab
         try:
             tally.add(_plain(value))
         except ValueError as error:
-            return f"{name} {error}, as that of {record(number)}" if number else f"{name} of {record(number)} {error}"
+            here = f"{name} of {record(number)}"
+            return f"{here} {error}" if not number else f"{name} {error}, the first being {record(number)}"
     return ""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from imagegen_dist.conditions.part import is_name
 from imagegen_dist.data.conditioned_shard import CLASS_PART
 from imagegen_dist.data.index import DatasetError
@@ -84,7 +86,11 @@ def with_conditions(source: Source, options: SourceOptions) -> Source:
     if not stated.columns and not asked:
         return source
     labelled = _is_class_of_labels(source, stated, options)
-    parts = _chosen([*([CLASS_PART] if labelled else []), *source.parts, *stated.columns], asked, source.place)
+    there = [*([CLASS_PART] if labelled else []), *source.parts, *stated.columns]
+    if unknown := [name for name in asked if name not in there]:
+        known = ", ".join([*there, *stated.offered]) or "none"
+        raise DatasetError(f"--conditions {unknown[0]}: {source.place} has no such condition; there are {known}")
+    parts = _chosen(there, asked)
     stated = ConditionTable({name: values for name, values in stated.columns.items() if name in parts})
     return _ConditionedSource(
         place=source.place,
@@ -158,20 +164,19 @@ def _joined(tables: Mapping[str, ConditionTable]) -> ConditionTable:
         for name in table.columns:
             if where.setdefault(name, place) != place:
                 raise DatasetError(f"{where[name]} and {place} both give the condition {name}: leave one of them out")
-    return ConditionTable({name: values for table in tables.values() for name, values in table.columns.items()})
+    columns = {name: values for table in tables.values() for name, values in table.columns.items()}
+    return ConditionTable(columns, tuple(name for table in tables.values() for name in table.offered))
 
 
 def _is_class_of_labels(source: Source, stated: ConditionTable, options: SourceOptions) -> bool:
-    """True if labels are the part "class": there are some, and no part was taken from where they are."""
-    there = source.labels is not None or source.classes is not None
+    """True if labels are the part "class": there are several, and no part was taken from where they are."""
+    several = (source.classes or 0) > 1 if source.labels is None else np.ptp(source.labels) > 0
+    there = several or (CLASS_PART in options.conditions and source.classes is not None)
     named = {options.label_column, *LABEL_NAMES} & set(options.conditions) & set(stated.columns)
     return there and CLASS_PART not in stated.columns and not (named and not options.attributes)
 
 
-def _chosen(there: Sequence[str], asked: Mapping[str, str], place: str) -> tuple[str, ...]:
-    """The parts to take: the class, if labels give it, and those that were asked for, or all. Raises DatasetError."""
-    if unknown := [name for name in asked if name not in there]:
-        known = f"there are {', '.join(there)}" if there else "there are none"
-        raise DatasetError(f"--conditions {unknown[0]}: {place} has no such condition; {known}")
+def _chosen(there: Sequence[str], asked: Mapping[str, str]) -> tuple[str, ...]:
+    """The parts to take: the class, if there is one, and those that were asked for, or all."""
     first = [CLASS_PART] if CLASS_PART in there and CLASS_PART not in asked else []
     return tuple([*first, *asked] if asked else there)

@@ -177,7 +177,8 @@ def open_tables(files: SourceFiles) -> _TableSource:
     kept = _of_split(splits, offsets[-1], subset, store.url)
     if kept is not None and numbers is not None:
         numbers = numbers[kept]
-    notes = () if chosen.label or not options.labelled else _other_columns(store, names[0], chosen.image)
+    silent = chosen.label or options.conditions or not options.labelled
+    notes = () if silent else _other_columns(store, names[0], chosen.image)
     sizes = [[name, store.size(name)] for name in names]
     source = _TableSource(
         place=store.url,
