@@ -29,6 +29,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Vector = NDArray[np.float32]
 
 _SHOWN = 3
+_LISTED = 8
 _SPAN = 2.0  # deviations
 _LARGEST_NAME = 256
 
@@ -212,8 +213,9 @@ class Conditions:
         return f"there is a condition {more[0]}, which is not known" if more else ""
 
     def describe(self) -> str:
-        """All parts in one line."""
-        return ", ".join(part.describe() for part in self.parts)
+        """The parts in one line; if there are many, the first ones and the number of the others."""
+        more = len(self.parts) - _LISTED
+        return ", ".join(part.describe() for part in self.parts[:_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
     def payload(self) -> list[dict[str, Any]]:
         """JSON values from which `from_payload` makes equal conditions; empty fields are left out."""

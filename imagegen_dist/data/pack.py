@@ -11,6 +11,7 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.conditioned_shard import plain_value
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
 from imagegen_dist.data.labels import Label, as_label
@@ -30,6 +31,8 @@ def pack(
     shard_samples: int = 100_000,
     classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    within: Conditions | None = None,
 ) -> DatasetIndex:
     """Write samples, (uint8 [C, *S], label or None), as shards in a store, in the given order, and then the index.
 
@@ -38,8 +41,10 @@ def pack(
     {"condition": {"digit": 7, "slant": 0.3}}.
 
     shard_bytes, shard_samples: a shard is closed when it has reached one of them. classes: None takes one more than the
-    largest label. Raises DatasetError if the store holds a dataset already and if samples do not fit together,
-    ValueError for an extension that the modality does not have, StorageError.
+    largest label. kinds: of parts of conditions, by name, that are not what their values suggest
+    (`conditions.tally.REQUESTED_KINDS`). within: conditions of the dataset of which this one is a part, e.g. the
+    held-out part: its names, means and deviations are taken. Raises DatasetError if the store holds a dataset already
+    and if samples do not fit together, ValueError for an extension that the modality does not have, StorageError.
     """
     if store.exists(INDEX_NAME):
         raise DatasetError(f"{store} holds a dataset already: remove it, or choose another place")
@@ -52,7 +57,7 @@ def pack(
         scans.append(scan_shard(name, data, kind))
         store.write(name, data)
     names = None if class_names is None else tuple(class_names)
-    index = combine_scans(scans, modality_name, classes, names)
+    index = combine_scans(scans, modality_name, classes, names, kinds, within)
     if extension != "npy" and 4 in channels:  # headers of pictures are read without transparency
         index = replace(index, shape=SampleShape(4, index.shape.spatial))
     index.save(store)
