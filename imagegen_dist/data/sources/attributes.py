@@ -42,10 +42,9 @@ class AttributeTable:
         names = Names(pictures, folder)
         by = names_column(listed, names)
         if not by:
-            raise DatasetError(
-                f"{self.place} has no column that names the pictures ({some(pictures)}); it has {', '.join(listed)}"
-            )
-        rows, notes = self._rows([str(name) for name in listed[by]], pictures, names)
+            known = ", ".join(listed) or "none"
+            raise DatasetError(f"{self.place} has no column that names the pictures ({some(pictures)}); it has {known}")
+        rows, notes = self._rows(list(map(str, listed[by])), pictures, names)
         left_out = {by, split_column(listed)}
         chosen = [name for name in kinds if name in listed] or [name for name in listed if name not in left_out]
         if not chosen and not kinds:

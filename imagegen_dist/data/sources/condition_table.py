@@ -74,7 +74,9 @@ class ConditionTable:
             try:
                 _tally(values).part(name, kinds.get(name, ""))
             except ValueError as error:
-                raise DatasetError(f"{place}: {_first_fault(name, values, record) or error}") from error
+                fault = _first_fault(name, values, record) or error
+                choose = "" if name in kinds else "; --conditions chooses columns, and kinds as in age:number"
+                raise DatasetError(f"{place}: {fault}{choose}") from error
 
 
 def parse_conditions(text: str) -> dict[str, str]:
