@@ -82,13 +82,17 @@ def from_csv(place: Path) -> tuple[Path, dict]:
     return put_pictures(place / "in"), {"attributes": str(table), "conditions": "style,smile,age,text:vector"}
 
 
-def from_tsv_beside_a_zip(place: Path) -> tuple[Path, dict]:
+def from_a_tsv_at_a_url_for_a_zip(place: Path) -> tuple[Path, dict]:
     folder = put_pictures(place / "in")
     with zipfile.ZipFile(place / "all.zip", "w") as archive:
         for file in sorted(folder.iterdir()):
             archive.write(file, f"top/{file.name}")
-    table = text_table(place / "attributes.tsv", "\t")
-    return place / "all.zip", {"attributes": str(table), "conditions": "text:vector,style,smile:attribute,age:number"}
+    table, elsewhere = text_table(place / "attributes.tsv", "\t"), Store("memory://test-condition-sources")
+    elsewhere.write("a.tsv", table.read_bytes())
+    return place / "all.zip", {
+        "attributes": f"{elsewhere}/a.tsv",
+        "conditions": "text:vector,style,smile:attribute,age:number",
+    }
 
 
 def from_json_lines_below_source(place: Path) -> tuple[Path, dict]:
@@ -145,7 +149,7 @@ def from_indexed_shards(place: Path) -> tuple[Path, dict]:
 
 
 SOURCES = (
-    *(from_csv, from_tsv_beside_a_zip, from_json_lines_below_source, from_a_parquet_table, from_metadata),
+    *(from_csv, from_a_tsv_at_a_url_for_a_zip, from_json_lines_below_source, from_a_parquet_table, from_metadata),
     *(from_folders_and_a_table, from_columns_of_parquet, from_shards_of_others, from_indexed_shards),
 )
 
