@@ -16,34 +16,28 @@ import argparse
 import json
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from benchmarks.fake_gpu import fake_gpu
 from imagegen_dist import config
-from imagegen_dist import experiment as experiment_module
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import build_trainer
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.presets import PRESETS, find_preset
-from imagegen_dist.training import loop
 
 CONVOLUTION = "aten.convolution.default"
 GRADIENTS = "aten.convolution_backward.default"
 
-DEVICE = "fakegpu"
 # Their results, or the sizes of their results, are known to the host once the device has computed them.
 READING = (
     "_local_scalar_dense",
@@ -126,47 +120,6 @@ def _place() -> str:
     return f"{frames[-1].filename.rpartition('imagegen_dist/')[2]}:{frames[-1].lineno}" if frames else "its backward"
 
 
-class _Backend:
-    """What PyTorch asks of a device."""
-
-    _dev = 0
-    is_initialized = is_available = staticmethod(lambda: True)
-    _is_in_bad_fork = staticmethod(lambda: False)
-    current_device = staticmethod(lambda: 0)
-    device_count = staticmethod(lambda: 1)
-    manual_seed_all = staticmethod(lambda seed: None)
-    get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16, torch.float16])
-
-
-class _Generator(torch.Generator):
-    device = property(lambda self: torch.device(DEVICE, 0))
-
-
-def _to(network: nn.Module, device: torch.device) -> nn.Module:
-    """A network of fake tensors on another device."""
-    for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    moved = torch.empty_like(tensor, device=device)
-                    of_parameter = isinstance(tensor, nn.Parameter)
-                    tensors[name] = nn.Parameter(moved, tensor.requires_grad) if of_parameter else moved
-    return network
-
-
-@contextmanager
-def _fake_device() -> Iterator[torch.device]:
-    """A device without kernels. For the process it is there from now on, and PyTorch has room for one of the kind."""
-    if not hasattr(torch, DEVICE):
-        _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Backend())
-    with ExitStack() as stack:
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(patch.object(nn.Module, "to", _to))
-        stack.enter_context(patch.object(loop, "keyed_generator", lambda *_: _Generator()))
-        stack.enter_context(patch.object(experiment_module, "keyed_generator", lambda *_: torch.Generator()))
-        yield torch.device(DEVICE, 0)
-
-
 def operators_of_step(name: str) -> Operators:
     """Operators of one eager step of a preset with one microbatch of its own size.
 
@@ -181,7 +134,7 @@ def operators_of_step(name: str) -> Operators:
     experiment = config.overrides(experiment, changes.items())
     shard = ShardInfo("000000.tar", 1, 1_000_000, 0, "0" * 64)
     index = DatasetIndex("image", preset.shape, (shard,), preset.classes or None)
-    with _fake_device() as device:
+    with fake_gpu() as device:
         trainer = build_trainer(experiment, index, World(), device)
         turns = len(trainer.objective.phases())
         sample = torch.zeros((turns, 1, size, *preset.shape.dims), dtype=torch.uint8)

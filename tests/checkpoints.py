@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 
 from imagegen_dist import config
+from imagegen_dist.conditions.rows import ConditionRows
+from imagegen_dist.conditions.tally import ConditionScan
 from imagegen_dist.experiment import Experiment, build_networks
 from imagegen_dist.presets import find_preset
 from imagegen_dist.shape import SampleShape
@@ -28,9 +31,20 @@ class Family:
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
 
+    known: ConditionRows | None = None
+
     @property
     def experiment(self) -> Experiment:
         return config.overrides(find_preset(self.preset).experiment, self.changes.items())
+
+
+def known_conditions(records: Iterable[dict[str, Any]]) -> ConditionRows:
+    """The conditions of samples with these records."""
+    scan = ConditionScan()
+    for record in records:
+        scan.add(record)
+    conditions = scan.conditions()
+    return ConditionRows(conditions, scan.vectors(conditions))
 
 
 _R3GAN = {"kind": "r3gan", "widths": [16, 8], "group_channels": 8, "resample": "fir", "z_dim": 8, "embed_dim": 4}
@@ -40,6 +54,12 @@ _LADDER = {"kind": "laddervae", "channels": [8, 8], "latents": [0, 2], "units": 
 _FSQ = {"kind": "vae", "latent": "fsq", "levels": [5, 5, 5], "likelihood": "logistic"}
 
 _ANIMALS = ("ant", "bee", "cat", "dog", "eel, electric")
+
+KNOWN = known_conditions(
+    {"digit": number % 4, "style": ("serif", "sans")[number % 2], "bold": number % 3 == 0, "age": number / 10}
+    for number in range(60)
+)
+"""Conditions of some samples: two classes, an attribute and a number, K = 8."""
 
 FAMILIES: dict[str, Family] = {
     "r3gan": Family("digits", {"model": _R3GAN}, classes=5, class_names=_ANIMALS),
@@ -57,6 +77,8 @@ FAMILIES: dict[str, Family] = {
         dims=(1, 16, 16),
     ),
     "video": Family("digits", {"model": _R3GAN}, dims=(3, 4, 8, 8), modality="video", classes=2),
+    "r3gan-styled": Family("digits", {"model": _R3GAN}, known=KNOWN),
+    "vae-styled": Family("digits-vae", {"model": _CONV, "data.conditional": True}, known=KNOWN),
     "voxels": Family("digits-vae", {"model": _CONV}, dims=(1, 8, 8, 8), modality="voxels"),
 }
 
@@ -65,7 +87,7 @@ def write_checkpoint(folder: Path, family: str | Family, images: int = 480) -> s
     """A run's directory with one checkpoint of a family, whose weights are all moved away from 0."""
     chosen = FAMILIES[family] if isinstance(family, str) else family
     experiment, shape = chosen.experiment, SampleShape(chosen.dims[0], chosen.dims[1:])
-    networks = build_networks(experiment, shape, chosen.classes)
+    networks = build_networks(experiment, shape, chosen.known.conditions if chosen.known else chosen.classes)
     averaged = experiment.objective.sampler(networks).modules()
     generator = torch.Generator().manual_seed(7)
     for network in {**networks, **averaged}.values():
@@ -86,6 +108,7 @@ def write_checkpoint(folder: Path, family: str | Family, images: int = 480) -> s
             "classes": chosen.classes,
             **({"class_names": list(chosen.class_names)} if chosen.class_names else {}),
             "samples": 100,
+            **(chosen.known.payload() if chosen.known else {}),
         },
         "experiment": config.encode(experiment),
     }

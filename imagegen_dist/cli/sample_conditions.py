@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from imagegen_dist.conditions.part import Conditions, Part, as_numbers
+from imagegen_dist.conditions.rows import encode_within
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.given import Given
 
@@ -73,7 +74,7 @@ def _value(part: Part, text: str, said: str) -> Any:
     """A value for a part in a text. Raises UsageError."""
     value = _parsed(part, text, said)
     try:
-        part.encode(value)
+        encode_within(part, value)
     except ValueError as error:
         raise UsageError(f"{said}: {error}") from None
     return value

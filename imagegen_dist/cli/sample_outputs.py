@@ -65,7 +65,8 @@ def run(options: Options) -> None:
     model = build_model(trained).to(device)
     model.batch = options.batch or batch_on(model)
     if options.set or options.sweep:
-        asked, film = (replace(each, conditions=_conditions(options, model)) for each in (asked, film))
+        given, swept = _conditions(options, model), options.sweep.partition("=")[0].strip()
+        asked, film = (replace(each, conditions=given, swept=swept) for each in (asked, film))
     asked, film = (as_typed(each, model).resolved(model) for each in (asked, film))
     _check_model(options, asked, model)
     use_engine_(model, options.engine)

@@ -15,6 +15,7 @@ from imagegen_dist.conditions.part import Conditions, Part, Vector
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 _MATCHED = ("class", "attributes")
+_NEAREST, _NEAREST_SHARE = 16, 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,9 @@ class ConditionRows:
         """The conditions of samples by number, float32 [N, K].
 
         given: values by part; numbers must lie in the range of the data. The other parts of a sample are those of one
-        sample of the data, of those with the given classes and attributes if there are any. Sample i takes the row at
-        the quantile i / golden ratio, modulo 1: in any contiguous range of numbers, rows occur about equally often.
+        sample of the data: of those with the given classes and attributes, if there are any, and of these, of the
+        twentieth (at least 16) that is nearest in the given numbers. Sample i takes the row at the quantile
+        i / golden ratio, modulo 1: in any contiguous range of numbers, rows occur about equally often.
         Raises ValueError for a part that there is not, and for a value that it cannot have.
         """
         fixed = self.encode(given or {})
@@ -53,12 +55,20 @@ class ConditionRows:
         return {name: encode_within(self.conditions.part(name), value) for name, value in given.items()}
 
     def _matching(self, fixed: Mapping[str, Vector]) -> Vector:
-        """The rows with the given classes and attributes; all rows if there is none."""
+        """The rows with the given classes and attributes, or all if there is none; those nearest in the numbers."""
         same: NDArray[np.bool_] = np.ones(len(self.rows), np.bool_)
+        distance = np.zeros(len(self.rows))
         for name, value in fixed.items():
-            if self.conditions.part(name).kind in _MATCHED:
-                same &= (self.rows[:, self.conditions.slices[name]] == value).all(1)
-        return self.rows[same] if same.any() else self.rows
+            part, found = self.conditions.part(name), self.rows[:, self.conditions.slices[name]]
+            if part.kind in _MATCHED:
+                same &= (found == value).all(1)
+            elif part.is_number:
+                distance += (found[:, 0].astype(np.float64) - float(value[0])) ** 2
+        rows, distance = (self.rows[same], distance[same]) if same.any() else (self.rows, distance)
+        if not distance.any():
+            return rows
+        count = min(len(rows), max(_NEAREST, len(rows) // _NEAREST_SHARE))
+        return rows[np.sort(np.argsort(distance, kind="stable")[:count])]
 
     def payload(self) -> dict[str, Any]:
         """JSON values from which `from_payload` makes equal rows."""

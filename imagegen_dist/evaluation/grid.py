@@ -23,7 +23,7 @@ class Grid:
 
     classes: of the model, a column each if there are few; 0 for none. index: of the training data, whose conditions the
     model is told if `told`: columns then are the classes of the first part that has some, and rows the values of the
-    first number, of which those in a column share noise and all other parts.
+    first number, with the same noise in a column.
     """
 
     index: DatasetIndex
@@ -73,22 +73,20 @@ class Grid:
         return torch.arange(self.count, device=device) % self.columns * self.classes // self.columns
 
     def _conditions(self) -> np.ndarray:
+        """The conditions of all places, [count, K]. What rows do not vary is that of one sample of the data a column."""
         known = self.index.known_conditions
         assert known is not None
-        names, part = self.column_names, self._class_part
-        of_columns = [
-            known.take([column], {part.name: names[column]} if part is not None else {})[0]
-            for column in range(self.columns)
-        ]
-        vectors = np.tile(np.stack(of_columns), (_ROWS, 1))
-        if self._number_part is not None:
-            values = np.repeat(np.linspace(*self._number_part.usual_range, _ROWS), self.columns)
-            encoded = np.concatenate([self._number_part.encode(value) for value in values.tolist()])
-            vectors[:, known.conditions.slices[self._number_part.name]] = encoded[:, None]
-        elif part is None or self.index.conditions is None or len(self.index.conditions.parts) > 1:
-            for place in range(self.count):
-                given = {part.name: names[place % self.columns]} if part is not None else {}
-                vectors[place] = known.take([place], given)[0]
+        names, part, number = self.column_names, self._class_part, self._number_part
+        given = [{part.name: name} for name in names] if part is not None else [{}] * self.columns
+        if number is None:
+            places = [known.take([place], given[place % self.columns]) for place in range(self.count)]
+            return np.concatenate(places)
+        values = np.linspace(*number.usual_range, _ROWS).tolist()
+        middle = {number.name: sum(number.usual_range) / 2}
+        columns = [known.take([column], each | middle) for column, each in enumerate(given)]
+        vectors = np.tile(np.concatenate(columns), (_ROWS, 1))
+        encoded = np.concatenate([number.encode(value) for value in values])
+        vectors[:, known.conditions.slices[number.name]] = encoded.repeat(self.columns)[:, None]
         return vectors
 
     @property

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagegen_dist.conditions.part import Vector
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.inference.class_names import Class, numbered
 from imagegen_dist.inference.given import Given, as_conditions
 from imagegen_dist.inference.model import Model
@@ -21,13 +23,15 @@ class SamplingRequest:
     """Samples by seed, seed after seed: each with every class, or with each of several conditions.
 
     If no classes are named, a seed has class seed mod K; of conditions, parts that are not given depend on the seed.
-    The sample of a seed is the one of index 0: `model.sample(1, classes=c, seed=s)`.
+    The sample of a seed is the one of index 0: `model.sample(1, classes=c, seed=s)`. swept: the part in which the
+    conditions differ; the parts that are not given are then the same for all samples of a seed.
     """
 
     seeds: tuple[int, ...]
     classes: tuple[Class, ...] = ()  # by number or name; `resolved` resolves names
     truncation: float = 1.0
     conditions: tuple[Given, ...] = ()
+    swept: str = ""
 
     @property
     def columns(self) -> int:
@@ -70,12 +74,22 @@ class SamplingRequest:
             seeds = np.array([self.seeds[row // self.columns] for row in rows], dtype=object)
             for column in np.unique(columns).tolist():
                 given = self.conditions[column] if self.conditions else {}
-                vectors[columns == column] = model.known.take(seeds[columns == column].tolist(), given)
+                vectors[columns == column] = self._vectors(model.known, seeds[columns == column].tolist(), given)
             return torch.from_numpy(vectors)
         if not model.classes or self.classes:
             whole = model.labels(self.columns, self.classes or None)
             return None if whole is None else whole[torch.tensor([row % self.columns for row in rows])]
         return torch.tensor([self.seeds[row] % model.classes for row in rows])
+
+    def _vectors(self, known: ConditionRows, seeds: Sequence[int], given: Given) -> Vector:
+        """The conditions of some seeds in one column, [N, K]."""
+        if not self.swept:
+            return known.take(seeds, given)
+        middle = self.conditions[len(self.conditions) // 2]
+        is_number = known.conditions.part(self.swept).is_number
+        vectors = known.take(seeds, {name: middle[name] for name in middle if is_number or name != self.swept})
+        vectors[:, known.conditions.slices[self.swept]] = known.encode(given)[self.swept]
+        return vectors
 
     def class_of(self, model: Model, row: int) -> int | None:
         """The class of a sample; None if it has none, or a blend."""

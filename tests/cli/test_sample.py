@@ -274,3 +274,78 @@ def test_help_names_every_output(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in ("grid", "folder", "shards", "interpolate", "traverse", "mix"))
     assert io.StringIO(text).readline().startswith("usage: sample.py")
+
+
+@pytest.fixture(scope="module")
+def styled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_checkpoint(tmp_path_factory.mktemp("styled"), "r3gan-styled")
+
+
+def test_a_sweep_has_a_column_for_each_value_of_a_condition(styled: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    words = ["--seeds", "5-7", "--set", "digit=3,bold=true", "--sweep", "age=1:4:4", "--grid", str(out)]
+    assert main([styled, *words]) == DONE
+    shown = tiles(pixels(out), 12, 6)
+    assert shown.shape[:2] == (3, 4)
+    model = load(styled)
+    for row, seed in enumerate((5, 6, 7)):
+        for column, age in enumerate((1, 2, 3, 4)):
+            label = model.labels(1, conditions={"digit": 3, "bold": True, "age": 3}, seed=seed)
+            assert label is not None
+            assert model.conditions is not None
+            age_part = model.conditions.part("age")
+            label[0, model.conditions.slices["age"]] = torch.from_numpy(age_part.encode(age))
+            expected = model.generate(model.latents(1, seed), label)
+            assert np.array_equal(shown[row, column], expected[0, 0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("sweep", "columns"), [("style", 2), ("digit=0:3:5", 5), ("bold", 8), ("age", 8), ("age=-1sd:1sd:3", 3)]
+)
+def test_every_kind_of_condition_can_be_swept(styled: str, sweep: str, columns: int, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    assert main([styled, "--seeds", "1-2", "--sweep", sweep, "--grid", str(out)]) == DONE
+    assert tiles(pixels(out), 12, 6).shape[:2] == (2, columns)
+
+
+def test_an_animation_of_conditions_moves_those_that_are_not_given(styled: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.webp"
+    words = ["--seeds", "1-3", "--set", "digit=2", "--frames", "4", "--interpolate", str(out)]
+    assert main([styled, *words]) == DONE
+    with Image.open(out) as film:
+        assert film.n_frames == 12  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "colour=1"], "there is no condition 'colour': the data have digit (4 classes)"),
+        (["--set", "digit"], "NAME=VALUE,... is needed, as digit=0"),
+        (["--set", "digit=4"], "digit has no class '4'"),
+        (["--set", "digit=1,digit=2"], "digit is given twice"),
+        (["--set", "age=old"], "a number, or deviations from the mean as -2sd"),
+        (["--set", "age=7"], "age is 7; in the data it is 0 to 5.9"),
+        (["--set", "age=@nothing.npy"], "nothing.npy is no readable .npy or .json"),
+        (["--sweep", "age=1:9"], "age is 9"),
+        (["--sweep", "age=1"], "NAME=FROM:TO or NAME=FROM:TO:STEPS"),
+        (["--sweep", "age=1:2:1"], "from 2 to 100"),
+        (["--sweep", "age", "--set", "age=1"], "--set and --sweep both give age"),
+        (["--classes", "1", "--set", "digit=1"], "give --set and --sweep alone"),
+        (["--classes", "1"], "2 parts that are classes"),
+    ],
+)
+def test_conditions_that_the_model_does_not_have_are_one_line(
+    styled: str, words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.png"
+    assert main([styled, *words, "--grid", str(out)]) == MISUSED
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert not out.exists()
+
+
+def test_conditions_of_a_model_of_classes_are_refused(
+    gan: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([gan, "--set", "digit=1", "--grid", str(tmp_path / "out.png")]) == MISUSED
+    assert "give --classes" in capsys.readouterr().err

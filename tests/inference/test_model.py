@@ -31,7 +31,7 @@ def test_a_sample_does_not_depend_on_how_many_are_asked_for_or_on_the_batch(fami
     for count in (1, 7, 8, 9):
         assert torch.equal(model.sample(count, seed=3), samples[:count])
     order = torch.randperm(19, generator=torch.Generator().manual_seed(0))
-    label = model.labels(19)
+    label = model.labels(19, seed=3)
     mixed = model.generate(model.latents(19, 3)[order], None if label is None else label[order])
     assert torch.equal(mixed, samples[order])
     assert torch.equal(model.latents(4, 3, start=5), model.latents(9, 3)[5:])
@@ -258,3 +258,50 @@ def test_only_what_inference_reads_has_to_be_whole(tmp_path: Path) -> None:
     store.write("model.safetensors", store.read("model.safetensors")[:-1])
     with pytest.raises(CheckpointError, match=r"model\.safetensors has .* bytes, not"):
         load(url)
+
+
+def test_conditions_are_given_by_part_and_the_others_are_those_of_the_data(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "r3gan-styled"))
+    assert model.conditions is not None
+    places = model.conditions.slices
+    label = model.labels(40, conditions={"digit": 3, "age": 1.5})
+    assert label is not None
+    assert label[:, places["digit"]].argmax(1).unique().tolist() == [3]
+    assert len(label[:, places["age"]].unique()) == 1
+    # In the data, a digit of 3 is always "sans": the parts occur together.
+    assert label[:, places["style"]].argmax(1).unique().tolist() == [0]
+    assert set(label[:, places["bold"]].flatten().tolist()) == {0, 1}
+    free = model.labels(4000)
+    assert free is not None
+    assert free[:, places["digit"]].mean(0).tolist() == pytest.approx([0.25] * 4, abs=0.01)
+    assert float(free[:, places["age"]].mean()) == pytest.approx(0, abs=0.02)
+    turns = model.labels(4, conditions=[{"digit": 0}, {"digit": {"1": 0.5, "2": 0.5}}])
+    assert turns is not None
+    assert turns[:, places["digit"]].tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0]] * 2
+    samples = model.sample(6, seed=5, conditions={"style": "serif"})
+    assert torch.equal(model.sample(2, seed=5, conditions={"style": "serif"}), samples[:2])
+    assert not torch.equal(model.sample(6, seed=5, conditions={"style": "sans"}), samples)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"colour": 1}, "no condition 'colour': the data have digit"),
+        ({"digit": 4}, "digit has no class '4': there are 0, 1, 2"),
+        ({"age": 6.5}, "age is 6.5; in the data it is 0 to 5.9"),
+        ({"age": "old"}, "1 number needed"),
+        ({"bold": 2}, "true, false or a number from 0 to 1"),
+        ([], "that is not empty"),
+        ([3], "values by part"),
+    ],
+)
+def test_conditions_that_the_model_does_not_have_are_refused(given: object, words: str, tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path, "r3gan-styled"))
+    with pytest.raises(ValueError, match=words):
+        model.sample(1, conditions=given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="2 parts that are classes"):
+        model.sample(1, classes=3)
+    with pytest.raises(ValueError, match="is not told conditions"):
+        load(write_checkpoint(tmp_path / "plain", "r3gan")).sample(1, conditions={"digit": 1})
+    with pytest.raises(ValueError, match=r"conditions float32 \[2, 8\] are needed"):
+        model.generate(model.latents(2), torch.tensor([1, 2]))
