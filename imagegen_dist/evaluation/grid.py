@@ -73,7 +73,7 @@ class Grid:
         return torch.arange(self.count, device=device) % self.columns * self.classes // self.columns
 
     def _conditions(self) -> np.ndarray:
-        """The conditions of all places, [count, K]. What rows do not vary is that of one sample of the data a column."""
+        """The conditions of all places, [count, K]. A column has those of one sample of the data but for the number."""
         known = self.index.known_conditions
         assert known is not None
         names, part, number = self.column_names, self._class_part, self._number_part
