@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
@@ -32,7 +33,7 @@ from imagegen_dist.presets.preset import job_of
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.run import Outcome
-from imagegen_dist.run_folder import REPORT, RESULT, read_config
+from imagegen_dist.run_folder import CONFIG, REPORT, RESULT, read_config
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Lease
 from imagegen_dist.training.checkpoint import Checkpoint
@@ -67,6 +68,10 @@ def train(
     workers: int | tuple[int, int] | None = None,
     gpus: int | None = None,
     cpus: int | None = None,
+    init_from: str | Path = "",
+    freeze_d: int | None = None,
+    fork_from: str | Path = "",
+    at: int | None = None,
     wandb: Literal["auto", "online", "offline", "disabled"] = "disabled",
     model: Settings | None = None,
     objective: Settings | None = None,
@@ -81,7 +86,10 @@ def train(
     that is continued with its own settings. data: URL of shards with an index, or a built-in dataset; by default the
     preset's. storage, run: the run's directory is STORAGE/RUN; by default the run is named by preset and time.
     workers: Ray workers, fixed or (fewest, most); None for one a GPU, or two without GPUs; 0 trains in this process,
-    without Ray. gpus, cpus: of each worker. model ... data_settings: settings that replace the preset's, e.g.
+    without Ray. gpus, cpus: of each worker. init_from: a run, a checkpoint, an exported folder or another library's
+    weights that the run begins with; freeze_d: first stages of the discriminator that keep them. fork_from: a run that
+    this one goes on from, under a new name and with other settings; at: images of the checkpoint, None for the newest.
+    model ... data_settings: settings that replace the preset's, e.g.
     `objective={"gamma": 0.5}, training={"total_images": 20_000}`.
 
     The first Ctrl-C ends the training with a checkpoint, after which the same call continues it.
@@ -96,9 +104,16 @@ def train(
         "evaluation": evaluation,
         "data": data_settings,
     }
-    name, job, experiment = _begun_from(preset, str(storage), run)
-    experiment = config.overrides(experiment, [("data.url", str(data))] * bool(data) + _assignments(groups))
-    options = train_options.Options(preset=name, storage=str(storage), run=run, wandb=wandb)
+    begun = train_options.Options(
+        storage=str(storage), run=run, wandb=wandb, init_from=str(init_from), fork_from=str(fork_from), at=at
+    )
+    train_options.check_beginning(replace(begun, preset="" if preset == "" else "the preset"))
+    name, job, experiment = _begun_from(preset, begun)
+    assignments = [("data.url", str(data))] * bool(data) + _assignments(groups)
+    if freeze_d is not None:
+        assignments.append(("training.freeze_d", freeze_d))
+    experiment = config.overrides(experiment, assignments)
+    options = replace(begun, preset=name)
     demand = Demand(gpus, cpus)
     number = None if workers is None or workers == 0 else _workers(workers)
     prepared = prepare(train_options.Command(job, options, experiment, number, demand))
@@ -220,15 +235,20 @@ def _assignments(groups: Mapping[str, Settings | None]) -> list[tuple[str, Any]]
     return [(path.removesuffix(".kind"), value) for path, value in kinds_first]
 
 
-def _begun_from(preset: str | Experiment, storage: str, run: str) -> tuple[str, str, Experiment]:
-    """(name, job, experiment) that settings are applied to."""
+def _begun_from(preset: str | Experiment, begun: train_options.Options) -> tuple[str, str, Experiment]:
+    """(name, job, experiment) that settings are applied to. begun: where the run is, and where it begins."""
     if isinstance(preset, Experiment):
         kind = config.kind(type(preset.objective))
         return kind, job_of(preset), preset
-    if not preset and not run:
+    elsewhere = bool(begun.init_from or begun.fork_from)
+    if not preset and not begun.run and not elsewhere:
         raise UsageError('give a preset, e.g. train("digits"), or run="NAME" to continue a run')
     if not preset:
-        job, name, experiment = train_options.own_configuration(train_options.ANY, Store(storage) / run)
+        folder = Store(begun.storage) / begun.run
+        if elsewhere and not (begun.run and folder.exists(CONFIG)):
+            job, name, experiment = train_options.source_configuration(train_options.ANY, begun)
+        else:
+            job, name, experiment = train_options.own_configuration(train_options.ANY, folder)
         return name, job, experiment
     named = find_preset(preset)
     return preset, named.job, named.experiment

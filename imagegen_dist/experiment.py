@@ -29,6 +29,7 @@ from imagegen_dist.settings import DataConfig, EvaluationConfig, TrainingConfig
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import file_at
 from imagegen_dist.training.ema import EMA
+from imagegen_dist.training.freezing import frozen_parameters
 from imagegen_dist.training.loop import Trainer
 from imagegen_dist.training.optim import ScheduledAdam
 
@@ -183,6 +184,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     for network in networks.values():
         lay_out_(network, layout)
     objective = build_objective(experiment, networks, index, training.compile)
+    frozen = frozen_parameters(networks, training.freeze_d)
     averages = EMA(objective.modules(), objective.averaged(), training.ema_half_life)
     if training.compile:
         for network in (*(networks[name] for name in experiment.objective.compiled), *averages.modules().values()):
@@ -190,7 +192,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     return Trainer(
         objective,
         {
-            phase.name: ScheduledAdam(phase.trains, getattr(experiment.optim, phase.name))
+            phase.name: ScheduledAdam(phase.trains, getattr(experiment.optim, phase.name), frozen)
             for phase in objective.phases()
         },
         averages,

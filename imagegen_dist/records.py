@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,19 +16,20 @@ from imagegen_dist.commands import command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.lineage.record import Lineage, described
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.formatting import duration, figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.metrics.report import Picture, render_report
 from imagegen_dist.metrics.sinks import read_pictures, read_rows
-from imagegen_dist.run_folder import CONFIG, METRICS, REPORT, RESULT, read_config, unreadable_config
+from imagegen_dist.run_folder import CONFIG, METRICS, REPORT, RESULT, identity_of, read_config, unreadable_config
 from imagegen_dist.settings import changeable
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted
 
-_OF_THE_RUN = ("images", "seconds", "images_per_s", "evaluation", "paths")
+_OF_THE_RUN = ("images", "seconds", "images_per_s", "evaluation", "paths", "lineage")
 """What result.json says beside the figures of the evaluation."""
 
 
@@ -70,6 +71,10 @@ class RunSettings:
     cache: str = ""
     # URL of a checkpoint of another run, from which this one starts; empty: from new weights.
     start: str = ""
+    # The beginning of a run that begins with other weights, or goes on from another run's checkpoint.
+    lineage: Lineage | None = None
+    # Identity of the run, which its checkpoints carry; empty: they are not told from those of other runs.
+    id: str = ""
     # How jobs are called on the user's machine (commands.programs); empty: as they are installed here.
     programs: str = ""
     # Flags that the user gave and config.json does not hold, as words.
@@ -91,6 +96,22 @@ class RunSettings:
     def shared(self) -> Store:
         """The folder for results that runs share."""
         return Store(self.cache, PATIENCE_S) if self.cache else Store(self.storage, PATIENCE_S) / ".cache"
+
+
+def identified(settings: RunSettings) -> RunSettings:
+    """The settings with the run's identity and beginning: those in its config.json, if it exists.
+
+    A new identity depends only on the run's place; a run that is moved keeps the one that it has.
+    """
+    folder = settings.folder
+    if not folder.exists(CONFIG):
+        return replace(settings, id=settings.wandb_id)
+    lineage = read_config(folder).get("lineage")
+    try:
+        known = config.decode(Lineage | None, lineage)
+    except ValueError as error:
+        raise unreadable_config(folder, error) from error
+    return replace(settings, id=identity_of(folder) or settings.wandb_id, lineage=known)
 
 
 def describe_data(index: DatasetIndex, rows: bool = False) -> dict[str, Any]:
@@ -130,8 +151,10 @@ def document(
     """The content of config.json: the resolved experiment, its data, the launch settings and the versions."""
     return {
         "run": settings.name,
+        **({"id": settings.id} if settings.id else {}),
         "preset": settings.preset,
         "job": settings.job,
+        **described(settings.lineage),
         "experiment": config.encode(experiment),
         "data": {"url": settings.data, "validation": settings.validation, **describe_data(index)},
         "launch": launch,
@@ -262,6 +285,7 @@ def write_report(
         ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         ("preset", settings.preset),
         ("data", f"{PurePosixPath(experiment.data.url).name}: {counted(index.samples, 'sample')} of {index.shape}"),
+        *([(settings.lineage.how.replace("-", " "), settings.lineage.summary)] if settings.lineage else []),
         *([("commit", commit[:10])] if commit else []),
         ("configuration", config_hash(experiment)[:10]),
     ]

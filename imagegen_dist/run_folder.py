@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from imagegen_dist.config import fingerprint
@@ -37,6 +38,15 @@ def read_config(run: Store) -> dict[str, Any]:
     return found
 
 
+def identity_of(run: Store) -> str:
+    """The identity of the run in a folder, which its checkpoints carry; "" for a run of an earlier version, or none."""
+    try:
+        found = parse_json(run.read(CONFIG))
+        return str(found.get("id", ""))
+    except (FileNotFoundError, ValueError, AttributeError):
+        return ""
+
+
 def unreadable_config(run: Store, error: Exception) -> UsageError:
     """The error for a config.json that cannot be read or decoded."""
     return UsageError(f"{run.url}/{CONFIG} cannot be read ({type(error).__name__}); restore it, or choose another run")
@@ -67,3 +77,23 @@ def read_manifest(checkpoint: Store) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{checkpoint.url}: {MANIFEST} cannot be read ({type(error).__name__})") from None
     return manifest
+
+
+def check_own(checkpoint: Store, manifest: Mapping[str, Any], identity: str) -> None:
+    """Raise CheckpointError if a manifest is that of another run's checkpoint; those of earlier versions do not say."""
+    owner = manifest.get("run", "")
+    if owner and identity and owner != identity:
+        raise CheckpointError(
+            f"{checkpoint.url} was copied here from another run: remove it from this one; --fork-from RUN goes on with "
+            "a run under a new name, and --init-from CHECKPOINT begins with its weights"
+        )
+
+
+def check_own_checkpoints(run: Store, identity: str) -> None:
+    """Raise CheckpointError if the folder of a run holds a checkpoint of another run."""
+    for store in attempts(run):
+        try:
+            manifest = read_manifest(store)
+        except CheckpointError:  # it is skipped as damaged
+            continue
+        check_own(store, manifest, identity)

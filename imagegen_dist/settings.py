@@ -82,6 +82,9 @@ class TrainingConfig:
     """Images seen between two checkpoints."""
     listen_every: int = 0
     """Images seen between two checks whether the run should end and its last checkpoint is written; 0: twenty steps."""
+    freeze_d: int = 0
+    """First stages of the discriminator that keep their weights, counted from the sample, for runs that begin from a
+    trained one (arXiv:2002.10964)."""
     max_bad_steps: int = 10
     """Consecutive steps with non-finite gradients after which the run stops."""
 
@@ -92,6 +95,8 @@ class TrainingConfig:
             raise ValueError(
                 "--training.total-images, the *-every intervals and --training.max-bad-steps are 1 or more"
             )
+        if self.freeze_d < 0:
+            raise ValueError(f"freeze_d {self.freeze_d}: 0 or more, by --freeze-d")
         if self.listen_every < 0:
             raise ValueError(f"listen_every {self.listen_every}: 0 or more, by --training.listen-every")
         if self.pass_images < 0 or self.pass_images % self.microbatch_size:

@@ -19,6 +19,7 @@ _SLOW = (
     *("tests/metrics/test_wandb.py", "tests/objectives/test_whole_kernels.py", "tests/training/test_passes.py"),
     "tests/training/test_memory.py",
     *(f"tests/test_{name}.py" for name in ("api", "credentials_come_late", "failing_figures", "hub_urls")),
+    *(f"tests/lineage/test_{name}.py" for name in ("beginnings", "forks", "foreign_checkpoints", "init_from")),
     *(f"tests/test_{name}.py" for name in ("literal_names", "modalities", "operators", "prediction")),
 )
 """Files of five seconds or more, which `pytest -m quick` leaves out."""

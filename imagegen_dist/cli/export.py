@@ -106,7 +106,7 @@ def _check_hub() -> None:
 
 def _push(dest: Store, repository: str) -> None:
     """Push an exported folder. Raises TaskError."""
-    from imagegen_dist.inference.exported import CONFIG
+    from imagegen_dist.exported import CONFIG
     from imagegen_dist.inference.hub import HubModel
 
     folder = dest.local_path()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from imagegen_dist import records
+from imagegen_dist.cli.beginning import beginning
 from imagegen_dist.cli.command import check_name
 from imagegen_dist.cli.estimate import estimate
 from imagegen_dist.cli.secrets import check_secrets
@@ -36,11 +37,12 @@ from imagegen_dist.experiment import (
 from imagegen_dist.metrics.formatting import duration, figure
 from imagegen_dist.presets import PRESETS, Preset, find_preset
 from imagegen_dist.ray.environment import set_ray_environment
-from imagegen_dist.records import RunSettings
+from imagegen_dist.records import RunSettings, identified
 from imagegen_dist.resources import check_demand, is_own_ray
-from imagegen_dist.run_folder import CONFIG
+from imagegen_dist.run_folder import CONFIG, check_own_checkpoints
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
+from imagegen_dist.training.freezing import frozen_parameters
 from imagegen_dist.wording import counted
 
 if TYPE_CHECKING:
@@ -107,19 +109,23 @@ def prepare(command: Command) -> Prepared:
     if is_own_ray():  # all workers will be on this node
         plan = build_plan(experiment, index, draws)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
-    settings = RunSettings(
-        name=_run_name(options.run, options.preset),
-        storage=storage.url,
-        preset=options.preset,
-        job=command.job,
-        data=data,
-        validation=validation,
-        wandb_mode="" if options.wandb == "auto" else options.wandb,
-        wandb_directory=_wandb_directory(storage),
-        wandb_key=_has_wandb_key(),
-        programs=programs(),
-        flags=given_flags(options),
+    settings = identified(
+        RunSettings(
+            name=_run_name(options.run, options.preset),
+            storage=storage.url,
+            preset=options.preset,
+            job=command.job,
+            data=data,
+            validation=validation,
+            wandb_mode="" if options.wandb == "auto" else options.wandb,
+            wandb_directory=_wandb_directory(storage),
+            wandb_key=_has_wandb_key(),
+            programs=programs(),
+            flags=given_flags(options),
+        )
     )
+    settings = replace(settings, lineage=beginning(options, settings, experiment, index, networks))
+    frozen_parameters(networks, experiment.training.freeze_d)
     check_temporary_room()
     weights = sum(parameter.numel() for network in networks.values() for parameter in network.parameters())
     check_room(settings.folder, weights, settings.keep)
@@ -127,6 +133,7 @@ def prepare(command: Command) -> Prepared:
     check_secrets(document, os.environ)
     if settings.folder.exists(CONFIG):
         records.check_config(settings.folder, document)
+    check_own_checkpoints(settings.folder, settings.id)
     preset = find_preset(options.preset) if options.preset in PRESETS or ":" in options.preset else None
     notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)
     return Prepared(command, experiment, settings, index, tuple(notes))
@@ -183,10 +190,17 @@ def dry_run_text(prepared: Prepared) -> str:
         f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
         f"microbatches: at most {counted(batching.microbatches, 'worker')}",
         f"storage     {settings.folder.url}: written and read back",
+        *_beginning_lines(settings),
         f"time        {_time_text(prepared)}",
         "Nothing was trained.",
     ]
     return "\n".join(lines)
+
+
+def _beginning_lines(settings: RunSettings) -> list[str]:
+    """Where the run begins, if not with new weights."""
+    lines = settings.lineage.lines() if settings.lineage else []
+    return [f"{'' if at else 'beginning':<12}{line}" for at, line in enumerate(lines)]
 
 
 def _time_text(prepared: Prepared) -> str:

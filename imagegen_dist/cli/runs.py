@@ -135,6 +135,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]
     if result:
         facts.append(("took", f"{duration(result['seconds'])}, {result.get('images_per_s') or 0:,.0f} images/s"))
+    if lineage := run.config.get("lineage"):
+        seen = f" at {lineage['images']:,} images" if lineage["images"] else ""
+        facts.append((lineage["how"].replace("-", " "), f"{lineage['given']}{seen}"))
+        facts += [("changed", change) for change in lineage["changed"]]
     if run.holder is not None:
         facts.append(("trained by", run.holder.name))
     if commit := run.config.get("git_commit"):

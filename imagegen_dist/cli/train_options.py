@@ -67,6 +67,15 @@ class Options:
     run: Annotated[str, flag("NAME")] = ""
     """Name of the run. An existing run continues; without PRESET and --config it keeps its own settings. Default:
     PRESET-DATE-TIME."""
+    init_from: Annotated[str, flag("SOURCE")] = ""
+    """Begin with the weights of a run, a checkpoint, an exported folder, a diffusers autoencoder (a folder, or its name
+    on the Hub) or a converted R3GAN file; without PRESET and --config, with its settings too."""
+    freeze_d: Annotated[int | None, flag("N")] = None
+    """The first N stages of the discriminator keep their weights."""
+    fork_from: Annotated[str, flag("RUN")] = ""
+    """Go on from a run's newest checkpoint under a new name, with its settings but for those that are given."""
+    at: Annotated[int | None, flag("IMAGES")] = None
+    """With --fork-from: from the checkpoint at so many images."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
     """Training workers, or MIN:MAX for an elastic number. Default: one per GPU; two without GPUs."""
     gpus: Annotated[int | None, flag("0|1")] = None
@@ -110,6 +119,7 @@ def parse(job: str, words: Sequence[str]) -> Command:
     if options.cpus is not None and options.cpus < 1:
         raise UsageError(f"--cpus {options.cpus}: a worker has one core or more")
     _check_gpu_type(options)
+    check_beginning(options)
     workers = Workers.parse(options.workers) if options.workers else None
     _check_preset(job, options.preset)
     if options.preset and not options.config:
@@ -118,10 +128,25 @@ def parse(job: str, words: Sequence[str]) -> Command:
         job, preset, experiment = _begun_from(job, options)
         options = replace(options, preset=preset)
         assignments += [("data.allow_remote_shards", "true")] * options.allow_remote_shards
+        if options.freeze_d is not None:
+            assignments.append(("training.freeze_d", str(options.freeze_d)))
         experiment = resolve(experiment, options.config, options.data, assignments)
     except ValueError as error:
         raise UsageError(str(error)) from error
     return Command(job, options, experiment, workers, Demand(options.gpus, options.cpus))
+
+
+def check_beginning(options: Options) -> None:
+    """Raise UsageError for flags of a run's beginning that exclude each other."""
+    if options.init_from and options.fork_from:
+        raise UsageError("--init-from begins with weights alone, --fork-from with the whole state of a run: give one")
+    if options.at is not None and not options.fork_from:
+        raise UsageError(f"--at {options.at} goes with --fork-from RUN")
+    if options.fork_from and options.preset:
+        raise UsageError(
+            f"--fork-from {options.fork_from} has its run's own settings: leave {options.preset} out, and give the "
+            "settings that change"
+        )
 
 
 def _check_gpu_type(options: Options) -> None:
@@ -195,6 +220,8 @@ def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
         folder = Store(options.storage) / options.run
         if folder.exists(CONFIG):
             return own_configuration(job, folder)
+    if options.fork_from or (options.init_from and not options.preset and not options.config):
+        return source_configuration(job, options)
     named = _read_file(options.config).get("preset") if options.config and not options.preset else ""
     name = options.preset or str(named or next(iter(presets_of(job))))
     _check_preset(job, name)
@@ -215,6 +242,21 @@ def own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
         raise unreadable_config(folder, error) from error
     if job not in (ANY, trained_by):
         raise UsageError(f"{folder.url} is trained by {name_of(trained_by)}, and this is {name_of(job)}")
+    return trained_by, preset, experiment
+
+
+def source_configuration(job: str, options: Options) -> tuple[str, str, Experiment]:
+    """(job, preset, experiment) of the run that another one begins from. Raises ValueError as `own_configuration`."""
+    from imagegen_dist.lineage.source import configuration, run_at
+    from imagegen_dist.presets.preset import job_of as job_that_trains
+    from imagegen_dist.storage import Store
+
+    if options.fork_from:
+        return own_configuration(job, Store(run_at(options.fork_from, options.storage)))
+    preset, experiment = configuration(run_at(options.init_from, options.storage))
+    trained_by = job_that_trains(experiment)
+    if job not in (ANY, trained_by):
+        raise UsageError(f"{options.init_from} is trained by {name_of(trained_by)}, and this is {name_of(job)}")
     return trained_by, preset, experiment
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from imagegen_dist.data.modality import modality
+from imagegen_dist.exported import write_exported
 from imagegen_dist.inference.card import Card, write_card
-from imagegen_dist.inference.exported import write_exported
 from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.origin import figures_at, run_config, run_of
 from imagegen_dist.storage import Store

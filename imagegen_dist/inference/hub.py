@@ -15,8 +15,8 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 
+from imagegen_dist.exported import CONFIG, WEIGHTS
 from imagegen_dist.inference.card import Card
-from imagegen_dist.inference.exported import CONFIG, WEIGHTS
 from imagegen_dist.inference.folder import card_of, write_folder
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model

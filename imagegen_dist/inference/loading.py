@@ -16,14 +16,14 @@ from torch.overrides import TorchFunctionMode
 from imagegen_dist import config
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.experiment import Experiment, build_networks, conditioning
-from imagegen_dist.inference.exported import is_exported, read_exported
+from imagegen_dist.exported import is_exported, read_exported
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.objectives.variational import Autoencodes
-from imagegen_dist.run_folder import MANIFEST, CheckpointError
+from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store, reached
-from imagegen_dist.training.checkpoint import FILES, INFERENCE_FILES, LoadedCheckpoint, newest, open_checkpoint
+from imagegen_dist.training.checkpoint import FILES, INFERENCE_FILES, find_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
 from imagegen_dist.wording import message
 
@@ -149,15 +149,3 @@ class _Bounded(TorchFunctionMode):
                     f"{self._stored:,}: it is damaged, or made to exhaust memory"
                 )
         return func(*args, **(kwargs or {}))
-
-
-def find_checkpoint(store: Store, files: tuple[str, ...] = FILES) -> LoadedCheckpoint:
-    """The checkpoint in this directory, or the newest complete one of the run. Raises CheckpointError."""
-    if store.exists(MANIFEST):
-        return open_checkpoint(store, files)
-    skipped: list[str] = []
-    found = newest(store, skipped.append, files)
-    if found is None:
-        why = f": {skipped[0]}" if skipped else "; give a run, one of its checkpoints, or an exported folder"
-        raise CheckpointError(f"{store.url} holds no complete checkpoint{why}")
-    return found

@@ -24,10 +24,14 @@ class ModelConfig(Extensible):
         or None without classes.
 
             generator       z [B, Z], labels -> samples [B, C, *S]; `z_dim`
-            discriminator   samples, labels -> logits [B]
+            discriminator   samples, labels -> logits [B]; optionally `stages_from_input`, whose first ones can be
+                            frozen
             encoder         samples, labels -> raw parameters of the latents; `latent_dims`; built with `parameters`
             decoder         latents, labels -> raw parameters of the likelihood; built with `outputs`
             ladder_encoder, ladder_decoder   the same for latents in levels; `group_dims`
+
+        A network whose first stages are the ones at the highest resolution names their lists of modules in
+        `aligned_at_end`: if a run begins from weights with another number of stages, those at the end correspond.
         """
         raise NotImplementedError
 

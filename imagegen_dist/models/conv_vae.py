@@ -86,6 +86,8 @@ class Encoder(nn.Module):
     class-conditional call has no labels.
     """
 
+    aligned_at_end = ("stages",)
+
     def __init__(
         self, shape: SampleShape, classes: int, config: ConvVAEConfig, *, parameters: int, generator: torch.Generator
     ) -> None:

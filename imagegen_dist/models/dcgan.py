@@ -106,6 +106,8 @@ class Discriminator(nn.Module):
     (arXiv:1802.05637, Eq. 3). Arguments and errors as for Generator.
     """
 
+    aligned_at_end = ("layers",)
+
     def __init__(self, shape: SampleShape, classes: int, config: DCGANConfig, *, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.classes = shape, classes
@@ -126,3 +128,7 @@ class Discriminator(nn.Module):
         if self.embed is None:
             return logits
         return logits + (features * self.embed(label)).sum(1)
+
+    def stages_from_input(self) -> list[list[nn.Module]]:
+        """The convolutions, starting at the sample's resolution."""
+        return [[layer] for layer in self.layers if isinstance(layer, Conv)]

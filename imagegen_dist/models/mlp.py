@@ -90,3 +90,7 @@ class Discriminator(nn.Module):
         if self.embed is None:
             return logits
         return logits + (features * self.embed(label)).sum(1)
+
+    def stages_from_input(self) -> list[list[nn.Module]]:
+        """The hidden layers, starting at the sample."""
+        return [[layer] for layer in self.hidden if isinstance(layer, Linear)]

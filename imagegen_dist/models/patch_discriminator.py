@@ -83,6 +83,10 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.layers(x))
 
+    def stages_from_input(self) -> list[list[nn.Module]]:
+        """The convolutions before the output, starting at the sample's resolution."""
+        return [[layer] for layer in self.layers if isinstance(layer, Conv)]
+
 
 def _convolution(
     channels: int, width: int, extents: tuple[int, ...], stride: int, gain: float, generator: torch.Generator

@@ -222,6 +222,8 @@ class Discriminator(nn.Module):
     Arguments and errors as for Generator.
     """
 
+    aligned_at_end = ("stages", "transitions")
+
     def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.classes = shape, classes
@@ -267,3 +269,9 @@ class Discriminator(nn.Module):
         if self.embed is None:
             return features.squeeze(1)
         return (features * self.embed(label)).sum(1)
+
+    def stages_from_input(self) -> list[list[nn.Module]]:
+        """The modules of each stage, starting at the sample's resolution."""
+        stages = [[stage, transition] for stage, transition in zip(self.stages, self.transitions, strict=True)]
+        stages[0].insert(0, self.from_pixels)
+        return stages

@@ -116,6 +116,8 @@ class Encoder(nn.Module):
     class-conditional call has no labels.
     """
 
+    aligned_at_end = ("stages",)
+
     def __init__(
         self, shape: SampleShape, classes: int, config: ResVAEConfig, *, parameters: int, generator: torch.Generator
     ) -> None:

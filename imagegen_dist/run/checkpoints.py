@@ -10,13 +10,17 @@ from typing import Any
 
 from imagegen_dist import config
 from imagegen_dist.distributed import same_on_all_ranks, sum_over_ranks, text_from_main, together
+from imagegen_dist.lineage.beginning import begin_
+from imagegen_dist.lineage.record import INIT
 from imagegen_dist.records import config_hash, describe_data
 from imagegen_dist.run.context import Context, RunError
 from imagegen_dist.run.outputs import Outputs
+from imagegen_dist.run_folder import CheckpointError, check_own_checkpoints
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.training.checkpoint import (
     Checkpoint,
     Checkpointer,
+    LoadedCheckpoint,
     Snapshot,
     lowest_metric,
     newest,
@@ -26,25 +30,31 @@ from imagegen_dist.training.checkpoint import (
 )
 from imagegen_dist.training.state import broadcast_state_, load_state_dict, model_of, on_host, state_dict, weights_of
 from imagegen_dist.versions import versions
+from imagegen_dist.wording import message
 
 
 class Checkpoints:
     """Publishes a run's state from rank 0 and restores it on all ranks.
 
-    best: the lowest metric of any checkpoint when the run resumed; inf for a new run.
+    best: the lowest metric of any checkpoint when the run resumed; inf for a new run. begun: True if the run has taken
+    over weights of another one, and has no checkpoint with them yet.
     """
 
     def __init__(self, run: Context, outputs: Outputs) -> None:
         self._run = run
         self._outputs = outputs
-        self._writer = Checkpointer(run.folder, config_hash(run.experiment), run.settings.attempt, run.settings.keep)
+        self._writer = Checkpointer(
+            run.folder, config_hash(run.experiment), run.settings.attempt, run.settings.keep, run.settings.id
+        )
         self._saved_at: int | None = None
         self._announced_at: int | None = None
         self.best = inf
+        self.begun = False
 
     def resume(self) -> bool:
-        """Continue from the newest complete checkpoint, or else from the run's starting checkpoint; False without one.
+        """Continue from the newest complete checkpoint, or else begin where the run's settings say.
 
+        Returns False for a run that is at its first step, whether its weights are new or those of another run.
         Rank 0 selects the checkpoint and reads and verifies its files once; the other ranks receive its tensors from
         rank 0.
         """
@@ -53,14 +63,15 @@ class Checkpoints:
         facts = json.loads(text_from_main(json.dumps(loaded), run.world, run.device))
         if facts is None:
             return False
+        self.begun = facts["begun"]
         run.trainer.images = int(facts["images"])
         run.trainer.skipped_steps += facts["skipped_steps"]
         broadcast_state_(run.trainer)
         run.trainer.meter.restore(facts["unreported"], run.device, run.world.is_main)
-        self._saved_at = run.trainer.images
+        self._saved_at = None if self.begun else run.trainer.images
         self.best = float(facts["best"])
         run.stopwatch.start(run.trainer.images, float(facts["seconds"]))
-        return True
+        return not facts["is_new"]
 
     def save(self) -> None:
         """Publish a checkpoint from rank 0, after verifying that all ranks hold the same weights.
@@ -91,7 +102,7 @@ class Checkpoints:
             return
         with suppress(OSError):
             attempt = f"{run.settings.attempt}-rank{run.world.rank}"
-            publish(run.folder, self._snapshot(), attempt, config_hash(run.experiment))
+            publish(run.folder, self._snapshot(), attempt, config_hash(run.experiment), identity=run.settings.id)
             run.events.message(f"kept a checkpoint at {run.trainer.images:,} images")
 
     def announce(self) -> None:
@@ -142,17 +153,42 @@ class Checkpoints:
         if not run.world.is_main:
             return None
         run.folder.sweep()
+        check_own_checkpoints(run.folder, run.settings.id)
         found = newest(run.folder, lambda why: run.events.message(f"skipped {why}"))
-        begins_at = run.settings.start if found is None else ""
-        loaded = open_checkpoint(Store(begins_at, PATIENCE_S)) if begins_at else found
-        if loaded is None:
+        if found is None:
+            return self._begin()
+        self._writer.last = found.published
+        self._restore(found)
+        run.events.message(f"resuming at {found.facts['images']:,} images from {found.url}")
+        known = {name: found.facts[name] for name in ("images", "seconds", "skipped_steps")}
+        unreported = found.facts.get("unreported", {})
+        best = repr(lowest_metric(run.folder))
+        return {**known, "unreported": unreported, "best": best, "begun": False, "is_new": False}
+
+    def _begin(self) -> dict[str, Any] | None:
+        """Begin where the run's settings say, as `_load` does; None for new weights."""
+        run, lineage = self._run, self._run.settings.lineage
+        rest = {"unreported": {}, "best": repr(inf), "begun": lineage is not None}
+        if lineage is not None:
+            for line in lineage.lines():
+                run.events.message(line)
+        if lineage is not None and lineage.how == INIT:
+            begin_(run.trainer, lineage, run.training.index)
+            return {"images": 0, "seconds": 0.0, "skipped_steps": 0, "is_new": True, **rest}
+        begins_at = lineage.source if lineage is not None else run.settings.start
+        if not begins_at:
             return None
-        if found is not None:
-            self._writer.last = found.published
-        load_state_dict(run.trainer, loaded.model, loaded.state)
-        run.events.message(f"resuming at {loaded.facts['images']:,} images from {loaded.url}")
-        return {
-            **{name: loaded.facts[name] for name in ("images", "seconds", "skipped_steps")},
-            "unreported": loaded.facts.get("unreported", {}) if found else {},
-            "best": repr(lowest_metric(run.folder)),
-        }
+        loaded = open_checkpoint(Store(begins_at, PATIENCE_S))
+        self._restore(loaded)
+        if lineage is None:
+            run.events.message(f"resuming at {loaded.facts['images']:,} images from {loaded.url}")
+        known = {name: loaded.facts[name] for name in ("images", "seconds", "skipped_steps")}
+        return {**known, "is_new": False, **rest}
+
+    def _restore(self, checkpoint: LoadedCheckpoint) -> None:
+        """Load a checkpoint's tensors. Raises CheckpointError if they do not fit."""
+        try:
+            load_state_dict(self._run.trainer, checkpoint.model, checkpoint.state)
+        except (RuntimeError, KeyError) as error:
+            line = message(error)[:200]
+            raise CheckpointError(f"{checkpoint.url} does not fit the networks of this run ({line})") from error

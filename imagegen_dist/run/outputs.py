@@ -16,6 +16,7 @@ from imagegen_dist import config
 from imagegen_dist.background import Background
 from imagegen_dist.data.modality import modality
 from imagegen_dist.distributed import said
+from imagegen_dist.lineage.record import described
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.wandb import WandbSink
@@ -104,6 +105,7 @@ class Outputs:
         result = {
             "run": run.settings.name,
             "preset": run.settings.preset,
+            **described(run.settings.lineage),
             "images": run.trainer.images,
             "seconds": round(run.stopwatch.seconds, 1),
             "images_per_s": round(statistics.median(speeds), 1) if speeds else None,
@@ -139,6 +141,7 @@ class Outputs:
             f"{group}/{settings.name}" if group else settings.name,
             {
                 "preset": settings.preset,
+                **described(settings.lineage),
                 **({"values": values} if values else {}),
                 **config.encode(run.experiment),
                 "dataset": describe_data(run.training.index),

@@ -67,6 +67,8 @@ class _Session:
                 run.stopwatch.start(0)
             elif self._evaluations.are_due():
                 self._evaluate()
+            if self._checkpoints.begun:
+                self._checkpoints.save()  # from here on, the run does not need its source
             if not run.ended or not self._finished():
                 train(run.trainer, self._items(), self._hooks())
                 for hook in self._hooks():

@@ -87,10 +87,14 @@ class Lease:
 
     def acquire(self, tell: Callable[[str], None]) -> None:
         """Take the lease, or raise UsageError if another driver holds it. `tell` takes the reason for a delay."""
+        self.check_free(tell)
+        self._write()
+
+    def check_free(self, tell: Callable[[str], None]) -> None:
+        """Raise UsageError if a driver holds the lease; it is not taken. `tell` takes the reason for a delay."""
         found = holder_of(self._run)
         if found is not None:
             self._check_abandoned(found, tell)
-        self._write()
 
     def confirm(self) -> None:
         """Shortly after `acquire`, raise UsageError if another driver took the lease at the same time."""

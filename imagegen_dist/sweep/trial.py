@@ -159,6 +159,7 @@ def run_trial(
     trial alone are reported and not raised, so that only trials whose process died are started again.
     """
     settings = sweep.trial_settings(trial.run, trial.start)
+    settings = records.identified(settings)
     settings = replace(settings, attempt=f"{time.time_ns():020d}", wandb_values=trial.values)
     running = replace(trial, state=RUNNING, note="")
     if replay:

@@ -26,7 +26,15 @@ from torch import Tensor
 
 from imagegen_dist.config import fingerprint
 from imagegen_dist.documents import parse_json
-from imagegen_dist.run_folder import CHECKPOINTS, MANIFEST, CheckpointError, attempts, read_manifest
+from imagegen_dist.run_folder import (
+    CHECKPOINTS,
+    MANIFEST,
+    CheckpointError,
+    attempts,
+    check_own,
+    identity_of,
+    read_manifest,
+)
 from imagegen_dist.storage import Store
 from imagegen_dist.training.tensor_file import Digest, Writable, write_tensors
 from imagegen_dist.wording import message
@@ -85,9 +93,12 @@ class LoadedCheckpoint(Checkpoint):
         return Checkpoint(self.store, self.images, self.manifest)
 
 
-def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metric: float | None = None) -> Checkpoint:
+def publish(
+    run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metric: float | None = None, identity: str = ""
+) -> Checkpoint:
     """Write a checkpoint, with its manifest last, to an attempt directory of its own.
 
+    identity: that of the run, so that a copy in the folder of another run is recognised; "" if it has none.
     metric: the run's metric at this moment, if computed, by which the best checkpoint is kept. A non-finite metric
     counts as not computed.
     """
@@ -103,6 +114,7 @@ def publish(run: Store, snapshot: Snapshot, attempt: str, config_hash: str, metr
         "format": 1,
         "images": snapshot.images,
         "config": config_hash,
+        **({"run": identity} if identity else {}),
         "metric": metric if metric is not None and isfinite(metric) else None,
         "files": files,
     }
@@ -151,12 +163,14 @@ def _publish_file(store: Store, name: str, write: Callable[[Writable], object]) 
     return {"bytes": digests[-1].size, "sha256": digests[-1].sha256}
 
 
-def open_checkpoint(store: Store, files: Sequence[str] = FILES) -> LoadedCheckpoint:
+def open_checkpoint(store: Store, files: Sequence[str] = FILES, identity: str = "") -> LoadedCheckpoint:
     """The checkpoint in `store` with the contents of these files. Raises CheckpointError.
 
-    Each file is read once and verified against the manifest. Peak memory is the contents plus the bytes of one file.
+    identity: that of the run in whose folder it is, if it has to be one of its own checkpoints. Each file is read once
+    and verified against the manifest. Peak memory is the contents plus the bytes of one file.
     """
     manifest = read_manifest(store)
+    check_own(store, manifest, identity)
     model, state = (
         _parse(store, name, load_tensors, manifest) if name in files else {}
         for name in ("model.safetensors", "state.safetensors")
@@ -189,14 +203,27 @@ def _parse(store: Store, name: str, parse: Callable[[bytes], Parsed], manifest: 
 def newest(run: Store, skipped: Callable[[str], None], files: Sequence[str] = FILES) -> LoadedCheckpoint | None:
     """The newest checkpoint whose files verify, with their contents, or None.
 
-    `skipped` is called with the reason for each newer one that does not verify.
+    `skipped` is called with the reason for each newer one that does not verify, or that is another run's.
     """
+    identity = identity_of(run)
     for store in attempts(run):
         try:
-            return open_checkpoint(store, files)
+            return open_checkpoint(store, files, identity)
         except CheckpointError as error:
             skipped(str(error))
     return None
+
+
+def find_checkpoint(store: Store, files: Sequence[str] = FILES) -> LoadedCheckpoint:
+    """The checkpoint in this directory, or the newest complete one of the run. Raises CheckpointError."""
+    if store.exists(MANIFEST):
+        return open_checkpoint(store, files)
+    skipped: list[str] = []
+    found = newest(store, skipped.append, files)
+    if found is None:
+        why = f": {skipped[0]}" if skipped else "; give a run, one of its checkpoints, or an exported folder"
+        raise CheckpointError(f"{store.url} holds no complete checkpoint{why}")
+    return found
 
 
 def newest_images(run: Store) -> int:
@@ -220,10 +247,12 @@ def lowest_metric(run: Store) -> float:
 class Checkpointer:
     """Writes one checkpoint at a time on a background thread, and keeps the newest and the best.
 
-    keep: number of newest checkpoints to keep, at least 2, in addition to the one with the lowest metric.
+    keep: number of newest checkpoints to keep, at least 2, in addition to the one with the lowest metric. identity: as
+    for `publish`.
     """
 
-    def __init__(self, run: Store, config_hash: str, attempt: str, keep: int = 2) -> None:
+    def __init__(self, run: Store, config_hash: str, attempt: str, keep: int = 2, identity: str = "") -> None:
+        self._identity = identity
         self._run = run
         self._config_hash = config_hash
         self._attempt = attempt
@@ -265,7 +294,7 @@ class Checkpointer:
 
     def _write(self, snapshot: Snapshot, metric: float | None) -> None:
         try:
-            self.last = publish(self._run, snapshot, self._attempt, self._config_hash, metric)
+            self.last = publish(self._run, snapshot, self._attempt, self._config_hash, metric, self._identity)
             prune(self._run, self.last, self._keep)
         except BaseException as failure:
             self._failure = failure

@@ -127,7 +127,7 @@ class Trainer:
         self._phases: Sequence[Phase] = objective.phases()
         # Listed once: traversing the modules in every phase took a sixth of a small step.
         self._parameters = [weight for module in objective.modules().values() for weight in module.parameters()]
-        self._trained = {phase.name: frozenset(phase.trains.parameters()) for phase in self._phases}
+        self._trained = {phase.name: frozenset(optimizers[phase.name].parameters) for phase in self._phases}
         named = {phase.name: phase for phase in self._phases}
         self.runners = {name: self._wrap(phase, bf16) for name, phase in named.items()}
         self._buckets_settled = world.size == 1

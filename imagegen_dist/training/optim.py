@@ -1,6 +1,6 @@
 """Optimizers with scheduled settings, which skip a step with non-finite gradients without a host sync."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,15 @@ from imagegen_dist.objectives.interface import AdamConfig
 
 
 class ScheduledAdam:
-    """Adam over one module's parameters, with learning rate and beta2 as functions of images seen."""
+    """Adam over one module's parameters, with learning rate and beta2 as functions of images seen.
 
-    def __init__(self, module: nn.Module, config: AdamConfig) -> None:
+    frozen: parameters that keep their values.
+    """
+
+    def __init__(self, module: nn.Module, config: AdamConfig, frozen: Collection[nn.Parameter] = frozenset()) -> None:
         self.config = config
-        self.names, parameters = zip(*module.named_parameters(), strict=True)
+        trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter not in frozen]
+        self.names, parameters = zip(*trained, strict=True)
         self.parameters: tuple[nn.Parameter, ...] = parameters
         self._adam = torch.optim.Adam(self.parameters, eps=config.epsilon, fused=True)
 

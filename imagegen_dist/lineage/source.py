@@ -1,0 +1,131 @@
+"""Weights to begin from: of a run, a checkpoint or an exported folder of this package, or of another library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from imagegen_dist import config
+from imagegen_dist.errors import UsageError
+from imagegen_dist.experiment import Experiment
+from imagegen_dist.exported import is_exported, read_exported
+from imagegen_dist.lineage import diffusers, published_r3gan
+from imagegen_dist.lineage.record import INIT
+from imagegen_dist.run_folder import CHECKPOINTS, CONFIG, MANIFEST, CheckpointError
+from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store, file_at, reached
+from imagegen_dist.training.checkpoint import find_checkpoint
+from imagegen_dist.training.state import WEIGHTS, below
+
+_SAFETENSORS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights by "network/name", and what is known of them.
+
+    model: kind of the model that they belong to. experiment, data: what the run of this package says of itself; empty
+    for other libraries. scaling_factor: as in Lineage.
+    """
+
+    url: str
+    fingerprint: str
+    model: str
+    tensors: Mapping[str, Tensor]
+    images: int = 0
+    preset: str = ""
+    experiment: Mapping[str, Any] | None = None
+    classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    spatial: tuple[int, ...] = ()
+    scaling_factor: float | None = None
+
+
+def read_source(place: str) -> Source:
+    """The weights at a path, a URL or, for diffusers, a name on the Hugging Face Hub.
+
+    Raises UsageError or CheckpointError if there are none, or if they do not verify; StorageError.
+    """
+    if place.endswith(_SAFETENSORS):
+        return _published_r3gan(place)
+    store = _store(place)
+    if folder := diffusers.folder_of(store):
+        return _diffusers(folder)
+    if is_exported(store):
+        facts, tensors = read_exported(store)
+        return _own(store.url, str(facts["weights"]["sha256"]), facts, tensors)
+    if not (store.exists(MANIFEST) or store.exists(CHECKPOINTS)):
+        raise UsageError(
+            f"--{INIT} {place}: this is no run, checkpoint, exported folder, diffusers autoencoder or .safetensors file"
+        )
+    checkpoint = find_checkpoint(store)
+    tensors = dict(checkpoint.model)
+    averaged = {name.partition("/")[0] for name in tensors}
+    weights = below(checkpoint.state, WEIGHTS)
+    tensors |= {name: weight for name, weight in weights.items() if name.partition("/")[0] not in averaged}
+    return _own(checkpoint.url, config.fingerprint(checkpoint.manifest["files"]), checkpoint.facts, tensors)
+
+
+def _store(place: str) -> Store:
+    """The folder at a path or URL; a name OWNER/NAME that is no local folder is one on the Hub."""
+    store = reached(place)
+    if store.protocol == "file" and not store.exists() and diffusers.HUB_NAME.fullmatch(place):
+        return reached(f"hf://{place}")
+    return store
+
+
+def _own(url: str, fingerprint: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Source:
+    try:
+        data, experiment = facts["data"], facts["experiment"]
+        names = data.get("class_names")
+        return Source(
+            url,
+            fingerprint,
+            str(experiment["model"]["kind"]),
+            tensors,
+            int(facts["images"]),
+            str(facts.get("preset", "")),
+            experiment,
+            data["classes"],
+            None if names is None else tuple(names),
+            config.decode(SampleShape, data["shape"]).spatial,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{url}: what it is cannot be read ({type(error).__name__})") from error
+
+
+def _diffusers(folder: Store) -> Source:
+    found = diffusers.read_folder(folder)
+    return Source(folder.url, found.sha256, "resvae", found.tensors, scaling_factor=found.scaling_factor)
+
+
+def _published_r3gan(place: str) -> Source:
+    store, name = file_at(place)
+    try:
+        data = store.read(name)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UsageError(f"--{INIT} {place}: there is no such file") from None
+    found = published_r3gan.read_file(data, place)
+    return Source(f"{store.url.rstrip('/')}/{name}", found.sha256, "r3gan", found.tensors)
+
+
+def configuration(place: str) -> tuple[str, Experiment]:
+    """(preset, experiment) that trained the weights at `place`. Raises UsageError, CheckpointError, StorageError."""
+    source = read_source(place)
+    if source.experiment is None:
+        raise UsageError(f"--{INIT} {place} does not say how to train: give a PRESET with a {source.model} model")
+    try:
+        return source.preset, config.decode(Experiment, source.experiment)
+    except ValueError as error:
+        raise CheckpointError(f"{source.url}: its experiment cannot be read ({error})") from error
+
+
+def run_at(place: str, storage: str) -> str:
+    """The URL of what `place` names: a path or URL, or the name of a run in a storage."""
+    here = Store(storage) / place if "/" not in place else None
+    if here is not None and not Store(place).exists() and here.exists(CONFIG):
+        return here.url
+    return place
