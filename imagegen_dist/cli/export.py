@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -17,10 +17,14 @@ from imagegen_dist.metrics.formatting import count
 from imagegen_dist.storage import Store, reached
 from imagegen_dist.wording import counted, first_line
 
+if TYPE_CHECKING:
+    from imagegen_dist.inference.model import Model
+
 _JOB = "export"
 _SUMMARY = (
     "Export a trained model as a folder for the Hugging Face Hub and load() (hf: config.json, model.safetensors and a "
-    "model card), as torch.export programs (torch), or as ONNX models that are compared with PyTorch (onnx)."
+    "model card), as torch.export programs (torch), as ONNX models that are compared with PyTorch (onnx), or as an "
+    "AutoencoderKL of diffusers (diffusers)."
 )
 
 
@@ -34,8 +38,12 @@ class Options:
     """A new or empty folder; a path or URL."""
     package: Package = ""
     """Your own module that registers the model's objective and networks; its code is run."""
-    to: Annotated[Literal["hf", "torch", "onnx"], flag("hf|torch|onnx")] = "hf"
-    """hf, torch (.pt2 files) or onnx; torch and onnx take any batch size. Default: hf."""
+    to: Annotated[Literal["hf", "torch", "onnx", "diffusers"], flag("hf|torch|onnx|diffusers")] = "hf"
+    """hf, torch (.pt2 files), onnx, or diffusers (autoencoders like kl-f8); torch and onnx take any batch size.
+    Default: hf."""
+    scaling_factor: Annotated[float | None, flag("X")] = None
+    """With --to diffusers: 1 / standard deviation of the latents. Default: that of the diffusers autoencoder that
+    training began with, or measured on the training data."""
     discriminator: Switch = False
     """Export the discriminator too, with the weights of its last step."""
     license: Annotated[str, flag("ID")] = ""
@@ -58,6 +66,8 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
     if options.push and options.to != "hf":
         raise UsageError(f"--push {options.push}: goes with --to hf")
+    if options.scaling_factor is not None and (options.to != "diffusers" or options.scaling_factor <= 0):
+        raise UsageError(f"--scaling-factor {options.scaling_factor:g}: a positive number, with --to diffusers")
     if options.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.push):
         raise UsageError(f"--push {options.push}: give USER/NAME")
     return options
@@ -82,6 +92,8 @@ def _run(options: Options) -> str:
         _check_hub()
     trained = read_trained(options.checkpoint, options.discriminator)
     model = build_model(trained)
+    if options.to == "diffusers":
+        return _to_diffusers(options, model, trained.url, dest)
     if options.to != "hf":
         lines = write_programs(model, programs(model), options.to, dest)
         held = f"each within {TOLERANCE:g} of PyTorch on batches of 1, 2 and 5"
@@ -92,6 +104,16 @@ def _run(options: Options) -> str:
         _push(dest, options.push)
     parameters = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
     return f"{parameters} parameters, {model.images:,} images seen: {dest}"
+
+
+def _to_diffusers(options: Options, model: Model, url: str, dest: Store) -> str:
+    """Export an autoencoder for diffusers; what to print at the end. Raises ValueError."""
+    from imagegen_dist.inference.diffusers_folder import layout_of, scaling_factor_of, write_diffusers
+
+    layout_of(model)
+    factor = options.scaling_factor or scaling_factor_of(model, url)
+    write_diffusers(model, factor, dest)
+    return f"scaling factor {factor:.4g}, {model.images:,} images seen: AutoencoderKL.from_pretrained({dest.url!r})"
 
 
 def _check_hub() -> None:
