@@ -68,12 +68,11 @@ class Options:
     """Name of the run. An existing run continues; without PRESET and --config it keeps its own settings. Default:
     PRESET-DATE-TIME."""
     init_from: Annotated[str, flag("SOURCE")] = ""
-    """Begin with the weights of a run, a checkpoint, an exported folder, a diffusers autoencoder (a folder, or its name
-    on the Hub) or a converted R3GAN file; without PRESET and --config, with its settings too."""
+    """Begin with the weights of a run, checkpoint, export or diffusers autoencoder; without PRESET, its settings too."""
     freeze_d: Annotated[int | None, flag("N")] = None
     """The first N stages of the discriminator keep their weights."""
     fork_from: Annotated[str, flag("RUN")] = ""
-    """Go on from a run's newest checkpoint under a new name, with its settings but for those that are given."""
+    """Go on from a run's newest checkpoint under a new name, with its settings or others."""
     at: Annotated[int | None, flag("IMAGES")] = None
     """With --fork-from: from the checkpoint at so many images."""
     workers: Annotated[str, flag("N|MIN:MAX")] = ""
