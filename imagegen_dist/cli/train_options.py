@@ -68,7 +68,7 @@ class Options:
     """Name of the run. An existing run continues; without PRESET and --config it keeps its own settings. Default:
     PRESET-DATE-TIME."""
     init_from: Annotated[str, flag("SOURCE")] = ""
-    """Begin with the weights of a run, checkpoint, export or diffusers autoencoder; without PRESET, its settings too."""
+    """Begin with the weights of a run, checkpoint, export or diffusers model; without PRESET, with its settings too."""
     freeze_d: Annotated[int | None, flag("N")] = None
     """The first N stages of the discriminator keep their weights."""
     fork_from: Annotated[str, flag("RUN")] = ""

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.config import kind
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.errors import UsageError
-from imagegen_dist.experiment import Experiment
+from imagegen_dist.experiment import Experiment, Labels
 from imagegen_dist.lineage.matching import Match, match, take_
 from imagegen_dist.lineage.record import INIT, Lineage
 from imagegen_dist.lineage.source import Source, read_source
@@ -70,26 +71,39 @@ def begin_(trainer: Trainer, lineage: Lineage, index: DatasetIndex) -> None:
 
 
 def _matches(source: Source, index: DatasetIndex, networks: Mapping[str, nn.Module]) -> dict[str, Match]:
-    same = _same_classes(source, index)
+    same = _same_labels(source, index)
     return {name: match(network, below(source.tensors, name), same) for name, network in networks.items()}
 
 
-def _same_classes(source: Source, index: DatasetIndex) -> bool:
-    """True if a class table of the source holds the data's classes, as far as both say.
+def _same_labels(source: Source, index: DatasetIndex) -> bool:
+    """True if a class table of the source holds the data's classes or conditions, as far as both say.
 
     Another library's weights do not say: their table is taken if it has as many classes.
     """
     if source.experiment is None:
         return True
+    if isinstance(source.labels, Conditions) or isinstance(index.labels, Conditions):
+        return _parts(source.labels) == _parts(index.labels)
     named = source.class_names is None or index.class_names is None or source.class_names == tuple(index.class_names)
-    return source.classes == index.classes and named
+    return source.labels == index.labels and named
+
+
+def _parts(labels: Labels) -> list[tuple[object, ...]]:
+    """What the places of a condition's vector mean; of numbers, deviations from the mean of their data."""
+    if not isinstance(labels, Conditions):
+        return [(labels,)]
+    return [(part.name, part.kind, part.size, part.names) for part in labels.parts]
+
+
+def _described(labels: Labels) -> str:
+    return labels.describe() if isinstance(labels, Conditions) else counted(labels or 0, "class")
 
 
 def _new(source: Source, index: DatasetIndex, matches: Mapping[str, Match]) -> Iterable[str]:
     """What stays as initialised, and why, in a line for each reason."""
     tables = [f"{name}/{table}" for name, found in matches.items() for table in found.tables]
     if tables:
-        there, here = counted(source.classes or 0, "class"), counted(index.classes or 0, "class")
+        there, here = _described(source.labels), _described(index.labels)
         differ = f"{there} there, {here} here" if there != here else "their classes have other names"
         yield f"{', '.join(tables)}: {differ}"
     for name, found in matches.items():

@@ -120,7 +120,7 @@ def _refused(before: Experiment, now: Experiment, index: DatasetIndex, changes: 
 def _state_of(experiment: Experiment, index: DatasetIndex) -> dict[str, tuple[int, ...]]:
     """The shapes of all weights of a checkpoint, by "network/name", without building networks in memory."""
     with FakeTensorMode():
-        networks = build_networks(experiment, index.shape, index.classes)
+        networks = build_networks(experiment, index.shape, index.labels)
         objective = experiment.objective
         more = objective.sampler(networks).modules() if isinstance(objective, Generates) else {}
         return {

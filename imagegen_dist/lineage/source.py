@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from imagegen_dist import config
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.errors import UsageError
-from imagegen_dist.experiment import Experiment
+from imagegen_dist.experiment import Experiment, Labels
 from imagegen_dist.exported import is_exported, read_exported
 from imagegen_dist.lineage import diffusers, published_r3gan
 from imagegen_dist.lineage.record import INIT
 from imagegen_dist.run_folder import CHECKPOINTS, CONFIG, MANIFEST, CheckpointError
-from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store, file_at, reached
 from imagegen_dist.training.checkpoint import find_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
@@ -27,8 +27,8 @@ _SAFETENSORS = ".safetensors"
 class Source:
     """Weights by "network/name", and what is known of them.
 
-    model: kind of the model that they belong to. experiment, data: what the run of this package says of itself; empty
-    for other libraries. scaling_factor: as in Lineage.
+    model: kind of the model that they belong to. experiment: that trained them; None for other libraries' weights,
+    whose labels are not known either. scaling_factor: as in Lineage.
     """
 
     url: str
@@ -38,9 +38,8 @@ class Source:
     images: int = 0
     preset: str = ""
     experiment: Mapping[str, Any] | None = None
-    classes: int | None = None
+    labels: Labels = None
     class_names: tuple[str, ...] | None = None
-    spatial: tuple[int, ...] = ()
     scaling_factor: float | None = None
 
 
@@ -80,7 +79,7 @@ def _store(place: str) -> Store:
 def _own(url: str, fingerprint: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Source:
     try:
         data, experiment = facts["data"], facts["experiment"]
-        names = data.get("class_names")
+        rows, names = ConditionRows.from_payload(data), data.get("class_names")
         return Source(
             url,
             fingerprint,
@@ -89,9 +88,8 @@ def _own(url: str, fingerprint: str, facts: Mapping[str, Any], tensors: Mapping[
             int(facts["images"]),
             str(facts.get("preset", "")),
             experiment,
-            data["classes"],
+            data["classes"] if rows is None else rows.conditions,
             None if names is None else tuple(names),
-            config.decode(SampleShape, data["shape"]).spatial,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{url}: what it is cannot be read ({type(error).__name__})") from error

@@ -45,7 +45,7 @@ def beginning_with(place: str, experiment: Experiment, storage: Path, data: Path
     """The settings of a run that begins with the weights at `place`, as a command prepares them."""
     where = records.identified(settings(storage, "new", data))
     index = DatasetIndex.load(Store(where.data))
-    networks = build_networks(experiment, index.shape, index.classes)
+    networks = build_networks(experiment, index.shape, index.labels)
     lineage = beginning.plan(place, read_source(place), experiment, index, networks)
     where = replace(where, lineage=lineage)
     records.write_config(where, experiment, index, {})
@@ -120,7 +120,7 @@ def test_class_tables_are_drawn_anew_where_the_number_of_classes_or_their_names_
     def plan(classes: int, names: tuple[str, ...] | None) -> tuple[str, ...]:
         shards = (ShardInfo("0.tar", 1, 40, 0, "0" * 64),)
         index = DatasetIndex("image", SampleShape(1, (12, 12)), shards, classes, names)
-        networks = build_networks(experiment, index.shape, index.classes)
+        networks = build_networks(experiment, index.shape, index.labels)
         return beginning.plan(place, source, experiment, index, networks).new
 
     assert source.class_names is not None
