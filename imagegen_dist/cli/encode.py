@@ -113,6 +113,7 @@ def _run(options: Options) -> str:
     model.batch = options.batch or batch_on(model)
     index = DatasetIndex.load(data, options.allow_remote_shards)
     _check_data(data, index, model)
+    index = index.told_as(model.known)
     flags = {
         "SOURCE": data.url,
         "CHECKPOINT": trained.url,
@@ -128,6 +129,7 @@ def _run(options: Options) -> str:
         mixes=False,
         classes=index.classes,
         class_names=index.class_names,
+        known=index.conditions,
         maker=Maker(trained.url, device, batch=model.batch),
         statistics=statistics,
         remote_shards=options.allow_remote_shards,
@@ -161,6 +163,8 @@ def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> No
 
     if (index.modality, index.shape) != (model.modality, model.shape):
         raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
+    if model.conditions is not None and (differing := model.conditions.differing(index.conditions)):
+        raise UsageError(f"--data {data} does not fit the autoencoder: {differing}")
     if model.classes and model.classes != index.classes:
         has = counted(index.classes or 0, "class")
         raise UsageError(f"--data {data} has {has}; the autoencoder has {model.classes}")

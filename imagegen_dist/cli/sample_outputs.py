@@ -126,6 +126,8 @@ def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingReque
 def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel | AutoencoderModel) -> None:
     """Raise ValueError for what this model cannot do, before anything is written."""
     asked.check(model)
+    if options.shards and any(isinstance(value, Mapping) for each in asked.conditions for value in each.values()):
+        raise UsageError("--sweep between two classes with --shards: a blend is no condition of a sample; take --grid")
     for name, check in (("interpolate", check_interpolation), ("traverse", check_traversal)):
         if getattr(options, name):
             check(model)
@@ -227,6 +229,7 @@ def _pack_samples(
         mixes=False,
         classes=model.classes or None,
         class_names=model.class_names,
+        known=model.conditions,
         maker=maker,
         asked=asked,
     )

@@ -101,6 +101,19 @@ class Part:
                 return self._encode_attributes(value)
         return self._encode_numbers(value)
 
+    def decode(self, places: Vector) -> Any:
+        """The value that has these places in the vector, [size]."""
+        if self.kind == "vector":
+            mean, deviation = self._scale
+            numbers = (places * deviation + mean).tolist()
+            return numbers[0] if self.size == 1 else numbers
+        if self.kind == "attributes" and not self.names:
+            return bool(places[0]) if places[0] in (0, 1) else float(places[0])
+        shares = {name: float(share) for name, share in zip(self.names, places, strict=True) if share}
+        if self.kind == "class":
+            return next(iter(shares)) if list(shares.values()) == [1.0] else shares
+        return list(shares) if set(shares.values()) <= {1.0} else shares
+
     def describe(self) -> str:
         """The part in a few words, for lists."""
         if self.kind == "class":
@@ -193,6 +206,13 @@ class Conditions:
         if len(record) > len(self.parts):
             raise ValueError(f"{next(name for name in record if name not in self.slices)} is not known")
         return vector
+
+    def decode(self, vector: Vector) -> dict[str, Any]:
+        """The condition that has this vector [K], by part: `encode` gives it again, up to rounding.
+
+        A class that is a blend, and attributes that are neither present nor absent, are {name: weight}.
+        """
+        return {part.name: part.decode(vector[self.slices[part.name]]) for part in self.parts}
 
     def differing(self, others: Conditions | None) -> str:
         """Why samples with other conditions cannot be told as these; "" if they can.

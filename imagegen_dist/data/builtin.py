@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.digit_style import STYLES, measure_style
 from imagegen_dist.data.dsprites import FACTORS, SAMPLES, factors_of, render, subset
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
@@ -83,6 +84,7 @@ def digits_styled(store: Store) -> Store:
     folder = store / _STYLED
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
+    conditions: Conditions | None = None
     for split, (images, labels) in zip(SPLITS, _split_digits(), strict=True):
         styles = measure_style(images).round(4).tolist()
         records = (
@@ -90,7 +92,8 @@ def digits_styled(store: Store) -> Store:
             for label, style in zip(labels.tolist(), styles, strict=True)
         )
         with _unless_packed(folder / split):
-            pack(zip(images, records, strict=True), folder / split, shard_samples=_SHARD_SAMPLES)
+            pack(zip(images, records, strict=True), folder / split, shard_samples=_SHARD_SAMPLES, within=conditions)
+        conditions = DatasetIndex.load(folder / split).conditions
     return folder
 
 

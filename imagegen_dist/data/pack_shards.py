@@ -320,7 +320,8 @@ class _Packing:
         found = [label for each in packed for label, _ in each.scan.labels or ()]
         largest = [label for label in found if isinstance(label, int)]  # shards that are packed here have numbers
         try:
-            conditions = common_conditions((each.scan for each in packed), self._kinds)
+            known = self._targets[0].source.known
+            conditions = known or common_conditions((each.scan for each in packed), self._kinds)
         except DatasetError as error:
             raise UnfitError(str(error)) from error
         indexes = []

@@ -23,7 +23,7 @@ def latents_of(
 ) -> tuple[Tensor, Tensor | None]:
     """(latents [N, Z, *s], labels [N] or None) of a dataset's samples, by number. Raises ShardError."""
     samples, labels = read_samples(index, index.location(store), rows)
-    return model.encode(samples, labels if model.classes else None), labels
+    return model.encode(samples, labels if model.label_width else None), labels
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,15 @@ class _Encoded(Records):
         """Each latent as a shard holds it. Single-threaded, as samples are."""
         with one_thread():
             model, store = check_latents(model_of(self.maker)), Store(self.data, PATIENCE_S)
-            index, kind = DatasetIndex.load(store, self.remote_shards), modality(model.modality)
+            index = DatasetIndex.load(store, self.remote_shards).told_as(model.known)
+            kind = modality(model.modality)
             for start in range(0, len(self.rows), model.batch):
                 some = self.rows[start : start + model.batch]
                 z, labels = latents_of(model, index, store, some)
                 for at, latent in enumerate(self.statistics.store(z).cpu().numpy()):
-                    label = None if labels is None else int(labels[at])
-                    yield Record(f"sample {some[at]}", label, kind.encode(latent, "npy"))
+                    name, data = f"sample {some[at]}", kind.encode(latent, "npy")
+                    if index.conditions is not None and labels is not None:
+                        condition = index.conditions.decode(labels[at].numpy())
+                        yield Record(name, None, data, condition=condition)
+                    else:
+                        yield Record(name, None if labels is None else int(labels[at]), data)

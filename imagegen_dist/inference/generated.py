@@ -56,10 +56,15 @@ class _Generated(Records):
             kind, extension = modality(model.modality), sample_extension(model)
             for start in range(0, len(self.rows), model.batch):
                 some = self.rows[start : start + model.batch]
-                samples = self.asked.sample(model, some).cpu().numpy()
-                for row, sample in zip(some, samples, strict=True):
+                label = self.asked.label(model, some)
+                samples = model.generate(self.asked.drawn(model, some), label, self.asked.truncation).cpu().numpy()
+                for at, (row, sample) in enumerate(zip(some, samples, strict=True)):
                     name = f"the sample of seed {self.asked.seeds[row // self.asked.columns]}"
-                    yield Record(name, self.asked.class_of(model, row), kind.encode(sample, extension))
+                    condition = None
+                    if model.conditions is not None and label is not None:
+                        condition = model.conditions.decode(label[at].numpy())
+                    data = kind.encode(sample, extension)
+                    yield Record(name, self.asked.class_of(model, row), data, condition=condition)
 
 
 def sample_extension(model: GeneratorModel | AutoencoderModel) -> str:

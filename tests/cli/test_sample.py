@@ -349,3 +349,19 @@ def test_conditions_of_a_model_of_classes_are_refused(
 ) -> None:
     assert main([gan, "--set", "digit=1", "--grid", str(tmp_path / "out.png")]) == MISUSED
     assert "give --classes" in capsys.readouterr().err
+
+
+def test_shards_of_samples_hold_the_conditions_that_were_asked_for(styled: str, tmp_path: Path) -> None:
+    words = ["--seeds", "3-12", "--set", "digit=2", "--sweep", "age=1:5:3", "--shards", str(tmp_path / "set")]
+    assert main([styled, *words, "--workers", "0"]) == DONE
+    model, index = load(styled), DatasetIndex.load(store := Store(tmp_path / "set"))
+    assert model.conditions is not None
+    assert model.conditions.differing(index.conditions) == ""
+    samples, found = read_samples(index, store, range(index.samples))
+    ages = np.tile([1.0, 3.0, 5.0], 10)
+    assert found is not None
+    assert index.conditions is not None
+    told = [index.conditions.decode(row.numpy()) for row in found]
+    assert [each["age"] for each in told] == pytest.approx(ages.tolist(), abs=1e-4)
+    assert {each["digit"] for each in told} == {"2"}
+    assert samples.shape[0] == 30

@@ -192,3 +192,15 @@ def test_a_damaged_description_is_refused(payload: object):
 def test_a_class_can_be_a_blend():
     part = Part("style", "class", 2, ("sans", "serif"), (1, 1))
     assert part.encode({"sans": 0.25, "serif": 0.75}).tolist() == [0.25, 0.75]
+
+
+def test_a_vector_is_decoded_to_the_condition_that_has_it():
+    conditions = scanned(RECORDS).conditions()
+    for record in RECORDS[:30]:
+        vector = conditions.encode(record)
+        found = conditions.decode(vector)
+        assert conditions.encode(found) == pytest.approx(vector, abs=1e-5)
+        assert (found["digit"], found["smile"]) == (str(record["digit"]), record["smile"])
+        assert set(found["tags"]) == set(record["tags"])
+    blend = conditions.encode(RECORDS[0] | {"style": {"serif": 0.25, "sans": 0.75}})
+    assert conditions.decode(blend)["style"] == {"sans": 0.75, "serif": 0.25}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from imagegen_dist import extensions
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.condition_table import ConditionTable
@@ -72,6 +73,7 @@ class Source(ABC):
     labels: IntArray | None = None
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    known: Conditions | None = None  # the parts of its records' conditions, if they are known before reading
     left_out: tuple[str, ...] = ()  # visible files whose extension is not one of a picture
     notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
     conditions: ConditionTable | None = None  # of every record, if the listing states some; `open_source` adds them
