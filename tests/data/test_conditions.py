@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex, build_index
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
@@ -135,3 +136,18 @@ def test_a_check_names_a_condition_that_has_changed(tmp_path: Path):
     (tmp_path / name).write_bytes(data.replace(b'"style": "sans"', b'"style": "sons"', 1))
     findings = check_dataset(store).shards[0].findings
     assert any("style has no class 'sons'" in finding for finding in findings)
+
+
+def test_held_out_samples_are_told_as_the_training_samples(tmp_path: Path) -> None:
+    training, _ = packed(tmp_path / "training")
+    held_out, store = packed(tmp_path / "held out", count=20)
+    assert training.conditions is not None
+    assert held_out.conditions is not None
+    assert held_out.conditions.part("age").mean != training.conditions.part("age").mean
+    told = Dataset(held_out, store).told_as(training.known_conditions)
+    _, labels = told.read([3, 19])
+    assert labels is not None
+    assert np.array_equal(labels.numpy(), np.stack([training.conditions.encode(condition_of(n)) for n in (3, 19)]))
+    other = pack([(np.zeros((1, 6, 5), np.uint8), {"condition": {"digit": 3}})] * 2, Store(tmp_path / "other"))
+    with pytest.raises(DatasetError, match="there is no condition style"):
+        Dataset(other, store).told_as(training.known_conditions)
