@@ -199,7 +199,8 @@ def check_config(folder: Store, now: dict[str, Any]) -> None:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ConfigMismatch(
             f"{folder.url} holds a run of another configuration: now {found[0]}{more}; choose another --run, "
-            "or give --run with neither a preset nor these settings to continue with the run's own"
+            "or give --run with neither a preset nor these settings to continue with the run's own; --fork-from RUN "
+            "goes on with other settings under a new name"
         )
 
 

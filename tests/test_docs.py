@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
+from imagegen_dist import config
 from imagegen_dist.cli import clean, data, encode, export, make_shards, runs, sample, sweep_options, train_options
 from imagegen_dist.cli.command import parse_flags
 from imagegen_dist.cli.evaluate import command as evaluate
+from imagegen_dist.presets import find_preset
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "cluster" / "README.md"])
@@ -47,6 +49,9 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
 
 FILES = {"best.json": "digits", "runs/first/best.json": "digits-vae"}
 """Files that commands name: the best configuration of a sweep, by its preset."""
+
+RUN = "runs/digits-1"
+"""The run that commands begin from, of the preset digits."""
 
 
 def code_lines(page: Path) -> Iterator[str]:
@@ -91,6 +96,11 @@ def test_a_command_is_understood(
     for file, preset in FILES.items():
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(json.dumps({"preset": preset, "experiment": {"training.seed": 1}}))
+    experiment = config.encode(find_preset("digits").experiment)
+    Path(RUN).mkdir(parents=True)
+    Path(RUN, "config.json").write_text(
+        json.dumps({"preset": "digits", "job": "train_gan", "experiment": experiment, "data": {"url": "digits"}})
+    )
     some = {"PRESET": "digits", "HASH": "0" * 64, "s3://bucket/runs": "runs"}
     PARSERS[name]([some.get(word, word) for word in words])
 

@@ -228,30 +228,40 @@ def _begun_from(job: str, options: Options) -> tuple[str, str, Experiment]:
     return preset.job, name, preset.experiment
 
 
-def own_configuration(job: str, folder: Store) -> tuple[str, str, Experiment]:
-    """(job, preset, experiment) of the run in a folder, from its config.json. Raises ValueError."""
+def own_configuration(job: str, folder: Store, trusted: bool = True) -> tuple[str, str, Experiment]:
+    """(job, preset, experiment) of the run in a folder, from its config.json. Raises ValueError.
+
+    trusted: whether modules that the run names may be imported.
+    """
     from imagegen_dist.experiment import Experiment
+    from imagegen_dist.lineage.source import without_modules
 
     found = read_config(folder)
     trained_by, preset = str(found["job"]), str(found["preset"])
-    import_preset(preset)
+    if trusted:
+        import_preset(preset)
     try:
         experiment = config.decode(Experiment, found["experiment"])
     except config.ConfigError as error:
         raise unreadable_config(folder, error) from error
+    experiment = experiment if trusted else without_modules(experiment)
     if job not in (ANY, trained_by):
         raise UsageError(f"{folder.url} is trained by {name_of(trained_by)}, and this is {name_of(job)}")
     return trained_by, preset, experiment
 
 
 def source_configuration(job: str, options: Options) -> tuple[str, str, Experiment]:
-    """(job, preset, experiment) of the run that another one begins from. Raises ValueError as `own_configuration`."""
+    """(job, preset, experiment) of the run that another one begins from. Raises ValueError as `own_configuration`.
+
+    Modules that a run outside of --storage names are not imported.
+    """
     from imagegen_dist.lineage.source import configuration, run_at
     from imagegen_dist.presets.preset import job_of as job_that_trains
     from imagegen_dist.storage import Store
 
     if options.fork_from:
-        return own_configuration(job, Store(run_at(options.fork_from, options.storage)))
+        folder = Store(run_at(options.fork_from, options.storage))
+        return own_configuration(job, folder, trusted=folder.url.startswith(f"{Store(options.storage).url}/"))
     preset, experiment = configuration(run_at(options.init_from, options.storage))
     trained_by = job_that_trains(experiment)
     if job not in (ANY, trained_by):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from imagegen_dist import config
 from imagegen_dist.conditions.rows import ConditionRows
+from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import UsageError
 from imagegen_dist.experiment import Experiment, Labels
 from imagegen_dist.exported import is_exported, read_exported
@@ -57,9 +58,7 @@ def read_source(place: str) -> Source:
         facts, tensors = read_exported(store)
         return _own(store.url, str(facts["weights"]["sha256"]), facts, tensors)
     if not (store.exists(MANIFEST) or store.exists(CHECKPOINTS)):
-        raise UsageError(
-            f"--{INIT} {place}: this is no run, checkpoint, exported folder, diffusers autoencoder or .safetensors file"
-        )
+        raise _no_source(place)
     checkpoint = find_checkpoint(store)
     tensors = dict(checkpoint.model)
     averaged = {name.partition("/")[0] for name in tensors}
@@ -111,14 +110,38 @@ def _published_r3gan(place: str) -> Source:
 
 
 def configuration(place: str) -> tuple[str, Experiment]:
-    """(preset, experiment) that trained the weights at `place`. Raises UsageError, CheckpointError, StorageError."""
-    source = read_source(place)
-    if source.experiment is None:
-        raise UsageError(f"--{INIT} {place} does not say how to train: give a PRESET with a {source.model} model")
+    """(preset, experiment) that trained the weights at `place`, which are not read.
+
+    Raises UsageError, CheckpointError, StorageError.
+    """
+    store = Store(place) if place.endswith(_SAFETENSORS) else _store(place)
+    facts: Mapping[str, Any] = {}
+    if store.exists(CONFIG):
+        found = parse_json(store.read(CONFIG))
+        facts = found if isinstance(found, dict) else {}
+    elif store.exists(MANIFEST) or store.exists(CHECKPOINTS):
+        facts = find_checkpoint(store, ("state.json",)).facts
+    elif not place.endswith(_SAFETENSORS):
+        raise _no_source(place)
+    if "experiment" not in facts:
+        raise UsageError(f"--{INIT} {place} does not say how to train: give a PRESET that has the same networks")
     try:
-        return source.preset, config.decode(Experiment, source.experiment)
+        return str(facts.get("preset", "")), without_modules(config.decode(Experiment, facts["experiment"]))
     except ValueError as error:
-        raise CheckpointError(f"{source.url}: its experiment cannot be read ({error})") from error
+        raise CheckpointError(f"{store.url}: its experiment cannot be read ({error})") from error
+
+
+def _no_source(place: str) -> UsageError:
+    return UsageError(
+        f"--{INIT} {place}: this is no run, checkpoint, exported folder, diffusers autoencoder or .safetensors file"
+    )
+
+
+def without_modules(experiment: Experiment) -> Experiment:
+    """An experiment of others without a feature network of a module, whose import would run code."""
+    if ":" not in experiment.evaluation.features:
+        return experiment
+    return replace(experiment, evaluation=replace(experiment.evaluation, features="", weights="", weights_sha256=""))
 
 
 def run_at(place: str, storage: str) -> str:

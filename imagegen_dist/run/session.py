@@ -138,7 +138,8 @@ class _Session:
         if longest >= run.experiment.training.max_bad_steps:
             raise RunError(
                 f"{counted(longest, 'step')} in a row had a non-finite loss or gradient, up to {images:,} images; "
-                "lower --optim.*.lr (with a GAN, or raise --objective.gamma), and start under a new --run"
+                "lower --optim.*.lr (with a GAN, or raise --objective.gamma), and start under a new --run, or go on "
+                "from the last checkpoint by --fork-from"
             )
 
     def _evaluate(self) -> None:

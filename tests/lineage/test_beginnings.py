@@ -13,6 +13,7 @@ import imagegen_dist
 from imagegen_dist.cli.prepare import Prepared, prepare
 from imagegen_dist.cli.train import main
 from imagegen_dist.cli.train_options import parse
+from imagegen_dist.errors import UsageError
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Lease
 from tests.checkpoints import write_checkpoint
@@ -63,6 +64,20 @@ def test_both_work_from_python_and_go_on_by_their_names_without_their_source(sto
         assert again.config["lineage"] == run.config["lineage"]
     forked_again = {"fork_from": tmp_path / "runs" / "first", "at": 120}
     assert imagegen_dist.train(**forked_again, run="forked", training={"total_images": 528}, **there).rows
+
+
+def test_a_run_of_others_names_no_code_to_run(storage: Path, tmp_path: Path) -> None:
+    """Its preset's module and its feature network are imported from the storage that the user names alone."""
+    shutil.copytree(storage / "first", tmp_path / "theirs" / "first")
+    file = tmp_path / "theirs" / "first" / "config.json"
+    found = json.loads(file.read_text())
+    found["preset"] = "no_such_module:preset"
+    found["experiment"]["evaluation"]["features"] = "module:no_such_module:network"
+    file.write_text(json.dumps(found))
+    words = ["--fork-from", str(file.parent), "--run", "new", "--training.total-images", "480"]
+    assert parse("train", [*words, "--storage", str(storage)]).experiment.evaluation.features == ""
+    with pytest.raises(UsageError, match="the module no_such_module cannot be imported"):
+        parse("train", [*words, "--storage", str(tmp_path / "theirs")])
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_a_file_with_one_network_gives_that_one_and_does_not_say_how_to_train(tm
     place = str(tmp_path / "generator.safetensors")
     save_file({f"G.{name}": tensor for name, tensor in generator.state_dict().items()}, place)
     assert {name.partition("/")[0] for name in read_source(place).tensors} == {"generator"}
-    with pytest.raises(UsageError, match="does not say how to train: give a PRESET with a r3gan model"):
+    with pytest.raises(UsageError, match="does not say how to train: give a PRESET"):
         configuration(place)
 
 
