@@ -105,7 +105,13 @@ def train(
         "data": data_settings,
     }
     begun = train_options.Options(
-        storage=str(storage), run=run, wandb=wandb, init_from=str(init_from), fork_from=str(fork_from), at=at
+        data=str(data),
+        storage=str(storage),
+        run=run,
+        wandb=wandb,
+        init_from=str(init_from),
+        fork_from=str(fork_from),
+        at=at,
     )
     train_options.check_beginning(replace(begun, preset="" if preset == "" else "the preset"))
     name, job, experiment = _begun_from(preset, begun)

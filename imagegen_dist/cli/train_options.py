@@ -263,6 +263,8 @@ def source_configuration(job: str, options: Options) -> tuple[str, str, Experime
         folder = Store(run_at(options.fork_from, options.storage))
         return own_configuration(job, folder, trusted=folder.url.startswith(f"{Store(options.storage).url}/"))
     preset, experiment = configuration(run_at(options.init_from, options.storage))
+    if options.data:  # the source's held-out samples are of other data
+        experiment = config.override(experiment, "data.validation", "")
     trained_by = job_that_trains(experiment)
     if job not in (ANY, trained_by):
         raise UsageError(f"{options.init_from} is trained by {name_of(trained_by)}, and this is {name_of(job)}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch.multiprocessing import ProcessExitedException
 
 from imagegen_dist import config, records
 from imagegen_dist.data.index import DatasetIndex
@@ -17,6 +18,7 @@ from imagegen_dist.lineage import forking
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
+from imagegen_dist.training.checkpoint import newest_images
 from tests.runs import Listener, assert_bit_identical, final_tensors, settings, tiny, train_here, train_on
 
 CALM = {"optim__discriminator__lr": 1e-4, "optim__generator__lr": 1e-4}
@@ -79,6 +81,17 @@ def test_a_fork_on_three_workers_is_the_same_run(
     ours, theirs = final_tensors(where), final_tensors(whole)
     for name, tensor in theirs.items():
         assert (ours[name] - tensor).abs().max() <= 1e-6 + 1e-4 * tensor.abs().max(), name
+
+
+def test_a_fork_whose_process_is_killed_changes_no_bit(
+    half: RunSettings, whole: RunSettings, data: Path, tmp_path: Path
+) -> None:
+    where = fork(half, tiny(**CALM), tmp_path, data)
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_on(1, tiny(**CALM), where, tmp_path / "meeting", Listener(killed=(0, 3)))
+    assert 240 <= newest_images(where.folder) < 480
+    train_here(tiny(**CALM), replace(where, attempt="1"))
+    assert_bit_identical(final_tensors(where), final_tensors(whole))
 
 
 def test_a_fork_with_other_settings_resumes_bit_for_bit_and_without_its_source(

@@ -7,10 +7,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException
 
 from imagegen_dist import config, records
+from imagegen_dist.conditions.part import Conditions, Part
+from imagegen_dist.conditions.rows import encode_rows
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.errors import UsageError
 from imagegen_dist.experiment import Experiment, build_networks
@@ -86,9 +90,10 @@ def test_workers_and_interruptions_do_not_change_a_run_that_begins_elsewhere(
     )
     train_here(tiny(**SHORT), alone)
     train_on(3, tiny(**SHORT), on_three, tmp_path / "meeting")
-    train_here(tiny(**{**SHORT, "training__total_images": 72}), parts)
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_on(1, tiny(**SHORT), parts, tmp_path / "killed", Listener(killed=(0, 2)))
     shutil.rmtree(tmp_path / "source")
-    train_here(tiny(**SHORT), records.identified(parts))
+    train_here(tiny(**SHORT), replace(records.identified(parts), attempt="1"))
     ours, source = final_tensors(alone), final_tensors(trained)
     assert_bit_identical(final_tensors(parts), ours)
     for name, tensor in final_tensors(on_three).items():
@@ -128,6 +133,14 @@ def test_class_tables_are_drawn_anew_where_the_number_of_classes_or_their_names_
     tables = "generator/embed.weight, discriminator/embed.weight"
     assert plan(5, ("a", "b", "c", "d", "e")) == (f"{tables}: their classes have other names",)
     assert plan(7, None) == (f"{tables}: 5 classes there, 7 classes here",)
+    digit = Part("digit", "class", 5, source.class_names, (8,) * 5)
+    index = DatasetIndex("image", SampleShape(1, (12, 12)), (ShardInfo("0.tar", 1, 40, 0, "0" * 64),))
+    index = replace(index, conditions=Conditions((digit,)), condition_rows=encode_rows(np.eye(5, dtype=np.float32)))
+    networks = build_networks(experiment, index.shape, index.labels)
+    told = beginning.plan(place, source, experiment, index, networks).new
+    assert told == (f"{tables}: 5 classes there, digit (5 classes) here",)
+    same = replace(source, labels=Conditions((replace(digit, counts=(1,) * 5),)))
+    assert beginning.plan(place, same, experiment, index, networks).new == ()
 
 
 def test_another_family_and_weights_of_which_none_fits_are_refused(
