@@ -21,6 +21,7 @@ GROUPS = {
     "loss": "Losses",
     "logits": "Logits",
     "penalty": "Penalties",
+    "augmentation": "Augmentation",
     "vae": "Rate and distortion",
     "tc_discriminator": "Total-correlation discriminator",
     "optim": "Optimizers",
@@ -237,6 +238,11 @@ register(
     # Training.
     Metric("loss/*", "{} loss"),
     Metric("logits/*", "logits of {} samples"),
+    Metric("augmentation/p", "probability of augmentation", form="share"),
+    Metric(
+        *("augmentation/overfitting", "overfitting of the discriminator"),
+        meaning="0 if held-out samples look like training samples to it, 1 if they look like generated ones",
+    ),
     Metric("tc_discriminator/accuracy", "accuracy of the total-correlation discriminator", form="share"),
     Metric("vae/rate", "rate", unit=_NATS, needs="autoencodes"),
     Metric("vae/distortion", "distortion", "lower", _NATS, needs="autoencodes"),

@@ -39,6 +39,7 @@ from imagegen_dist.presets import PRESETS, Preset, find_preset
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.records import RunSettings, identified
 from imagegen_dist.resources import check_demand, is_own_ray
+from imagegen_dist.run.held_out import check_measured
 from imagegen_dist.run_folder import CONFIG, check_own_checkpoints
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
@@ -96,6 +97,7 @@ def prepare(command: Command) -> Prepared:
     held_out = DatasetIndex.load(Store(validation), remote_shards) if validation else None
     if held_out:
         check_held_out(index, held_out)
+    check_measured(experiment, index, held_out)
     looked_at = held_out or index
     if asked := experiment.evaluation.factors:
         place = looked_at.location(Store(validation or data))

@@ -31,6 +31,7 @@ _RENDERED = 1000
 _DIGITS = "digits-v1"
 _STYLED = "digits-styled-v1"
 _DIGITS_VAL_SHARE = 0.2
+_DIGITS_TRAINED = 4_000
 
 
 def is_builtin(name: str) -> bool:
@@ -61,19 +62,25 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
     if not size:
         return _BUILTIN[plain](store) / split
     if plain not in _SIZED:
-        raise DatasetError(f"{name}: only {' and '.join(_SIZED)} have a size; take --data {plain}")
+        raise DatasetError(f"{name}: only {', '.join(_SIZED)} have a size; take --data {plain}")
     pack_count, least, most = _SIZED[plain]
     if not size.isascii() or not size.isdigit() or not least <= int(size) <= most:
-        raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} pictures, as in --data {plain}:5000")
+        raise DatasetError(
+            f"{name}: {plain} has a size of {least:,} to {most:,} pictures, as in --data {plain}:{most // 100}"
+        )
     return pack_count(store, int(size)) / split
 
 
-def digits(store: Store) -> Store:
-    """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: 400 of each for training, 100 held out."""
-    folder = store / _DIGITS
+def digits(store: Store, count: int = _DIGITS_TRAINED) -> Store:
+    """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: 400 of each for training, 100 held out.
+
+    count: take so many for training, of each class equally many to within one. The held-out digits stay the same.
+    """
+    folder = store / (_DIGITS if count == _DIGITS_TRAINED else f"digits-{count}-v1")
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
-    for split, (images, labels) in zip(SPLITS, _split_digits(), strict=True):
+    trained, held_out = _split_digits()
+    for split, (images, labels) in zip(SPLITS, (_first_of_each(trained, count), held_out), strict=True):
         with _unless_packed(folder / split):
             pack(zip(images, labels.tolist(), strict=True), folder / split, shard_samples=_SHARD_SAMPLES, classes=10)
     return folder
@@ -139,6 +146,7 @@ _BUILTIN: dict[str, Callable[[Store], Store]] = {
 }
 
 _SIZED: dict[str, tuple[Callable[[Store, int], Store], int, int]] = {
+    "digits": (digits, 10, _DIGITS_TRAINED),
     "stackedmnist": (stackedmnist, MODES, 1_000_000),
     "dsprites": (dsprites, 100, SAMPLES),
 }
@@ -160,6 +168,16 @@ def _split_digits() -> tuple[Labelled, Labelled]:
     images, labels = _load_mnist()
     train, val = stratified_split(labels, _DIGITS_VAL_SHARE)
     return (images[train], labels[train]), (images[val], labels[val])
+
+
+def _first_of_each(samples: Labelled, count: int) -> Labelled:
+    """The first samples of each class, in their order: so many in all, equally many of each class to within one."""
+    images, labels = samples
+    turn = np.zeros(labels.size, dtype=np.int64)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange(np.count_nonzero(labels == label))
+    rows = np.sort(np.lexsort((labels, turn))[:count])
+    return images[rows], labels[rows]
 
 
 def _load_mnist() -> Labelled:

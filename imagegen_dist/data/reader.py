@@ -64,6 +64,7 @@ class Item:
     id: Tensor  # int64 [draws, M, b], number of each sample in the dataset
     counters: dict[str, int]  # of data.counters.COUNTED, since the last item of the process
     bad: list[str]  # what was wrong with each substituted sample
+    held_out: "Item | None" = None  # held-out samples for a measurement, [1, M, b, ...], if one is due after this step
 
 
 class Reader:

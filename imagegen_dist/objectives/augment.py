@@ -267,23 +267,27 @@ class Augmentation:
         self._config = config
         self._constants: dict[Hashable, _Constants] = {}
 
-    def draw(self, x: Tensor, p: float, draw: Randomness, views: int = 1) -> Drawn | None:
+    def draw(self, x: Tensor, p: float | Tensor, draw: Randomness, views: int = 1) -> Drawn | None:
         """Random numbers for so many augmented views of each sample, in adjacent rows; None without augmentation.
 
-        Arguments and errors as `augment`'s.
+        Arguments and errors as `augment`'s; p may also be a float64 scalar on the device of the draws, whose value is
+        not read.
         """
-        if not 0 <= p <= 1:
+        if not isinstance(p, Tensor) and not 0 <= p <= 1:
             raise ValueError(f"augmentation probability {p} is outside [0, 1]; set --objective.augment-p")
         if x.ndim not in (4, 5):
             raise ValueError(f"augmentation needs samples with 2 or 3 spatial axes, not {x.ndim - 2}")
-        if p == 0 or not (self._moves or self._recolours(x.shape[1]) or self._config.cutout):
+        nothing = not (self._moves or self._recolours(x.shape[1]) or self._config.cutout)
+        if nothing or (not isinstance(p, Tensor) and p == 0):
             return None
         count, sizes = views * len(x), [len(_STRIKES), len(_UNIFORM)]
         chance, uniform = draw.uniform(count, sum(sizes), dtype=torch.float64).split(sizes, 1)
         normal = draw.normal(count, len(_NORMAL), dtype=torch.float64)
         constants = self._constants_for(x, normal.device)
-        misses = torch.rsub(constants.certainty, 1, alpha=p).pow(constants.power)
-        return Drawn(torch.cat([uniform, normal], 1), chance >= misses, constants)
+        certainty = constants.certainty
+        misses = 1 - p * certainty if isinstance(p, Tensor) else torch.rsub(certainty, 1, alpha=p)
+        strikes = chance >= misses.pow(constants.power)
+        return Drawn(torch.cat([uniform, normal], 1), strikes, constants)
 
     def transform(self, drawn: Drawn, x: Tensor) -> Transform:
         """The transformations of drawn random numbers, for samples of x's shape, dtype and device."""

@@ -95,6 +95,21 @@ class Phase:
     loss: Callable[[Batch, Draw], tuple[Tensor, Terms]]
 
 
+class Follows(Protocol):
+    """An objective that measures itself on held-out samples (`ObjectiveConfig.held_out_every`) and follows them."""
+
+    def measure(self, batch: Batch, held_out: Batch, draw: Draw) -> Tensor:
+        """M measurements of each of B training samples, and of as many held-out ones, [M, B], without gradients."""
+        ...
+
+    def follow(self, means: Tensor, batch_size: int) -> Terms:
+        """Change settings by the means of all ranks' measurements, float64 [M]; returns what to log, equal on all.
+
+        batch_size: images of a step, the least between two measurements. The state that it keeps is in `modules`.
+        """
+        ...
+
+
 class Objective(Protocol):
     """A loss over one or more networks. Each phase of a step draws its own real samples."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
+from imagegen_dist.objectives.adaptive import AdaptiveConfig, AdaptiveProbability
 from imagegen_dist.objectives.augment import Augmentation, AugmentConfig, Drawn, Transform
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
 from imagegen_dist.objectives.interface import (
@@ -55,7 +56,11 @@ class GANConfig(ObjectiveConfig):
     critic_steps: int = 1
     """Discriminator updates per generator update."""
     augment_p: Schedule = constant(0.0)
-    """Probability of each augmentation of real and generated samples, from 0 to 1."""
+    """Probability p of each augmentation of real and generated samples, from 0 to 1."""
+    adaptive_augment: float = 0.0
+    """Target of overfitting, between 0 and 1, that p follows from the first augment_p on; 0: p is augment_p."""
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    """How quickly p follows."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Multipliers of p for each augmentation."""
 
@@ -70,8 +75,18 @@ class GANConfig(ObjectiveConfig):
             raise ValueError(
                 f"augment_p {self.augment_p} leaves [0, 1]; set --objective.augment-p to a schedule within it"
             )
+        if not 0 <= self.adaptive_augment < 1:
+            raise ValueError(
+                f"adaptive_augment {self.adaptive_augment} is not a target of overfitting; set "
+                "--objective.adaptive-augment between 0 and 1, or 0 for a probability that augment_p gives"
+            )
         if self.penalty == "wgan-gp" and self.estimator != "exact":
             raise ValueError("wgan-gp has no finite-difference estimator; set --objective.estimator exact")
+
+    @property
+    def held_out_every(self) -> int:
+        """Those of the adaptive probability, if there is one."""
+        return self.adaptive.every if self.adaptive_augment else 0
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "GAN":
         """The loss over both networks."""
@@ -120,6 +135,10 @@ class GAN:
         self._generator_terms = compiled(self._compute_generator_terms)
         self._augmentation = Augmentation(config.augment)
         self._z_dim = cast(int, generator.z_dim)
+        self._adaptive: AdaptiveProbability | None = None
+        if config.adaptive_augment:
+            device, start = next(discriminator.parameters()).device, config.augment_p(0)
+            self._adaptive = AdaptiveProbability(config.adaptive, config.adaptive_augment, start, device)
 
     def phases(self) -> Sequence[Phase]:
         """`critic_steps` phases of the discriminator, then one of the generator."""
@@ -127,8 +146,9 @@ class GAN:
         return [*[critic] * self.config.critic_steps, Phase("generator", self.generator, self.generator_loss)]
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Both networks."""
-        return {"generator": self.generator, "discriminator": self.discriminator}
+        """Both networks, and the state of an adaptive augmentation."""
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+        return networks if self._adaptive is None else {**networks, "augmentation": self._adaptive}
 
     def averaged(self) -> Sequence[str]:
         """The generator."""
@@ -153,6 +173,22 @@ class GAN:
         noise = self._noise(batch.sample, draw, views=2 if self.config.loss == "relativistic" else 1)
         return self._generator_terms(batch.sample, batch.label, noise)
 
+    @torch.no_grad()
+    def measure(self, batch: Batch, held_out: Batch, draw: Draw) -> Tensor:
+        """Logits of training, held-out and generated samples, [3, B], augmented as in the losses."""
+        noise = self._noise(batch.sample, draw, views=3)
+        fake = self.generator(noise.z, batch.label)
+        samples = torch.stack([batch.sample, held_out.sample, fake], dim=1)
+        transform = self._transform(noise, batch.sample)
+        views = transform.apply(samples.flatten(0, 1)).unflatten(0, (-1, 3)).unbind(1)
+        labels = (batch.label, held_out.label, batch.label)
+        return torch.stack([self.discriminator(view, label) for view, label in zip(views, labels, strict=True)])
+
+    def follow(self, means: Tensor, batch_size: int) -> Terms:
+        """Let p follow the mean logits of training, held-out and generated samples, [3]."""
+        assert self._adaptive is not None
+        return self._adaptive.follow(means, max(batch_size, self.config.adaptive.every))
+
     @property
     def _penalised(self) -> list[str]:
         """The penalties of the config: r1 at reals, r2 at fakes."""
@@ -160,6 +196,8 @@ class GAN:
 
     def _noise(self, x: Tensor, draw: Draw, views: int) -> Noise:
         z = draw.normal(len(x), self._z_dim, dtype=x.dtype)
+        if self._adaptive is not None:
+            return Noise(z, self._augmentation.draw(x, self._adaptive.p, draw, views))
         p = self.config.augment_p(draw.images)
         return Noise(z, self._augmentation.draw(x, p, draw, views) if p > 0 else None)
 

@@ -119,6 +119,11 @@ class ObjectiveConfig(Extensible):
     `Draw.apart`. Otherwise every microbatch is a pass of its own."""
 
     @property
+    def held_out_every(self) -> int:
+        """Images seen between two measurements on held-out samples (`objectives.base.Follows`); 0 for none."""
+        return 0
+
+    @property
     def least_microbatch(self) -> int:
         """Smallest number of samples in a microbatch."""
         return 1

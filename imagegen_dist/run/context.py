@@ -21,6 +21,7 @@ from imagegen_dist.metrics.stopwatch import Stopwatch
 from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.prediction.sampling import chunks_at_once
 from imagegen_dist.records import RunSettings
+from imagegen_dist.run.held_out import check_measured
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Checkpoint
 from imagegen_dist.training.loop import Trainer
@@ -74,7 +75,7 @@ class Outcome:
 class Context:
     """A rank's view of a run: its settings, its data and its trainer.
 
-    training: the training samples. folder: the run's directory.
+    training: the training samples. held_out: held-out samples, if there are any. folder: the run's directory.
     """
 
     experiment: Experiment
@@ -84,6 +85,7 @@ class Context:
     events: Events
     folder: Store
     training: Dataset
+    held_out: Dataset | None
     trainer: Trainer
     plan: Plan
     evaluator: Evaluator
@@ -133,6 +135,8 @@ def prepare(
 
     prepare_loaders(Store(settings.data), experiment.data)
     training = Dataset.open(settings.data, experiment.data)
+    held_out = Dataset.open(settings.validation, experiment.data) if settings.validation else None
+    check_measured(experiment, training.index, held_out.index if held_out else None)
     trainer = build_trainer(experiment, training.index, world, device)
     plan = build_plan(experiment, training.index, len(trainer.objective.phases()))
     held_out = None
@@ -159,6 +163,7 @@ def prepare(
         events,
         settings.folder,
         training,
+        held_out,
         trainer,
         plan,
         evaluator,

@@ -18,6 +18,7 @@ from imagegen_dist.records import RunSettings
 from imagegen_dist.run.checkpoints import Checkpoints
 from imagegen_dist.run.context import Context, Events, Outcome, RunError, prepare
 from imagegen_dist.run.evaluations import Evaluations
+from imagegen_dist.run.held_out import with_held_out
 from imagegen_dist.run.outputs import Outputs
 from imagegen_dist.run.passes import choose_pass, record_smaller
 from imagegen_dist.run_folder import RESULT
@@ -172,6 +173,7 @@ class _Session:
         share = run.world.share(run.plan.microbatches)
         begin, end = run.trainer.step_index, run.experiment.training.steps
         items = stream(run.training.index, run.training.store, run.plan, share, begin, end, run.experiment.data)
+        items = with_held_out(items, run.experiment, run.held_out, run.world, begin)
         for number, item in enumerate(run.stopwatch.waiting(ahead(items, run.device))):
             if number == 0:
                 choose_pass(run, item)

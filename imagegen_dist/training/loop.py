@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from imagegen_dist.distributed import World, accumulate, data_parallel, sum_over
 from imagegen_dist.metrics.meter import Meter
 from imagegen_dist.nn.casting import constant_weights
 from imagegen_dist.noise import keyed_generator
-from imagegen_dist.objectives.base import Batch, Draw, Objective, Phase, Terms
+from imagegen_dist.objectives.base import Batch, Draw, Follows, Objective, Phase, Terms
 from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.memory import PassTooLarge, give_back, half_of
 from imagegen_dist.training.optim import ScheduledAdam, nan_if_nonfinite, set_requires_grad
@@ -120,6 +121,7 @@ class Trainer:
         self._exchanging = False
         self._bad_run = torch.zeros((), device=device)
         self._seed = seed
+        self._bf16 = bf16
         self._augment = augment
         self._layout = layout
         self._compress_gradients = compress_gradients
@@ -159,6 +161,8 @@ class Trainer:
         self.skipped_steps = self.skipped_steps + bad
         self.images += self.batching.batch_size
         self.averages.update(self.images, self.batching.batch_size)
+        if item.held_out is not None:
+            self._follow(item, item.held_out)
 
     def rehearse(self, item: Item) -> None:
         """One pass of every phase, forward and backward, without other ranks and without an update."""
@@ -198,6 +202,27 @@ class Trainer:
         self.smaller_pass(f"{line}: passes are of {self.pass_microbatches * size}")
         give_back(self.device)
 
+    @torch.no_grad()
+    def _follow(self, item: Item, held_out: Item) -> None:
+        """Let the objective follow its measurements on held-out samples. Called by every rank.
+
+        Each microbatch's sum has a place of its own, so that adding over ranks and over microbatches rounds in the same
+        way on any number of ranks. The training samples are those of the last turn.
+        """
+        objective = cast(Follows, self.objective)
+        (samples, labels), (others, their_labels) = self._reals(item)[-1], self._reals(held_out)[-1]
+        found: list[Tensor] = []
+        for first in range(0, len(self._share), self.pass_microbatches):
+            together = slice(first, min(first + self.pass_microbatches, len(self._share)))
+            batch, draw = self._pass("measured", together, samples, labels)
+            with torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext():
+                measured = objective.measure(batch, self._pass("held-out", together, others, their_labels)[0], draw)
+            found.append(measured.unflatten(1, (together.stop - first, -1)).sum(2, dtype=torch.float64))
+        places = torch.cat(found, 1).new_zeros(len(found[0]), self.batching.microbatches)
+        places[:, self._share.start : self._share.stop] = torch.cat(found, 1)
+        means = sum_over_ranks(places, self.world).sum(1) / self.batching.batch_size
+        self.meter.add(objective.follow(means, self.batching.batch_size))
+
     def _accumulate_gradients(self, turn: int, phase: Phase, samples: Tensor, labels: Tensor | None) -> list[Terms]:
         """Compute the mean gradient over the global batch on every rank; returns each pass's terms.
 
@@ -230,7 +255,7 @@ class Trainer:
         if self._layout is torch.contiguous_format:
             samples = samples.contiguous()
         labels = None if item.label is None else item.label.to(self.device, non_blocking=True)
-        return [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(self._phases))]
+        return [(samples[turn], None if labels is None else labels[turn]) for turn in range(len(samples))]
 
     def _pass(self, turn: str, together: slice, samples: Tensor, labels: Tensor | None) -> tuple[Batch, Draw]:
         """The samples and the randomness of some of this rank's microbatches in one turn."""
