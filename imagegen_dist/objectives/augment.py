@@ -18,6 +18,10 @@ from torch import Tensor
 
 from imagegen_dist.nn.grid import resample_grid
 from imagegen_dist.objectives.base import Draw, Randomness
+from imagegen_dist.objectives.depth import PARTS as DEPTH
+from imagegen_dist.objectives.depth import Depth, moved
+from imagegen_dist.objectives.policies import Policies, Policy, shares_of, shifted
+from imagegen_dist.shape import SampleShape
 
 # Strengths of arXiv:2006.06676, Appendix B. Lengths are fractions of the extent; "octaves" are powers of two.
 _INTEGER_TRANSLATION_MAX = 0.125
@@ -64,14 +68,24 @@ class AugmentConfig:
     saturation: float = 0.5
     """Scale the distance from the grey axis, multiplier of p; three channels only."""
     cutout: float = 1.0
-    """Set a rectangle of half the extent to 0, multiplier of p."""
+    """Set a rectangle of half the extent to 0, multiplier of p. On a black background it leaks into the samples."""
+    flip_depth: float = 0.0
+    """Mirror the first of three axes, a volume's depth or a video's time, multiplier of p."""
+    translate_depth: float = 0.0
+    """Translate along the first of three axes by whole places, up to 1/8 of the extent, multiplier of p."""
+    rotate_depth: float = 0.0
+    """Turn the first axis of a cube to either side of each axis, multiplier of p."""
+    policy: tuple[str, ...] = ()
+    """DiffAugment's policies in place of all but the transformations in depth: color (its parts are brightness,
+    saturation and contrast), translation, cutout; with a share of p where it is not 1, as in color,cutout:0.3."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not 0 <= value <= 1:
+            if field.name != "policy" and not 0 <= value <= 1:
                 flag = field.name.replace("_", "-")
                 raise ValueError(f"{field.name} {value} is outside [0, 1]; set --objective.augment.{flag}")
+        shares_of(self.policy)
 
 
 def augment(x: Tensor, p: float, config: AugmentConfig, generator: torch.Generator) -> Tensor:
@@ -194,7 +208,8 @@ class Transform(NamedTuple):
 
     theta: affine maps from output to input positions, in coordinates from -1 to 1, [B, 2, 3]. colour: matrices
     [B, C, C] or factors [B, 1, 1]. added: added to their products, [B, 1, 1]. rows [B, H], columns [B, W]: positions in
-    both are set to 0. Floating-point parts have the samples' dtype.
+    both are set to 0. pull: of a sample's mean, also added, [B, 1, 1]. row_of [B, H], column_of [B, W], source
+    [B, D H W]: whence rows, columns and values come. Floating-point parts have the samples' dtype.
     """
 
     theta: Tensor | None = None
@@ -202,17 +217,29 @@ class Transform(NamedTuple):
     added: Tensor | None = None
     rows: Tensor | None = None
     columns: Tensor | None = None
+    pull: Tensor | None = None
+    row_of: Tensor | None = None
+    column_of: Tensor | None = None
+    source: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
         """The samples x [B, C, *S] transformed."""
         if all(part is None for part in self):
             return x
+        if self.source is not None:
+            x = moved(x, self.source)
         planes = x if x.ndim == 4 else x.flatten(1, -3)  # the frames of a video are moved and cut alike
         if self.theta is not None:
             grid = F.affine_grid(self.theta, list(planes.shape), align_corners=False)
             planes = resample_grid(planes, grid)
         if self.colour is not None and self.added is not None:
-            planes = _recolour(planes.reshape(*x.shape[:2], -1), self.colour, self.added).reshape(planes.shape)
+            values = planes.reshape(*x.shape[:2], -1)
+            added = self.added
+            if self.pull is not None:
+                added = added + self.pull * values.mean((1, 2), keepdim=True)
+            planes = _recolour(values, self.colour, added).reshape(planes.shape)
+        if self.row_of is not None and self.column_of is not None:
+            planes = shifted(planes, self.row_of, self.column_of)
         if self.rows is not None and self.columns is not None:
             planes = planes.masked_fill(self.rows[:, None, :, None] & self.columns[:, None, None], 0)
         return planes if x.ndim == 4 else planes.reshape(x.shape)
@@ -253,11 +280,16 @@ class _Constants(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The random numbers of a batch, [B, A], and which transformations are applied to each sample, bool [B, K]."""
+    """The random numbers of a batch, [B, A], and which transformations are applied to each sample, bool [B, K].
 
-    numbers: Tensor
-    strikes: Tensor
-    constants: _Constants
+    policy: amounts of DiffAugment's policies, in place of these. depth: amounts along the first of three axes.
+    """
+
+    numbers: Tensor | None = None
+    strikes: Tensor | None = None
+    constants: _Constants | None = None
+    policy: Policy | None = None
+    depth: Tensor | None = None
 
 
 class Augmentation:
@@ -265,6 +297,8 @@ class Augmentation:
 
     def __init__(self, config: AugmentConfig) -> None:
         self._config = config
+        self._policies = Policies(shares_of(config.policy))
+        self._depth = Depth(*(getattr(config, part) for part in DEPTH))
         self._constants: dict[Hashable, _Constants] = {}
 
     def draw(self, x: Tensor, p: float | Tensor, draw: Randomness, views: int = 1) -> Drawn | None:
@@ -277,10 +311,27 @@ class Augmentation:
             raise ValueError(f"augmentation probability {p} is outside [0, 1]; set --objective.augment-p")
         if x.ndim not in (4, 5):
             raise ValueError(f"augmentation needs samples with 2 or 3 spatial axes, not {x.ndim - 2}")
-        nothing = not (self._moves or self._recolours(x.shape[1]) or self._config.cutout)
-        if nothing or (not isinstance(p, Tensor) and p == 0):
+        if not isinstance(p, Tensor) and p == 0:
             return None
-        count, sizes = views * len(x), [len(_STRIKES), len(_UNIFORM)]
+        count = views * len(x)
+        drawn = self._draw_named(count, p, draw) if self._config.policy else self._draw_all(x, count, p, draw)
+        if self._depth:
+            drawn = (drawn or Drawn())._replace(depth=self._depth.draw(count, p, draw))
+        return drawn
+
+    def check(self, shape: SampleShape) -> None:
+        """Raise ValueError if samples of this shape cannot be transformed so."""
+        self._depth.check(shape)
+
+    def _draw_named(self, count: int, p: float | Tensor, draw: Randomness) -> Drawn | None:
+        """Amounts of DiffAugment's policies; None without any."""
+        return Drawn(policy=self._policies.draw(count, p, draw)) if self._policies else None
+
+    def _draw_all(self, x: Tensor, count: int, p: float | Tensor, draw: Randomness) -> Drawn | None:
+        """Random numbers of all other transformations in the plane; None without any."""
+        if not (self._moves or self._recolours(x.shape[1]) or self._config.cutout):
+            return None
+        sizes = [len(_STRIKES), len(_UNIFORM)]
         chance, uniform = draw.uniform(count, sum(sizes), dtype=torch.float64).split(sizes, 1)
         normal = draw.normal(count, len(_NORMAL), dtype=torch.float64)
         constants = self._constants_for(x, normal.device)
@@ -291,7 +342,20 @@ class Augmentation:
 
     def transform(self, drawn: Drawn, x: Tensor) -> Transform:
         """The transformations of drawn random numbers, for samples of x's shape, dtype and device."""
+        if drawn.policy is not None:
+            colour, added, pull = self._policies.colour(drawn.policy, x)
+            row_of, column_of = self._policies.shifts(drawn.policy, x)
+            rows, columns = self._policies.cut(drawn.policy, x)
+            found = Transform(None, colour, added, rows, columns, pull, row_of, column_of)
+        else:
+            found = self._transform_in_plane(drawn, x)
+        return found if drawn.depth is None else found._replace(source=self._depth.source(drawn.depth, x))
+
+    def _transform_in_plane(self, drawn: Drawn, x: Tensor) -> Transform:
+        """The transformations of the config's multipliers, but for those in depth."""
         constants = drawn.constants
+        if drawn.numbers is None or drawn.strikes is None or constants is None:
+            return Transform()
         amounts = torch.addcmul(constants.shift, drawn.numbers, constants.scale)
         amounts[:, : len(_WHOLE)].round_()
         amounts = amounts * drawn.strikes.index_select(1, constants.strike)

@@ -89,7 +89,8 @@ class GANConfig(ObjectiveConfig):
         return self.adaptive.every if self.adaptive_augment else 0
 
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "GAN":
-        """The loss over both networks."""
+        """The loss over both networks. Raises ValueError if the augmentation does not fit the samples."""
+        Augmentation(self.augment).check(build.shape)
         return GAN(networks["generator"], networks["discriminator"], self, build.compiled)
 
     def sampler(self, networks: Mapping[str, nn.Module]) -> GeneratorSampler:

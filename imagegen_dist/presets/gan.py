@@ -8,6 +8,8 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
+from imagegen_dist.objectives.adaptive import AdaptiveConfig
+from imagegen_dist.objectives.augment import AugmentConfig
 from imagegen_dist.objectives.gan import GANConfig
 from imagegen_dist.objectives.interface import AdamConfig, GANOptimConfig
 from imagegen_dist.presets.preset import MILLION, Preset
@@ -96,6 +98,29 @@ _DIGITS = Experiment(
     evaluation=EvaluationConfig(every=64_000, samples=1000, classifier_images=80_000),
 )
 
+_FEW_DIGITS = replace(
+    _DIGITS,
+    objective=GANConfig(
+        gamma=Schedule(1.0, 0.1, 30_000),
+        adaptive_augment=0.3,
+        adaptive=AdaptiveConfig(every=256, half_life_images=1_024, rise_images=8_000),
+        augment=AugmentConfig(
+            flip=0, rotate90=0, rotate=0, brightness=0, contrast=0, luma_flip=0, hue=0, saturation=0, cutout=0
+        ),
+    ),
+    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 38_400), beta1=0.0, beta2=Schedule(0.9, 0.99, 30_000))),
+    data=DataConfig(url="digits:200", lanes=2),
+    training=replace(
+        _DIGITS.training,
+        total_images=38_400,
+        ema_half_life=Schedule(0.0, 5_000, 30_000),
+        report_every=1_280,
+        sample_every=9_600,
+        checkpoint_every=19_200,
+    ),
+    evaluation=EvaluationConfig(samples=1000, classifier_images=40_000),
+)
+
 _STACKED = DataConfig(
     url="stackedmnist",
     conditional=False,
@@ -172,6 +197,14 @@ GANS: dict[str, Preset] = {
         "As `digits`, on the same pictures with measured styles as named conditions (data/digit_style.py).",
         SampleShape(1, (28, 28)),
         14,
+    ),
+    "digits-200": Preset(
+        _FEW_DIGITS,
+        "200 of the built-in digits, with augmentation that follows overfitting",
+        "The networks and losses of `digits`. docs/little-data.md has what each part of it does with 100, 200 and 500 "
+        "digits.",
+        SampleShape(1, (28, 28)),
+        10,
     ),
     "article-gan": Preset(
         _ARTICLE,

@@ -13,7 +13,7 @@ from imagegen_dist.nn.grid import resample_grid
 from imagegen_dist.objectives.augment import _AMOUNTS, _STRIKES, Augmentation, AugmentConfig, augment, random_flip
 from imagegen_dist.objectives.base import Draw
 
-NOTHING = AugmentConfig(**{field.name: 0.0 for field in fields(AugmentConfig)})
+NOTHING = AugmentConfig(**{field.name: 0.0 for field in fields(AugmentConfig) if field.name != "policy"})
 GEOMETRY = replace(AugmentConfig(), brightness=0, contrast=0, luma_flip=0, hue=0, saturation=0, cutout=0)
 
 
