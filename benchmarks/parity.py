@@ -194,6 +194,22 @@ CASES: dict[str, Case] = {
     ),
     "gan-finite-difference": ("digits", "digits", {**R3GAN, "objective.estimator": "finite-difference"}),
     "gan-augmented": ("digits", "digits", {**R3GAN, "objective.augment_p": 0.6}),
+    "gan-adaptive": (
+        "digits",
+        "digits",
+        {**R3GAN, "objective.adaptive_augment": 0.3, "objective.adaptive.every": 48, "objective.augment_p": 0.2},
+    ),
+    "gan-policies": (
+        "digits",
+        "digits",
+        {**R3GAN, "objective.augment_p": 0.6, "objective.augment.policy": ("color", "translation", "cutout:0.5")},
+    ),
+    "gan-voxels-depth": (
+        "digits",
+        "voxels",
+        {**DCGAN, "objective.augment_p": 0.6}
+        | {f"objective.augment.{name}_depth": 0.8 for name in ("flip", "translate", "rotate")},
+    ),
     "gan-bf16": ("digits", "digits", {**R3GAN, "training.bf16": True}),
     "gan-dcgan": ("dcgan", "colour", {**DCGAN, "data.conditional": True, "objective.augment_p": 0.6}),
     "gan-video": ("digits", "video", STAGES),

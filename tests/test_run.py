@@ -20,8 +20,16 @@ from tests.runs import Listener, assert_bit_identical, final_tensors, settings, 
 from tests.s3.faults import FaultyProxy
 from tests.s3.fixtures import Bucket
 
-CALM = {"optim__discriminator__lr": 1e-4, "optim__generator__lr": 1e-4}
-"""At the preset's own learning rate the game of the two networks amplifies what the order of adding changes."""
+CALM = {
+    "optim__discriminator__lr": 1e-4,
+    "optim__generator__lr": 1e-4,
+    "objective__augment_p": 0.2,
+    "objective__adaptive_augment": 0.3,
+    "objective__adaptive__every": 48,
+    "objective__adaptive__rise_images": 1_000,
+}
+"""At the preset's own learning rate the game of the two networks amplifies what the order of adding changes.
+Augmentation follows held-out digits, a state of its own."""
 
 
 @pytest.fixture(scope="session")
@@ -273,6 +281,7 @@ def test_several_workers_and_passes_of_any_size_give_the_same_run(
         )
     for run in runs:
         assert_the_same_run(final_tensors(run), final_tensors(calm))
+    assert final_tensors(calm)["weights/augmentation/p"] not in (0, 0.2)
 
 
 def test_three_workers_stopped_and_resumed_are_bit_identical(

@@ -65,9 +65,8 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
         raise DatasetError(f"{name}: only {', '.join(_SIZED)} have a size; take --data {plain}")
     pack_count, least, most = _SIZED[plain]
     if not size.isascii() or not size.isdigit() or not least <= int(size) <= most:
-        raise DatasetError(
-            f"{name}: {plain} has a size of {least:,} to {most:,} pictures, as in --data {plain}:{most // 100}"
-        )
+        asked = f"as in --data {plain}:{min(5_000, most // 20)}"
+        raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} pictures, {asked}")
     return pack_count(store, int(size)) / split
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from imagegen_dist.objectives.base import Terms
 
+_MOST = 2.0  # of r, whose denominator may come close to 0
+
 
 @dataclass(frozen=True)
 class AdaptiveConfig:
@@ -40,8 +42,8 @@ class AdaptiveConfig:
 class AdaptiveProbability(nn.Module):
     """The probability of augmentation p, moved toward a target of r. Its buffers are part of every checkpoint.
 
-    p: scalar. overfitting: the last r that was known, scalar. gaps: averages of E D(train) - E D(held-out) and of
-    E D(train) - E D(fake), [2]. All are float64. target: of r, in (0, 1). start: the first p.
+    p: scalar. overfitting: the last r that was known, within ±2, scalar. gaps: averages of E D(train) - E D(held-out)
+    and of E D(train) - E D(fake), [2]. All are float64. target: of r, in (0, 1). start: the first p.
     """
 
     p: Tensor
@@ -67,9 +69,11 @@ class AdaptiveProbability(nn.Module):
         """
         measured = means[0] - means[1:]
         kept = 0.5 ** (images / self._config.half_life_images)
-        self.gaps.copy_(torch.where(measured.isfinite().all(), torch.lerp(measured, self.gaps, kept), self.gaps))
-        known = self.gaps[1] > 0
-        self.overfitting.copy_(torch.where(known, self.gaps[0] / self.gaps[1], self.overfitting))
+        finite = measured.isfinite().all()
+        self.gaps.copy_(torch.where(finite, torch.lerp(measured, self.gaps, kept), self.gaps))
+        known = finite & (self.gaps[1] > 0)
+        r = (self.gaps[0] / self.gaps[1]).clamp(-_MOST, _MOST)
+        self.overfitting.copy_(torch.where(known, r, self.overfitting))
         error = ((self.overfitting - self._target) / self._target).clamp(-1, 1)
         moved = self.p + error * (images / self._config.rise_images)
         self.p.copy_(torch.where(known, moved.clamp(0, self._config.max_p), self.p))

@@ -110,6 +110,20 @@ def test_dsprites_carry_their_factors_and_are_packed_once(tmp_path):
     assert (tmp_path / "dsprites-300-v1" / "train" / "index.json").stat().st_mtime_ns == before
 
 
+def test_a_few_digits_are_some_of_each_class_and_the_held_out_ones_stay(tmp_path):
+    every, few = (
+        [DatasetIndex.load(builtin_dataset(name, split, Store(tmp_path))) for split in ("train", "val")]
+        for name in ("digits", "digits:205")
+    )
+    assert few[1].fingerprint == every[1].fingerprint
+    store = builtin_dataset("digits:205", "train", Store(tmp_path))
+    pictures, labels = read_samples(few[0], store, range(205))
+    assert sorted(np.bincount(labels).tolist()) == [20] * 5 + [21] * 5
+    trained, _ = read_samples(every[0], builtin_dataset("digits", "train", Store(tmp_path)), range(4000))
+    known = {picture.tobytes() for picture in trained.numpy()}
+    assert {picture.tobytes() for picture in pictures.numpy()} <= known
+
+
 def test_dsprites_come_in_the_size_asked_for(tmp_path):
     parts = [DatasetIndex.load(builtin_dataset("dsprites:150", split, Store(tmp_path))) for split in ("train", "val")]
     assert [part.samples for part in parts] == [135, 15]
@@ -122,7 +136,8 @@ def test_dsprites_come_in_the_size_asked_for(tmp_path):
     [
         *((f"dsprites:{size}", "has a size of 100 to 737,280 pictures") for size in ("99", "800000", "many")),
         ("stackedmnist:999", "has a size of 1,000 to 1,000,000 pictures, as in --data stackedmnist:5000"),
-        ("digits:500", "only stackedmnist and dsprites have a size; take --data digits"),
+        ("digits:4001", "has a size of 10 to 4,000 pictures, as in --data digits:200"),
+        ("dsprites-full:500", "only digits, stackedmnist, dsprites have a size; take --data dsprites-full"),
     ],
 )
 def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(name, said, tmp_path):
