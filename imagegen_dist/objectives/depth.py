@@ -60,12 +60,12 @@ class Depth:
         return torch.stack([torch.where(flip > 0.5, -1.0, 1.0), shift, (turn * len(_TURNS)).floor()], 1)
 
     def source(self, amounts: Tensor, x: Tensor) -> Tensor:
-        """The number of the value that comes to each place of samples x [B, C, D, H, W], int64 [B, D H W].
+        """The number of the value that comes to each place, int64 [B, D H W], for samples of x's shape [..., D, H, W].
 
         Beyond the ends of the first axis the sample is mirrored.
         """
         flip, shift, turn = amounts.unbind(1)
-        extents = x.shape[2:]
+        extents = x.shape[-3:]
         turns = self._on(amounts.device)[1].index_select(0, turn.long())
         turns = torch.cat([turns[:, :1] * flip[:, None, None], turns[:, 1:]], 1)
         most = int(extents[0] * _SHIFT + 0.5)
@@ -74,7 +74,7 @@ class Depth:
         places = []
         for out, extent in enumerate(extents):
             line = torch.arange(extent, dtype=torch.float64, device=amounts.device) - (extent - 1) / 2
-            found = torch.zeros(len(x), extent, dtype=torch.float64, device=amounts.device)
+            found = torch.zeros(len(amounts), extent, dtype=torch.float64, device=amounts.device)
             for axis, stride in enumerate(strides):
                 sign = turns[:, axis, out, None]
                 at = sign * line + (extents[axis] - 1) / 2 + (shift[:, None] if axis == 0 else 0)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,11 +18,13 @@ from imagegen_dist import commands, config, records
 from imagegen_dist.cli.prepare import prepare
 from imagegen_dist.cli.train import main_gan, main_vae
 from imagegen_dist.cli.train_options import describe, help_text, parse
+from imagegen_dist.data.pack import pack
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.experiment import with_absolute_paths
 from imagegen_dist.presets import PRESETS, find_preset
 from imagegen_dist.resources import Workers
 from imagegen_dist.schedule import Schedule, constant
+from imagegen_dist.storage import Store
 
 
 def parsed(*arguments: str) -> object:
@@ -163,6 +166,37 @@ def test_a_misspelt_word_is_answered_in_one_line_without_doubled_titles_or_error
     assert said in error
     assert "Unrecognized" not in error
     assert "Errno" not in error
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ([], "--data.validation is not set: `imagegen data pack SOURCE OUT --split train:0.9,val:0.1` makes both"),
+        (["train"], "--data.validation names the training samples: set it to others"),
+    ],
+)
+def test_augmentation_that_follows_held_out_samples_needs_some(
+    held_out: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pack(((np.full((1, 28, 28), number, np.uint8), number % 2) for number in range(20)), Store(tmp_path / "train"))
+    words = ["--storage", str(tmp_path / "runs"), "--data", str(tmp_path / "train")]
+    for name in held_out:
+        words += ["--data.validation", str(tmp_path / name)]
+    assert said in mistake(capsys, "digits", *words, "--objective.adaptive-augment", "0.3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--objective.adaptive-augment", "1.5"], "set --objective.adaptive-augment between 0 and 1, or 0"),
+        (["--objective.augment.policy", "colour"], "set --objective.augment.policy to some of color, brightness"),
+        (["--objective.augment.flip-depth", "1"], "--objective.augment.flip-depth is for volumes and videos"),
+    ],
+)
+def test_a_mistake_in_augmentation_is_answered_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    assert said in mistake(capsys, "digits", "--storage", storage, *arguments)
 
 
 @pytest.mark.parametrize("words", [["--model.widths", "96", "48"], ["--model.widths", "96,48"]])

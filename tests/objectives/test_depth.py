@@ -77,7 +77,7 @@ def test_views_are_the_transformations_of_each_sample_one_after_another() -> Non
     x = noise(4, 1, 4, 4, 4)
     augmentation = Augmentation(replace(NOTHING, flip_depth=1.0, translate_depth=1.0, rotate_depth=1.0))
     drawn = augmentation.draw(x, 1.0, Draw(0, seeded()), views=2)
-    transform = augmentation.transform(drawn, x.repeat_interleave(2, 0))
+    transform = augmentation.transform(drawn, x)
     together = transform.apply(x.repeat_interleave(2, 0)).unflatten(0, (-1, 2))
     assert torch.equal(torch.stack([view.apply(x) for view in transform.views()], 1), together)
 

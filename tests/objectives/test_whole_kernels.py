@@ -14,6 +14,7 @@ from imagegen_dist.models import dcgan, r3gan
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.nn import compiling, conv, resample
+from imagegen_dist.objectives.augment import AugmentConfig
 from imagegen_dist.objectives.base import Batch, Draw
 from imagegen_dist.objectives.gan import GAN, GANConfig
 from imagegen_dist.schedule import constant
@@ -21,6 +22,7 @@ from imagegen_dist.shape import SampleShape
 
 SHAPES = {1: SampleShape(2, (8,)), 2: SampleShape(3, (8, 8)), 3: SampleShape(1, (4, 8, 4))}
 R3GAN = (r3gan, R3GANConfig(widths=(8, 16), group_channels=4, z_dim=4, embed_dim=4))
+NAMED = AugmentConfig(policy=("color", "translation", "cutout"), flip_depth=1.0, translate_depth=1.0)
 DCGAN = (dcgan, DCGANConfig(widths=(8, 4), z_dim=4, embed_dim=4))
 
 
@@ -79,10 +81,15 @@ def test_gradients_of_both_phases_are_those_of_pytorchs_convolutions(monkeypatch
     ("ndim", "config"),
     [
         (2, GANConfig(gamma=constant(0.7), augment_p=constant(0.6))),
-        (3, GANConfig(penalty="r1", loss="non-saturating")),
+        (
+            3,
+            GANConfig(
+                penalty="r1", loss="non-saturating", augment_p=constant(0.6), adaptive_augment=0.3, augment=NAMED
+            ),
+        ),
         (1, GANConfig(penalty="wgan-gp", loss="wasserstein")),
     ],
-    ids=["r1+r2, augmented", "r1", "wgan-gp"],
+    ids=["r1+r2, augmented", "r1, policies and depth", "wgan-gp"],
 )
 def test_a_compiled_loss_is_one_graph_with_the_gradients_of_the_eager_one(ndim, config):
     widths = (8, 8) if ndim == 2 else (8,)
