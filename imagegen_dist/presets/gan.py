@@ -105,7 +105,15 @@ _FEW_DIGITS = replace(
         adaptive_augment=0.3,
         adaptive=AdaptiveConfig(every=256, half_life_images=1_024, rise_images=8_000),
         augment=AugmentConfig(
-            flip=0.0, rotate90=0.0, rotate=0.0, brightness=0.0, contrast=0.0, luma_flip=0.0, hue=0.0, saturation=0.0, cutout=0.0
+            flip=0.0,
+            rotate90=0.0,
+            rotate=0.0,
+            brightness=0.0,
+            contrast=0.0,
+            luma_flip=0.0,
+            hue=0.0,
+            saturation=0.0,
+            cutout=0.0,
         ),
     ),
     optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 38_400), beta1=0.0, beta2=Schedule(0.9, 0.99, 30_000))),
