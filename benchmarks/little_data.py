@@ -46,10 +46,10 @@ PRESET = "digits-200"
 DIGITS, SEEDS, SAMPLES = (100, 200, 500), (0, 1, 2), 1000
 CPU = torch.device("cpu")
 
-NOTHING = {"objective.adaptive_augment": 0.0, "objective.augment_p": 0.0}
+FIXED = {"objective.adaptive.rise_images": 10**12}  # r is measured, and p stays where it begins
 CASES: dict[str, dict[str, Any]] = {
-    "nothing": NOTHING,
-    "fixed p": {**NOTHING, "objective.augment_p": 0.3},
+    "nothing": FIXED,
+    "fixed p": {**FIXED, "objective.augment_p": 0.3},
     "adaptive p": {},
 }
 
@@ -97,6 +97,7 @@ def experiment_of(case: str, seed: int, options: argparse.Namespace) -> Experime
         "training.seed": seed,
         "training.sample_every": 1_000_000_000,
         "training.checkpoint_every": 1_000_000_000,
+        "training.pass_images": 32,
         "evaluation.samples": 0,
         **CASES[case],
         **dict(text.split("=", 1) for text in options.set),

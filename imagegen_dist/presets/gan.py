@@ -102,18 +102,17 @@ _FEW_DIGITS = replace(
     _DIGITS,
     objective=GANConfig(
         gamma=Schedule(1.0, 0.1, 30_000),
-        adaptive_augment=0.3,
+        adaptive_augment=0.5,
         adaptive=AdaptiveConfig(every=256, half_life_images=1_024, rise_images=8_000),
+        # What leaves a digit in its place and the background black.
         augment=AugmentConfig(
             flip=0.0,
             rotate90=0.0,
             rotate=0.0,
+            translate_integer=0.0,
+            translate=0.0,
             brightness=0.0,
-            contrast=0.0,
-            luma_flip=0.0,
-            hue=0.0,
-            saturation=0.0,
-            cutout=0.0,
+            contrast=1.0,
         ),
     ),
     optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 38_400), beta1=0.0, beta2=Schedule(0.9, 0.99, 30_000))),
@@ -121,6 +120,8 @@ _FEW_DIGITS = replace(
     training=replace(
         _DIGITS.training,
         total_images=38_400,
+        batch_size=32,
+        microbatch_size=16,
         ema_half_life=Schedule(0.0, 5_000, 30_000),
         report_every=1_280,
         sample_every=9_600,
