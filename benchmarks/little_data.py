@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -176,6 +179,52 @@ def bounds(digits: int, storage: str) -> dict[str, Any]:
     return figures_of(samples, labels, dataset, storage)
 
 
+FIGURES = {
+    "agreement": ("label agreement", "{:.1%}"),
+    "frechet": ("Fréchet", "{:.1f}"),
+    "authenticity": ("authenticity", "{:.2f}"),
+    "copied": ("copied", "{:.1%}"),
+    "overfitting": ("r", "{:.2f}"),
+    "p": ("p", "{:.2f}"),
+    "seconds": ("CPU s", "{:.0f}"),
+}
+
+
+def cell(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The mean of a figure over seeds, and its range."""
+    form, values = FIGURES[name][1], [row[name] for row in rows if name in row]
+    if not values:
+        return ""
+    low, high = form.format(min(values)), form.format(max(values))
+    return form.format(statistics.fmean(values)) + (f" ({low}–{high})" if low != high else "")
+
+
+def report(rows: Sequence[Mapping[str, Any]], storage: str) -> str:
+    """Markdown: for each number of digits a row a case, between the held-out digits and the few digits repeated."""
+    reference, held_out = reference_of(storage)
+    lines = [
+        f"| digits | | seeds | {' | '.join(head for head, _ in FIGURES.values())} |",
+        "|" + "---|" * (3 + len(FIGURES)),
+    ]
+    for digits in sorted({row["digits"] for row in rows}):
+        repeated = bounds(digits, storage)
+        real = {
+            "agreement": reference.accuracy,
+            "frechet": reference.real_frechet,
+            "authenticity": repeated["authenticity_real"],
+            "copied": repeated["copied_real"],
+        }
+        named: dict[str, list[Mapping[str, Any]]] = {f"{held_out.index.samples:,} held-out digits": [real]}
+        for row in rows:
+            if row["digits"] == digits:
+                named.setdefault(row["case"], []).append(row)
+        named["nothing but the digits"] = [repeated]
+        for case, found in named.items():
+            seeds = str(len(found)) if "seed" in found[0] else ""
+            lines.append(f"| {digits} | {case} | {seeds} | {' | '.join(cell(name, found) for name in FIGURES)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
@@ -186,10 +235,14 @@ def main() -> None:
     parser.add_argument("--suffix", default="", help="added to the names of the cases, for runs with other settings")
     parser.add_argument("--storage", default="runs/little-data", help="directory of the runs")
     parser.add_argument("--rows", type=Path, default=Path("runs/little-data.jsonl"), help="a line a finished run")
+    parser.add_argument("--report", action="store_true", help="print the tables of the rows, and train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
+    if options.report:
+        print(f"{date.today()}, torch {torch.__version__}, preset {PRESET}\n\n{report(rows, options.storage)}")
+        return
     done = {(row["case"], row["digits"], row["seed"]) for row in rows}
     for seed in options.seeds:
         for digits in options.digits:

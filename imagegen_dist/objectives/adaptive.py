@@ -7,7 +7,9 @@ added to D does not change it, so that it also measures a relativistic loss, und
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +60,10 @@ class AdaptiveProbability(nn.Module):
         self.register_buffer("p", zero + min(start, config.max_p))
         self.register_buffer("overfitting", zero.clone())
         self.register_buffer("gaps", zero.repeat(2))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load the buffers; the state of a run whose probability did not follow has none, and p begins anew."""
+        return super().load_state_dict(state_dict, strict and bool(state_dict), assign)
 
     @torch.no_grad()
     def follow(self, means: Tensor, images: int) -> Terms:

@@ -86,6 +86,14 @@ def test_p_settles_where_augmentation_brings_r_to_its_target() -> None:
     assert p.p.item() == pytest.approx(0.7, abs=1e-3)
 
 
+def test_a_run_that_goes_on_from_one_without_a_following_p_begins_it_anew() -> None:
+    p = probability()
+    p.load_state_dict({})
+    assert p.p == 0.25
+    with pytest.raises(RuntimeError, match="gaps"):
+        p.load_state_dict({"p": p.p, "overfitting": p.overfitting})
+
+
 class _Generator(nn.Module):
     """Samples that show the latent and the class."""
 
