@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -36,7 +37,9 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.copying import find_copies
 from imagegen_dist.evaluation.reference import Reference, build_reference
-from imagegen_dist.experiment import Experiment
+from imagegen_dist.experiment import Experiment, build_networks
+from imagegen_dist.lineage.beginning import plan
+from imagegen_dist.lineage.source import read_source
 from imagegen_dist.metrics.features import agreement, feature_statistics
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.metrics.sinks import read_rows
@@ -54,7 +57,9 @@ CASES: dict[str, dict[str, Any]] = {
     "nothing": FIXED,
     "fixed p": {**FIXED, "objective.augment_p": 0.3},
     "adaptive p": {},
+    "transfer": FIXED,
 }
+SOURCE = "small digits"  # the run from whose weights transfer begins
 
 
 class Quiet:
@@ -113,12 +118,13 @@ def experiment_of(case: str, seed: int, options: argparse.Namespace) -> Experime
 def settings_of(case: str, digits: int, seed: int, options: argparse.Namespace) -> RunSettings:
     """Where it lives."""
     data = Store(options.storage) / ".data"
+    few = small_digits(data) if case == SOURCE else builtin_dataset(f"digits:{digits}", "train", data)
     return RunSettings(
         name=f"{case.replace(' ', '-')}{options.suffix}-{digits}-{seed}",
         storage=options.storage,
         preset=PRESET,
         job="little_data",
-        data=builtin_dataset(f"digits:{digits}", "train", data).url,
+        data=few.url,
         validation=builtin_dataset("digits", "val", data).url,
         attempt=str(time.time_ns()),
         wandb_mode="disabled",
@@ -146,10 +152,21 @@ def figures_of(samples: Tensor, labels: Tensor, digits: Dataset, storage: str) -
     return {"agreement": float(agreed), "frechet": distance, **copies}
 
 
+def begun(settings: RunSettings, experiment: Experiment, options: argparse.Namespace) -> RunSettings:
+    """A run that begins with the weights of one on scikit-learn's digits, which is trained first."""
+    source = settings_of(SOURCE, 1_797, 0, options)
+    execute(experiment_of("nothing", 0, options), source, World(), CPU, Quiet())
+    place, index = source.folder.url, Dataset.open(settings.data).index
+    networks = build_networks(experiment, index.shape, index.labels)
+    return replace(settings, lineage=plan(place, read_source(place), experiment, index, networks))
+
+
 def run(case: str, digits: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train a case and take its figures."""
-    settings, started = settings_of(case, digits, seed, options), time.process_time()
-    execute(experiment_of(case, seed, options), settings, World(), CPU, Quiet())
+    experiment, settings = experiment_of(case, seed, options), settings_of(case, digits, seed, options)
+    settings = begun(settings, experiment, options) if case == "transfer" else settings
+    started = time.process_time()
+    execute(experiment, settings, World(), CPU, Quiet())
     seconds = time.process_time() - started
     model = load(settings.folder.url)
     labels = model.labels(SAMPLES)

@@ -61,7 +61,8 @@ def begin_(trainer: Trainer, lineage: Lineage, index: DatasetIndex) -> None:
     source = read_source(lineage.source)
     if source.fingerprint != lineage.fingerprint:
         raise CheckpointError(f"{lineage.source} has changed since the run was started: choose another --run")
-    networks = trainer.objective.modules()
+    modules = trainer.objective.modules()
+    networks = {name: module for name, module in modules.items() if any(True for _ in module.parameters())}
     matches = _matches(source, index, networks)
     averages = trainer.averages.modules()
     for name, found in matches.items():
