@@ -3,11 +3,13 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException
 
 from imagegen_dist import config, load, records
 from imagegen_dist.data.tarwalk import ShardError
@@ -284,12 +286,17 @@ def test_several_workers_and_passes_of_any_size_give_the_same_run(
     assert final_tensors(calm)["weights/augmentation/p"] not in (0, 0.2)
 
 
-def test_three_workers_stopped_and_resumed_are_bit_identical(
+def test_three_workers_stopped_killed_and_resumed_are_bit_identical(
     undisturbed_on_three: records.RunSettings, data: Path, tmp_path: Path
 ) -> None:
     where = settings(tmp_path, "parts", data)
     train_on(3, tiny(**CALM, training__total_images=24 * 3), where, tmp_path / "a")
-    train_on(3, tiny(**CALM), where, tmp_path / "b")
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        train_on(3, tiny(**CALM), where, tmp_path / "b", Listener(killed=(1, 4)))
+    found = newest(where.folder, lambda why: None)
+    assert found is not None
+    assert 72 < found.images < 480
+    train_on(3, tiny(**CALM), replace(where, attempt="1"), tmp_path / "c")
     assert_bit_identical(final_tensors(where), final_tensors(undisturbed_on_three))
 
 
