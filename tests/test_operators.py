@@ -22,12 +22,13 @@ BUDGETS = {
 SCRIPT = """
 import json, sys, torch
 from benchmarks import operators
+from benchmarks.fake_gpu import fake_gpu
 
-with operators._fake_device() as device, operators.Counting() as counting:
+with fake_gpu() as device, operators.Counting() as counting:
     torch.zeros(2, device=device).to("cpu", non_blocking=True)
     torch.zeros(2, device=device).to("cpu")
 try:
-    with operators._fake_device() as device:
+    with fake_gpu() as device:
         torch.zeros(2, device=device) + torch.zeros(2)
     mixed = ""
 except RuntimeError as error:
