@@ -110,7 +110,9 @@ def _new(source: Source, index: DatasetIndex, matches: Mapping[str, Match]) -> I
     for name, found in matches.items():
         if not found.taken:
             yield f"{name}: the source has none that fits"
-        elif found.missing:
+        for of_z in found.of_z:
+            yield f"{name}/{of_z}: the columns of z are taken, those of the class vector are not"
+        if found.taken and found.missing:
             yield f"{name}/{_modules(found.missing)}: no tensor of that name and shape there"
 
 

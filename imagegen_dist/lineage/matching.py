@@ -16,12 +16,14 @@ class Match:
     """What one network takes over.
 
     taken: stored tensors by the network's own names. tables: names of class tables that are left out because the
-    classes differ. missing: other names of the network without a fitting tensor.
+    classes differ. missing: other names of the network without a fitting tensor. of_z: names of those that are taken of
+    which the columns of the class vector are not.
     """
 
     taken: Mapping[str, Tensor]
     tables: tuple[str, ...]
     missing: tuple[str, ...]
+    of_z: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -43,8 +45,9 @@ def match(network: nn.Module, stored: Mapping[str, Tensor], same_classes: bool) 
         for name, tensor in own.items()
         if name not in tables and name in renamed and renamed[name].shape == tensor.shape
     }
-    missing = tuple(name for name in own if name not in fits and name not in tables)
-    return Match(fits, tuple(name for name in own if name in tables), missing)
+    of_z = _columns_of_z(network, {name: renamed[name] for name in own if name in renamed and name not in fits})
+    missing = tuple(name for name in own if name not in {*fits, *of_z, *tables})
+    return Match({**fits, **of_z}, tuple(name for name in own if name in tables), missing, tuple(of_z))
 
 
 @torch.no_grad()
@@ -53,6 +56,26 @@ def take_(network: nn.Module, taken: Mapping[str, Tensor]) -> None:
     own = network.state_dict()
     for name, tensor in taken.items():
         own[name].copy_(tensor)
+
+
+def _columns_of_z(network: nn.Module, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a generator's layer that sees z and a class vector, if the stored one has another class vector.
+
+    The columns of z are the stored ones, and those of a class vector are 0: the network begins as the stored one does
+    without classes.
+    """
+    z, embed = getattr(network, "z_dim", 0), getattr(network, "embed", None)
+    if not z:
+        return {}
+    columns = z + (embed.weight.shape[1] if embed is not None else 0)
+    found = {}
+    for name, tensor in stored.items():
+        own = network.state_dict()[name]
+        beside = own.ndim == tensor.ndim == 2 and own.shape[1] == columns and own.shape[0] == tensor.shape[0]
+        if beside and tensor.shape[1] >= z:
+            found[name] = torch.zeros_like(own)
+            found[name][:, :z] = tensor[:, :z]
+    return found
 
 
 def _class_tables(network: nn.Module) -> set[str]:

@@ -82,3 +82,22 @@ def test_class_tables_are_new_where_classes_differ(part: type[nn.Module]) -> Non
     assert found.tables == ("embed.weight",)
     assert set(found.taken) == set(new.state_dict()) - {"embed.weight"}
     assert found.missing == ()
+
+
+@pytest.mark.parametrize("mapping_units", [0, 12])
+def test_a_generator_gains_and_loses_classes_without_losing_what_it_makes_of_z(mapping_units: int) -> None:
+    config = R3GANConfig(widths=(8, 8), group_channels=8, z_dim=6, embed_dim=4, mapping_units=mapping_units)
+    shape, z, label = SampleShape(3, (8, 8)), torch.randn(5, 6).double(), torch.tensor([0, 1, 2, 1, 0])
+    plain = moved(r3gan.Generator(shape, 0, config, generator=seeded(1)))
+    told = r3gan.Generator(shape, 3, config, generator=seeded(2)).double()
+    found = match(told, plain.state_dict(), same_classes=False)
+    assert found.of_z == ("modulate.0.weight" if mapping_units else "modulate.weight",)
+    assert found.missing == ()
+    take_(told, found.taken)
+    torch.testing.assert_close(told(z, label), plain(z), rtol=1e-12, atol=1e-12)
+
+    told = moved(told)
+    told.get_parameter("embed.weight").data.zero_()
+    found = match(plain, told.state_dict(), same_classes=False)
+    take_(plain, found.taken)
+    torch.testing.assert_close(plain(z), told(z, label), rtol=1e-12, atol=1e-12)
