@@ -104,29 +104,29 @@ def train(
         "evaluation": evaluation,
         "data": data_settings,
     }
-    begun = train_options.Options(
+    options = train_options.Options(
         data=str(data),
         storage=str(storage),
         run=run,
         wandb=wandb,
         init_from=str(init_from),
+        freeze_d=freeze_d,
         fork_from=str(fork_from),
         at=at,
     )
-    train_options.check_beginning(replace(begun, preset="" if preset == "" else "the preset"))
-    name, job, experiment = _begun_from(preset, begun)
-    assignments = [("data.url", str(data))] * bool(data) + _assignments(groups)
-    if freeze_d is not None:
-        assignments.append(("training.freeze_d", freeze_d))
-    experiment = config.overrides(experiment, assignments)
-    options = replace(begun, preset=name)
-    demand = Demand(gpus, cpus)
     number = None if workers is None or workers == 0 else _workers(workers)
-    prepared = prepare(train_options.Command(job, options, experiment, number, demand))
+    name, job, experiment = _resolved(preset, options, groups)
+    command = train_options.Command(job, replace(options, preset=name), experiment, number, Demand(gpus, cpus))
+    return _train(command, here=workers == 0)
+
+
+def _train(command: train_options.Command, here: bool) -> Run:
+    """Check and train. here: in this process, without Ray."""
+    prepared = prepare(command)
     screen = _screen()
     for note in prepared.notes:
         print(f"note: {note}", file=screen or sys.stderr)
-    if workers == 0:
+    if here:
         _train_here(prepared, screen or sys.stdout)
     else:
         _train_on_ray(prepared, screen)
@@ -239,6 +239,18 @@ def _assignments(groups: Mapping[str, Settings | None]) -> list[tuple[str, Any]]
     pairs = config.flatten({name: settings for name, settings in groups.items() if settings})
     kinds_first = sorted(pairs, key=lambda pair: (not pair[0].endswith(".kind"), pair[0].count(".")))
     return [(path.removesuffix(".kind"), value) for path, value in kinds_first]
+
+
+def _resolved(
+    preset: str | Experiment, options: train_options.Options, groups: Mapping[str, Settings | None]
+) -> tuple[str, str, Experiment]:
+    """(name, job, experiment) of the arguments of `train`. Raises ValueError."""
+    train_options.check_beginning(replace(options, preset="" if preset == "" else "the preset"))
+    name, job, experiment = _begun_from(preset, options)
+    assignments = [("data.url", options.data)] * bool(options.data) + _assignments(groups)
+    if options.freeze_d is not None:
+        assignments.append(("training.freeze_d", options.freeze_d))
+    return name, job, config.overrides(experiment, assignments)
 
 
 def _begun_from(preset: str | Experiment, begun: train_options.Options) -> tuple[str, str, Experiment]:

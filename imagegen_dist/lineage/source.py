@@ -17,7 +17,7 @@ from imagegen_dist.exported import is_exported, read_exported
 from imagegen_dist.lineage import diffusers, published_r3gan
 from imagegen_dist.lineage.record import INIT
 from imagegen_dist.run_folder import CHECKPOINTS, CONFIG, MANIFEST, CheckpointError
-from imagegen_dist.storage import Store, file_at, reached
+from imagegen_dist.storage import StorageError, Store, file_at, reached
 from imagegen_dist.training.checkpoint import find_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
 
@@ -37,7 +37,6 @@ class Source:
     model: str
     tensors: Mapping[str, Tensor]
     images: int = 0
-    preset: str = ""
     experiment: Mapping[str, Any] | None = None
     labels: Labels = None
     class_names: tuple[str, ...] | None = None
@@ -68,11 +67,14 @@ def read_source(place: str) -> Source:
 
 
 def _store(place: str) -> Store:
-    """The folder at a path or URL; a name OWNER/NAME that is no local folder is one on the Hub."""
+    """The folder at a path or URL; a name OWNER/NAME that is no local folder is one on the Hub. Raises UsageError."""
     store = reached(place)
-    if store.protocol == "file" and not store.exists() and diffusers.HUB_NAME.fullmatch(place):
+    if store.protocol != "file" or store.exists() or not diffusers.HUB_NAME.fullmatch(place):
+        return store
+    try:
         return reached(f"hf://{place}")
-    return store
+    except StorageError as error:
+        raise UsageError(f"--{INIT} {place} is no folder here, and no repository that can be read: {error}") from error
 
 
 def _own(url: str, fingerprint: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Source:
@@ -85,7 +87,6 @@ def _own(url: str, fingerprint: str, facts: Mapping[str, Any], tensors: Mapping[
             str(experiment["model"]["kind"]),
             tensors,
             int(facts["images"]),
-            str(facts.get("preset", "")),
             experiment,
             data["classes"] if rows is None else rows.conditions,
             None if names is None else tuple(names),

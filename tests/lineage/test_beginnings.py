@@ -86,6 +86,7 @@ def test_a_run_of_others_names_no_code_to_run(storage: Path, tmp_path: Path) -> 
         ("--init-from {}/vae --run new", "trained by train_vae.py, and this is train_gan.py"),
         ("digits --init-from {}/vae --run new", "is a mlpvae, and this run trains a r3gan"),
         ("--init-from {}/nothing --run new", "this is no run, checkpoint, exported folder, diffusers autoencoder"),
+        ("--init-from runs/nothing --run new", "runs/nothing is no folder here, and no repository that can be read"),
         ("digits --init-from first --freeze-d 3 --run new", "--freeze-d 3: the discriminator has 1 stage"),
         ("--init-from first --fork-from first --run new", "give one"),
         ("digits --at 120", "--at 120 goes with --fork-from RUN"),
