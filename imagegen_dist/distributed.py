@@ -120,7 +120,7 @@ def data_parallel(module: nn.Module, world: World, compressed: bool = False) -> 
     return wrapped
 
 
-def _average_in_bf16(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
+def _average_in_bf16(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     """The mean over all ranks of a GradBucket of gradients, exchanged in bfloat16; PyTorch's own refuses the CPU."""
     gradients = bucket.buffer()
     sent = gradients.div(dist.get_world_size()).to(torch.bfloat16)
