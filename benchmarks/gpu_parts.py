@@ -1,7 +1,7 @@
 """One part of `benchmarks/gpu.py --first` in a process of its own: `python gpu_parts.py PART [--device cuda]`
 
 A part prints JSON lines. It needs torch and what networks and losses import, and no Ray. On the CPU (`--device cpu`)
-the same code runs on fewer images: its times mean nothing there.
+the same code runs on few images and narrow networks: its figures mean nothing there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from imagegen_dist.objectives.base import Batch
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.prediction.counting import count_step
 from imagegen_dist.presets import find_preset
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.loop import Trainer
 from imagegen_dist.training.state import load_state_dict, model_of, state_dict
 
@@ -57,20 +58,35 @@ def say(part: str, **values: Any) -> None:
     print(json.dumps({"part": part, **values}), flush=True)
 
 
-def experiment_of(name: str, size: int, microbatches: int = 1, **changes: Any) -> Experiment:
-    """A preset in microbatches of this size, with every term of its loss from the start."""
+_NARROW: dict[str, dict[str, Any]] = {
+    "r3gan-cifar10": {"model.widths": (16, 16, 16, 16), "model.group_channels": 8},
+    "r3gan-ffhq256": {"model.widths": (16, 16, 16, 16, 8, 8, 8), "model.group_channels": 8},
+    "dcgan": {"model.widths": (16, 8, 8, 8)},
+    "kl-f8": {"model.channels": 32, "model.multipliers": (1, 1, 1, 1), "model.blocks": 1},
+    "fsq-f8": {"model.channels": 32, "model.multipliers": (1, 1, 1, 1), "model.blocks": 1},
+}
+"""Networks for a CPU: as deep as a preset's, or nearly."""
+
+
+def experiment_of(
+    name: str, size: int, device: torch.device, microbatches: int = 1, changes: Mapping[str, Any] | None = None
+) -> Experiment:
+    """A preset in microbatches of this size, with every term of its loss from the start; narrow on a CPU."""
     experiment = find_preset(name).experiment
     changed = {"training.batch_size": size * microbatches, "training.microbatch_size": size, "training.compile": False}
     if isinstance(experiment.objective, VAEGANConfig):
         changed |= {"objective.perceptual": "random", "objective.adversarial_from_images": 0}
-    changed |= {path.replace("__", "."): value for path, value in changes.items()}
+    changed |= {} if device.type == "cuda" else _NARROW.get(name, {})
+    changed |= changes or {}
     return config.overrides(experiment, changed.items())
 
 
-def index_of(name: str) -> DatasetIndex:
-    """An index of the preset's shape, whose shard is never opened."""
+def index_of(name: str, device: torch.device) -> DatasetIndex:
+    """An index of the preset's shape, on a CPU of 64 × 64 pixels at most, whose shard is never opened."""
     preset = find_preset(name)
-    return DatasetIndex("image", preset.shape, (ShardInfo("0.tar", 1, 1000, 0, "0" * 64),), preset.classes or None)
+    spatial = tuple(extent if device.type == "cuda" else min(extent, 64) for extent in preset.shape.spatial)
+    shape, shard = SampleShape(preset.shape.channels, spatial), ShardInfo("0.tar", 1, 1000, 0, "0" * 64)
+    return DatasetIndex("image", shape, (shard,), preset.classes or None)
 
 
 def ready(name: str, experiment: Experiment, device: torch.device) -> tuple[Trainer, Item]:
@@ -79,14 +95,15 @@ def ready(name: str, experiment: Experiment, device: torch.device) -> tuple[Trai
     R3GAN's last convolutions of a block start at zero: on fresh weights, nothing before them has a gradient.
     """
     torch.manual_seed(0)
-    trainer = build_trainer(experiment, index_of(name), World(), device)
+    index = index_of(name, device)
+    trainer = build_trainer(experiment, index, World(), device)
     batching, random = trainer.batching, torch.Generator().manual_seed(0)
     trainer.images = experiment.training.total_images // 2 // batching.batch_size * batching.batch_size
     for module in trainer.objective.modules().values():
         for weight in module.parameters():
             if weight.ndim > 1 and not weight.detach().any():
                 torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-    dims, classes = find_preset(name).shape.dims, find_preset(name).classes
+    dims, classes = index.shape.dims, index.classes
     size = (len(trainer.objective.phases()), batching.microbatches, batching.microbatch_size)
     sample = torch.randint(0, 256, (*size, *dims), dtype=torch.uint8, generator=random)
     label = torch.randint(0, classes, size, generator=random) if classes else None
@@ -148,7 +165,7 @@ def versions(device: torch.device) -> None:
 
 def eager(name: str, device: torch.device) -> None:
     """Eager steps of a preset: time, memory beside the prediction, and whether the host has to wait."""
-    experiment = experiment_of(name, small(device, EAGER[name]))
+    experiment = experiment_of(name, small(device, EAGER[name]), device)
     size = experiment.training.microbatch_size
     with experiment.training.numerics.applied():
         trainer, item = ready(name, experiment, device)
@@ -163,7 +180,7 @@ def eager(name: str, device: torch.device) -> None:
             torch.cuda.reset_peak_memory_stats(device)
         seconds = timed(device, lambda: trainer.step(item))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    predicted = count_step(experiment, index_of(name), size).peak_bytes
+    predicted = count_step(experiment, index_of(name, device), size).peak_bytes
     values = trainer.means().values()
     say(
         f"eager {name}",
@@ -207,7 +224,7 @@ def discriminator_gradients(trainer: Trainer, item: Item) -> Tensor:
 def kernels(device: torch.device) -> None:
     """The discriminator's turn with PyTorch's convolutions and with ours: time, kernels, difference of gradients."""
     name = "r3gan-cifar10"
-    experiment = experiment_of(name, small(device, 64))
+    experiment = experiment_of(name, small(device, 64), device)
     gradients: dict[str, Tensor] = {}
     with experiment.training.numerics.applied():
         for kind in ("ours", "plain"):
@@ -235,19 +252,17 @@ def numerics(device: torch.device) -> None:
     name = "r3gan-cifar10"
     for search in (False, True):
         for tf32 in (False, True):
-            for layout in (torch.contiguous_format, torch.channels_last):
-                changes = {"training__cudnn_benchmark": search, "training__tf32": tf32}
-                experiment = experiment_of(name, small(device, 64), **changes)
+            for last in (False, True):
+                changes = {"training.cudnn_benchmark": search, "training.tf32": tf32, "training.channels_last": last}
+                experiment = experiment_of(name, small(device, 64), device, changes=changes)
                 with experiment.training.numerics.applied():
                     trainer, item = ready(name, experiment, device)
-                    for module in trainer.objective.modules().values():
-                        module.to(memory_format=layout)
                     seconds = timed(device, lambda trainer=trainer, item=item: trainer.step(item))
                 say(
                     "numerics",
                     cudnn_benchmark=search,
                     tf32=tf32,
-                    channels_last=layout is torch.channels_last,
+                    channels_last=last,
                     ms=round(1000 * seconds, 2),
                 )
 
@@ -256,7 +271,8 @@ def compiled(name: str, device: torch.device) -> None:
     """Compiled steps beside eager ones: time to compile, speed, and the difference of what the losses log."""
     found = {}
     for compiles in (False, True):
-        experiment = experiment_of(name, small(device, EAGER[name]), training__compile=compiles)
+        changes = {"training.compile": compiles}
+        experiment = experiment_of(name, small(device, EAGER[name]), device, changes=changes)
         size = experiment.training.microbatch_size
         with experiment.training.numerics.applied():
             trainer, item = ready(name, experiment, device)
@@ -279,7 +295,7 @@ def compiled(name: str, device: torch.device) -> None:
 def nccl(device: torch.device) -> None:
     """One rank through DistributedDataParallel as the trainer wraps it, beside no wrapper."""
     name = "r3gan-cifar10"
-    experiment = experiment_of(name, small(device, 64), microbatches=2)
+    experiment = experiment_of(name, small(device, 64), device, microbatches=2)
     means = {}
     with tempfile.TemporaryDirectory() as folder, experiment.training.numerics.applied():
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -290,7 +306,7 @@ def nccl(device: torch.device) -> None:
                     for phase in trainer.objective.phases():
                         phase.trains.requires_grad_(True)
                     trainer.runners = {
-                        phase: DistributedDataParallel(runner, broadcast_buffers=False)
+                        phase: DistributedDataParallel(runner, broadcast_buffers=False, gradient_as_bucket_view=True)
                         for phase, runner in trainer.runners.items()
                     }
                 trainer.step(item)
@@ -304,7 +320,8 @@ def nccl(device: torch.device) -> None:
 def repeat(deterministic: bool, device: torch.device) -> None:
     """The same steps twice, and stopped and resumed: equal bits or the largest difference, and the time of a step."""
     name = "r3gan-cifar10"
-    experiment = experiment_of(name, small(device, 64), training__deterministic=deterministic)
+    changes = {"training.deterministic": deterministic}
+    experiment = experiment_of(name, small(device, 64), device, changes=changes)
 
     def weights(trainer: Trainer) -> Tensor:
         modules = trainer.objective.modules().values()
@@ -341,9 +358,9 @@ def repeat(deterministic: bool, device: torch.device) -> None:
 def sampling(device: torch.device) -> None:
     """Samples a second of generators, by the number of samples in a batch."""
     for name in ("r3gan-cifar10", "r3gan-ffhq256"):
-        experiment = experiment_of(name, 2)
+        experiment = experiment_of(name, 2, device)
         with experiment.training.numerics.applied(), torch.inference_mode():
-            trainer = build_trainer(experiment, index_of(name), World(), device)
+            trainer = build_trainer(experiment, index_of(name, device), World(), device)
             generator, classes = trainer.objective.modules()["generator"], find_preset(name).classes
             for count in SAMPLING if device.type == "cuda" else SAMPLING[:1]:
                 z = torch.randn(count, generator.z_dim, device=device)
@@ -357,7 +374,7 @@ def passes(device: torch.device) -> None:
     for name, size in {"r3gan-cifar10": 64, "r3gan-ffhq256": 8}.items():
         size = small(device, size)
         for together in (1, 2, 4, 8) if device.type == "cuda" else (1, 2):
-            experiment = experiment_of(name, size, 8, training__pass_images=size * together)
+            experiment = experiment_of(name, size, device, 8, {"training.pass_images": size * together})
             try:
                 with experiment.training.numerics.applied():
                     trainer, item = ready(name, experiment, device)

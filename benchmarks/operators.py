@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -28,11 +29,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.fake_gpu import fake_gpu
 from imagegen_dist import config
+from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World
-from imagegen_dist.experiment import build_trainer
+from imagegen_dist.evaluation.encoding import Encoded
+from imagegen_dist.evaluation.engine import Generated, Wanted
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
+from imagegen_dist.experiment import build_networks, build_trainer
+from imagegen_dist.inference import model as model_module
+from imagegen_dist.inference.model import Model
+from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
+from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.presets import PRESETS, find_preset
 
 CONVOLUTION = "aten.convolution.default"
@@ -49,6 +58,7 @@ READING = (
     "item",
 )
 COPYING = ("_to_copy", "copy_")
+_UNCHECKED = dict.fromkeys(("check_label", "check_latents"), lambda *_, **__: None)
 
 
 @dataclass(frozen=True)
@@ -121,21 +131,16 @@ def _place() -> str:
 
 
 def operators_of_step(name: str) -> Operators:
-    """Operators of one eager step of a preset with one microbatch of its own size.
-
-    Its losses run without autocast, which knows no such device, and LPIPS has random weights.
-    """
+    """Operators of one eager step of a preset with one microbatch of its own size; LPIPS has random weights."""
     preset = find_preset(name)
     experiment = preset.experiment
     size = experiment.training.microbatch_size
-    changes = {"training.batch_size": size, "training.compile": False, "training.bf16": False}
+    changes = {"training.batch_size": size, "training.compile": False}
     if isinstance(experiment.objective, VAEGANConfig):
         changes |= {"objective.perceptual": "random", "objective.adversarial_from_images": 0}
     experiment = config.overrides(experiment, changes.items())
-    shard = ShardInfo("000000.tar", 1, 1_000_000, 0, "0" * 64)
-    index = DatasetIndex("image", preset.shape, (shard,), preset.classes or None)
     with fake_gpu() as device:
-        trainer = build_trainer(experiment, index, World(), device)
+        trainer = build_trainer(experiment, _index_of(name), World(), device)
         turns = len(trainer.objective.phases())
         sample = torch.zeros((turns, 1, size, *preset.shape.dims), dtype=torch.uint8)
         numbers = torch.zeros(turns, 1, size, dtype=torch.int64)
@@ -145,6 +150,51 @@ def operators_of_step(name: str) -> Operators:
         with Counting() as counting:
             trainer.step(item)
     return counting.operators()
+
+
+def operators_of_use(name: str) -> dict[str, Operators]:
+    """Operators of a preset's trained networks: "sample" 8 samples, "evaluate" as many, "encode" them if it can."""
+    preset = find_preset(name)
+    classes, found = preset.classes, {}
+    with fake_gpu() as device:
+        networks = build_networks(preset.experiment, preset.shape, classes or None)
+        networks = {role: network.to(device).requires_grad_(False) for role, network in networks.items()}
+        objective = preset.experiment.objective
+        sampler = objective.sampler(networks)
+        model = Model(sampler, preset.shape, classes, 0, "image")
+        drawn, label = model.latents(8), model.labels(8)
+        # What is asked for is checked before it is sent to the device, and fake tensors have no values.
+        with Counting() as counting, patch.multiple(model_module, **_UNCHECKED):
+            model.generate(drawn, label)
+        found["sample"] = counting.operators()
+        wanted = [Wanted(pixel_network(preset.shape), keep=True)]
+        generated = Generated(sampler, 8, 0, RequestedClasses(classes), wanted, device)
+        sources: dict[str, Generated | Encoded] = {"evaluate": generated}
+        if isinstance(objective, Autoencodes):
+            dataset = cast(Dataset, _Grey(_index_of(name)))
+            sources["encode"] = Encoded(objective.autoencoder(networks), dataset, 8, wanted, device, bool(classes))
+        for kind, source in sources.items():
+            with Counting() as counting:
+                source.measure(range(1), lambda _: None)
+            found[kind] = counting.operators()
+    return found
+
+
+@dataclass(frozen=True)
+class _Grey:
+    """A dataset of grey samples of class 0."""
+
+    index: DatasetIndex
+
+    def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        numbers = torch.zeros(len(ids), dtype=torch.int64)
+        return torch.zeros(len(ids), *self.index.shape.dims, dtype=torch.uint8), numbers if self.index.classes else None
+
+
+def _index_of(name: str) -> DatasetIndex:
+    """An index of a preset's shape, whose shard is never opened."""
+    preset = find_preset(name)
+    return DatasetIndex("image", preset.shape, (ShardInfo("0.tar", 1, 1_000_000, 0, "0" * 64),), preset.classes or None)
 
 
 def main() -> None:

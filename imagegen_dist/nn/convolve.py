@@ -41,6 +41,20 @@ class _Form(NamedTuple):
         """Gradients of the input, the weight and the bias, as far as they are wanted."""
         return torch.ops.aten.convolution_backward(gradient, x, weight, bias_size, *self._arguments(), wanted)
 
+    def gradients_of_input_gradient(
+        self, direction: Tensor, gradient: Tensor, weight: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients, for `gradient` and the weight, of <direction, gradient of x>: both in one operator.
+
+        The gradient of x is a transposed convolution of `gradient` (or, of a transposed one, a plain convolution).
+        """
+        sizes = zip(direction.shape[2:], gradient.shape[2:], weight.shape[2:], self.stride, self.padding, strict=True)
+        # A strided convolution leaves out the last positions where the stride does not divide the extent.
+        left = [0 if self.transposed else n - ((m - 1) * s - 2 * p + k) for n, m, k, s, p in sizes]
+        form = self.stride, self.padding, [1] * len(left), not self.transposed, left, self.groups
+        wanted = True, True, False
+        return torch.ops.aten.convolution_backward(direction, gradient, weight, None, *form, wanted)[:2]
+
     def _arguments(self) -> tuple[Any, ...]:
         ones, zeros = [1] * len(self.stride), [0] * len(self.stride)
         return self.stride, self.padding, ones, self.transposed, zeros, self.groups
@@ -115,10 +129,14 @@ class _InputGradient(Function):
         (direction,) = directions
         gradient, weight = ctx.saved_tensors
         of_gradient, _, of_weight, _ = ctx.needs_input_grad
+        of_weight = of_weight and _wanted.weights
+        if of_gradient and of_weight and not torch.is_grad_enabled():
+            for_gradient, for_weight = ctx.form.gradients_of_input_gradient(direction, gradient, weight)
+            return for_gradient, None, for_weight, None
         return (
             _Convolution.apply(direction, weight, None, ctx.form) if of_gradient else None,
             None,
-            _WeightGradient.apply(gradient, direction, weight, ctx.form) if of_weight and _wanted.weights else None,
+            _WeightGradient.apply(gradient, direction, weight, ctx.form) if of_weight else None,
             None,
         )
 
