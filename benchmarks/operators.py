@@ -1,4 +1,4 @@
-"""Operators of one training step of every preset: `python benchmarks/operators.py [PRESET ...] [--json FILE]`
+"""Operators of one training step of every preset: `python -m benchmarks.operators [PRESET ...] [--json FILE]`
 
 On a GPU, each operator of an eager step costs the host several microseconds and starts a kernel or more, whatever the
 size of its tensors: a step of small operators waits for the host. Counted are all operators that PyTorch dispatches
