@@ -345,9 +345,10 @@ def repeat(deterministic: bool, device: torch.device) -> None:
         load_state_dict(resumed, *kept)
         for _ in range(2):
             resumed.step(item)
+        after = weights(resumed)
         seconds = timed(device, lambda: resumed.step(item))
     say("deterministic" if deterministic else "not deterministic", ms=round(1000 * seconds, 2))
-    for kind, other in (("twice", results[0]), ("stopped and resumed", weights(resumed))):
+    for kind, other in (("twice", results[0]), ("stopped and resumed", after)):
         say(
             kind,
             bit_for_bit=bool(torch.equal(results[1], other)),
