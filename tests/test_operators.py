@@ -13,6 +13,8 @@ from imagegen_dist.presets import PRESETS
 # The most operators, convolutions among them, and gradients of convolutions of one step: a few more than there are.
 BUDGETS = {
     "digits": (590, 25, 25),
+    "digits-styled": (590, 25, 25),
+    "digits-200": (750, 25, 25),
     "article-gan": (240, 0, 0),
     "dcgan": (280, 16, 12),
     "r3gan-stackedmnist": (1_280, 143, 137),
