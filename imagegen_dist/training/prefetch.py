@@ -6,7 +6,7 @@ steps that were taken, so that an item that was copied and never used costs noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -57,6 +57,22 @@ def one_ahead(items: Iterable[Item], engine: CopyEngine) -> Iterator[Item]:
         begun = following
 
 
+def copied(item: Item, send: Callable[[Tensor], Tensor]) -> Item:
+    """The item with copies of its samples and labels, those of its held-out samples too."""
+    label = None if item.label is None else send(item.label)
+    held_out = None if item.held_out is None else copied(item.held_out, send)
+    return replace(item, sample=send(item.sample), label=label, held_out=held_out)
+
+
+def _on_device(item: Item) -> Iterator[Tensor]:
+    """What `copied` has copied."""
+    yield item.sample
+    if item.label is not None:
+        yield item.label
+    if item.held_out is not None:
+        yield from _on_device(item.held_out)
+
+
 @dataclass(frozen=True)
 class _Copy:
     item: Item
@@ -75,19 +91,16 @@ class SideStream:
         self._stream = torch.cuda.Stream(device)
 
     def begin(self, item: Item) -> _Copy:
-        """Start the copy of an item's samples and labels."""
+        """Start the copy of an item."""
         with torch.cuda.stream(self._stream):
-            sample = self._sent(item.sample)
-            label = None if item.label is None else self._sent(item.label)
-            return _Copy(replace(item, sample=sample, label=label), self._stream.record_event())
+            return _Copy(copied(item, self._sent), self._stream.record_event())
 
     def finish(self, begun: _Copy) -> Item:
         """The copied item, for which the current stream waits."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(begun.done)
-        for tensor in (begun.item.sample, begun.item.label):
-            if tensor is not None:
-                tensor.record_stream(current)
+        for tensor in _on_device(begun.item):
+            tensor.record_stream(current)
         return begun.item
 
     def _sent(self, tensor: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from imagegen_dist.distributed import World, process_group
 from imagegen_dist.experiment import Experiment, build_trainer
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.presets import PRESETS
+from imagegen_dist.training.prefetch import ahead
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -77,6 +78,19 @@ def test_compiled_and_eager_losses_agree_to_bf16(preset: str) -> None:
         means.append(trainer.means())
     for name, value in means[0].items():
         assert means[1][name] == pytest.approx(value, rel=0.05, abs=0.05)
+
+
+def test_samples_that_are_sent_ahead_arrive_as_they_are_while_the_gpu_computes() -> None:
+    device = torch.device("cuda")
+    items = [random_item("r3gan-cifar10", 4, 64, seed) for seed in range(6)]
+    busy, found = torch.randn(4096, 4096, device=device), []
+    for item in ahead(iter(items), device):
+        for _ in range(10):
+            busy = (busy @ busy).tanh()
+        found.append((item.sample.clone(), item.label.clone()))
+    for item, (sample, label) in zip(items, found, strict=True):
+        assert torch.equal(sample.cpu(), item.sample)
+        assert torch.equal(label.cpu(), item.label)
 
 
 def _nccl_rank(rank: int, ranks: int, meeting: str, out: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 import torch
+from torch import Tensor
 
 from imagegen_dist.data.stream import Item
 from imagegen_dist.data.tarwalk import ShardError
-from imagegen_dist.training.prefetch import ahead, one_ahead
+from imagegen_dist.training.prefetch import ahead, copied, one_ahead
 
 
 def items(count: int, broken_at: int = -1) -> Iterator[Item]:
@@ -18,7 +19,8 @@ def items(count: int, broken_at: int = -1) -> Iterator[Item]:
         if step == broken_at:
             raise ShardError(f"step {step} is damaged")
         numbers = torch.full((1, 2, 3), step)
-        yield Item(step, numbers.to(torch.uint8), numbers, numbers, {"bytes": step}, [])
+        held_out = Item(step, numbers.to(torch.uint8), None, numbers, {}, []) if step % 2 else None
+        yield Item(step, numbers.to(torch.uint8), numbers, numbers, {"bytes": step}, [], held_out)
 
 
 @dataclass
@@ -27,16 +29,22 @@ class Engine:
 
     events: list[str] = field(default_factory=list)
 
-    def begin(self, item: Item) -> tuple[Item, Item]:
+    def begin(self, item: Item) -> tuple[Item, list[tuple[Tensor, Tensor]]]:
         self.events.append(f"begin {item.step}")
-        return item, replace(item, sample=torch.zeros_like(item.sample), label=torch.zeros_like(item.label))
+        sent: list[tuple[Tensor, Tensor]] = []
 
-    def finish(self, begun: tuple[Item, Item]) -> Item:
-        item, copied = begun
+        def send(tensor: Tensor) -> Tensor:
+            sent.append((torch.zeros_like(tensor), tensor))
+            return sent[-1][0]
+
+        return copied(item, send), sent
+
+    def finish(self, begun: tuple[Item, list[tuple[Tensor, Tensor]]]) -> Item:
+        item, sent = begun
         self.events.append(f"finish {item.step}")
-        copied.sample.copy_(item.sample)
-        copied.label.copy_(item.label)
-        return copied
+        for target, source in sent:
+            target.copy_(source)
+        return item
 
 
 def test_each_copy_begins_before_the_step_before_it_and_ends_before_its_own() -> None:
@@ -46,6 +54,8 @@ def test_each_copy_begins_before_the_step_before_it_and_ends_before_its_own() ->
         assert (item.step, item.counters) == (step, {"bytes": step})
         assert (item.sample == step).all()
         assert (item.label == step).all()
+        assert (item.held_out is not None) == bool(step % 2)
+        assert item.held_out is None or (item.held_out.sample == step).all()
     trained = [("begin 0", "begin 1", "finish 0", "train 0"), ("begin 2", "finish 1", "train 1")]
     trained += [("begin 3", "finish 2", "train 2"), ("finish 3", "train 3")]
     assert engine.events == [event for step in trained for event in step]
