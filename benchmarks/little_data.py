@@ -1,8 +1,9 @@
 """What helps where there are few samples: `python benchmarks/little_data.py [--digits 200] [--seeds 0] [--rows FILE]`
 
 100, 200 and 500 digits, the losses and networks of preset `digits-200`, each case over three seeds: without
-augmentation, with a fixed probability, with one that follows overfitting, and beginning from a model of another
-dataset, scikit-learn's digits of 8×8 pixels, enlarged. Each run is in one process of one thread.
+augmentation, with a fixed probability, with one that follows overfitting; and without augmentation or with the last,
+beginning from a model of another dataset, scikit-learn's digits of 8×8 pixels, enlarged. Each run is in one process of
+one thread.
 
 Figures are of 1,000 samples: label agreement and Fréchet distance in the features of a classifier of all 4,000 digits,
 and copies of the few digits that the model has seen, each beside the same figure of the 1,000 held-out digits. "nothing
@@ -58,6 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fixed p": {**FIXED, "objective.augment_p": 0.3},
     "adaptive p": {},
     "transfer": FIXED,
+    "transfer, adaptive p": {},
 }
 SOURCE = "small digits"  # the run from whose weights transfer begins
 
@@ -120,7 +122,7 @@ def settings_of(case: str, digits: int, seed: int, options: argparse.Namespace) 
     data = Store(options.storage) / ".data"
     few = small_digits(data) if case == SOURCE else builtin_dataset(f"digits:{digits}", "train", data)
     return RunSettings(
-        name=f"{case.replace(' ', '-')}{options.suffix}-{digits}-{seed}",
+        name=f"{case.replace(',', '').replace(' ', '-')}{options.suffix}-{digits}-{seed}",
         storage=options.storage,
         preset=PRESET,
         job="little_data",
@@ -164,7 +166,7 @@ def begun(settings: RunSettings, experiment: Experiment, options: argparse.Names
 def run(case: str, digits: int, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train a case and take its figures."""
     experiment, settings = experiment_of(case, seed, options), settings_of(case, digits, seed, options)
-    settings = begun(settings, experiment, options) if case == "transfer" else settings
+    settings = begun(settings, experiment, options) if case.startswith("transfer") else settings
     started = time.process_time()
     execute(experiment, settings, World(), CPU, Quiet())
     seconds = time.process_time() - started
