@@ -27,7 +27,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 _FORMAT = 1
-_FACTS = ("images", "seconds", "world_size", "preset", "versions", "data")
+_FACTS = ("images", "seconds", "world_size", "preset", "versions", "data", "latents")
 """Facts of a checkpoint that an exported model keeps, besides the experiment."""
 
 _PLACES = (("data", "url"), ("data", "validation"), ("objective", "lpips_weights"))
@@ -42,7 +42,7 @@ def write_exported(
     store: Store, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], more: Mapping[str, Any]
 ) -> None:
     """Write weights and then config.json, which holds their hash. more: further facts. Raises StorageError."""
-    weights = save_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+    weights = weights_file(tensors)
     store.write(WEIGHTS, weights)
     document = {
         "library_name": "imagegen_dist",
@@ -53,6 +53,11 @@ def write_exported(
         "weights": {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
     }
     store.write(CONFIG, json.dumps(document, indent=1).encode())
+
+
+def weights_file(tensors: Mapping[str, Tensor]) -> bytes:
+    """The content of model.safetensors, which depends only on the tensors."""
+    return save_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
 
 
 def _without_places(experiment: Mapping[str, Any]) -> dict[str, Any]:

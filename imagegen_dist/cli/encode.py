@@ -48,6 +48,8 @@ class Options:
     """Your own module that registers the model's objective and networks; its code is run."""
     data: Annotated[str, flag("URL")] = ""
     """Shards with an index.json: the samples to encode."""
+    like: Annotated[str, flag("URL")] = ""
+    """Latents of this autoencoder whose statistics are taken: for held-out samples, those of training samples."""
     allow_remote_shards: Switch = False
     """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     statistics: Annotated[int, flag("N")] = 10_000
@@ -97,8 +99,11 @@ def _run(options: Options) -> str:
     from imagegen_dist.data.pack_shards import Target, pack_shards
     from imagegen_dist.data.pack_tasks import Recipe
     from imagegen_dist.data.sources.base import listing_digest
+    from imagegen_dist.decoding.document import FOLDER, write_document
+    from imagegen_dist.decoding.pictures import origin_of
     from imagegen_dist.inference.batches import batch_on
     from imagegen_dist.inference.encoded import EncodedSource
+    from imagegen_dist.inference.folder import write_autoencoder
     from imagegen_dist.inference.generated import Maker
     from imagegen_dist.inference.latents import check_latents
     from imagegen_dist.inference.loading import build_model, read_trained
@@ -113,15 +118,16 @@ def _run(options: Options) -> str:
     model.batch = options.batch or batch_on(model)
     index = DatasetIndex.load(data, options.allow_remote_shards)
     _check_data(data, index, model)
-    index = index.told_as(model.known)
+    pictures, index = index, index.told_as(model.known)
     flags = {
         "SOURCE": data.url,
         "CHECKPOINT": trained.url,
         "--statistics": f"{options.statistics}",
+        **({"--like": options.like} if options.like else {}),
         "--batch": f"{model.batch}",
         "--shard-size": f"{shard_bytes}",
     }
-    statistics = _statistics(model, index, data, dest, options.statistics)
+    statistics = _statistics(options, model, index, data, dest)
     source = EncodedSource(
         place=data.url,
         count=index.samples,
@@ -144,7 +150,8 @@ def _run(options: Options) -> str:
         run_tasks=run_tasks,
         progress=lambda _: ProgressBar("encoding"),
     )
-    statistics.save(dest)
+    autoencoder = write_autoencoder(model, dest / FOLDER)
+    write_document(dest, statistics.payload(), origin_of(data, pictures, autoencoder))
     return f"{counts(dest, packed.indexes[''])}\n{_described(dest, statistics)}"
 
 
@@ -173,9 +180,9 @@ def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> No
 
 
 def _statistics(
-    model: AutoencoderModel, index: DatasetIndex, data: Store, dest: Store, samples: int
+    options: Options, model: AutoencoderModel, index: DatasetIndex, data: Store, dest: Store
 ) -> LatentStatistics:
-    """Those that an earlier, interrupted command wrote, or new ones."""
+    """Those that an earlier command wrote, those of other latents, or new ones. Raises UsageError."""
     import numpy as np
 
     from imagegen_dist.inference.encoded import latents_of
@@ -184,9 +191,27 @@ def _statistics(
 
     if dest.exists(NAME):
         return LatentStatistics.load(dest)
+    if options.like:
+        return _taken_statistics(options, model)
+    samples = options.statistics
     rows = np.unique(np.linspace(0, index.samples - 1, min(samples, index.samples)).astype(np.int64)).tolist()
     if not model.autoencoder.continuous:
         return codes_as_they_are(model.autoencoder.group_dims[0][0], len(rows))
     chunks = (rows[start : start + 256] for start in range(0, len(rows), 256))
     with one_thread():
         return latent_statistics(latents_of(model, index, data, chunk)[0] for chunk in chunks)
+
+
+def _taken_statistics(options: Options, model: AutoencoderModel) -> LatentStatistics:
+    """The statistics of the latents at --like. Raises UsageError if they are not of this autoencoder."""
+    from imagegen_dist.decoding.document import NAME, read_origin
+    from imagegen_dist.inference.folder import fingerprint_of
+    from imagegen_dist.inference.latents import LatentStatistics
+
+    like = reached(options.like)
+    origin = read_origin(like)
+    if origin is None:
+        raise UsageError(f"--like {options.like} holds no {NAME} that says which autoencoder made its latents")
+    if origin.autoencoder != fingerprint_of(model):
+        raise UsageError(f"--like {options.like} has latents of another autoencoder than {options.checkpoint}")
+    return LatentStatistics.load(like)

@@ -40,6 +40,7 @@ from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.records import RunSettings, identified
 from imagegen_dist.resources import check_demand, is_own_ray
 from imagegen_dist.run.held_out import check_measured
+from imagegen_dist.run.latents import measured_index
 from imagegen_dist.run_folder import CONFIG, check_own_checkpoints
 from imagegen_dist.storage import Store, check_temporary_room
 from imagegen_dist.training.checkpoint import check_room
@@ -106,8 +107,9 @@ def prepare(command: Command) -> Prepared:
     check_training_metrics(experiment.evaluation.metrics)
     networks = build_networks(experiment, index.shape, index.labels)
     draws = len(build_objective(experiment, networks, index).phases())
+    measured, unmeasured = measured_index(experiment, index, data)
     if experiment.evaluation.samples and (source := named_source(experiment.evaluation)):
-        open_network(source, index.shape, torch.device("cpu"))
+        open_network(source, measured.shape, torch.device("cpu"))
     if is_own_ray():  # all workers will be on this node
         plan = build_plan(experiment, index, draws)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
@@ -138,7 +140,7 @@ def prepare(command: Command) -> Prepared:
     check_own_checkpoints(settings.folder, settings.id)
     preset = find_preset(options.preset) if options.preset in PRESETS or ":" in options.preset else None
     notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)
-    return Prepared(command, experiment, settings, index, tuple(notes))
+    return Prepared(command, experiment, settings, index, (*notes, *unmeasured))
 
 
 def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.decoding.pictures import Decoding
 from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.copying import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
 from imagegen_dist.evaluation.encoding import COLUMNS, Encoded
@@ -39,7 +40,8 @@ class Evaluator:
 
     A sampler's generated samples, and an autoencoder's reconstructions of held-out samples, or else of training
     samples. cache: for what is computed once. say: called with a message before long computations. together: chunks of
-    samples that a network takes at once.
+    samples that a network takes at once. decoding: of samples that are latents; the datasets are of what metrics are
+    of.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Evaluator:
         device: torch.device,
         say: Callable[[str], None],
         together: int = 1,
+        decoding: Decoding | None = None,
     ) -> None:
         check_training_metrics(experiment.evaluation.metrics)
         self._evaluation, self._seed = experiment.evaluation, experiment.training.seed
@@ -66,7 +69,9 @@ class Evaluator:
         self._reference: Reference | None = None
         self._real: FeatureSums | None = None
         objective = experiment.objective
-        self._sampler = objective.sampler(networks) if isinstance(objective, Generates) else None
+        self._sampler = self._shown = objective.sampler(networks) if isinstance(objective, Generates) else None
+        if self._sampler and decoding:
+            self._sampler, self._shown = decoding.measured(self._sampler), decoding.shown(self._sampler)
         self._encoded: Encoded | None = None
         if isinstance(objective, Autoencodes):
             looked_at = held_out or training
@@ -152,8 +157,8 @@ class Evaluator:
         Samples with the same noise, one column per class, rounded as stored ones are; and those of `Encoded.pictures`.
         """
         found = dict(self._encoded.pictures()) if self._encoded else {}
-        if self._sampler:
-            samples = self._grid.samples(self._sampler, self._seed, self._device)
+        if self._shown:
+            samples = self._grid.samples(self._shown, self._seed, self._device)
             found["samples" if self._encoded else "grid"] = to_uint8(samples).cpu().numpy(), self._grid.columns
         return found
 

@@ -49,7 +49,7 @@ def write_card(card: Card) -> str:
         "tags": ["imagegen_dist", family.lower(), model],
     }
     sections = [
-        f"# {family} ({model}), {_shape(facts)}",
+        f"# {family} ({model}), {_shape(_sampled(facts))}",
         "![Samples](samples.png)",
         _use(facts, family),
         _section("Data", _data(facts, card.run)),
@@ -78,6 +78,12 @@ def _section(title: str, lines: Sequence[str]) -> str:
 
 def _shape(facts: Mapping[str, Any]) -> str:
     return str(config.decode(SampleShape, facts["data"]["shape"]))
+
+
+def _sampled(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The facts that have the shape of what the model generates: those of the autoencoder of its latents, if any."""
+    latents = facts.get("latents")
+    return facts if latents is None else latents["autoencoder"]
 
 
 def _use(facts: Mapping[str, Any], family: str) -> str:
@@ -117,8 +123,21 @@ def _data(facts: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     names = data.get("class_names")
     return [
         f"{counted(data['samples'], 'sample')} of {_shape(facts)} ({data['modality']}), {classes}: `{name}`.",
+        *_latents(facts),
         *([f"The classes, numbered from 0: {_some_names(names)}."] if names else []),
         f"Fingerprint of the dataset (SHA-256 over its index): `{data['fingerprint']}`.",
+    ]
+
+
+def _latents(facts: Mapping[str, Any]) -> list[str]:
+    """What was encoded, for a model that was trained on latents."""
+    known = facts.get("latents")
+    if known is None:
+        return []
+    about = known["autoencoder"]
+    return [
+        f"They are latents of {_shape(about)}; the decoder that these weights contain makes samples of this shape. The "
+        f"SHA-256 of the autoencoder's weights: `{about['sha256']}`."
     ]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from imagegen_dist.data.modality import modality
-from imagegen_dist.exported import write_exported
+from imagegen_dist.exported import weights_file, write_exported
 from imagegen_dist.inference.card import Card, write_card
-from imagegen_dist.inference.model import Model
+from imagegen_dist.inference.model import AutoencoderModel, Model
 from imagegen_dist.inference.origin import figures_at, run_config, run_of
 from imagegen_dist.storage import Store
+from imagegen_dist.training.state import Tensors, flatten
 
 _CARD = "README.md"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -41,10 +43,25 @@ def write_folder(model: Model, card: Card, store: Store) -> None:
     picture, _ = modality(model.modality).preview(drawn.cpu().numpy(), columns)
     store.write(_PICTURE, picture)
     store.write(_CARD, write_card(card).encode())
-    tensors = {
-        f"{name}/{key}": tensor
-        for name, network in model.networks.items()
-        for key, tensor in network.state_dict().items()
-    }
+    tensors = _tensors(model)
     run = {name: card.run[name] for name in ("git_commit", "launch") if name in card.run}
     write_exported(store, card.facts, tensors, {"figures": dict(card.figures), "run": run, "license": card.licence})
+
+
+def write_autoencoder(model: AutoencoderModel, store: Store) -> str:
+    """Write weights and config.json of an autoencoder beside the latents that it made; `load` reads them as a model.
+
+    Returns the SHA-256 of the weights. Raises StorageError.
+    """
+    write_exported(store, model.facts, _tensors(model), {})
+    return fingerprint_of(model)
+
+
+def fingerprint_of(model: Model) -> str:
+    """The SHA-256 of the model's exported weights."""
+    return hashlib.sha256(weights_file(_tensors(model))).hexdigest()
+
+
+def _tensors(model: Model) -> Tensors:
+    """All weights by "network/name"."""
+    return flatten({name: network.state_dict() for name, network in model.networks.items()})

@@ -5,39 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from imagegen_dist import config
 from imagegen_dist.conditions.rows import ConditionRows
+from imagegen_dist.decoding.decoder import FACT, ROLE, DecodingSampler, build_decoder
 from imagegen_dist.experiment import Experiment, build_networks, conditioning
 from imagegen_dist.exported import is_exported, read_exported
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
-from imagegen_dist.objectives.interface import Generates
+from imagegen_dist.objectives.interface import Generates, Sampler
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store, reached
+from imagegen_dist.training.bounded import Bounded
 from imagegen_dist.training.checkpoint import FILES, INFERENCE_FILES, find_checkpoint
 from imagegen_dist.training.state import WEIGHTS, below
 from imagegen_dist.wording import message
 
 _DISCRIMINATOR = "discriminator"
-
-_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.full})
-_LARGEST_RATIO = 16
-"""Maximum ratio of the parameters of all networks of an objective to the stored ones."""
-
-_ANY_NUMBER = 1 << 24
-"""Parameters that are always allowed, whatever is stored: 64 MiB of float32."""
-
-_MOST_VALUES = 1 << 28
-"""Maximum number of values of a sample."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         shape = config.decode(SampleShape, facts["data"]["shape"])
         classes, images, modality = facts["data"]["classes"], int(facts["images"]), facts["data"]["modality"]
         rows = ConditionRows.from_payload(facts["data"]) if experiment.data.conditional else None
-        with _Bounded(trained, shape):
+        with Bounded(trained.url, trained.tensors, shape):
             networks = build_networks(experiment, shape, classes if rows is None else rows.conditions)
         told = conditioning(experiment, classes) if rows is None else 0
         known = shape, told, images, modality, facts
@@ -113,7 +103,7 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
         if isinstance(objective, Autoencodes):
             model = AutoencoderModel(objective.autoencoder(networks), *known, more=more, known=rows)
         elif isinstance(objective, Generates):
-            model = GeneratorModel(objective.sampler(networks), *known, more=more, known=rows)
+            model = _generator(trained, objective.sampler(networks), *known, more=more, known=rows)
         else:
             raise CheckpointError(f"{trained.url}: its objective neither generates nor autoencodes samples")
         model.numerics = experiment.training.numerics
@@ -125,27 +115,11 @@ def build_model(trained: Trained) -> GeneratorModel | AutoencoderModel:
     return model
 
 
-class _Bounded(TorchFunctionMode):
-    """While active, limits the size of new tensors to what networks of the stored weights' size need.
-
-    A few kilobytes can declare networks of any size. Raises CheckpointError before memory is allocated.
-    """
-
-    def __init__(self, trained: Trained, shape: SampleShape) -> None:
-        super().__init__()
-        self._url = trained.url
-        self._stored = sum(tensor.numel() for tensor in trained.tensors.values())
-        self._made = 0
-        if shape.numel > _MOST_VALUES:
-            raise CheckpointError(f"{self._url} declares samples of {shape}, more than {_MOST_VALUES:,} values each")
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _FACTORIES:
-            size = args[0] if args and isinstance(args[0], tuple | list) else (kwargs or {}).get("size", args)
-            self._made += prod(size)
-            if self._made > _LARGEST_RATIO * self._stored + _ANY_NUMBER:
-                raise CheckpointError(
-                    f"{self._url} declares networks of more than {self._made:,} parameters, but stores only "
-                    f"{self._stored:,}: it is damaged, or made to exhaust memory"
-                )
-        return func(*args, **(kwargs or {}))
+def _generator(trained: Trained, sampler: Sampler, shape: SampleShape, *known: Any, **more: Any) -> GeneratorModel:
+    """The model of a generator; one of latents decodes them, if the model has their decoder."""
+    if FACT not in trained.facts:
+        return GeneratorModel(sampler, shape, *known, **more)
+    decoder = build_decoder(trained.facts[FACT], below(trained.tensors, ROLE), trained.url)
+    if decoder.latent_dims != shape.dims:
+        raise CheckpointError(f"{trained.url}: its latents are {shape}, and their decoder takes {decoder.latent_dims}")
+    return GeneratorModel(DecodingSampler(sampler, decoder), decoder.shape, *known, **more)

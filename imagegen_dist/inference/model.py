@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist import config
 from imagegen_dist.conditions.part import Conditions, Vector
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.modality import modality, to_float, to_uint8
+from imagegen_dist.decoding.decoder import DecodingSampler
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.given import Given, as_conditions
 from imagegen_dist.inference.inputs import check_conditions, check_label, check_latents, check_samples
@@ -235,12 +237,27 @@ class Model(nn.Module):
 
 
 class GeneratorModel(Model):
-    """A trained generator of a GAN, with the discriminator if requested."""
+    """A trained generator of a GAN, with the discriminator if requested. Latents that it generates are decoded."""
 
     @property
     def generator(self) -> nn.Module:
-        """z [B, Z] and labels [B] or None -> samples [B, C, *S] in [-1, 1]."""
+        """z [B, Z] and labels [B] or None -> samples, or their latents if `latent` is set, [B, C, *S] in [-1, 1]."""
         return self.networks["generator"]
+
+    @property
+    def latent(self) -> GeneratorModel | None:
+        """The same model without the decoder, whose samples are latents as a dataset stores them.
+
+        None if the model was not trained on latents, or on a dataset that has no decoder.
+        """
+        if not isinstance(self.sampler, DecodingSampler):
+            return None
+        shape, discriminator = config.decode(SampleShape, self.facts["data"]["shape"]), "discriminator"
+        more = {discriminator: self.networks[discriminator]} if discriminator in self.networks else {}
+        known = self.classes, self.images, self.modality, self.facts
+        found = GeneratorModel(self.sampler.latent, shape, *known, more=more, known=self.known)
+        found.batch, found.numerics = self.batch, self.numerics
+        return found
 
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Raises ValueError: a GAN has no encoder."""

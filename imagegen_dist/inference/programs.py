@@ -1,10 +1,10 @@
 """A model's parts as functions of tensors: they can be compiled, exported, and run without this package.
 
-generator       z, label -> samples                            of a GAN
+generator       z, label -> samples                            of a GAN; of latents, with their decoder
 encoder         samples, label -> latents without noise        of an autoencoder
 decoder         latents, label -> samples
 sampler         noise, label -> samples                        for several levels of latents, each with its own prior
-discriminator   samples, label -> logits                       if the model was loaded with one
+discriminator   samples, label -> logits                       if the model was loaded with one; or of latents
 
 Samples are float32 in [-1, 1]; stored ones are round((x + 1) * 127.5). Unconditional models take no label.
 """
@@ -154,7 +154,8 @@ def _autoencoders(model: AutoencoderModel) -> dict[str, _Found]:
 
 
 def _discriminator(model: GeneratorModel | AutoencoderModel) -> _Found:
-    discriminator, samples = model.networks["discriminator"], _samples(model)
+    judged = model.latent or model if isinstance(model, GeneratorModel) else model
+    discriminator, samples = model.networks["discriminator"], _samples(judged)
     label = _label(model) if getattr(discriminator, "classes", 0) else ()
     inputs = samples, *label
     logits = discriminator(*(value.example(1, 0) for value in inputs))

@@ -9,11 +9,13 @@ from math import inf
 from typing import Any
 
 from imagegen_dist import config
+from imagegen_dist.decoding.decoder import FACT, ROLE
 from imagegen_dist.distributed import same_on_all_ranks, sum_over_ranks, text_from_main, together
 from imagegen_dist.lineage.beginning import begin_
 from imagegen_dist.lineage.record import INIT
 from imagegen_dist.records import config_hash, describe_data
 from imagegen_dist.run.context import Context, RunError
+from imagegen_dist.run.latents import check_decoder
 from imagegen_dist.run.outputs import Outputs
 from imagegen_dist.run_folder import CheckpointError, check_own_checkpoints
 from imagegen_dist.storage import PATIENCE_S, Store
@@ -28,7 +30,15 @@ from imagegen_dist.training.checkpoint import (
     publish,
     weights_digest,
 )
-from imagegen_dist.training.state import broadcast_state_, load_state_dict, model_of, on_host, state_dict, weights_of
+from imagegen_dist.training.state import (
+    broadcast_state_,
+    flatten,
+    load_state_dict,
+    model_of,
+    on_host,
+    state_dict,
+    weights_of,
+)
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import message
 
@@ -145,7 +155,11 @@ class Checkpoints:
             "world_size": run.world.size,
             "versions": versions(),
         }
-        return Snapshot(run.trainer.images, on_host(model_of(run.trainer)), on_host(state_dict(run.trainer)), facts)
+        model = model_of(run.trainer)
+        if run.decoder is not None:
+            facts[FACT] = run.decoder.facts
+            model |= flatten({ROLE: run.decoder.state_dict()})
+        return Snapshot(run.trainer.images, on_host(model), on_host(state_dict(run.trainer)), facts)
 
     def _load(self) -> dict[str, Any] | None:
         """Load the checkpoint to continue from, on rank 0; returns what all ranks need to know, or None."""
@@ -187,6 +201,7 @@ class Checkpoints:
 
     def _restore(self, checkpoint: LoadedCheckpoint) -> None:
         """Load a checkpoint's tensors. Raises CheckpointError if they do not fit."""
+        check_decoder(self._run.decoder, checkpoint.facts, checkpoint.url)
         try:
             load_state_dict(self._run.trainer, checkpoint.model, checkpoint.state)
         except (RuntimeError, KeyError) as error:

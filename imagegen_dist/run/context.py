@@ -13,6 +13,8 @@ import torch
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.stream import check_cache, prepare_loaders
+from imagegen_dist.decoding.decoder import LatentDecoder
+from imagegen_dist.decoding.pictures import Decoding
 from imagegen_dist.distributed import Stopped, World, said, together
 from imagegen_dist.evaluation.engine import CHUNK
 from imagegen_dist.evaluation.evaluator import Evaluator
@@ -22,6 +24,7 @@ from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.prediction.sampling import chunks_at_once
 from imagegen_dist.records import RunSettings
 from imagegen_dist.run.held_out import check_measured
+from imagegen_dist.run.latents import compared
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import Checkpoint
 from imagegen_dist.training.loop import Trainer
@@ -75,7 +78,8 @@ class Outcome:
 class Context:
     """A rank's view of a run: its settings, its data and its trainer.
 
-    training: the training samples. held_out: held-out samples, if there are any. folder: the run's directory.
+    training: the training samples. held_out: held-out samples, if there are any. folder: the run's directory. decoder:
+    of the samples, if they are latents.
     """
 
     experiment: Experiment
@@ -90,6 +94,7 @@ class Context:
     plan: Plan
     evaluator: Evaluator
     stopwatch: Stopwatch
+    decoder: LatentDecoder | None = None
 
     @property
     def ended(self) -> bool:
@@ -142,16 +147,20 @@ def prepare(
     held_out = None
     if settings.validation:
         held_out = Dataset.open(settings.validation, experiment.data).told_as(training.index.known_conditions)
+    shown = compared(
+        experiment, (training, settings.data), (held_out, settings.validation), world, device, events.message
+    )
     evaluator = Evaluator(
         trainer.averages.modules(),
         experiment,
-        training,
-        held_out,
+        shown.training,
+        shown.held_out,
         settings.shared,
         replace(world, heed=stop_if_interrupted),
         device,
         events.message,
-        _chunks_at_once(experiment, trainer, training, device),
+        _chunks_at_once(experiment, trainer, training, device, shown.decoding),
+        shown.decoding,
     )
     node = world.share_of_node(plan.microbatches)
     check_cache(training.index, training.store, plan, node, experiment.data.cache)
@@ -168,16 +177,20 @@ def prepare(
         plan,
         evaluator,
         Stopwatch(clock),
+        shown.decoder,
     )
 
 
-def _chunks_at_once(experiment: Experiment, trainer: Trainer, data: Dataset, device: torch.device) -> int:
+def _chunks_at_once(
+    experiment: Experiment, trainer: Trainer, data: Dataset, device: torch.device, decoding: Decoding | None
+) -> int:
     """Chunks of an evaluation that the averaged networks are predicted to take at once."""
     objective = experiment.objective
     if not isinstance(objective, Generates):
         return 1
     classes = conditioning(experiment, data.index.classes)
-    return chunks_at_once(objective.sampler(trainer.averages.modules()), classes, device, CHUNK)
+    sampler = objective.sampler(trainer.averages.modules())
+    return chunks_at_once(decoding.shown(sampler) if decoding else sampler, classes, device, CHUNK)
 
 
 def device_name(device: torch.device) -> str:

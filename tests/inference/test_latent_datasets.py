@@ -63,9 +63,9 @@ def test_an_encoded_dataset_holds_the_latents_of_its_samples_and_a_gan_trains_on
     run, data, out = write_checkpoint(tmp_path / "run", "res-vae"), dataset(tmp_path / "data"), tmp_path / "latents"
     command = [run, str(out), "--data", data, "--shard-size", "8kB"]
     assert main(command) == DONE
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert main(command) == DONE
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
     index, model = DatasetIndex.load(Store(out)), load(run)
     assert len(index.shards) > 1
