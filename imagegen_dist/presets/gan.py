@@ -130,6 +130,17 @@ _FEW_DIGITS = replace(
     evaluation=EvaluationConfig(samples=1000, classifier_images=40_000),
 )
 
+_LATENT_DIGITS = replace(
+    _DIGITS,
+    model=R3GANConfig(
+        widths=(64,), blocks_per_stage=1, group_channels=0, expansion=1, mapping_units=128, head_units=128
+    ),
+    objective=GANConfig(gamma=Schedule(1.0, 0.1, 64_000)),
+    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 96_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 64_000))),
+    training=replace(_DIGITS.training, total_images=96_000, ema_half_life=Schedule(0.0, 8_000, 64_000)),
+    evaluation=EvaluationConfig(every=48_000, samples=1000, classifier_images=80_000),
+)
+
 _STACKED = DataConfig(
     url="stackedmnist",
     conditional=False,
@@ -213,6 +224,13 @@ GANS: dict[str, Preset] = {
         "The networks and losses of `digits`. docs/little-data.md has what each part of it does with 100, 200 and 500 "
         "digits.",
         SampleShape(1, (28, 28)),
+    ),
+    "latent-digits": Preset(
+        _LATENT_DIGITS,
+        "class-conditional R3GAN on the latents that digits-kl makes of the digits; needs --data",
+        "R3GAN's blocks and loss (arXiv:2501.05441) on 7×7 positions of 4 channels, which `imagegen encode` makes; its "
+        "samples are decoded. Sized for two CPU cores; docs/sampling.md has what came of it.",
+        SampleShape(4, (7, 7)),
         10,
     ),
     "article-gan": Preset(

@@ -59,6 +59,21 @@ _DIGITS = Experiment(
     evaluation=EvaluationConfig(every=64_000, classifier_images=80_000, importance_samples=50),
 )
 
+_DIGITS_KL = replace(
+    _DIGITS,
+    model=ResVAEConfig(channels=16, multipliers=(1, 2, 2), blocks=1, latent_channels=4, attention=False),
+    objective=VAEConfig(likelihood="bernoulli", beta=constant(0.2)),
+    optim=_adam(Schedule(2e-3, 1e-4, 51_200)),
+    training=replace(
+        _DIGITS.training,
+        total_images=51_200,
+        ema_half_life=Schedule(0.0, 2_000, 25_600),
+        sample_every=25_600,
+        checkpoint_every=25_600,
+    ),
+    evaluation=EvaluationConfig(every=51_200, classifier_images=80_000),
+)
+
 _ARTICLE = replace(
     _DIGITS,
     model=MLPVAEConfig(hidden=(128, 128), latent=20),
@@ -195,6 +210,14 @@ VAES: dict[str, Preset] = {
         _DIGITS,
         "VAE of perceptrons on handwritten digits, for two CPU cores",
         "Sized for two CPU cores; see the README for the figures that it gave.",
+        _MNIST,
+    ),
+    "digits-kl": Preset(
+        _DIGITS_KL,
+        "autoencoder with 4×7×7 latents of handwritten digits, for latent-digits",
+        "The network of arXiv:2112.10752 with 16 and 32 channels, cross-entropy in place of perceptual and adversarial "
+        "terms, and a beta that leaves the prior to the model of the latents. Sized for two CPU cores; "
+        "docs/sampling.md has what came of it.",
         _MNIST,
     ),
     "article-vae": Preset(
