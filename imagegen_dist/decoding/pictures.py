@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.stream import StreamConfig
+from imagegen_dist.data.trust import check_public
 from imagegen_dist.decoding.decoder import DecodingSampler, LatentDecoder
 from imagegen_dist.decoding.document import Origin, read_origin
 from imagegen_dist.objectives.interface import Sampler
@@ -36,11 +37,12 @@ class Decoding:
 def open_pictures(latents: DatasetIndex, place: Store, reading: StreamConfig) -> Dataset:
     """The dataset that was encoded into the latents at `place`, with their conditions.
 
-    Raises DatasetError if it cannot be found, or is no longer what was encoded; StorageError.
+    Raises DatasetError if it cannot be found, or is no longer what was encoded; UntrustedPlaceError; StorageError.
     """
     origin = read_origin(place)
     if origin is None:
         raise DatasetError(f"{place} does not say what was encoded")
+    check_public(origin.pictures)
     found = Dataset.open(origin.pictures, reading)
     if found.index.fingerprint != origin.fingerprint:
         raise DatasetError(f"{origin.pictures} has changed since it was encoded")

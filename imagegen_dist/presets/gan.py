@@ -224,6 +224,7 @@ GANS: dict[str, Preset] = {
         "The networks and losses of `digits`. docs/little-data.md has what each part of it does with 100, 200 and 500 "
         "digits.",
         SampleShape(1, (28, 28)),
+        10,
     ),
     "latent-digits": Preset(
         _LATENT_DIGITS,

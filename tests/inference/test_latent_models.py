@@ -13,9 +13,11 @@ from PIL import Image
 
 from imagegen_dist import config, load
 from imagegen_dist.cli.encode import main as encode
+from imagegen_dist.cli.evaluate.command import main as evaluate
 from imagegen_dist.cli.export import main as export
 from imagegen_dist.cli.sample import main as sample
 from imagegen_dist.data.dataset import Dataset
+from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import modality, to_uint8
 from imagegen_dist.decoding.document import read_origin
 from imagegen_dist.errors import DONE, MISUSED
@@ -28,17 +30,21 @@ from imagegen_dist.inference.programs import programs
 from imagegen_dist.metrics.sinks import read_pictures
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
+from imagegen_dist.run.latents import measured_index
 from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import Store
 from tests.checkpoints import write_checkpoint
 from tests.inference.test_latent_datasets import dataset
-from tests.runs import CPU, TINY, Listener, final_tensors, train_here
+from tests.runs import CPU, TINY, Listener, final_tensors, train_here, train_on
 
 CHANGES = {path: value for path, value in TINY.items() if not path.startswith("model.")} | {
     "model": {"kind": "mlp", "hidden": [16], "z_dim": 8},
     "training.total_images": 48,
     "evaluation": {"every": 48, "samples": 60, "classifier_images": 128, "searched": 40},
 }
+
+
+EXPERIMENT = config.overrides(find_preset("digits").experiment, CHANGES.items())
 
 
 @dataclass
@@ -58,8 +64,7 @@ class Place:
         where = RunSettings(
             name, storage, "digits", "train_gan", self.latents.url, validation=validation, wandb_mode="disabled"
         )
-        experiment = config.overrides(find_preset("digits").experiment, CHANGES.items())
-        assert train_here(experiment, where, listener).complete
+        assert train_here(EXPERIMENT, where, listener).complete
         return where
 
 
@@ -206,3 +211,47 @@ def test_the_autoencoder_below_the_latents_is_a_model(trained: Place) -> None:
     origin = read_origin(trained.latents)
     assert origin is not None
     assert facts["weights"]["sha256"] == origin.autoencoder
+
+
+def test_an_evaluation_compares_with_the_pictures_that_were_encoded(trained: Place, tmp_path: Path) -> None:
+    run = shutil.copytree(trained.folder / "runs" / "gan", tmp_path / "gan")
+    (run / "config.json").write_text(json.dumps({"data": {"url": trained.latents.url}}))
+    words = [
+        "--samples",
+        "60",
+        "--metrics",
+        "fid",
+        "--workers",
+        "0",
+        "--cache",
+        str(trained.folder / "runs" / ".cache"),
+    ]
+    assert evaluate([str(run), *words, "--out", str(tmp_path / "figures.json")]) == DONE
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert figures["frechet"] == pytest.approx(json.loads((run / "result.json").read_text())["frechet"], rel=1e-9)
+
+
+def test_two_workers_train_and_measure_what_one_does(trained: Place, tmp_path: Path) -> None:
+    where = RunSettings(
+        "gan", str(tmp_path / "runs"), "digits", "train_gan", trained.latents.url, wandb_mode="disabled"
+    )
+    train_on(2, EXPERIMENT, where, tmp_path / "meeting")
+    found, alone = (json.loads((folder / "runs/gan/result.json").read_text()) for folder in (tmp_path, trained.folder))
+    assert found["frechet"] == pytest.approx(alone["frechet"], rel=1e-3)
+
+
+def test_a_user_is_told_what_metrics_will_be_of(trained: Place, tmp_path: Path) -> None:
+    index = DatasetIndex.load(trained.latents)
+    pictures = Dataset.open(str(trained.folder / "pictures")).index
+    assert measured_index(EXPERIMENT, index, trained.latents.url) == (pictures, ())
+    assert measured_index(EXPERIMENT, pictures, str(trained.folder / "pictures")) == (pictures, ())
+    shutil.copytree(trained.folder / "latents", tmp_path / "latents")
+    document = json.loads((tmp_path / "latents" / "latents.json").read_text())
+    document["origin"]["fingerprint"] = "0" * 64
+    (tmp_path / "latents" / "latents.json").write_text(json.dumps(document))
+    _, [told] = measured_index(EXPERIMENT, index, str(tmp_path / "latents"))
+    assert "has changed since it was encoded" in told
+    del document["origin"]
+    (tmp_path / "latents" / "latents.json").write_text(json.dumps(document))
+    _, [told] = measured_index(EXPERIMENT, index, str(tmp_path / "latents"))
+    assert "encode it again" in told

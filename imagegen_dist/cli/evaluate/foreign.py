@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from imagegen_dist.data.cache import CacheConfig, is_cache
 from imagegen_dist.data.trust import UntrustedPlaceError, check_public
+from imagegen_dist.decoding.document import read_origin
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.origin import run_config
 from imagegen_dist.storage import Store
@@ -22,15 +24,32 @@ def own_run(folder: Store, say: Callable[[str], None]) -> Mapping[str, Any]:
     """
     run = run_config(folder)
     data = run.get("data")
+    return {**run, "data": _public(data if isinstance(data, dict) else {}, say)}
+
+
+def _public(data: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
     kept = {}
-    for name, url in (data if isinstance(data, dict) else {}).items():
+    for name, url in data.items():
         try:
             if name in ("url", "validation"):
                 check_public(str(url or ""))
             kept[name] = url
         except UntrustedPlaceError as error:
             say(f"the model's own data are left alone: {error}; set --data")
-    return {**run, "data": kept}
+    return kept
+
+
+def of_pictures(run: Mapping[str, Any], say: Callable[[str], None]) -> Mapping[str, Any]:
+    """The same config.json with the datasets that were encoded in place of those of latents.
+
+    Arguments as for `own_run`.
+    """
+    data = dict(run.get("data", {}))
+    for name in ("url", "validation"):
+        with suppress(ValueError, OSError):
+            if data.get(name) and (origin := read_origin(Store(str(data[name])))):
+                data[name] = origin.pictures
+    return {**run, "data": _public(data, say)}
 
 
 def read_here(experiment: Experiment, remote_shards: bool) -> Experiment:

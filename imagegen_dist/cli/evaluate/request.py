@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from imagegen_dist.cli.device import best_device
-from imagegen_dist.cli.evaluate.foreign import own_run, read_here
+from imagegen_dist.cli.evaluate.foreign import of_pictures, own_run, read_here
 from imagegen_dist.cli.evaluate.options import Options, asked_metrics
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.dataset import Dataset
@@ -114,6 +114,8 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     storage = Store(folder.url.rpartition("/")[0] or "/", PATIENCE_S)
     cache = Store(options.cache, PATIENCE_S) if options.cache else storage / ".cache"
     run = own_run(folder, say)
+    if isinstance(model, GeneratorModel) and model.latent is not None:
+        run = of_pictures(run, say)
     url = _data_url(options, run, model, storage)
     dataset = Dataset.open(url, experiment.data)
     _check_fit(url, dataset, model)
