@@ -17,6 +17,7 @@ from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.inference.latents import LatentStatistics, check_latents, latent_statistics
 from imagegen_dist.metrics.image_quality import psnr
+from imagegen_dist.wording import counted
 
 
 def rounded(z: Tensor, statistics: LatentStatistics, bits: int) -> Tensor:
@@ -64,7 +65,8 @@ def main() -> None:
             ),
             "moved latents": (decode(z.roll(1, -1)), pictures.roll(step, -1), plain.roll(step, -1)),
         }
-        print(f"{len(stored):,} samples of {model.shape}, latents {tuple(z.shape[1:])}, span {statistics.span:.2f}")
+        latents = f"latents {tuple(z.shape[1:])}, span {statistics.span:.2f}"
+        print(f"{counted(len(stored), 'sample')} of {model.shape}, {latents}")
         print("| latents | dB to the pictures | dB to those as they are |\n|---|---|---|")
         for name, found in rows.items():
             print(line(name, *found))

@@ -62,7 +62,7 @@ _DIGITS = Experiment(
 _DIGITS_KL = replace(
     _DIGITS,
     model=ResVAEConfig(channels=16, multipliers=(1, 2, 2), blocks=1, latent_channels=4, attention=False),
-    objective=VAEConfig(likelihood="bernoulli", beta=constant(0.2)),
+    objective=VAEConfig(likelihood="bernoulli", beta=constant(0.05)),
     optim=_adam(Schedule(2e-3, 1e-4, 51_200)),
     training=replace(
         _DIGITS.training,

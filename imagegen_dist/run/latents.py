@@ -82,14 +82,23 @@ def measured_index(experiment: Experiment, index: DatasetIndex, url: str) -> tup
     place = Store(url, PATIENCE_S)
     if not decodes(experiment) or not place.exists(NAME):
         return index, ()
+    measured, why = _measured(experiment, index, place)
+    notes = (f"metrics {why}",) if why else ()
+    if experiment.data.flip:
+        notes += ("--data.flip mirrors latents, which are not those of mirrored pictures: set it to false",)
+    return measured, notes
+
+
+def _measured(experiment: Experiment, index: DatasetIndex, place: Store) -> tuple[DatasetIndex, str]:
+    """As `measured_index`, with the reason if metrics are of latents."""
     if read_origin(place) is None:
-        return index, ("metrics and pictures will be of latents: their dataset has no autoencoder; encode it again",)
-    if run_decoder(experiment, index, url) is None:
-        return index, ("metrics and pictures will be of latents: their decoder needs --data.conditional true",)
+        return index, "and pictures will be of latents: their dataset has no autoencoder; encode it again"
+    if run_decoder(experiment, index, place.url) is None:
+        return index, "and pictures will be of latents: their decoder needs --data.conditional true"
     try:
-        return open_pictures(index, place, experiment.data).index, ()
+        return open_pictures(index, place, experiment.data).index, ""
     except (ValueError, OSError) as error:
-        return index, (f"metrics will be of latents, and only pictures are decoded: {message(error)}",)
+        return index, f"will be of latents, and only pictures are decoded: {message(error)}"
 
 
 def run_decoder(experiment: Experiment, index: DatasetIndex, url: str) -> LatentDecoder | None:

@@ -249,7 +249,10 @@ def test_a_user_is_told_what_metrics_will_be_of(trained: Place, tmp_path: Path) 
     document = json.loads((tmp_path / "latents" / "latents.json").read_text())
     document["origin"]["fingerprint"] = "0" * 64
     (tmp_path / "latents" / "latents.json").write_text(json.dumps(document))
-    _, [told] = measured_index(EXPERIMENT, index, str(tmp_path / "latents"))
+    _, [told, mirrored] = measured_index(
+        config.overrides(EXPERIMENT, [("data.flip", True)]), index, str(tmp_path / "latents")
+    )
+    assert "--data.flip mirrors latents" in mirrored
     assert "has changed since it was encoded" in told
     del document["origin"]
     (tmp_path / "latents" / "latents.json").write_text(json.dumps(document))
