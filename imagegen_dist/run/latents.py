@@ -83,9 +83,9 @@ def measured_index(experiment: Experiment, index: DatasetIndex, url: str) -> tup
     if not decodes(experiment) or not place.exists(NAME):
         return index, ()
     measured, why = _measured(experiment, index, place)
-    notes = (f"metrics {why}",) if why else ()
+    notes = [f"metrics {why}"] if why else []
     if experiment.data.flip:
-        notes += ("--data.flip mirrors latents, which are not those of mirrored pictures: set it to false",)
+        notes.append("--data.flip mirrors latents, which are not those of mirrored pictures: set it to false")
     return measured, notes
 
 

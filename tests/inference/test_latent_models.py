@@ -243,7 +243,7 @@ def test_two_workers_train_and_measure_what_one_does(trained: Place, tmp_path: P
 def test_a_user_is_told_what_metrics_will_be_of(trained: Place, tmp_path: Path) -> None:
     index = DatasetIndex.load(trained.latents)
     pictures = Dataset.open(str(trained.folder / "pictures")).index
-    assert measured_index(EXPERIMENT, index, trained.latents.url) == (pictures, ())
+    assert measured_index(EXPERIMENT, index, trained.latents.url) == (pictures, [])
     assert measured_index(EXPERIMENT, pictures, str(trained.folder / "pictures")) == (pictures, ())
     shutil.copytree(trained.folder / "latents", tmp_path / "latents")
     document = json.loads((tmp_path / "latents" / "latents.json").read_text())
