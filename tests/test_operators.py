@@ -15,6 +15,8 @@ BUDGETS = {
     "digits": (590, 25, 25),
     "digits-styled": (590, 25, 25),
     "digits-200": (750, 25, 25),
+    "digits-kl": (810, 38, 38),
+    "latent-digits": (440, 20, 20),
     "article-gan": (240, 0, 0),
     "dcgan": (280, 16, 12),
     "r3gan-stackedmnist": (1_280, 143, 137),
