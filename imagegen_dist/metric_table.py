@@ -49,7 +49,7 @@ class Metric:
     form: Form = "number"
     """A share from 0 to 1 is shown in percent, a count as a whole number."""
     reference: str = ""
-    """Name of the metric whose value this one is compared with."""
+    """Name of the metric whose value this one is compared with; of a family, another family, by the same member."""
     reference_label: str = "held-out real samples"
     """What the reference is a value of."""
     meaning: str = ""
@@ -114,7 +114,9 @@ def describe(name: str) -> Metric:
     """What is known of a metric, given by its full name; a member of a family has its own name and label."""
     entry = entry_of(name) or Metric(name)
     member = name[len(entry.name) - 1 :] if entry.name.endswith("*") else ""
-    described = replace(entry, name=name, label=entry.label.format(member))
+    described = replace(
+        entry, name=name, label=entry.label.format(member), reference=entry.reference.replace("*", member)
+    )
     return described if described.label else replace(described, label=described.words.replace("/", ", "))
 
 
@@ -182,6 +184,36 @@ register(
         headline=True,
     ),
     Metric("eval/classifier_accuracy", "the classifier's accuracy", form="share"),
+    # Named conditions, part by part.
+    Metric(
+        *("eval/agreement/*", "agreement of {}", "higher"),
+        form="share",
+        reference="eval/agreement_real/*",
+        meaning="share of samples whose class of this part is recognised as the requested one",
+        needs="generates",
+    ),
+    Metric("eval/agreement_real/*", "agreement of {} of held-out samples", form="share"),
+    Metric(
+        *("eval/accuracy/*", "accuracy of {}", "higher"),
+        form="share",
+        reference="eval/accuracy_real/*",
+        meaning="share of samples whose attribute is recognised as requested, present or absent",
+        needs="generates",
+    ),
+    Metric("eval/accuracy_real/*", "accuracy of {} of held-out samples", form="share"),
+    Metric(
+        *("eval/r2/*", "R² of {}", "higher"),
+        reference="eval/r2_real/*",
+        meaning="coefficient of determination between requested and recognised numbers",
+        needs="generates",
+    ),
+    Metric("eval/r2_real/*", "R² of {} of held-out samples"),
+    *(
+        Metric(f"eval/{name}_{where}{more}", f"{label} {where} {of}", "lower", needs="generates")
+        for name, label in (("frechet", "Fréchet distance"), ("fid", "FID"), ("fd_dinov2", "FD-DINOv2"))
+        for where in ("within", "across")
+        for more, of in (("", "classes"), ("/*", "{}"))
+    ),
     Metric("eval/elbo", "ELBO", "higher", _NATS, needs="autoencodes", headline=True),
     Metric("eval/distortion", "distortion", "lower", _NATS, needs="autoencodes"),
     Metric("eval/rate", "rate", unit=_NATS, needs="autoencodes"),

@@ -185,6 +185,12 @@ class Conditions:
         """The first part that is a class, which gives pictures their columns."""
         return next((part for part in self.parts if part.kind == "class"), None)
 
+    @property
+    def only_class(self) -> Part | None:
+        """The part that is a class; None if there are none or several."""
+        found = [part for part in self.parts if part.kind == "class"]
+        return found[0] if len(found) == 1 else None
+
     def part(self, name: str) -> Part:
         """A part by name. Raises ValueError if there is none."""
         for part in self.parts:

@@ -22,11 +22,19 @@ _NEAREST, _NEAREST_SHARE = 16, 20
 class ConditionRows:
     """The parts of a dataset's conditions and the conditions of some of its samples, float32 [R, K].
 
-    Raises ValueError if the rows do not fit the parts, or if there are none.
+    Two are equal if their parts and rows are. Raises ValueError if the rows do not fit the parts, or if there are none.
     """
 
     conditions: Conditions
     rows: Vector
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ConditionRows):
+            return NotImplemented
+        return self.conditions == other.conditions and np.array_equal(self.rows, other.rows)
+
+    def __hash__(self) -> int:
+        return hash((self.conditions, self.rows.tobytes()))
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or self.rows.shape[1] != self.conditions.width or not len(self.rows):
@@ -49,6 +57,20 @@ class ConditionRows:
         for name, value in fixed.items():
             vectors[:, self.conditions.slices[name]] = value
         return vectors
+
+    def told_as(self, conditions: Conditions) -> ConditionRows:
+        """The same rows as vectors of other conditions, as whose samples these can be told (`Conditions.differing`)."""
+        rows = np.zeros((len(self.rows), conditions.width), np.float32)
+        for part, places in zip(conditions.parts, conditions.slices.values(), strict=True):
+            own, values = self.conditions.part(part.name), self.rows[:, self.conditions.slices[part.name]]
+            if part.kind == "vector":
+                numbers = values * np.array(own.deviation) + np.array(own.mean)
+                rows[:, places] = (numbers - np.array(part.mean)) / np.array(part.deviation)
+            elif own.names == part.names:
+                rows[:, places] = values
+            else:
+                rows[:, [places.start + part.names.index(name) for name in own.names]] = values
+        return ConditionRows(conditions, rows)
 
     def encode(self, given: Mapping[str, Any]) -> dict[str, Vector]:
         """The places of given parts, by name. Raises ValueError as `take`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.index import DatasetError, DatasetIndex
-from imagegen_dist.data.stream import StreamConfig, read_samples
+from imagegen_dist.data.stream import StreamConfig, read_labels, read_samples
 from imagegen_dist.storage import PATIENCE_S, Store
 
 
@@ -39,3 +40,9 @@ class Dataset:
         """Samples by their numbers: uint8 [N, C, *S], and labels [N], conditions [N, K] or
         None. Raises ShardError."""
         return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))
+
+    def labels(self, ids: Sequence[int]) -> Tensor | None:
+        """Labels alone, as `read` returns them. Raises ShardError."""
+        if self.index.labels is None:
+            return None
+        return torch.from_numpy(read_labels(self.index, self.store, ids, self.reading.cache))

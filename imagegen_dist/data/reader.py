@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imagegen_dist.conditions.part import Vector
 from imagegen_dist.data.cache import CacheConfig
+from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import DecodeError, modality
@@ -198,6 +199,29 @@ def read_records(
         return [shards.get(number).record(row) for number, row in _locate(index, ids)]
     finally:
         shards.close()
+
+
+def read_labels(
+    index: DatasetIndex, store: Store, ids: Sequence[int], cache: CacheConfig | None = None
+) -> NDArray[np.int64] | Vector:
+    """The labels of samples by id, int64 [N], or conditions float32 [N, K], without decoding the samples.
+
+    The dataset has labels. Raises ShardError for a label that its index does not have.
+    """
+    shards, found = OpenShards(index, store, cache or CacheConfig(), 1, Counters()), empty_labels(index, len(ids))
+    try:
+        for at, (number, row) in enumerate(_locate(index, ids)):
+            shard = shards.get(number)
+            try:
+                label = shard.condition(row) if isinstance(shard, ConditionedShard) else shard.label(row)
+                found[at] = index.encode_label(label)
+            except ShardError:
+                raise
+            except ValueError as error:
+                raise ShardError(f"{shard.name}: the label of {shard.key(row)} is {error}") from error
+    finally:
+        shards.close()
+    return found
 
 
 def _locate(index: DatasetIndex, ids: Sequence[int]) -> Iterator[tuple[int, int]]:

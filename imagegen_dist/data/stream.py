@@ -20,12 +20,21 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from imagegen_dist.data.cache import CacheConfig, usable_bytes
 from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.order import Order, Plan
-from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_records
+from imagegen_dist.data.reader import Item, Reader, StreamConfig, empty_bytes, read_by_id, read_labels, read_records
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
 
-__all__ = ["Item", "StreamConfig", "check_cache", "prepare_loaders", "read_records", "read_samples", "stream"]
+__all__ = [
+    "Item",
+    "StreamConfig",
+    "check_cache",
+    "prepare_loaders",
+    "read_labels",
+    "read_records",
+    "read_samples",
+    "stream",
+]
 
 _NAMED = 5
 

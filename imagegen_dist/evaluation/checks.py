@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from imagegen_dist.data.index import DatasetIndex
+from imagegen_dist.evaluation.figures import METRICS
 from imagegen_dist.evaluation.named_reference import can_compare
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.variational import Autoencodes
@@ -45,6 +46,14 @@ def foreseen(experiment: Experiment, training: DatasetIndex, held_out: DatasetIn
         lines.append(
             f"no Fréchet distance will be computed: the data have {has}, and --evaluation.features names no network"
         )
+    if training.conditions is not None and evaluation.label_distribution == "uniform":
+        lines.append(
+            "--evaluation.label-distribution uniform has no effect: conditions are requested as they occur together in "
+            "the data"
+        )
+    by_label = [name for name in evaluation.metrics if name in METRICS and METRICS[name].by_label]
+    if by_label and not (experiment.data.conditional and training.tells):
+        lines.append(f"--evaluation.metrics {by_label[0]} has no effect: the networks are not told labels")
     if not encodes and evaluation.importance_samples:
         lines.append("--evaluation.importance-samples has no effect: a GAN has no likelihood")
     if held_out is None and encodes:

@@ -45,7 +45,7 @@ def _latent_name(latent: int) -> str:
 class Encoded:
     """The first samples of a dataset, encoded by an autoencoder, and their reconstructions.
 
-    told: the autoencoder is given the samples' classes. importance_samples: for the log-likelihood; 0: none.
+    told: the autoencoder is given the samples' labels. importance_samples: for the log-likelihood; 0: none.
     chosen_factors: those for which disentanglement is computed, if the samples carry factors; empty: all of them.
     together: chunks that are encoded at once. Features are those of the reconstructions.
     """
@@ -206,7 +206,7 @@ class Encoded:
         latents = kl.mean(0).argsort(descending=True)[:MOST_TRAVERSED].tolist()
         code = inferred.code()[0, : self._top_latents]
         z = traverse(code, latents, torch.linspace(-SPAN, SPAN, COLUMNS, device=self.device, dtype=code.dtype))
-        labels = None if label is None else label[:1].expand(len(z))
+        labels = None if label is None else label[:1].expand(len(z), *label.shape[1:])
         return to_uint8(self.autoencoder.decode(z, labels)).cpu().numpy(), COLUMNS
 
 

@@ -15,11 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_float, to_uint8
 from imagegen_dist.distributed import World, sum_over_ranks, together
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
-from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork, FeatureSums, agreement
+from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork, FeatureSums, agreement, of_classes
+from imagegen_dist.metrics.recognition import Recognition
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.objectives.interface import Sampler
 
@@ -42,7 +44,7 @@ class Wanted:
     keep: bool = False
     # True if classes are scored.
     scored: bool = False
-    # True if the network is a classifier that predicts the classes of generated samples.
+    # True if the network is a classifier that predicts the classes, or the conditions, of generated samples.
     answers: bool = False
 
 
@@ -51,15 +53,32 @@ class Answers:
     """A classifier's predictions for generated samples, as additive sums.
 
     shown: number of predictions of each class, [K] float64; empty before the first. right, asked: number of correct
-    predictions, and of samples for which a class was requested.
+    predictions, and of samples for which a class was requested. recognised: the conditions that were requested in place
+    of classes, if any; one part of these that is a class counts as the class.
     """
 
     shown: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     right: int = 0
     asked: int = 0
+    recognised: Recognition | None = None
 
-    def add(self, logits: Tensor, label: Tensor | None) -> None:
-        """Add samples: logits [B, K], and the classes requested, [B], or None."""
+    def add(self, logits: Tensor, label: Tensor | None, conditions: Conditions | None = None) -> None:
+        """Add samples: logits [B, K], and the classes requested, [B], or None.
+
+        conditions: that the logits are of, and that were requested, [B, K], in place of classes.
+        """
+        if conditions is None:
+            self._add_classes(logits, label)
+            return
+        of_part = of_classes(logits, conditions)
+        if of_part.shape[1]:
+            self._add_classes(of_part, None if label is None else of_classes(label, conditions).argmax(1))
+        if label is not None:
+            found = Recognition(conditions)
+            found.add(logits, label)
+            self.merge(Answers(recognised=found))
+
+    def _add_classes(self, logits: Tensor, label: Tensor | None) -> None:
         shown = torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double().cpu()
         self.merge(Answers(shown))
         if label is not None:
@@ -74,13 +93,21 @@ class Answers:
             self.shown = self.shown + other.shown
         self.right += other.right
         self.asked += other.asked
+        if self.recognised is None:
+            self.recognised = other.recognised and other.recognised.copy()
+        elif other.recognised is not None:
+            self.recognised.merge(other.recognised)
 
-    def reduce(self, all_reduce: AllReduce, classes: int, device: torch.device) -> Answers:
-        """The sums over all ranks. classes: K, also known to a rank without samples."""
-        shown = self.shown if len(self.shown) else self.shown.new_zeros(classes)
+    def reduce(self, all_reduce: AllReduce, network: FeatureNetwork, device: torch.device) -> Answers:
+        """The sums over all ranks. network: the classifier, also known to a rank without samples."""
+        shown = self.shown if len(self.shown) else self.shown.new_zeros(network.classes)
         counts = torch.cat([torch.tensor([self.right, self.asked], dtype=torch.float64), shown])
         right, asked, *each = all_reduce(counts.to(device)).tolist()
-        return Answers(torch.tensor(each, dtype=torch.float64), int(right), int(asked))
+        recognised = None
+        if network.conditions is not None:
+            found = (self.recognised or Recognition(network.conditions)).reduce(all_reduce, device)
+            recognised = found if found.samples else None
+        return Answers(torch.tensor(each, dtype=torch.float64), int(right), int(asked), recognised)
 
 
 @dataclass
@@ -248,7 +275,7 @@ class Generated:
         for wanted, sums in zip(self.wanted, measured.features, strict=True):
             logits = sums.add(wanted.network, x, ids.start)
             if wanted.answers and logits is not None:
-                measured.answers.add(logits, label)
+                measured.answers.add(logits, label, wanted.network.conditions)
 
 
 @dataclass(frozen=True)
@@ -313,8 +340,8 @@ def over_ranks(source: Source, world: World, device: torch.device) -> Measured:
 
     of_rank = together(measure, world, device)
     features = [_reduced(sums, share, source.samples, all_reduce, device) for sums in of_rank.features]
-    classes = next((wanted.network.classes for wanted in source.wanted if wanted.answers), 0)
-    answers = of_rank.answers.reduce(all_reduce, classes, device) if classes else of_rank.answers
+    classifier = next((each.network for each in source.wanted if each.answers and each.network.answers), None)
+    answers = of_rank.answers.reduce(all_reduce, classifier, device) if classifier else of_rank.answers
     return Measured(features, answers, of_rank.encoded and of_rank.encoded.reduce(all_reduce))
 
 

@@ -24,12 +24,13 @@ from imagegen_dist.evaluation.figures import (
     compare_reconstructions,
 )
 from imagegen_dist.evaluation.grid import Grid
+from imagegen_dist.evaluation.groups import Groups, groups_of
 from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.evaluation.traversal import SPAN
 from imagegen_dist.experiment import Experiment, conditioning
-from imagegen_dist.metrics.features import FeatureSums
+from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureSums
 from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.storage import Store
@@ -120,7 +121,8 @@ class Evaluator:
 
         Of encoded samples, those of `Encoded.figures`. With a feature network: "frechet" of generated samples;
         "label_agreement" for a conditional model, or "modes", the number of classes covered, and "modes_kl" for an
-        unconditional one; "frechet_reconstruction"; and for comparison "frechet_real" of held-out samples and
+        unconditional one; of a model that is told conditions, how well each part of them is recognised
+        (`Recognition.figures`); "frechet_reconstruction"; and for comparison "frechet_real" of held-out samples and
         "classifier_accuracy".
         """
         if not self._evaluation.samples or not (self._encoded or (self._sampler and self._compares)):
@@ -139,7 +141,8 @@ class Evaluator:
         real = self._real = self._real or self._measure_real(reference)
         if self._sampler:
             generated = self._generated(self._evaluation.samples)
-            figures |= score_generated(generated, reference, self._world, self._evaluation.metrics, real)
+            groups = self._groups_of(generated, real) if self._by_label else {}
+            figures |= score_generated(generated, reference, self._world, self._evaluation.metrics, real, groups)
         if self._encoded:
             of_rebuilt = rebuilt.features[0]
             found = together(lambda: compare_reconstructions("", of_rebuilt, real), self._world, self._device)
@@ -192,6 +195,16 @@ class Evaluator:
         first = Real(self._training, count, [Wanted(reference.network, keep=True)], self._device)
         return replace(over_ranks(first, self._world, self._device).features[0], moments=reference.moments)
 
+    @property
+    def _by_label(self) -> bool:
+        return any(METRICS[name].by_label for name in self._evaluation.metrics)
+
+    def _groups_of(self, generated: Generated, real: FeatureSums) -> Groups:
+        """The classes of generated samples and of the first training samples; equal on every rank."""
+        training, asked = self._training, generated.classes.of(range(min(generated.samples, KEPT_AT_MOST)))
+        shown = together(lambda: training.labels(range(len(real.features()))), self._world, self._device)
+        return groups_of(asked, shown, training.index.conditions)
+
     def _find_reference(self) -> Reference:
         """The reference of Fréchet distances; equal on every rank."""
         if self._reference is None:
@@ -206,12 +219,14 @@ def score_generated(
     world: World,
     metrics: Sequence[str] = (),
     real: FeatureSums | None = None,
+    groups: Groups | None = None,
 ) -> dict[str, float]:
     """Metrics of generated samples against a reference, computed by all ranks together.
 
     "frechet"; for a conditional model, "label_agreement"; for an unconditional one, if the reference has classes,
-    "modes" and "modes_kl"; and the further metrics.
-    real: statistics of real samples, by default the reference's moments.
+    "modes" and "modes_kl"; for a model that is told conditions, "conditions"; and the further metrics.
+    real: statistics of real samples, by default the reference's moments. groups: the classes of samples on both sides,
+    for metrics by class.
     """
     wanted = Wanted(reference.network, keep=_needs_features(metrics), answers=True)
     generated = replace(generated, wanted=[wanted])
@@ -221,8 +236,17 @@ def score_generated(
         asked.append("agreement")
     elif answers.shown.sum():
         asked.append("modes")
+    if answers.recognised is not None:
+        asked.append("conditions")
     real = real or FeatureSums(reference.moments)
-    comparison = Comparison(measured.features[0], real, answers=answers, class_counts=reference.class_counts)
+    comparison = Comparison(
+        measured.features[0],
+        real,
+        answers=answers,
+        class_counts=reference.class_counts,
+        recognised=reference.recognised,
+        groups=groups or {},
+    )
     found = together(lambda: compare(asked, comparison), world, generated.device)
     return {each.name: each.value for each in found}
 

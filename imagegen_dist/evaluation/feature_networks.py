@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.data.stream import StreamConfig
@@ -49,6 +50,8 @@ class Labels:
     images: int
     # URL of the cache directory.
     cache: str
+    # Conditions of a model, as which the samples' conditions are told.
+    told_as: ConditionRows | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,10 @@ def trained_classifier(source: FeatureSource, device: torch.device, say: Callabl
     """A classifier of a dataset's own labels, from the cache or trained now, which is announced by `say`."""
     labels = source.labels
     assert labels is not None
-    training = Dataset.open(labels.training, labels.reading)
-    held_out = Dataset.open(labels.held_out, labels.reading) if labels.held_out else None
+    training = Dataset.open(labels.training, labels.reading).told_as(labels.told_as)
+    held_out = None
+    if labels.held_out:
+        held_out = Dataset.open(labels.held_out, labels.reading).told_as(training.index.known_conditions)
     return build_reference(Store(labels.cache), training, held_out, labels.images, World(), device, say)
 
 

@@ -9,16 +9,20 @@ from typing import Any
 
 from torch import Tensor
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.evaluation.copying import Closest
 from imagegen_dist.evaluation.engine import Answers
 from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
+from imagegen_dist.evaluation.groups import Groups
 from imagegen_dist.extensions import record
+from imagegen_dist.metrics.by_class import frechet_by_class
 from imagegen_dist.metrics.class_scores import SPLITS
 from imagegen_dist.metrics.features import FeatureSums
 from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, kernel_distance
 from imagegen_dist.metrics.modes import mode_coverage, perfect_kl
 from imagegen_dist.metrics.neighbourhoods import DENSITY_K, PRECISION_K, Neighbourhoods, neighbourhoods
+from imagegen_dist.metrics.recognition import of_real_samples
 
 DEFAULT_METRICS = ("fid", "kid", "pr", "dc", "is")
 
@@ -49,7 +53,8 @@ class Comparison:
 
     kind: of the network. answers: its predictions, if it is a classifier. class_counts: samples of each class in its
     training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all if there are fewer. seed: draws its
-    subsets.
+    subsets. recognised: how well the network recognises conditions of held-out samples, by the names of
+    `Recognition.figures`. groups: the classes of the samples whose features are kept, if a metric is taken by class.
     """
 
     generated: FeatureSums
@@ -59,6 +64,8 @@ class Comparison:
     class_counts: Tensor | None = None
     subset_size: int = 0
     seed: int = 0
+    recognised: Mapping[str, float] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -86,6 +93,8 @@ class MetricFunction:
     of_a_classifier: bool = False
     # True if every sample's class scores are needed.
     scored: bool = False
+    # True if samples are compared class by class: the labels themselves must be read.
+    by_label: bool = False
 
 
 METRICS: dict[str, MetricFunction] = {}
@@ -151,6 +160,17 @@ def _agreement(of: Comparison) -> list[Figure]:
     return [Figure("label_agreement", of.answers.right / of.answers.asked)]
 
 
+@register_metric("conditions", "agreement of classes, accuracy of attributes, R² of numbers", of_a_classifier=True)
+def _conditions(of: Comparison) -> list[Figure]:
+    assert of.answers.recognised is not None
+    figures = []
+    for name, value in of.answers.recognised.figures().items():
+        figures.append(Figure(name, value))
+        if name in of.recognised:
+            figures.append(Figure(of_real_samples(name), of.recognised[name]))
+    return figures
+
+
 @register_metric("modes", "number of the data's classes covered, and how evenly", of_a_classifier=True)
 def _modes(of: Comparison) -> list[Figure]:
     assert of.class_counts is not None
@@ -161,6 +181,26 @@ def _modes(of: Comparison) -> list[Figure]:
         Figure("modes", float(covered.modes), None, {"of": there_are}),
         Figure("modes_kl", covered.kl, None, by_chance),
     ]
+
+
+@register_metric("by-class", "Fréchet distance within and across classes", of_each_sample=True, by_label=True)
+def _by_class(of: Comparison) -> list[Figure]:
+    generated, real = of.generated.features(), of.real.features()
+    figures = []
+    for part, (asked, shown) in of.groups.items():
+        found = frechet_by_class(generated, real, asked[: len(generated)], shown[: len(real)])
+        if found is None:
+            continue
+        settings = {"classes": found.classes, "samples_of_the_rarest": found.fewest}
+        for where in ("within", "across"):
+            name = "/".join(filter(None, (f"{of.names[0]}_{where}", part)))
+            figures.append(Figure(name, getattr(found, where), None, settings))
+    if of.groups and not figures:
+        raise ValueError(
+            f"by-class: of {len(generated):,} generated and {len(real):,} real samples, no two classes have two on "
+            "both sides; ask for more samples"
+        )
+    return figures
 
 
 @register_metric("fd-dinov2", "Fréchet distance in DINOv2's features")
@@ -200,18 +240,39 @@ def check_training_metrics(asked: Iterable[str]) -> None:
             )
 
 
-def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool, known: int) -> None:
+def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool) -> None:
     """Raise ValueError if a network cannot give a metric.
 
-    kind: of the network; scores_classes: True if it is a classifier. known: number of classes of the model.
+    kind: of the network; scores_classes: True if it is a classifier.
     """
     for metric in asked:
         if metric == "is" and not scores_classes:
             raise ValueError(
                 f"--metrics is: features {kind} have no classes; leave it out, or set --features inception"
             )
-        if metric == "agreement" and not known:
+        if metric == "modes" and not scores_classes:
             raise ValueError(
-                "--metrics agreement compares predicted with requested classes: leave it "
-                "out, or evaluate a class-conditional model"
+                "--metrics modes counts classes, of which the data's conditions have no part: leave it out"
+            )
+
+
+def check_requests(asked: Iterable[str], classes: int, told: Conditions | None, labelled: bool) -> None:
+    """Raise ValueError for a metric that compares with requests which a model does not take.
+
+    classes: number of classes of the model, 0 for none; told: its conditions. labelled: True if the real samples are
+    labelled as the model's.
+    """
+    for metric in asked:
+        if metric == "agreement" and not (classes or (told is not None and told.only_class is not None)):
+            instead = "set conditions" if told is not None else "evaluate a class-conditional model"
+            raise ValueError(
+                f"--metrics agreement compares predicted with requested classes: leave it out, or {instead}"
+            )
+        if metric == "conditions" and told is None:
+            instead = "set agreement" if classes else "leave it out"
+            raise ValueError(f"--metrics conditions: the model is not told conditions; {instead}")
+        if METRICS[metric].by_label and not (labelled and (classes or told is not None)):
+            raise ValueError(
+                f"--metrics {metric} compares samples class by class: evaluate a conditional model, with real samples "
+                "that are labelled as its own"
             )

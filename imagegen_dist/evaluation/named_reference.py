@@ -22,7 +22,7 @@ from imagegen_dist.storage import Store
 
 def can_compare(evaluation: EvaluationConfig, index: DatasetIndex) -> bool:
     """True if samples can be compared: a network is named, or the labels can train one."""
-    return bool(named_source(evaluation) or index.distinct_classes)
+    return bool(named_source(evaluation) or index.tells)
 
 
 def named_source(evaluation: EvaluationConfig) -> FeatureSource | None:

@@ -1,18 +1,22 @@
-"""The reference of the metrics: a classifier trained on the dataset's own labels, and statistics of its features."""
+"""The reference of the metrics: a classifier trained on the dataset's own labels, and statistics of its features.
+
+The labels are classes, or named conditions, which the same network then recognises part by part.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from imagegen_dist import config
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
@@ -22,8 +26,9 @@ from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, together
 from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import network_generator
-from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics
+from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics, of_classes
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.metrics.recognition import Recognition
 from imagegen_dist.models.classifier import ChannelClassifier, Classifier, ClassifierConfig
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig
 from imagegen_dist.objectives.interface import AdamConfig
@@ -36,6 +41,7 @@ from imagegen_dist.training.optim import ScheduledAdam
 
 _CLASSIFIER = ClassifierConfig()
 _FACTS = "facts.json"  # written last
+_FORM, _FORM_OF_CONDITIONS = 3, 4  # of what is cached
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,10 @@ class Reference:
     """What generated samples are compared with.
 
     network: a feature network, by default a classifier of the dataset's labels. accuracy: of the classifier on held-out
-    samples, or None. moments: of its features over the training samples. real_frechet: the distance of held-out real
-    samples from these, if there are two or more. class_counts: training samples of each class that the network knows,
-    [K]; empty if it knows none of them.
+    samples, or None; of conditions, that of their only class part, or None. moments: of its features over the training
+    samples. real_frechet: the distance of held-out real samples from these, if there are two or more. class_counts:
+    training samples of each class that the network knows, [K]; empty if it knows none of them. recognised: how well the
+    network recognises the conditions of held-out samples, by the names of `Recognition.figures`.
     """
 
     network: FeatureNetwork
@@ -53,6 +60,7 @@ class Reference:
     moments: Moments
     real_frechet: float | None
     class_counts: Tensor
+    recognised: Mapping[str, float] = field(default_factory=dict)
 
 
 def build_reference(
@@ -67,7 +75,8 @@ def build_reference(
     """Load the reference of a dataset from the cache, or let rank 0 train and cache it. Called by every rank.
 
     If each channel shows a class (`channel_classes`), one classifier is applied to every channel, as in the protocol of
-    StackedMNIST. images: number of training images. Raises ValueError if the dataset has no labels.
+    StackedMNIST. held_out: with conditions as those of the training samples (`Dataset.told_as`). images: number of
+    training images. Raises ValueError if the dataset has no labels.
     """
     store = reference_store(cache, training, held_out, images)
 
@@ -83,7 +92,7 @@ def build_reference(
 def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, images: int) -> Store:
     """Where the reference of a dataset is cached. Arguments as for `build_reference`."""
     parts = {
-        "form": 3,
+        "form": _FORM if training.index.conditions is None else _FORM_OF_CONDITIONS,
         "training": training.index.fingerprint,
         "held_out": held_out.index.fingerprint if held_out else None,
         "classifier": config.encode(_CLASSIFIER),
@@ -98,13 +107,13 @@ def is_kept(store: Store) -> bool:
     return store.exists(_FACTS)
 
 
-def _build_classifier(shape: SampleShape, classes: int, device: torch.device, images: int) -> Trainer:
+def _build_classifier(index: DatasetIndex, device: torch.device, images: int) -> Trainer:
     """A classifier of a dataset's own labels before its first step, for the same training loop, in a single process.
 
     images: number of training images. Raises ValueError if there are fewer than two classes.
     """
-    classifier = Classifier(shape, classes, _CLASSIFIER, generator=network_generator(0, "classifier"))
-    objective = Classify(classifier.to(device), ClassifyConfig())
+    classifier = Classifier(*_classified(index), _CLASSIFIER, generator=network_generator(0, "classifier"))
+    objective = Classify(classifier.to(device), ClassifyConfig(), index.conditions)
     optimizer = AdamConfig(lr=Schedule(2e-3, 1e-5, images), beta1=0.9, beta2=constant(0.99))
     return Trainer(
         objective,
@@ -121,8 +130,7 @@ def _make_reference(
     store: Store, training: Dataset, held_out: Dataset | None, images: int, world: World, device: torch.device
 ) -> None:
     """Train and cache the classifier, on this rank only; raises Stopped if the run was asked to stop."""
-    shape, classes = _classified(training.index)
-    trainer = _build_classifier(shape, classes, device, images)
+    trainer = _build_classifier(training.index, device, images)
     batching = trainer.batching
     plan = Plan(
         seed=0, microbatches=batching.microbatches, microbatch_size=batching.microbatch_size, draws=1, lanes=64, block=8
@@ -135,15 +143,18 @@ def _make_reference(
     network = cast(Classifier, trainer.averages.modules()["classifier"])
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
     features = _feature_network(network, training.index, hashlib.sha256(weights).hexdigest())
-    moments, class_counts = Moments(features.dim, device), torch.zeros(training.index.classes or 0, dtype=torch.int64)
+    moments, class_counts = Moments(features.dim, device), torch.zeros(features.classes, dtype=torch.int64)
     with torch.no_grad():
         for x, label in world.heeding(_batches(training, device)):
             assert label is not None
             moments.add(features.features(x))
-            class_counts += torch.bincount(label.cpu(), minlength=len(class_counts))
-    facts: dict[str, float | str | None] = {"sha256": features.sha256, "accuracy": None, "real_frechet": None}
+            if features.classes:
+                class_counts += torch.bincount(
+                    _classes_of(label, features.conditions).cpu(), minlength=features.classes
+                )
+    facts: dict[str, Any] = {"sha256": features.sha256, "accuracy": None, "real_frechet": None}
     if held_out is not None:
-        facts["accuracy"] = _accuracy(features, held_out, world, device)
+        facts |= _held_out_facts(features, held_out, world, device)
         if held_out.index.samples > 1:
             real = feature_statistics(features, (x for x, _ in world.heeding(_batches(held_out, device))), device)
             facts["real_frechet"] = frechet_distance(real, moments)
@@ -159,7 +170,8 @@ def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> 
     network = _feature_network(classifier.to(device), index, facts["sha256"])
     sums = load(store.read("moments.safetensors"))
     class_counts = sums.pop("class_counts").to(device)
-    return Reference(network, facts["accuracy"], Moments.decode(sums, device), facts["real_frechet"], class_counts)
+    moments, recognised = Moments.decode(sums, device), facts.get("recognised", {})
+    return Reference(network, facts["accuracy"], moments, facts["real_frechet"], class_counts, recognised)
 
 
 def _shown(index: DatasetIndex) -> Tensor | None:
@@ -169,7 +181,16 @@ def _shown(index: DatasetIndex) -> Tensor | None:
 
 
 def _classified(index: DatasetIndex) -> tuple[SampleShape, int]:
-    """Shape and number of classes of the classifier's inputs: whole samples, or their single channels."""
+    """Shape of the classifier's inputs, whole samples or their single channels, and number of its outputs.
+
+    Raises ValueError if there are fewer than two classes and no conditions.
+    """
+    if index.conditions is not None:
+        return index.shape, index.conditions.width
+    if (index.classes or 0) < 2:
+        raise ValueError(
+            f"{index.classes or 0} classes: a classifier needs a dataset with labels of at least 2 classes"
+        )
     shown = _shown(index)
     if shown is None:
         return index.shape, index.classes or 0
@@ -187,6 +208,8 @@ def _single_channels(items: Iterator[Item], shown: Tensor) -> Iterator[Item]:
 
 def _feature_network(classifier: Classifier, index: DatasetIndex, sha256: str) -> FeatureNetwork:
     classifier.eval().requires_grad_(False)
+    if index.conditions is not None:
+        return _of_conditions(classifier, index.conditions, sha256)
     shown, classes = _shown(index), index.classes or 0
     if shown is None:
         name, dim = "classifier of the dataset's labels", _CLASSIFIER.features
@@ -198,15 +221,37 @@ def _feature_network(classifier: Classifier, index: DatasetIndex, sha256: str) -
     )
 
 
+def _of_conditions(classifier: Classifier, conditions: Conditions, sha256: str) -> FeatureNetwork:
+    name, only = "classifier of the dataset's conditions", conditions.only_class
+    return FeatureNetwork(
+        *(name, sha256, _CLASSIFIER.features, classifier.features, classifier, classifier.output),
+        classes=only.size if only is not None else 0,
+        conditions=conditions,
+    )
+
+
+def _classes_of(label: Tensor, conditions: Conditions | None) -> Tensor:
+    """The class of each sample, int64 [B]: its label, or that in the only part of its conditions that is a class."""
+    return label if conditions is None else of_classes(label, conditions).argmax(1)
+
+
 @torch.no_grad()
-def _accuracy(network: FeatureNetwork, dataset: Dataset, world: World, device: torch.device) -> float | None:
-    """The accuracy on a dataset, None if it has no labels."""
+def _held_out_facts(network: FeatureNetwork, dataset: Dataset, world: World, device: torch.device) -> dict[str, Any]:
+    """How well the network recognises a dataset's labels; nothing if it has none."""
     assert network.logits is not None
-    if not dataset.index.classes:
-        return None
-    labelled = world.heeding(_batches(dataset, device))
-    hits = [agreement(network.logits(x), label) for x, label in labelled if label is not None]
-    return float(torch.cat(hits).mean())
+    if dataset.index.labels is None:
+        return {"accuracy": None}
+    recognised = None if network.conditions is None else Recognition(network.conditions)
+    hits = []
+    for x, label in world.heeding(_batches(dataset, device)):
+        assert label is not None
+        logits = network.logits(x)
+        if network.classes:
+            hits.append(agreement(network.class_logits(logits), _classes_of(label, network.conditions)))
+        if recognised is not None:
+            recognised.add(logits, label)
+    accuracy = float(torch.cat(hits).mean()) if hits else None
+    return {"accuracy": accuracy} if recognised is None else {"accuracy": accuracy, "recognised": recognised.figures()}
 
 
 def _batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -9,4 +9,5 @@ _MOST = 64
 
 def batch_on(model: Model) -> int:
     """Samples of a batch on the model's device: 8 on the CPU; up to 64 on a GPU, as its memory is predicted to take."""
-    return samples_at_once(model.sampler, model.classes, model.device, model.batch, _MOST)
+    told, vectors = model.label_width, model.conditions is not None
+    return samples_at_once(model.sampler, told, model.device, model.batch, _MOST, vectors)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.metrics.class_scores import ClassScores
 from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.shape import SampleShape
@@ -29,8 +30,9 @@ class FeatureNetwork:
     features: samples [B, C, *S] float in [-1, 1] -> [B, F].
     logits: samples [B, C, *S] float in [-1, 1] -> [B, K], if the network is a classifier.
     head: features [B, F] -> the same logits, if they are a function of the features.
-    classes: K, if there are logits.
+    classes: K, if there are logits; if they are of conditions, the size of the only part that is a class.
     resize: how samples are resized for the network, e.g. "bilinear (TensorFlow 1) to 299×299".
+    conditions: that the network recognises, if its logits are of the places of their vector in place of classes.
     """
 
     name: str
@@ -41,6 +43,16 @@ class FeatureNetwork:
     head: Callable[[Tensor], Tensor] | None = None
     classes: int = 0
     resize: str = "none"
+    conditions: Conditions | None = None
+
+    @property
+    def answers(self) -> bool:
+        """True if the network predicts classes or conditions."""
+        return self.classes > 0 or self.conditions is not None
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """The logits, of [B, K], of classes: all, or of conditions those of their only class part (`of_classes`)."""
+        return logits if self.conditions is None else of_classes(logits, self.conditions)
 
     def features_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features and logits of samples, in one pass if possible; logits are None if the network has none."""
@@ -96,7 +108,7 @@ class FeatureSums:
         self.moments.add(features)
         if self.scores is not None:
             assert logits is not None
-            self.scores.add(logits, first)
+            self.scores.add(network.class_logits(logits), first)
         if self.kept is not None and first < KEPT_AT_MOST:
             self.kept.append(features[: KEPT_AT_MOST - first].float().cpu())
         return logits
@@ -138,6 +150,12 @@ def feature_statistics(
                 moments = Moments(network.dim, features.device)
             moments.add(features)
     return Moments(network.dim) if moments is None else moments
+
+
+def of_classes(vectors: Tensor, conditions: Conditions) -> Tensor:
+    """The places of the only part that is a class, of conditions or of logits [B, K]; [B, 0] without such a part."""
+    only = conditions.only_class
+    return vectors[:, :0] if only is None else vectors[:, conditions.slices[only.name]]
 
 
 def agreement(logits: Tensor, label: Tensor) -> Tensor:

@@ -37,16 +37,14 @@ class Classifier(nn.Module):
     """x [B, C, *S] in [-1, 1] -> logits [B, K]; `features` gives the penultimate layer.
 
     Strided convolutions, each followed by a normalisation over the sample (GroupNorm with one group: no batch
-    statistics) and a ReLU, until no axis exceeds 8, then a hidden layer. classes: K; raises ValueError below 2.
-    generator: draws the initial weights.
+    statistics) and a ReLU, until no axis exceeds 8, then a hidden layer. classes: K. generator: draws the initial
+    weights.
     """
 
     def __init__(
         self, shape: SampleShape, classes: int, config: ClassifierConfig, *, generator: torch.Generator
     ) -> None:
         super().__init__()
-        if classes < 2:
-            raise ValueError(f"{classes} classes: a classifier needs a dataset with labels of at least 2 classes")
         self.shape, self.classes = shape, classes
         relu_gain = sqrt(2)
         layers: list[nn.Module] = []

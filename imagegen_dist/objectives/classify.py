@@ -1,4 +1,4 @@
-"""Cross-entropy of a classifier, which makes a feature network from a dataset's own labels."""
+"""Loss of a classifier, which makes a feature network from a dataset's own labels or named conditions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
+from imagegen_dist.objectives.recognise import recognition_loss
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,15 @@ class ClassifyConfig:
 
 
 class Classify:
-    """One network, one phase: cross-entropy on randomly shifted samples."""
+    """One network, one phase: cross-entropy on randomly shifted samples.
 
-    def __init__(self, classifier: nn.Module, config: ClassifyConfig) -> None:
+    conditions: of samples that are labelled with named conditions in place of classes (`recognition_loss`).
+    """
+
+    def __init__(self, classifier: nn.Module, config: ClassifyConfig, conditions: Conditions | None = None) -> None:
         self.classifier = classifier
         self.config = config
+        self.conditions = conditions
 
     def phases(self) -> Sequence[Phase]:
         """The classifier's phase."""
@@ -40,11 +46,15 @@ class Classify:
         return ["classifier"]
 
     def loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
-        """Mean cross-entropy in nats. Raises ValueError if the dataset has no labels."""
+        """Mean loss in nats. Raises ValueError if the dataset has no labels."""
         if batch.label is None:
             raise ValueError("a classifier needs a dataset with labels")
         logits = self.classifier(random_shift(batch.sample, self.config.max_shift, draw))
-        loss = cross_entropy(logits, batch.label, reduction="none", label_smoothing=self.config.label_smoothing)
+        smoothing = self.config.label_smoothing
+        if self.conditions is None:
+            loss = cross_entropy(logits, batch.label, reduction="none", label_smoothing=smoothing)
+        else:
+            loss = recognition_loss(logits, batch.label, self.conditions, smoothing)
         return loss.mean(), {"loss/classifier": loss.detach()}
 
 

@@ -188,9 +188,10 @@ def _chunks_at_once(
     objective = experiment.objective
     if not isinstance(objective, Generates):
         return 1
-    classes = conditioning(experiment, data.index.classes)
+    told, vectors = conditioning(experiment, data.index.labels), data.index.conditions is not None
     sampler = objective.sampler(trainer.averages.modules())
-    return chunks_at_once(decoding.shown(sampler) if decoding else sampler, classes, device, CHUNK)
+    shown = decoding.shown(sampler) if decoding else sampler
+    return chunks_at_once(shown, told, device, CHUNK, vectors and told > 0)
 
 
 def device_name(device: torch.device) -> str:

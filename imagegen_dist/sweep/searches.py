@@ -174,7 +174,9 @@ def parse_goals(metric: str, mode: str, given: tuple[Goal, ...]) -> tuple[Goal, 
 
 def _full_name(name: str) -> str:
     """The name with its group. Raises ConfigError for a metric that no evaluation computes."""
-    name = name.strip() if "/" in name else EVALUATION + name.strip()
+    name = name.strip()
+    if "/" not in name or (entry_of(name) is None and entry_of(EVALUATION + name) is not None):
+        name = EVALUATION + name
     if name.startswith(EVALUATION) and entry_of(name) is None:
         known = [metric.name for metric in registered() if metric.section == "evaluation"]
         raise ConfigError(f"--metric {name}: no evaluation computes this metric; {nearest(name, known)}")

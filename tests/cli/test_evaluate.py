@@ -343,7 +343,7 @@ def test_mistakes_are_answered_in_one_line(
 
 
 def test_data_that_number_other_classes_are_refused() -> None:
-    kind = {"shape": SampleShape(1, (8, 8)), "classes": 2}
+    kind = {"shape": SampleShape(1, (8, 8)), "classes": 2, "conditions": None}
     data = SimpleNamespace(index=SimpleNamespace(**kind, class_names=("dog", "cat")))
     model = SimpleNamespace(**kind, class_names=("cat", "dog"))
     with pytest.raises(ValueError, match="class 0 is 'dog' in the data, and 'cat' in the model; set"):

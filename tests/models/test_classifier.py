@@ -56,11 +56,6 @@ def test_sizes_out_of_range_are_refused(fields):
         ClassifierConfig(**fields)
 
 
-def test_a_single_class_is_refused():
-    with pytest.raises(ValueError, match="at least 2 classes"):
-        Classifier(SampleShape(1, (8, 8)), 1, ClassifierConfig(), generator=seeded())
-
-
 def test_a_classifier_of_channels_is_as_sure_of_a_whole_sample_as_of_its_channels_together():
     single = Classifier(SampleShape(1, (16, 16)), 3, ClassifierConfig(widths=(4, 8)), generator=seeded()).double()
     shown = torch.cartesian_prod(torch.arange(3), torch.arange(3))[torch.randperm(9, generator=seeded())]

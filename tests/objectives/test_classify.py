@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from imagegen_dist.conditions.part import Conditions, Part
 from imagegen_dist.objectives.base import Batch, Draw
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig, random_shift
+from imagegen_dist.objectives.recognise import recognition_loss
 
 
 def draw(seed: int = 0) -> Draw:
@@ -51,6 +53,18 @@ def test_what_it_logs_is_detached_and_its_mean_is_the_loss():
 def test_labels_are_needed():
     with pytest.raises(ValueError, match="a dataset with labels"):
         Classify(Certain(1.0), ClassifyConfig()).loss(Batch(torch.zeros(2, 1, 4, 4), None), draw())
+
+
+def test_each_part_of_a_condition_counts_once_in_the_loss():
+    digit = Part("digit", "class", 4, tuple("abcd"), (1,) * 4)
+    wears = Part("wears", "attributes", 3, ("hat", "tie", "coat"), (1,) * 3)
+    text = Part("text", "vector", 2, (), (), (0.0, 0.0), (1.0, 1.0), (-1.0, -1.0), (1.0, 1.0))
+    told = torch.tensor([[0.0, 1, 0, 0, 1, 0, 1, 3, -1], [1.0, 0, 0, 0, 0, 0, 0, 0, 0]])
+    found = recognition_loss(torch.zeros(2, 9), told, Conditions((digit, wears, text)))
+    torch.testing.assert_close(found, torch.tensor([log(4) + log(2) + (9 + 1) / 2 / 8, log(4) + log(2)]))
+    objective = Classify(nn.Flatten(), ClassifyConfig(max_shift=0), Conditions((digit, wears, text)))
+    loss, _ = objective.loss(Batch(torch.zeros(2, 9, 1, 1), told), draw())
+    torch.testing.assert_close(loss, found.mean())
 
 
 def test_one_phase_trains_the_classifier():

@@ -28,8 +28,10 @@ from imagegen_dist.evaluation.figures import (
     compare_reconstructions,
     figures_of_copies,
 )
+from imagegen_dist.evaluation.groups import Groups, groups_of
 from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.metrics.copying import reading
+from imagegen_dist.metrics.features import KEPT_AT_MOST
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.resources import is_own_ray
 from imagegen_dist.storage import Store
@@ -70,6 +72,7 @@ def evaluate(request: Request, bar: Bar) -> Results:
     bar.phase("comparing")
     notes += real.take(measured)
     figures, copies = [], None
+    by_class = _groups(request)
     for at, network in enumerate(request.networks):
         generated = measured["generated"]
         comparison = Comparison(
@@ -80,6 +83,8 @@ def evaluate(request: Request, bar: Bar) -> Results:
             network.class_counts,
             request.subset_size,
             request.seed,
+            network.recognised,
+            by_class,
         )
         found = compare(network.metrics, comparison)
         if "encoded" in measured:
@@ -95,6 +100,15 @@ def evaluate(request: Request, bar: Bar) -> Results:
     if encoded and (sums := measured["encoded"].encoded):
         of_real = encoded.open(request.model.device).figures(sums)
     return Results(tuple(figures), of_real, copies, tuple(notes), time.monotonic() - began)
+
+
+def _groups(request: Request) -> Groups:
+    """The classes of generated and of real samples, as far as features are kept; {} unless a metric needs them."""
+    if not any(METRICS[name].by_label for network in request.networks for name in network.metrics):
+        return {}
+    asked = request.classes.of(range(min(request.samples, KEPT_AT_MOST)))
+    shown = request.real.dataset.labels(range(min(request.real.samples, KEPT_AT_MOST)))
+    return groups_of(asked, shown, request.model.conditions)
 
 
 def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> tuple[list[Figure], Copies]:

@@ -18,6 +18,7 @@ from imagegen_dist.cli.evaluate.request import Network, Request
 from imagegen_dist.data.modality import modality
 from imagegen_dist.evaluation.copying import PICTURE_OF_COPIES
 from imagegen_dist.evaluation.figures import Figure
+from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.features import KEPT_AT_MOST
 from imagegen_dist.metrics.formatting import FigureLine, duration, figure, figure_lines
@@ -133,7 +134,7 @@ def show(request: Request, results: Results, written: list[str], console: Consol
     facts = [
         (
             "generated",
-            f"{counted(request.samples, 'sample')}, seed {request.seed}{_CLASSES[request.classes.distribution]}",
+            f"{counted(request.samples, 'sample')}, seed {request.seed}{_requested(request.classes)}",
         ),
         ("real", f"{request.real.samples:,} of {counted(index.samples, 'sample')}, {request.data}"),
         ("", f"fingerprint {index.fingerprint}"),
@@ -173,6 +174,13 @@ def _tables(request: Request, results: Results) -> Iterator[RenderableType]:
         yield _titled(
             f"of {counted(request.real.samples, 'real sample')}, as the model encodes them", _table(lines, {})
         )
+
+
+def _requested(classes: RequestedClasses) -> str:
+    """Which classes or conditions were requested, in words."""
+    if classes.conditions is not None:
+        return "; conditions as they occur together in the data"
+    return _CLASSES[classes.distribution]
 
 
 def _words(settings: Mapping[str, Any]) -> str:

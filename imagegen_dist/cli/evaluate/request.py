@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.cli.evaluate.foreign import of_pictures, own_run, read_here
 from imagegen_dist.cli.evaluate.options import Options, asked_metrics
+from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetError, DatasetIndex
@@ -24,7 +25,7 @@ from imagegen_dist.evaluation.feature_networks import (
     open_network,
     trained_classifier,
 )
-from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, METRICS, check_metrics
+from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, METRICS, check_metrics, check_requests
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.class_names import differing_classes
@@ -50,6 +51,8 @@ class Network:
     network: FeatureNetwork
     # Of a classifier of the dataset's labels: samples of each class in what it was trained on, [K].
     class_counts: Tensor | None = None
+    # Of one of the dataset's conditions: how well it recognises those of held-out samples.
+    recognised: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def keeps(self) -> bool:
@@ -117,24 +120,23 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     if isinstance(model, GeneratorModel) and model.latent is not None:
         run = of_pictures(run, say)
     url = _data_url(options, run, model, storage)
-    dataset = Dataset.open(url, experiment.data)
-    _check_fit(url, dataset, model)
+    opened = Dataset.open(url, experiment.data)
+    _check_fit(url, opened, model)
+    dataset = _told_as(opened, model)
+    check_requests(metrics, model.classes, model.conditions, _is_labelled(dataset, model))
     references = _count(options.references, dataset.index.samples, url)
     samples = options.samples or min(references, _MOST_BY_DEFAULT)
     networks = []
     for source, named in sources.items():
         if source.kind == CLASSIFIER:
-            source = replace(source, labels=_labels(run, url, experiment, cache))
+            source = replace(source, labels=_labels(run, url, experiment, cache, model.known))
             reference = trained_classifier(source, device, say)
-            network, class_counts = reference.network, reference.class_counts.cpu()
+            found = Network(source, named, reference.network, reference.class_counts.cpu(), reference.recognised)
         else:
-            network, class_counts = open_network(source, dataset.index.shape, device), None
-        if not options.metrics and not network.classes:
-            named = tuple(name for name in named if name != "is")
-        check_metrics(named, source.kind, network.classes > 0, model.classes)
-        networks.append(Network(source, named, network, class_counts))
+            found = Network(source, named, open_network(source, dataset.index.shape, device))
+        networks.append(_checked(found, bool(options.metrics)))
     real = RealSamples(dataset, references)
-    seen, held_out = _for_copies(options, run, dataset, storage) if COPIES in metrics else (None, None)
+    seen, held_out = _for_copies(options, run, dataset, storage, model) if COPIES in metrics else (None, None)
     out = file_at(options.out, PATIENCE_S) if options.out else None
     Store((out[0] if out else folder).url).probe()  # a place that cannot be written is reported at once
     return Request(
@@ -146,7 +148,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         seen=seen,
         held_out=held_out,
         samples=samples,
-        classes=_classes(options, dataset.index, model.classes, networks),
+        classes=_classes(options, opened.index, model, networks),
         networks=tuple(networks),
         subset_size=_subset_size(options, samples, references, metrics),
         seed=options.seed,
@@ -154,6 +156,15 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         cache=cache,
         out=out,
     )
+
+
+def _checked(network: Network, asked: bool) -> Network:
+    """The network with metrics that it can give. asked: True if the user named them; ValueError for others."""
+    scores_classes = network.network.classes > 0
+    if not asked and not scores_classes:
+        network = replace(network, metrics=tuple(name for name in network.metrics if name != "is"))
+    check_metrics(network.metrics, network.source.kind, scores_classes)
+    return network
 
 
 def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: Store) -> str:
@@ -171,8 +182,11 @@ def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: S
     return str(own)
 
 
-def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequence[Network]) -> RequestedClasses:
+def _classes(options: Options, index: DatasetIndex, model: Model, networks: Sequence[Network]) -> RequestedClasses:
     """The classes of generated samples. Raises UsageError where the data's are asked for and cannot be had."""
+    if model.known is not None:
+        return _conditions(options, index, model.known)
+    known = model.classes
     counts = next((network.class_counts.tolist() for network in networks if network.class_counts is not None), [])
     found = RequestedClasses.as_in(known, index, options.label_distribution or "data", counts)
     if options.label_distribution == "data" and found.distribution == "uniform":
@@ -184,35 +198,51 @@ def _classes(options: Options, index: DatasetIndex, known: int, networks: Sequen
     return found
 
 
-def _labels(run: Mapping[str, Any], url: str, experiment: Experiment, cache: Store) -> Labels:
-    """What a classifier is trained on: the run's own data, as in training, where they are to be had, else `url`."""
+def _conditions(options: Options, index: DatasetIndex, known: ConditionRows) -> RequestedClasses:
+    """The conditions of generated samples: those of the real ones, else of the training data. Raises UsageError."""
+    if options.label_distribution == "uniform":
+        raise UsageError(
+            "--label-distribution uniform is of classes: conditions are requested as they occur together in the data; "
+            "leave it out"
+        )
+    of_data = index.known_conditions
+    return RequestedClasses(0, conditions=known if of_data is None else of_data.told_as(known.conditions))
+
+
+def _labels(
+    run: Mapping[str, Any], url: str, experiment: Experiment, cache: Store, known: ConditionRows | None
+) -> Labels:
+    """What a classifier is trained on: the run's own data, as in training, where they are to be had, else `url`.
+
+    known: the conditions of the model, as which those of the data are told.
+    """
     data, reading, images = run.get("data", {}), experiment.data, experiment.evaluation.classifier_images
     with suppress(KeyError, DatasetError, OSError):
         held_out = str(data.get("validation") or "")
         if held_out:
             Dataset.open(held_out, reading)
-        if Dataset.open(data["url"], reading).index.distinct_classes:
-            return Labels(data["url"], held_out, reading, images, cache.url)
-    if not Dataset.open(url, reading).index.distinct_classes:
+        if Dataset.open(data["url"], reading).told_as(known).index.tells:
+            return Labels(data["url"], held_out, reading, images, cache.url, known)
+    if not Dataset.open(url, reading).told_as(known).index.tells:
         raise UsageError(
             "--features classifier: the data have no labels to train one on, or of one class; set --features inception "
             "with --weights, or module:PACKAGE.MODULE:FUNCTION"
         )
-    return Labels(url, "", reading, images, cache.url)
+    return Labels(url, "", reading, images, cache.url, known)
 
 
 def _for_copies(
-    options: Options, run: Mapping[str, Any], dataset: Dataset, storage: Store
+    options: Options, run: Mapping[str, Any], dataset: Dataset, storage: Store, model: Model
 ) -> tuple[RealSamples, RealSamples | None]:
     """(what training has seen: --data, or the run's own; held-out samples, where they are to be had)."""
     data = run.get("data", {})
-    seen = dataset if options.data else Dataset.open(data["url"], dataset.reading)
+    seen = dataset if options.data else _told_as(Dataset.open(data["url"], dataset.reading), model)
     url, held_out = data.get("validation"), None
     if is_builtin(options.data) and options.split == SPLITS[0]:
         url = builtin_dataset(options.data, SPLITS[1], storage / ".data").url
     with suppress(DatasetError, OSError):
         if url:
-            other = Dataset.open(url, dataset.reading)
+            other = _told_as(Dataset.open(url, dataset.reading), model)
             if other.index.fingerprint != seen.index.fingerprint:
                 held_out = RealSamples(other, min(other.index.samples, SAMPLES))
     return RealSamples(seen, min(seen.index.samples, KEPT_AT_MOST)), held_out
@@ -225,6 +255,9 @@ def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
             f"--data {url} has samples of {dataset.index.shape}, and the model makes {model.shape}: they cannot be "
             "compared; set --data"
         )
+    told = model.conditions if isinstance(model, AutoencoderModel) or dataset.index.conditions else None
+    if told is not None and (differing := told.differing(dataset.index.conditions)):
+        raise UsageError(f"--data {url}: {differing}; set --data")
     if isinstance(model, AutoencoderModel) and model.classes and dataset.index.classes != model.classes:
         raise UsageError(
             f"--data {url} has {counted(dataset.index.classes or 0, 'class')}, and the model is told one of "
@@ -233,6 +266,18 @@ def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
         )
     if differing := differing_classes(model.class_names, dataset.index.class_names):
         raise UsageError(f"--data {url}: {differing}; set --data")
+
+
+def _told_as(dataset: Dataset, model: Model) -> Dataset:
+    """The dataset with its conditions, if any, as those of the model. Raises DatasetError if they differ."""
+    return dataset if dataset.index.conditions is None else dataset.told_as(model.known)
+
+
+def _is_labelled(dataset: Dataset, model: Model) -> bool:
+    """True if the samples have the classes, or the conditions, that the model is told."""
+    return dataset.index.conditions == model.conditions and (
+        model.conditions is not None or bool(dataset.index.classes)
+    )
 
 
 def _count(asked: int | None, there_are: int, url: str) -> int:

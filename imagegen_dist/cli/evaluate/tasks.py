@@ -82,7 +82,7 @@ class EncodedBy:
         wanted = _opened(self.wanted, model.shape, device)
         of = model.autoencoder, self.dataset, self.samples, wanted, device
         together = 1 if self.importance_samples else _together(self.model, device)
-        return Encoded(*of, bool(model.classes), self.importance_samples, self.chosen_factors, together)
+        return Encoded(*of, bool(model.label_width), self.importance_samples, self.chosen_factors, together)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _model(url: str, device: torch.device) -> GeneratorModel | AutoencoderModel:
 @lru_cache(maxsize=1)
 def _together(url: str, device: torch.device) -> int:
     model = _model(url, device)
-    return chunks_at_once(model.sampler, model.classes, device, CHUNK)
+    return chunks_at_once(model.sampler, model.label_width, device, CHUNK, model.conditions is not None)
 
 
 @lru_cache(maxsize=2)
