@@ -40,6 +40,14 @@ def test_a_member_of_a_family_has_its_own_name_and_label() -> None:
     assert describe("loss/discriminator").label == "discriminator loss"
 
 
+def test_a_member_of_a_family_is_compared_with_the_member_of_another_and_named_without_its_group() -> None:
+    assert describe("eval/r2/slant").reference == "eval/r2_real/slant"
+    [line] = figure_lines({"eval/agreement/digit": 0.979, "eval/agreement_real/digit": 0.975})
+    assert (line.label, line.full_value) == ("agreement of digit", "97.9% (held-out real samples: 97.5%)")
+    assert parse_goals("r2/slant", "", ()) == (Goal("eval/r2/slant", "max"),)
+    assert parse_goals("vae/rate", "", ()) == (Goal("vae/rate", "min"),)
+
+
 def test_what_is_not_registered_is_a_plain_number_under_its_own_name() -> None:
     unknown = describe("system/steps_per_s")
     assert (unknown.label, unknown.better, unknown.form) == ("steps, s", "neither", "number")

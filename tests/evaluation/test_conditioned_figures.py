@@ -117,6 +117,16 @@ def test_confused_conditions_are_recognised_by_chance_and_seen_by_class_alone(
     assert wrong["frechet_within/place"] > 2 * right["frechet_within/place"]
 
 
+def test_numbers_are_sorted_by_the_quartiles_of_the_real_samples(real: tuple[Dataset, Dataset]) -> None:
+    conditions = real[0].index.conditions
+    assert conditions is not None
+    told = torch.zeros(8, conditions.width)
+    told[:, conditions.slices["bright"]] = torch.arange(8.0)[:, None]
+    asked, shown = groups_of(told + 2, told, conditions)["bright"]
+    assert shown.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert asked.tolist() == [1, 1, 2, 2, 3, 3, 3, 3]
+
+
 def test_a_part_that_is_requested_alike_has_no_distance_by_class_and_some_part_has() -> None:
     features = FeatureSums(Moments(2), None, [torch.randn(8, 2, generator=torch.Generator().manual_seed(0))])
     half, alike = torch.arange(8) % 2, torch.zeros(8, dtype=torch.int64)
