@@ -171,6 +171,16 @@ def test_a_run_that_is_told_conditions_takes_every_figure(gan: RunSettings) -> N
     assert found["frechet"] > found["frechet_real"]
 
 
+def test_a_model_that_is_not_told_conditions_covers_the_modes_of_their_class(
+    where: RunSettings, reference: Reference
+) -> None:
+    run = replace(where, name="untold")
+    assert not train_here(tiny(**TAKEN, data__conditional=False), run).missing
+    found = json.loads(run.folder.read("result.json"))
+    assert 1 <= found["modes"] <= 3
+    assert not {"label_agreement", "agreement", "r2", "frechet_within"} & found.keys()
+
+
 def test_imagegen_evaluate_takes_the_same_figures_of_the_same_samples(gan: RunSettings, tmp_path: Path) -> None:
     asked = ("--metrics", "fid,agreement,conditions,by-class,is,copies", "--samples", "60", "--workers", "0")
     assert main([gan.folder.url, *asked, "--out", str(tmp_path / "found.json")]) == DONE
