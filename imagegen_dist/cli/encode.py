@@ -27,6 +27,7 @@ from imagegen_dist.wording import counted
 if TYPE_CHECKING:
     from imagegen_dist.data.index import DatasetIndex
     from imagegen_dist.inference.latents import LatentStatistics
+    from imagegen_dist.inference.loading import Trained
     from imagegen_dist.inference.model import AutoencoderModel
 
 _JOB = "encode"
@@ -41,7 +42,7 @@ class Options:
     """Flags of the job."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, flag("CHECKPOINT")] = ""
-    """An autoencoder with spatial latents: a run, a checkpoint directory, or an exported folder; a path or URL."""
+    """An autoencoder with spatial latents: a run, checkpoint, exported or diffusers folder (path or URL)."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """Folder for the shards, their index.json and latents.json."""
     package: Package = ""
@@ -106,22 +107,22 @@ def _run(options: Options) -> str:
     from imagegen_dist.inference.folder import write_autoencoder
     from imagegen_dist.inference.generated import Maker
     from imagegen_dist.inference.latents import check_latents
-    from imagegen_dist.inference.loading import build_model, read_trained
+    from imagegen_dist.inference.loading import build_model
     from imagegen_dist.ray.tasks import run_tasks
 
     if is_builtin(options.data):
         raise UsageError(f"--data {options.data}: pack it first, {command('make_shards', options.data, 'DIR')}")
     shard_bytes = parse_bytes(options.shard_size)
     device, data, dest = pick_device(options.device), reached(options.data), reached(options.dest)
-    trained = read_trained(options.checkpoint)
+    index = DatasetIndex.load(data, options.allow_remote_shards)
+    place, trained = _trained(options, index, dest)
     model = check_latents(build_model(trained).to(device))
     model.batch = options.batch or batch_on(model)
-    index = DatasetIndex.load(data, options.allow_remote_shards)
     _check_data(data, index, model)
     pictures, index = index, index.told_as(model.known)
     flags = {
         "SOURCE": data.url,
-        "CHECKPOINT": trained.url,
+        "CHECKPOINT": place,
         "--statistics": f"{options.statistics}",
         **({"--like": options.like} if options.like else {}),
         "--batch": f"{model.batch}",
@@ -162,6 +163,21 @@ def _described(dest: Store, statistics: LatentStatistics) -> str:
         f"{dest / NAME}: scale factor {statistics.scale_factor:.4g}, values up to {statistics.span:.2f} deviations "
         f"from their mean, in steps of {statistics.span / 127.5:.3f}"
     )
+
+
+def _trained(options: Options, index: DatasetIndex, dest: Store) -> tuple[str, Trained]:
+    """URL of the autoencoder, and the stored model; one of diffusers is stored below DEST. Raises ValueError."""
+    from imagegen_dist.decoding.document import FOLDER
+    from imagegen_dist.inference.diffusers_autoencoder import read_diffusers
+    from imagegen_dist.inference.folder import write_autoencoder
+    from imagegen_dist.inference.loading import build_model, read_trained
+    from imagegen_dist.lineage.diffusers import folder_of
+
+    if folder := folder_of(reached(options.checkpoint)):
+        write_autoencoder(build_model(read_diffusers(folder, index)), dest / FOLDER)
+        return folder.url, read_trained(dest / FOLDER)
+    trained = read_trained(options.checkpoint)
+    return trained.url, trained
 
 
 def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> None:

@@ -6,9 +6,10 @@ import hashlib
 import re
 
 from imagegen_dist.data.modality import modality
-from imagegen_dist.exported import weights_file, write_exported
+from imagegen_dist.errors import UsageError
+from imagegen_dist.exported import is_exported, read_exported, weights_file, write_exported
 from imagegen_dist.inference.card import Card, write_card
-from imagegen_dist.inference.model import AutoencoderModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.origin import figures_at, run_config, run_of
 from imagegen_dist.storage import Store
 from imagegen_dist.training.state import Tensors, flatten
@@ -48,13 +49,16 @@ def write_folder(model: Model, card: Card, store: Store) -> None:
     write_exported(store, card.facts, tensors, {"figures": dict(card.figures), "run": run, "license": card.licence})
 
 
-def write_autoencoder(model: AutoencoderModel, store: Store) -> str:
+def write_autoencoder(model: Model, store: Store) -> str:
     """Write weights and config.json of an autoencoder beside the latents that it made; `load` reads them as a model.
 
-    Returns the SHA-256 of the weights. Raises StorageError.
+    Returns the SHA-256 of the weights. Raises UsageError if another autoencoder is there, StorageError.
     """
+    fingerprint = fingerprint_of(model)
+    if is_exported(store) and read_exported(store)[0]["weights"]["sha256"] != fingerprint:
+        raise UsageError(f"{store} is another autoencoder, of other latents: choose another DEST")
     write_exported(store, model.facts, _tensors(model), {})
-    return fingerprint_of(model)
+    return fingerprint
 
 
 def fingerprint_of(model: Model) -> str:

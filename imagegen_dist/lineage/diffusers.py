@@ -64,6 +64,7 @@ class Found:
     tensors: Mapping[str, Tensor]
     sha256: str
     scaling_factor: float
+    layout: Layout
 
 
 def folder_of(store: Store) -> Store | None:
@@ -91,7 +92,7 @@ def read_folder(folder: Store) -> Found:
     except KeyError as error:
         raise UsageError(f"{folder}/{WEIGHTS} has no tensor {error.args[0]}, which its {CONFIG} requires") from error
     scale = float(settings.get("scaling_factor") or _DEFAULT_SCALE)
-    return Found(tensors, hashlib.sha256(data).hexdigest(), scale)
+    return Found(tensors, hashlib.sha256(data).hexdigest(), scale, layout)
 
 
 def _layout(settings: Mapping[str, Any], folder: Store) -> Layout:

@@ -317,6 +317,26 @@ GANS: dict[str, Preset] = {
         "arXiv:2501.05441: FID-50k 1.95 on FFHQ 64×64.",
         SampleShape(3, (64, 64)),
     ),
+    "r3gan-latent256": Preset(
+        _r3gan(
+            (768, 768, 768, 768),
+            batch=256,
+            microbatch=64,
+            burn_in=20 * MILLION,
+            total=100 * MILLION,
+            lr=(2e-4, 5e-5),
+            gamma=(2.0, 0.2),
+            half_life=MILLION // 2,
+            augment_p=0.0,
+            flip=False,
+            conditional=False,
+        ),
+        "R3GAN on 4×32×32 latents of 256×256 RGB, unconditional; needs --data of `imagegen encode`",
+        "The recipe of FFHQ 64×64 (arXiv:2501.05441) on the latents of a KL-f8 (arXiv:2112.10752), e.g. one of "
+        "diffusers, without augmentation and flips, which do not fit latents (docs/sampling.md). Not trained yet: there "
+        "is no figure, and gamma has to be searched.",
+        SampleShape(4, (32, 32)),
+    ),
     "r3gan-ffhq256": Preset(
         _r3gan(
             (768, 768, 768, 768, 384, 192, 96),

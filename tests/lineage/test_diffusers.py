@@ -16,15 +16,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from imagegen_dist.cli.encode import main as encode
 from imagegen_dist.cli.export import main as export
-from imagegen_dist.errors import UsageError
+from imagegen_dist.data.dataset import Dataset
+from imagegen_dist.data.modality import to_float
+from imagegen_dist.decoding.decoder import read_decoder
+from imagegen_dist.errors import DONE, UsageError
+from imagegen_dist.inference.latents import LatentStatistics
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.lineage.diffusers import Layout, from_diffusers, read_folder, to_diffusers
 from imagegen_dist.lineage.source import read_source
 from imagegen_dist.models.res_vae import Decoder, Encoder, ResVAEConfig
 from imagegen_dist.shape import SampleShape
+from imagegen_dist.storage import Store
 from imagegen_dist.training.state import below
 from tests.checkpoints import Family, write_checkpoint
+from tests.inference.test_latent_datasets import dataset
 
 LISTING: dict[str, list[int]] = json.loads(Path(__file__).with_name("autoencoder_kl.json").read_text())
 """Tensors of diffusers 0.42.1's AutoencoderKL with widths 128 and 256, one block a stage and 4 latent channels."""
@@ -93,8 +100,6 @@ def test_files_of_earlier_versions_pipelines_and_models_without_quant_convolutio
     ],
 )
 def test_an_autoencoder_with_other_layers_is_refused(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
-    from imagegen_dist.storage import Store
-
     folder = write_folder(tmp_path / "other", to_diffusers(tensors_of(*networks()), LAYOUT), **changes)
     with pytest.raises(UsageError) as refused:
         read_folder(Store(folder))
@@ -233,3 +238,24 @@ def test_diffusers_opens_what_is_exported(with_diffusers: Path, tmp_path: Path) 
         decoded = model.networks["decoder"](given["z"])
     torch.testing.assert_close(found["z"], z, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found["decoded"], decoded, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_its_latents_are_those_of_diffusers_weights_and_carry_its_decoder(tmp_path: Path) -> None:
+    encoder, decoder = networks()
+    folder = write_folder(tmp_path / "vae", to_diffusers(tensors_of(encoder, decoder), LAYOUT))
+    data, out = dataset(tmp_path / "data", (3, 16, 16)), Store(tmp_path / "latents")
+    assert encode([str(folder), out.url, "--data", data, "--workers", "0"]) == DONE
+    stored, _ = Dataset.open(out.url).read(range(4))
+    samples, _ = Dataset.open(data).read(range(4))
+    x = to_float(samples)
+    statistics = LatentStatistics.load(out)
+    half_a_step = statistics.span * torch.tensor(statistics.std)[:, None, None] / 255 * 1.01
+    z = encoder(x).chunk(2, 1)[0]
+    assert ((statistics.restore(stored) - z).abs() <= half_a_step).all()
+    found = read_decoder(out)
+    assert found is not None
+    assert found.shape.dims == (3, 16, 16)
+    torch.testing.assert_close(
+        found(to_float(stored)), decoder(statistics.restore(stored)).clamp(-1, 1), rtol=0, atol=1e-5
+    )
