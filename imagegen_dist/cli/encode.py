@@ -51,6 +51,8 @@ class Options:
     """Shards with an index.json: the samples to encode."""
     like: Annotated[str, flag("URL")] = ""
     """Latents of this autoencoder whose statistics are taken: for held-out samples, those of training samples."""
+    flip: Switch = False
+    """Also encode every sample mirrored along its last axis: latents themselves must not be mirrored."""
     allow_remote_shards: Switch = False
     """Read shards of an index even if they are neither below nor beside it, e.g. in another bucket."""
     statistics: Annotated[int, flag("N")] = 10_000
@@ -125,13 +127,14 @@ def _run(options: Options) -> str:
         "CHECKPOINT": place,
         "--statistics": f"{options.statistics}",
         **({"--like": options.like} if options.like else {}),
+        **({"--flip": "true"} if options.flip else {}),
         "--batch": f"{model.batch}",
         "--shard-size": f"{shard_bytes}",
     }
     statistics = _statistics(options, model, index, data, dest)
     source = EncodedSource(
         place=data.url,
-        count=index.samples,
+        count=_count(options, index),
         listing=listing_digest([flags, index.fingerprint]),
         mixes=False,
         classes=index.classes,
@@ -143,7 +146,7 @@ def _run(options: Options) -> str:
     )
     packed = pack_shards(
         dest,
-        [Target("", source, np.arange(index.samples))],
+        [Target("", source, np.arange(source.count))],
         Recipe(None, "npy", modality=model.modality),
         flags,
         shard_bytes,
@@ -210,12 +213,18 @@ def _statistics(
     if options.like:
         return _taken_statistics(options, model)
     samples = options.statistics
-    rows = np.unique(np.linspace(0, index.samples - 1, min(samples, index.samples)).astype(np.int64)).tolist()
+    count = _count(options, index)
+    rows = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64)).tolist()
     if not model.autoencoder.continuous:
         return codes_as_they_are(model.autoencoder.group_dims[0][0], len(rows))
     chunks = (rows[start : start + 256] for start in range(0, len(rows), 256))
     with one_thread():
         return latent_statistics(latents_of(model, index, data, chunk)[0] for chunk in chunks)
+
+
+def _count(options: Options, index: DatasetIndex) -> int:
+    """Number of samples to encode."""
+    return index.samples * (2 if options.flip else 1)
 
 
 def _taken_statistics(options: Options, model: AutoencoderModel) -> LatentStatistics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from imagegen_dist.data.index import DatasetIndex
@@ -21,14 +22,22 @@ from imagegen_dist.storage import PATIENCE_S, Store
 def latents_of(
     model: AutoencoderModel, index: DatasetIndex, store: Store, rows: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """(latents [N, Z, *s], labels [N] or None) of a dataset's samples, by number. Raises ShardError."""
-    samples, labels = read_samples(index, index.location(store), rows)
+    """(latents [N, Z, *s], labels [N] or None) of a dataset's samples, by number. Raises ShardError.
+
+    Number i plus the number of samples is sample i, mirrored along its last axis before it is encoded.
+    """
+    samples, labels = read_samples(index, index.location(store), [row % index.samples for row in rows])
+    mirrored = torch.tensor([row >= index.samples for row in rows])
+    samples[mirrored] = samples[mirrored].flip(-1)
     return model.encode(samples, labels if model.label_width else None), labels
 
 
 @dataclass(frozen=True)
 class EncodedSource(Source):
-    """The latents of a dataset, in its order; `place` is its URL."""
+    """The latents of a dataset, in its order; `place` is its URL.
+
+    count: twice the number of its samples if all are mirrored as well, after the others.
+    """
 
     maker: Maker = Maker("")
     statistics: LatentStatistics = LatentStatistics((), (), 1.0, 1.0, 0)

@@ -333,8 +333,8 @@ GANS: dict[str, Preset] = {
         ),
         "R3GAN on 4×32×32 latents of 256×256 RGB, unconditional; needs --data of `imagegen encode`",
         "The recipe of FFHQ 64×64 (arXiv:2501.05441) on the latents of a KL-f8 (arXiv:2112.10752), e.g. one of "
-        "diffusers, without augmentation and flips, which do not fit latents (docs/sampling.md). Not trained yet: there "
-        "is no figure, and gamma has to be searched.",
+        "diffusers, without augmentation and flips, which do not fit latents (docs/sampling.md). Not trained yet: "
+        "there is no figure, and gamma has to be searched.",
         SampleShape(4, (32, 32)),
     ),
     "r3gan-ffhq256": Preset(

@@ -85,7 +85,9 @@ def measured_index(experiment: Experiment, index: DatasetIndex, url: str) -> tup
     measured, why = _measured(experiment, index, place)
     notes = [f"metrics {why}"] if why else []
     if experiment.data.flip:
-        notes.append("--data.flip mirrors latents, which are not those of mirrored pictures: set it to false")
+        notes.append(
+            "--data.flip mirrors latents, which are not those of mirrored pictures: set it to false, and encode with --flip"
+        )
     return measured, notes
 
 

@@ -91,6 +91,18 @@ def test_an_encoded_dataset_holds_the_latents_of_its_samples_and_a_gan_trains_on
     assert (by_hand.int() - gan.sample(2).int()).abs().max() <= 8  # of 255: latents are rounded to 8 bits by hand
 
 
+def test_mirrored_samples_are_encoded_after_the_others(tmp_path: Path) -> None:
+    run, data, out = write_checkpoint(tmp_path / "run", "res-vae"), dataset(tmp_path / "data"), Store(tmp_path / "out")
+    assert main([run, out.url, "--data", data, "--flip"]) == DONE
+    stored, labels = read_samples(DatasetIndex.load(out), out, range(80))
+    samples, _ = read_samples(DatasetIndex.load(Store(data)), Store(data), range(40))
+    statistics = LatentStatistics.load(out)
+    assert statistics.samples == 80
+    z = load(run).encode(torch.cat([samples, samples.flip(-1)]))
+    assert torch.equal(statistics.store(z), stored)
+    assert torch.equal(labels[:40], labels[40:])
+
+
 def test_codes_are_stored_as_they_are(tmp_path: Path) -> None:
     run, data = write_checkpoint(tmp_path / "run", "fsq"), dataset(tmp_path / "data")
     assert main([run, str(tmp_path / "out"), "--data", data]) == DONE
