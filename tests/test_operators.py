@@ -23,6 +23,7 @@ BUDGETS = {
     "r3gan-stackedmnist-small": (400, 20, 20),
     "r3gan-cifar10": (1_480, 143, 137),
     "r3gan-ffhq64": (1_720, 184, 176),
+    "r3gan-latent256": (1_260, 143, 137),
     "r3gan-ffhq256": (2_160, 266, 254),
     "r3gan-imagenet32": (1_480, 143, 137),
     "r3gan-imagenet64": (1_740, 179, 171),

@@ -86,7 +86,7 @@ def measured_index(experiment: Experiment, index: DatasetIndex, url: str) -> tup
     notes = [f"metrics {why}"] if why else []
     if experiment.data.flip:
         notes.append(
-            "--data.flip mirrors latents, which are not those of mirrored pictures: set it to false, and encode with --flip"
+            "--data.flip mirrors latents, not the pictures before them: set it to false, and encode with --flip"
         )
     return measured, notes
 
