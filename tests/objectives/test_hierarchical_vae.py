@@ -123,6 +123,15 @@ def test_free_bits_take_the_place_of_a_levels_smaller_mean_rate(free):
     torch.testing.assert_close(loss.detach(), terms["vae/distortion"].mean() + sum(rates))
 
 
+def test_free_bits_bound_the_mean_over_samples_and_not_each_sample():
+    _, terms = ladder().loss(batch(), draw())
+    rates = [terms[f"vae/rate_level_{level}"] for level in range(2)]
+    free = tuple(float(rate.mean()) - 1e-3 for rate in rates)  # some samples lie below, their mean does not
+    assert all(rate.min() < nats for rate, nats in zip(rates, free, strict=True))
+    loss, terms = ladder(free_bits=free).loss(batch(), draw())
+    torch.testing.assert_close(loss.detach(), terms["vae/distortion"].mean() + sum(rate.mean() for rate in rates))
+
+
 def test_derivatives_of_the_loss_by_finite_differences():
     for settings in ({"beta": constant(2.0)}, {"free_bits": (0.1, 5.0)}, {"likelihood": "gaussian"}):
         objective = ladder("maps", **settings)
