@@ -41,8 +41,8 @@ class Evaluator:
 
     A sampler's generated samples, and an autoencoder's reconstructions of held-out samples, or else of training
     samples. cache: for what is computed once. say: called with a message before long computations. together: chunks of
-    samples that a network takes at once. decoding: of samples that are latents; the datasets are of what metrics are
-    of.
+    samples that a network takes at once. decoding: of generated latents; training and held_out are then
+    the datasets that decoded samples, or latents if it measures these, are compared with.
     """
 
     def __init__(
