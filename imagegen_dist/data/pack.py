@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.conditioned_shard import plain_value
-from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, ShardScan, combine_scans, scan_shard
+from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.labels import Label, as_label
 from imagegen_dist.data.modality import Modality, modality
+from imagegen_dist.data.scanning import ShardScan, combine_scans, scan_shard
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 

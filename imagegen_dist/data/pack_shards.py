@@ -18,17 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from imagegen_dist.data.contents import IN_PROCESS_S, count_copies
-from imagegen_dist.data.index import (
-    INDEX_NAME,
-    DatasetError,
-    DatasetIndex,
-    combine_scans,
-    common_conditions,
-    shard_names,
-)
+from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, shard_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.pack_tasks import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
 from imagegen_dist.data.picture import DEEPEST_WHITE
+from imagegen_dist.data.scanning import combine_scans, common_conditions
 from imagegen_dist.data.sources.base import Source, UnfitError, listing_digest
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import TaskError

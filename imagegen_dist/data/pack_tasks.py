@@ -11,8 +11,9 @@ from imagegen_dist.conditions.tally import ConditionScan
 from imagegen_dist.data.conditioned_shard import condition_members
 from imagegen_dist.data.contents import SHORT_DIGEST_BYTES, content_digest
 from imagegen_dist.data.conversion import Conversion, convert_image
-from imagegen_dist.data.index import DatasetError, ShardInfo, ShardScan, scan_shard
+from imagegen_dist.data.index import DatasetError, ShardInfo
 from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.scanning import ShardScan, scan_shard
 from imagegen_dist.data.sources.base import Record, Records, UnfitError
 from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape

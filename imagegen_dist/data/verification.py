@@ -20,19 +20,14 @@ from imagegen_dist.data.index import (
     INDEX_NAME,
     DatasetError,
     DatasetIndex,
-    MixedSizesError,
     ShardInfo,
-    ShardScan,
-    checksums,
-    combine_scans,
-    common_shape,
     compressed_line,
     compressed_shards,
-    scan_file,
     shard_names,
 )
 from imagegen_dist.data.labels import empty_classes
 from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.scanning import MixedSizesError, ShardScan, checksums, combine_scans, common_shape, scan_file
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.shard_file import opened
 from imagegen_dist.data.sources.subsets import Subset, split_of

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagegen_dist.data.index import DatasetError, build_index
+from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.scanning import build_index
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store

@@ -6,19 +6,10 @@ import zlib
 import numpy as np
 import pytest
 
-from imagegen_dist.data.index import (
-    DatasetError,
-    DatasetIndex,
-    MixedSizesError,
-    ShardInfo,
-    build_index,
-    checksums,
-    combine_scans,
-    scan_file,
-    scan_shard,
-)
+from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.scanning import MixedSizesError, build_index, checksums, combine_scans, scan_file, scan_shard
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.data.trust import UntrustedPlaceError, check_public, check_shards_place
 from imagegen_dist.shape import SampleShape

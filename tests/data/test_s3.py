@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from imagegen_dist.data.cache import CacheConfig
-from imagegen_dist.data.index import DatasetError, DatasetIndex, build_index
+from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.scanning import build_index
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import AccessError, StorageError, Store, s3

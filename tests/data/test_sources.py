@@ -14,7 +14,8 @@ import skimage.data
 import webdataset
 from PIL import Image
 
-from imagegen_dist.data.index import DatasetError, build_index
+from imagegen_dist.data.index import DatasetError
+from imagegen_dist.data.scanning import build_index
 from imagegen_dist.data.sources.base import Record, SourceOptions, each_ahead
 from imagegen_dist.data.sources.detect import open_source
 from imagegen_dist.data.tarwalk import ShardError

@@ -13,9 +13,10 @@ from imagegen_dist.data import shard as shard_module
 from imagegen_dist.data import stream as stream_module
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.counters import COUNTED
-from imagegen_dist.data.index import DatasetError, DatasetIndex, build_index
+from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.order import Order, Plan
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.scanning import build_index
 from imagegen_dist.data.stream import StreamConfig, check_cache, read_samples, stream
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
