@@ -99,12 +99,7 @@ def prepare(command: Command) -> Prepared:
     if held_out:
         check_held_out(index, held_out)
     check_measured(experiment, index, held_out)
-    looked_at = held_out or index
-    if asked := experiment.evaluation.factors:
-        place = looked_at.location(Store(validation or data))
-        [first] = read_records(looked_at, place, range(1), experiment.data.cache)
-        choose_factors(list(first.get("factors", {})), asked, place)
-    check_training_metrics(experiment.evaluation.metrics)
+    _check_figures(experiment, held_out or index, Store(validation or data))
     networks = build_networks(experiment, index.shape, index.labels)
     draws = len(build_objective(experiment, networks, index).phases())
     measured, unmeasured = measured_index(experiment, index, data)
@@ -113,21 +108,7 @@ def prepare(command: Command) -> Prepared:
     if is_own_ray():  # all workers will be on this node
         plan = build_plan(experiment, index, draws)
         check_cache(index, Store(data), plan, range(plan.microbatches), experiment.data.cache)
-    settings = identified(
-        RunSettings(
-            name=_run_name(options.run, options.preset),
-            storage=storage.url,
-            preset=options.preset,
-            job=command.job,
-            data=data,
-            validation=validation,
-            wandb_mode="" if options.wandb == "auto" else options.wandb,
-            wandb_directory=_wandb_directory(storage),
-            wandb_key=_has_wandb_key(),
-            programs=programs(),
-            flags=given_flags(options),
-        )
-    )
+    settings = identified(_settings(command, storage, data, validation))
     settings = replace(settings, lineage=beginning(options, settings, experiment, index, networks))
     frozen_parameters(networks, experiment.training.freeze_d)
     check_temporary_room()
@@ -141,6 +122,36 @@ def prepare(command: Command) -> Prepared:
     preset = find_preset(options.preset) if options.preset in PRESETS or ":" in options.preset else None
     notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)
     return Prepared(command, experiment, settings, index, (*notes, *unmeasured))
+
+
+def _check_figures(experiment: Experiment, looked_at: DatasetIndex, store: Store) -> None:
+    """Check that metrics can be computed during training. looked_at: the samples, whose index is in `store`.
+
+    Raises ValueError.
+    """
+    if asked := experiment.evaluation.factors:
+        place = looked_at.location(store)
+        [first] = read_records(looked_at, place, range(1), experiment.data.cache)
+        choose_factors(list(first.get("factors", {})), asked, place)
+    check_training_metrics(experiment.evaluation.metrics)
+
+
+def _settings(command: Command, storage: Store, data: str, validation: str) -> RunSettings:
+    """What determines where a run is and how it is logged."""
+    options = command.options
+    return RunSettings(
+        name=_run_name(options.run, options.preset),
+        storage=storage.url,
+        preset=options.preset,
+        job=command.job,
+        data=data,
+        validation=validation,
+        wandb_mode="" if options.wandb == "auto" else options.wandb,
+        wandb_directory=_wandb_directory(storage),
+        wandb_key=_has_wandb_key(),
+        programs=programs(),
+        flags=given_flags(options),
+    )
 
 
 def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
