@@ -53,44 +53,43 @@ class ConditionedShard(Shard):
         """True if the first sample has an object under "condition" in its `.json`, or a `.cond.npy`."""
         if not len(self):
             return False
-        has_array = bool(self._places(0)[_MEMBERS.index(VECTOR_MEMBER)][1])
+        has_array = self._places(0)[_MEMBERS.index(VECTOR_MEMBER)] is not None
         return has_array or isinstance(self.record(0).get(CONDITION), dict)
 
     def condition(self, row: int) -> dict[str, Any]:
         """A sample's condition by part; {} if it has none. Raises ShardError for members that cannot be read."""
-        return self._condition(row, [self._read(*place) for place in self._places(row)])
+        return self._condition(row, [place and self._read(*place) for place in self._places(row)])
 
     def label(self, row: int) -> Label | None:
         """A sample's class, as in Shard."""
-        text, label, _ = (self._read(*place) for place in self._places(row))
-        return self._label(row, label or text, 0 if label else 1) if label or text else None
+        text, label, _ = self._places(row)
+        place = label or text
+        return None if place is None else self._label(row, self._read(*place), 0 if label else 1)
 
     def sample(self, row: int) -> tuple[bytes, str, dict[str, Any]]:
         """`picture` and `condition` of a sample, by a single read if they are close together."""
         at, size, kind = self.offsets[row].item()[:3]
         places = [(at, size), *self._places(row)]
-        held = [place for place in places if place[1]]
+        held = [place for place in places if place is not None]
         start, end = min(first for first, _ in held), max(first + length for first, length in held)
         if end - start > sum(length for _, length in held) + _NEAR * len(held):
-            members = [self._read(*place) for place in places]
+            members = [place and self._read(*place) for place in places]
         else:
             data = self._read(start, end - start)
-            members = [data[first - start : first - start + length] for first, length in places]
-        return members[0], self._extensions[kind], self._condition(row, members[1:])
+            members = [place and data[place[0] - start : sum(place) - start] for place in places]
+        return members[0] or b"", self._extensions[kind], self._condition(row, members[1:])
 
     def record(self, row: int) -> dict[str, Any]:
         """The object in a sample's `.json`; {} if it has none. Raises ShardError for damaged JSON."""
-        return self._record(row, self._read(*self._places(row)[0]))
+        place = self._places(row)[0]
+        return self._record(row, place and self._read(*place))
 
-    def _places(self, row: int) -> list[tuple[int, int]]:
-        """(offset, bytes) of each of _MEMBERS; no bytes for one that the sample does not have."""
+    def _places(self, row: int) -> list[tuple[int, int] | None]:
+        """(offset, bytes) of each of _MEMBERS; None for one that the sample does not have."""
         found = self.offsets[row].item()[3:]
-        return list(zip(found[::2], found[1::2], strict=True))
+        return [place if place[0] else None for place in zip(found[::2], found[1::2], strict=True)]
 
-    def _read(self, offset: int, size: int) -> bytes:
-        return super()._read(offset, size) if size else b""
-
-    def _condition(self, row: int, members: Sequence[bytes]) -> dict[str, Any]:
+    def _condition(self, row: int, members: Sequence[bytes | None]) -> dict[str, Any]:
         text, label, array = members
         record = self._record(row, text)
         condition = record.get(CONDITION, {})
@@ -101,18 +100,18 @@ class ConditionedShard(Shard):
             )
         condition = dict(condition)
         try:
-            if label and CLASS_PART not in condition:
+            if label is not None and CLASS_PART not in condition:
                 condition[CLASS_PART] = parse_label(label)
             elif text and CONDITION not in record and (known := json_label(text)) is not None:
                 condition[CLASS_PART] = known
-            if array:
+            if array is not None:
                 condition[_vector_part(record, condition)] = _numbers(array)
         except ValueError as error:
             raise ShardError(f"{self.name}: the condition of {self.key(row)} is {error}") from error
         return condition
 
-    def _record(self, row: int, text: bytes) -> dict[str, Any]:
-        if not text:
+    def _record(self, row: int, text: bytes | None) -> dict[str, Any]:
+        if text is None:
             return {}
         try:
             record = json.loads(text)

@@ -119,6 +119,7 @@ def test_labels_without_conditions_are_classes_as_ever(tmp_path: Path):
         (("1.json", b'{"condition": [1]}'), "the condition of 1 is '.1.'; an object is needed"),
         (("1.json", b'{"condition"'), "json of 1 is damaged"),
         (("1.txt", b"no condition"), "the condition of 1 is empty"),
+        (("1.cls", b""), "the condition of 1 is empty"),
         (("1.cond.npy", b"no array"), "the condition of 1 is a damaged .cond.npy"),
     ],
 )
