@@ -65,9 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # before fixtures of a wider scope
 
 
 @pytest.fixture(autouse=True)
-def _fixed_global_seed():
+def _no_test_depends_on_another():
+    torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.prediction.counting import count_step
 from imagegen_dist.prediction.predict import images_of_pass, usable_bytes
-from imagegen_dist.run.context import Context, device_name
+from imagegen_dist.run.context import Context
 from imagegen_dist.training.passes import fit_pass
 from imagegen_dist.wording import first_line
 
@@ -60,7 +60,8 @@ def _remember_smaller(run: Context, say: Callable[[str], None]) -> None:
 
 def _valid_for(run: Context) -> dict[str, object]:
     """With another device, or another --training.pass-images, larger passes are tried again."""
-    return {"device": device_name(run.device), "pass_images": run.experiment.training.pass_images}
+    name = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else run.device.type
+    return {"device": name, "pass_images": run.experiment.training.pass_images}
 
 
 def predicted_microbatches(
