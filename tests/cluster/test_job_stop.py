@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,16 @@ import pytest
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest_images
-from tests.ray.head import gcs_address
+from tests.ray.head import gcs_address, serving_head
 from tests.ray.jobs import RAY, ROOT, words
 from tests.runs import TINY
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """A head that ends with these tests, which leave work on its node: others want one that is idle."""
+    with serving_head() as address:
+        yield address
 
 
 @pytest.mark.timeout(200)
