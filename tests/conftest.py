@@ -33,6 +33,8 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+os.environ["TERM"] = "xterm-256color"  # a dumb terminal has no live display
+
 # A machine that is busy elsewhere makes an example slow, not wrong.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
