@@ -24,6 +24,7 @@ _32 = np.uint64(32)
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _ROUNDS = 10
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 _BLOCKS_AT_ONCE = 1 << 14  # in numpy: intermediate arrays fit into the CPU's cache
 
@@ -182,3 +183,11 @@ def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Gener
             state.numpy()[_MT_STATE_AT:end].view(np.uint64)[:] = filled
             generator.set_state(state)
     return generator
+
+
+def even_quantiles(numbers: Iterable[int]) -> Words:
+    """The quantile number / golden ratio, modulo 1, of each number, in units of 2^-64, uint64 [N].
+
+    Those of any contiguous range of numbers are spread almost evenly.
+    """
+    return np.array([number % 2**64 for number in numbers], dtype=np.uint64) * _GOLDEN

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.conditions.part import Conditions, Part, Vector
+from imagegen_dist.noise import even_quantiles
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 _MATCHED = ("class", "attributes")
 _NEAREST, _NEAREST_SHARE = 16, 20
 
@@ -51,8 +51,7 @@ class ConditionRows:
         """
         fixed = self.encode(given or {})
         rows = self._matching(fixed)
-        high = (np.array([number % 2**64 for number in numbers], np.uint64) * _GOLDEN) >> np.uint64(32)
-        chosen = (high * np.uint64(len(rows))) >> np.uint64(32)
+        chosen = ((even_quantiles(numbers) >> np.uint64(32)) * np.uint64(len(rows))) >> np.uint64(32)
         vectors = rows[chosen.astype(np.int64)].copy()
         for name, value in fixed.items():
             vectors[:, self.conditions.slices[name]] = value
@@ -108,10 +107,11 @@ class ConditionRows:
 def encode_within(part: Part, value: Any) -> Vector:
     """A value as its places in the vector. Raises ValueError for one that it cannot have, or outside the data's."""
     vector = part.encode(value)
-    number = float(vector[0]) * part.deviation[0] + part.mean[0] if part.is_number else 0.0
-    slack = 1e-6 * (part.high[0] - part.low[0]) if part.is_number else 0.0
-    if part.is_number and not part.low[0] - slack <= number <= part.high[0] + slack:
-        raise ValueError(f"{part.name} is {number:.6g}; in the data it is {part.low[0]:.6g} to {part.high[0]:.6g}")
+    if part.is_number:
+        number, (low,), (high,) = part.decode(vector), part.low, part.high
+        slack = 1e-6 * (high - low)
+        if not low - slack <= number <= high + slack:
+            raise ValueError(f"{part.name} is {number:.6g}; in the data it is {low:.6g} to {high:.6g}")
     return vector
 
 

@@ -82,7 +82,7 @@ class ConditionedShard(Shard):
     def record(self, row: int) -> dict[str, Any]:
         """The object in a sample's `.json`; {} if it has none. Raises ShardError for damaged JSON."""
         place = self._places(row)[0]
-        return self._record(row, place and self._read(*place))
+        return {} if place is None else self._record(row, self._read(*place))
 
     def _places(self, row: int) -> list[tuple[int, int] | None]:
         """(offset, bytes) of each of _MEMBERS; None for one that the sample does not have."""
@@ -91,7 +91,7 @@ class ConditionedShard(Shard):
 
     def _condition(self, row: int, members: Sequence[bytes | None]) -> dict[str, Any]:
         text, label, array = members
-        record = self._record(row, text)
+        record = {} if text is None else self._record(row, text)
         condition = record.get(CONDITION, {})
         if not isinstance(condition, dict):
             raise ShardError(
@@ -109,15 +109,6 @@ class ConditionedShard(Shard):
         except ValueError as error:
             raise ShardError(f"{self.name}: the condition of {self.key(row)} is {error}") from error
         return condition
-
-    def _record(self, row: int, text: bytes | None) -> dict[str, Any]:
-        if text is None:
-            return {}
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ShardError(f"{self.name}: the .json of {self.key(row)} is damaged: {error}") from error
-        return record if isinstance(record, dict) else {}
 
     def _entry(self, members: list[Member], kinds: dict[str, int]) -> tuple[int, ...]:
         picture = super()._entry(members, kinds)[:3]

@@ -107,10 +107,12 @@ class Shard:
     def record(self, row: int) -> dict[str, Any]:
         """The object in a sample's `.json`; {} if it has none, or has a `.cls`. Raises ShardError for damaged JSON."""
         *_, offset, size, kind = self.offsets[row].item()
-        if kind < 0 or _LABELS[kind] != "json":
-            return {}
+        return self._record(row, self._read(offset, size)) if kind >= 0 and _LABELS[kind] == "json" else {}
+
+    def _record(self, row: int, text: bytes) -> dict[str, Any]:
+        """The object in a `.json`; {} for anything else that is JSON."""
         try:
-            record = json.loads(self._read(offset, size))
+            record = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ShardError(f"{self.name}: the .json of {self.key(row)} is damaged: {error}") from error
         return record if isinstance(record, dict) else {}

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.index import DatasetIndex
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
+from imagegen_dist.noise import even_quantiles
 
 
 @dataclass(frozen=True)
@@ -62,5 +61,5 @@ class RequestedClasses:
         total = sum(self.counts)
         below = np.array([(so_far << 64) // total for so_far in accumulate(self.counts[:-1])], dtype=object)
         edges = np.minimum(below, 2**64 - 1).astype(np.uint64)
-        quantiles = np.arange(ids.start, ids.stop, dtype=np.uint64) * _GOLDEN
+        quantiles = even_quantiles(ids)
         return torch.from_numpy(np.searchsorted(edges, quantiles, side="right").astype(np.int64)).to(device)
