@@ -39,9 +39,6 @@ class DataConfig(StreamConfig):
             )
 
 
-_LISTEN_STEPS = 20
-
-
 @dataclass(frozen=True)
 class TrainingConfig:
     """How long, in what portions, and how often the run is looked at. Every interval is in global images seen."""
@@ -81,7 +78,8 @@ class TrainingConfig:
     checkpoint_every: int = 100_000
     """Images seen between two checkpoints."""
     listen_every: int = 0
-    """Images seen between two checks whether the run should end and its last checkpoint is written; 0: twenty steps."""
+    """Images seen between two checks whether the run should end and its last checkpoint is written; 0: about every two
+    seconds, after twenty steps at most and one step at least."""
     freeze_d: int = 0
     """First stages of the discriminator that keep their weights, counted from the sample, for runs that begin from a
     trained one (arXiv:2002.10964)."""
@@ -116,11 +114,6 @@ class TrainingConfig:
     def numerics(self) -> Numerics:
         """How GPUs compute in float32."""
         return Numerics(self.tf32, self.cudnn_benchmark, self.deterministic)
-
-    @property
-    def listening(self) -> int:
-        """Images between looks at whether the run is to end."""
-        return self.listen_every or _LISTEN_STEPS * self.batch_size
 
     @property
     def steps(self) -> int:

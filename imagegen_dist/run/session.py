@@ -19,6 +19,7 @@ from imagegen_dist.run.checkpoints import Checkpoints
 from imagegen_dist.run.context import Context, Events, Outcome, RunError, prepare
 from imagegen_dist.run.evaluations import Evaluations
 from imagegen_dist.run.held_out import with_held_out
+from imagegen_dist.run.listening import Listening
 from imagegen_dist.run.outputs import Outputs
 from imagegen_dist.run.passes import choose_pass, record_smaller
 from imagegen_dist.run_folder import RESULT
@@ -42,18 +43,19 @@ def execute(
     data.
     """
     with experiment.training.numerics.applied():
-        return _Session(prepare(experiment, settings, world, device, events, clock)).run()
+        return _Session(prepare(experiment, settings, world, device, events, clock), clock).run()
 
 
 class _Session:
     """One rank's part in a run."""
 
-    def __init__(self, run: Context) -> None:
+    def __init__(self, run: Context, clock: Callable[[], float]) -> None:
         self._run = run
         run.trainer.smaller_pass = run.events.message
         self._outputs = Outputs(run)
         self._checkpoints = Checkpoints(run, self._outputs)
         self._evaluations = Evaluations(run, self._outputs, self._checkpoints)
+        self._listening = Listening(run.world, run.device, clock)
         self._data_counters: Counter[str] = Counter()
 
     def run(self) -> Outcome:
@@ -119,7 +121,7 @@ class _Session:
             Hook(evaluation.every, self._evaluate),
             Hook(training.sample_every, self._evaluations.sample),
             Hook(training.checkpoint_every, self._checkpoint),
-            Hook(training.listening, self._listen),
+            Hook(training.listen_every or training.batch_size, self._listen),
         ]
 
     def _report(self) -> None:
@@ -155,6 +157,8 @@ class _Session:
 
     def _listen(self) -> None:
         """Raise Stopped on all ranks together if any was asked to stop, or the exception of a failed checkpoint."""
+        if not (self._run.experiment.training.listen_every or self._listening.is_due() or self._run.ended):
+            return
         self._checkpoints.check()
         self._outputs.report_failures()
         self._stop_if_requested()
@@ -162,8 +166,7 @@ class _Session:
     def _stop_if_requested(self) -> None:
         """Raise Stopped on all ranks together if any of them was asked to stop, unless the run has ended."""
         run = self._run
-        stop = torch.tensor([float(run.events.stop_requested())], device=run.device)
-        requested = bool(sum_over_ranks(stop, run.world).item())
+        requested = self._listening.check(run.events.stop_requested())
         if requested and not run.ended:
             raise Stopped
 
