@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from imagegen_dist.data.picture import MAX_PIXELS as MAX_PIXELS
@@ -23,14 +23,14 @@ from imagegen_dist.data.picture import DecodeError as DecodeError
 from imagegen_dist.data.picture import Pixels as Pixels
 from imagegen_dist.data.picture import decode_into as decode_picture_into
 from imagegen_dist.data.picture import picture_shape, times
+from imagegen_dist.drawing.png import save_png
+from imagegen_dist.drawing.projection import project
+from imagegen_dist.drawing.tiles import grid, shown
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted
 
 _JPEG_QUALITY = 95
 
-_FRAME_MS = 125
-_MIN_TILE_PIXELS = 72
-_CAPTION_PIXELS = 14
 _PILLOW = {"png": "PNG", "webp": "WEBP"}
 _JPEG = ("jpg", "jpeg")
 _PICTURES = (
@@ -127,7 +127,7 @@ class Modality(ABC):
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> tuple[bytes, str]:
         """`pages` as a file: (bytes, extension)."""
-        return _save_png(self.pages(samples, columns, scale, captions)), "png"
+        return save_png(self.pages(samples, columns, scale, captions)), "png"
 
 
 class _ImageModality(Modality):
@@ -147,7 +147,7 @@ class _ImageModality(Modality):
     def pages(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> list[Image.Image]:
-        return [_grid(_shown(samples), columns, scale, captions)]
+        return [grid(shown(samples), columns, scale, captions)]
 
 
 class _VideoModality(Modality):
@@ -159,8 +159,8 @@ class _VideoModality(Modality):
     def pages(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> list[Image.Image]:
-        shown = _shown(samples)
-        return [_grid(shown[:, :, frame], columns, scale, captions) for frame in range(shown.shape[2])]
+        clips = shown(samples)
+        return [grid(clips[:, :, frame], columns, scale, captions) for frame in range(clips.shape[2])]
 
 
 class _VoxelModality(Modality):
@@ -172,9 +172,9 @@ class _VoxelModality(Modality):
     def pages(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> list[Image.Image]:
-        shown = _shown(samples)
-        views = np.concatenate([_project(shown, axis) for axis in (2, 3, 4)], -1)
-        return [_grid(views, columns, scale, captions)]
+        volumes = shown(samples)
+        views = np.concatenate([project(volumes, axis) for axis in (2, 3, 4)], -1)
+        return [grid(views, columns, scale, captions)]
 
 
 _MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (_ImageModality, _VideoModality, _VoxelModality)}
@@ -269,51 +269,3 @@ def _check_spatial(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
 
 def _dotted(extensions: tuple[str, ...]) -> str:
     return ", ".join(f".{extension}" for extension in extensions)
-
-
-def _shown(samples: Pixels) -> Pixels:
-    """Samples as grey or RGB, [N, 1 or 3, *S]. Four channels are RGBA, which is drawn on white."""
-    if samples.shape[1] == 4:
-        colours, alpha = samples[:, :3].astype(np.uint32), samples[:, 3:].astype(np.uint32)
-        return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return samples[:, :3] if samples.shape[1] >= 3 else samples[:, :1]
-
-
-def _project(samples: Pixels, axis: int) -> Pixels:
-    """Maximum along an axis of [N, C, D, H, W], dimmed to 40 % towards its end, centred on a square."""
-    depth = np.linspace(1, 0.4, samples.shape[axis], dtype=np.float32)
-    view = (samples * depth.reshape([-1 if at == axis else 1 for at in range(5)])).max(axis).astype(np.uint8)
-    side = max(samples.shape[2:])
-    spare = [(side - extent) // 2 for extent in view.shape[2:]]
-    square = np.zeros((*view.shape[:2], side, side), np.uint8)
-    square[:, :, spare[0] : spare[0] + view.shape[2], spare[1] : spare[1] + view.shape[3]] = view
-    return square
-
-
-def _grid(samples: Pixels, columns: int, scale: int | None, captions: Sequence[str] = ()) -> Image.Image:
-    """Tiles [N, C, H, W] in rows on white, with gaps between them and a caption below each."""
-    count, channels, height, width = samples.shape
-    scale = scale or max(1, math.ceil(_MIN_TILE_PIXELS / max(height, width)))
-    gap, rows, below = 2, -(-count // columns), _CAPTION_PIXELS if captions else 0
-    tall, wide = height * scale + below, width * scale
-    page = np.full((rows * (tall + gap) - gap, columns * (wide + gap) - gap, channels), 255, np.uint8)
-    tiles = np.moveaxis(samples, 1, -1).repeat(scale, axis=1).repeat(scale, axis=2)
-    corners = [(number % columns * (wide + gap), number // columns * (tall + gap)) for number in range(count)]
-    for tile, (left, top) in zip(tiles, corners, strict=True):
-        page[top : top + tall - below, left : left + wide] = tile
-    picture = Image.fromarray(page[..., 0] if channels == 1 else page)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_CAPTION_PIXELS - 2) if captions else None
-    for caption, (left, top) in zip(captions, corners, strict=False):
-        black = 0 if channels == 1 else (0, 0, 0)
-        pen.text((left + wide / 2, top + tall - below), caption, black, font, anchor="ma")
-    return picture
-
-
-def _save_png(frames: list[Image.Image]) -> bytes:
-    """A PNG, which repeats its frames endlessly if there are several."""
-    target = io.BytesIO()
-    if len(frames) == 1:
-        frames[0].save(target, "PNG", optimize=True)
-    else:
-        frames[0].save(target, "PNG", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0)
-    return target.getvalue()
