@@ -1,7 +1,7 @@
 """Built-in datasets: packed into shards on first use, then read like any other dataset."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.conditions.part import Conditions
+from imagegen_dist.data import dsprites as sprites
+from imagegen_dist.data import solids as bodies
 from imagegen_dist.data.digit_style import STYLES, measure_style
-from imagegen_dist.data.dsprites import FACTORS, SAMPLES, factors_of, render, subset
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
-from imagegen_dist.data.order import keyed_permutation
+from imagegen_dist.data.moving_digits import moving_digits as clips_of_digits
+from imagegen_dist.data.order import keyed_permutation, spread
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stacked import MODE_NAMES, MODES, stack_digits
 from imagegen_dist.extras import install_hint
@@ -22,6 +24,8 @@ from imagegen_dist.storage import Store
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """(samples, uint8 [N, C, *S]; labels, int64 [N])"""
+
+Rows = NDArray[np.int64]
 
 SPLITS = ("train", "val")
 """Every built-in dataset has samples for training and held-out samples."""
@@ -66,7 +70,7 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
     pack_count, least, most = _SIZED[plain]
     if not size.isascii() or not size.isdigit() or not least <= int(size) <= most:
         asked = f"as in --data {plain}:{min(5_000, most // 20)}"
-        raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} pictures, {asked}")
+        raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} samples, {asked}")
     return pack_count(store, int(size)) / split
 
 
@@ -125,14 +129,52 @@ def dsprites(store: Store, count: int = 30_000) -> Store:
     The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
     """
     folder = store / f"dsprites-{count}-v1"
+    for split, rows in _unpacked_rows(folder, count, sprites.SAMPLES):
+        samples = _drawn(rows, sprites.render, lambda some: _factor_records(sprites.FACTORS, sprites.factors_of(some)))
+        with _unless_packed(folder / split):
+            pack(samples, folder / split, shard_samples=5_000)
+    return folder
+
+
+def solids(store: Store, count: int = 6_000, side: int = 16) -> Store:
+    """Solids, (1, side, side, side), in six classes: `count` volumes spread evenly over the grid of factors.
+
+    The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
+    """
+    folder = store / f"solids{side}-{count}-v1"
+    names = tuple(bodies.SHAPES)
+    for split, rows in _unpacked_rows(folder, count, bodies.SAMPLES):
+        samples = _drawn(rows, partial(bodies.render, side=side), _solid_records)
+        with _unless_packed(folder / split):
+            pack(samples, folder / split, "voxels", "npy", shard_samples=_SHARD_SAMPLES, class_names=names)
+    return folder
+
+
+def moving_digits(store: Store, count: int = 10_000) -> Store:
+    """`count` clips, (1, 8, 32, 32), of a digit that moves and bounces; conditions: the digit and its first velocity.
+
+    The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
+    Held-out samples show digits that no training sample shows, by the split of `digits`.
+    """
+    folder = store / f"moving-digits-{count}-v1"
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
-    numbers = np.arange(SAMPLES) if count == SAMPLES else subset(count, seed=0)
-    held_out = np.zeros(count, dtype=np.bool_)
-    held_out[keyed_permutation(count, 0, 0)[: min(count // 10, 10_000)]] = True
-    for split, rows in zip(SPLITS, (numbers[~held_out], numbers[held_out]), strict=True):
+    conditions: Conditions | None = None
+    counts = count - count // 10, count // 10
+    numbers = {"velocity_y": "number", "velocity_x": "number"}
+    for seed, (split, single, samples) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
+        clips = clips_of_digits(*single, samples, seed)
         with _unless_packed(folder / split):
-            pack(_sprites_with_factors(rows), folder / split, shard_samples=5_000)
+            pack(
+                clips,
+                folder / split,
+                "video",
+                "npy",
+                shard_samples=_SHARD_SAMPLES,
+                kinds=numbers,
+                within=conditions,
+            )
+        conditions = DatasetIndex.load(folder / split).conditions
     return folder
 
 
@@ -141,15 +183,21 @@ _BUILTIN: dict[str, Callable[[Store], Store]] = {
     "digits-styled": digits_styled,
     "stackedmnist": stackedmnist,
     "dsprites": dsprites,
-    "dsprites-full": partial(dsprites, count=SAMPLES),
+    "dsprites-full": partial(dsprites, count=sprites.SAMPLES),
+    "moving-digits": moving_digits,
+    "solids": solids,
+    "solids32": partial(solids, side=32),
 }
 
 _SIZED: dict[str, tuple[Callable[[Store, int], Store], int, int]] = {
     "digits": (digits, 10, _DIGITS_TRAINED),
     "stackedmnist": (stackedmnist, MODES, 1_000_000),
-    "dsprites": (dsprites, 100, SAMPLES),
+    "dsprites": (dsprites, 100, sprites.SAMPLES),
+    "moving-digits": (moving_digits, 100, 1_000_000),
+    "solids": (solids, 100, bodies.SAMPLES),
+    "solids32": (partial(solids, side=32), 100, bodies.SAMPLES),
 }
-"""Datasets with a variable number of pictures, and its smallest and largest value."""
+"""Datasets with a variable number of samples, and its smallest and largest value."""
 
 
 def stratified_split(labels: NDArray[np.int64], val_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -188,11 +236,33 @@ def _load_mnist() -> Labelled:
     return pixels.reshape(-1, 1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 
 
-def _sprites_with_factors(numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+def _unpacked_rows(folder: Store, count: int, every: int) -> Iterator[tuple[str, Rows]]:
+    """(split, numbers of its samples) of `count` spread evenly over a grid of `every`; nothing if both are packed."""
+    if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
+        return
+    numbers = np.arange(every) if count == every else spread(count, every, seed=0)
+    held_out = np.zeros(count, dtype=np.bool_)
+    held_out[keyed_permutation(count, 0, 0)[: min(count // 10, 10_000)]] = True
+    yield from zip(SPLITS, (numbers[~held_out], numbers[held_out]), strict=True)
+
+
+def _drawn(
+    numbers: Rows, render: Callable[[Rows], NDArray[np.uint8]], records_of: Callable[[Rows], list[dict[str, Any]]]
+) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+    """Samples by their numbers, with their records; drawn some at a time."""
     for start in range(0, numbers.size, _RENDERED):
         some = numbers[start : start + _RENDERED]
-        for picture, values in zip(render(some), factors_of(some).tolist(), strict=True):
-            yield picture, {"factors": dict(zip(FACTORS, values, strict=True))}
+        yield from zip(render(some), records_of(some), strict=True)
+
+
+def _factor_records(names: Iterable[str], values: Rows) -> list[dict[str, Any]]:
+    return [{"factors": dict(zip(names, each, strict=True))} for each in values.tolist()]
+
+
+def _solid_records(numbers: Rows) -> list[dict[str, Any]]:
+    """Records with the shape as class."""
+    records = _factor_records(bodies.FACTORS, bodies.factors_of(numbers))
+    return [{"label": record["factors"]["shape"], **record} for record in records]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from imagegen_dist.data.order import keyed_bits, keyed_permutation
+from imagegen_dist.data.order import spread
 
 FACTORS = {"shape": 3, "scale": 6, "orientation": 40, "position_x": 32, "position_y": 32}
 """Number of values of each factor, slowest factor first."""
@@ -27,7 +27,6 @@ _SCALES = np.linspace(0.5, 1, FACTORS["scale"])
 _ORIENTATIONS = np.linspace(0, 2 * np.pi, FACTORS["orientation"])
 _WINDOW = SIZE - FACTORS["position_x"] + 1
 _SUPERSAMPLING = 4  # points along each axis of a pixel, which is white if at least half of them are in the shape
-_SUBSET, _SUBSET_ORDER = 16, 17
 
 _SQUARE = 9.6  # half a side; all lengths in pixels at scale 1
 _ELLIPSE = (11.9, 5.95)  # half the axes
@@ -58,15 +57,8 @@ def render(index: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def subset(count: int, seed: int) -> NDArray[np.int64]:
-    """Numbers of `count` distinct pictures, spread evenly and in random order; a pure function, int64 [count].
-
-    The grid is divided into `count` runs of neighbours, and one picture is drawn from each.
-    """
-    if not 1 <= count <= SAMPLES:
-        raise ValueError(f"a subset of {count} pictures; it must have 1 to {SAMPLES}")
-    edges = np.arange(count + 1, dtype=np.int64) * SAMPLES // count
-    drawn = keyed_bits(count, seed, _SUBSET) % np.diff(edges).astype(np.uint64)
-    return (edges[:-1] + drawn.astype(np.int64))[keyed_permutation(count, seed, _SUBSET_ORDER)]
+    """Numbers of `count` distinct pictures, spread evenly and in random order; a pure function, int64 [count]."""
+    return spread(count, SAMPLES, seed)
 
 
 def sprite(shape: str, scale: float, orientation: float) -> NDArray[np.uint8]:

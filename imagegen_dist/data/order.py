@@ -20,6 +20,7 @@ IntArray = NDArray[np.int64]
 _SHUFFLED = 1 << 22
 
 _SHARDS, _ROWS, _BLOCK, _SUBSTITUTE = range(4)
+_SPREAD, _SPREAD_ORDER = 16, 17
 
 
 def keyed_bits(count: int, seed: int, purpose: int, *coordinates: int) -> NDArray[np.uint64]:
@@ -35,6 +36,18 @@ def keyed_bits(count: int, seed: int, purpose: int, *coordinates: int) -> NDArra
 def keyed_permutation(count: int, seed: int, purpose: int, *coordinates: int) -> IntArray:
     """A permutation of range(count) that depends on the arguments alone."""
     return np.argsort(keyed_bits(count, seed, purpose, *coordinates), kind="stable")
+
+
+def spread(count: int, every: int, seed: int) -> IntArray:
+    """`count` distinct numbers below `every`, spread evenly and in random order; a pure function, int64 [count].
+
+    The range is divided into `count` runs of neighbours, and one number is drawn from each. Raises ValueError.
+    """
+    if not 1 <= count <= every:
+        raise ValueError(f"a subset of {count} samples; it must have 1 to {every}")
+    edges = np.arange(count + 1, dtype=np.int64) * every // count
+    drawn = keyed_bits(count, seed, _SPREAD) % np.diff(edges).astype(np.uint64)
+    return (edges[:-1] + drawn.astype(np.int64))[keyed_permutation(count, seed, _SPREAD_ORDER)]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from imagegen_dist.data import builtin
+from imagegen_dist.data import builtin, solids
 from imagegen_dist.data.builtin import builtin_dataset, is_builtin, stratified_split
 from imagegen_dist.data.dsprites import FACTORS, render
 from imagegen_dist.data.index import DatasetError, DatasetIndex
@@ -134,12 +134,55 @@ def test_dsprites_come_in_the_size_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        *((f"dsprites:{size}", "has a size of 100 to 737,280 pictures") for size in ("99", "800000", "many")),
-        ("stackedmnist:999", "has a size of 1,000 to 1,000,000 pictures, as in --data stackedmnist:5000"),
-        ("digits:4001", "has a size of 10 to 4,000 pictures, as in --data digits:200"),
-        ("dsprites-full:500", "only digits, stackedmnist, dsprites have a size; take --data dsprites-full"),
+        *((f"dsprites:{size}", "has a size of 100 to 737,280 samples") for size in ("99", "800000", "many")),
+        ("stackedmnist:999", "has a size of 1,000 to 1,000,000 samples, as in --data stackedmnist:5000"),
+        ("digits:4001", "has a size of 10 to 4,000 samples, as in --data digits:200"),
+        (
+            "dsprites-full:500",
+            "solids, solids32 have a size; take --data dsprites-full",
+        ),
     ],
 )
 def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(name, said, tmp_path):
     with pytest.raises(DatasetError, match=said):
         builtin_dataset(name, "train", Store(tmp_path))
+
+
+def test_moving_digits_come_with_conditions_and_factors_and_their_held_out_digits_are_others(tmp_path):
+    folders = [builtin_dataset("moving-digits:240", split, Store(tmp_path)) for split in ("train", "val")]
+    train, val = (DatasetIndex.load(folder) for folder in folders)
+    assert [index.samples for index in (train, val)] == [216, 24]
+    assert (val.modality, val.shape) == ("video", SampleShape(1, (8, 32, 32)))
+    assert train.conditions is not None
+    assert [(part.name, part.kind) for part in train.conditions.parts] == [
+        *(("digit", "class"), ("velocity_y", "vector"), ("velocity_x", "vector"))
+    ]
+    assert val.conditions is not None
+    assert [part.mean for part in val.conditions.parts] == [part.mean for part in train.conditions.parts]
+    factors = [record["factors"] for record in read_records(val, folders[1], range(24))]
+    assert list(factors[0]) == ["digit", "velocity_y", "velocity_x", "position_y", "position_x"]
+    clips = [
+        read_samples(index, folder, range(index.samples))[0]
+        for index, folder in zip((train, val), folders, strict=True)
+    ]
+    shown, held_out = ({_ink(clip).tobytes() for clip in some.numpy()} for some in clips)
+    assert not shown & held_out
+
+
+def _ink(clip):
+    """The first frame of a clip [1, T, H, W], moved to the upper left corner."""
+    rows, columns = np.nonzero(clip[0, 0])
+    return clip[0, 0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+@pytest.mark.parametrize(("name", "side"), [("solids:120", 16), ("solids32:120", 32)])
+def test_solids_have_classes_and_factors(name, side, tmp_path):
+    folder = builtin_dataset(name, "val", Store(tmp_path))
+    index = DatasetIndex.load(folder)
+    assert (index.samples, index.modality, index.shape) == (12, "voxels", SampleShape(1, (side,) * 3))
+    assert index.class_names == tuple(solids.SHAPES)
+    volumes, labels = read_samples(index, folder, range(12))
+    factors = [record["factors"] for record in read_records(index, folder, range(12))]
+    assert [each["shape"] for each in factors] == labels.tolist()
+    numbers = np.ravel_multi_index(np.array([list(each.values()) for each in factors]).T, (*solids.FACTORS.values(),))
+    assert np.array_equal(volumes.numpy(), solids.render(numbers, side))

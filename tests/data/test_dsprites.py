@@ -163,5 +163,5 @@ def test_pictures_that_there_are_not_are_refused():
         render(np.array([5, SAMPLES]))
     with pytest.raises(ValueError, match="no picture -1"):
         factors_of(np.array([-1]))
-    with pytest.raises(ValueError, match="subset of 0 pictures; it must have 1 to 737280"):
+    with pytest.raises(ValueError, match="subset of 0 samples; it must have 1 to 737280"):
         subset(0, 0)
