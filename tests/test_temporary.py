@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from imagegen_dist.cli.train import main_gan
-from imagegen_dist.data.animation import animate
 from imagegen_dist.data.pack import pack
+from imagegen_dist.drawing.animation import animate
 from imagegen_dist.errors import MISUSED
 from imagegen_dist.metrics.sinks import JSONLSink, read_rows
 from imagegen_dist.ray.preflight import look

@@ -16,11 +16,11 @@ from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.sample_conditions import parse_conditions
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
-from imagegen_dist.data.animation import animate, check_encoder
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack_shards import Target, pack_shards
 from imagegen_dist.data.pack_tasks import Recipe
 from imagegen_dist.data.sources.base import listing_digest
+from imagegen_dist.drawing.animation import animate, check_encoder
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.animation import (
     TRAVERSED_SEEDS,

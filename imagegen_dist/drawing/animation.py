@@ -13,6 +13,7 @@ from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import temporary_folder
 
 _EXTENSIONS = ("webp", "mp4")
+_QUALITY = 85  # of a WebP that is not lossless
 
 
 def check_encoder(extension: str) -> None:
@@ -28,19 +29,21 @@ def check_encoder(extension: str) -> None:
             ) from None
 
 
-def animate(frames: Sequence[Image.Image], extension: str, fps: float) -> bytes:
+def animate(frames: Sequence[Image.Image], extension: str, fps: float, lossless: bool = True) -> bytes:
     """Encode pictures of one size as an endlessly repeating WebP or an MP4. Raises as `check_encoder`.
 
-    WebP is lossless. MP4 (H.264, 4:2:0) is not, and repeats the last row or column if a side is odd.
+    WebP is lossless unless something else is asked for. MP4 (H.264, 4:2:0) never is, and repeats the last row or column
+    if a side is odd.
     """
     check_encoder(extension)
-    return _webp(frames, fps) if extension == "webp" else _mp4(frames, fps)
+    return _webp(frames, fps, lossless) if extension == "webp" else _mp4(frames, fps)
 
 
-def _webp(frames: Sequence[Image.Image], fps: float) -> bytes:
+def _webp(frames: Sequence[Image.Image], fps: float, lossless: bool) -> bytes:
     target = io.BytesIO()
     first, *rest = frames
-    first.save(target, "WEBP", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, lossless=True)
+    how = {"lossless": True} if lossless else {"quality": _QUALITY}
+    first.save(target, "WEBP", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, **how)
     return target.getvalue()
 
 

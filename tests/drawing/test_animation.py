@@ -10,7 +10,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageSequence
 
-from imagegen_dist.data.animation import animate, check_encoder
+from imagegen_dist.drawing.animation import animate, check_encoder
 
 
 def frames(size: tuple[int, int], count: int = 5, mode: str = "L") -> list[Image.Image]:
