@@ -94,6 +94,7 @@ def decode(annotation: Any, data: Any, path: str = "") -> Any:
         return None
     if classes:
         return _decode_dataclass(classes, data, path)
+    data, allowed = _one_or_several(allowed, data)
     for option in allowed:
         origin = typing.get_origin(option)
         if origin is typing.Literal:
@@ -284,6 +285,17 @@ def _decode_tuple(arguments: tuple[Any, ...], data: Any, path: str) -> tuple[Any
     if len(data) != len(arguments):
         raise ConfigError(f"{path}: {list(data)} needs {counted(len(arguments), 'value')}")
     return tuple(decode(option, item, path) for option, item in zip(arguments, data, strict=True))
+
+
+def _one_or_several(allowed: tuple[Any, ...], data: Any) -> tuple[Any, tuple[Any, ...]]:
+    """(data, the annotations that fit it) for a union of a tuple and its item: a single item is no tuple."""
+    several = tuple(option for option in allowed if typing.get_origin(option) is tuple)
+    one = tuple(option for option in allowed if option not in several and option is not type(None))
+    if not several or not one:
+        return data, allowed
+    if isinstance(data, list | tuple) and len(data) != 1:
+        return data, several
+    return (data[0] if isinstance(data, list | tuple) else data), one
 
 
 def _decode_scalar(expected: Any, data: Any, path: str) -> Any:

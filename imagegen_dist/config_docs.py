@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from imagegen_dist.config import decode_text, kind, options
 from imagegen_dist.schedule import Schedule
+from imagegen_dist.shape import PerAxis
 
 _NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 _SCHEDULE = "number, or cosine START:END:IMAGES"
@@ -91,6 +92,8 @@ def value_text(value: Any) -> str:
 def _type_text(annotation: Any) -> str:
     """The choices or the type of a setting in words."""
     allowed = options(annotation)
+    if annotation == PerAxis:
+        return "whole number, or one for each axis, separated by commas"
     if len(allowed) > 1:
         return " or ".join(_type_text(option) for option in allowed)
     arguments = typing.get_args(annotation)
@@ -103,5 +106,15 @@ def _type_text(annotation: Any) -> str:
     return "none" if annotation is type(None) else _NAMES.get(annotation, getattr(annotation, "__name__", "value"))
 
 
-_DECODED: tuple[Any, ...] = bool, int, float, str, tuple[int, ...], tuple[float, ...], tuple[str, ...], Schedule
+_DECODED: tuple[Any, ...] = (
+    bool,
+    int,
+    float,
+    str,
+    PerAxis,
+    tuple[int, ...],
+    tuple[float, ...],
+    tuple[str, ...],
+    Schedule,
+)
 _TYPES = {_type_text(annotation): annotation for annotation in _DECODED}

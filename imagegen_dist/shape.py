@@ -1,9 +1,29 @@
-"""The shape of one sample: all that networks know of a modality."""
+"""The shape of one sample: all that networks know of a modality; and numbers that each of its axes may have."""
 
 from dataclasses import dataclass
 from math import prod
 
 from imagegen_dist.wording import counted
+
+PerAxis = int | tuple[int, ...]
+"""One number for every spatial axis, or one for each of them: 8 or (2, 8, 8)."""
+
+
+def per_axis(value: PerAxis, ndim: int, flag: str = "") -> tuple[int, ...]:
+    """One value for each of ndim axes: an int applies to all axes.
+
+    Raises ValueError if a tuple has another number of entries; flag: the one that sets it, for the error.
+    """
+    axes = (value,) * ndim if isinstance(value, int) else tuple(value)
+    if len(axes) != ndim:
+        by = f" by {flag}" if flag else ""
+        raise ValueError(f"{axes} has {len(axes)} entries for {ndim} spatial axes: give one per axis{by}")
+    return axes
+
+
+def axes_text(value: PerAxis) -> str:
+    """As a setting is written: "8", or "2,8,8"."""
+    return str(value) if isinstance(value, int) else ",".join(map(str, value))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
 from imagegen_dist.nn.mlp import RELU_GAIN, mlp
+from imagegen_dist.nn.strides import Strides, check_strides, lowest_extent, strides_of
 from imagegen_dist.shape import SampleShape
 
 
@@ -24,9 +25,9 @@ class ConvVAEConfig(ModelConfig):
     """Stages and widths of both networks. Raises ValueError if they are inconsistent."""
 
     channels: tuple[int, ...] = (32, 32, 64, 64)
-    """Channels of every stage, starting at the sample's resolution; each stage halves every spatial axis."""
+    """Channels of every stage, starting at the sample's resolution."""
     kernels: tuple[int, ...] = (4, 4, 2, 2)
-    """Extent of the encoder's convolutions, even, one per stage; a single value applies to every stage."""
+    """Extent of the encoder's convolutions, even, one per stage or one for all; one less along axes of stride 1."""
     hidden: tuple[int, ...] = (256,)
     """Units of the encoder's fully connected layers after the stages; the decoder uses them in reverse order."""
     latent: int = 10
@@ -35,6 +36,8 @@ class ConvVAEConfig(ModelConfig):
     """Extent of the transposed convolution that inverts each stage, in the order of `channels`; as `kernels`."""
     embed_dim: int = 32
     """Dimensions of the class embeddings of encoder and decoder."""
+    strides: tuple[str, ...] = ("2",)
+    """How each stage shrinks the axes: 2 halves all axes, 1x2x2 keeps the first; one entry for all stages."""
 
     def __post_init__(self) -> None:
         if not self.channels or min(self.channels) < 1:
@@ -46,6 +49,7 @@ class ConvVAEConfig(ModelConfig):
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
+        check_strides(self.strides, len(self.channels))
         for name in ("kernels", "decoder_kernels"):
             kernels = getattr(self, name)
             if len(kernels) not in (1, len(self.channels)) or any(kernel < 2 or kernel % 2 for kernel in kernels):
@@ -55,14 +59,13 @@ class ConvVAEConfig(ModelConfig):
                 )
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
-        """Spatial extent after the last stage, S / 2^stages. Raises ValueError if it is not an integer."""
-        factor = 2 ** len(self.channels)
-        if any(extent % factor for extent in shape.spatial):
-            raise ValueError(
-                f"spatial shape {shape.spatial} is not divisible by {factor} = 2^stages: "
-                f"give fewer than {len(self.channels)} --model.channels, or samples of another size"
-            )
-        return tuple(extent // factor for extent in shape.spatial)
+        """Spatial extent after the last stage, S / strides. Raises ValueError if it is not an integer."""
+        remedy = f"give fewer than {len(self.channels)} --model.channels, or other --model.strides"
+        return lowest_extent(shape, self.steps(shape.ndim), "the strides of the stages", remedy)
+
+    def steps(self, ndim: int) -> list[Strides]:
+        """Strides of every stage, starting at the sample's resolution."""
+        return strides_of(self.strides, len(self.channels), ndim)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
@@ -70,15 +73,16 @@ class ConvVAEConfig(ModelConfig):
         return {"encoder": Encoder, "decoder": Decoder}
 
 
-def _per_stage(kernels: tuple[int, ...], stages: int) -> tuple[int, ...]:
-    """One kernel per stage."""
-    return kernels * stages if len(kernels) == 1 else kernels
+def _per_stage(kernels: tuple[int, ...], steps: list[Strides]) -> list[tuple[int, ...]]:
+    """The kernel of every stage, one less along the axes that the stage does not halve."""
+    each = kernels * len(steps) if len(kernels) == 1 else kernels
+    return [tuple(kernel - 2 + stride for stride in step) for kernel, step in zip(each, steps, strict=True)]
 
 
 class Encoder(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z].
 
-    Convolutions of stride 2 and fully connected layers, a ReLU after each, then one linear layer.
+    Strided convolutions and fully connected layers, a ReLU after each, then one linear layer.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to the
     features of the last stage. parameters: values per latent, one after another along dimension 1 (mean and
@@ -95,11 +99,12 @@ class Encoder(nn.Module):
         self.shape, self.classes = shape, classes
         self.latent_dims: tuple[int, ...] = (config.latent,)
         base, channels = config.base(shape), config.channels
-        kernels = _per_stage(config.kernels, len(channels))
+        steps, below = config.steps(shape.ndim), (shape.channels, *channels[:-1])
+        kernels = _per_stage(config.kernels, steps)
         layers: list[nn.Module] = []
-        for previous, width, kernel in zip((shape.channels, *channels[:-1]), channels, kernels, strict=True):
+        for previous, width, kernel, stride in zip(below, channels, kernels, steps, strict=True):
             layers.append(
-                Conv(shape.ndim, previous, width, kernel, stride=2, bias=True, gain=RELU_GAIN, generator=generator)
+                Conv(shape.ndim, previous, width, kernel, stride, bias=True, gain=RELU_GAIN, generator=generator)
             )
             layers.append(nn.ReLU())
         self.stages = nn.Sequential(*layers)
@@ -119,7 +124,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z [B, Z], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
 
-    The mirror image of the encoder: fully connected layers and transposed convolutions of stride 2, with ReLUs between.
+    The mirror image of the encoder: fully connected layers and transposed convolutions, with ReLUs between.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
     outputs: values per channel of the sample. Other arguments and errors as for Encoder.
@@ -132,20 +137,23 @@ class Decoder(nn.Module):
         self.shape, self.classes = shape, classes
         self.latent_dims: tuple[int, ...] = (config.latent,)
         channels = config.channels[::-1]
-        kernels = _per_stage(config.decoder_kernels, len(channels))[::-1]
+        steps = config.steps(shape.ndim)[::-1]
+        kernels = _per_stage(config.decoder_kernels, steps[::-1])[::-1]
         self.base = (channels[0], *config.base(shape))
         self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
         features = config.latent + (config.embed_dim if classes else 0)
         self.hidden = mlp((features, *config.hidden[::-1], prod(self.base)), generator=generator)
         layers: list[nn.Module] = []
-        for width, following, kernel in zip(channels, channels[1:], kernels, strict=False):
+        for width, following, kernel, stride in zip(channels, channels[1:], kernels, steps, strict=False):
             layers.append(
-                TransposedConv(shape.ndim, width, following, kernel, 2, bias=True, gain=RELU_GAIN, generator=generator)
+                TransposedConv(
+                    shape.ndim, width, following, kernel, stride, bias=True, gain=RELU_GAIN, generator=generator
+                )
             )
             layers.append(nn.ReLU())
         self.stages = nn.Sequential(*layers)
         self.output = TransposedConv(
-            shape.ndim, channels[-1], outputs * shape.channels, kernels[-1], 2, bias=True, generator=generator
+            shape.ndim, channels[-1], outputs * shape.channels, kernels[-1], steps[-1], bias=True, generator=generator
         )
 
     @property

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import ResidualBlock
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, TransposedConv, append_dims
+from imagegen_dist.nn.strides import check_strides, lowest_extent, strides_of
 from imagegen_dist.shape import SampleShape
 
 Choose = Callable[[int, Tensor | None], Tensor]
@@ -43,7 +44,7 @@ class LadderVAEConfig(ModelConfig):
     """Stages and latents of both networks. Raises ValueError if they are inconsistent."""
 
     channels: tuple[int, ...] = (32, 64)
-    """Width of every convolutional stage, starting at the sample's resolution; each halves every spatial axis."""
+    """Width of every convolutional stage, starting at the sample's resolution."""
     latents: tuple[int, ...] = (0, 4)
     """Latent channels at every position of each convolutional stage; 0 for none."""
     units: tuple[int, ...] = (256,)
@@ -52,6 +53,8 @@ class LadderVAEConfig(ModelConfig):
     """Latent dimensions of each fully connected stage; 0 for none."""
     blocks: int = 1
     """Residual blocks per stage, in each direction."""
+    strides: tuple[str, ...] = ("2",)
+    """How each convolutional stage shrinks the axes: 2 halves all axes, 1x2x2 keeps the first; one entry for all."""
 
     def __post_init__(self) -> None:
         for widths, latents in (("channels", "latents"), ("units", "vectors")):
@@ -61,6 +64,7 @@ class LadderVAEConfig(ModelConfig):
                     f"{widths} {wide} and {latents} {deep}: give each stage a positive width and 0 or more latents, by "
                     f"--model.{widths} and --model.{latents}"
                 )
+        check_strides(self.strides, len(self.channels))
         if not [*self.latents, *self.vectors] or not [*self.latents, *self.vectors][-1]:
             flag = "vectors" if self.units else "latents"
             raise ValueError(f"{flag} {getattr(self, flag)}: the highest stage needs latents, by --model.{flag}")
@@ -68,17 +72,15 @@ class LadderVAEConfig(ModelConfig):
             raise ValueError(f"blocks {self.blocks} is below 1; set --model.blocks to 1 or more")
 
     def stages(self, shape: SampleShape) -> list[_Stage]:
-        """The stages, from the sample up. Raises ValueError if the sample's extent cannot be halved that often."""
-        factor = 2 ** len(self.channels)
-        if any(extent % factor for extent in shape.spatial):
-            raise ValueError(
-                f"spatial shape {shape.spatial} is not divisible by {factor} = 2^stages: give fewer than "
-                f"{len(self.channels)} --model.channels, or samples of another size"
-            )
+        """The stages, from the sample up. Raises ValueError if the sample's extent cannot be shrunk so."""
+        steps = strides_of(self.strides, len(self.channels), shape.ndim) if self.channels else []
+        remedy = f"give fewer than {len(self.channels)} --model.channels, or other --model.strides"
+        lowest_extent(shape, steps, "the strides of the stages", remedy)
         found, extent, one = [], shape.spatial, (1,) * shape.ndim
-        for width, latents in zip(self.channels, self.latents, strict=True):
-            extent = tuple(positions // 2 for positions in extent)
-            found.append(_Stage(width, latents, extent, (4,) * shape.ndim, (2,) * shape.ndim, is_vector=False))
+        for width, latents, step in zip(self.channels, self.latents, steps, strict=True):
+            extent = tuple(positions // stride for positions, stride in zip(extent, step, strict=True))
+            kernel = tuple(2 + stride for stride in step)
+            found.append(_Stage(width, latents, extent, kernel, step, is_vector=False))
         for width, latents in zip(self.units, self.vectors, strict=True):
             found.append(_Stage(width, latents, one, extent, extent, is_vector=True))
             extent = one

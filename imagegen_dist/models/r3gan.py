@@ -12,10 +12,8 @@ from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_GAIN, BiasedLeakyReLU, ResidualBlock
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, scaled_normal
 from imagegen_dist.nn.resample import downsample, upsample
-from imagegen_dist.shape import SampleShape
-
-_PIXEL_KERNEL = 3
-"""Extent in pixels of the convolutions at full resolution."""
+from imagegen_dist.nn.strides import Strides, check_strides, extents_upward, lowest_extent, strides_of
+from imagegen_dist.shape import PerAxis, SampleShape, axes_text, per_axis
 
 
 @ModelConfig.register
@@ -24,7 +22,7 @@ class R3GANConfig(ModelConfig):
     """Widths and resolutions of both networks. Raises ValueError if they are inconsistent."""
 
     widths: tuple[int, ...] = (768, 768, 768, 768)
-    """Channels of every stage, starting at the lowest resolution; each stage doubles every spatial axis."""
+    """Channels of every stage, starting at the lowest resolution."""
     blocks_per_stage: int = 2
     """Residual blocks per stage."""
     group_channels: int = 16
@@ -36,13 +34,13 @@ class R3GANConfig(ModelConfig):
     embed_dim: int = 64
     """Dimensions of the generator's class embedding."""
     resample: Literal["fir", "box"] = "fir"
-    """Resampling filter between stages: "fir" is [1, 3, 3, 1] along every axis, "box" repeats and averages."""
-    patch: int = 1
-    """Pixels, along every axis, per position of the highest stage; 1 for a stage at full resolution."""
-    patch_kernel: int = 1
-    """Extent in pixels of the convolution between pixels and patches: patch plus an even number."""
+    """Resampling filter between stages: "fir" is [1, 3, 3, 1] along each axis, "box" repeats and averages."""
+    patch: PerAxis = 1
+    """Pixels per position of the highest stage: 8 along every axis, or 2,8,8; 1 for a stage at full resolution."""
+    patch_kernel: PerAxis = 1
+    """Extent in pixels of the convolution between pixels and patches: patch plus an even number along every axis."""
     pixel_channels: int = 0
-    """Channels of a 3×3 convolution at full resolution between pixels and patches; 0 for none, as published."""
+    """Channels of a convolution at full resolution between pixels and patches; 0 for none, as published."""
     mapping_units: int = 0
     """Units of a hidden layer between z with the class and the generator's channel scales; 0 for none, as published."""
     head_units: int = 0
@@ -51,11 +49,15 @@ class R3GANConfig(ModelConfig):
     """Output function of the generator: none, as published, or tanh, which keeps flat backgrounds flat."""
     bf16_stages: int = 0
     """Highest-resolution stages computed in bfloat16; the rest and the outputs use the dtype of the weights."""
+    pixel_kernel: PerAxis = 3
+    """Extent in pixels of the convolution at full resolution, odd; 1,3,3 looks at each frame of a video alone."""
+    strides: tuple[str, ...] = ("2",)
+    """Growth of the axes from each stage to the next: 2 doubles all axes, 1x2x2 keeps the first; one entry for all."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths {self.widths}: give a positive width for each stage, as --model.widths 96 48")
-        for name in ("blocks_per_stage", "expansion", "z_dim", "embed_dim", "patch"):
+        for name in ("blocks_per_stage", "expansion", "z_dim", "embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
@@ -66,10 +68,8 @@ class R3GANConfig(ModelConfig):
                     f"group_channels {self.group_channels}: set --model.group-channels to 0 or a divisor of width "
                     f"{width} × expansion {self.expansion}"
                 )
-        if self.patch_kernel < self.patch or (self.patch_kernel - self.patch) % 2:
-            raise ValueError(
-                f"patch_kernel {self.patch_kernel}: set --model.patch-kernel to patch {self.patch} plus an even number"
-            )
+        check_strides(self.strides, len(self.widths) - 1)
+        self._check_pixels()
         for name in ("pixel_channels", "mapping_units", "head_units"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -80,15 +80,38 @@ class R3GANConfig(ModelConfig):
         if self.bf16_stages < 0:
             raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
 
-    def base(self, shape: SampleShape) -> tuple[int, ...]:
-        """Spatial extent of the lowest stage, S / (patch · 2^(stages - 1)); raises ValueError if not an integer."""
-        factor = self.patch * 2 ** (len(self.widths) - 1)
-        if any(extent % factor for extent in shape.spatial):
+    def _check_pixels(self) -> None:
+        """Raise ValueError if patches or kernels at full resolution do not fit one another."""
+        several = [
+            len(value) for value in (self.patch, self.patch_kernel, self.pixel_kernel) if not isinstance(value, int)
+        ]
+        ndim = several[0] if several else 1
+        patches = per_axis(self.patch, ndim)
+        if min(patches) < 1:
+            raise ValueError(f"patch {axes_text(self.patch)} is below 1; set --model.patch to 1 or more")
+        overlaps = [k - p for k, p in zip(per_axis(self.patch_kernel, ndim), patches, strict=True)]
+        if min(overlaps) < 0 or any(overlap % 2 for overlap in overlaps):
             raise ValueError(
-                f"spatial shape {shape.spatial} is not divisible by {factor} = patch × 2^(stages - 1): "
-                "change the number of --model.widths or --model.patch"
+                f"patch_kernel {axes_text(self.patch_kernel)}: set --model.patch-kernel to patch "
+                f"{axes_text(self.patch)} plus an even number"
             )
-        return tuple(extent // factor for extent in shape.spatial)
+        if any(extent < 1 or extent % 2 == 0 for extent in per_axis(self.pixel_kernel, ndim)):
+            raise ValueError(f"pixel_kernel {axes_text(self.pixel_kernel)}: set --model.pixel-kernel to odd numbers")
+
+    def base(self, shape: SampleShape) -> tuple[int, ...]:
+        """Spatial extent of the lowest stage, S / (patch · strides); raises ValueError if it is not an integer."""
+        for name in ("patch_kernel", "pixel_kernel"):
+            per_axis(getattr(self, name), shape.ndim, f"--model.{name.replace('_', '-')}")
+        return lowest_extent(
+            shape,
+            [per_axis(self.patch, shape.ndim, "--model.patch"), *self.steps(shape.ndim)],
+            "patch × the strides between stages",
+            "change the number of --model.widths, --model.strides or --model.patch",
+        )
+
+    def steps(self, ndim: int) -> list[Strides]:
+        """Growth of every axis from each stage to the next, starting at the lowest."""
+        return strides_of(self.strides, len(self.widths) - 1, ndim)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
@@ -131,13 +154,13 @@ def _to_pixels(ndim: int, width: int, channels: int, config: R3GANConfig, genera
     """The highest stage [B, width, *S / patch] -> samples [B, channels, *S], before the output function."""
     out_channels = config.pixel_channels or channels
     patches: nn.Module
-    if config.patch == config.patch_kernel == 1:
+    if set(per_axis(config.patch_kernel, ndim)) == {1}:
         patches = Conv(ndim, width, out_channels, 1, generator=generator)
     else:
         patches = TransposedConv(ndim, width, out_channels, config.patch_kernel, config.patch, generator=generator)
     if not config.pixel_channels:
         return patches
-    pixels = Conv(ndim, out_channels, channels, _PIXEL_KERNEL, generator=generator)
+    pixels = Conv(ndim, out_channels, channels, config.pixel_kernel, generator=generator)
     return nn.Sequential(patches, BiasedLeakyReLU(out_channels), pixels)
 
 
@@ -155,7 +178,7 @@ class _FromPixels(nn.Module):
         super().__init__()
         features = config.pixel_channels
         self.overlapping = Conv(ndim, channels, width, config.patch_kernel, stride=config.patch, generator=generator)
-        self.pixels = Conv(ndim, channels, features, _PIXEL_KERNEL, generator=generator)
+        self.pixels = Conv(ndim, channels, features, config.pixel_kernel, generator=generator)
         self.act = BiasedLeakyReLU(features)
         self.adjoining = Conv(ndim, features, width, config.patch, stride=config.patch, generator=generator)
 
@@ -167,7 +190,7 @@ class Generator(nn.Module):
     """z [B, Z], label int64 [B] or None -> samples [B, C, *S], unbounded unless the config's output is "tanh".
 
     A learned map at the lowest extent, whose channels are scaled by a linear function of z and the class embedding
-    (optionally with a hidden layer); then for each stage [1×1 if the width changes -> twice the extent] and residual
+    (optionally with a hidden layer); then for each stage [1×1 if the width changes -> a larger extent] and residual
     blocks; finally a 1×1 (or, with patches, a transposed) convolution to the sample's channels.
 
     classes: number of classes, 0 for none (labels are then ignored). generator: draws the initial weights.
@@ -185,15 +208,15 @@ class Generator(nn.Module):
         self.embed = ClassEmbedding(classes, config.embed_dim, classes**-0.5, generator=generator) if classes else None
         features = config.z_dim + (config.embed_dim if classes else 0)
         self.modulate = _linear(features, config.mapping_units, widths[0], generator)
-        base = config.base(shape)
+        base, self.steps = config.base(shape), config.steps(ndim)
         self.basis = scaled_normal((widths[0], *base), 1.0, 1.0, generator)
 
         self.transitions = nn.ModuleList()
         self.stages = nn.ModuleList()
-        for index, (previous, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
+        extents = extents_upward(base, self.steps)
+        for extent, previous, width in zip(extents, (widths[0], *widths[:-1]), widths, strict=True):
             self.transitions.append(_transition(ndim, previous, width, generator))
-            extents = tuple(extent * 2**index for extent in base)
-            self.stages.append(_residual_blocks(extents, width, config, generator))
+            self.stages.append(_residual_blocks(extent, width, config, generator))
         self.to_pixels = _to_pixels(ndim, widths[-1], shape.channels, config, generator)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -205,7 +228,7 @@ class Generator(nn.Module):
                 x = x.to(torch.bfloat16)
             x = transition(x)
             if index:
-                x = upsample(x, self.resample)
+                x = upsample(x, self.resample, self.steps[index - 1])
             x = stage(x)
         x = self.to_pixels(x).to(self.basis.dtype)
         return torch.tanh(x) if self.is_bounded else x
@@ -215,7 +238,7 @@ class Discriminator(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> logits [B], the mirror image of the generator.
 
     A 1×1 (or, with patches, a strided) convolution from the sample's channels; for each stage residual blocks and
-    [half the extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
+    [a smaller extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
     extent, and a linear layer to one logit or, if class-conditional, to a vector whose inner product with the class
     embedding is the logit.
 
@@ -230,6 +253,7 @@ class Discriminator(nn.Module):
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
         ndim, widths = shape.ndim, config.widths[::-1]
         base, last = config.base(shape), widths[-1]
+        self.steps = config.steps(ndim)[::-1]
 
         self.from_pixels: nn.Module
         if config.pixel_channels:
@@ -240,9 +264,9 @@ class Discriminator(nn.Module):
             )
         self.stages = nn.ModuleList()
         self.transitions = nn.ModuleList()
-        for index, (width, following) in enumerate(zip(widths, (*widths[1:], last), strict=True)):
-            extents = tuple(extent * 2 ** (len(widths) - 1 - index) for extent in base)
-            self.stages.append(_residual_blocks(extents, width, config, generator))
+        extents = extents_upward(base, self.steps[::-1])[::-1]
+        for extent, width, following in zip(extents, widths, (*widths[1:], last), strict=True):
+            self.stages.append(_residual_blocks(extent, width, config, generator))
             self.transitions.append(_transition(ndim, width, following, generator))
         self.reduce: nn.Module
         if config.head_units:
@@ -264,7 +288,7 @@ class Discriminator(nn.Module):
                 x = x.to(dtype)
             x = stage(x)
             if index < len(self.stages) - 1:
-                x = transition(downsample(x, self.resample))
+                x = transition(downsample(x, self.resample, self.steps[index]))
         features = self.head(self.reduce(x.to(dtype)).flatten(1))
         if self.embed is None:
             return features.squeeze(1)

@@ -1,7 +1,7 @@
 """Residual convolutional encoder and decoder of a VAE with spatial latents: the autoencoder of latent diffusion.
 
 The default is the published KL-f8 (arXiv:2112.10752; the network is that of VQGAN, arXiv:2012.09841). Each multiplier
-after the first halves every axis: three of them are f4, six are f32.
+after the first halves every axis, or those that `strides` names: three of them are f4, six are f32.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from imagegen_dist.nn.attention import SelfAttention
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, append_dims
 from imagegen_dist.nn.norm import NormResidualBlock, group_norm
 from imagegen_dist.nn.resample import upsample
+from imagegen_dist.nn.strides import Strides, check_strides, lowest_extent, strides_of
 from imagegen_dist.shape import SampleShape
 
 
@@ -34,6 +35,8 @@ class ResVAEConfig(ModelConfig):
     """Latent channels Z at every position of the lowest stage."""
     attention: bool = True
     """Self-attention over all positions in the middle of both networks."""
+    strides: tuple[str, ...] = ("2",)
+    """How the axes shrink from each stage to the next: 2 halves all axes, 1x2x2 keeps the first; one entry for all."""
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1:
@@ -45,6 +48,7 @@ class ResVAEConfig(ModelConfig):
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
+        check_strides(self.strides, len(self.multipliers) - 1)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -52,14 +56,13 @@ class ResVAEConfig(ModelConfig):
         return tuple(self.channels * multiplier for multiplier in self.multipliers)
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
-        """Spatial extent of the latents, S / 2^(stages - 1). Raises ValueError if it is not an integer."""
-        factor = 2 ** (len(self.multipliers) - 1)
-        if any(extent % factor for extent in shape.spatial):
-            raise ValueError(
-                f"spatial shape {shape.spatial} is not divisible by {factor} = 2^(stages - 1): "
-                f"give fewer than {len(self.multipliers)} --model.multipliers, or samples of another size"
-            )
-        return tuple(extent // factor for extent in shape.spatial)
+        """Spatial extent of the latents, S / strides. Raises ValueError if it is not an integer."""
+        remedy = f"give fewer than {len(self.multipliers)} --model.multipliers, or other --model.strides"
+        return lowest_extent(shape, self.steps(shape.ndim), "the strides between stages", remedy)
+
+    def steps(self, ndim: int) -> list[Strides]:
+        """Strides from every stage to the next, starting at the sample's resolution."""
+        return strides_of(self.strides, len(self.multipliers) - 1, ndim)
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
@@ -68,25 +71,28 @@ class ResVAEConfig(ModelConfig):
 
 
 class _Downsample(nn.Module):
-    """3×3 convolution of stride 2, [B, C, *2S] -> [B, C, *S], zero-padded at the far edges only."""
+    """3×3 convolution, [B, C, *S] -> [B, C, *S / strides], zero-padded at the far edges only along axes of stride 2."""
 
-    def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
+    def __init__(self, ndim: int, channels: int, strides: Strides, *, generator: torch.Generator) -> None:
         super().__init__()
-        self.conv = Conv(ndim, channels, channels, 3, stride=2, padding=0, bias=True, generator=generator)
+        near = tuple(2 - stride for stride in strides)
+        self.conv = Conv(ndim, channels, channels, 3, strides, near, bias=True, generator=generator)
+        self.beyond = tuple(width for stride in reversed(strides) for width in (0, stride - 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1) * (x.ndim - 2)))
+        return self.conv(F.pad(x, self.beyond))
 
 
 class _Upsample(nn.Module):
-    """Nearest-neighbour upsampling, then a 3×3 convolution: [B, C, *S] -> [B, C, *2S]."""
+    """Nearest-neighbour upsampling, then a 3×3 convolution: [B, C, *S] -> [B, C, *S · strides]."""
 
-    def __init__(self, ndim: int, channels: int, *, generator: torch.Generator) -> None:
+    def __init__(self, ndim: int, channels: int, strides: Strides, *, generator: torch.Generator) -> None:
         super().__init__()
+        self.strides = strides
         self.conv = Conv(ndim, channels, channels, 3, bias=True, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(upsample(x, "box"))
+        return self.conv(upsample(x, "box", self.strides))
 
 
 def _stage(ndim: int, channels: int, width: int, blocks: int, generator: torch.Generator) -> list[nn.Module]:
@@ -107,7 +113,7 @@ def _middle(ndim: int, channels: int, attention: bool, generator: torch.Generato
 class Encoder(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> raw parameters of the posterior [B, parameters · Z, *s].
 
-    A 3×3 convolution; for each stage residual blocks, with half the extent between stages; the middle; normalisation,
+    A 3×3 convolution; for each stage residual blocks, with smaller extents between stages; the middle; normalisation,
     SiLU, a 3×3 convolution to the parameters and a 1×1 convolution among them.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is added at every position
@@ -125,10 +131,11 @@ class Encoder(nn.Module):
         self.shape, self.classes = shape, classes
         self.latent_dims: tuple[int, ...] = (config.latent_channels, *config.base(shape))
         ndim, widths, raw = shape.ndim, config.widths, parameters * config.latent_channels
+        steps = config.steps(ndim)
         layers: list[nn.Module] = [Conv(ndim, shape.channels, config.channels, 3, bias=True, generator=generator)]
         for index, (previous, width) in enumerate(zip((config.channels, *widths[:-1]), widths, strict=True)):
             if index:
-                layers.append(_Downsample(ndim, previous, generator=generator))
+                layers.append(_Downsample(ndim, previous, steps[index - 1], generator=generator))
             layers += _stage(ndim, previous, width, config.blocks, generator)
         self.stages = nn.Sequential(*layers)
         self.embed = ClassEmbedding(classes, widths[-1], generator=generator) if classes else None
@@ -147,8 +154,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z [B, Z, *s], label int64 [B] or None -> raw parameters of the likelihood [B, outputs · C, *S], unbounded.
 
-    The mirror image of the encoder: a 1×1 and a 3×3 convolution; the middle; for each stage residual blocks, with twice
-    the extent between stages; normalisation, SiLU and a 3×3 convolution.
+    The mirror image of the encoder: a 1×1 and a 3×3 convolution; the middle; for each stage residual blocks, with
+    larger extents between stages; normalisation, SiLU and a 3×3 convolution.
 
     outputs: values per channel of the sample. Other arguments and errors as for Encoder.
     """
@@ -160,6 +167,7 @@ class Decoder(nn.Module):
         self.shape, self.classes = shape, classes
         self.latent_dims: tuple[int, ...] = (config.latent_channels, *config.base(shape))
         ndim, widths, latent = shape.ndim, config.widths[::-1], config.latent_channels
+        steps = config.steps(ndim)
         self.quant = Conv(ndim, latent, latent, 1, bias=True, generator=generator)
         self.input = Conv(ndim, latent, widths[0], 3, bias=True, generator=generator)
         self.embed = ClassEmbedding(classes, widths[0], generator=generator) if classes else None
@@ -167,7 +175,7 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = []
         for index, (previous, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
             if index:
-                layers.append(_Upsample(ndim, previous, generator=generator))
+                layers.append(_Upsample(ndim, previous, steps[-index], generator=generator))
             layers += _stage(ndim, previous, width, config.blocks + 1, generator)
         self.stages = nn.Sequential(*layers)
         self.norm = group_norm(widths[-1])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.nn.casting import cast_weight
 from imagegen_dist.nn.convolve import convolve
+from imagegen_dist.shape import PerAxis, per_axis
 from imagegen_dist.wording import counted
 
 
@@ -21,14 +22,6 @@ def scaled_normal(shape: tuple[int, ...], fan_in: float, gain: float, generator:
 def append_dims(x: Tensor, ndim: int) -> Tensor:
     """x with axes of extent 1 appended until it has ndim axes."""
     return x[(..., *[None] * (ndim - x.ndim))]
-
-
-def per_axis(value: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """One value for each of ndim axes: an int applies to all axes, a tuple must have ndim entries."""
-    axes = (value,) * ndim if isinstance(value, int) else tuple(value)
-    if len(axes) != ndim:
-        raise ValueError(f"{axes} has {len(axes)} entries for {ndim} spatial axes: give one per axis")
-    return axes
 
 
 class Conv(nn.Module):
@@ -45,9 +38,9 @@ class Conv(nn.Module):
         ndim: int,
         in_channels: int,
         out_channels: int,
-        kernel: int | tuple[int, ...],
-        stride: int | tuple[int, ...] = 1,
-        padding: int | tuple[int, ...] | None = None,
+        kernel: PerAxis,
+        stride: PerAxis = 1,
+        padding: PerAxis | None = None,
         groups: int = 1,
         bias: bool = False,
         gain: float = 1.0,
@@ -116,8 +109,8 @@ class TransposedConv(nn.Module):
         ndim: int,
         in_channels: int,
         out_channels: int,
-        kernel: int | tuple[int, ...],
-        stride: int | tuple[int, ...],
+        kernel: PerAxis,
+        stride: PerAxis,
         bias: bool = False,
         gain: float = 1.0,
         *,

@@ -166,5 +166,7 @@ def test_settings_that_make_no_network_are_refused_with_the_flag(fields, words):
 
 
 def test_a_shape_that_cannot_be_halved_so_often_is_refused():
-    with pytest.raises(ValueError, match=r"\(28, 28\) is not divisible by 8 = 2\^stages: give fewer than 3"):
+    with pytest.raises(
+        ValueError, match=r"\(28, 28\) is not divisible by 8 = the strides of the stages: give fewer than 3"
+    ):
         LadderVAEConfig((8, 8, 8), (0, 0, 2), (), ()).group_dims(SampleShape(1, (28, 28)))

@@ -50,7 +50,7 @@ def test_one_multiplier_keeps_the_extent():
 
 
 def test_downsampling_reads_zeros_beyond_the_far_edges_alone():
-    layer = _Downsample(2, 4, generator=seeded())
+    layer = _Downsample(2, 4, (2, 2), generator=seeded())
     x = torch.randn(2, 4, 6, 8, generator=seeded(1))
     expected = F.conv2d(F.pad(x, (0, 1, 0, 1)), layer.conv.weight, stride=2)
     torch.testing.assert_close(layer(x), expected)
