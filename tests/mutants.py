@@ -177,6 +177,8 @@ def run_pytest(tree: Path, nodes: Sequence[str]) -> Outcome:
         return Outcome(f"{nodes[0]} (no end after {TIMEOUT_S} s)", seconds)
     if code == 0:
         return Outcome("", seconds)
+    if code < 0:
+        return Outcome(f"{nodes[0]} (ended by signal {-code})", seconds)
     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", printed, re.MULTILINE)
     if failed is None:
         raise ValueError(f"pytest could not run {' '.join(nodes)}:\n{printed[-2000:]}")

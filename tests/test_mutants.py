@@ -27,6 +27,10 @@ FAULTS = """# Numbers
 - return x / 2
 + return x / 3
 ? test_half
+
+- return 2 * x
++ import os; os.kill(os.getpid(), 9)
+? test_double
 """
 
 
@@ -54,9 +58,10 @@ def test_every_listed_fault_and_its_test_are_found() -> None:
 def test_what_is_caught_and_what_is_not_are_told_and_the_tree_is_left_alone(tree: Path) -> None:
     done = mutants(tree)
     assert done.returncode == 1, done.stderr
-    caught, missed = [line for line in done.stdout.splitlines() if line.startswith("| ") and "`" in line]
+    caught, missed, killed = [line for line in done.stdout.splitlines() if line.startswith("| ") and "`" in line]
     assert "tests/test_numbers.py::test_double" in caught
     assert NOT_CAUGHT in missed
+    assert "tests/test_numbers.py::test_double (ended by signal 9)" in killed
     assert (tree / "imagegen_dist/numbers.py").read_text() == SOURCE
 
 
