@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 
 from imagegen_dist import config
-from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import build_trainer
@@ -35,9 +34,7 @@ def images_per_s(name: str, compiled: bool, microbatches: int, steps: int) -> fl
     size = preset.experiment.training.microbatch_size
     changes = {"training.batch_size": size * microbatches, "training.compile": compiled}
     experiment = config.overrides(preset.experiment, changes.items())
-    shard = ShardInfo("000000.tar", 1, 1_000_000, 0, "0" * 64)
-    index = DatasetIndex("image", preset.shape, (shard,), preset.classes or None)
-    trainer = build_trainer(experiment, index, World(), torch.device("cuda"))
+    trainer = build_trainer(experiment, preset.imagined_index(), World(), torch.device("cuda"))
     sample = torch.randint(0, 256, (2, microbatches, size, *preset.shape.dims), dtype=torch.uint8)
     label = torch.randint(0, preset.classes, (2, microbatches, size)) if preset.classes else None
     item = Item(0, sample.pin_memory(), label, torch.zeros(2, microbatches, size, dtype=torch.int64), {}, [])

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from imagegen_dist import config
-from imagegen_dist.data.index import DatasetIndex, ShardInfo
+from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import to_float
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
@@ -85,8 +85,7 @@ def index_of(name: str, device: torch.device) -> DatasetIndex:
     """An index of the preset's shape, on a CPU of 64 × 64 pixels at most, whose shard is never opened."""
     preset = find_preset(name)
     spatial = tuple(extent if device.type == "cuda" else min(extent, 64) for extent in preset.shape.spatial)
-    shape, shard = SampleShape(preset.shape.channels, spatial), ShardInfo("0.tar", 1, 1000, 0, "0" * 64)
-    return DatasetIndex("image", shape, (shard,), preset.classes or None)
+    return preset.imagined_index(SampleShape(preset.shape.channels, spatial))
 
 
 def ready(name: str, experiment: Experiment, device: torch.device) -> tuple[Trainer, Item]:

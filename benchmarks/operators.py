@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.fake_gpu import fake_gpu
 from imagegen_dist import config
 from imagegen_dist.data.dataset import Dataset
-from imagegen_dist.data.index import DatasetIndex, ShardInfo
+from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.encoding import Encoded
@@ -140,7 +140,7 @@ def operators_of_step(name: str) -> Operators:
         changes |= {"objective.perceptual": "random", "objective.adversarial_from_images": 0}
     experiment = config.overrides(experiment, changes.items())
     with fake_gpu() as device:
-        trainer = build_trainer(experiment, _index_of(name), World(), device)
+        trainer = build_trainer(experiment, find_preset(name).imagined_index(), World(), device)
         turns = len(trainer.objective.phases())
         sample = torch.zeros((turns, 1, size, *preset.shape.dims), dtype=torch.uint8)
         numbers = torch.zeros(turns, 1, size, dtype=torch.int64)
@@ -171,7 +171,7 @@ def operators_of_use(name: str) -> dict[str, Operators]:
         generated = Generated(sampler, 8, 0, RequestedClasses(classes), wanted, device)
         sources: dict[str, Generated | Encoded] = {"evaluate": generated}
         if isinstance(objective, Autoencodes):
-            dataset = cast(Dataset, _Grey(_index_of(name)))
+            dataset = cast(Dataset, _Grey(find_preset(name).imagined_index()))
             sources["encode"] = Encoded(objective.autoencoder(networks), dataset, 8, wanted, device, bool(classes))
         for kind, source in sources.items():
             with Counting() as counting:
@@ -189,12 +189,6 @@ class _Grey:
     def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         numbers = torch.zeros(len(ids), dtype=torch.int64)
         return torch.zeros(len(ids), *self.index.shape.dims, dtype=torch.uint8), numbers if self.index.classes else None
-
-
-def _index_of(name: str) -> DatasetIndex:
-    """An index of a preset's shape, whose shard is never opened."""
-    preset = find_preset(name)
-    return DatasetIndex("image", preset.shape, (ShardInfo("0.tar", 1, 1_000_000, 0, "0" * 64),), preset.classes or None)
 
 
 def main() -> None:

@@ -215,7 +215,7 @@ class ConditionScan:
     def to_json(self) -> dict[str, Any]:
         """JSON values from which `from_json` makes an equal scan."""
         tallies = [[name, tally.to_json()] for name, tally in self.tallies.items()]
-        rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows]
+        rows = [{name: plain(value) for name, value in row.items()} for row in self.rows]
         return {"tallies": tallies, "rows": rows, "samples": self.samples, "step": self.step}
 
     @classmethod
@@ -242,7 +242,8 @@ def _numbers_in(value: Any) -> int:
     return len(value) if isinstance(value, list | tuple | np.ndarray) else 1
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Arrays and scalars of numpy as lists and numbers of Python, anything else as it is."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.shape import SampleShape
@@ -29,6 +30,18 @@ class Preset:
     def job(self) -> str:
         """The job that trains it: train_gan or train_vae."""
         return job_of(self.experiment)
+
+    def imagined_index(self, shape: SampleShape | None = None) -> DatasetIndex:
+        """An index of very many samples like those that it was made for, whose shard is never opened.
+
+        What a step costs, or whether it runs at all, follows from it without any data. shape: of the samples, if not
+        that of the preset. Raises ValueError if neither is known.
+        """
+        shape = shape or self.shape
+        if shape is None:
+            raise ValueError("the preset was made for samples of any shape: name one")
+        shard = ShardInfo("000000.tar", 1, MILLION, 0, "0" * 64)
+        return DatasetIndex("image" if shape.ndim == 2 else "video", shape, (shard,), self.classes or None)
 
 
 def job_of(experiment: Experiment) -> str:

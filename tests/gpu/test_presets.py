@@ -11,7 +11,6 @@ import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
 from imagegen_dist import config
-from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World, process_group
 from imagegen_dist.experiment import Experiment, build_trainer
@@ -29,13 +28,6 @@ def smaller_batch(preset: str, compiled: bool) -> Experiment:
     if isinstance(experiment.objective, VAEGANConfig):
         changes |= {"objective.perceptual": "random", "objective.adversarial_from_images": 0}
     return config.overrides(experiment, changes.items())
-
-
-def index_for(preset: str) -> DatasetIndex:
-    """An index of the preset's shape; its shard is never opened."""
-    made_for = PRESETS[preset]
-    shard = ShardInfo("000000.tar", 1, 1000, 0, "0" * 64)
-    return DatasetIndex("image", made_for.shape, (shard,), made_for.classes or None)
 
 
 def random_item(preset: str, microbatches: int, size: int, seed: int = 0) -> Item:
@@ -56,7 +48,7 @@ def random_item(preset: str, microbatches: int, size: int, seed: int = 0) -> Ite
 @pytest.mark.parametrize("preset", PRESETS)
 def test_two_steps_of_every_preset_are_finite_and_change_the_weights(preset: str, compiled: bool) -> None:
     device = torch.device("cuda")
-    trainer = build_trainer(smaller_batch(preset, compiled), index_for(preset), World(), device)
+    trainer = build_trainer(smaller_batch(preset, compiled), PRESETS[preset].imagined_index(), World(), device)
     modules = trainer.objective.modules()
     before = {name: [parameter.clone() for parameter in module.parameters()] for name, module in modules.items()}
     for seed in range(2):
@@ -73,7 +65,9 @@ def test_two_steps_of_every_preset_are_finite_and_change_the_weights(preset: str
 def test_compiled_and_eager_losses_agree_to_bf16(preset: str) -> None:
     means = []
     for compiled in (False, True):
-        trainer = build_trainer(smaller_batch(preset, compiled), index_for(preset), World(), torch.device("cuda"))
+        trainer = build_trainer(
+            smaller_batch(preset, compiled), PRESETS[preset].imagined_index(), World(), torch.device("cuda")
+        )
         trainer.step(random_item(preset, 2, 4))
         means.append(trainer.means())
     for name, value in means[0].items():
@@ -98,7 +92,7 @@ def _nccl_rank(rank: int, ranks: int, meeting: str, out: str) -> None:
     world, device = World(rank, ranks), torch.device("cuda", rank)
     with process_group(world, meeting, "nccl"):
         experiment = config.overrides(smaller_batch("r3gan-cifar10", False), [("training.batch_size", 4 * ranks)])
-        trainer = build_trainer(experiment, index_for("r3gan-cifar10"), world, device)
+        trainer = build_trainer(experiment, PRESETS["r3gan-cifar10"].imagined_index(), world, device)
         trainer.step(random_item("r3gan-cifar10", 1, 4, seed=rank))
         total = torch.stack(
             [parameter.double().sum() for parameter in trainer.objective.modules()["generator"].parameters()]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.conditions.part import is_name
-from imagegen_dist.conditions.tally import REQUESTED_KINDS, Tally
+from imagegen_dist.conditions.tally import REQUESTED_KINDS, Tally, plain
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
 
@@ -38,7 +38,7 @@ class ConditionTable:
 
     def row(self, number: int) -> dict[str, Any]:
         """The condition of a record, with values of Python or arrays [n]."""
-        return {name: _plain(values[number]) for name, values in self.columns.items()}
+        return {name: plain(values[number]) for name, values in self.columns.items()}
 
     def select(self, rows: IntArray) -> ConditionTable:
         """The conditions of the records with these numbers."""
@@ -183,13 +183,8 @@ def _first_fault(name: str, values: Sequence[Any] | NDArray[Any], record: Callab
     tally = Tally()
     for number, value in enumerate(values):
         try:
-            tally.add(_plain(value))
+            tally.add(plain(value))
         except ValueError as error:
             here = f"{name} of {record(number)}"
             return f"{here} {error}" if not number else f"{name} {error}, the first being {record(number)}"
     return ""
-
-
-def _plain(value: Any) -> Any:
-    """A scalar of numpy as one of Python."""
-    return value.item() if isinstance(value, np.generic) else value
