@@ -1,4 +1,4 @@
-"""`imagegen data`: pack pictures into shards, index shards that others wrote, check a dataset."""
+"""`imagegen data`: pack pictures, videos or volumes into shards, index shards that others wrote, check a dataset."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from imagegen_dist.errors import UsageError
 
 _JOB = "make_shards"
 _SUMMARY = (
-    "Pack pictures into shards that training reads: from a folder (one sub-folder a class, or none and no labels), a "
-    "zip, parquet files, or shards. The same command continues after an interruption. --index-only indexes existing "
-    "shards; --check checks a dataset."
+    "Pack pictures, videos or volumes into shards that training reads: from a folder (one sub-folder a class, or none "
+    "and no labels), a zip, parquet files, or shards. The same command continues after an interruption. --index-only "
+    "indexes existing shards; --check checks a dataset."
 )
 _OF_INDEXING: dict[str, Any] = {
     **{
@@ -40,12 +40,25 @@ class Options:
     """Pictures: folder, .zip, .parquet, shards (local, s3://..., 's3://.../train-*.parquet'); digits, stackedmnist."""
     dest: Annotated[str, tyro.conf.Positional, flag("DEST")] = ""
     """Folder for the shards and their index.json: new, empty, or begun by the same command."""
-    size: Annotated[str, flag("WIDTHxHEIGHT")] = ""
-    """Resize all pictures to this size. Default: keep their size, which must be the same for all."""
+    modality: Annotated[Literal["auto", "image", "video", "voxels"], flag("image|video|voxels")] = "auto"
+    """What the files are. image takes the first frame of animated files. Default: pictures, none of them animated."""
+    size: Annotated[str, flag("WIDTHxHEIGHT[xDEPTH]")] = ""
+    """Resize all samples to this size. Default: keep their size, which must be the same for all."""
+    frames: Annotated[int | None, flag("N")] = None
+    """Videos: frames of a clip. Default: all frames of a video, which must be as many in all."""
+    stride: Annotated[int, flag("N")] = 1
+    """Videos: take every N-th frame. Default: 1."""
+    fps: Annotated[float | None, flag("RATE")] = None
+    """Videos: take this many frames a second, by their time stamps, before --stride. Default: every frame."""
+    clips_per_video: Annotated[str, flag("N|all")] = "1"
+    """Videos: clips that are cut from each, evenly spread; all: side by side. Default: 1, from the middle."""
+    array_layout: Annotated[str, flag("LETTERS")] = ""
+    """Axes of .npy files in order, e.g. THWC. Default: by their lengths, if these leave no doubt."""
     crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
     """center: crop to the aspect ratio of --size; none: squeeze the whole picture. Default: center."""
-    format: Annotated[Literal["png", "jpg", "webp"], flag("png|jpg|webp")] = "png"
-    """png and webp (not for grey): lossless; jpg: quality 95. Unchanged files are copied. Default: png."""
+    format: Annotated[str, flag("png|jpg|webp|npy")] = ""
+    """png and webp (not for grey): lossless; jpg: quality 95. Unchanged files are copied. Videos: npy or webp, both
+    lossless. Default: png, for videos npy."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
     """Approximate size of a shard, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
     channels: Annotated[str, flag("1|3|4")] = ""
@@ -186,11 +199,7 @@ def _checked(options: Options) -> Options:
     _check_alone(options)
     if options.channels not in ("", "1", "3", "4"):
         raise UsageError(f"--channels {options.channels}: 1 (grey), 3 (RGB) or 4 (RGBA)")
-    if options.channels == "4" and options.format == "jpg":
-        raise UsageError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
     check_range(options, white_level=(1, DEEPEST_WHITE))
-    if options.channels == "1" and options.format == "webp":
-        raise UsageError("--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg")
     if options.crop == "none" and not options.size:
         raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
     return options

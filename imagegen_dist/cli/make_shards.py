@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imagegen_dist.cli.conversions import conversion_of
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import command as command_line
-from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import modality
 from imagegen_dist.data.pack_shards import PackedDatasets
 from imagegen_dist.data.packing import PackConfig, pack_dataset
 from imagegen_dist.data.sources.base import SourceOptions
 from imagegen_dist.data.sources.condition_table import parse_conditions
+from imagegen_dist.data.sources.files import FileKinds
 from imagegen_dist.data.split import parse_shares
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.trust import FLAG as REMOTE_SHARDS
@@ -76,10 +76,9 @@ def make_shards(options: Options) -> tuple[str, int]:
 
 def command_of(options: Options) -> PackConfig:
     """The options of packing with their texts parsed. Raises UsageError."""
-    channels = int(options.channels) if options.channels else None
-    size = _parse_size(options.size)
+    conversion = conversion_of(options)
     return PackConfig(
-        conversion=Conversion(size, channels, options.crop == "center", options.icc, options.white_level),
+        conversion=conversion,
         format=options.format,
         shard_bytes=parse_bytes(options.shard_size),
         max_bad=_parse_share(options.max_bad),
@@ -91,7 +90,7 @@ def command_of(options: Options) -> PackConfig:
             options.labels == "auto",
             options.image_column,
             options.label_column,
-            _parse_member(options.member),
+            _parse_member(options.member, conversion.files),
             options.allow_remote_shards,
             options.attributes,
             _parsed(parse_conditions, "--conditions", options.conditions),
@@ -147,16 +146,6 @@ def _suggested_preset(index: DatasetIndex) -> str:
     return "article-gan"
 
 
-def _parse_size(text: str) -> tuple[int, int] | None:
-    """(H, W) in WIDTHxHEIGHT."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not text:
-        return None
-    if match is None or min(int(match[1]), int(match[2])) < 1:
-        raise UsageError(f"--size {text}: give WIDTHxHEIGHT in pixels, e.g. 64x64")
-    return int(match[2]), int(match[1])
-
-
 def parse_bytes(text: str) -> int:
     """Bytes in 128MB (10^6) or 128MiB (2^20). Raises UsageError."""
     match = re.fullmatch(r"(\d{1,18}(?:\.\d+)?) ?([KMG]?I?)B?", text.upper())
@@ -166,12 +155,12 @@ def parse_bytes(text: str) -> int:
     return size
 
 
-def _parse_member(text: str) -> str:
-    """An extension as shards have them, without the dot. Raises UsageError for none of a picture."""
+def _parse_member(text: str, files: FileKinds) -> str:
+    """An extension as shards have them, without the dot. Raises UsageError for none of the modality."""
     member = text.lower().removeprefix(".")
-    kinds = modality("image").extensions
-    if member and member.rpartition(".")[2] not in kinds:
-        raise UsageError(f"--member {text}: the extension of a picture, e.g. jpg or depth.png ({', '.join(kinds)})")
+    if member and member.rpartition(".")[2] not in files.members:
+        some = f"e.g. {files.members[0]} or depth.{files.members[0]} ({', '.join(files.members)})"
+        raise UsageError(f"--member {text}: the extension of a {files.noun}, {some}")
     return member
 
 

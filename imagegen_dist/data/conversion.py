@@ -1,13 +1,18 @@
 """Convert picture files to samples: decode, crop and resize them, or keep files that need no change."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
+from imagegen_dist.data.animated import is_animated
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.picture import DEEPEST_WHITE, DecodeError, Picture, Pixels, Reading, decode_picture
+from imagegen_dist.data.sample_conversion import Encoded, SampleConversion
+from imagegen_dist.data.sources.base import UnfitError
+from imagegen_dist.data.sources.files import PICTURE_FILES, FileKinds
 from imagegen_dist.wording import counted
 
 _STORED = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
@@ -16,14 +21,19 @@ _NPY_SIGNATURE = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(SampleConversion):
     """The size and values of converted pictures. Raises ValueError for unusable values."""
+
+    modality: ClassVar[str] = "image"
+    files: ClassVar[FileKinds] = PICTURE_FILES
+    formats: ClassVar[tuple[str, ...]] = ("png", "jpg", "webp")
 
     size: tuple[int, int] | None = None  # (H, W); None keeps the size of the pictures
     channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey and converts everything else to RGB
     crop: bool = True  # crop centrally to the aspect ratio of `size`; else distort the whole picture to it
     icc: Literal["srgb", "keep"] = "srgb"  # convert pictures with a colour profile to sRGB, or keep their values
     white: int = DEEPEST_WHITE  # value of 16-bit grey that is white
+    first_frame: bool = False  # take the first frame of an animated file, which is refused otherwise
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
@@ -33,16 +43,51 @@ class Conversion:
         if not 1 <= self.white <= DEEPEST_WHITE:
             raise ValueError(f"white is {self.white}; it must be from 1 to {DEEPEST_WHITE}")
 
+    @property
+    def is_sized(self) -> bool:
+        """True if all pictures are resized."""
+        return self.size is not None
 
-class EncodedPicture(NamedTuple):
-    """An encoded sample."""
+    @property
+    def is_transparent(self) -> bool:
+        """True for RGBA."""
+        return self.channels == 4
 
-    data: bytes
-    size: tuple[int, int]  # (H, W)
-    deepest: int = 0  # largest value of a 16-bit grey picture
+    def check_format(self, extension: str) -> None:
+        """Raise ValueError for a format that cannot hold the pictures."""
+        super().check_format(extension)
+        if self.channels == 4 and extension == "jpg":
+            raise ValueError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
+        if self.channels == 1 and extension == "webp":
+            raise ValueError(
+                "--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg"
+            )
+
+    def convert(self, data: bytes, name: str, extension: str) -> Iterator[Encoded]:
+        """The one sample of a picture. Raises DecodeError, and UnfitError for an animation."""
+        if not self.first_frame and is_animated(data):
+            raise UnfitError(
+                f"{name} is animated: --modality video packs clips, and --modality image takes the first frame"
+            )
+        yield convert_image(data, self, extension)
+
+    def flags(self) -> dict[str, str]:
+        """Everything that determines the bytes of the samples, by flags."""
+        return {
+            "--size": "" if self.size is None else f"{self.size[1]}x{self.size[0]}",
+            "--crop": "center" if self.crop else "none",
+            "--channels": "" if self.channels is None else f"{self.channels}",
+            "--icc": self.icc,
+            "--modality": "image" if self.first_frame else "",
+            "--white-level": "" if self.white == DEEPEST_WHITE else f"{self.white}",
+        }
+
+    def describe_size(self, size: tuple[int, ...]) -> str:
+        """A size in the form of --size."""
+        return f"{size[1]}x{size[0]}"
 
 
-def convert_image(data: bytes, conversion: Conversion, extension: str) -> EncodedPicture:
+def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encoded:
     """Convert a picture file to a member of a shard with the extension png, jpg or webp.
 
     A file that has this format already and needs no change is decoded, which finds damage, and kept byte for byte, so
@@ -54,9 +99,9 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
         picture = _decode(data, conversion)
         size = (picture.image.height, picture.image.width)
         if picture.as_stored and picture.form == _STORED.get(extension) and conversion.size in (None, size):
-            return EncodedPicture(data, size)
+            return Encoded(data, size)
         pixels, deepest = _fit(picture.image, conversion), picture.deepest
-    return EncodedPicture(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
+    return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
 def _fit(picture: Image.Image, conversion: Conversion) -> Pixels:

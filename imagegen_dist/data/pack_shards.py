@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagegen_dist.data.contents import IN_PROCESS_S, count_copies
+from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, shard_names
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.pack_tasks import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
@@ -139,6 +140,7 @@ class _Packing:
         self._kept, self._shards = 0, 0
         self._pictures = sum(target.rows.size for target in targets)
         self._dest, self._targets, self._recipe = dest, targets, recipe
+        self._noun = "picture" if recipe.conversion is None else recipe.conversion.files.noun
         self._flags, self._shard_bytes, self._max_bad, self._kinds = flags, shard_bytes, max_bad, kinds
         self._stores = [dest / target.name if target.name else dest for target in targets]
         self._receipts = dest / _RECEIPTS
@@ -200,7 +202,7 @@ class _Packing:
             return plan
         changed = (
             f"{self._flags['SOURCE']} has changed since "
-            f"({counted(plan.pictures, 'picture')} then, {self._pictures:,} now)"
+            f"({counted(plan.pictures, self._noun)} then, {self._pictures:,} now)"
         )
         if all(store.exists(INDEX_NAME) for store in self._stores):
             raise DatasetError(f"{self._dest} is complete, but {changed}: remove it, or choose another place")
@@ -213,7 +215,7 @@ class _Packing:
         self._dest.probe()
         mean, sized = self._probe()
         samples = int(min(_MAX_SAMPLES, max(1, self._shard_bytes // mean)))
-        if self._recipe.conversion is not None and self._recipe.conversion.size is not None:
+        if self._recipe.conversion is not None and self._recipe.conversion.is_sized:
             sized = None
         plan = _Plan(dict(self._flags), self._pictures, self._listing, samples, sized)
         document = json.dumps({"version": _VERSION, **asdict(plan)}, indent=1) + "\n"
@@ -276,7 +278,7 @@ class _Packing:
                 if each.undecodable:
                     part.receipts.remove(part.receipt)
             raise UndecodableError(
-                f"{len(undecodable):,} of {counted(self._pictures, 'picture')} cannot be decoded, above --max-bad "
+                f"{len(undecodable):,} of {counted(self._pictures, self._noun)} cannot be decoded, above --max-bad "
                 f"{self._max_bad:g}: no index was written. Repair or remove those listed in "
                 f"{self._dest / UNDECODABLE}, or allow more with a larger --max-bad, then run the same command again",
                 undecodable,
@@ -299,7 +301,7 @@ class _Packing:
     def _note_dark(self, deepest: int) -> None:
         """Note 16-bit grey pictures that use only the lower bits and therefore come out dark."""
         conversion = self._recipe.conversion
-        if 0 < deepest < _DARK and conversion is not None and conversion.white == DEEPEST_WHITE:
+        if 0 < deepest < _DARK and isinstance(conversion, Conversion) and conversion.white == DEEPEST_WHITE:
             white = (1 << deepest.bit_length()) - 1
             self.notes.append(
                 f"the largest value of all 16-bit grey pictures is {deepest:,} of {DEEPEST_WHITE:,}, so that they come "
@@ -388,8 +390,8 @@ def _read_plan(dest: Store) -> _Plan:
             raise ValueError("it is of another version")
         sized = payload.pop("sized")
         if sized is not None:
-            name, (height, width) = sized
-            sized = Sized(str(name), (int(height), int(width)))
+            name, size = sized
+            sized = Sized(str(name), tuple(map(int, size)))
         return _Plan(**{**payload, "flags": dict(payload["flags"]), "sized": sized})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(f"{dest / _MADE_BY} is corrupt ({error}): remove {dest}, or choose another place") from error

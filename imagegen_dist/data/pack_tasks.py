@@ -10,9 +10,9 @@ import webdataset
 from imagegen_dist.conditions.tally import ConditionScan
 from imagegen_dist.data.conditioned_shard import condition_members
 from imagegen_dist.data.contents import SHORT_DIGEST_BYTES, content_digest
-from imagegen_dist.data.conversion import Conversion, convert_image
 from imagegen_dist.data.index import DatasetError, ShardInfo
 from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.sample_conversion import Encoded, SampleConversion
 from imagegen_dist.data.scanning import ShardScan, scan_shard
 from imagegen_dist.data.sources.base import Record, Records, UnfitError
 from imagegen_dist.documents import parse_json
@@ -24,18 +24,18 @@ _BLOCK = 512  # bytes of a tar block: a member is a header of one block and its 
 
 
 class Sized(NamedTuple):
-    """The picture whose size all others must have."""
+    """The record whose size all others must have."""
 
     name: str
-    size: tuple[int, int]  # (H, W)
+    size: tuple[int, ...]  # *S
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How records become samples."""
 
-    conversion: Conversion | None  # None if the records' bytes are the samples
-    extension: str  # of the samples: png, jpg or webp, or without conversion one of the modality's
+    conversion: SampleConversion | None  # None if the records' bytes are the samples
+    extension: str  # of the samples: one of the conversion's formats, or without conversion one of the modality's
     sized: Sized | None = None  # if the conversion does not set a size
     modality: str = "image"
 
@@ -66,7 +66,8 @@ class Packed(NamedTuple):
 def pack_part(part: Part, advance: Advance) -> Packed:
     """Pack a shard, publish it, and then publish its receipt. Undecodable pictures are left out.
 
-    Raises UnfitError if two pictures differ in size and the recipe does not set a size, and if conditions do not fit
+    The keys of samples follow from the place of their record: 000000012, or 000000012-0003 if it gives several.
+    Raises UnfitError if two samples differ in size and the recipe does not set a size, and if conditions do not fit
     together; StorageError; and whatever reading the records raises.
     """
     undecodable, deepest, contents = list[str](), 0, bytearray()
@@ -75,19 +76,21 @@ def pack_part(part: Part, advance: Advance) -> Packed:
     with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
         for place, record in enumerate(part.records.read(), part.first):
             try:
-                sample = _convert(record, part.recipe)
+                samples = _convert(record, part.recipe)
             except DecodeError as error:
                 undecodable.append(f"{record.name} {error}")
             else:
-                members = _label_members(record, conditions)
-                writer.write({"__key__": f"{place:09d}", part.recipe.extension: sample.data, **members})
-                deepest = max(deepest, sample.deepest)
+                for number, sample in enumerate(samples):
+                    key = f"{place:09d}" if len(samples) == 1 else f"{place:09d}-{number:04d}"
+                    members = _label_members(record, conditions)
+                    writer.write({"__key__": key, part.recipe.extension: sample.data, **members})
+                    deepest = max(deepest, sample.deepest)
                 contents += content_digest(record.data, SHORT_DIGEST_BYTES)
             advance(1)
     data = target.getvalue()
     scan = scan_shard(part.name, data, modality(part.recipe.modality))
     conversion = part.recipe.conversion
-    if conversion is not None and conversion.channels == 4 and scan.shape is not None:
+    if conversion is not None and conversion.is_transparent and scan.shape is not None:
         scan = scan._replace(shape=SampleShape(4, scan.shape.spatial))  # a header's shape does not count transparency
     packed = Packed(scan, tuple(undecodable), deepest, bytes(contents))
     part.store.write(part.name, data)
@@ -112,43 +115,45 @@ def find_packed(part: Part) -> Packed | None:
 
 
 def estimate(records: Records, recipe: Recipe) -> tuple[float, Sized | None]:
-    """(mean bytes of a sample in a shard, the size of the first picture) of some records."""
+    """(mean bytes of a record's samples in a shard, the size of the first sample) of some records."""
     total, count = 0, 0
     sized: Sized | None = None
     for record in records.read():
         count += 1
         try:
-            data, size, _ = _sample(record, recipe)
+            samples = _samples(record, recipe)
         except DecodeError:
             continue
-        if sized is None and size is not None:
-            sized = Sized(record.name, size)
-        total += _in_tar(len(data)) + sum(_in_tar(len(each)) for each in _label_members(record).values())
+        if sized is None and recipe.conversion is not None:
+            sized = Sized(record.name, samples[0].size)
+        beside = sum(_in_tar(len(each)) for each in _label_members(record).values())
+        total += sum(_in_tar(len(sample.data)) + beside for sample in samples)
     return max(_BLOCK, total / max(1, count)), sized
 
 
-class _Sample(NamedTuple):
-    """A sample as the shard holds it."""
-
-    data: bytes
-    size: tuple[int, int] | None  # (H, W) of a converted picture
-    deepest: int = 0  # largest value of a 16-bit grey picture
-
-
-def _convert(record: Record, recipe: Recipe) -> _Sample:
-    sample = _sample(record, recipe)
-    if recipe.sized is not None and sample.size is not None and sample.size != recipe.sized.size:
-        raise UnfitError(
-            f"the pictures have several sizes: {recipe.sized.name} is {_wide(recipe.sized.size)}, "
-            f"{record.name} {_wide(sample.size)}; give them one with --size, e.g. --size 64x64"
-        )
-    return sample
+def _convert(record: Record, recipe: Recipe) -> list[Encoded]:
+    """The samples of a record, which have the size of all others. Raises DecodeError, UnfitError."""
+    samples, conversion = _samples(record, recipe), recipe.conversion
+    for sample in samples:
+        if recipe.sized is not None and conversion is not None and sample.size != recipe.sized.size:
+            say = conversion.describe_size
+            raise UnfitError(
+                f"the {conversion.files.noun}s have several sizes: {recipe.sized.name} is {say(recipe.sized.size)}, "
+                f"{record.name} {say(sample.size)}; give them one with {conversion.size_flags}"
+            )
+    return samples
 
 
-def _sample(record: Record, recipe: Recipe) -> _Sample:
+def _samples(record: Record, recipe: Recipe) -> list[Encoded]:
+    """The samples of a record. Raises DecodeError, also if there are none."""
+    if record.problem:
+        raise DecodeError(record.problem)
     if recipe.conversion is None:
-        return _Sample(_bytes(record), None)
-    return _Sample(*convert_image(_bytes(record), recipe.conversion, recipe.extension))
+        return [Encoded(record.data, ())]
+    samples = list(recipe.conversion.convert(record.data, record.name, recipe.extension))
+    if not samples:
+        raise DecodeError("gives no samples")
+    return samples
 
 
 def _label_members(record: Record, seen: ConditionScan | None = None) -> dict[str, bytes]:
@@ -166,20 +171,9 @@ def _label_members(record: Record, seen: ConditionScan | None = None) -> dict[st
         raise UnfitError(f"the condition of {record.name}: {error}") from error
 
 
-def _bytes(record: Record) -> bytes:
-    if record.problem:
-        raise DecodeError(record.problem)
-    return record.data
-
-
 def _in_tar(length: int) -> int:
     """Bytes that a member of this length takes in a tar file."""
     return _BLOCK + -(-length // _BLOCK) * _BLOCK
-
-
-def _wide(size: tuple[int, int]) -> str:
-    """A size in the form of --size."""
-    return f"{size[1]}x{size[0]}"
 
 
 def _to_json(packed: Packed) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""Pack pictures into datasets: which records of a source go to which dataset, then shards and an index of each."""
+"""Pack a source into datasets: which of its records go to which dataset, then shards and an index of each."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from imagegen_dist.data.pack_shards import (
     pack_shards,
 )
 from imagegen_dist.data.pack_tasks import Recipe
-from imagegen_dist.data.picture import DEEPEST_WHITE
+from imagegen_dist.data.sample_conversion import SampleConversion
 from imagegen_dist.data.sources.base import Source, SourceOptions
 from imagegen_dist.data.sources.detect import open_source, resolve_source
 from imagegen_dist.data.sources.relabelled import check_classes, relabelled
@@ -46,32 +46,33 @@ _LISTED = 20  # undecodable pictures that are named
 
 @dataclass(frozen=True)
 class PackConfig:
-    """How pictures become datasets. Raises ValueError for values that do not fit together."""
+    """How files become datasets. Raises ValueError for values that do not fit together."""
 
-    conversion: Conversion = Conversion()
-    """Size, channels, cropping, colour profile and white level of all pictures."""
-    format: Literal["png", "jpg", "webp"] = "png"
-    """How pictures are stored. A file that has this format and needs no change is copied byte for byte."""
+    conversion: SampleConversion = Conversion()
+    """The modality of the samples, their size and values, and the files that hold them."""
+    format: str = ""
+    """Extension in which samples are stored, one of the conversion's formats; "" for the first. A picture that has this
+    format and needs no change is copied byte for byte."""
     shard_bytes: int = _SHARD_BYTES
     """Approximate bytes of a shard."""
     max_bad: float = UNDECODABLE_LIMIT
-    """Share of pictures that may be left out because they cannot be decoded, from 0 to 1."""
+    """Share of the files that may be left out because they cannot be decoded, from 0 to 1."""
     split: Mapping[str, float] = field(default_factory=dict)
-    """Share of the pictures by name of the dataset, e.g. {"train": 0.95, "val": 0.05}; {} makes one dataset."""
+    """Share of the files by name of the dataset, e.g. {"train": 0.95, "val": 0.05}; {} makes one dataset."""
     dedup: bool = False
-    """Leave out pictures that have the same bytes as another one."""
+    """Leave out files that have the same bytes as another one."""
     relabel: bool = False
     """Number the classes that have pictures from 0; their old names or numbers become their names."""
     source: SourceOptions = SourceOptions()
     """Which of the source's pictures and labels to take."""
 
     def __post_init__(self) -> None:
-        if self.conversion.channels == 4 and self.format == "jpg":
-            raise ValueError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
-        if self.conversion.channels == 1 and self.format == "webp":
-            raise ValueError(
-                "--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg"
-            )
+        self.conversion.check_format(self.stored_as)
+
+    @property
+    def stored_as(self) -> str:
+        """The extension of the samples."""
+        return self.format or self.conversion.formats[0]
 
 
 def pack_dataset(
@@ -84,10 +85,11 @@ def pack_dataset(
     progress: ShowProgress = no_progress,
     tell: Callable[[str], None] = print,
 ) -> PackedDatasets:
-    """Pack the pictures of a source into shards with an index; the same call continues an interrupted one.
+    """Pack the files of a source into shards with an index; the same call continues an interrupted one.
 
-    source: a folder of pictures, a zip, parquet files or shards, as a path or URL (`open_source`), or the name of a
-    built-in dataset. dest: folder for the shards and their index.json, or with `config.split` for a folder of each.
+    source: a folder of pictures or of files of another modality, a zip, parquet files or shards, as a path or URL
+    (`open_source`), or the name of a built-in dataset. dest: folder for the shards and their index.json, or with
+    `config.split` for a folder of each.
     workers: tasks at a time; None uses all CPU cores, or this process if there is little work; 0 uses this process.
     run_tasks: runs tasks, e.g. `imagegen_dist.ray.tasks.run_tasks`; None uses this process alone. progress: shows how
     much is done. tell: takes lines for the user about what was found and left out.
@@ -104,12 +106,12 @@ def pack_dataset(
         workers = 0  # its shards are in a temporary folder of this machine
     with _divided(name, store, config, made_by, workers, run_tasks, progress, tell) as division:
         opened = division.targets[0].source
-        pictures = sum(target.rows.size for target in division.targets)
+        records, noun = sum(target.rows.size for target in division.targets), config.conversion.files.noun
         try:
             packed = division.packed or pack_shards(
                 store,
                 division.targets,
-                Recipe(config.conversion, config.format),
+                Recipe(config.conversion, config.stored_as, modality=config.conversion.modality),
                 made_by,
                 config.shard_bytes,
                 config.max_bad,
@@ -120,14 +122,14 @@ def pack_dataset(
                 tell=tell,
             )
         except UndecodableError as error:
-            _tell_left_out(error.lines, pictures, opened, store, tell)
+            _tell_left_out(error.lines, records, noun, opened, store, tell)
             raise
-        _tell_left_out(packed.undecodable, pictures, opened, store, tell)
+        _tell_left_out(packed.undecodable, records, noun, opened, store, tell)
         indexes = list(packed.indexes.values())
         if line := empty_classes((index.class_counts for index in indexes), indexes[0].class_names):
             tell(line)
         if packed.copies and not config.split and not config.dedup:  # otherwise they were reported before
-            tell(_copies(packed.copies, pictures, "--dedup leaves them out"))
+            tell(_copies(packed.copies, records, noun, "--dedup leaves them out"))
         if division.duplicates:
             lines = "".join(f"{line}\n" for line in division.duplicates)
             store.write(_DUPLICATES, lines.encode(errors="backslashreplace"))
@@ -161,10 +163,13 @@ def _divided(
                 "--dedup, columns nor what changes labels"
             )
         with temporary_folder("builtin") as cache:
-            sources = {split: open_dataset(builtin_dataset(name, split, Store(cache))) for split in SPLITS}
+            sources = {
+                split: open_dataset(builtin_dataset(name, split, Store(cache)), config.conversion.files)
+                for split in SPLITS
+            }
             yield _Division([Target(split, source, np.arange(source.count)) for split, source in sources.items()])
         return
-    source = open_source(name, config.source)
+    source = open_source(name, replace(config.source, files=config.conversion.files))
     for note in source.notes:
         tell(note)
     if source.is_folder and f"{dest}/".startswith(f"{source.place}/"):
@@ -185,7 +190,7 @@ def _divide(
     """Divide records by their contents, so that copies are left out or fall into one dataset."""
     copies = find_copies(contents.digests)
     labels = source.labels if source.labels is not None else contents.labels
-    _tell_copies(source, copies, labels, config.dedup, tell)
+    _tell_copies(source, copies, labels, config, tell)
     duplicates: tuple[str, ...] = ()
     if config.dedup:
         later = copies.later()
@@ -200,7 +205,8 @@ def _divide(
         if target.rows.size == 0:
             some = f", {copies.total:,} of them copies" if copies.total else ""
             raise UsageError(
-                f"--split {_shares(config)}: {target.name} would get none of {counted(source.count, 'picture')}{some}"
+                f"--split {_shares(config)}: {target.name} would get none of "
+                f"{counted(source.count, config.conversion.files.noun)}{some}"
             )
     return _Division(targets, duplicates)
 
@@ -210,13 +216,10 @@ def _made_by(source: str, config: PackConfig) -> dict[str, str]:
     conversion, options = config.conversion, config.source
     return {
         "SOURCE": source,
-        "--size": "" if conversion.size is None else f"{conversion.size[1]}x{conversion.size[0]}",
-        "--crop": "center" if conversion.crop else "none",
-        "--format": config.format,
+        "--modality": "" if conversion.modality == "image" else conversion.modality,
+        "--format": config.stored_as,
         "--shard-size": f"{config.shard_bytes}",
-        "--channels": "" if conversion.channels is None else f"{conversion.channels}",
-        "--icc": conversion.icc,
-        "--white-level": "" if conversion.white == DEEPEST_WHITE else f"{conversion.white}",
+        **conversion.flags(),
         "--member": options.member,
         "--split": _shares(config),
         "--image-column": options.image_column,
@@ -235,19 +238,19 @@ def _shares(config: PackConfig) -> str:
     return ",".join(f"{name}:{share:g}" for name, share in config.split.items())
 
 
-def _copies(copies: int, pictures: int, remedy: str) -> str:
+def _copies(copies: int, records: int, noun: str, remedy: str) -> str:
     are = "is a copy of another" if copies == 1 else "are copies of others"
-    return f"{copies:,} of {counted(pictures, 'picture')} {are}, byte for byte: {remedy}"
+    return f"{copies:,} of {counted(records, noun)} {are}, byte for byte: {remedy}"
 
 
 def _tell_copies(
-    source: Source, copies: Copies, labels: IntArray | None, left_out: bool, tell: Callable[[str], None]
+    source: Source, copies: Copies, labels: IntArray | None, config: PackConfig, tell: Callable[[str], None]
 ) -> None:
-    """Tell how many pictures are copies, and which of these have several labels."""
+    """Tell how many records are copies, and which of these have several labels."""
     if not copies.total:
         return
-    remedy = f"{_DUPLICATES} names those left out" if left_out else "they fall on one side; --dedup leaves them out"
-    tell(_copies(copies.total, source.count, remedy))
+    remedy = f"{_DUPLICATES} names those left out" if config.dedup else "they fall on one side; --dedup leaves them out"
+    tell(_copies(copies.total, source.count, config.conversion.files.noun, remedy))
     conflicts = copies.conflicts(labels) if labels is not None else np.empty(0, np.int64)
     if conflicts.size:
         row = int(conflicts[0])
@@ -259,14 +262,14 @@ def _tell_copies(
 
 
 def _tell_left_out(
-    undecodable: Sequence[str], pictures: int, source: Source, dest: Store, tell: Callable[[str], None]
+    undecodable: Sequence[str], records: int, noun: str, source: Source, dest: Store, tell: Callable[[str], None]
 ) -> None:
     for line in undecodable[:_LISTED]:
         tell(f"left out: {one_line(line)}")
     if len(undecodable) > _LISTED:
         tell(f"... and {len(undecodable) - _LISTED:,} more: {dest / UNDECODABLE}")
     if undecodable:
-        tell(f"{len(undecodable):,} of {counted(pictures, 'picture')} cannot be decoded")
+        tell(f"{len(undecodable):,} of {counted(records, noun)} cannot be decoded")
     if source.left_out:
         some = ", ".join(source.left_out[:5]) + (", ..." if len(source.left_out) > 5 else "")
-        tell(f"{counted(len(source.left_out), 'file')} left out, not named as pictures are: {one_line(some)}")
+        tell(f"{counted(len(source.left_out), 'file')} left out, not named as {noun}s are: {one_line(some)}")

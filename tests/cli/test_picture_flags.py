@@ -3,10 +3,13 @@
 import io
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import skimage.data
 from PIL import Image, ImageCms
@@ -244,3 +247,49 @@ def test_heic_takes_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys.readouterr()
     assert main([str(source), str(tmp_path / "without")]) == FAILED
     assert "a.heic is a HEIC, which pillow-heif reads: pip install pillow-heif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("form", "place"), [("GIF", "folder"), ("PNG", "folder"), ("WEBP", "zip"), ("PNG", "shards"), ("WEBP", "parquet")]
+)
+def test_an_animated_file_is_refused_unless_it_is_said_to_be_a_picture(
+    form: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [PHOTO, PHOTO.rotate(90), PHOTO.rotate(180)]
+    moving = encoded(PHOTO, form, save_all=True, append_images=frames[1:])
+    source = {"folder": _in_folder, "zip": _in_zip, "shards": _in_shard, "parquet": _in_parquet}[place](
+        tmp_path / "source", {"a": encoded(PHOTO), "b": moving}
+    )
+    said = mistake(capsys, source, tmp_path / "shards", "--workers", "0")
+    assert "is animated: --modality video packs clips, and --modality image takes the first frame" in said
+    assert not (tmp_path / "shards" / "index.json").exists()
+    _, found = packed(source, tmp_path / "shards", "--modality", "image", "--workers", "0")
+    assert len(found) == 2
+    assert np.abs(found[1].astype(int) - found[0]).mean() < 8  # GIF has 256 colours
+
+
+def _in_folder(place: Path, files: dict[str, bytes]) -> Path:
+    return write(place, **{f"{name}__webp": data for name, data in files.items()})
+
+
+def _in_zip(place: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(place.with_suffix(".zip"), "w") as archive:
+        for name, data in files.items():
+            archive.writestr(f"{name}.png", data)
+    return place.with_suffix(".zip")
+
+
+def _in_shard(place: Path, files: dict[str, bytes]) -> Path:
+    place.mkdir()
+    with tarfile.open(place / "a.tar", "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"{name}.png")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return place
+
+
+def _in_parquet(place: Path, files: dict[str, bytes]) -> Path:
+    place.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"image": list(files.values())}), place / "a.parquet")
+    return place

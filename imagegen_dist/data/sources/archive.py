@@ -19,7 +19,8 @@ from imagegen_dist.data.sources.base import (
     listing_digest,
     register_source,
 )
-from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, classify, find_root, is_hidden, is_picture
+from imagegen_dist.data.sources.classes import Entries, classify, find_root, is_hidden
+from imagegen_dist.data.sources.files import FileKinds, join_parts
 from imagegen_dist.data.sources.label_files import plain_path
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store
 
@@ -40,6 +41,7 @@ class _Entry(NamedTuple):
     size: int
     crc: int
     method: int
+    parts: tuple["_Entry", ...] = ()  # of a record that is a folder, which has no bytes of its own
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class _Members(Records):
     def _read_one(self, labelled: tuple[_Entry, int | None]) -> Record:
         entry, label = labelled
         try:
-            return Record(entry.name, label, _read(self.store, self.archive, entry))
+            if not entry.parts:
+                return Record(entry.name, label, _read(self.store, self.archive, entry))
+            files = [(each.name.rpartition("/")[2], _read(self.store, self.archive, each)) for each in entry.parts]
+            return Record(entry.name, label, join_parts(files))
         except (zlib.error, struct.error, zipfile.BadZipFile) as error:
             return Record(entry.name, label, b"", f"is damaged in the zip: {error}")
 
@@ -94,11 +99,12 @@ def open_zip(files: SourceFiles) -> _ZipSource:
     name = names[0]
     place = (folder / name).url
     entries = _directory(folder, name, place)
-    tree = _ZipTree(folder, name, entries)
+    tree = _ZipTree(folder, name, entries, files.options.files)
     found = classify(tree, place, files.options, subset, *find_root(tree, subset, place))
     if found is None:
-        raise DatasetError(f"{place} has no pictures ({' '.join(EXTENSIONS)})")
-    chosen = tuple(entries[name] for name in found.names)
+        kinds = files.options.files
+        raise DatasetError(f"{place} has no {kinds.noun}s ({kinds.listed})")
+    chosen = tuple(tree.entry(name) for name in found.names)
     _check_readable(chosen, place)
     listed = zip(found.names, found.labels or found.names, [(entry.size, entry.crc) for entry in chosen], strict=True)
     return _ZipSource(place=place, listing=listing_digest(listed), entries=chosen, **found.fields())
@@ -131,7 +137,7 @@ def _directory(folder: Store, name: str, place: str) -> dict[str, _Entry]:
 
 
 def _check_readable(entries: tuple[_Entry, ...], place: str) -> None:
-    for entry in entries:
+    for entry in (part for each in entries for part in each.parts or (each,)):
         if entry.method not in _METHODS:
             raise DatasetError(
                 f"{place} compresses {entry.name} by method {entry.method}; stored and deflated members can be read"
@@ -141,8 +147,9 @@ def _check_readable(entries: tuple[_Entry, ...], place: str) -> None:
 class _ZipTree:
     """The visible files and folders of a zip."""
 
-    def __init__(self, store: Store, archive: str, members: dict[str, _Entry]) -> None:
+    def __init__(self, store: Store, archive: str, members: dict[str, _Entry], files: FileKinds) -> None:
         self._store, self._archive, self._members = store, archive, members
+        self._bundles: dict[str, _Entry] = {}
         self._folders = {"": Entries([], [], [])}
         for name in sorted(members):
             folder, _, _ = name.rpartition("/")
@@ -153,7 +160,26 @@ class _ZipTree:
                     self._folders[inside] = Entries([], [], [])
                     self._folders[above].folders.append(inside)
             here = self._folders[folder]
-            (here.pictures if is_picture(name) else here.others).append(name)
+            (here.pictures if files.is_record(name) else here.others).append(name)
+        if files.parts:
+            self._take_bundles(files)
+
+    def _take_bundles(self, files: FileKinds) -> None:
+        """Count the folders whose files together are one record as records."""
+        for folder, (pictures, folders, others) in list(self._folders.items()):
+            names = [*pictures, *others]
+            if not folder or not files.is_bundle(names, folders, self.read):
+                continue
+            parts = tuple(self._members[name] for name in files.parts_of(names))
+            size, crc = sum(part.size for part in parts), zlib.crc32(b"".join(b"%d " % part.crc for part in parts))
+            self._bundles[folder] = _Entry(folder, 0, 0, 0, size, crc, zipfile.ZIP_STORED, parts)
+            above = self._folders[folder.rpartition("/")[0]]
+            above.folders.remove(folder)
+            above.pictures.append(folder)
+
+    def entry(self, name: str) -> _Entry:
+        """A record."""
+        return self._bundles.get(name) or self._members[name]
 
     def entries(self, folder: str) -> Entries:
         """The contents of a folder."""

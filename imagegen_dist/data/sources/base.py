@@ -21,6 +21,7 @@ from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.condition_table import ConditionTable
+from imagegen_dist.data.sources.files import PICTURE_FILES, FileKinds
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.storage import Store
 
@@ -39,11 +40,11 @@ class UnfitError(DatasetError):
 
 
 class Record(NamedTuple):
-    """One picture as it is stored."""
+    """One picture, or sample of another modality, as it is stored."""
 
     name: str  # shown to the user
     label: int | None
-    data: bytes  # content of the picture's file
+    data: bytes  # content of its file, or of the files of a folder (`sources.files.split_parts`)
     problem: str = ""  # why there is no content
     condition: Mapping[str, Any] | None = None  # by part; {"class": ...} holds the label as well, if there is one
 
@@ -115,6 +116,8 @@ class SourceOptions:
     """The parts of conditions to take, and the kind of each, "" for what its values suggest; {} takes all parts."""
     folders: str = ""
     """Names of the parts that the levels of a tree of folders give, from the top: style/digit; - skips a level."""
+    files: FileKinds = PICTURE_FILES
+    """The files that hold samples of the modality."""
 
     def __post_init__(self) -> None:
         asked = {"--attributes": self.attributes, "--conditions": self.conditions, "--folders": self.folders}

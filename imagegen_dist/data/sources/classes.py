@@ -13,6 +13,7 @@ from imagegen_dist.data.labels import Label, clean_name, number_labels
 from imagegen_dist.data.sources.attributes import parse_attributes
 from imagegen_dist.data.sources.base import SOURCE_KINDS, SourceOptions
 from imagegen_dist.data.sources.condition_table import ConditionTable, column_of
+from imagegen_dist.data.sources.files import FileKinds
 from imagegen_dist.data.sources.label_files import (
     METADATA,
     STYLEGAN,
@@ -27,12 +28,6 @@ from imagegen_dist.data.sources.table_files import is_table
 from imagegen_dist.natural import natural_key
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
-
-EXTENSIONS = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif"),
-    *(".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm"),
-)
-"""Extensions of files that count as pictures, in lower or upper case."""
 
 
 class Entries(NamedTuple):
@@ -73,11 +68,6 @@ class _Classified:
         named = {"class_names": self.class_names, "left_out": self.left_out, "notes": self.notes}
         found = {"labels": labels, "classes": classes, "conditions": self.conditions}
         return {"count": len(self.names), "mixes": True, **found, **named}
-
-
-def is_picture(name: str) -> bool:
-    """True if a file counts as a picture."""
-    return splitext(name)[1].lower() in EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:
@@ -142,7 +132,7 @@ def _by_files_or_folders(
         notes += more
         if labelled is not None:
             strict = level == root and subset.asked in ("", ALL)
-            names, values = _by_labels(labelled, Names(pictures, level), pictures, strict)
+            names, values = _by_labels(labelled, Names(pictures, level), pictures, strict, options.files)
             left_out = [name for name in left_out if _below(place, name) != labelled.place]
             rest = tuple(left_out), notes
             if labelled.vectors and values is not None:
@@ -152,20 +142,22 @@ def _by_files_or_folders(
         raise DatasetError(f"--label-column {options.label_column}: {place} has no table that names its pictures")
     if options.folders:
         return _Classified(tuple(sorted(pictures)), None, None, tuple(left_out), notes) if pictures else None
-    classified = _by_folders(tree, root, place, subset, notes)
+    classified = _by_folders(tree, root, place, options.files, subset, notes)
     if classified is None:
         return None
     shown = tuple(name for name in classified.left_out if not _is_given(options, place, name))
     return replace(classified, left_out=shown)
 
 
-def _by_folders(tree: _Tree, root: str, place: str, subset: Subset, notes: tuple[str, ...]) -> _Classified | None:
+def _by_folders(
+    tree: _Tree, root: str, place: str, files: FileKinds, subset: Subset, notes: tuple[str, ...]
+) -> _Classified | None:
     """Take the sub-folders of the root as classes, with all pictures below them; without sub-folders, no labels."""
     pictures, folders, left_out = tree.entries(root)
     if pictures and folders:
         raise DatasetError(
-            f"{place} has both pictures ({pictures[0]}, ...) and sub-folders ({folders[0]}, ...): "
-            "sub-folders are classes, so either all pictures are in sub-folders or none"
+            f"{place} has both {files.noun}s ({pictures[0]}, ...) and sub-folders ({folders[0]}, ...): "
+            f"sub-folders are classes, so either all {files.noun}s are in sub-folders or none"
         )
     if pictures:
         prefix = f"{root}/" if root else ""
@@ -177,9 +169,7 @@ def _by_folders(tree: _Tree, root: str, place: str, subset: Subset, notes: tuple
     for label, folder in enumerate(sorted(folders, key=lambda folder: natural_key(_last(folder)))):
         found, others, deepest = _all_below(tree, folder, subset, place)
         if not found:
-            raise DatasetError(
-                f"{_below(place, folder)} has no pictures ({' '.join(EXTENSIONS)}): fill it or remove it"
-            )
+            raise DatasetError(f"{_below(place, folder)} has no {files.noun}s ({files.listed}): fill it or remove it")
         if deepest and len(notes) < 2:
             notes += (f"{_below(place, deepest)} is part of the class {_last(folder)}: the first folder is the class",)
         class_names.append(clean_name(_last(folder)) or _last(folder))
@@ -240,7 +230,7 @@ def _is_given(options: SourceOptions, place: str, name: str) -> bool:
 
 
 def _by_labels(
-    said: Labelled, names: Names, pictures: Sequence[str], strict: bool
+    said: Labelled, names: Names, pictures: Sequence[str], strict: bool, files: FileKinds
 ) -> tuple[tuple[str, ...], list[Any] | None]:
     """(the pictures, their labels as the file has them). strict: False allows labels of missing pictures.
 
@@ -248,7 +238,7 @@ def _by_labels(
     """
     where = said.place
     if not pictures:
-        raise DatasetError(f"{where} labels pictures, but there are none ({' '.join(EXTENSIONS)})")
+        raise DatasetError(f"{where} labels {files.noun}s, but there are none ({files.listed})")
     if said.labels is None:
         return tuple(sorted(pictures)), None
     labels: dict[str, Any] = {}
@@ -264,7 +254,7 @@ def _by_labels(
         raise DatasetError(f"{where} names {counted(len(missing), 'missing file')}: {some(sorted(missing))}")
     if unlabelled and not said.partial:
         raise DatasetError(
-            f"{where} has no label for {counted(len(unlabelled), 'picture')}: {some(unlabelled)}; "
+            f"{where} has no label for {counted(len(unlabelled), files.noun)}: {some(unlabelled)}; "
             "--labels none packs without labels"
         )
     chosen = sorted(labels)

@@ -67,7 +67,7 @@ def _open(url: str, options: SourceOptions, subset: Subset) -> Source:
     kind = splitext(last)[1].lower()
     if kind in SOURCE_KINDS and parent and not store.names():
         return _open_kind(kind, parent, _matching(Store(parent), last), options, subset)
-    tree = FolderTree(store)
+    tree = FolderTree(store, options.files)
     try:
         source = _open_tree(tree, options, subset)
     except DatasetError as error:

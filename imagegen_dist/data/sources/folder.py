@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from imagegen_dist.data.index import INDEX_NAME, DatasetError
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source, SourceOptions, each_ahead, listing_digest
-from imagegen_dist.data.sources.classes import EXTENSIONS, Entries, classify, is_hidden, is_picture
+from imagegen_dist.data.sources.classes import Entries, classify, is_hidden
+from imagegen_dist.data.sources.files import (
+    PEEKED_BYTES,
+    PICTURE_FILES,
+    FileKinds,
+    join_parts,
+)
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.storage import PATIENCE_S, Store
 
@@ -18,6 +24,7 @@ class FolderSource(Source):
     """The pictures in a folder, sorted by name."""
 
     names: tuple[str, ...] = ()
+    bundles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # files of each record that is a folder
 
     @property
     def is_folder(self) -> bool:
@@ -31,7 +38,9 @@ class FolderSource(Source):
     def select(self, rows: IntArray) -> Records:
         """The records with these numbers."""
         labels = None if self.labels is None else tuple(self.labels[rows].tolist())
-        return _Files(Store(self.place, PATIENCE_S), tuple(self.names[row] for row in rows.tolist()), labels)
+        names = tuple(self.names[row] for row in rows.tolist())
+        bundles = {name: self.bundles[name] for name in names if name in self.bundles}
+        return _Files(Store(self.place, PATIENCE_S), names, labels, bundles)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class _Files(Records):
     store: Store
     names: tuple[str, ...]
     labels: tuple[int, ...] | None
+    bundles: Mapping[str, tuple[str, ...]]
 
     def read(self) -> Iterator[Record]:
         labels = self.labels or (None,) * len(self.names)
@@ -47,7 +57,10 @@ class _Files(Records):
     def _read_one(self, named: tuple[str, int | None]) -> Record:
         name, label = named
         try:
-            return Record(name, label, self.store.read(name))
+            if (parts := self.bundles.get(name)) is None:
+                return Record(name, label, self.store.read(name))
+            files = [(part.rpartition("/")[2], self.store.read(part)) for part in parts]
+            return Record(name, label, join_parts(files))
         except FileNotFoundError:
             return Record(name, label, b"", "does not exist, or is a broken link")
 
@@ -63,24 +76,30 @@ def open_folder(
     store = tree.store
     classified = classify(tree, store.url, options, subset, root, notes)
     if classified is None:
-        raise DatasetError(_why_no_pictures(store))
+        raise DatasetError(_why_no_pictures(store, options.files))
     names = classified.names
-    listed = zip(names, classified.labels or names, _sizes(store, names), strict=True)
-    return FolderSource(place=store.url, listing=listing_digest(listed), names=names, **classified.fields())
+    bundles = {name: tree.bundles[name] for name in names if name in tree.bundles}
+    listed = zip(names, classified.labels or names, _sizes(store, names, bundles), strict=True)
+    fields = classified.fields()
+    return FolderSource(place=store.url, listing=listing_digest(listed), names=names, bundles=bundles, **fields)
 
 
-def _sizes(store: Store, names: tuple[str, ...]) -> Iterator[int]:
-    """The size of each file on the local disk; 0 elsewhere, where it would cost a request for each."""
+def _sizes(store: Store, names: tuple[str, ...], bundles: Mapping[str, tuple[str, ...]]) -> Iterator[int]:
+    """The bytes of each record on the local disk; 0 elsewhere, where it would cost a request for each file."""
     for name in names:
-        path = store.local_path(name)
-        yield path.stat().st_size if path is not None and path.exists() else 0
+        paths = [store.local_path(part) for part in bundles.get(name, (name,))]
+        yield sum(path.stat().st_size for path in paths if path is not None and path.exists())
 
 
 class FolderTree:
-    """The visible files and folders of a store. Each folder is listed once."""
+    """The visible files and folders of a store. Each folder is listed once.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    bundles: the files of each listed record that is a folder, by its name.
+    """
+
+    def __init__(self, store: Store, files: FileKinds = PICTURE_FILES) -> None:
+        self.store, self._files = store, files
+        self.bundles: dict[str, tuple[str, ...]] = {}
         self.unusable: list[str] = []  # objects in the listed folders that have no usable name
         self._listed: dict[str, Entries] = {}
 
@@ -94,10 +113,25 @@ class FolderTree:
             for entry, is_folder in listing.entries.items():
                 if not entry or is_hidden(entry):
                     continue
-                kind = entries.folders if is_folder else entries.pictures if is_picture(entry) else entries.others
+                files = entries.pictures if self._files.is_record(entry) else entries.others
+                kind = entries.folders if is_folder else files
                 kind.append(f"{folder}/{entry}" if folder else entry)
             self._listed[folder] = entries
+            if self._files.parts:
+                self._take_bundles(entries)
         return self._listed[folder]
+
+    def _take_bundles(self, entries: Entries) -> None:
+        """Count the sub-folders whose files together are one record as records."""
+        for folder in list(entries.folders):
+            pictures, folders, others = self.entries(folder)
+            if self._files.is_bundle([*pictures, *others], folders, self._peek):
+                self.bundles[folder] = self._files.parts_of([*pictures, *others])
+                entries.folders.remove(folder)
+                entries.pictures.append(folder)
+
+    def _peek(self, name: str) -> bytes:
+        return self.store.read_range(name, 0, PEEKED_BYTES)
 
     def _check_no_loop(self, folder: str) -> None:
         """Raise DatasetError for a link to a folder above it, which would be listed endlessly."""
@@ -114,9 +148,10 @@ class FolderTree:
         return self.store.read(name)
 
 
-def _why_no_pictures(store: Store) -> str:
+def _why_no_pictures(store: Store, files: FileKinds) -> str:
+    nouns = f"{files.noun}s"
     if not store.exists():
         return f"{store} does not exist"
     if store.exists(INDEX_NAME):
-        return f"{store} has an {INDEX_NAME}, but neither shards nor pictures"
-    return f"{store} has neither pictures ({' '.join(EXTENSIONS)}) nor sub-folders of pictures, shards or parquet files"
+        return f"{store} has an {INDEX_NAME}, but neither shards nor {nouns}"
+    return f"{store} has neither {nouns} ({files.listed}) nor sub-folders of {nouns}, shards or parquet files"

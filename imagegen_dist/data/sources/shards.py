@@ -9,7 +9,6 @@ import numpy as np
 from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex
 from imagegen_dist.data.labels import Label, number_labels, number_names
-from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.shard_file import opened
@@ -24,12 +23,11 @@ from imagegen_dist.data.sources.base import (
     listing_digest,
     register_source,
 )
+from imagegen_dist.data.sources.files import PICTURE_FILES, FileKinds
 from imagegen_dist.data.sources.subsets import Subset
 from imagegen_dist.data.sources.tar_classes import CLASS_NAMES, Survey, class_names_beside, classes_of_tars, survey
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.wording import counted
-
-_EXTENSIONS = modality("image").extensions
 
 
 class _Piece(NamedTuple):
@@ -52,7 +50,7 @@ class ShardSource(Source):
     offsets: tuple[int, ...] = ()  # number of each shard's first sample, followed by the number of samples
     stored: bool = False
     class_counts: tuple[int, ...] | None = None  # samples of each class according to the index
-    extensions: tuple[str, ...] = _EXTENSIONS  # of the pictures
+    extensions: tuple[str, ...] = PICTURE_FILES.members  # of the pictures
 
     def name_of(self, row: int) -> str:
         """The name of a record."""
@@ -78,7 +76,7 @@ class _Samples(Records):
     store: Store
     pieces: tuple[_Piece, ...]
     numbers: dict[str, int] | None  # of the classes by name, if labels are read from the shards
-    extensions: tuple[str, ...] = _EXTENSIONS  # of the pictures
+    extensions: tuple[str, ...] = PICTURE_FILES.members  # of the pictures
 
     def read(self) -> Iterator[Record]:
         for piece in self.pieces:
@@ -119,9 +117,9 @@ def _number(shard: Shard, row: int, numbers: dict[str, int]) -> int | None:
     return numbers[label] if isinstance(label, str) else label
 
 
-def open_dataset(store: Store) -> ShardSource:
+def open_dataset(store: Store, files: FileKinds = PICTURE_FILES) -> ShardSource:
     """List all samples of a dataset. Raises as `open_shards`."""
-    return open_shards(SourceFiles(store.url, [], SourceOptions(), Subset()))
+    return open_shards(SourceFiles(store.url, [], SourceOptions(files=files), Subset()))
 
 
 @register_source(".tar", accepts=("member",))
@@ -130,7 +128,7 @@ def open_shards(files: SourceFiles) -> ShardSource:
 
     Without names, all shards that the index lists are taken. Without an index, shards of pictures alone have classes if
     there is one tar for each class, or if the tars hold folders. Raises ShardError for a damaged shard; DatasetError
-    for a corrupt index, for samples that are not images, for shards of several splits, and for labels that cannot be
+    for a corrupt index, for samples of another modality, for shards of several splits, and for labels that cannot be
     classes; StorageError.
     """
     store, names, options = files.folder, files.names, files.options
@@ -141,8 +139,8 @@ def open_shards(files: SourceFiles) -> ShardSource:
     names = names or [shard.name for shard in index.shards]
     if options.subset:
         names = files.subset.files(names, "shards", store.url)
-    if index.modality != "image":
-        raise DatasetError(f"{listed} holds {index.modality}, not images")
+    if index.modality != options.files.modality:
+        raise DatasetError(f"{listed} holds {index.modality}: say so with --modality {index.modality}")
     if not set(names) <= {shard.name for shard in index.shards}:
         raise DatasetError(f"{listed} has shards that its {INDEX_NAME} does not list: remove one or the other")
     known = {shard.name: (shard.samples, shard.sha256) for shard in index.shards}
@@ -163,7 +161,7 @@ def open_shards(files: SourceFiles) -> ShardSource:
 
 
 def _open_unindexed(store: Store, names: list[str], options: SourceOptions) -> ShardSource:
-    extensions = (options.member,) if options.member else _EXTENSIONS
+    extensions = (options.member,) if options.member else options.files.members
     surveys = [_survey(store, name, options.labelled, extensions) for name in names]
     sizes = [str(store.size(name)) for name in names]
     counts = [each.samples for each in surveys]

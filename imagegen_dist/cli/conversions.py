@@ -1,0 +1,70 @@
+"""The flags of `imagegen data pack` that say how the files of a modality become samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from imagegen_dist.data.conversion import Conversion
+from imagegen_dist.data.sample_conversion import SampleConversion
+from imagegen_dist.errors import UsageError
+
+if TYPE_CHECKING:
+    from imagegen_dist.cli.data import Options
+
+_ONLY_FOR = {
+    "image": ("icc", "white_level"),
+    "video": ("frames", "stride", "fps", "clips_per_video"),
+}
+"""Flags that one modality alone has."""
+
+
+def conversion_of(options: Options) -> SampleConversion:
+    """The conversion that the flags describe. Raises UsageError, ValueError."""
+    name = "image" if options.modality == "auto" else options.modality
+    if name not in _CONVERSIONS:
+        raise UsageError(f"--modality {name}: {', '.join(_CONVERSIONS)} can be packed")
+    defaults = {field.name: field.default for field in fields(options)}
+    for owner, flags in _ONLY_FOR.items():
+        for flag in flags:
+            if owner != name and getattr(options, flag) != defaults[flag]:
+                raise UsageError(f"--{flag.replace('_', '-')} is for --modality {owner}, and this packs {name}")
+    return _CONVERSIONS[name](options)
+
+
+def _of_pictures(options: Options) -> Conversion:
+    size = parse_size(options.size, 2)
+    first = options.modality == "image"
+    if options.array_layout:
+        raise UsageError(f"--array-layout {options.array_layout} is for videos and volumes in .npy files")
+    return Conversion(
+        None if size is None else (size[0], size[1]),
+        channels_of(options),
+        options.crop == "center",
+        options.icc,
+        options.white_level,
+        first,
+    )
+
+
+def channels_of(options: Options) -> int | None:
+    """The number of channels that --channels gives."""
+    return int(options.channels) if options.channels else None
+
+
+def parse_size(text: str, axes: int) -> tuple[int, ...] | None:
+    """(H, W) in WIDTHxHEIGHT, (D, H, W) in WIDTHxHEIGHTxDEPTH; None for no text. Raises UsageError."""
+    if not text:
+        return None
+    form, example = ("WIDTHxHEIGHT in pixels", "64x64") if axes == 2 else ("WIDTHxHEIGHTxDEPTH", "64x64x64")
+    if not re.fullmatch(r"\d{1,5}(x\d{1,5})*", text) or text.count("x") != axes - 1:
+        raise UsageError(f"--size {text}: give {form}, e.g. {example}")
+    size = tuple(int(side) for side in reversed(text.split("x")))
+    if min(size) < 1:
+        raise UsageError(f"--size {text}: give {form}, e.g. {example}")
+    return size
+
+
+_CONVERSIONS: dict[str, Callable[[Options], SampleConversion]] = {"image": _of_pictures}
