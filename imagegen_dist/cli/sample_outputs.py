@@ -183,7 +183,7 @@ def _write_film(model: Model, samples: Tensor, columns: int, url: str, scale: in
     kind, shown = modality(model.modality), samples.cpu().numpy()
     if not scale and shown.shape[1] == 1:
         scale = ceil(_FILM_SIDE / max(shown.shape[-2:]))
-    frames = [kind.pages(frame, columns, scale or None)[0] for frame in shown]
+    frames = [kind.drawing.frame(frame, 0, columns, scale or None) for frame in shown]
     _write(url, animate(frames, _extension_of(url), fps))
     return f"{len(frames):,} frames of {frames[0].width} × {frames[0].height}: {url}"
 

@@ -7,7 +7,7 @@ small file that claims to be a huge picture costs nothing.
 import io
 import math
 import struct
-from abc import ABC, abstractmethod
+from abc import ABC
 from ast import literal_eval
 from collections.abc import Sequence
 from functools import lru_cache
@@ -23,9 +23,7 @@ from imagegen_dist.data.picture import DecodeError as DecodeError
 from imagegen_dist.data.picture import Pixels as Pixels
 from imagegen_dist.data.picture import decode_into as decode_picture_into
 from imagegen_dist.data.picture import picture_shape, times
-from imagegen_dist.drawing.png import save_png
-from imagegen_dist.drawing.projection import project
-from imagegen_dist.drawing.tiles import grid, shown
+from imagegen_dist.drawing.views import ClipDrawing, Drawing, PictureDrawing, VolumeDrawing
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted
 
@@ -53,13 +51,14 @@ class Modality(ABC):
     """A kind of sample: how it is stored and shown.
 
     name: `image`, `video` or `voxels`; axes: names of the spatial axes, *S; extensions: of the members that hold a
-    sample; written: the extensions that `encode` can write.
+    sample; written: the extensions that `encode` can write; drawing: how samples look.
     """
 
     name: str
     axes: tuple[str, ...]
     extensions: tuple[str, ...] = ("npy",)
     written: tuple[str, ...] = ("npy",)
+    drawing: Drawing
 
     def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
         """View flat bytes [N·C·prod(S)] as samples [N, C, *S] in the layout that `decode_into` fills fastest."""
@@ -113,21 +112,14 @@ class Modality(ABC):
             raise ValueError(f".{extension} holds {counts} or {allowed[-1]} channels, not {len(sample)}: use .npy")
         return _encode_picture(sample, extension)
 
-    @abstractmethod
-    def pages(
-        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
-    ) -> list[Image.Image]:
-        """Draw samples, uint8 [N, C, *S], in rows of `columns`: one picture, or the frames of an animation.
-
-        scale: whole factor by which each sample is enlarged without smoothing; None makes small samples readable.
-        captions: a few characters below each sample, or none.
-        """
-
     def preview(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> tuple[bytes, str]:
-        """`pages` as a file: (bytes, extension)."""
-        return save_png(self.pages(samples, columns, scale, captions)), "png"
+        """Samples, uint8 [N, C, *S], in rows of `columns` as a file, (bytes, extension): a PNG, or a film of clips.
+
+        Arguments as for `Drawing.frame`.
+        """
+        return self.drawing.preview(samples, columns, scale, captions)
 
 
 class _ImageModality(Modality):
@@ -137,6 +129,7 @@ class _ImageModality(Modality):
     axes = ("H", "W")
     extensions = (*_PICTURES, "npy")
     written = ("jpg", "jpeg", "png", "webp", "npy")
+    drawing = PictureDrawing()
 
     def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
         """Colour pictures are interleaved in memory, [N, H, W, C], as decoders write them."""
@@ -144,37 +137,21 @@ class _ImageModality(Modality):
             return super().arrange(flat, shape)
         return flat.reshape(-1, *shape.spatial, shape.channels).transpose(0, 3, 1, 2)
 
-    def pages(
-        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
-    ) -> list[Image.Image]:
-        return [grid(shown(samples), columns, scale, captions)]
-
 
 class _VideoModality(Modality):
-    """Clips (T, H, W), shown as an animated PNG."""
+    """Clips (T, H, W), shown as an animated WebP."""
 
     name = "video"
     axes = ("T", "H", "W")
-
-    def pages(
-        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
-    ) -> list[Image.Image]:
-        clips = shown(samples)
-        return [grid(clips[:, :, frame], columns, scale, captions) for frame in range(clips.shape[2])]
+    drawing = ClipDrawing()
 
 
 class _VoxelModality(Modality):
-    """Volumes (D, H, W), shown as a PNG of maximum-intensity projections along D, H and W, dimmed with depth."""
+    """Volumes (D, H, W), shown as a PNG of their surfaces."""
 
     name = "voxels"
     axes = ("D", "H", "W")
-
-    def pages(
-        self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
-    ) -> list[Image.Image]:
-        volumes = shown(samples)
-        views = np.concatenate([project(volumes, axis) for axis in (2, 3, 4)], -1)
-        return [grid(views, columns, scale, captions)]
+    drawing = VolumeDrawing()
 
 
 _MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (_ImageModality, _VideoModality, _VoxelModality)}

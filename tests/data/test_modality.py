@@ -233,14 +233,19 @@ def test_captions_stand_below_their_samples(kind, shape):
 
 
 def test_a_video_preview_moves():
-    page = Image.open(io.BytesIO(VIDEO.preview(noise(2, 3, 5, 8, 8), 2, scale=1)[0]))
-    assert (page.n_frames, page.size) == (5, (18, 8))
+    clips = noise(2, 3, 5, 8, 8)
+    data, extension = VIDEO.preview(clips, 2, scale=1)
+    with Image.open(io.BytesIO(data)) as page:
+        assert (extension, page.n_frames, page.size) == ("webp", 5, (18, 8))
+        page.seek(3)
+        assert np.array_equal(np.asarray(page.convert("RGB"))[:, :8], np.moveaxis(clips[0, :, 3], 0, -1))
 
 
-def test_a_voxel_preview_shows_three_sides():
-    volume = np.zeros((1, 1, 4, 6, 8), np.uint8)
-    volume[0, 0, 0, 1, 2] = 200
-    page = np.asarray(Image.open(io.BytesIO(VOXELS.preview(volume, 1, scale=1)[0])))
-    assert page.shape == (8, 24)
-    assert np.argwhere(page).tolist() == [[2, 2], [2, 10], [2, 18]]
-    assert page[2, 2] == 200
+def test_a_voxel_preview_is_a_render_of_every_volume():
+    volumes = np.zeros((2, 1, 4, 6, 8), np.uint8)
+    volumes[1, 0, 1:3, 2:4, 2:6] = 255
+    data, extension = VOXELS.preview(volumes, 2)
+    page = np.asarray(Image.open(io.BytesIO(data)))
+    assert (extension, page.shape) == ("png", (72, 146, 3))
+    assert (page[:, :72] == 255).all()
+    assert (page[:, 74:] < 255).any()

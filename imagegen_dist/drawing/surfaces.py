@@ -1,0 +1,116 @@
+"""The surfaces of volumes as meshes: marching cubes by scikit-image, files by trimesh, both in the extra `volume`.
+
+Meshes are watertight: volumes are padded with emptiness, so that no surface is cut open at their edges, and the level
+lies between two values that a voxel can have, so that no vertex falls on a corner of the lattice, where triangles
+degenerate. Faces point outwards, so that volumes are positive.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagegen_dist.drawing.isosurface import LEVEL, body_and_colour
+from imagegen_dist.drawing.tiles import Pixels
+from imagegen_dist.extras import install_hint
+
+FORMATS = ("glb", "obj", "stl", "ply")
+
+_SCENE_SIDE = 32  # voxels along the longest side of a volume in a scene; larger ones are averaged
+_SCENE_GAP = 1.25  # from one volume in a scene to the next, in sides
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A closed surface of triangles.
+
+    vertices: float32 [V, 3], x to the right (W), y upwards (against H) and z towards the viewer (against D), in voxels
+    from the middle of the volume. faces: int64 [F, 3], anticlockwise from outside. colours: uint8 [V, 3], or None.
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int64]
+    colours: NDArray[np.uint8] | None = None
+
+
+def can_mesh() -> bool:
+    """True if the libraries that make meshes are installed."""
+    return find_spec("skimage") is not None and find_spec("trimesh") is not None
+
+
+def check_mesher(extension: str) -> None:
+    """Raise ValueError for an unknown format, and if the libraries that make meshes are not installed."""
+    if extension not in FORMATS:
+        raise ValueError(f"a mesh is {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, not {extension}")
+    if not can_mesh():
+        raise ValueError(f"meshes need libraries that are not installed: {install_hint('volume')}")
+
+
+def surface(volume: Pixels, level: float = LEVEL) -> Surface | None:
+    """The surface of a volume, uint8 or uint16 [C, D, H, W], where values pass `level` of their range; None if nowhere.
+
+    Colours and bodies as in `isosurfaces`. (Lewiner et al. 2003)
+    """
+    from skimage.measure import marching_cubes
+
+    body, colours = (None if part is None else part[0] for part in body_and_colour(volume[None]))
+    assert body is not None
+    between = math.floor(level * np.iinfo(body.dtype).max) + 0.5
+    if not (body > between).any():
+        return None
+    padded = np.pad(body.astype(np.float32), 1)
+    places, faces, _, _ = marching_cubes(padded, between, gradient_direction="ascent", allow_degenerate=False)
+    places -= 1
+    middle = (np.array(body.shape) - 1) / 2
+    depth, down, right = (places - middle).T
+    vertices = np.stack([right, -down, -depth], -1).astype(np.float32)
+    painted = None
+    if colours is not None:
+        nearest = np.clip(places.round().astype(int), 0, np.array(body.shape) - 1)
+        painted = np.ascontiguousarray(colours[(slice(None), *nearest.T)].T)
+    return Surface(vertices, faces[:, ::-1].astype(np.int64), painted)  # the axes are a mirror image of the volume's
+
+
+def mesh_file(made: Surface, extension: str) -> bytes:
+    """A surface as a file of that format. Raises ValueError as `check_mesher`."""
+    check_mesher(extension)
+    data = _mesh(made).export(file_type=extension)
+    return data.encode() if isinstance(data, str) else bytes(data)
+
+
+def scene(volumes: Pixels, level: float = LEVEL) -> bytes | None:
+    """The surfaces of some volumes in one GLB, side by side, to look at; None if none has a surface.
+
+    Volumes of more than 32 voxels along a side are averaged first.
+    """
+    import trimesh
+
+    made = trimesh.Scene()
+    factor = -(-max(volumes.shape[2:]) // _SCENE_SIDE)
+    step = _SCENE_GAP * max(volumes.shape[2:]) / factor
+    for number, volume in enumerate(volumes):
+        found = surface(_averaged(volume, factor), level)
+        if found is not None:
+            place = trimesh.transformations.translation_matrix([step * number, 0, 0])
+            name = f"sample{number}"
+            made.add_geometry(_mesh(found), node_name=name, geom_name=name, transform=place)
+    return bytes(made.export(file_type="glb")) if made.geometry else None
+
+
+def _averaged(volume: Pixels, factor: int) -> Pixels:
+    """[C, D, H, W] with means of blocks in place of values; a rest at the end of an axis is dropped."""
+    if factor == 1:
+        return volume
+    kept = volume[:, *(slice(extent // factor * factor) for extent in volume.shape[1:])]
+    blocks = kept.reshape(len(volume), *(part for extent in kept.shape[1:] for part in (extent // factor, factor)))
+    return blocks.mean((2, 4, 6)).round().astype(volume.dtype)
+
+
+def _mesh(made: Surface):  # type: ignore[no-untyped-def]
+    import trimesh
+
+    return trimesh.Trimesh(made.vertices, made.faces, vertex_colors=made.colours, process=False)
