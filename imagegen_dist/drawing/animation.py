@@ -1,10 +1,10 @@
-"""Animations: WebP by Pillow, and MP4 if an encoder is installed."""
+"""Animations: WebP by Pillow, and MP4 by PyAV if that is installed."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
+from fractions import Fraction
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,8 @@ from imagegen_dist.storage import temporary_folder
 
 _EXTENSIONS = ("webp", "mp4")
 _QUALITY = 85  # of a WebP that is not lossless
+_CRF = 10  # x264's constant rate factor, from 0 (lossless) to 51
+_LARGEST_RATE = 1001  # denominator of a frame rate, as in 30000/1001
 
 
 def check_encoder(extension: str) -> None:
@@ -22,10 +24,10 @@ def check_encoder(extension: str) -> None:
         raise ValueError(f"an animation is .{' or .'.join(_EXTENSIONS)}, not .{extension}")
     if extension == "mp4":
         try:
-            import imageio_ffmpeg  # noqa: F401
+            import av  # noqa: F401
         except ImportError:
             raise ValueError(
-                f"an .mp4 needs an encoder that is not installed: {install_hint('video')}, or take .webp"
+                f"an .mp4 needs PyAV, which is not installed: {install_hint('video')}, or take .webp"
             ) from None
 
 
@@ -48,31 +50,20 @@ def _webp(frames: Sequence[Image.Image], fps: float, lossless: bool) -> bytes:
 
 
 def _mp4(frames: Sequence[Image.Image], fps: float) -> bytes:
-    import imageio_ffmpeg
+    import av
 
     pixels = [_even(np.asarray(frame.convert("RGB"))) for frame in frames]
-    height, width, _ = pixels[0].shape
     with temporary_folder("film") as folder:
-        path = folder / "film.mp4"
-        writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2, quality=8)
-        writer.send(None)
-        for each in pixels:
-            writer.send(np.ascontiguousarray(each))
-        writer.close()
-        _check_film(path, len(pixels))
+        path = folder / "film.mp4"  # a file, since its index is moved to the beginning in the end
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as film:
+            stream = film.add_stream("libx264", Fraction(fps).limit_denominator(_LARGEST_RATE), {"crf": f"{_CRF}"})
+            stream.height, stream.width, _ = pixels[0].shape
+            stream.pix_fmt = "yuv420p"
+            stream.thread_count = 1  # several threads would encode the same frames to other bytes
+            for each in pixels:
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(each), format="rgb24")))
+            film.mux(stream.encode(None))
         return path.read_bytes()
-
-
-def _check_film(path: Path, frames: int) -> None:
-    """Raise RuntimeError if the encoder failed, which it reports only on standard error."""
-    import imageio_ffmpeg
-
-    try:
-        found, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
-    except RuntimeError as error:
-        raise RuntimeError("the encoder wrote a file that cannot be read") from error
-    if found != frames:
-        raise RuntimeError(f"the encoder wrote {found} of {frames} frames")
 
 
 def _even(pixels: np.ndarray) -> np.ndarray:

@@ -244,7 +244,7 @@ def test_mistakes_are_one_line_and_write_nothing(
 def test_an_mp4_without_an_encoder_is_refused_before_the_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     assert main(["/nowhere", "--interpolate", "out.mp4"]) == MISUSED
     assert "pip install -e '.[video]' in " in capsys.readouterr().err
 
