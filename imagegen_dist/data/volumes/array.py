@@ -25,15 +25,15 @@ def read_array(data: bytes, axes: int, layout: Layout = "auto") -> Volume:
     uint8 and uint16 are levels and bool is black and white; other numbers are real values. Raises DecodeError for
     other types, among them pickled objects, and for an array whose axes are not clear.
     """
-    values = _channels_first(_read(data), axes, layout)
+    values = _channels_first(read_numbers(data), axes, layout)
     if values.dtype == np.bool_:
         return Volume(values.astype(np.uint8) * np.uint8(255), bits=8, kind="bool")
     bits = {"uint8": 8, "uint16": 16}.get(values.dtype.name, 0)
     return Volume(values, bits=bits, kind=values.dtype.name)
 
 
-def _read(data: bytes) -> NDArray:
-    """The array, after its header is checked. Raises DecodeError."""
+def read_numbers(data: bytes) -> NDArray:
+    """The numbers in an .npy file in any layout, after its header is checked. Raises DecodeError."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
