@@ -51,6 +51,8 @@ class R3GANConfig(ModelConfig):
     """Highest-resolution stages computed in bfloat16; the rest and the outputs use the dtype of the weights."""
     pixel_kernel: PerAxis = 3
     """Extent in pixels of the convolution at full resolution, odd; 1,3,3 looks at each frame of a video alone."""
+    convolutions: Literal["full", "factorised"] = "full"
+    """3×3×3 convolutions, or factorised ones: 1×3×3 in space, then 3×1×1 along the first axis (arXiv:1711.11248)."""
     strides: tuple[str, ...] = ("2",)
     """Growth of the axes from each stage to the next: 2 doubles all axes, 1x2x2 keeps the first; one entry for all."""
 
@@ -100,6 +102,11 @@ class R3GANConfig(ModelConfig):
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
         """Spatial extent of the lowest stage, S / (patch · strides); raises ValueError if it is not an integer."""
+        if self.convolutions == "factorised" and shape.ndim != 3:
+            raise ValueError(
+                "--model.convolutions factorised is for videos and volumes, and the samples have "
+                f"{shape.ndim} spatial axes"
+            )
         for name in ("patch_kernel", "pixel_kernel"):
             per_axis(getattr(self, name), shape.ndim, f"--model.{name.replace('_', '-')}")
         return lowest_extent(
@@ -125,14 +132,9 @@ def _residual_blocks(
     """The blocks of one stage with this spatial extent and width."""
     blocks = config.blocks_per_stage * len(config.widths)
     kernel = tuple(1 if extent == 1 else 3 for extent in extents)
-    return nn.Sequential(
-        *(
-            ResidualBlock(
-                len(extents), channels, config.expansion, config.group_channels, blocks, kernel, generator=generator
-            )
-            for _ in range(config.blocks_per_stage)
-        )
-    )
+    factorised, ndim = config.convolutions == "factorised", len(extents)
+    size = channels, config.expansion, config.group_channels, blocks, kernel, factorised
+    return nn.Sequential(*(ResidualBlock(ndim, *size, generator=generator) for _ in range(config.blocks_per_stage)))
 
 
 def _transition(ndim: int, channels: int, out_channels: int, generator: torch.Generator) -> nn.Module:

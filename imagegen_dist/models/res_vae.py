@@ -6,6 +6,7 @@ after the first halves every axis, or those that `strides` names: three of them 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.attention import SelfAttention
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, append_dims
-from imagegen_dist.nn.norm import NormResidualBlock, group_norm
+from imagegen_dist.nn.layers import EVERYTHING, Layers, NormOver
+from imagegen_dist.nn.norm_blocks import NormResidualBlock
 from imagegen_dist.nn.resample import upsample
 from imagegen_dist.nn.strides import Strides, check_strides, lowest_extent, strides_of
 from imagegen_dist.shape import SampleShape
+
+_FEWEST_CHANNELS = 4
+"""That a normalisation of single positions compares."""
 
 
 @ModelConfig.register
@@ -37,6 +42,14 @@ class ResVAEConfig(ModelConfig):
     """Self-attention over all positions in the middle of both networks."""
     strides: tuple[str, ...] = ("2",)
     """How the axes shrink from each stage to the next: 2 halves all axes, 1x2x2 keeps the first; one entry for all."""
+    attention_over: Literal["all", "frames"] = "all"
+    """Positions that attend to one another: all of a sample, or those of each frame of a video or slice of a volume."""
+    norm_over: NormOver = "all"
+    """What a normalisation takes statistics over: a whole sample, each of its frames, or each position by itself."""
+    convolutions: Literal["full", "factorised"] = "full"
+    """3×3×3 convolutions, or factorised ones: 1×3×3 in space, then 3×1×1 along the first axis (arXiv:1711.11248)."""
+    causal: bool = False
+    """No layer looks ahead in time, so that clips longer than trained are encoded and decoded piece by piece."""
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1:
@@ -49,6 +62,16 @@ class ResVAEConfig(ModelConfig):
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
         check_strides(self.strides, len(self.multipliers) - 1)
+        if self.norm_over == "positions" and min(self.widths) < _FEWEST_CHANNELS:
+            raise ValueError(
+                f"norm_over positions compares the channels of a position: set --model.channels to {_FEWEST_CHANNELS} "
+                "or more"
+            )
+        looks_ahead = self.norm_over == "all" or (self.attention and self.attention_over == "all")
+        if self.causal and looks_ahead:
+            raise ValueError(
+                "causal: no layer may look ahead in time; set --model.norm-over and --model.attention-over to frames"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -58,7 +81,25 @@ class ResVAEConfig(ModelConfig):
     def base(self, shape: SampleShape) -> tuple[int, ...]:
         """Spatial extent of the latents, S / strides. Raises ValueError if it is not an integer."""
         remedy = f"give fewer than {len(self.multipliers)} --model.multipliers, or other --model.strides"
+        self._check_axes(shape.ndim)
         return lowest_extent(shape, self.steps(shape.ndim), "the strides between stages", remedy)
+
+    def _check_axes(self, ndim: int) -> None:
+        """Raise ValueError if samples have no first axis to look along."""
+        asked = {
+            "causal true": self.causal,
+            "convolutions factorised": self.convolutions == "factorised",
+            "norm-over frames": self.norm_over == "frames",
+            "attention-over frames": self.attention and self.attention_over == "frames",
+        }
+        if ndim != 3 and any(asked.values()):
+            named = next(name for name, is_asked in asked.items() if is_asked)
+            raise ValueError(f"--model.{named} is for videos and volumes, and the samples have {ndim} spatial axes")
+
+    @property
+    def layers(self) -> Layers:
+        """The kinds of its layers."""
+        return Layers(self.causal, self.convolutions == "factorised", self.norm_over)
 
     def steps(self, ndim: int) -> list[Strides]:
         """Strides from every stage to the next, starting at the sample's resolution."""
@@ -73,41 +114,47 @@ class ResVAEConfig(ModelConfig):
 class _Downsample(nn.Module):
     """3×3 convolution, [B, C, *S] -> [B, C, *S / strides], zero-padded at the far edges only along axes of stride 2."""
 
-    def __init__(self, ndim: int, channels: int, strides: Strides, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, ndim: int, channels: int, strides: Strides, layers: Layers = EVERYTHING, *, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        near = tuple(2 - stride for stride in strides)
-        self.conv = Conv(ndim, channels, channels, 3, strides, near, bias=True, generator=generator)
-        self.beyond = tuple(width for stride in reversed(strides) for width in (0, stride - 1))
+        self.conv = layers.conv(ndim, channels, channels, strides, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.beyond))
+        return self.conv(x)
 
 
 class _Upsample(nn.Module):
     """Nearest-neighbour upsampling, then a 3×3 convolution: [B, C, *S] -> [B, C, *S · strides]."""
 
-    def __init__(self, ndim: int, channels: int, strides: Strides, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, ndim: int, channels: int, strides: Strides, layers: Layers = EVERYTHING, *, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.strides = strides
-        self.conv = Conv(ndim, channels, channels, 3, bias=True, generator=generator)
+        self.conv = layers.conv(ndim, channels, channels, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(upsample(x, "box", self.strides))
 
 
-def _stage(ndim: int, channels: int, width: int, blocks: int, generator: torch.Generator) -> list[nn.Module]:
+def _stage(
+    ndim: int, channels: int, width: int, blocks: int, layers: Layers, generator: torch.Generator
+) -> list[nn.Module]:
     """The residual blocks of one stage: [B, channels, *S] -> [B, width, *S]."""
     inputs = (channels, *[width] * (blocks - 1))
-    return [NormResidualBlock(ndim, previous, width, generator=generator) for previous in inputs]
+    return [NormResidualBlock(ndim, previous, width, layers, generator=generator) for previous in inputs]
 
 
-def _middle(ndim: int, channels: int, attention: bool, generator: torch.Generator) -> nn.Sequential:
+def _middle(ndim: int, channels: int, config: ResVAEConfig, generator: torch.Generator) -> nn.Sequential:
     """Two residual blocks, optionally with self-attention between them: [B, channels, *S] -> [B, channels, *S]."""
-    layers: list[nn.Module] = [NormResidualBlock(ndim, channels, channels, generator=generator)]
-    if attention:
-        layers.append(SelfAttention(ndim, channels, generator=generator))
-    layers.append(NormResidualBlock(ndim, channels, channels, generator=generator))
-    return nn.Sequential(*layers)
+    layers = config.layers
+    found: list[nn.Module] = [NormResidualBlock(ndim, channels, channels, layers, generator=generator)]
+    if config.attention:
+        per_frame = config.attention_over == "frames"
+        found.append(SelfAttention(ndim, channels, per_frame, layers, generator=generator))
+    found.append(NormResidualBlock(ndim, channels, channels, layers, generator=generator))
+    return nn.Sequential(*found)
 
 
 class Encoder(nn.Module):
@@ -131,17 +178,17 @@ class Encoder(nn.Module):
         self.shape, self.classes = shape, classes
         self.latent_dims: tuple[int, ...] = (config.latent_channels, *config.base(shape))
         ndim, widths, raw = shape.ndim, config.widths, parameters * config.latent_channels
-        steps = config.steps(ndim)
-        layers: list[nn.Module] = [Conv(ndim, shape.channels, config.channels, 3, bias=True, generator=generator)]
+        steps, kinds = config.steps(ndim), config.layers
+        layers: list[nn.Module] = [kinds.conv(ndim, shape.channels, config.channels, generator=generator)]
         for index, (previous, width) in enumerate(zip((config.channels, *widths[:-1]), widths, strict=True)):
             if index:
-                layers.append(_Downsample(ndim, previous, steps[index - 1], generator=generator))
-            layers += _stage(ndim, previous, width, config.blocks, generator)
+                layers.append(_Downsample(ndim, previous, steps[index - 1], kinds, generator=generator))
+            layers += _stage(ndim, previous, width, config.blocks, kinds, generator)
         self.stages = nn.Sequential(*layers)
         self.embed = ClassEmbedding(classes, widths[-1], generator=generator) if classes else None
-        self.middle = _middle(ndim, widths[-1], config.attention, generator)
-        self.norm = group_norm(widths[-1])
-        self.output = Conv(ndim, widths[-1], raw, 3, bias=True, generator=generator)
+        self.middle = _middle(ndim, widths[-1], config, generator)
+        self.norm = kinds.norm(widths[-1])
+        self.output = kinds.conv(ndim, widths[-1], raw, generator=generator)
         self.quant = Conv(ndim, raw, raw, 1, bias=True, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
@@ -167,24 +214,26 @@ class Decoder(nn.Module):
         self.shape, self.classes = shape, classes
         self.latent_dims: tuple[int, ...] = (config.latent_channels, *config.base(shape))
         ndim, widths, latent = shape.ndim, config.widths[::-1], config.latent_channels
-        steps = config.steps(ndim)
+        steps, kinds = config.steps(ndim), config.layers
         self.quant = Conv(ndim, latent, latent, 1, bias=True, generator=generator)
-        self.input = Conv(ndim, latent, widths[0], 3, bias=True, generator=generator)
+        self.input = kinds.conv(ndim, latent, widths[0], generator=generator)
         self.embed = ClassEmbedding(classes, widths[0], generator=generator) if classes else None
-        self.middle = _middle(ndim, widths[0], config.attention, generator)
+        self.middle = _middle(ndim, widths[0], config, generator)
         layers: list[nn.Module] = []
         for index, (previous, width) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
             if index:
-                layers.append(_Upsample(ndim, previous, steps[-index], generator=generator))
-            layers += _stage(ndim, previous, width, config.blocks + 1, generator)
+                layers.append(_Upsample(ndim, previous, steps[-index], kinds, generator=generator))
+            layers += _stage(ndim, previous, width, config.blocks + 1, kinds, generator)
         self.stages = nn.Sequential(*layers)
-        self.norm = group_norm(widths[-1])
-        self.output = Conv(ndim, widths[-1], outputs * shape.channels, 3, bias=True, generator=generator)
+        self.norm = kinds.norm(widths[-1])
+        self.output = kinds.conv(ndim, widths[-1], outputs * shape.channels, generator=generator)
 
     @property
     def last_layer(self) -> nn.Parameter:
         """The weight of the last layer."""
-        return self.output.weight
+        weight = self.output.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.input(self.quant(z))

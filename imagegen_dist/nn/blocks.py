@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from imagegen_dist.nn.casting import cast_weight
 from imagegen_dist.nn.conv import Conv, append_dims
+from imagegen_dist.nn.factorised import FactorisedConv
+from imagegen_dist.shape import PerAxis, per_axis
 
 LEAKY_SLOPE = 0.2
 # Gain that preserves the variance through a leaky ReLU: sqrt(2 / (1 + slope²)).
@@ -25,7 +27,7 @@ class BiasedLeakyReLU(nn.Module):
         bias = append_dims(cast_weight(self.bias, x.dtype), x.ndim - 1)
         return F.leaky_relu(x + bias, LEAKY_SLOPE)
 
-    def after(self, conv: Conv, x: Tensor) -> Tensor:
+    def after(self, conv: nn.Module, x: Tensor) -> Tensor:
         """self(conv(x)), with the bias added by the convolution, which saves a pass over its result."""
         return F.leaky_relu(conv(x, self.bias), LEAKY_SLOPE)
 
@@ -40,6 +42,7 @@ class ResidualBlock(nn.Module):
     blocks: number L of residual blocks in the whole network. W1 and Wg are scaled by L^(-1/4), and W3 is initialised to
     0, so that the block starts as the identity (Fixup, arXiv:1901.09321). No normalisation. (arXiv:2501.05441)
     kernel: extent of Wg; 1 along an axis with a single position, where a larger kernel would only see padding.
+    factorised: over three axes, Wg is one convolution in space, an activation, and one along the first axis.
     """
 
     def __init__(
@@ -49,17 +52,27 @@ class ResidualBlock(nn.Module):
         expansion: int,
         group_channels: int,
         blocks: int,
-        kernel: int | tuple[int, ...] = 3,
+        kernel: PerAxis = 3,
+        factorised: bool = False,
         *,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         inner = expansion * channels
-        gain = LEAKY_GAIN * blocks**-0.25
+        kernels = per_axis(kernel, ndim)
+        factorised = factorised and kernels[0] > 1
+        # Of m layers, the last of which is 0, each is scaled by L^(-1 / (2m - 2)).
+        gain = LEAKY_GAIN * blocks ** (-1 / 6 if factorised else -1 / 4)
         groups = inner // group_channels if group_channels else 1
         self.expand = Conv(ndim, channels, inner, 1, gain=gain, generator=generator)
         self.act1 = BiasedLeakyReLU(inner)
-        self.mix = Conv(ndim, inner, inner, kernel, groups=groups, gain=gain, generator=generator)
+        if factorised:
+            in_space, in_time = (1, *kernels[1:]), (kernels[0], *[1] * (ndim - 1))
+            space = Conv(ndim, inner, inner, in_space, groups=groups, gain=gain, generator=generator)
+            time = Conv(ndim, inner, inner, in_time, groups=groups, gain=gain, generator=generator)
+            self.mix: nn.Module = FactorisedConv(space, BiasedLeakyReLU(inner), time)
+        else:
+            self.mix = Conv(ndim, inner, inner, kernel, groups=groups, gain=gain, generator=generator)
         self.act2 = BiasedLeakyReLU(inner)
         self.project = Conv(ndim, inner, channels, 1, gain=0, generator=generator)
 

@@ -1,10 +1,9 @@
-"""Group normalisation (arXiv:1803.08494) and the pre-normalised residual block of autoencoders and diffusion models."""
+"""Group normalisation (arXiv:1803.08494) over a sample, or over each of its frames, and normalisation of a position."""
 
-import torch
+from __future__ import annotations
+
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from imagegen_dist.nn.conv import Conv
 
 _MOST_GROUPS = 32
 # A group of one channel at one position would always be normalised to zero.
@@ -17,28 +16,30 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
     If that number does not divide the channels, the next lower divisor is used.
     """
+    return nn.GroupNorm(_groups(channels), channels, eps=_EPSILON)
+
+
+def _groups(channels: int) -> int:
     most = max(1, min(_MOST_GROUPS, channels // _FEWEST_CHANNELS))
-    groups = next(number for number in range(most, 0, -1) if channels % number == 0)
-    return nn.GroupNorm(groups, channels, eps=_EPSILON)
+    return next(number for number in range(most, 0, -1) if channels % number == 0)
 
 
-class NormResidualBlock(nn.Module):
-    """s(x) + W2 a(n2(W1 a(n1(x)))): [B, C, *S] -> [B, out_channels, *S].
+class FrameNorm(nn.GroupNorm):
+    """`group_norm` of each frame by itself: [B, C, T, *S] -> [B, C, T, *S]."""
 
-    W1, W2: 3×3 convolutions; n: GroupNorm; a: SiLU; s: a 1×1 convolution if the number of channels changes, else the
-    identity.
-    """
-
-    def __init__(self, ndim: int, channels: int, out_channels: int, *, generator: torch.Generator) -> None:
-        super().__init__()
-        self.norm1 = group_norm(channels)
-        self.conv1 = Conv(ndim, channels, out_channels, 3, bias=True, generator=generator)
-        self.norm2 = group_norm(out_channels)
-        self.conv2 = Conv(ndim, out_channels, out_channels, 3, bias=True, generator=generator)
-        self.shortcut: nn.Module = nn.Identity()
-        if channels != out_channels:
-            self.shortcut = Conv(ndim, channels, out_channels, 1, bias=True, generator=generator)
+    def __init__(self, channels: int) -> None:
+        super().__init__(_groups(channels), channels, eps=_EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(inner)))
+        frames = super().forward(x.transpose(1, 2).flatten(0, 1))
+        return frames.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+
+
+class PositionNorm(nn.LayerNorm):
+    """Normalisation over the channels of each position by itself: [B, C, *S] -> [B, C, *S] (arXiv:1607.06450)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.movedim(1, -1), self.normalized_shape, self.weight, self.bias, self.eps).movedim(-1, 1)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from imagegen_dist.nn.norm import NormResidualBlock, group_norm
+from imagegen_dist.nn.norm import group_norm
+from imagegen_dist.nn.norm_blocks import NormResidualBlock
 
 
 def seeded(seed: int = 0) -> torch.Generator:
