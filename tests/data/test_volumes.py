@@ -171,7 +171,7 @@ def test_binvox_is_read_in_its_own_order_of_axes():
     runs = b"".join(bytes((value, 1)) for value in solid.ravel().tolist())
     volume = read_binvox(data + runs)
     assert volume.spatial == (4, 5, 3)
-    assert np.argwhere(volume.values[0]).tolist() == [[1, 3, 2]]
+    assert np.argwhere(volume.values[0]).tolist() == [[4 - 1 - 1, 5 - 1 - 3, 2]]
     with pytest.raises(DecodeError, match="58 of 60 voxels"):
         read_binvox(data + runs[:-4])
 

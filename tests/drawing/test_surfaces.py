@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imagegen_dist.data.solids import SAMPLES, render
+from imagegen_dist.data.volumes.mesh import read_mesh
 from imagegen_dist.drawing.surfaces import FORMATS, check_mesher, mesh_file, scene, surface
 from imagegen_dist.drawing.views import VolumeDrawing
 
@@ -30,6 +31,15 @@ def test_values_at_the_level_and_at_the_edge_leave_no_hole(level: int) -> None:
     made = surface(blocks)
     assert made is not None
     assert trimesh.Trimesh(made.vertices, made.faces, process=False).is_watertight
+
+
+def test_a_mesh_that_is_read_and_made_again_lies_as_before() -> None:
+    step = np.zeros((1, 20, 24, 28), np.uint8)
+    step[0, 3:17, 14:21, 3:25] = step[0, 3:17, 3:14, 3:9] = step[0, 3:6, 9:14, 9:16] = 255
+    made = surface(step)
+    assert made is not None
+    read = read_mesh(mesh_file(made, "obj"), "obj", (16, 20, 24)).values
+    assert np.array_equal(read, step[:, 2:-2, 2:-2, 2:-2])
 
 
 @pytest.mark.parametrize("extension", FORMATS)

@@ -15,7 +15,7 @@ _LONGEST_HEADER = 4096
 
 
 def read_binvox(data: bytes) -> Volume:
-    """Read a binvox file as 0 and 255. Raises DecodeError."""
+    """Read a binvox file as 0 and 255: H against y and D against z, as of a mesh. Raises DecodeError."""
     head = data[:_LONGEST_HEADER]
     found, begin = _HEADER.match(head), _DATA.search(head)
     if found is None or begin is None:
@@ -31,4 +31,4 @@ def read_binvox(data: bytes) -> Volume:
         raise DecodeError(f"is a damaged binvox file: {voxels:,} of {x * y * z:,} voxels")
     # x varies slowest and y fastest.
     values = np.repeat(filled * np.uint8(255), lengths).reshape(x, z, y)
-    return Volume(np.ascontiguousarray(values.transpose(1, 2, 0))[None], bits=8, kind="solid")
+    return Volume(np.ascontiguousarray(values.transpose(1, 2, 0)[::-1, ::-1])[None], bits=8, kind="solid")

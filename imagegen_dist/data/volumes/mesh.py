@@ -22,15 +22,17 @@ MESHES = ("obj", "stl", "ply", "glb")
 
 _MARGIN = 1  # empty voxels around the longest side, so that a surface of the voxels is closed
 _MOST_FACES = 5_000_000
+_TURNED = (1, -1, -1)  # x, y, z along W, H, D: half a turn about x
 _PAIRS = 1 << 22  # of triangles and columns that are looked at together
 # Columns go through points beside the voxels' centres, so that none meets an edge of a mesh with round coordinates.
 _BESIDE = (3.1e-4 * 2**0.5, 3.1e-4 * 3**0.5)
 
 
 def read_mesh(data: bytes, extension: str, spatial: tuple[int, int, int]) -> Volume:
-    """Voxelise a mesh into (D, H, W) = (z, y, x), centred, its longest side as long as the grid allows: 0 and 255.
+    """Voxelise a mesh into (D, H, W), centred, its longest side as long as the grid allows: 0 and 255.
 
-    Raises DecodeError.
+    W is x, H goes against y and D against z, so that y is up where rows of a picture go down, and z comes out of the
+    picture; a mesh that is made of the voxels (drawing/surfaces.py) lies as this one. Raises DecodeError.
     """
     try:
         import trimesh
@@ -45,7 +47,8 @@ def read_mesh(data: bytes, extension: str, spatial: tuple[int, int, int]) -> Vol
     margin = np.minimum(_MARGIN, (extents - 1) // 2)
     with np.errstate(divide="ignore"):
         scale = float(np.min((extents - 2 * margin) / (high - low)))
-    points = (np.asarray(mesh.vertices, np.float64) - (low + high) / 2) * scale + extents / 2  # voxel n is [n, n + 1)
+    centred = (np.asarray(mesh.vertices, np.float64) - (low + high) / 2) * _TURNED
+    points = centred * scale + extents / 2  # voxel n is [n, n + 1)
     triangles = points[np.asarray(mesh.faces)]
     solid = bool(mesh.is_watertight)
     filled = _inside(triangles, spatial) if solid else _surface(triangles, spatial)
