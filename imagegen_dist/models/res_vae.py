@@ -6,6 +6,7 @@ after the first halves every axis, or those that `strides` names: three of them 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from imagegen_dist.nn.layers import EVERYTHING, Layers, NormOver
 from imagegen_dist.nn.norm_blocks import NormResidualBlock
 from imagegen_dist.nn.resample import upsample
 from imagegen_dist.nn.strides import Strides, check_strides, lowest_extent, strides_of
+from imagegen_dist.nn.tiles import reach
 from imagegen_dist.shape import SampleShape
 
 _FEWEST_CHANNELS = 4
@@ -96,6 +98,11 @@ class ResVAEConfig(ModelConfig):
             named = next(name for name, is_asked in asked.items() if is_asked)
             raise ValueError(f"--model.{named} is for videos and volumes, and the samples have {ndim} spatial axes")
 
+    def factors(self, ndim: int) -> tuple[int, ...]:
+        """Positions of a sample for each latent position, by axis."""
+        steps = self.steps(ndim)
+        return tuple(prod(step[axis] for step in steps) for axis in range(ndim))
+
     @property
     def layers(self) -> Layers:
         """The kinds of its layers."""
@@ -131,11 +138,11 @@ class _Upsample(nn.Module):
         self, ndim: int, channels: int, strides: Strides, layers: Layers = EVERYTHING, *, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.strides = strides
+        self.grows = strides
         self.conv = layers.conv(ndim, channels, channels, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(upsample(x, "box", self.strides))
+        return self.conv(upsample(x, "box", self.grows))
 
 
 def _stage(
@@ -170,6 +177,10 @@ class Encoder(nn.Module):
     """
 
     aligned_at_end = ("stages",)
+    factors: tuple[int, ...]
+    """Sample positions for each latent position, by axis; samples of any multiple of them are encoded."""
+    reach: tuple[int, ...]
+    """How far a latent sees along each axis, in latent positions; () if it sees the whole sample."""
 
     def __init__(
         self, shape: SampleShape, classes: int, config: ResVAEConfig, *, parameters: int, generator: torch.Generator
@@ -190,6 +201,8 @@ class Encoder(nn.Module):
         self.norm = kinds.norm(widths[-1])
         self.output = kinds.conv(ndim, widths[-1], raw, generator=generator)
         self.quant = Conv(ndim, raw, raw, 1, bias=True, generator=generator)
+        self.causal, self.factors = config.causal, config.factors(ndim)
+        self.reach = reach(self, self.factors, decodes=False)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.stages(x)
@@ -206,6 +219,11 @@ class Decoder(nn.Module):
 
     outputs: values per channel of the sample. Other arguments and errors as for Encoder.
     """
+
+    factors: tuple[int, ...]
+    """Sample positions for each latent position, by axis; latents of any extent are decoded."""
+    reach: tuple[int, ...]
+    """How far a value of a sample sees along each axis, in latent positions; () if it sees all latents."""
 
     def __init__(
         self, shape: SampleShape, classes: int, config: ResVAEConfig, *, outputs: int, generator: torch.Generator
@@ -227,6 +245,8 @@ class Decoder(nn.Module):
         self.stages = nn.Sequential(*layers)
         self.norm = kinds.norm(widths[-1])
         self.output = kinds.conv(ndim, widths[-1], outputs * shape.channels, generator=generator)
+        self.causal, self.factors = config.causal, config.factors(ndim)
+        self.reach = reach(self, self.factors, decodes=True)
 
     @property
     def last_layer(self) -> nn.Parameter:
