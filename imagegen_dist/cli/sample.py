@@ -1,4 +1,4 @@
-"""`imagegen sample`: samples of a trained model as pictures, animations, folders and shards."""
+"""`imagegen sample`: samples of a trained model as pictures, films, meshes, folders and shards."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from imagegen_dist.errors import UsageError
 
 _JOB = "sample"
 _SUMMARY = (
-    "Write samples of a trained model as a grid, a folder of pictures, WebDataset shards, or an animation. A sample "
+    "Write samples of a trained model as a grid, a film, a folder of files, meshes, or WebDataset shards. A sample "
     "depends on its seed and class alone, not on other samples or the number of workers."
 )
-_OUTPUTS = ("grid", "folder", "shards", "interpolate", "traverse")
+_OUTPUTS = ("grid", "strip", "folder", "mesh", "shards", "interpolate", "traverse")
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,20 @@ class Options:
     truncation: Annotated[float, flag("PSI")] = 1.0
     """Scale the noise towards its mean, 0: less variety, more typical samples; from 0 to 1. Default: 1, no
     truncation."""
-    grid: Annotated[str, flag("FILE.png")] = ""
-    """One picture, a row per seed and a column per class; nearly square without --classes."""
+    grid: Annotated[str, flag("FILE.png|.webp|.mp4")] = ""
+    """One picture, a row per seed and a column per class; nearly square without --classes. As .webp or .mp4, clips
+    play and volumes turn."""
+    strip: Annotated[str, flag("FILE.png")] = ""
+    """For print: a row per sample, of the frames of a clip, or of slices through a volume in three planes."""
     folder: Annotated[str, flag("DIR")] = ""
     """One file per sample, in a new or empty folder."""
+    mesh: Annotated[str, flag("DIR")] = ""
+    """The surface of each volume as a mesh, in a new or empty folder."""
+    format: Annotated[str, flag("NAME")] = ""
+    """Of the files in --folder: png, webp, mp4 or npy (default: png; webp for video); in --mesh: glb, obj, stl or ply
+    (default: glb)."""
+    level: Annotated[float, flag("FRACTION")] = 0.5
+    """The surface of a mesh is where values pass this fraction of their range. Default: 0.5."""
     shards: Annotated[str, flag("DIR")] = ""
     """WebDataset shards with their index.json, made in parallel; the same command continues after an interruption."""
     interpolate: Annotated[str, flag("FILE.webp|.mp4")] = ""
@@ -55,9 +65,9 @@ class Options:
     """An animation of a VAE's latents: a row per latent, a column per seed (the first 5), each varied back and
     forth."""
     frames: Annotated[int, flag("N")] = 24
-    """Frames of an animation from one seed to the next, or per swing of a latent. Default: 24."""
-    fps: Annotated[float, flag("N")] = 24.0
-    """Frames per second of an animation. Default: 24."""
+    """Frames of an animation from one seed to the next, per swing of a latent, or per turn of a volume. Default: 24."""
+    fps: Annotated[float | None, flag("N")] = None
+    """Frames per second. Default: 24; 8 for clips, and 12 for turning volumes."""
     scale: Annotated[int, flag("N")] = 0
     """Enlarge pictures by this integer factor, without smoothing. Default: enough to see small pictures well."""
     engine: Annotated[Literal["eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = "eager"
@@ -100,6 +110,14 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError("--classes and --mix both say which classes: give one of them")
     if (options.classes or options.mix) and (options.set or options.sweep):
         raise UsageError("--classes and --mix are not for a model with conditions: give --set and --sweep alone")
-    check_range(options, frames=(2, 100_000), batch=(1, 1_000_000), scale=(0, 1000), fps=(1, 100), truncation=(0, 1))
+    check_range(
+        options,
+        frames=(2, 100_000),
+        batch=(1, 1_000_000),
+        scale=(0, 1000),
+        fps=(1, 100),
+        truncation=(0, 1),
+        level=(0, 1),
+    )
     check_tasks(options)
     return options

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
-import numpy as np
-from torch import Tensor
-
 from imagegen_dist.cli.device import pick_device
-from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.sample_conditions import parse_conditions
+from imagegen_dist.cli.sample_files import check_format_of, check_formats, write_folder, write_meshes
+from imagegen_dist.cli.sample_films import extension_of, write_film, write_interpolation, write_traversal
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
+from imagegen_dist.cli.sample_shards import write_shards
 from imagegen_dist.data.modality import modality
-from imagegen_dist.data.pack_shards import Target, pack_shards
-from imagegen_dist.data.pack_tasks import Recipe
-from imagegen_dist.data.sources.base import listing_digest
-from imagegen_dist.drawing.animation import animate, check_encoder
+from imagegen_dist.drawing.animation import check_encoder
+from imagegen_dist.drawing.png import save_png
 from imagegen_dist.errors import UsageError
-from imagegen_dist.inference.animation import (
-    TRAVERSED_SEEDS,
-    check_interpolation,
-    check_traversal,
-    interpolation,
-    traversal,
-)
+from imagegen_dist.inference.animation import check_interpolation, check_traversal
 from imagegen_dist.inference.batches import batch_on
 from imagegen_dist.inference.engines import use_engine_
-from imagegen_dist.inference.folder import card_of
-from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
+from imagegen_dist.inference.generated import Maker
 from imagegen_dist.inference.given import Given
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.inference.sampling_request import SamplingRequest
-from imagegen_dist.ray.tasks import run_tasks
-from imagegen_dist.storage import PATIENCE_S, Store, file_at, reached
+from imagegen_dist.storage import PATIENCE_S, Store, file_at
 from imagegen_dist.wording import counted
 
 if TYPE_CHECKING:
@@ -50,14 +38,13 @@ _MOST_TILES = 4_000
 """Samples in one picture, at most."""
 
 _MOST_COLUMNS = 20
-_FILM_SIDE = 256  # pixels to which the only tile of an animation is enlarged, at least
 
 
 def run(options: Options) -> None:
     """Write what is asked for, and say what was written. Raises ValueError before anything is; TaskError."""
     asked, film = (
         parse_asked(options.seeds or seeds, options.classes, options.mix, options.truncation)
-        for seeds in (_SWEPT_SEEDS if options.sweep else _SEEDS, _FILM_SEEDS)
+        for seeds in (_default_seeds(options), _FILM_SEEDS)
     )
     _check_outputs(options, asked, film)
     device = pick_device(options.device)
@@ -70,26 +57,38 @@ def run(options: Options) -> None:
     asked, film = (as_typed(each, model).resolved(model) for each in (asked, film))
     _check_model(options, asked, model)
     use_engine_(model, options.engine)
+    _write_all(options, model, asked, film, Maker(trained.url, device, options.engine, model.batch))
+
+
+def _write_all(
+    options: Options,
+    model: GeneratorModel | AutoencoderModel,
+    asked: SamplingRequest,
+    film: SamplingRequest,
+    maker: Maker,
+) -> None:
+    """Write each output, and say what was written. film: what is asked for of paths through latents."""
     if options.grid:
-        print(_write_grid(model, asked, options.grid, options.scale))
-    if options.folder:
-        with ProgressBar("sampling") as bar:
-            bar.start(len(asked), 0, "sampling")
-            said = _write_folder(model, asked, options.folder, options.scale, bar.advance)
-        print(said)
+        print(_write_grid(model, asked, options))
+    if options.strip:
+        print(_write_strip(model, asked, options))
+    for folder, write in ((options.folder, write_folder), (options.mesh, write_meshes)):
+        if folder:
+            with ProgressBar("sampling") as bar:
+                bar.start(len(asked), 0, "sampling")
+                said = write(model, asked, options, bar.advance)
+            print(said)
     if options.shards:
-        maker = Maker(trained.url, device, options.engine, model.batch)
-        print(_pack_samples(model, maker, asked, options))
+        print(write_shards(model, maker, asked, options, options.seeds or _default_seeds(options)))
     if options.interpolate:
-        samples = interpolation(model, film, options.frames)
-        print(_write_film(model, samples, film.columns, options.interpolate, options.scale, options.fps))
+        print(write_interpolation(model, film, options))
     if options.traverse:
         assert isinstance(model, AutoencoderModel)  # checked before
-        rates = card_of(model, trained.url).figures.get("rate_of_latent")
-        latents = most_used(rates, model.autoencoder.group_dims[0][0])
-        samples = traversal(model, film, options.frames, latents)
-        columns = min(len(film.seeds), TRAVERSED_SEEDS)
-        print(_write_film(model, samples, columns, options.traverse, options.scale, options.fps))
+        print(write_traversal(model, film, options, maker.url))
+
+
+def _default_seeds(options: Options) -> str:
+    return _SWEPT_SEEDS if options.sweep else _SEEDS
 
 
 def _conditions(options: Options, model: Model) -> tuple[Given, ...]:
@@ -101,26 +100,37 @@ def _conditions(options: Options, model: Model) -> tuple[Given, ...]:
 
 def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingRequest) -> None:
     """Raise ValueError for files that cannot be written as they are named, before a model is loaded."""
-    if options.grid:
-        if _extension_of(options.grid) != "png":
-            raise UsageError(f"--grid {options.grid}: a grid is a .png")
-        if len(asked) > _MOST_TILES:
+    for name in ("grid", "strip"):
+        if getattr(options, name) and len(asked) > _MOST_TILES:
             samples = counted(len(asked), "sample")
-            raise UsageError(f"--grid of {samples}: {_MOST_TILES:,} at most; give fewer --seeds, or --folder")
-    for name in ("interpolate", "traverse"):
+            raise UsageError(f"--{name} of {samples}: {_MOST_TILES:,} at most; give fewer --seeds, or --folder")
+    if options.strip and extension_of(options.strip) != "png":
+        raise UsageError(f"--strip {options.strip}: a strip is a .png")
+    for name in ("grid", "interpolate", "traverse"):
         if url := getattr(options, name):
-            try:
-                check_encoder(_extension_of(url))
-            except ValueError as error:
-                raise UsageError(f"--{name} {url}: {error}") from None
-    if options.folder and Store(options.folder).names():
-        raise UsageError(f"--folder {options.folder}: it holds files already; choose another place")
+            _check_film(name, url)
+    check_formats(options)
+    for name in ("folder", "mesh"):
+        if (url := getattr(options, name)) and Store(url).names():
+            raise UsageError(f"--{name} {url}: it holds files already; choose another place")
     if options.interpolate and len(set(film.seeds)) < 2:
         raise UsageError(
             f"--interpolate goes from seed to seed, and --seeds names {film.seeds[0]} alone: give two or more"
         )
     if options.shards and any(isinstance(each, Mapping) for each in asked.classes):
         raise UsageError("--mix with --shards: a blend of classes has no label; take --grid or --folder")
+
+
+def _check_film(name: str, url: str) -> None:
+    """Raise UsageError if a film, or a grid, cannot be written as the file is named."""
+    if name == "grid" and (extension := extension_of(url)) not in ("webp", "mp4"):
+        if extension != "png":
+            raise UsageError(f"--grid {url}: a grid is a .png, and of clips or volumes also a film, .webp or .mp4")
+        return
+    try:
+        check_encoder(extension_of(url))
+    except ValueError as error:
+        raise UsageError(f"--{name} {url}: {error}") from None
 
 
 def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel | AutoencoderModel) -> None:
@@ -131,8 +141,12 @@ def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel
     for name, check in (("interpolate", check_interpolation), ("traverse", check_traversal)):
         if getattr(options, name):
             check(model)
-            if model.modality == "video":
-                raise UsageError(f"--{name}: samples of video move already; take --grid")
+    check_format_of(options, model)
+    if not modality(model.modality).drawing.moves:
+        if options.strip:
+            raise UsageError("--strip is of frames or slices, and this model makes single pictures: take --grid")
+        if options.grid and extension_of(options.grid) != "png":
+            raise UsageError(f"--grid {options.grid}: a grid of pictures is a .png; --interpolate moves them")
 
 
 def grid_columns(asked: SamplingRequest, classes: int) -> int:
@@ -144,105 +158,24 @@ def grid_columns(asked: SamplingRequest, classes: int) -> int:
     return ceil(sqrt(len(asked)))
 
 
-def _write_grid(model: Model, asked: SamplingRequest, url: str, scale: int) -> str:
-    """Write a picture of all samples; what to say of it."""
-    columns = grid_columns(asked, model.classes)
+def _write_grid(model: Model, asked: SamplingRequest, options: Options) -> str:
+    """Write a picture or a film of all samples; what to say of it."""
+    columns, url = grid_columns(asked, model.classes), options.grid
     samples = asked.sample(model, range(len(asked))).cpu().numpy()
-    data, _ = modality(model.modality).preview(samples, columns, scale or None)
-    _write(url, data)
+    if extension_of(url) != "png":
+        return write_film(model, samples, columns, url, options)
+    _write(url, save_png(modality(model.modality).drawing.pages(samples, columns, options.scale or None)))
     return f"{counted(len(asked), 'sample')}, {columns} in a row: {url}"
 
 
-def _write_folder(
-    model: GeneratorModel | AutoencoderModel, asked: SamplingRequest, url: str, scale: int, tell: Callable[[int], None]
-) -> str:
-    """Write a file a sample, as it is or enlarged; what to say of it. tell: is told of each so many more."""
-    store, kind = Store(url, PATIENCE_S), modality(model.modality)
-    plain = sample_extension(model) == "png" and scale in (0, 1)
-    for start in range(0, len(asked), model.batch):
-        rows = range(start, min(start + model.batch, len(asked)))
-        for row, sample in zip(rows, asked.sample(model, rows).cpu().numpy(), strict=True):
-            data = kind.encode(sample, "png") if plain else kind.preview(sample[None], 1, scale or 1)[0]
-            store.write(f"{_name(model, asked, row)}.png", data)
-        tell(len(rows))
-    return f"{counted(len(asked), 'picture')}: {store}"
-
-
-def _name(model: Model, asked: SamplingRequest, row: int) -> str:
-    seed, column = asked.seeds[row // asked.columns], row % asked.columns
-    label = asked.class_of(model, row)
-    if label is not None:
-        return f"seed{seed:06d}-class{label}"
-    if asked.conditions:
-        return f"seed{seed:06d}-condition{column}" if asked.columns > 1 else f"seed{seed:06d}"
-    return f"seed{seed:06d}-mix{column}" if asked.classes else f"seed{seed:06d}"
-
-
-def _write_film(model: Model, samples: Tensor, columns: int, url: str, scale: int, fps: float) -> str:
-    """Write an animation of samples uint8 [F, tiles, C, *S]; what to say of it."""
-    kind, shown = modality(model.modality), samples.cpu().numpy()
-    if not scale and shown.shape[1] == 1:
-        scale = ceil(_FILM_SIDE / max(shown.shape[-2:]))
-    frames = [kind.drawing.frame(frame, 0, columns, scale or None) for frame in shown]
-    _write(url, animate(frames, _extension_of(url), fps))
-    return f"{len(frames):,} frames of {frames[0].width} × {frames[0].height}: {url}"
-
-
-def _extension_of(url: str) -> str:
-    """What a file's name ends with, in lower case."""
-    return url.rpartition("/")[2].rpartition(".")[2].lower()
-
-
-def most_used(rates: object, latents: int) -> Sequence[int]:
-    """Latents by their rate, the highest first; none where the rates of all are not known."""
-    if not isinstance(rates, dict) or len(rates) < latents:
-        return []
-    values = [float(rates.get(f"{latent:03}", np.nan)) for latent in range(latents)]
-    return np.argsort(-np.array(values), kind="stable").tolist() if np.isfinite(values).all() else []
+def _write_strip(model: Model, asked: SamplingRequest, options: Options) -> str:
+    """Write the frames of clips or the slices of volumes; what to say of it."""
+    samples = asked.sample(model, range(len(asked))).cpu().numpy()
+    strip = modality(model.modality).drawing.strip(samples, options.scale or None)
+    _write(options.strip, save_png([strip]))
+    return f"{counted(len(asked), 'sample')}, a row each: {options.strip}"
 
 
 def _write(url: str, data: bytes) -> None:
     store, name = file_at(url, PATIENCE_S)
     store.write(name, data)
-
-
-def _pack_samples(
-    model: GeneratorModel | AutoencoderModel, maker: Maker, asked: SamplingRequest, options: Options
-) -> str:
-    """Make the shards that are not there yet; returns a line that describes them. Raises as `pack_shards` does."""
-    shard_bytes = parse_bytes(options.shard_size)
-    flags = {
-        "SOURCE": maker.url,
-        "--seeds": options.seeds or (_SWEPT_SEEDS if options.sweep else _SEEDS),
-        "--classes": options.classes,
-        "--set": options.set,
-        "--sweep": options.sweep,
-        "--truncation": f"{options.truncation:g}",
-        "--engine": options.engine,
-        "--batch": f"{maker.batch}",
-        "--shard-size": f"{shard_bytes}",
-    }
-    source = GeneratedSource(
-        place=maker.url,
-        count=len(asked),
-        listing=listing_digest([flags]),
-        mixes=False,
-        classes=model.classes or None,
-        class_names=model.class_names,
-        known=model.conditions,
-        maker=maker,
-        asked=asked,
-    )
-    store = reached(options.shards)
-    packed = pack_shards(
-        store,
-        [Target("", source, np.arange(len(asked)))],
-        Recipe(None, sample_extension(model), modality=model.modality),
-        flags,
-        shard_bytes,
-        workers=options.workers if maker.device == "cpu" else 0,  # a GPU belongs to this process
-        run_tasks=run_tasks,
-        progress=ProgressBar,
-        tell=lambda line: print(line, file=sys.stderr),
-    )
-    return counts(store, packed.indexes[""]) + ("" if packed.fresh else ", complete already")

@@ -30,13 +30,14 @@ _IN_A_STRIP = 16  # frames of a clip in a strip, at most
 class Drawing(ABC):
     """How samples of a modality are drawn.
 
-    moves: its samples can be a film. own_scale: the scale of a sample shown alone, value by value, or None if it is
-    rendered. fps: frames per second of a film of samples. further: captions of `further_pictures`, by name.
+    moves: its samples can be a film. rendered: a picture of a sample is a view of it, and not its own values. fps:
+    frames per second of a film of samples; path_fps: of a film whose samples change from frame to frame. further:
+    captions of `further_pictures`, by name.
     """
 
     moves = False
-    own_scale: int | None = 1
-    fps = 8.0
+    rendered = False
+    fps = path_fps = 24.0
     further: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -87,6 +88,7 @@ class ClipDrawing(Drawing):
     """Clips (T, H, W): an animated WebP, and their frames in rows."""
 
     moves = True
+    fps = path_fps = 8.0
     further: ClassVar[Mapping[str, str]] = {"strip": "Frames of the first samples, a row each"}
 
     def frame(
@@ -117,8 +119,7 @@ class ClipDrawing(Drawing):
 class VolumeDrawing(Drawing):
     """Volumes (D, H, W): renders of their surfaces, turntables, slices in three planes, meshes."""
 
-    moves = True
-    own_scale = None
+    moves = rendered = True
     fps = 12.0
     further: ClassVar[Mapping[str, str]] = {
         "turntable": "The first samples from all sides",

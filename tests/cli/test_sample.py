@@ -13,7 +13,8 @@ from PIL import Image
 
 from imagegen_dist import load
 from imagegen_dist.cli.sample import main
-from imagegen_dist.cli.sample_outputs import grid_columns, most_used
+from imagegen_dist.cli.sample_films import most_used
+from imagegen_dist.cli.sample_outputs import grid_columns
 from imagegen_dist.cli.sample_seeds import parse_mix, parse_numbers
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import read_samples
@@ -212,7 +213,15 @@ def test_an_exported_folder_is_sampled_like_its_run(gan: str, tmp_path: Path) ->
         (["GAN", "--interpolate", "a.webp", "--seeds", "5"], "--seeds names 5 alone: give two or more"),
         (["FSQ", "--truncation", "0.5", "--grid", "a.png"], "latents are codes"),
         (["RES", "--traverse", "a.webp"], "latents are a map of 3 × 4 × 4"),
-        (["VIDEO", "--interpolate", "a.webp"], "samples of video move already"),
+        (["GAN", "--grid", "a.webp"], "--grid a.webp: a grid of pictures is a .png"),
+        (["GAN", "--strip", "a.png"], "this model makes single pictures: take --grid"),
+        (["GAN", "--strip", "a.webp"], "--strip a.webp: a strip is a .png"),
+        (["GAN", "--mesh", "out"], "--mesh: only volumes have surfaces, and this model makes samples of image"),
+        (["GAN", "--folder", "out", "--format", "webp"], "samples of image are written as png, npy"),
+        (["VIDEO", "--folder", "out", "--format", "jpg"], "--format jpg: files of samples are png, npy, webp, mp4"),
+        (["VIDEO", "--grid", "a.png", "--format", "mp4"], "--format mp4 is of the files of --folder DIR or --mesh"),
+        (["VIDEO", "--mesh", "out", "--format", "fbx"], "--format fbx: a mesh is glb, obj, stl or ply, not fbx"),
+        (["VIDEO", "--mesh", "out", "--level", "1.5"], "--level 1.5: from 0 to 1"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
@@ -272,7 +281,9 @@ def test_latents_by_their_rate() -> None:
 def test_help_names_every_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == DONE
     text = capsys.readouterr().out
-    assert all(f"--{name}" in text for name in ("grid", "folder", "shards", "interpolate", "traverse", "mix"))
+    assert all(
+        f"--{name}" in text for name in ("grid", "folder", "shards", "interpolate", "traverse", "strip", "mesh", "mix")
+    )
     assert io.StringIO(text).readline().startswith("usage: sample.py")
 
 
