@@ -32,17 +32,21 @@ class SampleShape:
 
     channels: number of channels C, e.g. 3 for RGB.
     spatial: extent of every spatial axis *S: (H, W) images, (T, H, W) video, (D, H, W) voxels.
-    Raises ValueError where an extent is not positive.
+    bits: of a stored value, 8 or 16; networks see values from -1 to 1 in either case.
+    Raises ValueError where an extent is not positive, and for other bits.
     """
 
     channels: int
     spatial: tuple[int, ...]
+    bits: int = 8
 
     def __post_init__(self) -> None:
         if self.channels < 1 or not self.spatial or min(self.spatial) < 1:
             raise ValueError(
                 f"a sample of {counted(self.channels, 'channel')} and spatial shape {self.spatial} is empty"
             )
+        if self.bits not in (8, 16):
+            raise ValueError(f"samples of {self.bits} bits: stored values have 8 or 16")
 
     @property
     def ndim(self) -> int:
@@ -59,5 +63,16 @@ class SampleShape:
         """Values in one sample, C * prod(S)."""
         return prod(self.dims)
 
+    @property
+    def levels(self) -> int:
+        """Number of values that are stored, 0 to levels - 1."""
+        return 1 << self.bits
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one stored sample without compression."""
+        return self.numel * self.bits // 8
+
     def __str__(self) -> str:
-        return " × ".join(str(extent) for extent in (*self.spatial, self.channels))
+        extents = " × ".join(str(extent) for extent in (*self.spatial, self.channels))
+        return extents if self.bits == 8 else f"{extents} in {self.bits} bits"

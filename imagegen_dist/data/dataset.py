@@ -37,7 +37,7 @@ class Dataset:
             raise DatasetError(f"{self.store}: {error}") from error
 
     def read(self, ids: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Samples by their numbers: uint8 [N, C, *S], and labels [N], conditions [N, K] or
+        """Samples by their numbers: uint8 or uint16 [N, C, *S], and labels [N], conditions [N, K] or
         None. Raises ShardError."""
         return read_samples(self.index, self.store, ids, replace(self.reading, decoded_bytes=0))
 

@@ -225,6 +225,7 @@ class DatasetIndex:
             "modality": self.modality,
             "channels": self.shape.channels,
             "spatial": list(self.shape.spatial),
+            **({"bits": self.shape.bits} if self.shape.bits != 8 else {}),
             "classes": self.classes,
             "class_names": None if self.class_names is None else list(self.class_names),
             "shards": [vars(shard) for shard in self.shards],
@@ -281,10 +282,11 @@ def _from_payload(payload: Any) -> DatasetIndex:
     spatial = _take(payload, "spatial", list)
     if not all(type(extent) is int for extent in spatial):
         raise ValueError(f"spatial is {spatial!r}; whole numbers are needed")
+    bits = _take(payload, "bits", int) if "bits" in payload else 8
     names = _take(payload, "class_names", list, type(None))
     index = DatasetIndex(
         _take(payload, "modality", str),
-        SampleShape(_take(payload, "channels", int), tuple(spatial)),
+        SampleShape(_take(payload, "channels", int), tuple(spatial), bits),
         tuple(_shard_info(number, shard) for number, shard in enumerate(_take(payload, "shards", list))),
         _take(payload, "classes", int, type(None)),
         None if names is None else tuple(str(name) for name in names),

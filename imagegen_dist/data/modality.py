@@ -6,18 +6,19 @@ small file that claims to be a huge picture costs nothing.
 
 import io
 import math
-import struct
 from abc import ABC
-from ast import literal_eval
 from collections.abc import Sequence
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from imagegen_dist.data.deep_picture import decode_deep_into, encode_deep
+from imagegen_dist.data.npy import npy_shape, read_npy, write_npy
 from imagegen_dist.data.picture import MAX_PIXELS as MAX_PIXELS
 from imagegen_dist.data.picture import DecodeError as DecodeError
 from imagegen_dist.data.picture import Pixels as Pixels
@@ -38,13 +39,31 @@ _PICTURES = (
 
 
 def to_float(samples: Tensor) -> Tensor:
-    """uint8 in [0, 255] -> float32 in [-1, 1], same shape. Samples are scaled nowhere else."""
-    return samples.to(torch.float32) / 127.5 - 1
+    """uint8 in [0, 255] or uint16 in [0, 65535] -> float32 in [-1, 1], same shape. Samples are scaled nowhere else."""
+    highest = 65535 if samples.dtype is torch.uint16 else 255
+    return samples.to(torch.float32) / (highest / 2) - 1
+
+
+def to_stored(samples: Tensor, bits: int = 8) -> Tensor:
+    """Float in [-1, 1] -> uint8 or uint16 of all levels, rounded and clamped; the inverse of `to_float`."""
+    highest = (1 << bits) - 1
+    levels = ((samples.float() + 1) * (highest / 2)).round().clamp(0, highest)
+    return levels.to(torch.uint16 if bits == 16 else torch.uint8)
 
 
 def to_uint8(samples: Tensor) -> Tensor:
-    """Float in [-1, 1] -> uint8 in [0, 255], rounded and clamped; the inverse of `to_float`."""
-    return ((samples.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """Float in [-1, 1] -> uint8 in [0, 255]: samples of 8 bits, and pictures of any."""
+    return to_stored(samples)
+
+
+def quantised(samples: Tensor, bits: int = 8) -> Tensor:
+    """Float in [-1, 1] -> the same, rounded to the levels of stored samples."""
+    return to_float(to_stored(samples, bits))
+
+
+def stored_type(shape: SampleShape) -> type[np.uint8] | type[np.uint16]:
+    """The type of stored values."""
+    return np.uint16 if shape.bits == 16 else np.uint8
 
 
 class Modality(ABC):
@@ -60,52 +79,61 @@ class Modality(ABC):
     written: tuple[str, ...] = ("npy",)
     drawing: Drawing
 
-    def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
-        """View flat bytes [N·C·prod(S)] as samples [N, C, *S] in the layout that `decode_into` fills fastest."""
+    def arrange(self, flat: NDArray[Any], shape: SampleShape) -> NDArray[Any]:
+        """View flat values [N·C·prod(S)] as samples [N, C, *S] in the layout that `decode_into` fills fastest."""
         return flat.reshape(-1, *shape.dims)
 
-    def empty(self, count: int, shape: SampleShape) -> Pixels:
-        """Uninitialised samples, uint8 [N, C, *S], in that layout."""
-        return self.arrange(np.empty(count * shape.numel, dtype=np.uint8), shape)
+    def empty(self, count: int, shape: SampleShape) -> NDArray[Any]:
+        """Uninitialised samples, uint8 or uint16 [N, C, *S], in that layout."""
+        return self.arrange(np.empty(count * shape.numel, dtype=stored_type(shape)), shape)
 
     def shape_of(self, member: bytes, extension: str) -> SampleShape:
-        """The shape of an encoded sample from its header, upright and without transparency. Raises DecodeError."""
+        """The shape of an encoded sample from its header, upright and without transparency. Raises DecodeError.
+
+        A picture has 8 bits: only the index states that its 16 are to be read (`DatasetIndex.shape`).
+        """
         is_array = extension.rpartition(".")[2] == "npy"
-        channels, spatial = _npy_shape(member, len(self.axes)) if is_array else picture_shape(member)
+        channels, spatial, bits = npy_shape(member, len(self.axes)) if is_array else (*picture_shape(member), 8)
         if min(channels, *spatial) < 1 or math.prod(spatial) > MAX_PIXELS:
             raise DecodeError(
                 f"is {times(spatial)} with {counted(channels, 'channel')}: from 1 to {MAX_PIXELS} positions are allowed"
             )
-        return SampleShape(channels, spatial)
+        return SampleShape(channels, spatial, bits)
 
-    def decode_into(self, member: bytes, extension: str, out: Pixels) -> None:
-        """Decode one sample into `out`, uint8 [C, *S]; a picture is decoded as grey, RGB or RGBA according to C.
+    def decode_into(self, member: bytes, extension: str, out: NDArray[Any]) -> None:
+        """Decode one sample into `out`, uint8 or uint16 [C, *S]; a picture is grey, RGB or RGBA according to C.
 
-        Raises DecodeError if the bytes are damaged, have another size than *S, are of an unsupported kind (floats), or
-        cannot be converted to C channels.
+        Raises DecodeError if the bytes are damaged, have another size than *S or other bits, are of an unsupported kind
+        (floats), or cannot be converted to C channels.
         """
         kind = extension.rpartition(".")[2]
         if kind not in self.extensions:
             raise DecodeError(f"is a .{extension}; {self.name} samples are {_dotted(self.extensions)}")
         if kind == "npy":
-            _to_channels(_read_npy(member, out.shape[1:]), out)
+            _to_channels(read_npy(member, out.shape[1:], 8 * out.itemsize), out)
+        elif out.dtype == np.uint16:
+            decode_deep_into(member, out)
         else:
             decode_picture_into(member, out)
 
-    def encode(self, sample: Pixels, extension: str) -> bytes:
-        """Encode one sample, uint8 [C, *S]; equal samples give equal bytes.
+    def encode(self, sample: NDArray[Any], extension: str) -> bytes:
+        """Encode one sample, uint8 or uint16 [C, *S]; equal samples give equal bytes.
 
-        All formats except `jpg` (quality 95, 4:4:4) are lossless. Pictures of 4 channels are RGBA. Raises ValueError
-        for an extension that is not available for this modality or number of channels.
+        All formats except `jpg` (quality 95, 4:4:4) are lossless. Pictures of 4 channels are RGBA; of 16 bits, .npy
+        holds any number of channels, and .png one. Raises ValueError for an extension that is not available for this
+        modality, number of channels or bits.
         """
-        if sample.dtype != np.uint8 or sample.ndim != len(self.axes) + 1:
+        if sample.dtype not in (np.uint8, np.uint16) or sample.ndim != len(self.axes) + 1:
             raise ValueError(
-                f"a sample of {self.name} is uint8 [C, {', '.join(self.axes)}], not {sample.dtype} {sample.shape}"
+                f"a sample of {self.name} is uint8 or uint16 [C, {', '.join(self.axes)}], not {sample.dtype} "
+                f"{sample.shape}"
             )
         if extension not in self.written:
             raise ValueError(f"{self.name} samples are stored as {_dotted(self.written)}, not .{extension}")
         if extension == "npy":
-            return _write_npy(sample)
+            return write_npy(sample)
+        if sample.dtype == np.uint16:
+            return encode_deep(sample, extension)
         allowed = (1, 3) if extension in _JPEG else (1, 3, 4)
         if len(sample) not in allowed:
             counts = ", ".join(map(str, allowed[:-1]))
@@ -131,7 +159,7 @@ class _ImageModality(Modality):
     written = ("jpg", "jpeg", "png", "webp", "npy")
     drawing = PictureDrawing()
 
-    def arrange(self, flat: Pixels, shape: SampleShape) -> Pixels:
+    def arrange(self, flat: NDArray[Any], shape: SampleShape) -> NDArray[Any]:
         """Colour pictures are interleaved in memory, [N, H, W, C], as decoders write them."""
         if shape.channels not in (3, 4):
             return super().arrange(flat, shape)
@@ -176,59 +204,7 @@ def _encode_picture(sample: Pixels, extension: str) -> bytes:
     return target.getvalue()
 
 
-def _npy_shape(member: bytes, axes: int) -> tuple[int, tuple[int, ...]]:
-    """(C, *S) of an array [C, *S], or of a grey one [*S]."""
-    _, shape = _npy_header(member)
-    if len(shape) == axes:
-        return 1, shape
-    if len(shape) == axes + 1:
-        return shape[0], shape[1:]
-    raise DecodeError(f"is an array {list(shape)}: {axes + 1} axes are needed, channels first")
-
-
-def _npy_header(member: bytes) -> tuple[int, tuple[int, ...]]:
-    """(bytes of the header, shape) of an .npy file of uint8 in C order. (NumPy Enhancement Proposal 1)"""
-    if len(member) < 12 or not member.startswith(b"\x93NUMPY") or member[6] not in (1, 2, 3):
-        raise DecodeError("is not an .npy file")
-    start, form = (10, "<H") if member[6] == 1 else (12, "<I")
-    end = start + struct.unpack_from(form, member, 8)[0]
-    if end > len(member) or end > 1 << 16:
-        raise DecodeError("is an .npy file with a damaged header")
-    return end, _npy_array(member[start:end])
-
-
-@lru_cache(maxsize=64)
-def _npy_array(header: bytes) -> tuple[int, ...]:
-    """The shape in an .npy header, cached because the samples of a dataset share it."""
-    try:
-        fields = literal_eval(header.decode("utf-8"))
-        kind, in_columns, shape = fields["descr"], fields["fortran_order"], tuple(fields["shape"])
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise DecodeError("is an .npy file with a damaged header") from error
-    if kind != "|u1" or in_columns or not all(type(extent) is int and extent >= 0 for extent in shape):
-        raise DecodeError(f"is an array of {kind} {shape}: uint8 in C order is needed")
-    return shape
-
-
-def _read_npy(member: bytes, spatial: tuple[int, ...]) -> Pixels:
-    """View the member's bytes as an array [C, *S]."""
-    channels, found = _npy_shape(member, len(spatial))
-    _check_spatial(found, spatial)
-    start, _ = _npy_header(member)
-    if len(member) - start != channels * math.prod(found):
-        raise DecodeError(
-            f"has {counted(len(member) - start, 'byte')} of data where {channels * math.prod(found)} are needed"
-        )
-    return np.frombuffer(member, np.uint8, offset=start).reshape(channels, *found)
-
-
-def _write_npy(sample: Pixels) -> bytes:
-    target = io.BytesIO()
-    np.lib.format.write_array(target, np.ascontiguousarray(sample), version=(1, 0), allow_pickle=False)
-    return target.getvalue()
-
-
-def _to_channels(pixels: Pixels, out: Pixels) -> None:
+def _to_channels(pixels: NDArray[Any], out: NDArray[Any]) -> None:
     """Copy [C', *S] into [C, *S]; grey becomes RGB by repetition, RGB becomes grey by Pillow's luma (ITU-R 601-2)."""
     if len(pixels) == len(out) or len(pixels) == 1:
         out[:] = pixels
@@ -237,11 +213,6 @@ def _to_channels(pixels: Pixels, out: Pixels) -> None:
         out[0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
     else:
         raise DecodeError(f"has {counted(len(pixels), 'channel')} where {len(out)} are needed")
-
-
-def _check_spatial(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        raise DecodeError(f"is {times(found)} where the dataset's samples are {times(wanted)}")
 
 
 def _dotted(extensions: tuple[str, ...]) -> str:

@@ -90,7 +90,7 @@ def picture_shape(data: bytes) -> tuple[int, tuple[int, int]]:
             height, width, colours = read_jpeg_header(data)
         except JpegError as error:
             raise DecodeError(str(error)) from error
-        _check_pixels(height, width)
+        check_pixels(height, width)
         return (1 if colours == "Gray" else 3), _turned((height, width), orientation_of_jpeg(data))
     if data.startswith(PNG_SIGNATURE):
         try:
@@ -150,7 +150,7 @@ def _decode_usual_jpeg(data: bytes, out: Pixels) -> bool:
             if colours in ("CMYK", "YCCK"):
                 return False
             orientation = orientation_of_jpeg(data)
-            _check_pixels(height, width)
+            check_pixels(height, width)
             _check_size((height, width), orientation, out.shape[1:])
             check_scans(data)
         interleaved = out.transpose(1, 2, 0)
@@ -170,7 +170,7 @@ def _decode_plain_png(data: bytes, out: Pixels) -> bool:
         if not png.is_plain or not (png.channels == len(out) or (png.channels, len(out)) == (1, 3)):
             return False
         if png.orientation != UPRIGHT or (png.height, png.width) != out.shape[1:]:
-            _check_pixels(png.height, png.width)
+            check_pixels(png.height, png.width)
             _check_size((png.height, png.width), png.orientation, out.shape[1:])
         pixels = plain_pixels(png)
     except PngError as error:
@@ -191,7 +191,7 @@ def _copy(pixels: Pixels, out: Pixels) -> None:
 
 def _decode_jpeg(data: bytes, reading: Reading) -> Picture:
     header, orientation = read_jpeg_header(data), orientation_of_jpeg(data)
-    _check_pixels(header.height, header.width)
+    check_pixels(header.height, header.width)
     _check_size(header[:2], orientation, reading.size)
     check_scans(data)
     profile = profile_of_jpeg(data) if reading.srgb else b""
@@ -238,7 +238,7 @@ def _checked_png(data: bytes, header_alone: bool = False) -> Png:
 def _check_png_size(data: bytes) -> None:
     if len(data) >= _PNG_SIZE.size:
         _, width, height = _PNG_SIZE.unpack_from(data)
-        _check_pixels(height, width)
+        check_pixels(height, width)
 
 
 def _decode_other(data: bytes, picture: Image.Image, reading: Reading) -> Picture:
@@ -332,7 +332,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     with nullcontext() if data.startswith(b"RIFF") else warnings.catch_warnings(action="ignore"):
         try:
             with _open(data) as picture:
-                _check_pixels(picture.height, picture.width)
+                check_pixels(picture.height, picture.width)
                 yield picture
         except DecodeError:
             raise
@@ -406,7 +406,7 @@ def _least_of(header: tuple[int, int, str], orientation: int, least: tuple[int, 
     return (0, 0) if shrink == 1 else (-(-height // shrink), -(-width // shrink))
 
 
-def _check_pixels(height: int, width: int) -> None:
+def check_pixels(height: int, width: int) -> None:
     if min(height, width) < 1:
         raise DecodeError(f"is {height} × {width}: it has no pixels")
     if height * width > MAX_PIXELS:

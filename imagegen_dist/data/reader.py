@@ -14,7 +14,7 @@ from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.modality import DecodeError, modality, stored_type
 from imagegen_dist.data.open_shards import OpenShards
 from imagegen_dist.data.order import IntArray, Order, Plan, Samples
 from imagegen_dist.data.tarwalk import ShardError
@@ -60,7 +60,7 @@ class Item:
     """The microbatches of a rank for one step."""
 
     step: int
-    sample: Tensor  # uint8 [draws, M, b, C, *S], in the memory layout of the decoder
+    sample: Tensor  # uint8 or uint16 [draws, M, b, C, *S], in the memory layout of the decoder
     label: Tensor | None  # int64 [draws, M, b], or conditions float32 [draws, M, b, K]; None without labels
     id: Tensor  # int64 [draws, M, b], number of each sample in the dataset
     counters: dict[str, int]  # of data.counters.COUNTED, since the last item of the process
@@ -90,8 +90,8 @@ class Reader:
     def read(self, step: int) -> Item:
         """Read one step. Raises ShardError."""
         samples = self._order.step(step, self._microbatches)
-        memory = self._memory.take(samples.id.size * self._index.shape.numel)
-        pixels = self._modality.arrange(memory.numpy(), self._index.shape)
+        memory = self._memory.take(samples.id.size * self._index.shape.bytes)
+        pixels = self._modality.arrange(memory.numpy().view(stored_type(self._index.shape)), self._index.shape)
         labels, ids = empty_labels(self._index, samples.id.size), samples.id.copy()
         missing = self._decoded.take(ids, pixels, labels)
         self._counters.add("decoded_hits", ids.size - missing.size)
@@ -105,14 +105,14 @@ class Reader:
         shape = (self._plan.draws, len(self._microbatches), self._plan.microbatch_size)
         return Item(
             step=step,
-            sample=memory.as_strided(pixels.shape, pixels.strides).unflatten(0, shape),
+            sample=_like(pixels, memory).unflatten(0, shape),
             label=None if self._index.labels is None else torch.from_numpy(labels).unflatten(0, shape),
             id=torch.from_numpy(ids).view(shape),
             counters=self._counters.take(),
             bad=self._take_bad(),
         )
 
-    def decode(self, number: int, row: int, out: NDArray[np.uint8]) -> int | Vector:
+    def decode(self, number: int, row: int, out: NDArray[Any]) -> int | Vector:
         """Decode a sample into `out` and return its label as networks take it, 0 without labels. Raises ShardError."""
         shard = self._shards.get(number)
         labelled = self._index.labels is not None
@@ -149,7 +149,7 @@ class Reader:
             next_ += self._order.block(lane, int(self._next_block[lane]))[0].tolist()
         self._shards.fetch_ahead(dict.fromkeys([*here, *next_]))
 
-    def _read_sample(self, samples: Samples, at: int, out: NDArray[np.uint8]) -> tuple[int, int | Vector]:
+    def _read_sample(self, samples: Samples, at: int, out: NDArray[Any]) -> tuple[int, int | Vector]:
         """Decode a sample, or a substitute if it is damaged, into `out`; returns the (id, label) of the decoded one."""
         try:
             return int(samples.id[at]), self.decode(int(samples.shard[at]), int(samples.row[at]), out)
@@ -173,13 +173,13 @@ class Reader:
 
 def read_by_id(
     index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig
-) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Read samples by id: (uint8 [N, C, *S], labels int64 [N] or conditions float32 [N, K]).
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read samples by id: (uint8 or uint16 [N, C, *S], labels int64 [N] or conditions float32 [N, K]).
 
     Raises ShardError for a damaged sample.
     """
     one_by_one = Plan(seed=0, microbatches=1, microbatch_size=1, draws=1, lanes=1, block=1)
-    pixels = np.empty((len(ids), *index.shape.dims), dtype=np.uint8)
+    pixels = np.empty((len(ids), *index.shape.dims), stored_type(index.shape))
     labels = empty_labels(index, len(ids))
     reader = Reader(index, store, one_by_one, range(1), config)
     try:
@@ -255,6 +255,12 @@ class _Memory:
         return self._slots[number]
 
 
+def _like(pixels: NDArray[Any], memory: Tensor) -> Tensor:
+    """The tensor of an array in this memory, with the array's layout."""
+    values = memory if pixels.dtype == np.uint8 else memory.view(torch.uint16)
+    return values.as_strided(pixels.shape, [stride // pixels.itemsize for stride in pixels.strides])
+
+
 def empty_bytes(count: int) -> Tensor:
     """Uninitialised bytes, [count], allocated by numpy: glibc keeps much of what torch.empty frees."""
     return torch.from_numpy(np.empty(count, dtype=np.uint8))
@@ -269,12 +275,12 @@ class _Decoded:
     """The decoded samples of a small dataset, which is thus decoded once; for a large one it stays empty."""
 
     def __init__(self, index: DatasetIndex, limit_bytes: int) -> None:
-        self._capacity = index.samples if index.samples * index.shape.numel <= limit_bytes else 0
+        self._capacity = index.samples if index.samples * index.shape.bytes <= limit_bytes else 0
         self._pixels = modality(index.modality).empty(self._capacity, index.shape)
         self._labels = empty_labels(index, self._capacity)
         self._known = np.zeros(self._capacity, dtype=np.bool_)
 
-    def take(self, ids: IntArray, pixels: NDArray[np.uint8], labels: NDArray[Any]) -> IntArray:
+    def take(self, ids: IntArray, pixels: NDArray[Any], labels: NDArray[Any]) -> IntArray:
         """Fill in the cached samples; returns the places of the others."""
         if not self._capacity:
             return np.arange(ids.size)
@@ -283,7 +289,7 @@ class _Decoded:
         pixels[places], labels[places] = self._pixels[ids[places]], self._labels[ids[places]]
         return np.flatnonzero(~held)
 
-    def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[np.uint8], labels: NDArray[Any]) -> None:
+    def keep(self, ids: IntArray, places: IntArray, pixels: NDArray[Any], labels: NDArray[Any]) -> None:
         """Cache the samples at `places`."""
         if not self._capacity:
             return

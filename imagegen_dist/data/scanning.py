@@ -231,12 +231,12 @@ def build_index(store: Store, modality_name: str = "image", class_names: tuple[s
 
 
 def common_shape(first: SampleShape | None, second: SampleShape) -> SampleShape | None:
-    """The shape to which both can be decoded: RGB for grey and RGB. None if there is none."""
+    """The shape to which both can be decoded: RGB for grey and RGB. None if there is none, also for other bits."""
     if first is None or first == second:
         return second
-    if first.spatial != second.spatial or {first.channels, second.channels} != {1, 3}:
+    if (first.spatial, first.bits) != (second.spatial, second.bits) or {first.channels, second.channels} != {1, 3}:
         return None
-    return SampleShape(3, first.spatial)
+    return SampleShape(3, first.spatial, first.bits)
 
 
 def _count_labels(labels: list[Label | None], name: str) -> tuple[tuple[Label, int], ...] | None:

@@ -84,7 +84,7 @@ def prepare_loaders(store: Store, config: StreamConfig) -> None:
 def read_samples(
     index: DatasetIndex, store: Store, ids: Sequence[int], config: StreamConfig | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Read samples by id, their number in the dataset: (uint8 [N, C, *S], labels int64 [N], conditions
+    """Read samples by id, their number in the dataset: (uint8 or uint16 [N, C, *S], labels int64 [N], conditions
     float32 [N, K], or None).
 
     Raises ShardError for a damaged sample.
@@ -147,7 +147,7 @@ class _Parcel:
         if self.sample is not None:
             mapped[self.place] = self.sample
         shared = mapped[self.place]
-        sample = empty_bytes(shared.numel()).as_strided(shared.shape, shared.stride()).copy_(shared)
+        sample = empty_bytes(shared.nbytes).view(shared.dtype).as_strided(shared.shape, shared.stride()).copy_(shared)
         label = None if self.label is None else torch.from_numpy(self.label)
         return Item(self.step, sample, label, torch.from_numpy(self.id), self.counters, self.bad)
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from imagegen_dist.drawing.window import eight_bits
+
 _MIN_TILE_PIXELS = 72
 _CAPTION_PIXELS = 14
 _GAP = 2
@@ -17,7 +19,8 @@ Pixels = NDArray[np.uint8]
 
 
 def shown(samples: Pixels) -> Pixels:
-    """Samples as grey or RGB, [N, 1 or 3, *S]. Four channels are RGBA, which is drawn on white."""
+    """Samples as grey or RGB of 8 bits, [N, 1 or 3, *S]. Four channels are RGBA, which is drawn on white."""
+    samples = eight_bits(samples)
     if samples.shape[1] == 4:
         colours, alpha = samples[:, :3].astype(np.uint32), samples[:, 3:].astype(np.uint32)
         return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

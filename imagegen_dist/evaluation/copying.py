@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.data.dataset import Dataset
-from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.data.modality import to_float, to_stored
 from imagegen_dist.distributed import ALONE, World
 from imagegen_dist.evaluation.engine import Generated, chunks_in, ids_of, read_chunks
 from imagegen_dist.metrics.copying import closeness, copied, copying_z, farther, nearest_neighbours
@@ -133,7 +133,7 @@ def look_for_copies(
         return None
     count = min(generated.samples, SAMPLES)
     chunks = alone.heeding(range(chunks_in(count)))
-    samples = torch.cat([to_uint8(generated.generate(ids_of(chunk, count))[0]) for chunk in chunks])
+    samples = torch.cat([to_stored(generated.generate(ids_of(chunk, count))[0], generated.bits) for chunk in chunks])
     network = network or pixel_network(training.index.shape)
     return find_copies(samples, training, held_out, network, evaluation.searched, generated.device, alone)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.factors import choose_factors, factor_table
-from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.data.modality import quantised, to_float, to_uint8
 from imagegen_dist.data.stream import read_records
 from imagegen_dist.evaluation.engine import Done, EncodedSums, Measured, Wanted, ids_in, measure_in_passes
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
@@ -90,7 +90,7 @@ class Encoded:
         if sums.codes.shape[1]:
             sums.codes[ids.start : ids.stop] = code[:, : sums.codes.shape[1]]
         for wanted, features in zip(self.wanted, measured.features, strict=True):
-            features.add(wanted.network, to_float(to_uint8(shown)), ids.start)
+            features.add(wanted.network, quantised(shown, self.dataset.index.shape.bits), ids.start)
 
     def figures(self, sums: EncodedSums) -> dict[str, float]:
         """The metrics that follow from sums over all samples.

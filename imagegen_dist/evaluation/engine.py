@@ -17,7 +17,7 @@ from torch import Tensor
 
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.dataset import Dataset
-from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.data.modality import quantised, to_float
 from imagegen_dist.distributed import World, sum_over_ranks, together
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork, FeatureSums, agreement, of_classes
@@ -237,7 +237,7 @@ def measure_in_passes(source: Passing, chunks: range, done: Done) -> Measured:
 class Generated:
     """Samples that a model generates: sample i is a function of the seed, of i and of its class.
 
-    together: chunks that are generated at once.
+    together: chunks that are generated at once. bits: of stored samples, to whose levels these are rounded.
     """
 
     sampler: Sampler
@@ -247,6 +247,7 @@ class Generated:
     wanted: Sequence[Wanted]
     device: torch.device
     together: int = 1
+    bits: int = 8
 
     @property
     def in_blocks(self) -> bool:
@@ -258,7 +259,7 @@ class Generated:
         """Samples by number, [B, C, *S] in [-1, 1], rounded as stored samples are, and their classes."""
         label = self.classes.of(ids, self.device)
         drawn = self.sampler.prior(len(ids), SampleNoise.of(self.seed, ids, self.device))
-        return to_float(to_uint8(self.sampler.generate(drawn, label))), label
+        return quantised(self.sampler.generate(drawn, label), self.bits), label
 
     def measure(self, chunks: range, done: Done) -> Measured:
         """Generate and measure them."""

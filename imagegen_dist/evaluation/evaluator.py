@@ -185,7 +185,8 @@ class Evaluator:
         classes = RequestedClasses.as_in(self._classes, self._training.index, distribution, counted)
         if self._grid.told:
             classes = replace(classes, conditions=self._training.index.known_conditions)
-        return Generated(self._sampler, samples, 0, classes, (), self._device, self._together)
+        bits = self._training.index.shape.bits
+        return Generated(self._sampler, samples, 0, classes, (), self._device, self._together, bits)
 
     def _measure_real(self, reference: Reference) -> FeatureSums:
         """The reference's moments of training samples, with the features of the first ones if a metric needs them."""

@@ -1,7 +1,7 @@
 """Validation of a model's inputs: types, shapes and ranges, with one convention for all methods.
 
-Samples are uint8 [B, C, *S], from 0 to 255, as stored and as `sample` returns them. Latents are floating-point,
-[B, Z, *s]. Labels are int64 [B], class weights [B, K], or conditions [B, K].
+Samples are uint8 [B, C, *S], from 0 to 255, or uint16, from 0 to 65535, as stored and as `sample` returns them. Latents
+are floating-point, [B, Z, *s]. Labels are int64 [B], class weights [B, K], or conditions [B, K].
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from imagegen_dist.shape import SampleShape
 
-_SCALED = "for values in [0, 1] give (x * 255).round().to(torch.uint8), for [-1, 1] ((x + 1) * 127.5).round() likewise"
-
 
 def check_samples(samples: Tensor, shape: SampleShape) -> None:
     """Raise ValueError unless this is a batch of stored samples of this shape."""
     _check_tensor("samples", samples)
-    if samples.dtype is not torch.uint8:
-        advice = f"; {_SCALED}" if samples.is_floating_point() else ""
-        raise ValueError(f"samples are {_type(samples)}: integers from 0 to 255 in torch.uint8 are needed{advice}")
+    wanted, highest = (torch.uint8, 255) if shape.bits == 8 else (torch.uint16, 65535)
+    if samples.dtype is not wanted:
+        scaled = (
+            f"for values in [0, 1] give (x * {highest}).round().to({wanted}), for [-1, 1] ((x + 1) * {highest / 2})"
+        )
+        advice = f"; {scaled}.round() likewise" if samples.is_floating_point() else ""
+        raise ValueError(f"samples are {_type(samples)}: integers from 0 to {highest} in {wanted} are needed{advice}")
     _check_shape("samples", samples, [shape.dims])
 
 

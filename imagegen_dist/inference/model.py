@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from imagegen_dist import config
 from imagegen_dist.conditions.part import Conditions, Vector
 from imagegen_dist.conditions.rows import ConditionRows
-from imagegen_dist.data.modality import modality, to_float, to_uint8
+from imagegen_dist.data.modality import modality, to_float, to_stored
 from imagegen_dist.decoding.decoder import DecodingSampler
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.given import Given, as_conditions
@@ -144,7 +144,7 @@ class Model(nn.Module):
         check_latents(drawn, [self._drawn_dims], codes=not self.gaussian)
         self._check_label(label, len(drawn))
         compute = self.compute or self
-        return self._in_batches(lambda *rows: to_uint8(compute(*rows)), drawn * truncation, label)
+        return self._in_batches(lambda *rows: to_stored(compute(*rows), self.shape.bits), drawn * truncation, label)
 
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents of samples uint8 [B, C, *S]."""
@@ -299,7 +299,7 @@ class AutoencoderModel(Model):
         """
         check_latents(z, self._latent_dims, codes=not self.gaussian)
         self._check_label(label, len(z))
-        return self._in_batches(lambda *rows: to_uint8(self.autoencoder.decode(*rows)), z, label)
+        return self._in_batches(lambda *rows: to_stored(self.autoencoder.decode(*rows), self.shape.bits), z, label)
 
     def reconstruct(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Samples decoded from the latents of samples, uint8 [B, C, *S] -> [B, C, *S]. Raises as `encode`."""

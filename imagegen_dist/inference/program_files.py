@@ -9,7 +9,7 @@ from typing import Literal
 
 from imagegen_dist.inference.convert import to_onnx, to_torch_program
 from imagegen_dist.inference.model import Model
-from imagegen_dist.inference.programs import Program, Value
+from imagegen_dist.inference.programs import Program, Value, stored_words
 from imagegen_dist.storage import Store
 
 _DESCRIPTION = "export.json"
@@ -46,7 +46,7 @@ def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramForm
         "modality": model.modality,
         "class_names": None if model.class_names is None else list(model.class_names),
         **({} if model.conditions is None else {"conditions": model.conditions.payload()}),
-        "samples": "[-1, 1]; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8",
+        "samples": f"[-1, 1]; {stored_words(model.shape)}",
         "programs": described,
     }
     store.write(_DESCRIPTION, json.dumps(document, indent=1).encode())

@@ -24,14 +24,20 @@ from torch import Tensor, nn
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
 from imagegen_dist.objectives.variational import VariationalModel
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.loop import keyed_draw
 
-_SAMPLES = "float32 from -1 to 1; round((x + 1) * 127.5), clamped to [0, 255], is the stored uint8"
 _CONDITIONS = (
     "float32: the parts of a condition in their order; a class as one-hot, attributes as 0 or 1, numbers less their "
     "mean and divided by their deviation"
 )
 _NORMAL = "float32, each element drawn independently from the standard normal distribution"
+
+
+def stored_words(shape: SampleShape) -> str:
+    """How the values x of a program's samples become stored ones."""
+    highest = shape.levels - 1
+    return f"round((x + 1) * {highest / 2}), clamped to [0, {highest}], is the stored uint{shape.bits}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def _label(model: Model) -> tuple[Value, ...]:
 
 
 def _samples(model: Model) -> Value:
-    return Value("samples", model.shape.dims, about=_SAMPLES)
+    return Value("samples", model.shape.dims, about=f"float32 from -1 to 1; {stored_words(model.shape)}")
 
 
 def _logits(dims: tuple[int, ...]) -> Value:

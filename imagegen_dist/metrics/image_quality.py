@@ -9,13 +9,14 @@ _TAPS = 11
 _SIGMA = 1.5
 _K1 = 0.01
 _K2 = 0.03
+_RANGES = {torch.uint8: 255, torch.uint16: 65535}
 
 
 def psnr(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
     """Peak signal-to-noise ratio 10 log10(range² / mean squared error), in dB: [B, C, *S] twice -> [B] float32.
 
-    data_range: largest minus smallest possible value of a pixel; by default 255 for uint8 and 2, of [-1, 1], for
-    floats. inf if both are equal. Raises ValueError for unequal shapes or dtypes.
+    data_range: largest minus smallest possible value of a pixel; by default 255 for uint8, 65535 for uint16, and 2, of
+    [-1, 1], for floats. inf if both are equal. Raises ValueError for unequal shapes or dtypes.
     """
     x, y = _scaled(x, y, data_range)
     return (-10 * (x - y).square().flatten(1).mean(1).log10()).float()
@@ -47,7 +48,7 @@ def _scaled(x: Tensor, y: Tensor, data_range: float | None) -> tuple[Tensor, Ten
             "samples of the same shape and dtype are expected"
         )
     if data_range is None:
-        data_range = 255 if x.dtype == torch.uint8 else 2
+        data_range = _RANGES.get(x.dtype, 2)
     if not data_range > 0:
         raise ValueError(f"data_range is {data_range}; it must be positive")
     return x.double() / data_range, y.double() / data_range

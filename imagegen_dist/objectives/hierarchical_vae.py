@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imagegen_dist.objectives.base import Batch, Draw, Randomness, Terms
 from imagegen_dist.objectives.interface import Build, ObjectiveConfig
 from imagegen_dist.objectives.latents import Gaussian, gaussian, product, standard_gaussian
-from imagegen_dist.objectives.likelihoods import LIKELIHOODS, BinarizeName, Likelihood, binarize
+from imagegen_dist.objectives.likelihoods import BinarizeName, Likelihood, binarize, likelihood_for
 from imagegen_dist.objectives.variational import (
     Drawn,
     Inferred,
@@ -209,7 +209,7 @@ class HierarchicalVAE(VariationalObjective[HierarchicalAutoencoder]):
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, config: HierarchicalVAEConfig) -> None:
         device = next(encoder.parameters()).device
-        likelihood = LIKELIHOODS[config.likelihood]().to(device)
+        likelihood = likelihood_for(decoder, config.likelihood).to(device)
         super().__init__(HierarchicalAutoencoder(encoder, decoder, likelihood))
         self.config = config
         levels = len(self.autoencoder.group_dims)

@@ -16,20 +16,29 @@ BinarizeName = Literal["none", "threshold", "dynamic"]
 
 # log(1 / 127.5 / sqrt(12)) = -6.09 is the deviation of rounding to 8 bits: a sharper Gaussian models the rounding.
 _LOWEST_LOG_SIGMA = -6.0
-# As in PixelCNN++ (arXiv:1701.05517): below it, every scale puts all of the mass on one level.
+# As in PixelCNN++ (arXiv:1701.05517): below it, every scale puts all of the mass on one level. Of 8 bits.
 _LOWEST_LOG_SCALE = -7.0
 # Above it, every scale is flat over the levels.
 _HIGHEST_LOG_SCALE = 7.0
-_LEVELS = 256
+_LEVELS = 256  # of samples of 8 bits
 
 
 class Likelihood(nn.Module):
-    """p(x|z) of samples x [B, C, *S] in [-1, 1], from a decoder's raw outputs [B, outputs * C, *S]."""
+    """p(x|z) of samples x [B, C, *S] in [-1, 1], from a decoder's raw outputs [B, outputs * C, *S].
+
+    levels: number of values in which a sample is stored, 256 for 8 bits.
+    """
 
     outputs: int
     """Raw channels per channel of a sample."""
     counts_levels = False
     """True if it assigns a probability to each of the levels in which a sample is stored."""
+
+    def __init__(self, levels: int = _LEVELS) -> None:
+        super().__init__()
+        self.levels = levels
+        self._finer = log((levels - 1) / (_LEVELS - 1))
+        """Logarithm of how much narrower a level is than one of 8 bits."""
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over channels and positions: [B], in float32 at least."""
@@ -65,19 +74,20 @@ class GaussianLikelihood(Likelihood):
     """N(raw, sigma^2) with one learned sigma for all values: sigma-VAE (arXiv:2006.13202).
 
     A density over values in [-1, 1], so that its distortion can be negative. A softplus keeps log sigma above -6, since
-    8-bit data would otherwise drive it to minus infinity where values are constant.
+    8-bit data would otherwise drive it to minus infinity where values are constant; above -11.5 for 16 bits.
     """
 
     outputs = 1
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, levels: int = _LEVELS) -> None:
+        super().__init__(levels)
         self.raw_log_sigma = nn.Parameter(torch.tensor(0.0))
 
     @property
     def log_sigma(self) -> Tensor:
         """The log of the standard deviation, scalar."""
-        return _LOWEST_LOG_SIGMA + softplus(self.raw_log_sigma - _LOWEST_LOG_SIGMA)
+        lowest = _LOWEST_LOG_SIGMA - self._finer
+        return lowest + softplus(self.raw_log_sigma - lowest)
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         log_sigma = self.log_sigma
@@ -89,7 +99,7 @@ class GaussianLikelihood(Likelihood):
 
 
 class DiscretizedLogistic(Likelihood):
-    """Probabilities of the 256 levels of 8 bits: a logistic's mass within half a level of each (arXiv:1606.04934).
+    """Probabilities of the levels of 8 or 16 bits: a logistic's mass within half a level of each (arXiv:1606.04934).
 
     The raw outputs are the location and the log-scale of every value, in units of the range [-1, 1]. The lowest and the
     highest level take the tails, so that the probabilities sum to 1.
@@ -101,8 +111,8 @@ class DiscretizedLogistic(Likelihood):
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         x = at_least_float32(x)
         location, log_scale = at_least_float32(raw).chunk(2, dim=1)
-        inverse_scale = (-log_scale.clamp(_LOWEST_LOG_SCALE, _HIGHEST_LOG_SCALE)).exp()
-        half_level = 1 / (_LEVELS - 1)
+        inverse_scale = (-log_scale.clamp(_LOWEST_LOG_SCALE - self._finer, _HIGHEST_LOG_SCALE)).exp()
+        half_level = 1 / (self.levels - 1)
         upper = (x - location + half_level) * inverse_scale
         lower = (x - location - half_level) * inverse_scale
         lowest, highest = x < half_level - 1, x > 1 - half_level
@@ -118,10 +128,12 @@ class DiscretizedLogistic(Likelihood):
 
     def check(self, x: Tensor) -> None:
         super().check(x)
-        level = (x + 1) * (_LEVELS - 1) / 2
-        if (level - level.round()).abs().max() > 1e-3:
+        level = (x.double() + 1) * (self.levels - 1) / 2
+        # float32 values near 1 are 6e-8 apart, which is 0.002 of a level of 16 bits.
+        if (level - level.round()).abs().max() > max(1e-3, 2e-7 * self.levels):
             raise ValueError(
-                "the logistic likelihood needs 8-bit samples, which these are not; set --objective.likelihood to l1"
+                f"the logistic likelihood needs samples of {self.levels:,} levels, which these are not; set "
+                "--objective.likelihood to l1"
             )
 
 
@@ -157,6 +169,11 @@ LIKELIHOODS: Mapping[LikelihoodName, type[Likelihood]] = {
     "mse": SquaredError,
 }
 """The class of each likelihood, by its name in a config."""
+
+
+def likelihood_for(decoder: nn.Module, name: LikelihoodName) -> Likelihood:
+    """A new likelihood of that name for the samples of a decoder, whose `stored_levels` is set if it is not 256."""
+    return LIKELIHOODS[name](int(getattr(decoder, "stored_levels", _LEVELS)))
 
 
 def binarize(x: Tensor, how: BinarizeName, draw: Draw) -> Tensor:

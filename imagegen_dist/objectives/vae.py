@@ -15,12 +15,12 @@ from imagegen_dist.objectives.base import Batch, Draw, Randomness, Terms
 from imagegen_dist.objectives.interface import Build, ObjectiveConfig
 from imagegen_dist.objectives.latents import FSQ, Gaussian, free_bits_rate, gaussian, standard_normal_log_prob
 from imagegen_dist.objectives.likelihoods import (
-    LIKELIHOODS,
     BinarizeName,
     Likelihood,
     LikelihoodName,
     binarize,
     check_name,
+    likelihood_for,
 )
 from imagegen_dist.objectives.total_correlation import Decomposition, decompose
 from imagegen_dist.objectives.variational import (
@@ -266,7 +266,7 @@ def make_autoencoder(
 ) -> Autoencoder:
     """An autoencoder with a new likelihood of this name, on the encoder's device."""
     device = next(encoder.parameters()).device
-    return Autoencoder(encoder, decoder, LIKELIHOODS[likelihood]().to(device), fsq)
+    return Autoencoder(encoder, decoder, likelihood_for(decoder, likelihood).to(device), fsq)
 
 
 def trained_autoencoder(

@@ -18,6 +18,7 @@ from imagegen_dist.objectives.likelihoods import (
     Likelihood,
     LikelihoodName,
     check_observation,
+    likelihood_for,
 )
 
 
@@ -113,10 +114,13 @@ class AutoencodingConfig(ObjectiveConfig):
     def networks(self, build: Build) -> dict[str, nn.Module]:
         """Encoder and decoder."""
         encoder, decoder = self.parts
-        return {
+        networks = {
             "encoder": build.network(encoder, "encoder", parameters=self.parameters),
             "decoder": build.network(decoder, "decoder", outputs=self.outputs),
         }
+        if build.shape.bits != 8:
+            networks["decoder"].stored_levels = build.shape.levels  # type: ignore[assignment]
+        return networks
 
     def autoencoder(self, networks: Mapping[str, nn.Module]) -> VariationalModel:
         """The trained networks as an autoencoder."""
@@ -128,7 +132,7 @@ class AutoencodingConfig(ObjectiveConfig):
 
     def likelihood_of(self, networks: Mapping[str, nn.Module]) -> Likelihood:
         """The likelihood among trained networks, or a new one if it has no weights."""
-        return cast(Likelihood, networks.get("likelihood") or LIKELIHOODS[self.likelihood]())
+        return cast(Likelihood, networks.get("likelihood") or likelihood_for(networks["decoder"], self.likelihood))
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ def count_step(
 
 def grey_item(index: DatasetIndex, draws: int, microbatches: int, images: int) -> Item:
     """A step's samples, [draws, microbatches, images, C, *S], all grey, of class 0 or with conditions of zeros."""
-    sample = torch.full((draws, microbatches, images, *index.shape.dims), 128, dtype=torch.uint8)
+    kind = torch.uint16 if index.shape.bits == 16 else torch.uint8
+    sample = torch.full((draws, microbatches, images, *index.shape.dims), index.shape.levels // 2, dtype=kind)
     numbers = torch.zeros(draws, microbatches, images, dtype=torch.int64)
     label: torch.Tensor | None = None
     if index.labels is not None:

@@ -163,11 +163,9 @@ def test_a_huge_array_is_refused_from_its_header():
         IMAGE.shape_of(member, "npy")
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((1, 2, 2), np.float32), np.zeros((2, 2), object), np.asfortranarray(noise(1, 2, 3))]
-)
+@pytest.mark.parametrize("array", [np.zeros((1, 2, 2), np.float32), np.zeros((2, 2), object), noise(1, 2, 3) > 9])
 def test_arrays_of_another_kind_are_refused(array):
-    with pytest.raises(DecodeError, match="uint8 in C order is needed"):
+    with pytest.raises(DecodeError, match="uint8 or uint16 is needed"):
         IMAGE.shape_of(npy(array, allow_pickle=True), "npy")
 
 
@@ -196,7 +194,7 @@ def test_channels_that_a_picture_does_not_have_are_refused():
 
 
 def test_a_sample_of_another_rank_is_refused():
-    with pytest.raises(ValueError, match=r"a sample of image is uint8 \[C, H, W\]"):
+    with pytest.raises(ValueError, match=r"a sample of image is uint8 or uint16 \[C, H, W\]"):
         IMAGE.encode(noise(8, 8), "png")
 
 

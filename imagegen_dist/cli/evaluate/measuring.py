@@ -15,7 +15,7 @@ from torch import Tensor
 from imagegen_dist.cli.evaluate.real import Real, find_real
 from imagegen_dist.cli.evaluate.request import Network, Request
 from imagegen_dist.cli.evaluate.tasks import EncodedBy, GeneratedBy, Piece, WantedOf, cut, measure
-from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.data.modality import to_stored
 from imagegen_dist.errors import TaskError
 from imagegen_dist.evaluation.copying import SAMPLES, Copies, closest_to_training, show_neighbours
 from imagegen_dist.evaluation.engine import InOrder, Measured
@@ -121,7 +121,7 @@ def _copies(request: Request, network: Network, samples: Tensor, real: Real) -> 
     with request.model.numerics.applied():
         shown = torch.cat([generated.generate(range(at, at + 1))[0] for at in closest.samples.tolist()])
     found = figures_of_copies(closest, len(samples), len(seen))
-    return found, show_neighbours(to_uint8(shown), closest, request.seen.dataset)
+    return found, show_neighbours(to_stored(shown, request.model.shape.bits), closest, request.seen.dataset)
 
 
 def _generated(request: Request) -> GeneratedBy:

@@ -47,7 +47,9 @@ class GeneratedBy:
         model = _model(self.model, device)
         wanted = _opened(self.wanted, model.shape, device)
         together = _together(self.model, device)
-        return Generated(model.sampler, self.samples, self.seed, self.classes, wanted, device, together)
+        return Generated(
+            model.sampler, self.samples, self.seed, self.classes, wanted, device, together, model.shape.bits
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,21 @@
+"""Values of 16 bits as pictures of 8, by a window of levels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HIGHEST = 65535
+
+
+def eight_bits(samples: NDArray, low: float = 0, high: float = _HIGHEST) -> NDArray[np.uint8]:
+    """Samples uint16 of any shape -> uint8: the level `low` and below are black, `high` and above white.
+
+    Samples of uint8 are returned as they are.
+    """
+    if samples.dtype == np.uint8:
+        return samples
+    if (low, high) == (0, _HIGHEST):
+        return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    scaled = (samples.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
