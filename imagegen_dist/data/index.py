@@ -21,6 +21,7 @@ from imagegen_dist.conditions.rows import ConditionRows, decode_rows, encode_row
 from imagegen_dist.data.labels import Label, number_names
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.trust import UntrustedPlaceError, check_shards_place
+from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
@@ -63,6 +64,7 @@ class DatasetIndex:
     member: str = ""  # extension of the members to read, if samples have several pictures
     conditions: Conditions | None = None  # named conditions, which take the place of classes
     condition_rows: str = ""  # conditions of some samples, as conditions.rows.encode_rows gives them
+    space: VolumeSpace | None = None  # what levels and voxels of volumes stand for
 
     def __post_init__(self) -> None:
         if len(self.shape.spatial) != len(modality(self.modality).axes):
@@ -230,6 +232,7 @@ class DatasetIndex:
             "class_names": None if self.class_names is None else list(self.class_names),
             "shards": [vars(shard) for shard in self.shards],
             **({"member": self.member} if self.member else {}),
+            **({"space": self.space.payload()} if self.space is not None else {}),
             **({} if self.known_conditions is None else self.known_conditions.payload()),
         }
 
@@ -295,6 +298,7 @@ def _from_payload(payload: Any) -> DatasetIndex:
         _take(payload, "member", str) if "member" in payload else "",
         Conditions.from_payload(payload["conditions"]) if "conditions" in payload else None,
         _take(payload, "condition_rows", str) if "condition_rows" in payload else "",
+        VolumeSpace.from_payload(payload["space"]) if "space" in payload else None,
     )
     if payload.get("fingerprint") != index.fingerprint:
         raise ValueError("its fingerprint does not match its content; it was edited or damaged")

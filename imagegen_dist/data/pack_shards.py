@@ -21,7 +21,17 @@ from imagegen_dist.data.contents import IN_PROCESS_S, count_copies
 from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, DatasetIndex, shard_names
 from imagegen_dist.data.order import IntArray
-from imagegen_dist.data.pack_tasks import Packed, Part, Recipe, Sized, estimate, find_packed, pack_part
+from imagegen_dist.data.pack_tasks import (
+    Notes,
+    Packed,
+    Part,
+    Recipe,
+    Sized,
+    estimate,
+    find_packed,
+    pack_part,
+    shared_space,
+)
 from imagegen_dist.data.picture import DEEPEST_WHITE
 from imagegen_dist.data.scanning import combine_scans, common_conditions
 from imagegen_dist.data.sources.base import Source, UnfitError, listing_digest
@@ -284,6 +294,7 @@ class _Packing:
                 undecodable,
             )
         indexes = self._make_indexes(parts, packed)
+        self._note_samples(packed)
         self._note_dark(max((each.deepest for each in packed), default=0))
         for index, store in zip(indexes, self._stores, strict=True):
             index.save(store)
@@ -297,6 +308,15 @@ class _Packing:
         names = [target.name for target in self._targets]
         stores = dict(zip(names, self._stores, strict=True))
         return PackedDatasets(stores, dict(zip(names, indexes, strict=True)), undecodable, fresh, copies)
+
+    def _note_samples(self, packed: list[Packed]) -> None:
+        """Note what conversions said of samples, with their number and the first one."""
+        notes = Notes()
+        for each in packed:
+            for note, count, first in each.notes:
+                notes.add(note, count, first)
+        for note, count, first in notes.listed():
+            self.notes.append(f"{count:,} of {counted(self._pictures, self._noun)}: {note} (the first is {first})")
 
     def _note_dark(self, deepest: int) -> None:
         """Note 16-bit grey pictures that use only the lower bits and therefore come out dark."""
@@ -329,8 +349,12 @@ class _Packing:
             classes = source.classes or (max(largest) + 1 if largest else None)
             index = combine_scans(scans, self._recipe.modality, classes, source.class_names, within=conditions)
             indexes.append(index)
-        channels = max(index.shape.channels for index in indexes)
-        return [replace(index, shape=SampleShape(channels, index.shape.spatial)) for index in indexes]
+        channels, bits = (max(getattr(index.shape, name) for index in indexes) for name in ("channels", "bits"))
+        space = None
+        for each in packed:
+            space = shared_space(space, each.space)
+        shapes = [SampleShape(channels, index.shape.spatial, bits) for index in indexes]
+        return [replace(index, shape=shape, space=space) for index, shape in zip(indexes, shapes, strict=True)]
 
     def _clear(self) -> None:
         """Remove everything that was written by a plan; DEST was empty before it."""

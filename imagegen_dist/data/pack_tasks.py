@@ -15,6 +15,7 @@ from imagegen_dist.data.modality import DecodeError, modality
 from imagegen_dist.data.sample_conversion import Encoded, SampleConversion
 from imagegen_dist.data.scanning import ShardScan, scan_shard
 from imagegen_dist.data.sources.base import Record, Records, UnfitError
+from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.documents import parse_json
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import StorageError, Store
@@ -61,6 +62,8 @@ class Packed(NamedTuple):
     undecodable: tuple[str, ...]  # a line for each picture that was left out
     deepest: int = 0  # largest value of all 16-bit grey pictures
     contents: bytes = b""  # concatenated digests of the source bytes of the packed pictures
+    space: VolumeSpace | None = None  # what all volumes have in common
+    notes: tuple[tuple[str, int, str], ...] = ()  # (note about samples, their number, name of the first)
 
 
 def pack_part(part: Part, advance: Advance) -> Packed:
@@ -72,6 +75,7 @@ def pack_part(part: Part, advance: Advance) -> Packed:
     """
     undecodable, deepest, contents = list[str](), 0, bytearray()
     conditions = ConditionScan()
+    space, notes = None, Notes()
     target = io.BytesIO()
     with webdataset.TarWriter(target, encoder=False, mtime=0) as writer:
         for place, record in enumerate(part.records.read(), part.first):
@@ -85,17 +89,44 @@ def pack_part(part: Part, advance: Advance) -> Packed:
                     members = _label_members(record, conditions)
                     writer.write({"__key__": key, part.recipe.extension: sample.data, **members})
                     deepest = max(deepest, sample.deepest)
+                    space = shared_space(space, sample.space)
+                    notes.add(sample.note, 1, record.name)
                 contents += content_digest(record.data, SHORT_DIGEST_BYTES)
             advance(1)
     data = target.getvalue()
     scan = scan_shard(part.name, data, modality(part.recipe.modality))
     conversion = part.recipe.conversion
-    if conversion is not None and conversion.is_transparent and scan.shape is not None:
-        scan = scan._replace(shape=SampleShape(4, scan.shape.spatial))  # a header's shape does not count transparency
-    packed = Packed(scan, tuple(undecodable), deepest, bytes(contents))
+    if conversion is not None and scan.shape is not None:  # headers tell neither transparency nor 16 bits of pictures
+        channels = 4 if conversion.is_transparent else scan.shape.channels
+        scan = scan._replace(
+            shape=SampleShape(channels, scan.shape.spatial, max(scan.shape.bits, conversion.stored_bits))
+        )
+    packed = Packed(scan, tuple(undecodable), deepest, bytes(contents), space, notes.listed())
     part.store.write(part.name, data)
     part.receipts.write(part.receipt, json.dumps(_to_json(packed)).encode())
     return packed
+
+
+class Notes:
+    """Notes about samples, each once, with the number of the samples and the name of the first."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, str]] = {}
+
+    def add(self, note: str, count: int, name: str) -> None:
+        """Count a note; "" is none."""
+        if note:
+            before, first = self._found.get(note, (0, name))
+            self._found[note] = before + count, first
+
+    def listed(self) -> tuple[tuple[str, int, str], ...]:
+        """(note, number of samples, name of the first)."""
+        return tuple((note, count, first) for note, (count, first) in self._found.items())
+
+
+def shared_space(first: VolumeSpace | None, second: VolumeSpace | None) -> VolumeSpace | None:
+    """What two volumes, or two sets of them, have in common."""
+    return second if first is None or second is None else first.shared(second)
 
 
 def find_packed(part: Part) -> Packed | None:
@@ -179,6 +210,7 @@ def _in_tar(length: int) -> int:
 def _to_json(packed: Packed) -> dict[str, Any]:
     scan = packed.scan
     shape = None if scan.shape is None else scan.shape.dims
+    bits = {} if scan.shape is None or scan.shape.bits == 8 else {"bits": scan.shape.bits}
     return {
         "shard": asdict(scan.info),
         "dims": shape,
@@ -187,16 +219,25 @@ def _to_json(packed: Packed) -> dict[str, Any]:
         "undecodable": packed.undecodable,
         "deepest": packed.deepest,
         "contents": packed.contents.hex(),
+        "space": None if packed.space is None else packed.space.payload(),
+        "notes": packed.notes,
+        **bits,
     }
 
 
 def _from_json(payload: Any) -> Packed:
     dims = payload["dims"]
-    shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]))
+    shape = None if dims is None else SampleShape(dims[0], tuple(dims[1:]), payload.get("bits", 8))
     labels = None if payload["labels"] is None else tuple((label, count) for label, count in payload["labels"])
     found = payload.get("conditions")
     conditions = None if found is None else ConditionScan.from_json(found)
     scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels, conditions)
+    space = None if payload.get("space") is None else VolumeSpace.from_payload(payload["space"])
     return Packed(
-        scan, tuple(payload["undecodable"]), payload.get("deepest", 0), bytes.fromhex(payload.get("contents", ""))
+        scan,
+        tuple(payload["undecodable"]),
+        payload.get("deepest", 0),
+        bytes.fromhex(payload.get("contents", "")),
+        space,
+        tuple((note, count, first) for note, count, first in payload.get("notes", ())),
     )

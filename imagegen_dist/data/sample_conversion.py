@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from imagegen_dist.data.picture import times
 from imagegen_dist.data.sources.files import FileKinds
+from imagegen_dist.data.volume_space import VolumeSpace
 
 
 class Encoded(NamedTuple):
@@ -20,6 +21,8 @@ class Encoded(NamedTuple):
     data: bytes
     size: tuple[int, ...]  # *S
     deepest: int = 0  # largest value of a 16-bit grey picture
+    space: VolumeSpace | None = None  # what levels and voxels of a volume stand for
+    note: str = ""  # what the user should know about this sample; equal notes are counted
 
 
 class SampleConversion(ABC):
@@ -48,6 +51,11 @@ class SampleConversion(ABC):
         """Raise ValueError if samples of this conversion cannot be stored with this extension."""
         if extension not in self.formats:
             raise ValueError(f"--format {extension}: {self.files.noun}s are stored as {', '.join(self.formats)}")
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of the stored values, which headers of pictures do not tell."""
+        return 8
 
     @abstractmethod
     def convert(self, data: bytes, name: str, extension: str) -> Iterable[Encoded]:

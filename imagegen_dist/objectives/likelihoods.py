@@ -132,7 +132,7 @@ class DiscretizedLogistic(Likelihood):
         # float32 values near 1 are 6e-8 apart, which is 0.002 of a level of 16 bits.
         if (level - level.round()).abs().max() > max(1e-3, 2e-7 * self.levels):
             raise ValueError(
-                f"the logistic likelihood needs samples of {self.levels:,} levels, which these are not; set "
+                f"the logistic likelihood needs {self.levels.bit_length() - 1}-bit samples, which these are not; set "
                 "--objective.likelihood to l1"
             )
 

@@ -100,5 +100,5 @@ def test_probabilities_of_16_bit_levels_sum_to_1():
     )
     assert math.exp(sharpest.item()) > 0.5
     DiscretizedLogistic(1 << 16).check(levels)
-    with pytest.raises(ValueError, match="256 levels"):
+    with pytest.raises(ValueError, match="8-bit samples"):
         DiscretizedLogistic().check(levels)

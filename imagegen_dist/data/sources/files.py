@@ -47,7 +47,7 @@ class FileKinds:
 
     def is_record(self, name: str) -> bool:
         """True if a file may be a record by its name."""
-        return splitext(name)[1].lower() in self.extensions
+        return name.lower().endswith(self.extensions)
 
     def is_part(self, name: str) -> bool:
         """True if a file may be a part of a record by its name."""

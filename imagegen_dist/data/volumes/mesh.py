@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.data.picture import DecodeError
+from imagegen_dist.data.sources.base import UnfitError
 from imagegen_dist.data.volumes.volume import Volume, check_extent, needs
 from imagegen_dist.wording import counted, first_line
 
@@ -28,12 +29,15 @@ _PAIRS = 1 << 22  # of triangles and columns that are looked at together
 _BESIDE = (3.1e-4 * 2**0.5, 3.1e-4 * 3**0.5)
 
 
-def read_mesh(data: bytes, extension: str, spatial: tuple[int, int, int]) -> Volume:
+def read_mesh(data: bytes, extension: str, spatial: tuple[int, int, int] | None, name: str = "a mesh") -> Volume:
     """Voxelise a mesh into (D, H, W), centred, its longest side as long as the grid allows: 0 and 255.
 
     W is x, H goes against y and D against z, so that y is up where rows of a picture go down, and z comes out of the
-    picture; a mesh that is made of the voxels (drawing/surfaces.py) lies as this one. Raises DecodeError.
+    picture; a mesh that is made of the voxels (drawing/surfaces.py) lies as this one. Raises DecodeError; UnfitError
+    without `spatial`, and if trimesh is not installed.
     """
+    if spatial is None:
+        raise UnfitError(f"{name} is a mesh: say how many voxels it becomes, e.g. --size 64x64x64")
     try:
         import trimesh
     except ImportError as error:

@@ -54,17 +54,22 @@ def read_nifti(data: bytes) -> Volume:
 def write_nifti(values: np.ndarray, affine: Affine, slope: float, intercept: float, compressed: bool = False) -> bytes:
     """The file of stored values [D, H, W], uint8 or uint16, that stand for slope * value + intercept.
 
-    affine: of (d, h, w), as in `Volume`. Equal arguments give equal bytes. Raises DecodeError without nibabel.
+    affine: of (d, h, w), as in `Volume`. Equal arguments give equal bytes. Raises UnfitError without nibabel.
     """
     try:
         import nibabel
     except ImportError as error:
-        raise needs("to be a NIfTI file", error) from error
+        raise needs("a NIfTI file", error) from error
     image = nibabel.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(slope, intercept)
     data = bytes(image.to_bytes())
     return gzip.compress(data, mtime=0) if compressed else data
+
+
+def is_nifti(data: bytes) -> bool:
+    """True for a file that is compressed by gzip, or begins as a NIfTI file does."""
+    return data.startswith(_GZIP) or (len(data) >= 4 and struct.unpack_from("<i", data)[0] in _HEADERS)
 
 
 def _inflate(data: bytes) -> bytes:

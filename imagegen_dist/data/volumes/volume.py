@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.data.picture import MAX_PIXELS, DecodeError, times
+from imagegen_dist.data.sources.base import UnfitError
 from imagegen_dist.extras import install_hint
 
 Reals = NDArray[np.float32]
 Affine = NDArray[np.float64]
 """[4, 4]: maps the index of a voxel, (d, h, w, 1), to its position (x, y, z, 1) in mm, in RAS+."""
 
-MAX_FILE_BYTES = 1 << 30
-"""Bytes above which a file is not unpacked: they suffice for the largest volume of 32-bit values."""
+_SOLIDS = ("mesh", "solid", "bool")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Volume:
     affine: Affine | None = None
     solid: bool = True
     kind: str = field(default="", compare=False)  # what the file's values are, for errors: int16
+
+    @property
+    def is_solid(self) -> bool:
+        """True if the values are 0 and 255 for outside and inside, which no window changes."""
+        return self.kind in _SOLIDS
 
     @property
     def spatial(self) -> tuple[int, int, int]:
@@ -61,6 +66,6 @@ def check_extent(spatial: tuple[int, ...], what: str = "is") -> None:
             raise DecodeError(f"{what} {times(spatial)}: from 1 to {MAX_PIXELS} voxels are allowed")
 
 
-def needs(extra_of: str, error: ImportError) -> DecodeError:
+def needs(what: str, error: ImportError) -> UnfitError:
     """The error of a file whose library is not installed."""
-    return DecodeError(f"is {extra_of}, which needs the extra `volume` ({install_hint('volume')}): {error}")
+    return UnfitError(f"{what} is read and written by {error.name}: {install_hint('volume')}")
