@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.sample_conversion import SampleConversion
+from imagegen_dist.data.volumes.array import Layout
+from imagegen_dist.data.volumes.conversion import VolumeConversion
 from imagegen_dist.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _ONLY_FOR = {
     "image": ("icc", "white_level"),
     "video": ("frames", "stride", "fps", "clips_per_video"),
+    "voxels": ("spacing", "window"),
 }
 """Flags that one modality alone has."""
 
@@ -31,6 +34,8 @@ def conversion_of(options: Options) -> SampleConversion:
         for flag in flags:
             if owner != name and getattr(options, flag) != defaults[flag]:
                 raise UsageError(f"--{flag.replace('_', '-')} is for --modality {owner}, and this packs {name}")
+    if name == "video" and options.bits != defaults["bits"]:
+        raise UsageError(f"--bits {options.bits} is for pictures and volumes: frames of videos have 8")
     return _CONVERSIONS[name](options)
 
 
@@ -46,7 +51,49 @@ def _of_pictures(options: Options) -> Conversion:
         options.icc,
         options.white_level,
         first,
+        options.bits,
     )
+
+
+def _of_volumes(options: Options) -> VolumeConversion:
+    size = parse_size(options.size, 3)
+    if options.channels:
+        raise UsageError(f"--channels {options.channels} is for pictures and videos: volumes keep their channels")
+    if options.array_layout not in ("", "first", "last"):
+        raise UsageError(f"--array-layout {options.array_layout}: channels of a volume are the first or the last axis")
+    return VolumeConversion(
+        None if size is None else (size[0], size[1], size[2]),
+        _parse_spacing(options.spacing),
+        _parse_window(options.window),
+        options.bits,
+        options.crop == "center",
+        cast(Layout, options.array_layout or "auto"),
+    )
+
+
+def _parse_spacing(text: str) -> tuple[float, float, float] | None:
+    """mm along D, H, W in MM, or in X,Y,Z."""
+    if not text:
+        return None
+    try:
+        given = [float(each) for each in text.split(",")]
+    except ValueError:
+        given = []
+    if len(given) not in (1, 3):
+        raise UsageError(f"--spacing {text}: give mm for all axes, e.g. 1.0, or for x,y,z, e.g. 0.8,0.8,2")
+    x, y, z = given * 3 if len(given) == 1 else given
+    return z, y, x
+
+
+def _parse_window(text: str) -> tuple[float, float] | None:
+    """The intensities of black and white in LOW:HIGH."""
+    if not text:
+        return None
+    try:
+        low, high = (float(each) for each in text.split(":"))
+    except ValueError:
+        raise UsageError(f"--window {text}: give LOW:HIGH, the values of black and white, e.g. 0:80") from None
+    return low, high
 
 
 def channels_of(options: Options) -> int | None:
@@ -67,4 +114,4 @@ def parse_size(text: str, axes: int) -> tuple[int, ...] | None:
     return size
 
 
-_CONVERSIONS: dict[str, Callable[[Options], SampleConversion]] = {"image": _of_pictures}
+_CONVERSIONS: dict[str, Callable[[Options], SampleConversion]] = {"image": _of_pictures, "voxels": _of_volumes}

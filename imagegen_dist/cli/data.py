@@ -54,8 +54,14 @@ class Options:
     """Videos: clips that are cut from each, evenly spread; all: side by side. Default: 1, from the middle."""
     array_layout: Annotated[str, flag("LETTERS")] = ""
     """Axes of .npy files in order, e.g. THWC. Default: by their lengths, if these leave no doubt."""
+    spacing: Annotated[str, flag("MM|X,Y,Z")] = ""
+    """Volumes: resample to this distance of voxels in mm; --size then crops or pads. Default: as the files."""
+    window: Annotated[str, flag("LOW:HIGH")] = ""
+    """Volumes: values that become black and white, e.g. 0:80. Needed unless they are uint8 (or uint16, --bits 16)."""
+    bits: Annotated[int, flag("8|16")] = 8
+    """Bits of stored values; 16 for volumes and grey pictures that need more than 256 levels. Default: 8."""
     crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
-    """center: crop to the aspect ratio of --size; none: squeeze the whole picture. Default: center."""
+    """center: crop to the proportions of --size; none: squeeze the whole sample. Default: center."""
     format: Annotated[str, flag("png|jpg|webp|npy")] = ""
     """png and webp (not for grey): lossless; jpg: quality 95. Unchanged files are copied. Videos: npy or webp, both
     lossless. Default: png, for videos npy."""

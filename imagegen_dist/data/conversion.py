@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from imagegen_dist.data.animated import is_animated
+from imagegen_dist.data.deep_picture import read_deep
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.picture import DEEPEST_WHITE, DecodeError, Picture, Pixels, Reading, decode_picture
 from imagegen_dist.data.sample_conversion import Encoded, SampleConversion
@@ -34,6 +35,7 @@ class Conversion(SampleConversion):
     icc: Literal["srgb", "keep"] = "srgb"  # convert pictures with a colour profile to sRGB, or keep their values
     white: int = DEEPEST_WHITE  # value of 16-bit grey that is white
     first_frame: bool = False  # take the first frame of an animated file, which is refused otherwise
+    bits: int = 8  # of a stored value; 16 for grey pictures alone
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
@@ -42,6 +44,15 @@ class Conversion(SampleConversion):
             raise ValueError(f"channels is {self.channels}; it must be 1, 3 or 4")
         if not 1 <= self.white <= DEEPEST_WHITE:
             raise ValueError(f"white is {self.white}; it must be from 1 to {DEEPEST_WHITE}")
+        if self.bits not in (8, 16):
+            raise ValueError(f"--bits {self.bits}: pictures are stored in 8 or 16")
+        if self.bits == 16 and self.channels not in (None, 1):
+            raise ValueError(f"--bits 16 with --channels {self.channels}: pictures of 16 bits are grey")
+
+    @property
+    def stored_bits(self) -> int:
+        """The bits of the samples."""
+        return self.bits
 
     @property
     def is_sized(self) -> bool:
@@ -56,6 +67,8 @@ class Conversion(SampleConversion):
     def check_format(self, extension: str) -> None:
         """Raise ValueError for a format that cannot hold the pictures."""
         super().check_format(extension)
+        if self.bits == 16 and extension != "png":
+            raise ValueError(f"--bits 16 with --format {extension}: png alone holds 16 bits")
         if self.channels == 4 and extension == "jpg":
             raise ValueError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
         if self.channels == 1 and extension == "webp":
@@ -69,7 +82,7 @@ class Conversion(SampleConversion):
             raise UnfitError(
                 f"{name} is animated: --modality video packs clips, and --modality image takes the first frame"
             )
-        yield convert_image(data, self, extension)
+        yield convert_deep(data, self) if self.bits == 16 else convert_image(data, self, extension)
 
     def flags(self) -> dict[str, str]:
         """Everything that determines the bytes of the samples, by flags."""
@@ -79,6 +92,7 @@ class Conversion(SampleConversion):
             "--channels": "" if self.channels is None else f"{self.channels}",
             "--icc": self.icc,
             "--modality": "image" if self.first_frame else "",
+            "--bits": "" if self.bits == 8 else f"{self.bits}",
             "--white-level": "" if self.white == DEEPEST_WHITE else f"{self.white}",
         }
 
@@ -104,14 +118,36 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
     return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
+def convert_deep(data: bytes, conversion: Conversion) -> Encoded:
+    """Convert a grey picture to a PNG of 16 bits. Raises DecodeError."""
+    if data.startswith(_NPY_SIGNATURE):
+        shape = modality("image").shape_of(data, "npy")
+        values = np.empty(shape.dims, np.uint16)
+        modality("image").decode_into(data, "npy", values)
+        if shape.channels != 1:
+            raise DecodeError(f"has {counted(shape.channels, 'channel')}: 16-bit pictures are grey")
+        values = values[0]
+    else:
+        values = read_deep(data)
+    picture = Image.fromarray(values.astype(np.float32) * np.float32(DEEPEST_WHITE / conversion.white))
+    if conversion.size is not None and conversion.size != values.shape:
+        picture = _resized(picture, conversion, conversion.size)
+    levels = np.clip(np.rint(np.asarray(picture)), 0, DEEPEST_WHITE).astype(np.uint16)[None]
+    return Encoded(modality("image").encode(levels, "png"), levels.shape[1:])
+
+
+def _resized(picture: Image.Image, conversion: Conversion, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    box = _centre(picture.height, picture.width, height, width) if conversion.crop else None
+    return picture.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
+
+
 def _fit(picture: Image.Image, conversion: Conversion) -> Pixels:
     """Convert a picture of mode L, RGB or RGBA to uint8 [C, H, W]. Smaller pictures are enlarged."""
     if conversion.channels is not None:
         picture = picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[conversion.channels])
     if conversion.size is not None and conversion.size != (picture.height, picture.width):
-        height, width = conversion.size
-        box = _centre(picture.height, picture.width, height, width) if conversion.crop else None
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
+        picture = _resized(picture, conversion, conversion.size)
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 

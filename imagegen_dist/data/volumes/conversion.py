@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class VolumeConversion(SampleConversion):
     size: tuple[int, int, int] | None = None  # (D, H, W); None keeps the size of the volumes
     spacing: tuple[float, float, float] | None = None  # mm along D, H, W; None keeps the spacing, or fits the size
     window: tuple[float, float] | None = None  # intensities of the lowest and the highest level
-    bits: Literal[8, 16] = 8  # of a stored value
+    bits: int = 8  # of a stored value
     crop: bool = True  # without spacing, crop centrally to the proportions of `size`; else squeeze the whole volume
     layout: Layout = "auto"  # where arrays of four axes have their channels
 
@@ -80,7 +80,7 @@ class VolumeConversion(SampleConversion):
             scale.slope,
             scale.intercept,
             fitted.spacing or (),
-            () if fitted.affine is None else tuple(np.round(fitted.affine, 9).ravel().tolist()),
+            () if fitted.affine is None else tuple((np.round(fitted.affine, 9) + 0.0).ravel().tolist()),
         )
         encoded = modality("voxels").encode(sample, extension)
         yield Encoded(encoded, fitted.spatial, space=space, note="" if volume.solid else _TOLD)
@@ -105,12 +105,12 @@ class VolumeConversion(SampleConversion):
             low, high = self.window
             return _Scale(low, high, highest, (high - low) / highest, low)
         if volume.bits == 0 or volume.bits > self.bits:
-            low, high = (f"{float(value):.6g}" for value in (volume.values.min(), volume.values.max()))
+            least, most = (f"{float(value):.6g}" for value in (volume.values.min(), volume.values.max()))
             keep = ", or --bits 16 to keep all levels" if volume.bits == 16 else ""
             also = " (and --bits 16 for 65,536 levels between them)" if self.bits == 8 and not keep else ""
             raise UnfitError(
-                f"{name} holds {volume.kind} from {low} to {high}: say which values are black and white, e.g. "
-                f"--window {low}:{high}{also}{keep}"
+                f"{name} holds {volume.kind} from {least} to {most}: say which values are black and white, e.g. "
+                f"--window {least}:{most}{also}{keep}"
             )
         stored = (1 << volume.bits) - 1
         return _Scale(0, stored, highest, stored / highest, 0.0)
