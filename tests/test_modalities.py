@@ -1,5 +1,6 @@
 """The same code trains on images, video and voxels, with every family of networks."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,14 @@ MODELS = {
 
 
 WHOLE_RUNS = [("r3gan", "video", 2), ("dcgan", "voxels", None), ("mlp", "image", None)]
+
+
+PICTURES = {
+    "image": {"grid": "png"},
+    "video": {"grid": "webp", "strip": "png"},
+    "voxels": {"grid": "png", "turntable": "webp", "slices": "png"},
+}
+"""What a run writes of generated samples, by modality."""
 
 
 def dataset(folder: Path, modality: str, classes: int | None) -> Store:
@@ -46,7 +55,11 @@ def test_two_steps_a_checkpoint_a_picture_and_samples(
     trained = load(where.folder.url)
     assert trained.sample(3, seed=1).shape == (3, *SHAPES[modality])
     assert trained.classes == (classes or 0)
-    assert any(name.startswith("grid-000000000048") for name in (where.folder / "samples").names())
+    written = {f"{name}-000000000048.{kind}" for name, kind in PICTURES[modality].items()}
+    assert written <= set((where.folder / "samples").names())
+    assert {name for name, path in json.loads(where.folder.read("result.json"))["paths"].items() if path} >= {
+        name for name in PICTURES[modality] if name != "grid"
+    }
 
 
 @pytest.mark.parametrize("classes", [None, 2], ids=["unconditional", "conditional"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import temporary_folder
@@ -39,6 +39,34 @@ def animate(frames: Sequence[Image.Image], extension: str, fps: float, lossless:
     """
     check_encoder(extension)
     return _webp(frames, fps, lossless) if extension == "webp" else _mp4(frames, fps)
+
+
+def is_film(data: bytes) -> bool:
+    """True for a picture with several frames."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return bool(getattr(picture, "is_animated", False))
+
+
+def as_video(film: bytes) -> tuple[bytes, str]:
+    """A film as (bytes, extension) for what plays no WebP: an MP4, or without PyAV a GIF of 256 colours."""
+    with Image.open(io.BytesIO(film)) as opened:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(opened)]
+        fps = 1000 / opened.info["duration"]
+    try:
+        return animate(frames, "mp4", fps), "mp4"
+    except ValueError:
+        target = io.BytesIO()
+        first, *rest = frames
+        first.save(target, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+        return target.getvalue(), "gif"
+
+
+def first_frame(film: bytes) -> bytes:
+    """The first frame of a film as a WebP."""
+    target = io.BytesIO()
+    with Image.open(io.BytesIO(film)) as opened:
+        opened.convert("RGB").save(target, "WEBP", quality=_QUALITY)
+    return target.getvalue()
 
 
 def _webp(frames: Sequence[Image.Image], fps: float, lossless: bool) -> bytes:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagegen_dist.drawing.coarse import averaged
 from imagegen_dist.drawing.tiles import Pixels
 
 LEVEL = 0.5
@@ -51,7 +52,9 @@ def isosurfaces(volumes: Pixels, view: View, level: float = LEVEL) -> Pixels:
     """Volumes, uint8 [N, C, D, H, W], as they look on white: uint8 [N, 3, side, side].
 
     One channel is drawn in one colour; three are colours, whose largest value is the body; a fourth is the body itself.
+    Volumes of more voxels along a side than the picture has pixels are averaged first.
     """
+    volumes = averaged(volumes, -(-max(volumes.shape[2:]) // view.side))
     batch = max(1, _RAYS_AT_ONCE // (view.side**2 * _steps(volumes)))
     parts = [_render(volumes[start : start + batch], view, level) for start in range(0, len(volumes), batch)]
     return np.concatenate(parts)

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.drawing.coarse import averaged
 from imagegen_dist.drawing.isosurface import LEVEL, body_and_colour
 from imagegen_dist.drawing.tiles import Pixels
 from imagegen_dist.extras import install_hint
@@ -92,22 +93,13 @@ def scene(volumes: Pixels, level: float = LEVEL) -> bytes | None:
     made = trimesh.Scene()
     factor = -(-max(volumes.shape[2:]) // _SCENE_SIDE)
     step = _SCENE_GAP * max(volumes.shape[2:]) / factor
-    for number, volume in enumerate(volumes):
-        found = surface(_averaged(volume, factor), level)
+    for number, volume in enumerate(averaged(volumes, factor)):
+        found = surface(volume, level)
         if found is not None:
             place = trimesh.transformations.translation_matrix([step * number, 0, 0])
             name = f"sample{number}"
             made.add_geometry(_mesh(found), node_name=name, geom_name=name, transform=place)
     return bytes(made.export(file_type="glb")) if made.geometry else None
-
-
-def _averaged(volume: Pixels, factor: int) -> Pixels:
-    """[C, D, H, W] with means of blocks in place of values; a rest at the end of an axis is dropped."""
-    if factor == 1:
-        return volume
-    kept = volume[:, *(slice(extent // factor * factor) for extent in volume.shape[1:])]
-    blocks = kept.reshape(len(volume), *(part for extent in kept.shape[1:] for part in (extent // factor, factor)))
-    return blocks.mean((2, 4, 6)).round().astype(volume.dtype)
 
 
 def _mesh(made: Surface):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ from imagegen_dist.drawing.isosurface import View, isosurfaces, turntable
 from imagegen_dist.drawing.png import save_png
 from imagegen_dist.drawing.slices import middle_slices
 from imagegen_dist.drawing.surfaces import can_mesh, scene
-from imagegen_dist.drawing.tiles import Pixels, grid, readable_scale, shown
+from imagegen_dist.drawing.tiles import Pixels, grid, shown
 
 File = tuple[bytes, str]
 """An encoded picture or mesh, and its extension without a dot."""
@@ -24,6 +24,7 @@ TURN_FRAMES = 24
 
 _REPORTED_FRAMES = 16  # of a turn in a report, which is drawn during training
 _REPORTED = 10  # samples in a report's further views
+_RENDER_SIDE = 80  # pixels
 _IN_A_STRIP = 16  # frames of a clip in a strip, at most
 
 
@@ -156,5 +157,4 @@ class VolumeDrawing(Drawing):
 
 def _side(samples: Pixels, scale: int | None) -> int:
     """Pixels of a render's side."""
-    longest = max(samples.shape[2:])
-    return longest * (scale or readable_scale(longest))
+    return scale * max(samples.shape[2:]) if scale else _RENDER_SIDE

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from imagegen_dist.data.dataset import Dataset
-from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.data.modality import modality, to_uint8
 from imagegen_dist.decoding.pictures import Decoding
 from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.copying import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
@@ -92,6 +92,11 @@ class Evaluator:
         return "reconstructions" if self._encoded else "grid"
 
     @property
+    def generated_picture(self) -> str:
+        """The picture of generated samples."""
+        return "samples" if self._encoded else "grid"
+
+    @property
     def picture_note(self) -> str:
         """Caption of that picture."""
         if self._encoded:
@@ -105,7 +110,8 @@ class Evaluator:
             "samples": "Samples of the prior",
             "traversals": f"One row per latent, from {-SPAN:g} to {SPAN:g}; the one with the highest rate on top",
         }
-        return {**(of_latents if self._encoded else {}), PICTURE_OF_COPIES: CAPTION}
+        further = modality(self._training.index.modality).drawing.further
+        return {**(of_latents if self._encoded else {}), **further, PICTURE_OF_COPIES: CAPTION}
 
     @property
     def column_labels(self) -> Mapping[str, Sequence[str]]:
@@ -162,7 +168,7 @@ class Evaluator:
         found = dict(self._encoded.pictures()) if self._encoded else {}
         if self._shown:
             samples = self._grid.samples(self._shown, self._seed, self._device)
-            found["samples" if self._encoded else "grid"] = to_uint8(samples).cpu().numpy(), self._grid.columns
+            found[self.generated_picture] = to_uint8(samples).cpu().numpy(), self._grid.columns
         return found
 
     def copies(self) -> Copies | None:

@@ -14,7 +14,9 @@ from typing import Any, cast
 
 from PIL import Image
 
+from imagegen_dist.drawing.animation import as_video, is_film
 from imagegen_dist.metric_table import registered
+from imagegen_dist.storage import temporary_folder
 from imagegen_dist.wording import described
 
 _START_TIMEOUT_S = 30.0
@@ -27,7 +29,7 @@ _SUMMARIZED = ("eval", "loss")
 """Groups whose best values W&B's list of runs shows beside the last: minimum and maximum if no direction is known."""
 FOLDERS = "wandb"
 """Subdirectory of a run's files in which W&B makes a directory for each start of the run."""
-_VIDEO_FORMATS = ("gif", "mp4", "webm")
+_MESHES = ("glb",)
 
 Cell = float | str | bytes | None
 """A table cell: a number, a text, an encoded picture, or nothing."""
@@ -167,16 +169,12 @@ class WandbSink:
         self._attempt("could not log", lambda: self._run.log(dict(row)))
 
     def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
-        def show() -> None:
-            import wandb
+        caption = ", ".join(filter(None, (self._captions.get(name), f"after {images:,} images")))
 
-            caption = ", ".join(filter(None, (self._captions.get(name), f"after {images:,} images")))
-            if extension in _VIDEO_FORMATS:
-                media: Any = wandb.Video(io.BytesIO(data), caption=caption, format=extension)
-            else:
-                with Image.open(io.BytesIO(data)) as picture:
-                    media = wandb.Image(picture, caption=caption)
-            self._run.log({f"samples/{name}": media, "images": images})
+        def show() -> None:
+            with temporary_folder("wandb") as folder:
+                media = _shown(data, extension, caption, folder)
+                self._run.log({f"samples/{name}": media, "images": images})
 
         self._attempt("could not log a picture", show)
 
@@ -328,6 +326,21 @@ def _media(exhibit: Exhibit) -> Any:
             return wandb.plot.bar(wandb.Table(columns=["name", unit], data=data), "name", unit, title)
         case Page(html):
             return wandb.Html(html, inject=False)
+
+
+def _shown(data: bytes, extension: str, caption: str, folder: Path) -> Any:
+    """A picture as a W&B image, a film as a video, a mesh as a 3-D object. folder: for files until they are logged."""
+    import wandb
+
+    if extension in _MESHES:
+        path = folder / f"mesh.{extension}"
+        path.write_bytes(data)
+        return wandb.Object3D(str(path), caption=caption)
+    if is_film(data):
+        video, kind = as_video(data)
+        return wandb.Video(io.BytesIO(video), caption=caption, format=cast(Any, kind))
+    with Image.open(io.BytesIO(data)) as picture:
+        return wandb.Image(picture, caption=caption)
 
 
 def _cell(value: Cell) -> Any:

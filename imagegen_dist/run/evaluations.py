@@ -153,6 +153,8 @@ class Evaluations:
     def _write_pictures(self) -> None:
         for name, (samples, columns) in self._run.evaluator.pictures().items():
             self._outputs.picture(name, samples, columns)
+            if name == self._run.evaluator.generated_picture:
+                self._outputs.further_pictures(samples[:columns])
 
     def _look_for_copies(self) -> dict[str, float]:
         """Whether the trained model copies its training samples: metrics, and a picture; on rank 0."""

@@ -16,6 +16,7 @@ from imagegen_dist import config
 from imagegen_dist.background import Background
 from imagegen_dist.data.modality import modality
 from imagegen_dist.distributed import said
+from imagegen_dist.drawing.views import Drawing
 from imagegen_dist.lineage.record import described
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
@@ -66,8 +67,18 @@ class Outputs:
 
     def picture(self, name: str, samples: np.ndarray, columns: int, captions: Sequence[str] = ()) -> None:
         """Write samples, uint8 [N, C, *S], as a picture."""
-        form = modality(self._run.training.index.modality)
-        data, extension = form.preview(samples, columns, captions=captions)
+        self._write_picture(name, *self._drawing.preview(samples, columns, captions=captions))
+
+    def further_pictures(self, samples: np.ndarray) -> None:
+        """Write other views of generated samples, uint8 [N, C, *S]: of clips a strip, of volumes a turntable."""
+        for name, (data, extension) in self._drawing.further_pictures(samples).items():
+            self._write_picture(name, data, extension)
+
+    @property
+    def _drawing(self) -> Drawing:
+        return modality(self._run.training.index.modality).drawing
+
+    def _write_picture(self, name: str, data: bytes, extension: str) -> None:
         for sink in self._sinks:
             sink.picture(name, data, extension, self._run.trainer.images)
 
@@ -121,6 +132,7 @@ class Outputs:
             "paths": {
                 "run": run.folder.url,
                 "picture": latest_picture(run.folder, run.evaluator.picture),
+                **{name: latest_picture(run.folder, name) for name in self._drawing.further},
                 "checkpoint": checkpoint.url if checkpoint else None,
                 "metrics": f"{run.folder.url}/{METRICS}",
                 "report": f"{run.folder.url}/{REPORT}",

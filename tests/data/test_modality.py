@@ -244,6 +244,6 @@ def test_a_voxel_preview_is_a_render_of_every_volume():
     volumes[1, 0, 1:3, 2:4, 2:6] = 255
     data, extension = VOXELS.preview(volumes, 2)
     page = np.asarray(Image.open(io.BytesIO(data)))
-    assert (extension, page.shape) == ("png", (72, 146, 3))
-    assert (page[:, :72] == 255).all()
-    assert (page[:, 74:] < 255).any()
+    assert (extension, page.shape) == ("png", (80, 162, 3))
+    assert (page[:, :80] == 255).all()
+    assert (page[:, 82:] < 255).any()

@@ -3,14 +3,18 @@ import json
 import shlex
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import wandb
 from PIL import Image
 
+from imagegen_dist.drawing.animation import animate, as_video
+from imagegen_dist.drawing.surfaces import scene
 from imagegen_dist.metrics.wandb import Bars, Lines, Page, Points, Table, WandbSink, sync_command
 from tests.wandb_files import offline_run
 from tests.wandb_server import stalled_server
@@ -238,6 +242,36 @@ def test_tables_plots_and_pages_are_read_back_from_an_offline_run(start, warning
     assert tables["importance"]["data"] == [["lr", 0.9], ["beta", 0.1]]
     page = sink.directory / "files" / row["report/path"]
     assert "the report" in page.read_text()
+
+
+def test_clips_are_videos_and_meshes_are_objects_to_turn(start, warnings):
+    pytest.importorskip("skimage")
+    av = pytest.importorskip("av")
+    sink = start(captions={"grid": "The same latents"})
+    frames = [Image.new("L", (32, 32), level) for level in (0, 120, 240)]
+    volume = np.zeros((1, 1, 6, 6, 6), np.uint8)
+    volume[..., 2:4, 2:4, 2:4] = 255
+    sink.picture("grid", animate(frames, "webp", 8), "webp", 64)
+    mesh = scene(volume)
+    sink.picture("surfaces", mesh, "glb", 64)
+    sink.picture("slices", picture(), "png", 64)
+    sink.close()
+    assert warnings == []
+    grid, surfaces, _ = offline_run(sink.directory)["rows"]
+    assert (grid["samples/grid/_type"], surfaces["samples/surfaces/_type"]) == ("video-file", "object3D-file")
+    assert grid["samples/grid/caption"] == "The same latents, after 64 images"
+    with av.open(str(sink.directory / "files" / grid["samples/grid/path"])) as video:
+        assert video.streams.video[0].average_rate == 8
+        levels = [frame.to_ndarray(format="gray").mean() for frame in video.decode(video=0)]
+    assert levels == pytest.approx([0, 120, 240], abs=20)
+    assert (sink.directory / "files" / surfaces["samples/surfaces/path"]).read_bytes() == mesh
+
+
+def test_without_pyav_clips_are_gifs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    video, extension = as_video(animate([Image.new("L", (8, 8), level) for level in (0, 200)], "webp", 8))
+    with Image.open(io.BytesIO(video)) as film:
+        assert (extension, film.n_frames, film.info["duration"]) == ("gif", 2, 120)
 
 
 def media_table(directory, row, name):
