@@ -28,6 +28,7 @@ _OF_INDEXING: dict[str, Any] = {
         "labels": "auto",
         "member": "",
         "conditions": "",
+        "modality": "auto",
     }
 }
 
@@ -116,6 +117,8 @@ class IndexOptions:
 
     url: Annotated[str, tyro.conf.Positional, flag("URL")] = ""
     """The folder of the shards."""
+    modality: Annotated[Literal["auto", "image", "video", "voxels"], flag("image|video|voxels")] = "auto"
+    """What the samples are. Default: as the first sample tells, if it does."""
     index_at: Annotated[str, flag("URL")] = ""
     """Folder for the index, if that of the shards is read-only."""
     labels: Annotated[Literal["auto", "none"], flag("auto|none")] = "auto"

@@ -57,7 +57,8 @@ def make_shards(options: Options) -> tuple[str, int]:
         store = Store(options.index_only)
         index_at = Store(options.index_at) if options.index_at else store
         kinds = {name: kind for name, kind in config.source.conditions.items() if kind}
-        choice = config.source.subset, config.source.labelled, config.source.member, kinds
+        name = "" if options.modality == "auto" else options.modality
+        choice = config.source.subset, config.source.labelled, config.source.member, kinds, name
         index = index_shards(store, index_at, *choice, run_tasks=run, progress=ProgressBar, tell=_tell)
         return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
     packed = pack_dataset(

@@ -79,6 +79,11 @@ class Modality(ABC):
     written: tuple[str, ...] = ("npy",)
     drawing: Drawing
 
+    @property
+    def example_size(self) -> str:
+        """A size as --size takes it."""
+        return "64x64x64" if self.name == "voxels" else "64x64"
+
     def arrange(self, flat: NDArray[Any], shape: SampleShape) -> NDArray[Any]:
         """View flat values [N·C·prod(S)] as samples [N, C, *S] in the layout that `decode_into` fills fastest."""
         return flat.reshape(-1, *shape.dims)
@@ -182,14 +187,14 @@ class _VoxelModality(Modality):
     drawing = VolumeDrawing()
 
 
-_MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (_ImageModality, _VideoModality, _VoxelModality)}
+MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (_ImageModality, _VideoModality, _VoxelModality)}
 
 
 def modality(name: str) -> Modality:
     """The modality of that name. Raises ValueError, which lists the names."""
-    if name not in _MODALITIES:
-        raise ValueError(f"modality is {name!r}; it must be one of {', '.join(_MODALITIES)}")
-    return _MODALITIES[name]
+    if name not in MODALITIES:
+        raise ValueError(f"modality is {name!r}; it must be one of {', '.join(MODALITIES)}")
+    return MODALITIES[name]
 
 
 def _encode_picture(sample: Pixels, extension: str) -> bytes:

@@ -40,9 +40,9 @@ def npy_shape(member: bytes, axes: int) -> tuple[int, tuple[int, ...], int]:
     raise DecodeError(f"is an array {list(header.shape)}: {axes + 1} axes are needed, channels first")
 
 
-def npy_axes(member: bytes) -> int:
-    """Number of axes of an array. Raises DecodeError."""
-    return len(_read_header(member).shape)
+def npy_dims(member: bytes) -> tuple[int, ...]:
+    """The extents of all axes of an array. Raises DecodeError."""
+    return _read_header(member).shape
 
 
 def read_npy(member: bytes, spatial: tuple[int, ...], bits: int = 8) -> NDArray[Any]:

@@ -7,7 +7,7 @@ size can be read. It needs memory for one sample, and disk space for one shard.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from imagegen_dist.commands import command
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.conditioned_shard import ConditionedShard
+from imagegen_dist.data.detection import modality_of_shard
 from imagegen_dist.data.index import (
     INDEX_NAME,
     DatasetError,
@@ -38,7 +39,6 @@ from imagegen_dist.storage import StorageError, Store, unusable_line
 from imagegen_dist.tasks import Progress, Result, ShowProgress, TaskRunner, no_progress, run_in_process
 from imagegen_dist.wording import counted
 
-_MODALITY = "image"
 _ALONE_BYTES = 2 << 30  # which one process reads before tasks have started
 
 
@@ -49,6 +49,7 @@ def index_shards(
     labelled: bool = True,
     member: str = "",
     kinds: Mapping[str, str] | None = None,
+    modality_name: str = "",
     *,
     run_tasks: TaskRunner | None = None,
     progress: ShowProgress = no_progress,
@@ -60,7 +61,8 @@ def index_shards(
 
     index_at: folder for the index, if it is not to be written beside the shards. subset: the split to index if shards
     of several are side by side. labelled: False ignores their labels. member: extension of the pictures in samples that
-    have several. kinds: of parts of conditions, as in `combine_scans`. run_tasks: reads large datasets in parallel;
+    have several. kinds: of parts of conditions, as in `combine_scans`. modality_name: of the samples; "" detects it
+    where the first sample tells. run_tasks: reads large datasets in parallel;
     None uses this process. tell: takes lines for the user.
 
     Raises DatasetError if there is no shard, a damaged one or an index already, if samples do not fit together, and if
@@ -71,19 +73,21 @@ def index_shards(
     names = chosen.files(_check_places(shards, index_at, tell), "shards", shards.url)
     chosen.check_used(shards.url)
     class_names = class_names_beside(shards) if labelled else None
+    kind = modality(modality_name or _detect(shards, names[0], member))
     if labelled:
-        _check_no_tar_classes(shards, names, member)
+        _check_no_tar_classes(shards, names, (member,) if member else kind.extensions)
     try:
         size = 0 if run_tasks is None else len(names) * shards.size(names[0])
         run = _runner(run_tasks, shards, size)
-        pieces = [_Unread(shards, name, labelled, member) for name in names]
+        pieces = [_Unread(shards, name, labelled, member, kind.name) for name in names]
         with progress("reading shards") as shown, closing(run(_scan, pieces)) as results:
             scans = (scan for _, scan in _counted(results, len(names), shown, "reading shards"))
-            index = combine_scans(scans, _MODALITY, None, class_names, kinds)
+            index = combine_scans(scans, kind.name, None, class_names, kinds)
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
     except MixedSizesError as error:
-        again = command("make_shards", shards, "DEST", "--size", "64x64")
+        flags = () if kind.name == "image" else ("--modality", kind.name)
+        again = command("make_shards", shards, "DEST", *flags, "--size", kind.example_size)
         raise DatasetError(f"{shards}: {error}; pack them again in one size: `{again}`") from error
     except ShardError as error:
         raise DatasetError(f"{shards}: {error}") from error
@@ -155,6 +159,7 @@ class _Unread(NamedTuple):
     name: str
     labelled: bool
     member: str = ""
+    modality: str = "image"
 
 
 class _Expected(NamedTuple):
@@ -215,13 +220,22 @@ def _is_other_split(name: str, listed: Set[str]) -> bool:
     return here is not None and len(splits) == 1 and here.name not in splits and "" not in splits
 
 
-def _check_no_tar_classes(shards: Store, names: list[str], member: str) -> None:
+def _detect(shards: Store, name: str, member: str) -> str:
+    """The modality of the first shard's first sample. Raises DatasetError."""
+    try:
+        with opened(shards, name) as (read_at, size):
+            return modality_of_shard(read_at, size, name, shards, member)
+    except FileNotFoundError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _check_no_tar_classes(shards: Store, names: list[str], extensions: Sequence[str]) -> None:
     """Raise DatasetError if the names of the first and last tar, or of folders in them, are their only classes."""
     some, surveys = list(dict.fromkeys((names[0], names[-1]))), list[Survey]()
     for name in some:
         try:
             with opened(shards, name) as (read_at, size):
-                surveys.append(survey(read_at, size, name, (member,) if member else modality(_MODALITY).extensions))
+                surveys.append(survey(read_at, size, name, extensions))
         except (ShardError, FileNotFoundError):  # the scan that follows reports them
             return
         if not surveys[-1].plain:  # it has labels, captions or records
@@ -250,7 +264,7 @@ def _counted(results: Iterable[Result], total: int, shown: Progress, activity: s
 
 def _scan(piece: _Unread) -> ShardScan:
     with opened(piece.store, piece.name) as (read_at, size):
-        return scan_file(piece.name, read_at, size, modality(_MODALITY), piece.labelled, piece.member)
+        return scan_file(piece.name, read_at, size, modality(piece.modality), piece.labelled, piece.member)
 
 
 def _check(piece: _Expected) -> tuple[str, ...]:
@@ -313,8 +327,10 @@ def _picture_fault(piece: _Expected, shard: Shard, row: int) -> str:
         return f"sample {shard.key(row)} {error}"
     if common_shape(piece.shape, found) == piece.shape:
         return ""
-    if piece.shape.channels == 4 and found.spatial == piece.shape.spatial and not extension.endswith("npy"):
-        return ""  # RGBA: a header's shape does not count transparency
+    if found.spatial == piece.shape.spatial and not extension.endswith("npy"):
+        told = SampleShape(4 if piece.shape.channels == 4 else found.channels, found.spatial, piece.shape.bits)
+        if common_shape(piece.shape, told) == piece.shape:
+            return ""  # a header's shape counts neither transparency nor 16 bits
     return f"sample {shard.key(row)} is {found}, but the index says {piece.shape}"
 
 

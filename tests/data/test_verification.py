@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -529,3 +530,52 @@ def test_a_table_keeps_to_its_width_and_says_everything(store: Store, width: int
     assert "\x1b" not in table
     if width == 200:
         assert all(line in table for lines in findings(report).values() for line in lines)
+
+
+def array_member(values: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    np.save(target, values)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("shape", "asked", "named"),
+    [
+        ((1, 8, 9), "", "image"),
+        ((8, 9), "", "image"),
+        ((8, 6, 5), "voxels", "voxels"),
+        ((1, 8, 6, 5), "voxels", "voxels"),
+        ((3, 8, 6, 5), "video", "video"),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_arrays_of_any_modality_are_indexed_where_they_lie(
+    store: Store, shape: tuple[int, ...], asked: str, named: str, kind: type
+) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (3, *shape)).astype(kind)
+    put_shard(store, "a.tar", [(f"{at}.npy", array_member(each)) for at, each in enumerate(values)])
+    index = index_shards(store, modality_name=asked)
+    assert (index.modality, index.shape.bits) == (named, np.dtype(kind).itemsize * 8)
+    assert check_dataset(store).damaged == 0
+    found = Dataset.open(store.url).read(range(3))[0].numpy()
+    assert (found.reshape(values.shape) == values).all()
+
+
+@pytest.mark.parametrize(
+    ("extension", "data", "told"),
+    [
+        ("npy", array_member(np.zeros((1, 8, 6, 5), np.uint8)), "say what its axes are with --modality video or"),
+        (
+            "npy",
+            array_member(np.zeros((8, 6, 5), np.uint8)),
+            r"say what .* --modality image or --modality v",
+        ),
+        ("mp4", b"a film", "holds .mp4 files, which must be packed first: .* --modality video"),
+        ("nii.gz", b"a scan", "holds .nii.gz files, which must be packed first: .* --modality voxels"),
+        ("npy", array_member(np.zeros((8, 8), np.int16)), "an array of int16 .*uint8 or uint16 is needed"),
+    ],
+)
+def test_what_no_modality_tells_is_asked_for_in_one_line(store: Store, extension: str, data: bytes, told: str) -> None:
+    put_shard(store, "a.tar", [(f"0.{extension}", data)])
+    with pytest.raises(DatasetError, match=told):
+        index_shards(store)
