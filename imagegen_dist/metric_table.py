@@ -128,6 +128,13 @@ def place_of(name: str) -> int:
 
 _NATS = "nats per sample"
 _REAL = "eval/frechet_real"
+_WEIGHTLESS = (
+    ("content", "content", "random 2-D features of every frame, averaged: blind to time"),
+    ("space_time", "space and time", "random 3-D features of the whole clip"),
+    ("motion", "motion", "velocity and acceleration of the centre of brightness"),
+    ("volume", "volumes", "random 3-D features of the whole volume"),
+    ("planes", "slices", "random 2-D features of the slices along each axis, averaged"),
+)
 
 register(
     # Samples.
@@ -184,6 +191,33 @@ register(
         headline=True,
     ),
     Metric("eval/classifier_accuracy", "the classifier's accuracy", form="share"),
+    # Videos and volumes, in features that need no weights.
+    *(
+        Metric(
+            *(f"eval/{distance}_{kind}", f"{label} of {of}", "lower"),
+            reference=f"eval/{distance}_{kind}_real",
+            meaning=meaning,
+            needs="generates",
+            headline=distance == "frechet" and kind != "content",
+        )
+        for distance, label in (("frechet", "Fréchet distance"), ("kernel", "kernel distance"))
+        for kind, of, meaning in _WEIGHTLESS
+    ),
+    *(
+        Metric(f"eval/{distance}_{kind}_real", f"{label} of {of} of held-out real samples")
+        for distance, label in (("frechet", "Fréchet distance"), ("kernel", "kernel distance"))
+        for kind, of, _ in _WEIGHTLESS
+    ),
+    *(
+        Metric(
+            *(f"eval/frechet_{kind}_reconstruction", f"reconstruction Fréchet distance of {of}", "lower"),
+            reference=f"eval/frechet_{kind}_real",
+            needs="autoencodes",
+        )
+        for kind, of, _ in _WEIGHTLESS
+    ),
+    Metric("eval/jedi", "kernel distance by JEDi's estimator", "lower", needs="generates"),
+    Metric("eval/fvd", "FVD in your own network's features", "lower", needs="generates"),
     # Named conditions, part by part.
     Metric(
         *("eval/agreement/*", "agreement of {}", "higher"),

@@ -133,7 +133,7 @@ def _check_figures(experiment: Experiment, looked_at: DatasetIndex, store: Store
         place = looked_at.location(store)
         [first] = read_records(looked_at, place, range(1), experiment.data.cache)
         choose_factors(list(first.get("factors", {})), asked, place)
-    check_training_metrics(experiment.evaluation.metrics)
+    check_training_metrics(experiment.evaluation, looked_at)
 
 
 def _settings(command: Command, storage: Store, data: str, validation: str) -> RunSettings:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.evaluation.figures import METRICS
 from imagegen_dist.evaluation.named_reference import can_compare
+from imagegen_dist.evaluation.weightless import weightless_kinds
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.wording import counted
@@ -43,8 +44,10 @@ def foreseen(experiment: Experiment, training: DatasetIndex, held_out: DatasetIn
     lines = []
     if not can_compare(evaluation, training):
         has = "labels of only one class" if training.classes else "no labels"
+        in_features = "in a classifier's features " if weightless_kinds(training.modality, training.shape) else ""
         lines.append(
-            f"no Fréchet distance will be computed: the data have {has}, and --evaluation.features names no network"
+            f"no Fréchet distance {in_features}will be computed: the data have {has}, and --evaluation.features names "
+            "no network"
         )
     if training.conditions is not None and evaluation.label_distribution == "uniform":
         lines.append(

@@ -15,13 +15,15 @@ from imagegen_dist.decoding.pictures import Decoding
 from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.copying import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
 from imagegen_dist.evaluation.encoding import COLUMNS, Encoded
-from imagegen_dist.evaluation.engine import Generated, Real, Wanted, over_ranks
+from imagegen_dist.evaluation.engine import Generated, Measured, Real, Wanted, over_ranks
 from imagegen_dist.evaluation.figures import (
     METRICS,
     Comparison,
+    Figure,
     check_training_metrics,
     compare,
     compare_reconstructions,
+    distance_of,
 )
 from imagegen_dist.evaluation.grid import Grid
 from imagegen_dist.evaluation.groups import Groups, groups_of
@@ -29,11 +31,15 @@ from imagegen_dist.evaluation.named_reference import can_compare, find_reference
 from imagegen_dist.evaluation.reference import Reference
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.evaluation.traversal import SPAN
+from imagegen_dist.evaluation.weightless import WEIGHTLESS
+from imagegen_dist.evaluation.weightless_reference import WeightlessReference, find_weightless
 from imagegen_dist.experiment import Experiment, conditioning
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureSums
 from imagegen_dist.objectives.interface import Generates
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.storage import Store
+
+_NO_WEIGHTLESS = WeightlessReference()
 
 
 class Evaluator:
@@ -58,7 +64,7 @@ class Evaluator:
         together: int = 1,
         decoding: Decoding | None = None,
     ) -> None:
-        check_training_metrics(experiment.evaluation.metrics)
+        check_training_metrics(experiment.evaluation, training.index)
         self._evaluation, self._seed = experiment.evaluation, experiment.training.seed
         self._training, self._held_out = training, held_out
         self._cache, self._world, self._device, self._say = cache, world, device, say
@@ -69,6 +75,7 @@ class Evaluator:
         self._compares = can_compare(experiment.evaluation, training.index)
         self._reference: Reference | None = None
         self._real: FeatureSums | None = None
+        self._weightless: WeightlessReference | None = None
         objective = experiment.objective
         self._sampler = self._shown = objective.sampler(networks) if isinstance(objective, Generates) else None
         if self._sampler and decoding:
@@ -83,7 +90,7 @@ class Evaluator:
                 *(importance_samples, factors, 1 if importance_samples else together),
             )
         comparisons = (name for name in objective.best if self._compares or not name.startswith("frechet"))
-        self.figure = next(comparisons, objective.best[-1])
+        self.figure = next(comparisons, distance_of(training.index.modality) or objective.best[-1])
         """The metric by which the best checkpoint is kept."""
 
     @property
@@ -129,34 +136,27 @@ class Evaluator:
         "label_agreement" for a conditional model, or "modes", the number of classes covered, and "modes_kl" for an
         unconditional one; of a model that is told conditions, how well each part of them is recognised
         (`Recognition.figures`); "frechet_reconstruction"; and for comparison "frechet_real" of held-out samples and
-        "classifier_accuracy".
+        "classifier_accuracy". Of videos and volumes, with or without such a network, the distances of
+        `WeightlessReference`, of samples and of reconstructions.
         """
-        if not self._evaluation.samples or not (self._encoded or (self._sampler and self._compares)):
+        if not self._evaluation.samples:
             return {}
         reference = self._find_reference() if self._compares else None
-        wanted = [Wanted(reference.network)] if reference else []
-        figures: dict[str, float] = {}
-        if self._encoded:
-            encoded = replace(self._encoded, wanted=wanted)
-            rebuilt = over_ranks(encoded, self._world, self._device)
-            assert rebuilt.encoded is not None
-            sums = rebuilt.encoded
-            figures |= together(lambda: encoded.figures(sums), self._world, self._device)
-        if reference is None:
+        weightless = self._find_weightless()
+        figures = self._of_encoded(reference, weightless) if self._encoded else {}
+        if reference is None and not weightless.networks:
             return figures
-        real = self._real = self._real or self._measure_real(reference)
         if self._sampler:
             generated = self._generated(self._evaluation.samples)
-            groups = self._groups_of(generated, real) if self._by_label else {}
-            figures |= score_generated(generated, reference, self._world, self._evaluation.metrics, real, groups)
-        if self._encoded:
-            of_rebuilt = rebuilt.features[0]
-            found = together(lambda: compare_reconstructions("", of_rebuilt, real), self._world, self._device)
-            figures[found.name] = found.value
-        if reference.real_frechet is not None:
-            figures["frechet_real"] = reference.real_frechet
-        if reference.accuracy is not None and not self._encoded:
-            figures["classifier_accuracy"] = reference.accuracy
+            real = self._real_in(reference) if reference else None
+            groups = self._groups_of(generated, real) if self._by_label and real else {}
+            metrics = self._evaluation.metrics
+            figures |= score_generated(generated, reference, self._world, metrics, real, groups, weightless)
+        if reference is not None:
+            if reference.real_frechet is not None:
+                figures["frechet_real"] = reference.real_frechet
+            if reference.accuracy is not None and not self._encoded:
+                figures["classifier_accuracy"] = reference.accuracy
         return figures
 
     @torch.no_grad()
@@ -183,6 +183,23 @@ class Evaluator:
         generated = self._generated(self._evaluation.samples)
         return look_for_copies(generated, self._evaluation, self._training, self._held_out, network, alone)
 
+    def _of_encoded(self, reference: Reference | None, weightless: WeightlessReference) -> dict[str, float]:
+        """Metrics of encoded samples, and of their reconstructions in the features of every network."""
+        assert self._encoded is not None
+        wanted = [Wanted(reference.network)] if reference else []
+        encoded = replace(self._encoded, wanted=[*wanted, *weightless.wanted])
+        rebuilt = over_ranks(encoded, self._world, self._device)
+        assert rebuilt.encoded is not None
+        sums, features = rebuilt.encoded, rebuilt.features
+        real = self._real_in(reference) if reference else None
+
+        def compare_all() -> dict[str, float]:
+            found = [compare_reconstructions("", features[0], real)] if real else []
+            found += weightless.compare_reconstructions(features[len(wanted) :])
+            return encoded.figures(sums) | {each.name: each.value for each in found}
+
+        return together(compare_all, self._world, self._device)
+
     def _generated(self, samples: int) -> Generated:
         """Samples of seed 0, with the classes that the settings request."""
         assert self._sampler is not None
@@ -194,13 +211,16 @@ class Evaluator:
         bits = self._training.index.shape.bits
         return Generated(self._sampler, samples, 0, classes, (), self._device, self._together, bits)
 
-    def _measure_real(self, reference: Reference) -> FeatureSums:
+    def _real_in(self, reference: Reference) -> FeatureSums:
         """The reference's moments of training samples, with the features of the first ones if a metric needs them."""
-        if not _needs_features(self._evaluation.metrics):
-            return FeatureSums(reference.moments)
-        count = min(self._evaluation.samples, self._training.index.samples)
-        first = Real(self._training, count, [Wanted(reference.network, keep=True)], self._device)
-        return replace(over_ranks(first, self._world, self._device).features[0], moments=reference.moments)
+        if self._real is None:
+            self._real = FeatureSums(reference.moments)
+            if _needs_features(self._evaluation.metrics):
+                count = min(self._evaluation.samples, self._training.index.samples)
+                first = Real(self._training, count, [Wanted(reference.network, keep=True)], self._device)
+                measured = over_ranks(first, self._world, self._device).features[0]
+                self._real = replace(measured, moments=reference.moments)
+        return self._real
 
     @property
     def _by_label(self) -> bool:
@@ -219,25 +239,45 @@ class Evaluator:
             self._reference = find_reference(*of, self._world, self._device, self._say)
         return self._reference
 
+    def _find_weightless(self) -> WeightlessReference:
+        """The reference of the distances that need no weights; equal on every rank."""
+        if self._weightless is None:
+            of = self._cache, self._training, self._held_out, self._evaluation.samples
+            self._weightless = find_weightless(*of, self._world, self._device, self._say)
+        return self._weightless
+
 
 def score_generated(
     generated: Generated,
-    reference: Reference,
+    reference: Reference | None,
     world: World,
     metrics: Sequence[str] = (),
     real: FeatureSums | None = None,
     groups: Groups | None = None,
+    weightless: WeightlessReference = _NO_WEIGHTLESS,
 ) -> dict[str, float]:
     """Metrics of generated samples against a reference, computed by all ranks together.
 
     "frechet"; for a conditional model, "label_agreement"; for an unconditional one, if the reference has classes,
-    "modes" and "modes_kl"; for a model that is told conditions, "conditions"; and the further metrics.
-    real: statistics of real samples, by default the reference's moments. groups: the classes of samples on both sides,
-    for metrics by class.
+    "modes" and "modes_kl"; for a model that is told conditions, "conditions"; the further metrics; and the distances
+    that need no weights. real: statistics of real samples, by default the reference's moments. groups: the classes of
+    samples on both sides, for metrics by class.
     """
-    wanted = Wanted(reference.network, keep=_needs_features(metrics), answers=True)
-    generated = replace(generated, wanted=[wanted])
-    measured = over_ranks(generated, world, generated.device)
+    wanted = [Wanted(reference.network, keep=_needs_features(metrics), answers=True)] if reference else []
+    measured = over_ranks(replace(generated, wanted=[*wanted, *weightless.wanted]), world, generated.device)
+    further = [name for name in metrics if METRICS[name].features not in WEIGHTLESS]
+
+    def compare_all() -> list[Figure]:
+        found = _in_features_of(reference, measured, further, real, groups or {}) if reference else []
+        return found + weightless.compare(measured.features[len(wanted) :])
+
+    return {each.name: each.value for each in together(compare_all, world, generated.device)}
+
+
+def _in_features_of(
+    reference: Reference, measured: Measured, metrics: Sequence[str], real: FeatureSums | None, groups: Groups
+) -> list[Figure]:
+    """Metrics in the features of the reference's network; arguments as of `score_generated`."""
     answers, asked = measured.answers, ["fid", *metrics]
     if answers.asked:
         asked.append("agreement")
@@ -245,17 +285,15 @@ def score_generated(
         asked.append("modes")
     if answers.recognised is not None:
         asked.append("conditions")
-    real = real or FeatureSums(reference.moments)
     comparison = Comparison(
         measured.features[0],
-        real,
+        real or FeatureSums(reference.moments),
         answers=answers,
         class_counts=reference.class_counts,
         recognised=reference.recognised,
-        groups=groups or {},
+        groups=groups,
     )
-    found = together(lambda: compare(asked, comparison), world, generated.device)
-    return {each.name: each.value for each in found}
+    return compare(asked, comparison)
 
 
 def _needs_features(metrics: Iterable[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.data.stream import StreamConfig
 from imagegen_dist.distributed import World
 from imagegen_dist.evaluation.reference import Reference, build_reference
+from imagegen_dist.evaluation.weightless import WEIGHTLESS, weightless_network
 from imagegen_dist.extensions import record
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.models import dinov2, inception
 from imagegen_dist.models.dinov2 import DINOv2
 from imagegen_dist.models.inception import RESIZES, Inception
-from imagegen_dist.models.weights import read_weights
+from imagegen_dist.models.weights import hash_of_weights, read_weights
 from imagegen_dist.numerics import Numerics
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
@@ -30,7 +30,7 @@ from imagegen_dist.storage import Store
 INCEPTION, CLASSIFIER, MODULE = "inception", "classifier", "module"
 DINOV2 = tuple(f"dinov2-{size}" for size in dinov2.SIZES)
 
-FEATURES = (INCEPTION, "dinov2", *DINOV2, CLASSIFIER, "module:PACKAGE.MODULE:FUNCTION")
+FEATURES = (INCEPTION, "dinov2", *DINOV2, CLASSIFIER, *WEIGHTLESS, "module:PACKAGE.MODULE:FUNCTION")
 """What a user may request besides registered networks; dinov2 is dinov2-l."""
 
 Network = TypeVar("Network", Inception, DINOv2)
@@ -160,6 +160,14 @@ def _classifier(source: FeatureSource, shape: SampleShape, device: torch.device)
     return trained_classifier(source, device, lambda text: None).network
 
 
+@register_features(*WEIGHTLESS)
+def _weightless(source: FeatureSource, shape: SampleShape, device: torch.device) -> FeatureNetwork:
+    try:
+        return weightless_network(source.kind, shape, device)
+    except ValueError as error:
+        raise ValueError(f"{source.flags}{error}; choose other features") from error
+
+
 def trained_classifier(source: FeatureSource, device: torch.device, say: Callable[[str], None]) -> Reference:
     """A classifier of a dataset's own labels, from the cache or trained now, which is announced by `say`."""
     labels = source.labels
@@ -189,16 +197,7 @@ def _module(source: FeatureSource, shape: SampleShape, device: torch.device) -> 
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
         has = list(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise ValueError(f"{asked}: samples [2, {', '.join(map(str, shape.dims))}] became {has}; [2, F] is needed")
-    return FeatureNetwork(source.function, _hash_of_weights(network), found.shape[1], network, resize="its own")
-
-
-def _hash_of_weights(network: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all tensors of the network."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return FeatureNetwork(source.function, hash_of_weights(network), found.shape[1], network, resize="its own")
 
 
 def _with_weights(network: Network, source: FeatureSource, device: torch.device) -> Network:

@@ -10,19 +10,34 @@ from typing import Any
 from torch import Tensor
 
 from imagegen_dist.conditions.part import Conditions
+from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.evaluation.copying import Closest
 from imagegen_dist.evaluation.engine import Answers
-from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION
+from imagegen_dist.evaluation.feature_networks import DINOV2, INCEPTION, MODULE
 from imagegen_dist.evaluation.groups import Groups
+from imagegen_dist.evaluation.weightless import (
+    CONTENT,
+    MOTION,
+    PLANES,
+    SPACE_TIME,
+    VOLUME,
+    WEIGHTLESS,
+    main_kind,
+    modality_of,
+    weightless_kinds,
+)
 from imagegen_dist.extensions import record
 from imagegen_dist.metrics.by_class import frechet_by_class
 from imagegen_dist.metrics.class_scores import SPLITS
+from imagegen_dist.metrics.components import Components
 from imagegen_dist.metrics.features import FeatureSums
-from imagegen_dist.metrics.frechet import frechet_distance
-from imagegen_dist.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, kernel_distance
+from imagegen_dist.metrics.frechet import Moments, frechet_distance
+from imagegen_dist.metrics.kernel_distance import SUBSET_SIZE, SUBSETS, jedi, kernel_distance
 from imagegen_dist.metrics.modes import mode_coverage, perfect_kl
 from imagegen_dist.metrics.neighbourhoods import DENSITY_K, PRECISION_K, Neighbourhoods, neighbourhoods
 from imagegen_dist.metrics.recognition import of_real_samples
+from imagegen_dist.settings import EvaluationConfig
+from imagegen_dist.shape import SampleShape
 
 DEFAULT_METRICS = ("fid", "kid", "pr", "dc", "is")
 
@@ -30,6 +45,8 @@ COPIES = "copies"
 """The metric that compares with training data, whatever the others compare with."""
 
 _DISTANCES = {INCEPTION: ("fid", "kid", "inception_score"), **dict.fromkeys(DINOV2, ("fd_dinov2", "kd_dinov2", ""))}
+_OF_VIDEOS = ("fvd", "jedi")
+_FVD_FRAMES = 16
 _OTHER = ("frechet", "kernel_distance", "class_score")  # prefixes of metrics in further networks' features
 
 
@@ -55,6 +72,7 @@ class Comparison:
     training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all if there are fewer. seed: draws its
     subsets. recognised: how well the network recognises conditions of held-out samples, by the names of
     `Recognition.figures`. groups: the classes of the samples whose features are kept, if a metric is taken by class.
+    held_out: real samples that stand beside both, in the same features, if there are any.
     """
 
     generated: FeatureSums
@@ -66,16 +84,30 @@ class Comparison:
     seed: int = 0
     recognised: Mapping[str, float] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
+    held_out: FeatureSums | None = None
 
     @property
     def names(self) -> tuple[str, str, str]:
         """Names of the Fréchet distance, the kernel distance and the inception score in this network's features."""
-        return _DISTANCES.get(self.kind, _OTHER)
+        return _names(self.kind)
+
+    @cached_property
+    def components(self) -> Components | None:
+        """In which features of networks without trained weights are compared; None for others."""
+        return Components.of(self.real.moments) if self.kind in WEIGHTLESS else None
+
+    def moments_of(self, sums: FeatureSums) -> Moments:
+        """The moments that are compared."""
+        return sums.moments if self.components is None else self.components.apply(sums.moments)
+
+    def rows_of(self, sums: FeatureSums) -> Tensor:
+        """The features that are compared, [N, F]."""
+        return sums.features() if self.components is None else self.components.rows(sums.features())
 
     @cached_property
     def neighbourhoods(self) -> Neighbourhoods:
         """Precision, recall, density and coverage."""
-        return neighbourhoods(self.generated.features(), self.real.features())
+        return neighbourhoods(self.rows_of(self.generated), self.rows_of(self.real))
 
 
 Compute = Callable[[Comparison], list[Figure]]
@@ -95,21 +127,23 @@ class MetricFunction:
     scored: bool = False
     # True if samples are compared class by class: the labels themselves must be read.
     by_label: bool = False
+    # The kind of the network in whose features it is, whatever that of the others; "" for theirs.
+    features: str = ""
 
 
 METRICS: dict[str, MetricFunction] = {}
 """What can be requested, by name on the command line, in the order of tables."""
 
 
-def register_metric(name: str, summary: str, **needs: bool) -> Callable[[Compute], Compute]:
-    """Decorator of a function that computes metrics; `needs`: fields of `MetricFunction`.
+def register_metric(name: str, summary: str, features: str = "", **needs: bool) -> Callable[[Compute], Compute]:
+    """Decorator of a function that computes metrics; `features` and `needs`: fields of `MetricFunction`.
 
     Your own metric is one such function in your own package. `imagegen_dist.metric_table.register` gives its values a
     label, a unit and a direction.
     """
 
     def register(compute: Compute) -> Compute:
-        METRICS[name] = MetricFunction(summary, compute, **needs)
+        METRICS[name] = MetricFunction(summary, compute, features=features, **needs)
         record(compute.__module__)
         return compute
 
@@ -125,12 +159,12 @@ def compare(asked: Iterable[str], comparison: Comparison) -> list[Figure]:
 
 @register_metric("fid", "Fréchet distance")
 def _frechet_distance(of: Comparison) -> list[Figure]:
-    return [Figure(of.names[0], frechet_distance(of.generated.moments, of.real.moments))]
+    return [Figure(of.names[0], frechet_distance(of.moments_of(of.generated), of.moments_of(of.real)))]
 
 
 @register_metric("kid", "kernel distance", of_each_sample=True)
 def _kernel_distance(of: Comparison) -> list[Figure]:
-    a, b = of.generated.features(), of.real.features()
+    a, b = of.rows_of(of.generated), of.rows_of(of.real)
     size = of.subset_size or min(SUBSET_SIZE, len(a), len(b))
     mean, deviation = kernel_distance(a, b, SUBSETS, size, of.seed)
     settings = {"subsets": SUBSETS, "subset_size": size, "subset_seed": of.seed}
@@ -208,6 +242,38 @@ def _frechet_distance_in_dinov2(of: Comparison) -> list[Figure]:
     return _frechet_distance(of)
 
 
+@register_metric("jedi", "kernel distance of videos in your own network's features, by JEDi's estimator")
+def _jedi(of: Comparison) -> list[Figure]:
+    return [Figure("jedi", jedi(of.generated.moments, of.real.moments))]
+
+
+@register_metric("fvd", "Fréchet distance of videos in your own network's features, of 16 frames or more")
+def _frechet_video_distance(of: Comparison) -> list[Figure]:
+    return [Figure("fvd", frechet_distance(of.generated.moments, of.real.moments))]
+
+
+def _distances_of(of: Comparison) -> list[Figure]:
+    """Fréchet and kernel distance from real samples, and those of held-out samples beside them."""
+    assert of.components is not None
+    settings, real, figures = {"components": len(of.components.matrix)}, of.moments_of(of.real), []
+    for name, distance in ((of.names[0], frechet_distance), (_kernel_name(of.kind), jedi)):
+        figures.append(Figure(name, distance(of.moments_of(of.generated), real), None, settings))
+        if of.held_out is not None:
+            own = {**settings, "samples": of.held_out.moments.count}
+            figures.append(Figure(f"{name}_real", distance(of.moments_of(of.held_out), real), None, own))
+    return figures
+
+
+for _kind, _summary in (
+    (CONTENT, "distances of videos frame by frame, in random features: blind to time"),
+    (SPACE_TIME, "distances of whole videos, in random 3-D features"),
+    (MOTION, "distances of how videos move, by velocity and acceleration of the centre of brightness"),
+    (VOLUME, "distances of whole volumes, in random 3-D features"),
+    (PLANES, "distances of volumes slice by slice along each axis, in random features"),
+):
+    register_metric(_kind, _summary, _kind)(_distances_of)
+
+
 @register_metric(COPIES, "whether samples copy training samples, and a picture of the nearest", of_each_sample=True)
 def _copies(of: Comparison) -> list[Figure]:
     return []  # compared with other samples: `figures_of_copies`
@@ -215,8 +281,26 @@ def _copies(of: Comparison) -> list[Figure]:
 
 def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) -> Figure:
     """The Fréchet distance between a VAE's reconstructions and their originals."""
-    name = f"{_DISTANCES.get(kind, _OTHER)[0]}_reconstruction"
-    return Figure(name, frechet_distance(rebuilt.moments, real.moments))
+    of = Comparison(rebuilt, real, kind)
+    return Figure(f"{of.names[0]}_reconstruction", frechet_distance(of.moments_of(rebuilt), of.moments_of(real)))
+
+
+def distance_of(modality: str) -> str:
+    """Name of the distance by which samples of a modality are compared as a whole without weights; "" if none is."""
+    kind = main_kind(modality)
+    return _names(kind)[0] if kind else ""
+
+
+def _names(kind: str) -> tuple[str, str, str]:
+    return (f"frechet_{_snake(kind)}", *_OTHER[1:]) if kind in WEIGHTLESS else _DISTANCES.get(kind, _OTHER)
+
+
+def _kernel_name(kind: str) -> str:
+    return f"kernel_{_snake(kind)}"
+
+
+def _snake(kind: str) -> str:
+    return kind.replace("-", "_")
 
 
 def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Figure]:
@@ -225,19 +309,43 @@ def figures_of_copies(closest: Closest, samples: int, searched: int) -> list[Fig
     return [Figure(name, value, None, settings) for name, value in closest.figures.items()]
 
 
-def check_training_metrics(asked: Iterable[str]) -> None:
-    """Raise ValueError for metrics that are not computed during training.
+def check_samples(asked: Iterable[str], modality: str, shape: SampleShape, kind: str, flags: str = "--") -> None:
+    """Raise ValueError for a metric of other samples than these, or of other features than a network's.
+
+    modality, shape: of the samples. kind: of the network. flags: prefix of the user's flags.
+    """
+    for metric in asked:
+        of = modality_of(METRICS[metric].features) or ("video" if metric in _OF_VIDEOS else "")
+        if of and of != modality:
+            raise ValueError(f"{flags}metrics {metric} is of {of}, and the samples are {modality}; leave it out")
+        if metric in _OF_VIDEOS and kind != MODULE:
+            raise ValueError(
+                f"{flags}metrics {metric} is a distance in the features of a video network, which this package does "
+                f"not carry: name yours by {flags}features module:PACKAGE.MODULE:FUNCTION, or take "
+                f"{', '.join(weightless_kinds(modality, shape))}, which need none"
+            )
+        if metric == "fvd" and shape.spatial[0] < _FVD_FRAMES:
+            raise ValueError(
+                f"{flags}metrics fvd is published for clips of {_FVD_FRAMES} frames or more, and these have "
+                f"{shape.spatial[0]}; take {', '.join(weightless_kinds(modality, shape))}, or {flags}metrics jedi"
+            )
+
+
+def check_training_metrics(evaluation: EvaluationConfig, index: DatasetIndex) -> None:
+    """Raise ValueError for metrics that are not computed during training, or not of samples as those of `index`.
 
     The search for copies and the metrics of a classifier have settings of their own there; class scores are not summed
     over ranks.
     """
-    for name in asked:
+    for name in evaluation.metrics:
         known = [each for each, of in METRICS.items() if each != COPIES and not (of.of_a_classifier or of.scored)]
         if name not in known:
             raise ValueError(
                 f"--evaluation.metrics {name}: available during training are {', '.join(known)}; `imagegen evaluate` "
                 "computes the others"
             )
+    kind = evaluation.features.partition(":")[0]
+    check_samples(evaluation.metrics, index.modality, index.shape, kind, "--evaluation.")
 
 
 def check_metrics(asked: Iterable[str], kind: str, scores_classes: bool) -> None:

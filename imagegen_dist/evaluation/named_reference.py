@@ -14,6 +14,7 @@ from imagegen_dist.evaluation.engine import Real, Wanted, over_ranks
 from imagegen_dist.evaluation.feature_networks import CLASSIFIER, FeatureSource, open_network
 from imagegen_dist.evaluation.reference import Reference, build_reference, is_kept, reference_store
 from imagegen_dist.evaluation.statistics import StatisticsKey, find_statistics, keep_statistics
+from imagegen_dist.evaluation.weightless import WEIGHTLESS, modality_of
 from imagegen_dist.metrics.features import FeatureNetwork, FeatureSums
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.settings import EvaluationConfig
@@ -29,6 +30,11 @@ def named_source(evaluation: EvaluationConfig) -> FeatureSource | None:
     """The network that a run's settings name; None for a classifier of the dataset's labels. Raises ValueError."""
     if evaluation.features in ("", CLASSIFIER):
         return None
+    if evaluation.features in WEIGHTLESS:
+        raise ValueError(
+            f"--evaluation.features {evaluation.features}: that distance is taken of all "
+            f"{modality_of(evaluation.features)} anyway; leave it out"
+        )
     source = FeatureSource.parse(evaluation.features, evaluation.resize, "--evaluation.")
     return replace(source, weights=evaluation.weights, sha256=evaluation.weights_sha256)
 
@@ -57,32 +63,36 @@ def find_reference(
     if source is None:
         return build_reference(cache, training, held_out, evaluation.classifier_images, world, device, say)
     network = together(lambda: open_network(source, training.index.shape, device), world, device)
-    moments = _moments_over_ranks(cache, training, network, world, device, say)
+    moments = moments_over_ranks(cache, training, training.index.samples, network, world, device, say)
     real = None
     if held_out is not None and held_out.index.samples > 1:
-        others = _moments_over_ranks(cache, held_out, network, world, device, say)
+        others = moments_over_ranks(cache, held_out, held_out.index.samples, network, world, device, say)
         real = together(lambda: frechet_distance(others, moments), world, device)
     # Its classes, if any, are not the dataset's.
     unclassified = torch.zeros(0, dtype=torch.int64, device=device)
     return Reference(replace(network, logits=None, head=None, classes=0), None, moments, real, unclassified)
 
 
-def _moments_over_ranks(
+def moments_over_ranks(
     cache: Store,
     dataset: Dataset,
+    samples: int,
     network: FeatureNetwork,
     world: World,
     device: torch.device,
     say: Callable[[str], None],
 ) -> Moments:
-    """Moments of a whole dataset, from the cache, or summed by all ranks and cached by rank 0. Called by every rank."""
-    key = StatisticsKey.of(dataset.index.fingerprint, dataset.index.samples, network)
+    """Moments of a dataset's first samples, from the cache, or summed by all ranks and cached by rank 0.
+
+    Called by every rank.
+    """
+    key = StatisticsKey.of(dataset.index.fingerprint, samples, network)
     known = together(lambda: world.is_main and find_statistics(cache, key) is not None, world, device)
     if text_from_main("known" if known else "", world, device):
         return together(lambda: _kept_moments(cache, key, device), world, device)
     if world.is_main:
-        say(f"computing statistics of {dataset.index.samples:,} real samples, for the metrics")
-    source = Real(dataset, dataset.index.samples, [Wanted(network)], device)
+        say(f"computing statistics of {samples:,} real samples, for the metrics")
+    source = Real(dataset, samples, [Wanted(network)], device)
     moments = over_ranks(source, world, device).features[0].moments
 
     def keep() -> None:

@@ -59,6 +59,21 @@ class Moments:
         self._require(2)
         return (self._outer - torch.outer(self._sum, self.mean)) / (self.count - 1)
 
+    @property
+    def second(self) -> Tensor:
+        """Mean outer product of the features with themselves [F, F], float64: not centred."""
+        self._require(1)
+        return self._outer / self.count
+
+    def mapped(self, matrix: Tensor, origin: Tensor) -> "Moments":
+        """The moments of matrix (x - origin), [k, F] and [F], in float64, on the matrix's device."""
+        total, outer = self._sum.to(matrix.device), self._outer.to(matrix.device)
+        crossed = torch.outer(total, origin)
+        outer = outer - crossed - crossed.T + self.count * torch.outer(origin, origin)
+        mapped = self._with(self.count, matrix @ (total - self.count * origin), matrix @ outer @ matrix.T)
+        mapped.dim = len(matrix)
+        return mapped
+
     def encode(self) -> dict[str, Tensor]:
         """Tensors that `decode` restores exactly, for a cache."""
         return {"count": torch.tensor(self.count), "sum": self._sum.cpu(), "outer": self._outer.cpu()}

@@ -1,10 +1,11 @@
-"""Kernel distance: the squared maximum mean discrepancy of two sets of features (arXiv:1801.01401)."""
+"""Kernel distances: squared maximum mean discrepancies of two sets of features (arXiv:1801.01401, 2410.05203)."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from imagegen_dist.metrics.frechet import Moments
 from imagegen_dist.noise import check_seed, keyed_generator
 
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -41,6 +42,18 @@ def kernel_distance(
 def mmd2(a: Tensor, b: Tensor) -> Tensor:
     """Unbiased squared maximum mean discrepancy under (x·y / F + 1)^3: [N, F], [M, F] -> []. (Eq. 4)"""
     return _mean_of_pairs(_kernel(a, a)) + _mean_of_pairs(_kernel(b, b)) - 2 * _kernel(a, b).mean()
+
+
+def jedi(a: Moments, b: Moments) -> float:
+    """100 times the squared maximum mean discrepancy under (x·y / F)^2, over all pairs; JEDi in V-JEPA's features.
+
+    Under this kernel it is the squared distance of the mean outer products, so that sums over the samples give it
+    exactly. Never negative; of two sets from one distribution, it falls as 1/N. nan if a feature was not finite. Raises
+    ValueError if dimensions differ or a side has no samples. (arXiv:2410.05203)
+    """
+    if a.dim != b.dim:
+        raise ValueError(f"features of {a.dim} and of {b.dim} dimensions cannot be compared")
+    return 100 * float((a.second.cpu() - b.second.cpu()).square().sum()) / a.dim**2
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 import hashlib
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from imagegen_dist.storage import file_at
 from imagegen_dist.wording import message
@@ -35,3 +36,12 @@ def read_weights(url: str, sha256: str, url_flag: str, sha256_flag: str, needed:
         return load(data)
     except SafetensorError as error:
         raise ValueError(f"{url} is not a safetensors file ({error}); {needed}") from error
+
+
+def hash_of_weights(network: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all tensors of the network."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

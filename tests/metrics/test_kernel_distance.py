@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from imagegen_dist.metrics.kernel_distance import kernel_distance, mmd2
+from imagegen_dist.metrics.frechet import Moments
+from imagegen_dist.metrics.kernel_distance import jedi, kernel_distance, mmd2
 
 
 def features(samples, dim, seed, shift=0.0):
@@ -59,3 +60,17 @@ def test_a_feature_that_is_not_finite_gives_nan():
     broken = torch.ones(4, 2)
     broken[0, 0] = math.inf
     assert all(math.isnan(value) for value in kernel_distance(broken, torch.ones(4, 2), subset_size=4))
+
+
+def test_jedis_estimator_from_moments_is_that_over_all_pairs():
+    a, b = features(9, 3, seed=1), features(6, 3, seed=2, shift=0.5)
+    found = []
+    for rows in (a, b):
+        found.append(Moments(3))
+        found[-1].add(rows)
+
+    def kernel(x, y):
+        return (x @ y.T / 3).pow(2).mean()
+
+    pairs = float(kernel(a, a) + kernel(b, b) - 2 * kernel(a, b))
+    assert jedi(*found) == pytest.approx(100 * pairs, rel=1e-10)

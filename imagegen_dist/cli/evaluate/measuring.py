@@ -85,6 +85,7 @@ def evaluate(request: Request, bar: Bar) -> Results:
             request.seed,
             network.recognised,
             by_class,
+            real.of(request.beside, network) if request.beside and network.has_beside else None,
         )
         found = compare(network.metrics, comparison)
         if "encoded" in measured:

@@ -69,6 +69,8 @@ def _needed(request: Request) -> Iterator[tuple[str, RealSamples, list[Network]]
     for name, real in (("seen", request.seen), ("held out", request.held_out)):
         if real is not None:
             yield name, real, [network for network in request.networks if COPIES in network.metrics]
+    if request.beside is not None:
+        yield "beside", request.beside, [network for network in request.networks if network.has_beside]
 
 
 def _key(real: RealSamples, network: Network) -> StatisticsKey:

@@ -25,8 +25,16 @@ from imagegen_dist.evaluation.feature_networks import (
     open_network,
     trained_classifier,
 )
-from imagegen_dist.evaluation.figures import COPIES, DEFAULT_METRICS, METRICS, check_metrics, check_requests
+from imagegen_dist.evaluation.figures import (
+    COPIES,
+    DEFAULT_METRICS,
+    METRICS,
+    check_metrics,
+    check_requests,
+    check_samples,
+)
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
+from imagegen_dist.evaluation.weightless import WEIGHTLESS, main_kind, weightless_kinds
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.loading import build_model, read_trained
@@ -53,6 +61,11 @@ class Network:
     class_counts: Tensor | None = None
     # Of one of the dataset's conditions: how well it recognises those of held-out samples.
     recognised: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_beside(self) -> bool:
+        """Whether a metric has its value of other real samples beside it."""
+        return any(METRICS[name].features in WEIGHTLESS for name in self.metrics)
 
     @property
     def keeps(self) -> bool:
@@ -84,6 +97,8 @@ class Request:
     # Where copies are looked for: among what training has seen, and of what else has not been seen, if there is any.
     seen: RealSamples | None
     held_out: RealSamples | None
+    # Other real samples, whose distances stand beside some of the generated ones'.
+    beside: RealSamples | None
     samples: int
     # The classes that these are asked for.
     classes: RequestedClasses
@@ -108,7 +123,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     trained where its features are asked for and nobody has trained it yet.
     """
     metrics = asked_metrics(options.metrics, METRICS) or DEFAULT_METRICS
-    sources = feature_sources(options, metrics)
+    feature_sources(options, metrics)
     device = best_device()
     trained = read_trained(options.model)
     model = build_model(trained).to(device)
@@ -123,6 +138,9 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     opened = Dataset.open(url, experiment.data)
     _check_fit(url, opened, model)
     dataset = _told_as(opened, model)
+    if not options.metrics:
+        metrics = (*metrics, *weightless_kinds(dataset.index.modality, dataset.index.shape))
+    sources = feature_sources(options, metrics, _default_features(dataset.index))
     check_requests(metrics, model.classes, model.conditions, _is_labelled(dataset, model))
     references = _count(options.references, dataset.index.samples, url)
     samples = options.samples or min(references, _MOST_BY_DEFAULT)
@@ -134,7 +152,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
             found = Network(source, named, reference.network, reference.class_counts.cpu(), reference.recognised)
         else:
             found = Network(source, named, open_network(source, dataset.index.shape, device))
-        networks.append(_checked(found, bool(options.metrics)))
+        networks.append(_checked(found, bool(options.metrics), dataset.index))
     real = RealSamples(dataset, references)
     seen, held_out = _for_copies(options, run, dataset, storage, model) if COPIES in metrics else (None, None)
     out = file_at(options.out, PATIENCE_S) if options.out else None
@@ -147,6 +165,7 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         data=url,
         seen=seen,
         held_out=held_out,
+        beside=_beside(options, run, dataset, storage, samples),
         samples=samples,
         classes=_classes(options, opened.index, model, networks),
         networks=tuple(networks),
@@ -158,13 +177,19 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
     )
 
 
-def _checked(network: Network, asked: bool) -> Network:
+def _checked(network: Network, asked: bool, index: DatasetIndex) -> Network:
     """The network with metrics that it can give. asked: True if the user named them; ValueError for others."""
     scores_classes = network.network.classes > 0
     if not asked and not scores_classes:
         network = replace(network, metrics=tuple(name for name in network.metrics if name != "is"))
     check_metrics(network.metrics, network.source.kind, scores_classes)
+    check_samples(network.metrics, index.modality, index.shape, network.source.kind)
     return network
+
+
+def _default_features(index: DatasetIndex) -> str:
+    """The network where the user names none: the classifier of labels, where the samples have any or need it."""
+    return CLASSIFIER if index.tells else main_kind(index.modality) or CLASSIFIER
 
 
 def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: Store) -> str:
@@ -248,6 +273,23 @@ def _for_copies(
     return RealSamples(seen, min(seen.index.samples, KEPT_AT_MOST)), held_out
 
 
+def _beside(
+    options: Options, run: Mapping[str, Any], dataset: Dataset, storage: Store, samples: int
+) -> RealSamples | None:
+    """As many of the real samples' other split: of the run's training and held-out data, or of a built-in dataset."""
+    data = run.get("data", {})
+    urls = [data.get("url"), data.get("validation")]
+    if is_builtin(options.data):
+        urls = [builtin_dataset(options.data, split, storage / ".data").url for split in SPLITS]
+    found: list[Dataset] = []
+    with suppress(DatasetError, OSError):
+        found = [Dataset.open(url, dataset.reading) for url in urls if url]
+    others = [other for other in found if other.index.fingerprint != dataset.index.fingerprint]
+    if len(others) != 1 or len(found) != 2 or min(samples, others[0].index.samples) < 2:
+        return None
+    return RealSamples(others[0], min(samples, others[0].index.samples))
+
+
 def _check_fit(url: str, dataset: Dataset, model: Model) -> None:
     """Raise UsageError where the model's samples and these are not of one kind."""
     if dataset.index.shape != model.shape:
@@ -309,19 +351,19 @@ def _as_asked(experiment: Experiment, options: Options, references: int) -> Expe
     return replace(experiment, evaluation=evaluation)
 
 
-def feature_sources(options: Options, metrics: Sequence[str]) -> dict[FeatureSource, tuple[str, ...]]:
+def feature_sources(
+    options: Options, metrics: Sequence[str], otherwise: str = CLASSIFIER
+) -> dict[FeatureSource, tuple[str, ...]]:
     """The networks that are needed, each with the metrics in its features; a classifier still without weights.
 
-    Raises UsageError, ValueError.
+    otherwise: the network where the user names none, and gives no weights. Raises UsageError, ValueError.
     """
     weights, hashes = _by_network(options.weights), _by_network(options.weights_sha256)
     only_dinov2 = set(metrics) == {"fd-dinov2"}
-    asked = options.features or (
-        "inception" if weights.keys() & {"", "inception"} and not only_dinov2 else "classifier"
-    )
+    asked = options.features or ("inception" if weights.keys() & {"", "inception"} and not only_dinov2 else otherwise)
     found: dict[FeatureSource, tuple[str, ...]] = {}
     main = FeatureSource.parse(asked, options.resize)
-    if first := tuple(name for name in metrics if name != "fd-dinov2" and not METRICS[name].of_a_classifier):
+    if first := tuple(name for name in metrics if name != "fd-dinov2" and _is_of_any(name)):
         found[main] = first
     if of_labels := tuple(name for name in metrics if METRICS[name].of_a_classifier):
         classifier = main if main.kind == CLASSIFIER else FeatureSource.parse(CLASSIFIER)
@@ -329,6 +371,11 @@ def feature_sources(options: Options, metrics: Sequence[str]) -> dict[FeatureSou
     if "fd-dinov2" in metrics:
         dinov2 = main if main.kind.startswith("dinov2") else FeatureSource.parse("dinov2")
         found[dinov2] = (*found.get(dinov2, ()), "fd-dinov2")
+    for name in metrics:
+        if kind := METRICS[name].features:
+            own = FeatureSource.parse(kind)
+            own = main if main.kind == kind else own
+            found[own] = (*found.get(own, ()), name)
     weighted = [source for source in found if source.has_weights]
     for given, name in ((weights, "--weights"), (hashes, "--weights-sha256")):
         if "" in given and len(weighted) > 1:
@@ -339,6 +386,11 @@ def feature_sources(options: Options, metrics: Sequence[str]) -> dict[FeatureSou
     return {
         _with_file(source, weights, hashes) if source.has_weights else source: named for source, named in found.items()
     }
+
+
+def _is_of_any(metric: str) -> bool:
+    """True if a metric is taken in the features of whatever network the user names."""
+    return not METRICS[metric].of_a_classifier and not METRICS[metric].features
 
 
 def _with_file(source: FeatureSource, weights: dict[str, str], hashes: dict[str, str]) -> FeatureSource:

@@ -1,0 +1,42 @@
+"""Principal components of standardised features, in which distances depend neither on scale nor on redundancy.
+
+Random features have arbitrary scales and repeat one another: their raw Fréchet distance is that of the few largest.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagegen_dist.metrics.frechet import Moments
+
+COMPONENTS = 32
+"""Number of components in which distances are taken, fewer if there are fewer features."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """The coordinates of features along the largest principal components of real samples' standardised features.
+
+    origin: the real samples' mean [F]; matrix: [k, F]. Features that do not vary over the real samples are left out.
+    """
+
+    origin: Tensor
+    matrix: Tensor
+
+    @classmethod
+    def of(cls, real: Moments, count: int = COMPONENTS) -> "Components":
+        """Those of real samples. Raises ValueError for fewer than 2 samples."""
+        cov = real.cov.cpu()
+        deviation = cov.diagonal().clamp(min=0).sqrt()
+        scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), 0)
+        _, vectors = torch.linalg.eigh(scale[:, None] * cov * scale)
+        return cls(real.mean.cpu(), vectors[:, -count:].T * scale)
+
+    def apply(self, moments: Moments) -> Moments:
+        """The moments of these coordinates, from those of the features."""
+        return moments.mapped(self.matrix, self.origin)
+
+    def rows(self, features: Tensor) -> Tensor:
+        """The coordinates of features [N, F]: [N, k] float64 on the CPU."""
+        return (features.double().cpu() - self.origin) @ self.matrix.T
