@@ -91,6 +91,11 @@ def sums_of(network: FeatureNetwork, x: Tensor) -> FeatureSums:
     return sums
 
 
+def short(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def table(name: str, samples: int, store: Store) -> list[str]:
     """The distances of one built-in dataset, as rows of a Markdown table."""
     read = [Dataset.open(builtin_dataset(name, split, store).url, StreamConfig()) for split in ("train", "val")]
@@ -104,7 +109,7 @@ def table(name: str, samples: int, store: Store) -> list[str]:
         of_real, values = sums_of(network, real), dict[str, list[str]]()
         for sample in changed.values():
             for figure in compare([kind], Comparison(sums_of(network, sample), of_real, kind)):
-                values.setdefault(figure.name, []).append(f"{figure.value:.2g}")
+                values.setdefault(figure.name, []).append(short(figure.value))
         seconds = [f"{(time.process_time() - began) / (len(changed) + 1):.1f}", ""]
         rows += [f"| `{each}` | {' | '.join(values[each])} | {of} |" for each, of in zip(values, seconds, strict=True)]
     return rows
