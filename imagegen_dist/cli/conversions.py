@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from imagegen_dist.data.conversion import Conversion
 from imagegen_dist.data.sample_conversion import SampleConversion
+from imagegen_dist.data.video.conversion import ClipConversion
+from imagegen_dist.data.video.cutting import ALL, Cut
 from imagegen_dist.data.volumes.array import Layout
 from imagegen_dist.data.volumes.conversion import VolumeConversion
 from imagegen_dist.errors import UsageError
@@ -22,6 +24,8 @@ _ONLY_FOR = {
     "voxels": ("spacing", "window"),
 }
 """Flags that one modality alone has."""
+
+_MOST_CLIPS = 9_999  # of a video, as their keys have four digits
 
 
 def conversion_of(options: Options) -> SampleConversion:
@@ -114,4 +118,23 @@ def parse_size(text: str, axes: int) -> tuple[int, ...] | None:
     return size
 
 
-_CONVERSIONS: dict[str, Callable[[Options], SampleConversion]] = {"image": _of_pictures, "voxels": _of_volumes}
+def _of_clips(options: Options) -> ClipConversion:
+    size = parse_size(options.size, 2)
+    text = options.clips_per_video
+    if text != "all" and not (text.isascii() and text.isdigit() and 0 < int(text) <= _MOST_CLIPS):
+        raise UsageError(f"--clips-per-video {text}: a number from 1 to {_MOST_CLIPS}, or all")
+    clips = ALL if text == "all" else int(text)
+    return ClipConversion(
+        Cut(options.frames, options.stride, options.fps, clips),
+        None if size is None else (size[0], size[1]),
+        channels_of(options),
+        options.crop == "center",
+        options.array_layout,
+    )
+
+
+_CONVERSIONS: dict[str, Callable[[Options], SampleConversion]] = {
+    "image": _of_pictures,
+    "video": _of_clips,
+    "voxels": _of_volumes,
+}

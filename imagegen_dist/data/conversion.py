@@ -108,13 +108,13 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
     that a JPEG loses no quality. Raises DecodeError.
     """
     if data.startswith(_NPY_SIGNATURE):
-        pixels, deepest = _fit(_read_array(data, conversion), conversion), 0
+        pixels, deepest = fitted(_read_array(data, conversion), conversion), 0
     else:
         picture = _decode(data, conversion)
         size = (picture.image.height, picture.image.width)
         if picture.as_stored and picture.form == _STORED.get(extension) and conversion.size in (None, size):
             return Encoded(data, size)
-        pixels, deepest = _fit(picture.image, conversion), picture.deepest
+        pixels, deepest = fitted(picture.image, conversion), picture.deepest
     return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
@@ -142,7 +142,7 @@ def _resized(picture: Image.Image, conversion: Conversion, size: tuple[int, int]
     return picture.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
 
 
-def _fit(picture: Image.Image, conversion: Conversion) -> Pixels:
+def fitted(picture: Image.Image, conversion: Conversion) -> Pixels:
     """Convert a picture of mode L, RGB or RGBA to uint8 [C, H, W]. Smaller pictures are enlarged."""
     if conversion.channels is not None:
         picture = picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[conversion.channels])
@@ -150,6 +150,11 @@ def _fit(picture: Image.Image, conversion: Conversion) -> Pixels:
         picture = _resized(picture, conversion, conversion.size)
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+
+
+def picture_of(data: bytes, conversion: Conversion) -> Image.Image:
+    """A decoded picture, which `fitted` converts; a large JPEG may be reduced already. Raises DecodeError."""
+    return _decode(data, conversion).image
 
 
 def _decode(data: bytes, conversion: Conversion) -> Picture:

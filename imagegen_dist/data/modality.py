@@ -24,6 +24,7 @@ from imagegen_dist.data.picture import DecodeError as DecodeError
 from imagegen_dist.data.picture import Pixels as Pixels
 from imagegen_dist.data.picture import decode_into as decode_picture_into
 from imagegen_dist.data.picture import picture_shape, times
+from imagegen_dist.data.video.stored import decode_clip, encode_clip, stored_shape
 from imagegen_dist.drawing.views import ClipDrawing, Drawing, PictureDrawing, VolumeDrawing
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted
@@ -98,7 +99,7 @@ class Modality(ABC):
         A picture has 8 bits: only the index states that its 16 are to be read (`DatasetIndex.shape`).
         """
         is_array = extension.rpartition(".")[2] == "npy"
-        channels, spatial, bits = npy_shape(member, len(self.axes)) if is_array else (*picture_shape(member), 8)
+        channels, spatial, bits = npy_shape(member, len(self.axes)) if is_array else (*self._coded_shape(member), 8)
         if min(channels, *spatial) < 1 or math.prod(spatial) > MAX_PIXELS:
             raise DecodeError(
                 f"is {times(spatial)} with {counted(channels, 'channel')}: from 1 to {MAX_PIXELS} positions are allowed"
@@ -119,7 +120,21 @@ class Modality(ABC):
         elif out.dtype == np.uint16:
             decode_deep_into(member, out)
         else:
-            decode_picture_into(member, out)
+            self._decode_coded(member, out)
+
+    def _coded_shape(self, member: bytes) -> tuple[int, tuple[int, ...]]:
+        """(C, *S) of a member that is no array, from its header."""
+        return picture_shape(member)
+
+    def _decode_coded(self, member: bytes, out: Pixels) -> None:
+        decode_picture_into(member, out)
+
+    def _encode_coded(self, sample: Pixels, extension: str) -> bytes:
+        allowed = (1, 3) if extension in _JPEG else (1, 3, 4)
+        if len(sample) not in allowed:
+            counts = ", ".join(map(str, allowed[:-1]))
+            raise ValueError(f".{extension} holds {counts} or {allowed[-1]} channels, not {len(sample)}: use .npy")
+        return _encode_picture(sample, extension)
 
     def encode(self, sample: NDArray[Any], extension: str) -> bytes:
         """Encode one sample, uint8 or uint16 [C, *S]; equal samples give equal bytes.
@@ -139,11 +154,7 @@ class Modality(ABC):
             return write_npy(sample)
         if sample.dtype == np.uint16:
             return encode_deep(sample, extension)
-        allowed = (1, 3) if extension in _JPEG else (1, 3, 4)
-        if len(sample) not in allowed:
-            counts = ", ".join(map(str, allowed[:-1]))
-            raise ValueError(f".{extension} holds {counts} or {allowed[-1]} channels, not {len(sample)}: use .npy")
-        return _encode_picture(sample, extension)
+        return self._encode_coded(sample, extension)
 
     def preview(
         self, samples: Pixels, columns: int, scale: int | None = None, captions: Sequence[str] = ()
@@ -176,7 +187,18 @@ class _VideoModality(Modality):
 
     name = "video"
     axes = ("T", "H", "W")
+    extensions = ("npy", "webp")
+    written = ("npy", "webp")
     drawing = ClipDrawing()
+
+    def _coded_shape(self, member: bytes) -> tuple[int, tuple[int, ...]]:
+        return stored_shape(member)
+
+    def _decode_coded(self, member: bytes, out: Pixels) -> None:
+        _to_channels(decode_clip(member, out.shape[1:]), out)
+
+    def _encode_coded(self, sample: Pixels, extension: str) -> bytes:
+        return encode_clip(sample)
 
 
 class _VoxelModality(Modality):

@@ -178,7 +178,7 @@ def test_extensions_that_are_not_allowed_are_refused(extension):
 def test_video_cannot_be_a_picture():
     with pytest.raises(DecodeError, match=r"video samples are \.npy"):
         decoded(VIDEO, b"", "png", (1, 2, 8, 8))
-    with pytest.raises(ValueError, match=r"stored as \.npy, not \.png"):
+    with pytest.raises(ValueError, match=r"stored as \.npy, \.webp, not \.png"):
         VIDEO.encode(noise(1, 2, 3, 4), "png")
 
 

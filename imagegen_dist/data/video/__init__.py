@@ -1,0 +1,1 @@
+"""Videos: files, animations, arrays and folders of frames, cut into clips."""
