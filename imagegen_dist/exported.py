@@ -27,7 +27,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 _FORMAT = 1
-_FACTS = ("images", "seconds", "world_size", "preset", "versions", "data", "latents")
+_FACTS = ("images", "seconds", "world_size", "preset", "versions", "data", "latents", "directions")
 """Facts of a checkpoint that an exported model keeps, besides the experiment."""
 
 _PLACES = (("data", "url"), ("data", "validation"), ("objective", "lpips_weights"))

@@ -19,7 +19,18 @@ from typing import Any
 import pytest
 
 from imagegen_dist import config
-from imagegen_dist.cli import clean, data, encode, export, make_shards, runs, sample, sweep_options, train_options
+from imagegen_dist.cli import (
+    clean,
+    data,
+    encode,
+    export,
+    make_shards,
+    project,
+    runs,
+    sample,
+    sweep_options,
+    train_options,
+)
 from imagegen_dist.cli.command import parse_flags
 from imagegen_dist.cli.evaluate import command as evaluate
 from imagegen_dist.presets import find_preset
@@ -38,6 +49,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "data check": lambda words: parse_flags(data.CheckOptions, "data check", words),
     "sample": sample.parse,
     "export": export.parse,
+    "project": project.parse,
     "encode": encode.parse,
     "clean": lambda words: parse_flags(clean.Options, "clean", words),
     "runs list": lambda words: parse_flags(runs.ListOptions, "runs list", words),

@@ -46,6 +46,8 @@ class Options:
     training began with, or measured on the training data."""
     discriminator: Switch = False
     """Export the discriminator too, with the weights of its last step."""
+    directions: Switch = False
+    """With --to hf: find the directions of the latent space, and write them into config.json."""
     license: Annotated[str, flag("ID")] = ""
     """Licence of the weights in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
     push: Annotated[str, flag("USER/NAME")] = ""
@@ -66,6 +68,8 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
     if options.push and options.to != "hf":
         raise UsageError(f"--push {options.push}: goes with --to hf")
+    if options.directions and options.to != "hf":
+        raise UsageError("--directions: goes with --to hf")
     if options.scaling_factor is not None and (options.to != "diffusers" or options.scaling_factor <= 0):
         raise UsageError(f"--scaling-factor {options.scaling_factor:g}: a positive number, with --to diffusers")
     if options.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.push):
@@ -99,7 +103,7 @@ def _run(options: Options) -> str:
         held = f"each within {TOLERANCE:g} of PyTorch on batches of 1, 2 and 5"
         return "\n".join([*lines, f"{counted(len(lines), 'program')}, {held}: {dest}"])
     card = card_of(model, trained.url, options.license)
-    write_folder(model, card, dest)
+    write_folder(model, card, dest, options.directions)
     if options.push:
         _push(dest, options.push)
     parameters = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())

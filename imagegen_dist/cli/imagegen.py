@@ -28,6 +28,7 @@ _COMMANDS = {
     "sweep": _Command("search an experiment's values, e.g. learning rates", "sweep"),
     "evaluate": _Command("measure a trained model: FID, KID, precision and recall, ...", "evaluate.command"),
     "sample": _Command("pictures, animations and shards of a trained model's samples", "sample"),
+    "project": _Command("find the latents of pictures, and edit them", "project"),
     "export": _Command("a trained model for the Hugging Face Hub, torch.export or ONNX", "export"),
     "encode": _Command("a dataset of an autoencoder's latents", "encode"),
     "data pack": _Command("pack pictures into shards", "data"),

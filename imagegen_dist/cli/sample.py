@@ -40,6 +40,9 @@ class Options:
     data."""
     sweep: Annotated[str, flag("NAME[=FROM:TO[:STEPS]]")] = ""
     """One column per value of a condition: all classes, or FROM:TO in 8 steps. Default range: two deviations."""
+    direction: Annotated[str, flag("NAME=FROM:TO,...")] = ""
+    """With --grid: directions of the latent space, e.g. slant=-2:2 (one column per step, 9 or FROM:TO:STEPS) or
+    slant=1.5 for all samples. `list` lists those of the model: measured scores, and pca1, ..., sefa1, ..."""
     truncation: Annotated[float, flag("PSI")] = 1.0
     """Scale the noise towards its mean, 0: less variety, more typical samples; from 0 to 1. Default: 1, no
     truncation."""
@@ -104,12 +107,18 @@ def parse(words: Sequence[str]) -> Options:
         raise UsageError(
             f"CHECKPOINT is needed, a run, a checkpoint or an exported folder (see {name_of(_JOB)} --help)"
         )
+    if options.direction == "list":
+        return options
     if not any(getattr(options, name) for name in _OUTPUTS):
         raise UsageError(f"nothing to write: give --grid FILE.png, or one of --{', --'.join(_OUTPUTS[1:])}")
     if options.classes and options.mix:
         raise UsageError("--classes and --mix both say which classes: give one of them")
     if (options.classes or options.mix) and (options.set or options.sweep):
         raise UsageError("--classes and --mix are not for a model with conditions: give --set and --sweep alone")
+    if options.direction and (not options.grid or any(getattr(options, name) for name in _OUTPUTS if name != "grid")):
+        raise UsageError(f"--direction {options.direction}: goes with --grid FILE.png alone")
+    if options.direction and options.sweep:
+        raise UsageError("--direction and --sweep both give the columns: give one of them")
     check_range(
         options,
         frames=(2, 100_000),

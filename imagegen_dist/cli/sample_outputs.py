@@ -12,6 +12,7 @@ from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.sample_conditions import parse_conditions
 from imagegen_dist.cli.sample_files import check_format_of, check_formats, write_folder, write_meshes
 from imagegen_dist.cli.sample_films import extension_of, write_film, write_interpolation, write_traversal
+from imagegen_dist.cli.sample_directions import list_directions, parse_directions, swept_samples
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.cli.sample_shards import write_shards
 from imagegen_dist.data.modality import modality
@@ -47,10 +48,14 @@ def run(options: Options) -> None:
         for seeds in (_default_seeds(options), _FILM_SEEDS)
     )
     _check_outputs(options, asked, film)
+    parse_directions(options.direction)
     device = pick_device(options.device)
     trained = read_trained(options.checkpoint)
     model = build_model(trained).to(device)
     model.batch = options.batch or batch_on(model)
+    if options.direction == "list":
+        print(list_directions(model))
+        return
     if options.set or options.sweep:
         given, swept = _conditions(options, model), options.sweep.partition("=")[0].strip()
         asked, film = (replace(each, conditions=given, swept=swept) for each in (asked, film))
@@ -88,7 +93,7 @@ def _write_all(
 
 
 def _default_seeds(options: Options) -> str:
-    return _SWEPT_SEEDS if options.sweep else _SEEDS
+    return _SWEPT_SEEDS if options.sweep or options.direction else _SEEDS
 
 
 def _conditions(options: Options, model: Model) -> tuple[Given, ...]:
@@ -161,11 +166,15 @@ def grid_columns(asked: SamplingRequest, classes: int) -> int:
 def _write_grid(model: Model, asked: SamplingRequest, options: Options) -> str:
     """Write a picture or a film of all samples; what to say of it."""
     columns, url = grid_columns(asked, model.classes), options.grid
-    samples = asked.sample(model, range(len(asked))).cpu().numpy()
+    if options.direction:
+        sweep = parse_directions(options.direction, told=True)
+        samples, columns = swept_samples(model, asked, sweep).cpu().numpy(), sweep.columns
+    else:
+        samples = asked.sample(model, range(len(asked))).cpu().numpy()
     if extension_of(url) != "png":
         return write_film(model, samples, columns, url, options)
     _write(url, save_png(modality(model.modality).drawing.pages(samples, columns, options.scale or None)))
-    return f"{counted(len(asked), 'sample')}, {columns} in a row: {url}"
+    return f"{counted(len(samples), 'sample')}, {columns} in a row: {url}"
 
 
 def _write_strip(model: Model, asked: SamplingRequest, options: Options) -> str:

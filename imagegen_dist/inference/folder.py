@@ -37,8 +37,12 @@ def card_of(model: Model, url: str = "", licence: str = "") -> Card:
     return Card(facts, figures, about, parameters, licence or (stated if LICENCE.fullmatch(stated) else ""))
 
 
-def write_folder(model: Model, card: Card, store: Store) -> None:
-    """Write the exported folder of a model, config.json last. Raises StorageError."""
+def write_folder(model: Model, card: Card, store: Store, directions: bool = False) -> None:
+    """Write the exported folder of a model, config.json last. directions: find these, and write them too.
+
+    Raises StorageError, and ValueError for latents without directions.
+    """
+    found = {"directions": model.directions().payload()} if directions else {}
     columns = min(model.classes, _MOST_COLUMNS) or _COLUMNS
     drawn = model.sample(columns * _ROWS, range(columns) if model.classes else None)
     picture, _ = modality(model.modality).preview(drawn.cpu().numpy(), columns)
@@ -46,7 +50,8 @@ def write_folder(model: Model, card: Card, store: Store) -> None:
     store.write(_CARD, write_card(card).encode())
     tensors = _tensors(model)
     run = {name: card.run[name] for name in ("git_commit", "launch") if name in card.run}
-    write_exported(store, card.facts, tensors, {"figures": dict(card.figures), "run": run, "license": card.licence})
+    more = {"figures": dict(card.figures), "run": run, "license": card.licence, **found}
+    write_exported(store, card.facts, tensors, more)
 
 
 def write_autoencoder(model: Model, store: Store) -> str:

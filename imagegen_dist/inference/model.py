@@ -24,8 +24,11 @@ from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.modality import modality, to_float, to_stored
 from imagegen_dist.decoding.decoder import DecodingSampler
 from imagegen_dist.inference.class_names import Class, as_list, numbered
+from imagegen_dist.inference.directions import Directions
+from imagegen_dist.inference.find_directions import KINDS, find_directions
 from imagegen_dist.inference.given import Given, as_conditions
 from imagegen_dist.inference.inputs import check_conditions, check_label, check_latents, check_samples
+from imagegen_dist.inference.scores import Score
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.numerics import Numerics
 from imagegen_dist.objectives.interface import Sampler
@@ -120,31 +123,79 @@ class Model(nn.Module):
         seed: int = 0,
         truncation: float = 1.0,
         conditions: Given | Iterable[Given] | None = None,
+        directions: Mapping[str, float] | None = None,
     ) -> Tensor:
         """`n` samples, uint8 [n, C, *S]; sample i depends only on the seed, i and its class, not on `n`.
 
         classes: one class for all, or several taken in turn, each by number or name; by default all in turn. Integers
         of any type are numbers. conditions: values by part, {"digit": 7, "age": 0.3}, for all samples, or several of
         these taken in turn; parts that are not given are those of samples in the training data, as they occur
-        together. truncation: the factor by which the noise is scaled towards its mean 0, from 1 (none) to 0. Raises
-        ValueError for a class or condition that the model does not have, for classes given to an unconditional model,
-        and if latents cannot be scaled.
+        together. truncation: the factor by which the noise is scaled towards its mean 0, from 1 (none) to 0.
+        directions: coordinates by name that all samples get after that, {"slant": 1.5}, usually from -2 to 2 (see
+        `directions`). Raises ValueError for a class, condition or direction that the model does not have, for classes
+        given to an unconditional model, and if latents cannot be scaled or have no directions.
         """
         if n < 1:
             raise ValueError(f"n is {n}; ask for at least 1 sample")
-        return self.generate(self.latents(n, seed), self.labels(n, classes, conditions, seed), truncation)
+        drawn, label = self.latents(n, seed), self.labels(n, classes, conditions, seed)
+        if not directions:
+            return self.generate(drawn, label, truncation)
+        self._check_truncation(truncation)
+        return self.generate(self.directions_for(directions).set(drawn * truncation, directions), label)
+
+    def directions(
+        self,
+        kinds: Sequence[str] = ("scores", "pca"),
+        count: int = 8,
+        scores: Mapping[str, Score] | None = None,
+        samples: int = 1000,
+    ) -> Directions:
+        """Directions of the latent space: measured scores, "pca" of activations, and "sefa" in closed form.
+
+        Arguments and errors as for `find_directions`, whose result is a function of the model and of these arguments.
+        """
+        return find_directions(self, kinds, count, scores, samples)
+
+    def directions_for(self, names: Iterable[str]) -> Directions:
+        """The directions that these names mean: those that the model was exported with, or those that are found."""
+        known = self._known_directions
+        if set(names) <= set(known.names):
+            return known
+        closed = [name for name in names if name.startswith(KINDS[-1])]
+        found = [self._closed_directions] if closed else []
+        if len(closed) < len(list(names)):
+            found.append(self._found_directions)
+        joined = Directions(entry for each in (known, *found) for entry in each.entries)
+        for name in names:
+            joined.named(name)
+        return joined
+
+    @cached_property
+    def _known_directions(self) -> Directions:
+        return Directions.from_payload(self.facts.get("directions", []))
+
+    @cached_property
+    def _found_directions(self) -> Directions:
+        return self.directions()
+
+    @cached_property
+    def _closed_directions(self) -> Directions:
+        return self.directions(KINDS[-1:])
 
     @torch.inference_mode()
     def generate(self, drawn: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Draws of the prior, as `latents` returns them -> samples uint8 [B, C, *S]. label: as `labels` returns it."""
-        if not 0 <= truncation <= 1:
-            raise ValueError(f"truncation {truncation:g} is outside [0, 1]: 0 is the mean latent, 1 no truncation")
-        if truncation != 1 and not self.gaussian:
-            raise ValueError(f"truncation {truncation:g}: this model's latents are codes, which have no mean")
+        self._check_truncation(truncation)
         check_latents(drawn, [self._drawn_dims], codes=not self.gaussian)
         self._check_label(label, len(drawn))
         compute = self.compute or self
         return self._in_batches(lambda *rows: to_stored(compute(*rows), self.shape.bits), drawn * truncation, label)
+
+    def _check_truncation(self, truncation: float) -> None:
+        if not 0 <= truncation <= 1:
+            raise ValueError(f"truncation {truncation:g} is outside [0, 1]: 0 is the mean latent, 1 no truncation")
+        if truncation != 1 and not self.gaussian:
+            raise ValueError(f"truncation {truncation:g}: this model's latents are codes, which have no mean")
 
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents of samples uint8 [B, C, *S]."""
