@@ -67,13 +67,12 @@ def parse_directions(text: str, told: bool = False) -> DirectionSweep:
     return DirectionSweep(fixed, swept, steps)
 
 
-def _limited(name: str, value: float) -> float:
+def _limited(name: str, value: float, told: bool) -> float:
     if abs(value) <= USUAL:
         return value
-    print(
-        f"note: {name}={value:g} is limited to ±{USUAL:g}, beyond which the model saw almost no latents",
-        file=sys.stderr,
-    )
+    if not told:
+        said = f"{name}={value:g} is limited to ±{USUAL:g}, beyond which the model saw almost no latents"
+        print(f"note: {said}", file=sys.stderr)
     return USUAL if value > 0 else -USUAL
 
 

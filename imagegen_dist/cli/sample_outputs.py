@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.sample_conditions import parse_conditions
+from imagegen_dist.cli.sample_directions import list_directions, parse_directions, swept_samples
 from imagegen_dist.cli.sample_files import check_format_of, check_formats, write_folder, write_meshes
 from imagegen_dist.cli.sample_films import extension_of, write_film, write_interpolation, write_traversal
-from imagegen_dist.cli.sample_directions import list_directions, parse_directions, swept_samples
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.cli.sample_shards import write_shards
 from imagegen_dist.data.modality import modality
