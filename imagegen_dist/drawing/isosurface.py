@@ -24,8 +24,8 @@ LEVEL = 0.5
 
 YAW, PITCH = 0.6, 0.45
 _HALF_WIDTH = 1.4  # of the view, where the longest side of a volume is 2: of a full cube, its corners touch the edge
-_LIGHT = (-0.6, -0.65, -0.5)  # from the left, above and the viewer
-_AMBIENT = 0.28
+_LIGHT = (-0.45, -0.55, -0.7)  # from the left, above and the viewer
+_AMBIENT = 0.3
 _HAZE = 0.35
 _COLOUR = (0.36, 0.55, 0.87)
 _RAYS_AT_ONCE = 1 << 23  # points in one pass of the sampler
@@ -43,8 +43,8 @@ class View:
     def axes(self) -> Tensor:
         """What right, down and away are on the axes W, H and D, [3, 3]: the rows of a rotation."""
         cy, sy, cp, sp = math.cos(self.yaw), math.sin(self.yaw), math.cos(self.pitch), math.sin(self.pitch)
-        right, down = (cy, 0.0, -sy), (sy * sp, cp, cy * sp)
-        away = (sy * cp, -sp, cy * cp)
+        right, down = (cy, 0.0, -sy), (-sy * sp, cp, -cy * sp)
+        away = (sy * cp, sp, cy * cp)
         return torch.tensor([right, down, away], dtype=torch.float32)
 
 

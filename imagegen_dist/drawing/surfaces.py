@@ -69,11 +69,16 @@ def surface(volume: Pixels, level: float = LEVEL) -> Surface | None:
     middle = (np.array(body.shape) - 1) / 2
     depth, down, right = (places - middle).T
     vertices = np.stack([right, -down, -depth], -1).astype(np.float32)
-    painted = None
-    if colours is not None:
-        nearest = np.clip(places.round().astype(int), 0, np.array(body.shape) - 1)
-        painted = np.ascontiguousarray(colours[(slice(None), *nearest.T)].T)
+    painted = None if colours is None else _painted(places, body, colours)
     return Surface(vertices, faces[:, ::-1].astype(np.int64), painted)  # the axes are a mirror image of the volume's
+
+
+def _painted(places: NDArray[np.float32], body: Pixels, colours: Pixels) -> NDArray[np.uint8]:
+    """The colour of each vertex, [V, 3]: that of the voxel inside, of the two between which it lies."""
+    last = np.array(body.shape) - 1
+    below, above = (tuple(np.clip(of(places), 0, last).astype(int).T) for of in (np.floor, np.ceil))
+    inside = body[below] >= body[above]
+    return np.ascontiguousarray(np.where(inside, colours[:, *below], colours[:, *above]).T)
 
 
 def mesh_file(made: Surface, extension: str) -> bytes:

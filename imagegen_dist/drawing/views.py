@@ -124,7 +124,7 @@ class VolumeDrawing(Drawing):
     fps = 12.0
     further: ClassVar[Mapping[str, str]] = {
         "turntable": "The first samples from all sides",
-        "surfaces": "Surfaces of the first samples: drag to turn them, scroll to zoom, or use the arrow keys",
+        "surfaces": "Surfaces of the first samples; drag to turn them, or use the arrow keys, + and −",
         "slices": "Slices through the middle of the first samples, across D, H and W",
     }
 

@@ -4,15 +4,18 @@ import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from imagegen_dist.drawing.animation import first_frame, is_film
 from imagegen_dist.metric_table import GROUPS, describe
 from imagegen_dist.metrics import formatting
 from imagegen_dist.metrics.formatting import FigureLine, figure, figure_lines
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
+_FILMS = ("webp", "png", "gif")
 _POINTS = 500  # maximum number of points of a curve
 _MEANS = 100  # longer curves are drawn as this many means over their faint points
 _DOTS = 40  # up to this many points are marked individually
@@ -29,7 +32,7 @@ Point = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture and its caption. columns: label of each column of its samples; empty for none."""
+    """An encoded picture, film or mesh, and its caption. columns: label of each column of its samples, or none."""
 
     caption: str
     data: bytes
@@ -40,6 +43,22 @@ class Picture:
     def source(self) -> str:
         """The picture as a data URL."""
         return data_url(self.data, self.extension)
+
+    @cached_property
+    def still(self) -> str:
+        """The first frame of a film as a data URL; "" if the picture does not move."""
+        moves = self.extension in _FILMS and is_film(self.data)
+        return data_url(first_frame(self.data), "webp") if moves else ""
+
+    @property
+    def is_mesh(self) -> bool:
+        """True for meshes, which are turned by hand."""
+        return self.extension == "glb"
+
+    @property
+    def encoded(self) -> str:
+        """The file in base64."""
+        return base64.b64encode(self.data).decode()
 
     @property
     def upright(self) -> bool:
@@ -143,6 +162,8 @@ def render_report(
         trade_off=trade_off(rows),
         pictures=pictures,
         more_pictures=more_pictures,
+        has_films=any(each.still for each in [*pictures, *more_pictures]),
+        has_meshes=any(each.is_mesh for each in more_pictures),
         picture_note=picture_note,
         commands=commands,
         config=config,

@@ -44,6 +44,11 @@ def test_what_is_nearer_hides_what_is_behind_and_light_falls_from_above() -> Non
     assert picture[2, 18, 30] > picture[2, 41, 30] + 50
 
 
+def test_a_view_from_above_shows_what_is_behind_higher_up() -> None:
+    near, far = (isosurfaces(ball(16, 0.3, (side, 0, 0)), View(60, 0, 0.5))[0] for side in (-0.5, 0.5))
+    assert np.argwhere(drawn(far)).mean(0)[0] < np.argwhere(drawn(near)).mean(0)[0] - 5
+
+
 def test_a_turn_ends_where_it_began_and_a_quarter_turn_moves_depth_to_the_side() -> None:
     volume = ball(16, 0.25, (0.5, 0, 0))
     frames = list(turntable(volume, 48, 4))

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import math
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from imagegen_dist.drawing.animation import animate
 from imagegen_dist.metrics.formatting import figure_lines
 from imagegen_dist.metrics.report import (
     Picture,
@@ -138,6 +140,32 @@ def test_infrastructure_is_folded_away():
 
 def test_a_single_picture_has_no_strip():
     assert [tag for tag, _ in Tags(page(pictures=pictures()[:1])).found].count("img") == 1
+
+
+def test_films_play_until_they_are_paused_and_meshes_are_in_the_page():
+    frames = [Image.new("L", (8, 8), level) for level in (0, 90, 180)]
+    film = Picture("1k images", animate(frames, "webp", 8), "webp")
+    mesh = Picture("Surfaces", b"glTF and the rest", "glb")
+    text = page(rows(), [*pictures()[:1], film], more_pictures=[film, mesh])
+    tags = Tags(text).found
+    shown = [attributes for tag, attributes in tags if tag == "img"]
+    assert [(each["src"] == film.source, each.get("data-still") == film.still) for each in shown if each["alt"]] == [
+        (True, True),
+        (True, True),
+    ]
+    [before, after] = [each for each in shown if not each["alt"]]
+    assert (before["src"], "data-of" in before) == (pictures()[0].source, False)
+    assert (after["src"], after["data-of"]) == (film.still, film.source)
+    with Image.open(io.BytesIO(base64.b64decode(film.still.partition(",")[2]))) as still:
+        assert not getattr(still, "is_animated", False)
+        assert still.convert("L").getpixel((4, 4)) < 5
+    [canvas] = [attributes for tag, attributes in tags if tag == "canvas"]
+    assert base64.b64decode(canvas["data-glb"]) == mesh.data
+    assert "function drawMesh" in text
+    assert text.count('class="films"') == 1
+    plain = page(rows(), pictures())
+    assert 'class="films"' not in plain
+    assert "function drawMesh" not in plain
 
 
 def test_a_picture_of_unknown_type_is_refused():
