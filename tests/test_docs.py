@@ -28,6 +28,7 @@ from imagegen_dist.cli import (
     project,
     runs,
     sample,
+    serve,
     sweep_options,
     train_options,
 )
@@ -48,6 +49,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "data index": lambda words: parse_flags(data.IndexOptions, "data index", words),
     "data check": lambda words: parse_flags(data.CheckOptions, "data check", words),
     "sample": sample.parse,
+    "serve": serve.parse,
     "export": export.parse,
     "project": project.parse,
     "encode": encode.parse,

@@ -348,7 +348,7 @@ class AutoencoderModel(Model):
 
         Raises ValueError for latents of another dtype or shape, and for labels that do not fit.
         """
-        check_latents(z, self._latent_dims, codes=not self.gaussian)
+        check_latents(z, self.latent_dims, codes=not self.gaussian)
         self._check_label(label, len(z))
         return self._in_batches(lambda *rows: to_stored(self.autoencoder.decode(*rows), self.shape.bits), z, label)
 
@@ -357,7 +357,7 @@ class AutoencoderModel(Model):
         return self.decode(self.encode(samples, label), label)
 
     @property
-    def _latent_dims(self) -> list[tuple[int, ...]]:
+    def latent_dims(self) -> list[tuple[int, ...]]:
         """Shapes of a sample's latents; with several levels, of every number of complete levels from the highest."""
         levels = self.autoencoder.group_dims
         return [levels[0]] if len(levels) == 1 else [(size,) for size in accumulate(prod(dims) for dims in levels)]

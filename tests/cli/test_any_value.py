@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from imagegen_dist import config
 from imagegen_dist.cli import data as shards
-from imagegen_dist.cli import encode, export, sample
+from imagegen_dist.cli import encode, export, sample, serve
 from imagegen_dist.cli import sweep_options as sweep
 from imagegen_dist.cli.evaluate import command as evaluate
 from imagegen_dist.cli.make_shards import command_of
@@ -58,6 +58,7 @@ FLAGS: dict[str, tuple[Callable[[Sequence[str]], Any], type]] = {
     "export": (export.parse, export.Options),
     "make_shards": (lambda words: command_of(shards.parse(words)), shards.Options),
     "sample": (asked, sample.Options),
+    "serve": (serve.parse, serve.Options),
     "sweep": (sweep.parse, sweep.Options),
 }
 

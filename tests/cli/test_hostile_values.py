@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from imagegen_dist.cli import clean, data, encode, export, runs, sample, spot, sweep_options, train_options
+from imagegen_dist.cli import clean, data, encode, export, runs, sample, serve, spot, sweep_options, train_options
 from imagegen_dist.cli.command import parse_flags, run_command
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.evaluate import options as evaluate
 from imagegen_dist.cli.imagegen import _COMMANDS
 from imagegen_dist.cli.make_shards import command_of, parse_bytes
 from imagegen_dist.cli.sample_seeds import parse_asked
+from imagegen_dist.cli.serve import check_token
 from imagegen_dist.errors import DONE, MISUSED
 
 VALUES = ("", "-1", "0", "nan", "1e400", "9" * 400, 'it\'s "quoted" ünï\x00\U0001f600', "a/b/../../c d")
@@ -37,6 +38,12 @@ def encoding(words: Sequence[str]) -> None:
     parse_bytes(options.shard_size)
 
 
+def serving(words: Sequence[str]) -> None:
+    options = serve.parse(words)
+    pick_device(options.device)
+    check_token(options.token)
+
+
 def of_runs(name: str, options: type[Any], do: Callable[[Any], object]) -> Parse:
     return lambda words: do(parse_flags(options, f"runs {name}", words))
 
@@ -49,6 +56,7 @@ COMMANDS: dict[str, tuple[Parse, type, tuple[str, ...]]] = {
     "sweep": (sweep_options.parse, sweep_options.Options, ("gan-lr",)),
     "evaluate": (evaluate.parse, evaluate.Options, ("run",)),
     "sample": (sampling, sample.Options, ("run", "--grid", "a.png")),
+    "serve": (serving, serve.Options, ("run",)),
     "export": (export.parse, export.Options, ("run", "out")),
     "encode": (encoding, encode.Options, ("run", "out", "--data", "shards")),
     "data pack": (lambda words: command_of(data.parse(words)), data.Options, ("in", "out")),

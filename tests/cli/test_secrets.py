@@ -5,7 +5,7 @@ import json
 import pytest
 
 from imagegen_dist.cli import data as shards
-from imagegen_dist.cli import encode, export, sample, sweep
+from imagegen_dist.cli import encode, export, sample, serve, sweep
 from imagegen_dist.cli.evaluate import command as evaluate
 from imagegen_dist.cli.secrets import check_secrets
 from imagegen_dist.cli.train import main_gan, main_vae
@@ -20,6 +20,7 @@ JOBS = {
     "sweep": (sweep.main, ["r3gan-gamma", "--storage", "runs"]),
     "make_shards": (shards.main, ["pictures", "out"]),
     "sample": (sample.main, ["run", "--grid", "grid.png"]),
+    "serve": (serve.main, ["run"]),
     "evaluate": (evaluate.main, ["run"]),
     "export": (export.main, ["run", "out"]),
     "encode": (encode.main, ["run", "out", "--data", "set"]),

@@ -1,0 +1,83 @@
+"""`imagegen serve`: trained models behind HTTP, on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from imagegen_dist.cli.command import Package, check_range, flag, flags_help, parse_flags, run_command
+from imagegen_dist.commands import name_of
+from imagegen_dist.errors import UsageError
+
+_JOB = "serve"
+_SHORTEST_TOKEN = 16
+_TOKEN = re.compile(r"[\w-]+", re.ASCII)
+_SUMMARY = (
+    "Serve trained models over HTTP: samples, latents, and a stream that follows a slider. Requests that wait are one "
+    "batch. Listens on this machine alone unless --host says otherwise; then a token is needed."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of the command."""
+
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional, flag("CHECKPOINT ...")] = ()
+    """Runs (their newest complete checkpoint), checkpoint directories or exported folders; paths or URLs. The first is
+    served below /, each below /models/NAME."""
+    package: Package = ""
+    """Your own module that registers the models' objectives and networks; its code is run."""
+    host: Annotated[str, flag("ADDRESS")] = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of this machine. Default: 127.0.0.1, this machine alone."""
+    port: Annotated[int, flag("N")] = 8000
+    """Port to listen on; 0 for a free one. Default: 8000."""
+    token: Annotated[str, flag("TEXT")] = ""
+    """What clients have to know, better given as IMAGEGEN_TOKEN: a command line can be read by others. Default: none on
+    127.0.0.1, a random one elsewhere."""
+    follow: Annotated[float, flag("SECONDS")] = 0.0
+    """Look for a newer checkpoint of each run this often, and serve it: watch a model learn. Default: 0, never."""
+    engine: Annotated[Literal["eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = "eager"
+    """Inference engine: eager PyTorch, compiled PyTorch, or ONNX Runtime. Default: eager."""
+    device: Annotated[str, flag("NAME")] = ""
+    """cpu or cuda. Default: cuda if available."""
+    batch: Annotated[int, flag("N")] = 64
+    """Samples of a batch and of a request, at most. Default: 64."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`imagegen serve`: returns the exit code, as named in errors.py."""
+    return run_command(_JOB, arguments, lambda _: flags_help(Options, _JOB, _SUMMARY), _run, "stopped")
+
+
+def _run(words: Sequence[str]) -> int | None:
+    options = parse(words)
+    from imagegen_dist.cli.server import run  # it imports torch
+
+    return run(options)
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read the words of the command. Raises UsageError."""
+    options = parse_flags(Options, _JOB, words)
+    if not options.checkpoints:
+        raise UsageError(
+            f"CHECKPOINT is needed, a run, a checkpoint or an exported folder (see {name_of(_JOB)} --help)"
+        )
+    if not options.host:
+        raise UsageError("--host is empty: give an address, such as 127.0.0.1")
+    check_token(options.token)
+    check_range(options, port=(0, 65_535), batch=(1, 4096), follow=(0, 86_400))
+    return options
+
+
+def check_token(token: str) -> str:
+    """A token as it is, "" for none. Raises UsageError for one that is easily guessed, or that no header can carry."""
+    if token and len(token) < _SHORTEST_TOKEN:
+        raise UsageError(f"a token has at least {_SHORTEST_TOKEN} characters: leave it out for a random one")
+    if token and not _TOKEN.fullmatch(token):
+        raise UsageError("a token consists of letters, digits, - and _: leave it out for a random one")
+    return token

@@ -1,0 +1,53 @@
+"""What one served model answers, without HTTP: batches, uploads, streams, and a run that is still being trained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from torch import Tensor
+
+from imagegen_dist.serving.batching import Batcher
+from imagegen_dist.serving.formats import check_format, write_samples
+from imagegen_dist.serving.requests import Decode, Generate, columns_of, rows_of
+from imagegen_dist.serving.served import Pixels, Row, Served
+from imagegen_dist.serving.stats import Stats
+
+
+class Endpoint:
+    """A model, its batches, and the streams that are open."""
+
+    def __init__(self, served: Served, stats: Stats) -> None:
+        self.served = served
+        self.batcher: Batcher[Row, Pixels] = Batcher(
+            served.compute, served.thread, served.settings.most, lambda size: stats.batched(served.name, size)
+        )
+        self.renewed = asyncio.Condition()
+        """Notified when a newer checkpoint is served."""
+
+    def tasks(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs while the server does."""
+        return [self.batcher.run(), *([self._follow()] if self.served.settings.follow_s else [])]
+
+    async def generate(self, body: Generate | Decode) -> bytes:
+        """Samples as a file. Raises ValueError for what cannot be made, Overloaded."""
+        check_format(body.format, self.served.model.modality)
+        samples = await self.batcher(rows_of(body, self.served))
+        kind, columns = self.served.model.modality, columns_of(body, len(samples))
+        return await asyncio.to_thread(write_samples, samples, body.format, kind, columns, body.scale)
+
+    async def encode(self, data: bytes, label: Tensor | None) -> list[float]:
+        """The latents of an uploaded sample, flat. Raises ValueError for one that cannot be read, and for a GAN."""
+        sample = await asyncio.to_thread(self.served.read, data)
+        loop = asyncio.get_running_loop()
+        latents = await loop.run_in_executor(self.served.thread, self.served.encode, sample, label)
+        return [float(value) for value in latents.flatten()]
+
+    async def _follow(self) -> None:
+        """Serve each newer checkpoint of the run."""
+        while True:
+            await asyncio.sleep(self.served.settings.follow_s)
+            if await asyncio.to_thread(self.served.refresh):
+                async with self.renewed:
+                    self.renewed.notify_all()

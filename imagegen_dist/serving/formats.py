@@ -1,0 +1,59 @@
+"""Samples as files: pictures, films, meshes and arrays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from imagegen_dist.data.modality import modality
+from imagegen_dist.drawing.animation import animate, check_encoder
+from imagegen_dist.drawing.surfaces import check_mesher, scene
+from imagegen_dist.serving.served import Pixels
+
+MEDIA_TYPES = {
+    "png": "image/png",
+    "webp": "image/webp",
+    "mp4": "video/mp4",
+    "glb": "model/gltf-binary",
+    "npy": "application/octet-stream",
+}
+
+
+def check_format(form: str, kind: str) -> None:
+    """Raise ValueError if samples of this modality cannot be written so, or a library for it is not installed."""
+    if form == "mp4":
+        if not modality(kind).drawing.moves:
+            raise ValueError(f"samples of {kind} do not move: ask for png, webp or npy")
+        check_encoder(form)
+    if form == "glb":
+        if kind != "voxels":
+            raise ValueError(f"samples of {kind} are no meshes: ask for png, webp or npy")
+        check_mesher(form)
+
+
+def write_samples(samples: Sequence[Pixels], form: str, kind: str, columns: int, scale: int) -> bytes:
+    """Samples [C, *S] as one file. A single picture has the samples' own pixels; several are a grid.
+
+    Raises ValueError as `check_format`, and for volumes without a surface.
+    """
+    check_format(form, kind)
+    together = np.stack(samples)
+    if form == "npy":
+        target = io.BytesIO()
+        np.save(target, together, allow_pickle=False)
+        return target.getvalue()
+    drawing = modality(kind).drawing
+    if form == "glb":
+        found = scene(together)
+        if found is None:
+            raise ValueError("these volumes have no surface")
+        return found
+    if form == "png" and not drawing.moves and len(samples) == 1 and scale == 1 and len(samples[0]) in (1, 3, 4):
+        return modality(kind).encode(samples[0], "png")
+    if form == "png":
+        target = io.BytesIO()
+        drawing.frame(together, 0, columns, scale).save(target, "PNG")
+        return target.getvalue()
+    return animate(list(drawing.film(together, columns, scale)), form, drawing.fps)

@@ -1,0 +1,123 @@
+"""What clients may ask: bodies with their limits, and the rows of a batch that they become."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from math import prod
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from imagegen_dist.inference.class_names import Class
+from imagegen_dist.inference.sampling_request import SamplingRequest
+from imagegen_dist.serving.served import Row, Served
+
+Format = Literal["png", "webp", "mp4", "glb", "npy"]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Weights = dict[str, Finite]
+
+_MOST_LISTED = 4096
+"""Entries of a list in a body; how many samples they may be together is checked beside the model."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    classes: list[int | str | Weights] = Field(default=[], max_length=_MOST_LISTED)
+    """By number or name, or blends: the weight of each class in the embedding, {"3": 0.5, "7": 0.5}."""
+    conditions: list[dict[str, Any]] = Field(default=[], max_length=_MOST_LISTED)
+    """Values by part, {"digit": 7, "slant": 0.2}, of a model that is told conditions."""
+
+
+class Generate(_Body):
+    """Samples by seed, each with every class or condition, as `imagegen sample` makes them."""
+
+    seeds: list[Seed] = Field(default=[0], min_length=1, max_length=_MOST_LISTED)
+    truncation: float = Field(default=1.0, ge=0, le=1)
+    format: Format = "png"
+    columns: int = Field(default=0, ge=0, le=100)
+    """Samples in a row of a picture; 0: one class or condition a column, else as many as rows."""
+    scale: int = Field(default=1, ge=1, le=16)
+    """Whole factor by which pictures are enlarged."""
+
+
+class Decode(_Body):
+    """Samples of latents, one of each. Latents are flat lists, of an autoencoder or of a GAN's noise."""
+
+    latents: list[list[Finite]] = Field(min_length=1, max_length=_MOST_LISTED)
+    format: Format = "png"
+    columns: int = Field(default=0, ge=0, le=100)
+    scale: int = Field(default=1, ge=1, le=16)
+
+
+def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
+    """The rows that a body asks for. Raises ValueError for what this model does not have or take."""
+    model = served.model
+    classes = tuple(_as_class(each, model.class_names) for each in body.classes)
+    seeds = tuple(body.seeds) if isinstance(body, Generate) else tuple(range(len(body.latents)))
+    asked = SamplingRequest(seeds, classes, 1.0, tuple(body.conditions))
+    asked = asked.resolved(model)
+    if len(asked) > served.settings.most:
+        raise ValueError(f"{len(asked):,} samples: a request is for {served.settings.most} at most")
+    asked.check(model)
+    numbers = range(len(asked))
+    label = asked.label(model, numbers)
+    if isinstance(body, Decode):
+        z = _latents(body.latents, served.latent_dims)[[number // asked.columns for number in numbers]]
+    else:
+        if body.truncation != 1 and not model.gaussian:
+            raise ValueError(f"truncation {body.truncation:g}: this model's latents are codes, which have no mean")
+        z = asked.drawn(model, numbers) * body.truncation
+    decoded = isinstance(body, Decode) and served.decodes
+    return [Row(z[number], None if label is None else label[number], decoded) for number in numbers]
+
+
+def columns_of(body: Generate | Decode, rows: int) -> int:
+    """Samples in a row of a picture."""
+    return body.columns or len(body.classes) or len(body.conditions) or max(1, round(rows**0.5))
+
+
+def stream_row(message: bytes, served: Served) -> tuple[bytes, Row]:
+    """The number and the row of a stream's message: uint32, float32 latents, float32 label weights or conditions.
+
+    All little-endian. Raises ValueError.
+    """
+    size, width = prod(served.latent_dims), served.model.label_width
+    if len(message) != 4 * (1 + size + width):
+        raise ValueError(f"a message has 4 bytes, {size} latents and {width} weights: {4 * (1 + size + width)} bytes")
+    values = np.frombuffer(message, "<f4", offset=4).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("latents and weights are finite")
+    z = torch.from_numpy(values[:size]).reshape(served.latent_dims)
+    if not served.model.gaussian:
+        z = z.clamp(-1, 1)
+    label = torch.from_numpy(values[size:]) if width else None
+    return message[:4], Row(z, label, served.decodes)
+
+
+def stream_message(number: int, z: Tensor, label: Tensor | None) -> bytes:
+    """The message of a stream that asks for a sample; what `stream_row` reads."""
+    parts = [z.flatten(), *([] if label is None else [label.flatten()])]
+    return struct.pack("<I", number) + torch.cat(parts).numpy().astype("<f4").tobytes()
+
+
+def _latents(rows: list[list[float]], dims: tuple[int, ...]) -> Tensor:
+    if wrong := next((row for row in rows if len(row) != prod(dims)), None):
+        raise ValueError(f"latents of {len(wrong)} numbers: this model's have {prod(dims)} ({list(dims)})")
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, *dims)
+
+
+def _as_class(asked: int | str | Mapping[str, float], names: tuple[str, ...] | None) -> Class:
+    """A class as JSON gives it: the keys of a blend are text, and digits are a number unless they are a name."""
+    if isinstance(asked, Mapping):
+        return {_as_key(key, names): weight for key, weight in asked.items()}
+    return asked
+
+
+def _as_key(key: str, names: tuple[str, ...] | None) -> int | str:
+    return int(key) if key.isdecimal() and key not in (names or ()) else key

@@ -1,0 +1,185 @@
+"""A model that is served: what it is, what it computes of a batch of rows, and its newest checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imagegen_dist.data.conversion import Conversion, convert_image
+from imagegen_dist.data.modality import modality
+from imagegen_dist.data.picture import DecodeError
+from imagegen_dist.inference.engines import EngineName, use_engine_
+from imagegen_dist.inference.loading import build_model, read_trained
+from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.run_folder import CheckpointError
+from imagegen_dist.storage import StorageError, Store, reached
+from imagegen_dist.training.checkpoint import newest_images
+
+Pixels = NDArray[Any]
+
+_NPY = b"\x93NUMPY"
+
+
+class Row(NamedTuple):
+    """One sample to compute: a draw of the prior, or a latent to decode, and its label or conditions."""
+
+    z: Tensor
+    label: Tensor | None
+    decoded: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models are served. most: samples of a batch, and of a request. follow_s: seconds between two looks for a
+    newer checkpoint, 0 for none. projections: at a time."""
+
+    device: str = "cpu"
+    engine: EngineName = "eager"
+    most: int = 64
+    follow_s: float = 0.0
+    projections: int = 2
+
+
+class Served:
+    """A stored model in use. name: in paths. url: of a run, a checkpoint, or an exported folder.
+
+    Everything that touches its networks runs in `thread`, one call after another. Raises CheckpointError.
+    """
+
+    def __init__(self, name: str, url: str, settings: Settings) -> None:
+        self.name = name
+        self.url = url
+        self.settings = settings
+        self.thread = ThreadPoolExecutor(1, f"model-{name}")
+        self.model = self._load()
+
+    def _load(self) -> GeneratorModel | AutoencoderModel:
+        model = build_model(read_trained(self.url)).to(self.settings.device)
+        use_engine_(model, self.settings.engine)
+        model.sample(1)  # the first request does not wait for what is prepared once
+        return model
+
+    def refresh(self) -> bool:
+        """Load a newer checkpoint of the run if there is one; true if there was. Of an export, there never is.
+
+        A store that does not answer, or a checkpoint that is just being removed, is looked for again the next time.
+        """
+        try:
+            if newest_images(reached(self.url)) <= self.model.images:
+                return False
+            model = self._load()
+        except (CheckpointError, StorageError, OSError):
+            return False
+        self.thread.submit(self._replace, model).result()
+        return True
+
+    def _replace(self, model: GeneratorModel | AutoencoderModel) -> None:
+        self.model = model
+
+    @property
+    def decodes(self) -> bool:
+        """True if latents are decoded and pictures encoded: the model is an autoencoder."""
+        return isinstance(self.model, AutoencoderModel)
+
+    @property
+    def latent_dims(self) -> tuple[int, ...]:
+        """The shape of a sample's latents: what encoding gives, or the noise of a GAN."""
+        if isinstance(self.model, AutoencoderModel):
+            return self.model.latent_dims[-1]
+        return tuple(self.model.latents(1).shape[1:])
+
+    def compute(self, rows: Sequence[Row]) -> list[Pixels]:
+        """The samples of some rows, [C, *S] each, to one grey level those of `model.sample`.
+
+        The networks see the next power of two of rows, so that engines prepare few sizes.
+        """
+        results: list[Pixels | None] = [None] * len(rows)
+        for decoded in (False, True):
+            some = [number for number, row in enumerate(rows) if row.decoded == decoded]
+            if some:
+                samples = self._compute([rows[number] for number in some], decoded)
+                for number, sample in zip(some, samples, strict=True):
+                    results[number] = sample
+        return [each for each in results if each is not None]
+
+    def _compute(self, rows: Sequence[Row], decoded: bool) -> Pixels:
+        model = self.model
+        model.batch = 1 << (len(rows) - 1).bit_length()
+        z, label = torch.stack([row.z for row in rows]), self._labels(rows)
+        samples = model.decode(z, label) if decoded else model.generate(z, label)
+        found: Pixels = samples.cpu().numpy()
+        return found
+
+    def _labels(self, rows: Sequence[Row]) -> Tensor | None:
+        """Labels of all rows alike: class numbers, or where some are blends the weights of all."""
+        labels = [row.label for row in rows]
+        given = [label for label in labels if label is not None]
+        if len(given) < len(labels):
+            return None
+        if len({label.ndim for label in given}) == 1:
+            return torch.stack(given)
+        one_hot = torch.eye(self.model.classes)
+        return torch.stack([label if label.ndim else one_hot[int(label)] for label in given])
+
+    def read(self, data: bytes) -> Tensor:
+        """An uploaded sample, uint8 [1, C, *S]: a picture, cropped and resized, or an .npy of the model's shape.
+
+        Raises DecodeError for anything else, which is not a sample of this model's modality.
+        """
+        shape, kind = self.model.shape, modality(self.model.modality)
+        if data.startswith(_NPY):
+            member, extension = data, "npy"
+        elif self.model.modality == "image" and shape.channels in (1, 3, 4):
+            conversion = Conversion((shape.spatial[0], shape.spatial[1]), shape.channels)
+            member, extension = convert_image(data, conversion, "png").data, "png"
+        else:
+            raise DecodeError(f"is no .npy of {shape}, and this model's samples are {self.model.modality}")
+        out = np.empty(shape.dims, np.uint8)
+        kind.decode_into(member, extension, out)
+        return torch.from_numpy(out[None])
+
+    def encode(self, sample: Tensor, label: Tensor | None) -> Tensor:
+        """The latents of a sample, [1, Z, *s]. Raises ValueError if the model has no encoder."""
+        self.model.batch = 1
+        return self.model.encode(sample, label).cpu()
+
+    def description(self) -> dict[str, Any]:
+        """What a page or a client has to know of it, as JSON."""
+        model, conditions = self.model, self.model.conditions
+        return {
+            "name": self.name,
+            "kind": "autoencoder" if self.decodes else "generator",
+            "images": model.images,
+            "modality": model.modality,
+            "shape": list(model.shape.dims),
+            "latents": list(self.latent_dims),
+            "gaussian": model.gaussian,
+            "classes": model.classes,
+            "class_names": model.class_names,
+            "conditions": None if conditions is None else [part.name for part in conditions.parts],
+            "label_width": model.label_width,
+            "most_samples": self.settings.most,
+            "engine": self.settings.engine,
+            "device": str(model.device),
+        }
+
+
+def named(urls: Sequence[str], settings: Settings) -> list[Served]:
+    """The models at some URLs, each with a name of its own: the last part of its URL, numbered where two share it.
+
+    Raises CheckpointError.
+    """
+    found: list[Served] = []
+    for url in urls:
+        base = Store(url).url.rstrip("/").rpartition("/")[2] or "model"
+        taken = {each.name for each in found}
+        name = next(each for each in (base, *(f"{base}-{n}" for n in range(2, len(urls) + 2))) if each not in taken)
+        found.append(Served(name, url, settings))
+    return found
