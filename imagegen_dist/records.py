@@ -127,6 +127,7 @@ def describe_data(index: DatasetIndex, rows: bool = False) -> dict[str, Any]:
         "classes": index.classes,
         "class_names": None if index.class_names is None else list(index.class_names),
         "samples": index.samples,
+        **({} if index.space is None else {"space": index.space.payload()}),
         **conditions,
     }
 

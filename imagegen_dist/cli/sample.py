@@ -56,8 +56,8 @@ class Options:
     mesh: Annotated[str, flag("DIR")] = ""
     """The surface of each volume as a mesh, in a new or empty folder."""
     format: Annotated[str, flag("NAME")] = ""
-    """Of the files in --folder: png, webp, mp4 or npy (default: png; webp for video); in --mesh: glb, obj, stl or ply
-    (default: glb)."""
+    """Of the files in --folder: png, webp, mp4 or npy, of volumes also nii or nii.gz (default: png; webp for video); in
+    --mesh: glb, obj, stl or ply (default: glb)."""
     level: Annotated[float, flag("FRACTION")] = 0.5
     """The surface of a mesh is where values pass this fraction of their range. Default: 0.5."""
     shards: Annotated[str, flag("DIR")] = ""

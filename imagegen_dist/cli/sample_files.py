@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagegen_dist.data.modality import Modality, modality
+from imagegen_dist.data.volume_space import VolumeSpace
+from imagegen_dist.data.volumes.nifti import check_nifti, write_nifti
 from imagegen_dist.drawing import surfaces
 from imagegen_dist.drawing.animation import animate, check_encoder
 from imagegen_dist.drawing.png import save_png
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
 FORMATS = {
     "image": ("png", "npy"),
     "video": ("webp", "mp4", "png", "npy"),
-    "voxels": ("png", "webp", "mp4", "npy"),
+    "voxels": ("png", "webp", "mp4", "npy", "nii", "nii.gz"),
 }
 """Formats of samples in a folder, by modality, the default first. A film of a volume is a turntable."""
 
 _FILMS = ("webp", "mp4")
+_NIFTI = ("nii", "nii.gz")
 
 Tell = Callable[[int], None]
 """Is told of each so many more samples."""
@@ -41,6 +44,8 @@ def check_formats(options: Options) -> None:
             surfaces.check_mesher(options.format or surfaces.FORMATS[0])
         elif options.format == "mp4":
             check_encoder("mp4")
+        elif options.format in _NIFTI:
+            check_nifti()
     except ValueError as error:
         raise UsageError(f"{f'--format {options.format}' if options.format else '--mesh'}: {error}") from None
     if options.format and bool(options.folder) == bool(options.mesh):
@@ -54,6 +59,8 @@ def check_format_of(options: Options, model: GeneratorModel | AutoencoderModel) 
     """Raise UsageError for files that samples of this modality cannot be."""
     if options.mesh and model.modality != "voxels":
         raise UsageError(f"--mesh: only volumes have surfaces, and this model makes samples of {model.modality}")
+    if options.folder and options.format in _NIFTI and model.shape.channels != 1:
+        raise UsageError(f"--format {options.format}: a NIfTI file holds 1 channel, and samples have several: take npy")
     formats = FORMATS[model.modality]
     if options.folder and options.format and options.format not in formats:
         raise UsageError(f"--format {options.format}: samples of {model.modality} are written as {', '.join(formats)}")
@@ -65,7 +72,10 @@ def write_folder(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
     extension = options.format or FORMATS[model.modality][0]
     plain = extension == "png" and sample_extension(model) == "png" and options.scale in (0, 1)
     for name, sample in _samples(model, asked, tell):
-        data = kind.encode(sample, "png") if plain else _file(kind, sample, extension, options)
+        if extension in _NIFTI:
+            data = _nifti(sample, model.space, extension)
+        else:
+            data = kind.encode(sample, "png") if plain else _file(kind, sample, extension, options)
         store.write(f"{name}.{extension}", data)
     return f"{counted(len(asked), 'picture' if extension == 'png' else f'.{extension} file')}: {store}"
 
@@ -104,6 +114,12 @@ def _file(kind: Modality, sample: np.ndarray, extension: str, options: Options) 
         frames = list(drawing.film(sample[None], 1, scale, options.frames))
         return animate(frames, extension, options.fps or drawing.fps, lossless=not drawing.rendered)
     return save_png(drawing.pages(sample[None], 1, scale))
+
+
+def _nifti(sample: np.ndarray, space: VolumeSpace, extension: str) -> bytes:
+    """A volume [1, D, H, W] with the place and the intensities of the training data, as far as these are known."""
+    place = space.matrix(sample.shape[1:])
+    return write_nifti(sample[0], place, space.slope, space.intercept, compressed=extension == "nii.gz")
 
 
 def _name(model: GeneratorModel | AutoencoderModel, asked: SamplingRequest, row: int) -> str:

@@ -49,6 +49,7 @@ def write_shards(
         classes=model.classes or None,
         class_names=model.class_names,
         known=model.conditions,
+        space=model.space if model.modality == "voxels" else None,
         maker=maker,
         asked=asked,
     )

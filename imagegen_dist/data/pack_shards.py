@@ -350,7 +350,7 @@ class _Packing:
             index = combine_scans(scans, self._recipe.modality, classes, source.class_names, within=conditions)
             indexes.append(index)
         channels, bits = (max(getattr(index.shape, name) for index in indexes) for name in ("channels", "bits"))
-        space = None
+        space = self._targets[0].source.space if self._recipe.conversion is None else None
         for each in packed:
             space = shared_space(space, each.space)
         shapes = [SampleShape(channels, index.shape.spatial, bits) for index in indexes]

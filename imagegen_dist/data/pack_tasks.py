@@ -125,8 +125,10 @@ class Notes:
 
 
 def shared_space(first: VolumeSpace | None, second: VolumeSpace | None) -> VolumeSpace | None:
-    """What two volumes, or two sets of them, have in common."""
-    return second if first is None or second is None else first.shared(second)
+    """What two volumes, or two sets of them, have in common; None says nothing about a set."""
+    if first is None or second is None:
+        return first or second
+    return first.shared(second)
 
 
 def find_packed(part: Part) -> Packed | None:

@@ -106,12 +106,13 @@ def pack_dataset(
         workers = 0  # its shards are in a temporary folder of this machine
     with _divided(name, store, config, made_by, workers, run_tasks, progress, tell) as division:
         opened = division.targets[0].source
+        conversion = config.conversion.of_samples(opened.space)
         records, noun = sum(target.rows.size for target in division.targets), config.conversion.files.noun
         try:
             packed = division.packed or pack_shards(
                 store,
                 division.targets,
-                Recipe(config.conversion, config.stored_as, modality=config.conversion.modality),
+                Recipe(conversion, config.stored_as, modality=conversion.modality),
                 made_by,
                 config.shard_bytes,
                 config.max_bad,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from imagegen_dist.data.picture import times
 from imagegen_dist.data.sources.files import FileKinds
@@ -56,6 +56,10 @@ class SampleConversion(ABC):
     def stored_bits(self) -> int:
         """Bits of the stored values, which headers of pictures do not tell."""
         return 8
+
+    def of_samples(self, space: VolumeSpace | None) -> Self:
+        """The conversion of what is a sample already, of which `space` says what its levels and voxels stand for."""
+        return self
 
     @abstractmethod
     def convert(self, data: bytes, name: str, extension: str) -> Iterable[Encoded]:

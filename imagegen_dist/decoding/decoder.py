@@ -28,7 +28,7 @@ FACT = "latents"
 """What a checkpoint of a model of latents says about them (`LatentDecoder.facts`)."""
 
 _KEPT = ("images", "preset", "experiment")
-_KEPT_OF_DATA = ("fingerprint", "modality", "shape", "classes", "class_names", "conditions")
+_KEPT_OF_DATA = ("fingerprint", "modality", "shape", "classes", "class_names", "conditions", "space")
 _PARTS = ("decoder", "likelihood")
 
 

@@ -22,6 +22,7 @@ from imagegen_dist import config
 from imagegen_dist.conditions.part import Conditions, Vector
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.modality import modality, to_float, to_stored
+from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.decoding.decoder import DecodingSampler
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.directions import Directions
@@ -85,6 +86,12 @@ class Model(nn.Module):
         """The names of the classes in the training data, by number; None if they have no names or none is known."""
         names = self.facts.get("data", {}).get("class_names")
         return tuple(map(str, names)) if isinstance(names, list | tuple) and len(names) == self.classes else None
+
+    @property
+    def space(self) -> VolumeSpace:
+        """What the levels and the grid of its volumes stand for, as far as the training data tell."""
+        found = self.facts.get("data", {}).get("space")
+        return VolumeSpace() if found is None else VolumeSpace.from_payload(found)
 
     @property
     def conditions(self) -> Conditions | None:

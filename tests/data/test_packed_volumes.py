@@ -5,13 +5,19 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from imagegen_dist import config, load
 from imagegen_dist.cli.data import main
+from imagegen_dist.cli.sample import main as sample
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.volume_space import VolumeSpace
+from imagegen_dist.presets import find_preset
+from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
+from tests.runs import Listener, train_here
 
 nibabel = pytest.importorskip("nibabel")
 trimesh = pytest.importorskip("trimesh")
@@ -155,3 +161,31 @@ def test_a_plain_gzip_file_is_no_volume(tmp_path):
         assert read_volume(target.getvalue(), name, (8, 8, 8)).solid
     text = trimesh.creation.box().export(file_type="obj")
     assert read_volume(text.encode(), "shard-0.tar sample 3", (8, 8, 8)).solid
+
+
+def test_scans_in_and_scans_out_keep_place_and_intensity(tmp_path):
+    scans = tmp_path / "scans"
+    _scans(scans)
+    flags = ("--size", "8x8x8", "--spacing", "4", "--window", "-1000:500", "--bits", "16")
+    assert _pack(scans, tmp_path / "data", *flags) == 0
+    index = DatasetIndex.load(Store(tmp_path / "data"))
+    where = RunSettings("run", str(tmp_path), "conv-vae", "train_vae", str(tmp_path / "data"), wandb_mode="disabled")
+    vae = {"kind": "convvae", "channels": [8, 8], "kernels": [4], "hidden": [16], "latent": 4, "embed_dim": 4}
+    changes = {"model": vae, "objective": {"kind": "vae", "likelihood": "logistic"}, "training.batch_size": 4}
+    changes |= {"training.microbatch_size": 2, "training.total_images": 16, "evaluation.samples": 0}
+    experiment = config.overrides(find_preset("digits-vae").experiment, changes.items())
+    assert train_here(experiment, where, Listener()).complete
+    model = load(where.folder.url)
+    samples = model.sample(3, seed=0)
+    assert (samples.dtype, samples.shape) == (torch.uint16, (3, 1, 8, 8, 8))
+    rebuilt = model.reconstruct(Dataset.open(str(tmp_path / "data")).read([0])[0])
+    assert rebuilt.dtype is torch.uint16
+    assert sample([where.folder.url, "--seeds", "0-1", "--folder", str(tmp_path / "out"), "--format", "nii.gz"]) == 0
+    written = nibabel.load(tmp_path / "out" / "seed000000.nii.gz")
+    np.testing.assert_allclose(written.affine[:, [2, 1, 0, 3]], index.space.matrix((8, 8, 8)), atol=1e-5)
+    assert written.header.get_data_dtype() == np.uint16
+    intensities = 1500 / 65535 * samples[0, 0].numpy().astype(np.float64) - 1000
+    np.testing.assert_allclose(written.get_fdata().transpose(2, 1, 0), intensities, atol=1e-3)
+    assert sample([where.folder.url, "--seeds", "0-3", "--shards", str(tmp_path / "made"), "--workers", "0"]) == 0
+    made = DatasetIndex.load(Store(tmp_path / "made"))
+    assert (made.shape, made.space) == (index.shape, index.space)

@@ -23,6 +23,7 @@ from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.condition_table import ConditionTable
 from imagegen_dist.data.sources.files import PICTURE_FILES, FileKinds
 from imagegen_dist.data.sources.subsets import Subset
+from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.storage import Store
 
 Item = TypeVar("Item")
@@ -79,6 +80,7 @@ class Source(ABC):
     notes: tuple[str, ...] = ()  # lines for the user about how the files were interpreted
     conditions: ConditionTable | None = None  # of every record, if the listing states some; `open_source` adds them
     parts: tuple[str, ...] = ()  # names of the parts of the conditions that the records have when they are read
+    space: VolumeSpace | None = None  # what levels and voxels of its volumes stand for, if they are samples already
 
     @property
     def is_folder(self) -> bool:

@@ -157,6 +157,7 @@ def open_shards(files: SourceFiles) -> ShardSource:
         class_counts=index.class_counts if labelled else None,
         extensions=(options.member,) if options.member else index.extensions,
         parts=tuple(part.name for part in conditions.parts) if conditions is not None else (),
+        space=index.space,
     )
 
 

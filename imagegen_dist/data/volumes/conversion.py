@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class VolumeConversion(SampleConversion):
     bits: int = 8  # of a stored value
     crop: bool = True  # without spacing, crop centrally to the proportions of `size`; else squeeze the whole volume
     layout: Layout = "auto"  # where arrays of four axes have their channels
+    space: VolumeSpace | None = None  # what stored arrays stand for, if they are samples of a dataset
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
@@ -72,18 +73,33 @@ class VolumeConversion(SampleConversion):
 
     def convert(self, data: bytes, name: str, extension: str) -> Iterator[Encoded]:
         """The one sample of a file or folder. Raises DecodeError, UnfitError."""
-        volume = read_volume(data, name, self.size, self.layout)
+        volume, before = self._known(read_volume(data, name, self.size, self.layout))
         scale = self._scale_of(volume, name)
-        fitted = self._fitted(volume, scale.outside)
+        fitted = self._fitted(volume, scale.low)
         sample = scale.levels_of(fitted.values)
         space = VolumeSpace(
-            scale.slope,
-            scale.intercept,
+            before.slope * scale.slope,
+            before.slope * scale.intercept + before.intercept,
             fitted.spacing or (),
             () if fitted.affine is None else tuple((np.round(fitted.affine, 9) + 0.0).ravel().tolist()),
         )
         encoded = modality("voxels").encode(sample, extension)
         yield Encoded(encoded, fitted.spatial, space=space, note="" if volume.solid else _TOLD)
+
+    def of_samples(self, space: VolumeSpace | None) -> Self:
+        """The conversion of stored arrays, whose window is in intensities, and which keep their place."""
+        return replace(self, space=space)
+
+    def _known(self, volume: Volume) -> tuple[Volume, VolumeSpace]:
+        """A volume with the place of a stored sample, and what its values stand for."""
+        if self.space is None or volume.is_solid:
+            return volume, VolumeSpace()
+        if volume.affine is None and (self.space.spacing or self.space.affine):
+            volume = replace(volume, affine=self.space.matrix(volume.spatial))
+        if self.window is None:
+            return volume, self.space
+        values = volume.values * np.float64(self.space.slope) + self.space.intercept
+        return replace(volume, values=values.astype(np.float32), bits=0), VolumeSpace()
 
     def _fitted(self, volume: Volume, outside: float) -> Volume:
         """The volume on the wanted grid; `outside` fills what it does not cover."""
@@ -125,11 +141,6 @@ class _Scale:
     highest: int
     slope: float
     intercept: float
-
-    @property
-    def outside(self) -> float:
-        """The value of what a volume does not cover."""
-        return self.low
 
     def levels_of(self, values: NDArray) -> NDArray:
         """uint8 or uint16 of the same shape, rounded and clamped."""

@@ -51,6 +51,14 @@ def read_nifti(data: bytes) -> Volume:
     return canonical(values.reshape(values.shape[:3]), affine, kind)
 
 
+def check_nifti() -> None:
+    """Raise UnfitError if files cannot be written, because nibabel is not installed."""
+    try:
+        import nibabel  # noqa: F401
+    except ImportError as error:
+        raise needs("a NIfTI file", error) from error
+
+
 def write_nifti(values: np.ndarray, affine: Affine, slope: float, intercept: float, compressed: bool = False) -> bytes:
     """The file of stored values [D, H, W], uint8 or uint16, that stand for slope * value + intercept.
 
