@@ -12,6 +12,10 @@ _GIF_IMAGE, _GIF_EXTENSION, _GIF_CONTROL, _GIF_END = 0x2C, 0x21, 0xF9, b";"
 _AVIF_SEQUENCE = b"avis"
 
 
+ANIMATED = "is animated: --modality video packs clips, and --modality image takes the first frame"
+"""What to say, after its name, of an animation where pictures are expected."""
+
+
 def is_animated(data: bytes) -> bool:
     """True if a file shows more than one frame. The beginning of a PNG, WebP or AVIF is enough, but not of a GIF.
 

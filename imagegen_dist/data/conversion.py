@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from imagegen_dist.data.animated import is_animated
+from imagegen_dist.data.animated import ANIMATED, is_animated
 from imagegen_dist.data.deep_picture import read_deep
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.picture import DEEPEST_WHITE, DecodeError, Picture, Pixels, Reading, decode_picture
@@ -79,9 +79,7 @@ class Conversion(SampleConversion):
     def convert(self, data: bytes, name: str, extension: str) -> Iterator[Encoded]:
         """The one sample of a picture. Raises DecodeError, and UnfitError for an animation."""
         if not self.first_frame and is_animated(data):
-            raise UnfitError(
-                f"{name} is animated: --modality video packs clips, and --modality image takes the first frame"
-            )
+            raise UnfitError(f"{name} {ANIMATED}")
         yield convert_deep(data, self) if self.bits == 16 else convert_image(data, self, extension)
 
     def flags(self) -> dict[str, str]:

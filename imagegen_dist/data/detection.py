@@ -9,14 +9,9 @@ from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.modality import MODALITIES, DecodeError, modality
 from imagegen_dist.data.npy import npy_dims
 from imagegen_dist.data.shard import group
+from imagegen_dist.data.sources.files import CONVERTED
 from imagegen_dist.data.tarwalk import Member, ReadAt, ShardError, walk
 from imagegen_dist.storage import Store
-
-_CONVERTED = {
-    **dict.fromkeys(("mp4", "m4v", "mov", "webm", "mkv", "avi", "ogv", "mpg", "mpeg"), "video"),
-    **dict.fromkeys(("nii", "gz", "binvox", "obj", "stl", "ply", "glb"), "voxels"),
-}
-"""Members that are no samples yet, by the modality of the samples that packing makes of them."""
 
 _COLOURS = 4  # channels of a picture, at most
 
@@ -60,4 +55,4 @@ def _of_array(member: Member, read_at: ReadAt, place: Store) -> str:
 
 
 def _converted(members: Sequence[Member]) -> str:
-    return next((found for each in members if (found := _CONVERTED.get(each.extension.rpartition(".")[2]))), "")
+    return next((found for each in members if (found := CONVERTED.get(each.extension.rpartition(".")[2]))), "")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.conditions.rows import encode_rows
 from imagegen_dist.conditions.tally import ConditionScan
+from imagegen_dist.data.animated import ANIMATED, is_animated
 from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo, shard_names, why_no_index
 from imagegen_dist.data.labels import Label, all_differ, too_many
@@ -41,12 +42,13 @@ def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) ->
 
 
 def scan_file(
-    name: str, read_at: ReadAt, size: int, kind: Modality, labelled: bool = True, member: str = ""
+    name: str, read_at: ReadAt, size: int, kind: Modality, labelled: bool = True, member: str = "", still: bool = False
 ) -> ShardScan:
     """Read a whole shard once for its checksums and again for its samples, with at most one sample in memory.
 
-    read_at: reads the shard's file; size: its bytes; labelled: False ignores its labels; member: as in DatasetIndex.
-    Raises ShardError if it is damaged, and MixedSizesError, a subclass, if its samples differ in size.
+    read_at: reads the shard's file; size: its bytes; labelled: False ignores its labels; member: as in DatasetIndex;
+    still: refuse animations. Raises ShardError if it is damaged, and MixedSizesError, a subclass, if its samples differ
+    in size.
     """
     crc32, sha256 = checksums(read_at, size)
     shard = ConditionedShard(read_at, size, name, (member,) if member else kind.extensions)
@@ -55,7 +57,10 @@ def scan_file(
     conditions = ConditionScan() if labelled and shard.has_conditions else None
     for row in range(len(shard)):
         try:
-            found = kind.shape_of(*shard.picture(row))
+            data, extension = shard.picture(row)
+            if still and is_animated(data):
+                raise DecodeError(ANIMATED)
+            found = kind.shape_of(data, extension)
         except DecodeError as error:
             raise ShardError(f"{name}: sample {shard.key(row)} {error}") from error
         common = common_shape(shape, found)

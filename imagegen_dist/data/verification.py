@@ -79,7 +79,9 @@ def index_shards(
     try:
         size = 0 if run_tasks is None else len(names) * shards.size(names[0])
         run = _runner(run_tasks, shards, size)
-        pieces = [_Unread(shards, name, labelled, member, kind.name) for name in names]
+        pieces = [
+            _Unread(shards, name, labelled, member, kind.name, kind.name == "image" != modality_name) for name in names
+        ]
         with progress("reading shards") as shown, closing(run(_scan, pieces)) as results:
             scans = (scan for _, scan in _counted(results, len(names), shown, "reading shards"))
             index = combine_scans(scans, kind.name, None, class_names, kinds)
@@ -160,6 +162,7 @@ class _Unread(NamedTuple):
     labelled: bool
     member: str = ""
     modality: str = "image"
+    still: bool = False  # refuse animations, since nobody has said that they are pictures
 
 
 class _Expected(NamedTuple):
@@ -264,7 +267,7 @@ def _counted(results: Iterable[Result], total: int, shown: Progress, activity: s
 
 def _scan(piece: _Unread) -> ShardScan:
     with opened(piece.store, piece.name) as (read_at, size):
-        return scan_file(piece.name, read_at, size, modality(piece.modality), piece.labelled, piece.member)
+        return scan_file(piece.name, read_at, size, modality(piece.modality), piece.labelled, piece.member, piece.still)
 
 
 def _check(piece: _Expected) -> tuple[str, ...]:

@@ -263,3 +263,30 @@ def test_a_file_that_needs_a_missing_library_says_how_to_install_it(monkeypatch:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UnfitError, match=r"a\.mp4 is a video file, which PyAV reads: pip install -e '\.\[video\]'"):
         list(ClipConversion().convert(b"\0\0\0\x18ftypisom", "a.mp4", "npy"))
+
+
+def test_videos_where_pictures_are_expected_are_named_with_the_flag_that_takes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clips" / "a").mkdir(parents=True)
+    (tmp_path / "clips" / "a" / "0.mp4").write_bytes(b"film")
+    for place in ("clips", "clips/a"):
+        assert main([str(tmp_path / place), str(tmp_path / "shards")]) == MISUSED
+        said = capsys.readouterr().err
+        assert "; --modality video packs files such as " in said
+        assert said.endswith("0.mp4\n")
+    (tmp_path / "clips" / "a" / "0.mp4").rename(tmp_path / "clips" / "a" / "0.jpg")
+    assert main([str(tmp_path / "clips" / "a"), str(tmp_path / "shards"), *VIDEO]) == MISUSED
+    assert "0.jpg is a part of a video: the files of each video need a folder" in capsys.readouterr().err
+
+
+def test_animated_members_are_not_indexed_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "0000.gif"
+    film.write_bytes(videos.animation(videos.numbered(3), "GIF"))
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "a.tar", "w") as archive:
+        archive.add(film, film.name)
+    index = ("--index-only", str(tmp_path / "shards"), "--workers", "0")
+    assert main(index) == MISUSED
+    assert "sample 0000 is animated: --modality video packs clips" in capsys.readouterr().err
+    assert main([*index, "--modality", "image"]) == DONE

@@ -103,7 +103,7 @@ def open_zip(files: SourceFiles) -> _ZipSource:
     found = classify(tree, place, files.options, subset, *find_root(tree, subset, place))
     if found is None:
         kinds = files.options.files
-        raise DatasetError(f"{place} has no {kinds.noun}s ({kinds.listed})")
+        raise DatasetError(f"{place} has no {kinds.noun}s ({kinds.listed}){kinds.elsewhere(list(entries))}")
     chosen = tuple(tree.entry(name) for name in found.names)
     _check_readable(chosen, place)
     listed = zip(found.names, found.labels or found.names, [(entry.size, entry.crc) for entry in chosen], strict=True)

@@ -169,7 +169,8 @@ def _by_folders(
     for label, folder in enumerate(sorted(folders, key=lambda folder: natural_key(_last(folder)))):
         found, others, deepest = _all_below(tree, folder, subset, place)
         if not found:
-            raise DatasetError(f"{_below(place, folder)} has no {files.noun}s ({files.listed}): fill it or remove it")
+            what = files.elsewhere(others) or ": fill it or remove it"
+            raise DatasetError(f"{_below(place, folder)} has no {files.noun}s ({files.listed}){what}")
         if deepest and len(notes) < 2:
             notes += (f"{_below(place, deepest)} is part of the class {_last(folder)}: the first folder is the class",)
         class_names.append(clean_name(_last(folder)) or _last(folder))

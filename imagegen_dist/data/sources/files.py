@@ -23,6 +23,13 @@ MAX_RECORD_BYTES = 4 << 30
 """Bytes above which a record is not read, since a whole record is held in memory."""
 
 
+CONVERTED = {
+    **dict.fromkeys(("mp4", "m4v", "mov", "webm", "mkv", "avi", "ogv", "mpg", "mpeg"), "video"),
+    **dict.fromkeys(("nii", "gz", "dcm", "binvox", "obj", "stl", "ply", "glb"), "voxels"),
+}
+"""Extensions of files that belong to one modality alone, and are no samples until they are packed."""
+
+
 def _always(_: bytes) -> bool:
     return True
 
@@ -42,6 +49,8 @@ class FileKinds:
     parts: tuple[str, ...] = ()
     """Extensions of files that together are one record if a folder holds such files alone, e.g. the frames of a video.
     They may be among `extensions` as well: `is_whole` then decides."""
+    usual_bytes: int = 0
+    """Size of a large record: so many are held in memory at the same time as fit; 0 for small ones."""
     is_whole: Callable[[bytes], bool] = _always
     """True if the file that begins with these bytes is a record, although its extension is one of `parts`."""
 
@@ -61,6 +70,16 @@ class FileKinds:
     def parts_of(self, names: Sequence[str]) -> tuple[str, ...]:
         """The files of a folder that are parts of a record, in their natural order: frame 2 before frame 10."""
         return tuple(natural_order(name for name in names if self.is_part(name)))
+
+    def elsewhere(self, names: Sequence[str]) -> str:
+        """What to say, after a semicolon, of files that are no records of this modality, if others may take them."""
+        for name in names:
+            other = CONVERTED.get(splitext(name)[1].lower().removeprefix("."))
+            if other not in (None, self.modality):
+                return f"; --modality {other} packs files such as {name}"
+        if part := next(filter(self.is_part, names), ""):
+            return f"; {part} is a part of a {self.noun}: the files of each {self.noun} need a folder of their own"
+        return ""
 
     def is_bundle(self, names: Sequence[str], folders: Sequence[str], peek: Callable[[str], bytes]) -> bool:
         """True if the files in a folder together are one record.

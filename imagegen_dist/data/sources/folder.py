@@ -10,6 +10,7 @@ from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source, SourceOptions, each_ahead, listing_digest
 from imagegen_dist.data.sources.classes import Entries, classify, is_hidden
 from imagegen_dist.data.sources.files import (
+    MAX_RECORD_BYTES,
     PEEKED_BYTES,
     PICTURE_FILES,
     FileKinds,
@@ -25,6 +26,7 @@ class FolderSource(Source):
 
     names: tuple[str, ...] = ()
     bundles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # files of each record that is a folder
+    usual_bytes: int = 0  # as in FileKinds
 
     @property
     def is_folder(self) -> bool:
@@ -40,7 +42,7 @@ class FolderSource(Source):
         labels = None if self.labels is None else tuple(self.labels[rows].tolist())
         names = tuple(self.names[row] for row in rows.tolist())
         bundles = {name: self.bundles[name] for name in names if name in self.bundles}
-        return _Files(Store(self.place, PATIENCE_S), names, labels, bundles)
+        return _Files(Store(self.place, PATIENCE_S), names, labels, bundles, self.usual_bytes)
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,18 @@ class _Files(Records):
     names: tuple[str, ...]
     labels: tuple[int, ...] | None
     bundles: Mapping[str, tuple[str, ...]]
+    usual_bytes: int
 
     def read(self) -> Iterator[Record]:
         labels = self.labels or (None,) * len(self.names)
-        yield from each_ahead(self._read_one, zip(self.names, labels, strict=True), self.store)
+        yield from each_ahead(self._read_one, zip(self.names, labels, strict=True), self.store, self.usual_bytes)
 
     def _read_one(self, named: tuple[str, int | None]) -> Record:
         name, label = named
         try:
             if (parts := self.bundles.get(name)) is None:
+                if self.usual_bytes and self.store.size(name) > MAX_RECORD_BYTES:
+                    return Record(name, label, b"", f"has more than {MAX_RECORD_BYTES:,} bytes: cut it first")
                 return Record(name, label, self.store.read(name))
             files = [(part.rpartition("/")[2], self.store.read(part)) for part in parts]
             return Record(name, label, join_parts(files))
@@ -76,12 +81,19 @@ def open_folder(
     store = tree.store
     classified = classify(tree, store.url, options, subset, root, notes)
     if classified is None:
-        raise DatasetError(_why_no_pictures(store, options.files))
+        raise DatasetError(_why_no_pictures(store, options.files, tree.entries(root).others))
     names = classified.names
     bundles = {name: tree.bundles[name] for name in names if name in tree.bundles}
     listed = zip(names, classified.labels or names, _sizes(store, names, bundles), strict=True)
     fields = classified.fields()
-    return FolderSource(place=store.url, listing=listing_digest(listed), names=names, bundles=bundles, **fields)
+    return FolderSource(
+        place=store.url,
+        listing=listing_digest(listed),
+        names=names,
+        bundles=bundles,
+        usual_bytes=options.files.usual_bytes,
+        **fields,
+    )
 
 
 def _sizes(store: Store, names: tuple[str, ...], bundles: Mapping[str, tuple[str, ...]]) -> Iterator[int]:
@@ -148,10 +160,13 @@ class FolderTree:
         return self.store.read(name)
 
 
-def _why_no_pictures(store: Store, files: FileKinds) -> str:
+def _why_no_pictures(store: Store, files: FileKinds, others: list[str]) -> str:
     nouns = f"{files.noun}s"
     if not store.exists():
         return f"{store} does not exist"
     if store.exists(INDEX_NAME):
         return f"{store} has an {INDEX_NAME}, but neither shards nor {nouns}"
-    return f"{store} has neither {nouns} ({files.listed}) nor sub-folders of {nouns}, shards or parquet files"
+    return (
+        f"{store} has neither {nouns} ({files.listed}) nor sub-folders of {nouns}, shards or parquet files"
+        + files.elsewhere(others)
+    )

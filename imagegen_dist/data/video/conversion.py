@@ -35,6 +35,7 @@ VIDEO_FILES = FileKinds(
     ),
     ("npy", "webp", "mp4", "m4v", "mov", "webm", "mkv", "avi", "3gp", "mpg", "mpeg", "ts", "ogv", "flv", "wmv", "gif"),
     (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm"),
+    64 << 20,
     is_animated,
 )
 """The files of videos; a folder of still pictures alone holds the frames of one."""
