@@ -53,6 +53,11 @@ _RES = {"kind": "resvae", "channels": 8, "multipliers": [1, 1], "blocks": 1, "la
 _LADDER = {"kind": "laddervae", "channels": [8, 8], "latents": [0, 2], "units": [16], "vectors": [3]}
 _FSQ = {"kind": "vae", "latent": "fsq", "levels": [5, 5, 5], "likelihood": "logistic"}
 
+_CLIPS = {"strides": ["1x2x2"], "convolutions": "factorised"}
+_MOVING = {**_R3GAN, **_CLIPS, "patch": [1, 2, 2], "patch_kernel": [1, 4, 4], "pixel_channels": 2}
+_CAUSAL = {**_RES, **_CLIPS, "multipliers": [1, 1, 1], "strides": ["1x2x2", "2"], "causal": True}
+_FRAMES = {"norm_over": "frames", "attention_over": "frames"}
+
 _ANIMALS = ("ant", "bee", "cat", "dog", "eel, electric")
 
 KNOWN = known_conditions(
@@ -76,7 +81,10 @@ FAMILIES: dict[str, Family] = {
         {"model": _CONV, "objective.discriminator_channels": 4, "objective.discriminator_layers": 1},
         dims=(1, 16, 16),
     ),
-    "video": Family("digits", {"model": _R3GAN}, dims=(3, 4, 8, 8), modality="video", classes=2),
+    "video": Family(
+        "digits", {"model": {**_MOVING, "pixel_kernel": [1, 3, 3]}}, dims=(3, 4, 8, 8), modality="video", classes=2
+    ),
+    "video-vae": Family("digits-vae", {"model": {**_CAUSAL, **_FRAMES}}, dims=(1, 4, 8, 8), modality="video"),
     "r3gan-styled": Family("digits", {"model": _R3GAN}, known=KNOWN),
     "vae-styled": Family("digits-vae", {"model": _CONV, "data.conditional": True}, known=KNOWN),
     "voxels": Family("digits-vae", {"model": _CONV}, dims=(1, 8, 8, 8), modality="voxels"),

@@ -7,7 +7,7 @@ last positions that it has seen, where the whole has them at the border between 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -81,7 +81,7 @@ def in_pieces(tails: dict[nn.Module, Tensor]) -> Iterator[None]:
         _kept.tails = before
 
 
-def stream(network: nn.Module, pieces: Iterable[Tensor], *arguments: object) -> Iterator[Tensor]:
+def stream(network: Callable[..., Tensor], pieces: Iterable[Tensor], *arguments: object) -> Iterator[Tensor]:
     """The results of a causal network for consecutive pieces [B, C, T, ...] of a sequence, one for each piece.
 
     Together they are the network's result for the whole. arguments: further ones, the same for every piece. Each piece
