@@ -21,6 +21,7 @@ from imagegen_dist.distributed import World
 from imagegen_dist.models.base import AUXILIARY, ModelConfig
 from imagegen_dist.nn.compiling import compile_, compiled
 from imagegen_dist.nn.layout import lay_out_, memory_format
+from imagegen_dist.nn.recompute import recompute_
 from imagegen_dist.noise import keyed_generator
 from imagegen_dist.objectives.augment import random_flip
 from imagegen_dist.objectives.base import Draw, Objective
@@ -183,6 +184,7 @@ def build_trainer(experiment: Experiment, index: DatasetIndex, world: World, dev
     networks = {name: network.to(device) for name, network in built.items()}
     for network in networks.values():
         lay_out_(network, layout)
+        recompute_(network, training.recompute_from)
     objective = build_objective(experiment, networks, index, training.compile)
     frozen = frozen_parameters(networks, training.freeze_d)
     averages = EMA(objective.modules(), objective.averaged(), training.ema_half_life)

@@ -65,6 +65,9 @@ class TrainingConfig:
     channels_last: bool = False
     """Keep images and volumes, and the weights of their convolutions, with channels last in memory, as tensor cores
     take them; not yet measured on a GPU."""
+    recompute_from: int = 0
+    """Values of a sample (channels times positions) from which residual blocks compute their activations again in the
+    backward pass, in place of keeping them: less memory for about a third more time; 0: never."""
     gradient_compression: Literal["none", "bf16"] = "none"
     """Type in which workers exchange gradients: their own, or bfloat16 at half the bytes; one worker exchanges none."""
     deterministic: bool = False
@@ -95,6 +98,12 @@ class TrainingConfig:
             )
         if self.freeze_d < 0:
             raise ValueError(f"freeze_d {self.freeze_d}: 0 or more, by --freeze-d")
+        if self.recompute_from < 0:
+            raise ValueError(f"recompute_from {self.recompute_from}: 0 or more, by --training.recompute-from")
+        if self.recompute_from and self.compile:
+            raise ValueError(
+                "--training.recompute-from is for training that is not compiled; set --training.compile false"
+            )
         if self.listen_every < 0:
             raise ValueError(f"listen_every {self.listen_every}: 0 or more, by --training.listen-every")
         if self.pass_images < 0 or self.pass_images % self.microbatch_size:
@@ -182,6 +191,7 @@ _CHANGEABLE = (
     "training.channels_last",
     "training.deterministic",
     "training.pass_images",
+    "training.recompute_from",
     "evaluation.every",
     "evaluation.searched",
     "evaluation.factors",

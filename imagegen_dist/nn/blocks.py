@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from imagegen_dist.nn.casting import cast_weight
 from imagegen_dist.nn.conv import Conv, append_dims
 from imagegen_dist.nn.factorised import FactorisedConv
+from imagegen_dist.nn.recompute import Recomputing
 from imagegen_dist.shape import PerAxis, per_axis
 
 LEAKY_SLOPE = 0.2
@@ -35,7 +36,7 @@ class BiasedLeakyReLU(nn.Module):
         return str(len(self.bias))
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Recomputing):
     """x + W3 a(Wg a(W1 x)): 1×1 to expansion · C channels, grouped 3×3, 1×1 back; [B, C, *S] -> [B, C, *S].
 
     group_channels: channels per group of Wg; 0 for a dense convolution.
@@ -76,5 +77,6 @@ class ResidualBlock(nn.Module):
         self.act2 = BiasedLeakyReLU(inner)
         self.project = Conv(ndim, inner, channels, 1, gain=0, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
+        """The block's result, [B, C, *S]."""
         return x + self.project(self.act2.after(self.mix, self.act1.after(self.expand, x)))

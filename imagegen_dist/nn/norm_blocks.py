@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from imagegen_dist.nn.conv import Conv
 from imagegen_dist.nn.layers import EVERYTHING, Layers
+from imagegen_dist.nn.recompute import Recomputing
 
 
-class NormResidualBlock(nn.Module):
+class NormResidualBlock(Recomputing):
     """s(x) + W2 a(n2(W1 a(n1(x)))): [B, C, *S] -> [B, out_channels, *S].
 
     W1, W2: 3×3 convolutions; n: GroupNorm; a: SiLU; s: a 1×1 convolution if the number of channels changes, else the
@@ -27,6 +28,7 @@ class NormResidualBlock(nn.Module):
         if channels != out_channels:
             self.shortcut = Conv(ndim, channels, out_channels, 1, bias=True, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
+        """The block's result, [B, out_channels, *S]."""
         inner = self.conv1(F.silu(self.norm1(x)))
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(inner)))
