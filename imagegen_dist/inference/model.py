@@ -434,8 +434,8 @@ class AutoencoderModel(Model):
         return to_stored(self.autoencoder.decode(z, label), self.shape.bits)
 
     def _check_samples(self, samples: Tensor) -> None:
-        _, *spatial = with_time_of(samples, self.shape.dims, self.networks["encoder"], encodes=True)
-        check_samples(samples, replace(self.shape, spatial=tuple(spatial)))
+        _, *extents = with_time_of(samples, self.shape.dims, self.networks["encoder"], encodes=True)
+        check_samples(samples, replace(self.shape, spatial=tuple(extents)))
 
     def _check_codes(self, z: Tensor) -> None:
         first, *more = self.latent_dims
