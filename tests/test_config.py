@@ -108,6 +108,7 @@ def test_a_constant_becomes_a_schedule_field_by_field():
     experiment = override(DIGITS, "objective.gamma", "1")
     grown = overrides(experiment, [("objective.gamma.end", "0.5"), ("objective.gamma.images", "100")])
     assert grown.objective.gamma == Schedule(1.0, 0.5, 100)
+    assert overrides(experiment, [("objective.gamma.images", "100")]).objective.gamma == Schedule(1.0, 1.0, 100)
 
 
 def test_the_configuration_given_stays_as_it_is():

@@ -118,7 +118,7 @@ def test_a_request_to_stop_writes_a_checkpoint_first(
 def test_a_stop_between_two_reports_changes_no_row(
     undisturbed: records.RunSettings, data: Path, tmp_path: Path
 ) -> None:
-    """SamplingRequest at 72 images, where a report comes each 96."""
+    """Asked at 72 images, where a report comes each 96."""
 
     class ThirdLook(Listener):
         def stop_requested(self) -> bool:
@@ -352,6 +352,8 @@ def test_a_run_of_another_configuration_is_refused_naming_the_difference(data: P
     records.write_config(where, tiny(training__total_images=999_999), index, {})
     with pytest.raises(records.ConfigMismatch, match=r"objective\.gamma"):
         records.write_config(where, tiny(objective__gamma=3.0), index, {})
+    with pytest.raises(records.ConfigMismatch, match=r"training\.seed"):
+        records.write_config(where, tiny(training__seed=9), index, {})
 
 
 def test_a_run_of_an_earlier_version_lacks_settings_that_were_added_since(data: Path, tmp_path: Path) -> None:

@@ -281,6 +281,9 @@ def test_a_corrupt_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_storage_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert "file" in mistake(capsys, "--storage", str(tmp_path / "file" / "runs"))
+    pack(((grey, None) for grey in np.zeros((12, 1, 28, 28), np.uint8)), Store(tmp_path / "data"))
+    data = ("--data", str(tmp_path / "data"), "--data.conditional", "false")
+    assert "file" in mistake(capsys, *data, "--storage", str(tmp_path / "file" / "runs"))
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "a b", "-x", "x" * 300, "é" * 65])

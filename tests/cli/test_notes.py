@@ -75,6 +75,8 @@ def test_a_vae_that_ignores_its_latents_is_named() -> None:
     assert line.startswith("the latents carry 0.004 nats per sample and no latent is used: the decoder ignores them")
     [line] = remarks({"rate": 0.5, "active_units": 0.0})
     assert "the latents carry 0.5 nats per sample and no latent is used" in line
+    [line] = remarks({"rate": 0.05, "active_units": 3.0})
+    assert "the latents carry 0.05 nats per sample: the decoder ignores them" in line
     assert remarks({"rate": 23.0, "active_units": 12.0}) == []
     assert remarks({"frechet": 3.0}) == []
 

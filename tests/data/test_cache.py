@@ -252,7 +252,9 @@ def test_the_shard_unused_for_longest_goes_first(remote, tmp_path):
     held = shards.open(infos[0])
     os.close(shards.open(infos[1]))
     os.utime(tmp_path / f"{infos[0].sha256}.tar", (0, 0))
-    for info in (infos[2], infos[3], infos[1]):
+    os.close(shards.open(infos[2]))
+    assert {path.stem for path in tmp_path.glob("*.tar")} == {infos[1].sha256, infos[2].sha256}
+    for info in (infos[3], infos[1]):
         os.close(shards.open(info))
         assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= 25
     assert read(held) == bytes([0]) * 10
