@@ -12,7 +12,7 @@ SAMPLES = 2
 
 def write_dataset(shards: int, folder: Path) -> None:
     """Small shards of two 64 × 64 PNGs, each of other bytes, and their index."""
-    from imagegen_dist.data.index import build_index
+    from imagegen_dist.data.scanning import build_index
     from imagegen_dist.storage import Store
     from peers.pictures import pictures, write_tar
 

@@ -22,7 +22,7 @@ def write_dataset(folder: Path) -> None:
     """64 shards of 512 pictures of 16 × 16."""
     from PIL import Image
 
-    from imagegen_dist.data.index import build_index
+    from imagegen_dist.data.scanning import build_index
     from imagegen_dist.storage import Store
     from peers.pictures import write_tar
 

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
 
-from imagegen_dist.data.index import build_index
+from imagegen_dist.data.scanning import build_index
 from imagegen_dist.storage import Store
 
 SIZES = {"jpeg": 256, "png": 64}
