@@ -20,9 +20,9 @@ CASES = {
     "128³, 16 bits": ("voxels", (1, 128, 128, 128), np.uint16),
     "clips 16 × 64 × 64 × 3": ("video", (3, 16, 64, 64), np.uint8),
 }
-_DATASET_BYTES = 64 << 20
+_DATASET_BYTES = 32 << 20
 _BATCH = 4
-_SHORT, _LONG = 2, 22  # times that a dataset is read
+_SHORT, _LONG = 2, 18  # times that a dataset is read
 
 
 def rates_table(folder: Path, rounds: int) -> str:

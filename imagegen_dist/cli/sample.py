@@ -60,6 +60,8 @@ class Options:
     --mesh: glb, obj, stl or ply (default: glb)."""
     level: Annotated[float, flag("FRACTION")] = 0.5
     """The surface of a mesh is where values pass this fraction of their range. Default: 0.5."""
+    window: Annotated[str, flag("LOW:HIGH")] = ""
+    """Intensities of the data that pictures, films and meshes show as black and white. Default: the whole range."""
     shards: Annotated[str, flag("DIR")] = ""
     """WebDataset shards with their index.json, made in parallel; the same command continues after an interruption."""
     interpolate: Annotated[str, flag("FILE.webp|.mp4")] = ""

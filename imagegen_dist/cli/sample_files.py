@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imagegen_dist.cli.sample_window import seen
 from imagegen_dist.data.modality import Modality, modality
 from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.data.volumes.nifti import check_nifti, write_nifti
@@ -70,14 +71,23 @@ def write_folder(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
     """Write a file a sample; what to say of it."""
     store, kind = Store(options.folder, PATIENCE_S), modality(model.modality)
     extension = options.format or FORMATS[model.modality][0]
-    plain = extension == "png" and sample_extension(model) == "png" and options.scale in (0, 1)
+    plain = extension == "png" and options.scale in (0, 1) and _is_picture(model, options)
     for name, sample in _samples(model, asked, tell):
         if extension in _NIFTI:
             data = _nifti(sample, model.space, extension)
         else:
-            data = kind.encode(sample, "png") if plain else _file(kind, sample, extension, options)
+            shown = sample if extension == "npy" else seen(model, sample, options)
+            data = kind.encode(shown, "png") if plain else _file(kind, shown, extension, options)
         store.write(f"{name}.{extension}", data)
     return f"{counted(len(asked), 'picture' if extension == 'png' else f'.{extension} file')}: {store}"
+
+
+def _is_picture(model: GeneratorModel | AutoencoderModel, options: Options) -> bool:
+    """True if a PNG can hold a sample with all its levels, and these are to be shown."""
+    deep = model.shape.bits == 16
+    if deep and model.modality == "image":
+        return model.shape.channels == 1 and not options.window
+    return sample_extension(model) == "png"
 
 
 def write_meshes(model: GeneratorModel | AutoencoderModel, asked: SamplingRequest, options: Options, tell: Tell) -> str:
@@ -85,7 +95,7 @@ def write_meshes(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
     store, extension = Store(options.mesh, PATIENCE_S), options.format or surfaces.FORMATS[0]
     empty = 0
     for name, sample in _samples(model, asked, tell):
-        found = surfaces.surface(sample, options.level)
+        found = surfaces.surface(seen(model, sample, options), options.level)
         if found is None:
             empty += 1
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from imagegen_dist.cli.sample_window import seen
 from imagegen_dist.data.modality import modality
 from imagegen_dist.drawing.animation import animate
 from imagegen_dist.inference.animation import TRAVERSED_SEEDS, interpolation, traversal
@@ -32,7 +33,7 @@ def write_film(model: Model, samples: np.ndarray, columns: int, url: str, option
 
 def write_interpolation(model: Model, asked: SamplingRequest, options: Options) -> str:
     """Write an interpolation between seeds; what to say of it."""
-    samples = interpolation(model, asked, options.frames).cpu().numpy()
+    samples = seen(model, interpolation(model, asked, options.frames), options)
     return _write_path(model, samples, asked.columns, options.interpolate, options)
 
 
@@ -40,7 +41,7 @@ def write_traversal(model: AutoencoderModel, asked: SamplingRequest, options: Op
     """Write a traversal of latents, those of the highest rate first; what to say of it. url: of the checkpoint."""
     rates = card_of(model, url).figures.get("rate_of_latent")
     latents = most_used(rates, model.autoencoder.group_dims[0][0])
-    samples = traversal(model, asked, options.frames, latents).cpu().numpy()
+    samples = seen(model, traversal(model, asked, options.frames, latents), options)
     return _write_path(model, samples, min(len(asked.seeds), TRAVERSED_SEEDS), options.traverse, options)
 
 

@@ -15,6 +15,7 @@ from imagegen_dist.cli.sample_files import check_format_of, check_formats, write
 from imagegen_dist.cli.sample_films import extension_of, write_film, write_interpolation, write_traversal
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.cli.sample_shards import write_shards
+from imagegen_dist.cli.sample_window import parse_window, seen
 from imagegen_dist.data.modality import modality
 from imagegen_dist.drawing.animation import check_encoder
 from imagegen_dist.drawing.png import save_png
@@ -115,6 +116,7 @@ def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingReque
         if url := getattr(options, name):
             _check_film(name, url)
     check_formats(options)
+    parse_window(options.window)
     for name in ("folder", "mesh"):
         if (url := getattr(options, name)) and Store(url).names():
             raise UsageError(f"--{name} {url}: it holds files already; choose another place")
@@ -168,9 +170,9 @@ def _write_grid(model: Model, asked: SamplingRequest, options: Options) -> str:
     columns, url = grid_columns(asked, model.classes), options.grid
     if options.direction:
         sweep = parse_directions(options.direction, told=True)
-        samples, columns = swept_samples(model, asked, sweep).cpu().numpy(), sweep.columns
+        samples, columns = seen(model, swept_samples(model, asked, sweep), options), sweep.columns
     else:
-        samples = asked.sample(model, range(len(asked))).cpu().numpy()
+        samples = seen(model, asked.sample(model, range(len(asked))), options)
     if extension_of(url) != "png":
         return write_film(model, samples, columns, url, options)
     _write(url, save_png(modality(model.modality).drawing.pages(samples, columns, options.scale or None)))
@@ -179,7 +181,7 @@ def _write_grid(model: Model, asked: SamplingRequest, options: Options) -> str:
 
 def _write_strip(model: Model, asked: SamplingRequest, options: Options) -> str:
     """Write the frames of clips or the slices of volumes; what to say of it."""
-    samples = asked.sample(model, range(len(asked))).cpu().numpy()
+    samples = seen(model, asked.sample(model, range(len(asked))), options)
     strip = modality(model.modality).drawing.strip(samples, options.scale or None)
     _write(options.strip, save_png([strip]))
     return f"{counted(len(asked), 'sample')}, a row each: {options.strip}"

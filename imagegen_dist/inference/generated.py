@@ -68,8 +68,9 @@ class _Generated(Records):
 
 
 def sample_extension(model: GeneratorModel | AutoencoderModel) -> str:
-    """Lossless storage format of a sample: PNG for a picture with 1 or 3 channels, else an array."""
-    return "png" if model.modality == "image" and model.shape.channels in (1, 3) else "npy"
+    """Lossless storage format of a sample: PNG for a picture of 8 bits with 1 or 3 channels, else an array."""
+    is_plain = model.modality == "image" and model.shape.channels in (1, 3) and model.shape.bits == 8
+    return "png" if is_plain else "npy"
 
 
 @lru_cache(maxsize=1)

@@ -186,6 +186,13 @@ def test_scans_in_and_scans_out_keep_place_and_intensity(tmp_path):
     assert written.header.get_data_dtype() == np.uint16
     intensities = 1500 / 65535 * samples[0, 0].numpy().astype(np.float64) - 1000
     np.testing.assert_allclose(written.get_fdata().transpose(2, 1, 0), intensities, atol=1e-3)
+    for window in ("", "-1000:500", "5000:6000"):
+        told = ("--window", window) if window else ()
+        drawn = tmp_path / f"strip{window}.png"
+        assert sample([where.folder.url, "--seeds", "0-1", "--strip", str(drawn), *told]) == 0
+    whole, same, above = (np.asarray(Image.open(path)) for path in sorted(tmp_path.glob("strip*.png")))
+    assert np.abs(whole.astype(int) - same).max() <= 1
+    assert not above[above != 255].any()
     assert sample([where.folder.url, "--seeds", "0-3", "--shards", str(tmp_path / "made"), "--workers", "0"]) == 0
     made = DatasetIndex.load(Store(tmp_path / "made"))
     assert (made.shape, made.space) == (index.shape, index.space)
