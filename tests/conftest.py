@@ -14,7 +14,10 @@ _SLOW = (
     *_RAY,
     *_RUNS,
     *("tests/extending/", "tests/distributed/", "tests/evaluation/", "tests/gpu/"),
-    *(f"tests/data/test_{name}.py" for name in ("bombs", "damage", "deep", "faults", "packed_volumes", "s3", "stream")),
+    *(
+        f"tests/data/test_{name}.py"
+        for name in ("bombs", "damage", "deep", "faults", "packed_videos", "packed_volumes", "s3", "stream")
+    ),
     *(f"tests/inference/test_{name}.py" for name in ("exported", "latent_models", "programs")),
     *("tests/metrics/test_wandb.py", "tests/objectives/test_whole_kernels.py", "tests/training/test_passes.py"),
     "tests/training/test_memory.py",
