@@ -97,6 +97,10 @@ def test_the_fields_of_raycluster_and_rayjob_are_those_of_their_reference() -> N
         "rayClusterSpec",
     }  # fmt: skip
     assert job["spec"]["rayClusterSpec"] == cluster_spec()
+    [service] = documents("rayservice.yaml")
+    assert service["spec"].keys() == {"serveConfigV2", "rayClusterConfig"}
+    assert service["spec"]["rayClusterConfig"] == cluster_spec()
+    assert yaml.safe_load(service["spec"]["serveConfigV2"]) == yaml.safe_load((CLUSTER / "serve.yaml").read_text())
 
 
 def test_a_cluster_on_kubernetes_wants_a_token_and_keeps_secrets_in_secrets() -> None:
@@ -164,7 +168,7 @@ def test_the_lock_has_the_versions_that_the_tests_passed_with() -> None:
 def test_the_lock_has_all_that_the_package_needs() -> None:
     project = PYPROJECT["project"]
     wanted = [*project["dependencies"]]
-    for extra in ("aws", "gcp", "demo", "vae", "sweep"):
+    for extra in ("aws", "gcp", "demo", "vae", "sweep", "serve", "video", "volume"):
         wanted += project["optional-dependencies"][extra]
     packages = locked()
     for text in wanted:
