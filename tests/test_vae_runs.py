@@ -25,7 +25,17 @@ from imagegen_dist.records import RunSettings
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
 from imagegen_dist.training.checkpoint import newest_images
-from tests.runs import TINY, Listener, assert_bit_identical, final_tensors, one_step, settings, train_here, train_on
+from tests.runs import (
+    TINY,
+    Listener,
+    assert_bit_identical,
+    final_tensors,
+    noise,
+    one_step,
+    settings,
+    train_here,
+    train_on,
+)
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "vae": {"objective.beta": 2.0, "objective.warmup_images": 240},
@@ -282,6 +292,36 @@ def test_a_vae_gan_takes_steps_on_every_modality(modality: str) -> None:
     trainer = one_step(experiment, modality, SHAPES[modality], 2)
     assert trainer.skipped_steps == 0
     assert trainer.means()["vae/perceptual"] > 0
+
+
+_FRAMES = {"norm_over": "frames", "attention_over": "frames"}
+ON_CLIPS: dict[str, dict[str, Any]] = {
+    "fsq": {"model": {**MODELS["res"], "latent_channels": 3}, **OBJECTIVES["fsq"]},
+    "beta-tcvae": {"model": MODELS["conv"], **OBJECTIVES["beta-tcvae"]},
+    "ladder": {"model": MODELS["ladder"], "objective": {"kind": "hierarchicalvae"}},
+    "vae-gan": {**OBJECTIVES["vae-gan"], "model": MODELS["conv"]},
+    "causal": {
+        "model": {**MODELS["res"], "strides": ["1x2x2"], "convolutions": "factorised", "causal": True, **_FRAMES},
+        "training.recompute_from": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("modality", ["video", "voxels"])
+@pytest.mark.parametrize("objective", ON_CLIPS)
+def test_a_few_steps_lower_the_distortion_of_clips_and_volumes(objective: str, modality: str) -> None:
+    small = {path: value for path, value in TINY.items() if not path.startswith("model.")}
+    changes = {"data.conditional": False, "optim.autoencoder.lr": 3e-3, **ON_CLIPS[objective]}
+    changes = {path: value for path, value in changes.items() if path != "model.latent"}
+    experiment = config.overrides(find_preset("digits-vae").experiment, {**small, **changes}.items())
+    trainer, item = noise(experiment, modality, SHAPES[modality], None)
+    item = replace(item, sample=(item.sample > 200).to(torch.uint8) * 60)  # mostly dark
+    distortions = []
+    for _ in range(6):
+        trainer.step(item)
+        distortions.append(trainer.means()["vae/distortion"])
+    assert trainer.skipped_steps == 0
+    assert distortions[-1] < distortions[0]
 
 
 @pytest.mark.parametrize("modality", ["video", "voxels"])

@@ -126,7 +126,9 @@ def _memory(found: Forecast, workers: Workers) -> str:
     if not found.fits(workers.high):
         smaller = next((each for each in range(size - 1, 0, -1) if each <= largest and size % each == 0), 0)
         remedy = f"set --training.microbatch-size to {smaller}" if smaller else "no microbatch fits"
-        return f"{peak}, {usable}: it does not fit; {remedy}, or take another GPU type"
+        keeps = not found.experiment.training.recompute_from
+        again = ", --training.recompute-from 1 with --training.compile false" if keeps else ""
+        return f"{peak}, {usable}: it does not fit; {remedy}{again}, or take another GPU type"
     return f"{peak}, {usable}; the largest pass that fits is of {counted(largest // size, 'microbatch')}"
 
 

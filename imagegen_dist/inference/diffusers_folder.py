@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import cast
 
 from safetensors.torch import save
+from torch import nn
 
 from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
@@ -50,12 +52,16 @@ def layout_of(model: Model) -> Layout:
             f"diffusers has no {config.kind(type(settings))}: --to diffusers takes autoencoders of resvae"
         )
     raw = model.networks["encoder"].get_parameter("quant.weight").shape[0]
-    outputs = model.networks["decoder"].get_parameter("output.weight").shape[0]
+    outputs = cast(nn.Parameter, model.networks["decoder"].last_layer).shape[0]
     why = ""
     if model.shape.ndim != 2:
         why = f"samples of {model.modality}"
     elif model.classes:
         why = "classes"
+    elif settings.norm_over != "all":
+        why = "normalisation of single positions"
+    elif any(step != (2, 2) for step in settings.steps(2)):
+        why = "stages that keep an axis"
     elif raw != 2 * settings.latent_channels:
         why = "latents that are no Gaussian"
     elif outputs != model.shape.channels or isinstance(model.autoencoder.likelihood, Bernoulli):

@@ -81,7 +81,7 @@ class GaussianLikelihood(Likelihood):
 
     def __init__(self, levels: int = _LEVELS) -> None:
         super().__init__(levels)
-        self.raw_log_sigma = nn.Parameter(torch.tensor(0.0))
+        self.raw_log_sigma = nn.Parameter(torch.zeros(()))
 
     @property
     def log_sigma(self) -> Tensor:
