@@ -103,8 +103,11 @@ def _trained(options: Options, index: DatasetIndex, dest: Store) -> tuple[str, T
 
 def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> None:
     """Raise UsageError for data that the autoencoder cannot encode."""
-    if (index.modality, index.shape) != (model.modality, model.shape):
-        raise UsageError(f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}")
+    if index.modality != model.modality or not model.encodes(index.shape):
+        others = f" and clips with another multiple of {unit} frames" if (unit := model.frames_of_a_latent) else ""
+        raise UsageError(
+            f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}{others}"
+        )
     if model.conditions is not None and (differing := model.conditions.differing(index.conditions)):
         raise UsageError(f"--data {data} does not fit the autoencoder: {differing}")
     if model.classes and model.classes != index.classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -61,6 +62,17 @@ class LatentDecoder(nn.Module):
     def fingerprint(self) -> str:
         """SHA-256 of the exported autoencoder's weights."""
         return str(self.facts["autoencoder"]["sha256"])
+
+    def fit_(self, latent_dims: tuple[int, ...]) -> bool:
+        """True if it decodes latents (Z, *s). A causal decoder takes clips of any length, which become its shape."""
+        if latent_dims == self.latent_dims:
+            return True
+        channels, frames, *frame = self.latent_dims
+        if not getattr(self.decoder, "causal", False) or latent_dims[:1] + latent_dims[2:] != (channels, *frame):
+            return False
+        longer = self.shape.spatial[0] // frames * latent_dims[1]
+        self.latent_dims, self.shape = latent_dims, replace(self.shape, spatial=(longer, *self.shape.spatial[1:]))
+        return True
 
     def forward(self, stored: Tensor, label: Tensor | None = None) -> Tensor:
         """label: [B], [B, K] or None; ignored by a decoder that takes none."""

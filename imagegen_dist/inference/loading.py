@@ -120,6 +120,6 @@ def _generator(trained: Trained, sampler: Sampler, shape: SampleShape, *known: A
     if FACT not in trained.facts:
         return GeneratorModel(sampler, shape, *known, **more)
     decoder = build_decoder(trained.facts[FACT], below(trained.tensors, ROLE), trained.url)
-    if decoder.latent_dims != shape.dims:
+    if not decoder.fit_(shape.dims):
         raise CheckpointError(f"{trained.url}: its latents are {shape}, and their decoder takes {decoder.latent_dims}")
     return GeneratorModel(DecodingSampler(sampler, decoder), decoder.shape, *known, **more)

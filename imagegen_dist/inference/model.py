@@ -351,6 +351,19 @@ class AutoencoderModel(Model):
         """Its networks together."""
         return cast(VariationalModel, self.sampler)
 
+    @property
+    def frames_of_a_latent(self) -> int:
+        """Frames of a clip for each latent position in time if the networks are causal, else 0."""
+        encoder = self.networks["encoder"]
+        return causal(encoder).factors[0] if getattr(encoder, "causal", False) else 0
+
+    def encodes(self, shape: SampleShape) -> bool:
+        """True if `encode` takes samples of this shape: that of training, or of clips of another length."""
+        first = shape.spatial[0]
+        if self.frames_of_a_latent and first % self.frames_of_a_latent == 0:
+            shape = replace(shape, spatial=(self.shape.spatial[0], *shape.spatial[1:]))
+        return shape == self.shape
+
     @torch.inference_mode()
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code.

@@ -111,7 +111,7 @@ def run_decoder(experiment: Experiment, index: DatasetIndex, url: str) -> Latent
     """
     if not decodes(experiment) or (decoder := read_decoder(Store(url, PATIENCE_S))) is None:
         return None
-    if decoder.latent_dims != index.shape.dims:
+    if not decoder.fit_(index.shape.dims):
         raise CheckpointError(f"{url} has samples of {index.shape}, and their decoder takes {decoder.latent_dims}")
     if decoder.width and decoder.width != conditioning(experiment, index.labels):
         return None

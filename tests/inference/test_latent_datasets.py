@@ -144,3 +144,23 @@ def test_statistics_of_something_else_are_named(tmp_path: Path) -> None:
     (tmp_path / "latents.json").write_text(json.dumps({"mean": 3}))
     with pytest.raises(ValueError, match="is corrupt"):
         LatentStatistics.load(Store(tmp_path))
+
+
+def test_clips_longer_than_trained_are_encoded_and_a_gan_of_their_latents_decodes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, (data, odd) = write_checkpoint(tmp_path / "run", "video-vae"), (tmp_path / "data", tmp_path / "odd")
+    for folder, frames in ((data, 10), (odd, 5)):
+        noise = np.random.default_rng(0).integers(0, 256, (24, 1, frames, 8, 8), dtype=np.uint8)
+        pack(((clip, None) for clip in noise), Store(folder), "video", "npy")
+    assert main([run, str(tmp_path / "no"), "--data", str(odd)]) == MISUSED
+    assert "takes 4 × 8 × 8 × 1 and clips with another multiple of 2 frames" in capsys.readouterr().err
+    out = tmp_path / "latents"
+    assert main([run, str(out), "--data", str(data)]) == DONE
+    assert DatasetIndex.load(Store(out)).shape.dims == (3, 5, 2, 2)
+    changes = {**TINY, "model": {"kind": "mlp", "hidden": [16], "z_dim": 4}, "data.conditional": False}
+    small = {path: value for path, value in changes.items() if not path.startswith("model.")}
+    experiment = config.overrides(find_preset("article-gan").experiment, {**small, "training.total_images": 24}.items())
+    where = RunSettings("gan", str(tmp_path), "article-gan", "train_gan", str(out), wandb_mode="disabled")
+    assert train_here(experiment, where).complete
+    assert load(where.folder.url).sample(2).shape == (2, 1, 10, 8, 8)
