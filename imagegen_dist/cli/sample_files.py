@@ -12,8 +12,7 @@ from imagegen_dist.data.modality import Modality, modality
 from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.data.volumes.nifti import check_nifti, write_nifti
 from imagegen_dist.drawing import surfaces
-from imagegen_dist.drawing.animation import animate, check_encoder
-from imagegen_dist.drawing.png import save_png
+from imagegen_dist.drawing.animation import check_encoder
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.generated import sample_extension
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
@@ -31,7 +30,6 @@ FORMATS = {
 }
 """Formats of samples in a folder, by modality, the default first. A film of a volume is a turntable."""
 
-_FILMS = ("webp", "mp4")
 _NIFTI = ("nii", "nii.gz")
 
 Tell = Callable[[int], None]
@@ -98,8 +96,10 @@ def write_meshes(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
         found = surfaces.surface(seen(model, sample, options), options.level)
         if found is None:
             empty += 1
-        else:
-            store.write(f"{name}.{extension}", surfaces.mesh_file(found, extension))
+            continue
+        if model.space.spacing or model.space.affine:
+            found = surfaces.placed(found, sample.shape[1:], model.space.matrix(sample.shape[1:]))
+        store.write(f"{name}.{extension}", surfaces.mesh_file(found, extension))
     said = f"{counted(len(asked) - empty, 'mesh')}: {store}"
     return f"{said}; {counted(empty, 'sample')} without a surface at level {options.level:g}" if empty else said
 
@@ -120,10 +120,7 @@ def _file(kind: Modality, sample: np.ndarray, extension: str, options: Options) 
     if extension == "npy":
         return kind.encode(sample, extension)
     drawing, scale = kind.drawing, options.scale or (None if kind.drawing.rendered else 1)
-    if extension in _FILMS:
-        frames = list(drawing.film(sample[None], 1, scale, options.frames))
-        return animate(frames, extension, options.fps or drawing.fps, lossless=not drawing.rendered)
-    return save_png(drawing.pages(sample[None], 1, scale))
+    return drawing.as_file(sample[None], 1, extension, scale, options.fps, options.frames)
 
 
 def _nifti(sample: np.ndarray, space: VolumeSpace, extension: str) -> bytes:

@@ -17,7 +17,7 @@ from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.cli.sample_shards import write_shards
 from imagegen_dist.cli.sample_window import parse_window, seen
 from imagegen_dist.data.modality import modality
-from imagegen_dist.drawing.animation import check_encoder
+from imagegen_dist.drawing.animation import FILMS, check_encoder
 from imagegen_dist.drawing.png import save_png
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.animation import check_interpolation, check_traversal
@@ -130,7 +130,7 @@ def _check_outputs(options: Options, asked: SamplingRequest, film: SamplingReque
 
 def _check_film(name: str, url: str) -> None:
     """Raise UsageError if a film, or a grid, cannot be written as the file is named."""
-    if name == "grid" and (extension := extension_of(url)) not in ("webp", "mp4"):
+    if name == "grid" and (extension := extension_of(url)) not in FILMS:
         if extension != "png":
             raise UsageError(f"--grid {url}: a grid is a .png, and of clips or volumes also a film, .webp or .mp4")
         return

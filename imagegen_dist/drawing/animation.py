@@ -12,7 +12,9 @@ from PIL import Image, ImageSequence
 from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import temporary_folder
 
-_EXTENSIONS = ("webp", "mp4")
+FILMS = ("webp", "mp4")
+"""Extensions of films."""
+
 _QUALITY = 85  # of a WebP that is not lossless
 _CRF = 10  # x264's constant rate factor, from 0 (lossless) to 51
 _LARGEST_RATE = 1001  # denominator of a frame rate, as in 30000/1001
@@ -20,8 +22,8 @@ _LARGEST_RATE = 1001  # denominator of a frame rate, as in 30000/1001
 
 def check_encoder(extension: str) -> None:
     """Raise ValueError for an unknown extension, and if the encoder of a known one is not installed."""
-    if extension not in _EXTENSIONS:
-        raise ValueError(f"an animation is .{' or .'.join(_EXTENSIONS)}, not .{extension}")
+    if extension not in FILMS:
+        raise ValueError(f"an animation is .{' or .'.join(FILMS)}, not .{extension}")
     if extension == "mp4":
         try:
             import av  # noqa: F401

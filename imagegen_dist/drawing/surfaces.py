@@ -8,7 +8,8 @@ degenerate. Faces point outwards, so that volumes are positive.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -71,6 +72,18 @@ def surface(volume: Pixels, level: float = LEVEL) -> Surface | None:
     vertices = np.stack([right, -down, -depth], -1).astype(np.float32)
     painted = None if colours is None else _painted(places, body, colours)
     return Surface(vertices, faces[:, ::-1].astype(np.int64), painted)  # the axes are a mirror image of the volume's
+
+
+def placed(made: Surface, spatial: Sequence[int], matrix: NDArray[np.float64]) -> Surface:
+    """The surface of a volume (D, H, W) in the space of its data.
+
+    matrix: [4, 4], from the index of a voxel, (d, h, w, 1), to its place.
+    """
+    right, up, near = made.vertices.astype(np.float64).T
+    index = np.stack([-near, -up, right], -1) + (np.array(spatial) - 1) / 2
+    vertices = index @ matrix[:3, :3].T + matrix[:3, 3]
+    mirrored = np.linalg.det(matrix[:3, :3]) > 0  # the axes of the vertices are themselves a mirror image of (d, h, w)
+    return replace(made, vertices=vertices.astype(np.float32), faces=made.faces[:, ::-1] if mirrored else made.faces)
 
 
 def _painted(places: NDArray[np.float32], body: Pixels, colours: Pixels) -> NDArray[np.uint8]:

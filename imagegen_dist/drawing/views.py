@@ -63,6 +63,21 @@ class Drawing(ABC):
         """The frames of a film of samples: clips play, volumes turn once in `turn_frames` frames."""
         yield from self.pages(samples, columns, scale)
 
+    def as_file(
+        self,
+        samples: Pixels,
+        columns: int,
+        extension: str,
+        scale: int | None = None,
+        fps: float | None = None,
+        turn_frames: int = TURN_FRAMES,
+    ) -> bytes:
+        """`pages` as a PNG, or `film` as a WebP or MP4; views are compressed with losses. Raises as `animate`."""
+        if extension == "png":
+            return save_png(self.pages(samples, columns, scale))
+        frames = list(self.film(samples, columns, scale, turn_frames))
+        return animate(frames, extension, fps or self.fps, lossless=not self.rendered)
+
     def strip(self, samples: Pixels, scale: int | None = None, columns: int = 1) -> Image.Image:
         """A still for print: frames of clips, or slices of volumes, side by side, `columns` samples in a row."""
         raise NotImplementedError

@@ -45,8 +45,7 @@ def write_folder(model: Model, card: Card, store: Store, directions: bool = Fals
     found = {"directions": model.directions().payload()} if directions else {}
     columns = min(model.classes, _MOST_COLUMNS) or _COLUMNS
     drawn = model.sample(columns * _ROWS, range(columns) if model.classes else None)
-    picture, _ = modality(model.modality).preview(drawn.cpu().numpy(), columns)
-    store.write(_PICTURE, picture)
+    store.write(_PICTURE, modality(model.modality).drawing.as_file(drawn.cpu().numpy(), columns, "png"))
     store.write(_CARD, write_card(card).encode())
     tensors = _tensors(model)
     run = {name: card.run[name] for name in ("git_commit", "launch") if name in card.run}

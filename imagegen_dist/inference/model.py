@@ -25,6 +25,7 @@ from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.modality import modality, to_float, to_stored
 from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.decoding.decoder import DecodingSampler
+from imagegen_dist.drawing.animation import FILMS
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.directions import Directions
 from imagegen_dist.inference.extent import (
@@ -228,14 +229,16 @@ class Model(nn.Module):
     def grid(self, path: str | Path, rows: int = 10, seed: int = 0) -> None:
         """Write a picture of samples to a file, with one column per class (the first 20), or ten columns.
 
-        Of conditions, the first part that is a class is that of the columns.
+        path: a PNG, or ends with .webp or .mp4, where clips play and volumes turn. Of conditions, the first part that
+        is a class is that of the columns. Raises ValueError if PyAV is missing for an MP4.
         """
         first = self.conditions.first_class if self.conditions is not None else None
         columns = min(self.classes if first is None else first.size, _MOST_COLUMNS) or 10
         given = [{first.name: name} for name in first.names[:columns]] if first is not None else None
         samples = self.sample(rows * columns, range(columns) if self.classes else None, seed, conditions=given)
-        data, _ = modality(self.modality).preview(samples.cpu().numpy(), columns)
-        Path(path).write_bytes(data)
+        extension = Path(path).suffix[1:].lower()
+        written = extension if extension in FILMS else "png"
+        Path(path).write_bytes(modality(self.modality).drawing.as_file(samples.cpu().numpy(), columns, written))
 
     def labels(
         self,

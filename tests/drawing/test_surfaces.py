@@ -8,7 +8,7 @@ import pytest
 
 from imagegen_dist.data.solids import SAMPLES, render
 from imagegen_dist.data.volumes.mesh import read_mesh
-from imagegen_dist.drawing.surfaces import FORMATS, check_mesher, mesh_file, scene, surface
+from imagegen_dist.drawing.surfaces import FORMATS, check_mesher, mesh_file, placed, scene, surface
 from imagegen_dist.drawing.views import VolumeDrawing
 
 pytest.importorskip("skimage")
@@ -52,6 +52,21 @@ def test_a_file_has_the_surface_as_it_stands(extension: str) -> None:
     assert np.allclose(read.bounds.mean(0), [10.5 - 6.5, 5.5 - 3, 4.5 - 1.5])
     assert read.volume > 0
     assert mesh_file(made, extension) == mesh_file(made, extension)
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (1, -1, 1)])
+def test_a_surface_lies_where_the_data_lie_and_still_faces_outwards(signs: tuple[int, int, int]) -> None:
+    volume = np.zeros((1, 10, 12, 14), np.uint8)
+    volume[0, 2:5, 3:8, 6:13] = 255
+    matrix = np.array([[0, 0, 2.0, -7], [0, 1.5, 0, 20], [3.0, 0, 0, 5], [0, 0, 0, 1]])  # to x, y, z from d, h, w
+    matrix[:3, :3] *= np.array(signs)[:, None]
+    made = surface(volume)
+    assert made is not None
+    found = placed(made, volume.shape[1:], matrix)
+    mesh = trimesh.Trimesh(found.vertices, found.faces, process=False)
+    corners = np.array([[1.5, 2.5, 5.5], [4.5, 7.5, 12.5]]) @ matrix[:3, :3].T + matrix[:3, 3]
+    assert np.allclose(np.sort(mesh.bounds, 0), np.sort(corners, 0))
+    assert mesh.volume == pytest.approx(9 * 3 * 5 * 7, rel=0.1)  # edges are blunted
 
 
 def test_colours_are_painted_on_and_an_empty_volume_has_no_surface() -> None:
