@@ -19,7 +19,7 @@ from imagegen_dist import config
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.dataset import Dataset
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import to_float
+from imagegen_dist.data.modality import modality, to_float
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.stacked import channel_classes
 from imagegen_dist.data.stream import Item, stream
@@ -29,7 +29,13 @@ from imagegen_dist.experiment import network_generator
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics, of_classes
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.metrics.recognition import Recognition
-from imagegen_dist.models.classifier import ChannelClassifier, Classifier, ClassifierConfig
+from imagegen_dist.models.classifier import (
+    ChannelClassifier,
+    Classifier,
+    PooledClassifier,
+    build_classifier,
+    classifier_config,
+)
 from imagegen_dist.objectives.classify import Classify, ClassifyConfig
 from imagegen_dist.objectives.interface import AdamConfig
 from imagegen_dist.schedule import Schedule, constant
@@ -39,7 +45,7 @@ from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Hook, Trainer, train
 from imagegen_dist.training.optim import ScheduledAdam
 
-_CLASSIFIER = ClassifierConfig()
+_SHIFT = 2  # pixels by which samples are moved in training the classifier; along time, they stay
 _FACTS = "facts.json"  # written last
 _FORM, _FORM_OF_CONDITIONS = 3, 4  # of what is cached
 
@@ -95,7 +101,7 @@ def reference_store(cache: Store, training: Dataset, held_out: Dataset | None, i
         "form": _FORM if training.index.conditions is None else _FORM_OF_CONDITIONS,
         "training": training.index.fingerprint,
         "held_out": held_out.index.fingerprint if held_out else None,
-        "classifier": config.encode(_CLASSIFIER),
+        "classifier": config.encode(classifier_config(training.index.shape)),
         "images": images,
         "torch": torch.__version__.split("+")[0],
     }
@@ -112,8 +118,9 @@ def _build_classifier(index: DatasetIndex, device: torch.device, images: int) ->
 
     images: number of training images. Raises ValueError if there are fewer than two classes.
     """
-    classifier = Classifier(*_classified(index), _CLASSIFIER, generator=network_generator(0, "classifier"))
-    objective = Classify(classifier.to(device), ClassifyConfig(), index.conditions)
+    classifier = build_classifier(*_classified(index), generator=network_generator(0, "classifier"))
+    shifts = tuple(0 if axis == "T" else _SHIFT for axis in modality(index.modality).axes)
+    objective = Classify(classifier.to(device), ClassifyConfig(shifts), index.conditions)
     optimizer = AdamConfig(lr=Schedule(2e-3, 1e-5, images), beta1=0.9, beta2=constant(0.99))
     return Trainer(
         objective,
@@ -140,7 +147,7 @@ def _make_reference(
     items = stream(training.index, training.store, plan, share, 0, steps, training.reading)
     shown = _shown(training.index)
     train(trainer, items if shown is None else _single_channels(items, shown), [Hook(batching.batch_size, world.heed)])
-    network = cast(Classifier, trainer.averages.modules()["classifier"])
+    network = cast(Classifier | PooledClassifier, trainer.averages.modules()["classifier"])
     weights = save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
     features = _feature_network(network, training.index, hashlib.sha256(weights).hexdigest())
     moments, class_counts = Moments(features.dim, device), torch.zeros(features.classes, dtype=torch.int64)
@@ -165,7 +172,7 @@ def _make_reference(
 
 def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> Reference:
     facts = parse_json(store.read(_FACTS))
-    classifier = Classifier(*_classified(index), _CLASSIFIER, generator=torch.Generator())
+    classifier = build_classifier(*_classified(index), generator=torch.Generator())
     classifier.load_state_dict(load(store.read("classifier.safetensors")))
     network = _feature_network(classifier.to(device), index, facts["sha256"])
     sums = load(store.read("moments.safetensors"))
@@ -206,25 +213,26 @@ def _single_channels(items: Iterator[Item], shown: Tensor) -> Iterator[Item]:
         yield replace(item, sample=sample, label=shown[item.label, at])
 
 
-def _feature_network(classifier: Classifier, index: DatasetIndex, sha256: str) -> FeatureNetwork:
+def _feature_network(classifier: Classifier | PooledClassifier, index: DatasetIndex, sha256: str) -> FeatureNetwork:
     classifier.eval().requires_grad_(False)
     if index.conditions is not None:
         return _of_conditions(classifier, index.conditions, sha256)
-    shown, classes = _shown(index), index.classes or 0
+    shown, classes, width = _shown(index), index.classes or 0, classifier.output.weight.shape[1]
     if shown is None:
-        name, dim = "classifier of the dataset's labels", _CLASSIFIER.features
+        name, dim = "classifier of the dataset's labels", width
         return FeatureNetwork(name, sha256, dim, classifier.features, classifier, classifier.output, classes)
+    assert isinstance(classifier, Classifier)
     channels = ChannelClassifier(classifier, shown.to(next(classifier.parameters()).device))
-    dim = shown.shape[1] * _CLASSIFIER.features
+    dim = shown.shape[1] * width
     return FeatureNetwork(
         "classifier of every channel", sha256, dim, channels.features, channels, channels.head, classes
     )
 
 
-def _of_conditions(classifier: Classifier, conditions: Conditions, sha256: str) -> FeatureNetwork:
+def _of_conditions(classifier: Classifier | PooledClassifier, conditions: Conditions, sha256: str) -> FeatureNetwork:
     name, only = "classifier of the dataset's conditions", conditions.only_class
     return FeatureNetwork(
-        *(name, sha256, _CLASSIFIER.features, classifier.features, classifier, classifier.output),
+        *(name, sha256, classifier.output.weight.shape[1], classifier.features, classifier, classifier.output),
         classes=only.size if only is not None else 0,
         conditions=conditions,
     )

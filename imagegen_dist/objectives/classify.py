@@ -10,14 +10,15 @@ from torch.nn.functional import cross_entropy, pad
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
 from imagegen_dist.objectives.recognise import recognition_loss
+from imagegen_dist.shape import per_axis
 
 
 @dataclass(frozen=True)
 class ClassifyConfig:
     """Training of a classifier."""
 
-    max_shift: int = 2
-    """Largest random shift along each spatial axis, in pixels."""
+    max_shift: int | tuple[int, ...] = 2
+    """Largest random shift along each spatial axis, in pixels: one number, or one for each axis."""
     label_smoothing: float = 0.0
     """Probability mass spread uniformly over all classes, from 0 to 1."""
 
@@ -58,18 +59,20 @@ class Classify:
         return loss.mean(), {"loss/classifier": loss.detach()}
 
 
-def random_shift(x: Tensor, max_shift: int, draw: Draw) -> Tensor:
+def random_shift(x: Tensor, max_shift: int | tuple[int, ...], draw: Draw) -> Tensor:
     """Each sample shifted by up to `max_shift` positions along every spatial axis; edge values are repeated.
 
-    x: [B, C, *S] -> [B, C, *S].
+    x: [B, C, *S] -> [B, C, *S]. max_shift: one number, or one for each axis.
     """
-    if max_shift == 0:
+    shifts = per_axis(max_shift, x.dim() - 2)
+    if not any(shifts):
         return x
-    ndim = x.dim() - 2
-    x = pad(x, (max_shift, max_shift) * ndim, mode="replicate")
-    for axis in range(2, x.dim()):
-        extent = x.shape[axis] - 2 * max_shift
-        start = draw.integers(0, 2 * max_shift + 1, len(x))
+    x = pad(x, tuple(shift for shift in reversed(shifts) for _ in range(2)), mode="replicate")
+    for axis, shift in enumerate(shifts, 2):
+        if not shift:
+            continue
+        extent = x.shape[axis] - 2 * shift
+        start = draw.integers(0, 2 * shift + 1, len(x))
         index = start[:, None] + torch.arange(extent, device=x.device)
         index = index.reshape(len(x), *(extent if a == axis else 1 for a in range(1, x.dim())))
         x = x.gather(axis, index.expand(*(extent if a == axis else size for a, size in enumerate(x.shape))))

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagegen_dist.models.classifier import ChannelClassifier, Classifier, ClassifierConfig
+from imagegen_dist.models.classifier import (
+    ChannelClassifier,
+    Classifier,
+    ClassifierConfig,
+    PooledClassifier,
+    build_classifier,
+)
 from imagegen_dist.shape import SampleShape
 
 
@@ -27,6 +33,16 @@ def test_features_and_logits_of_any_shape(channels, spatial):
 def test_large_samples_are_halved_until_the_hidden_layer_is_small():
     network = Classifier(SampleShape(3, (128, 128)), 10, ClassifierConfig(widths=(4, 8)), generator=seeded())
     assert network.hidden.weight.shape == (96, 8 * 8 * 8)
+
+
+@pytest.mark.parametrize("spatial", [(8, 32, 32), (1, 5, 3), (20, 64, 64)])
+def test_samples_of_three_axes_are_pooled_over_all_positions(spatial):
+    network = build_classifier(SampleShape(2, spatial), 7, generator=seeded())
+    assert isinstance(network, PooledClassifier)
+    x = torch.randn(2, 2, *spatial, generator=seeded())
+    assert network.features(x).shape == (2, 96)
+    torch.testing.assert_close(network.output(network.features(x)), network(x))
+    assert isinstance(build_classifier(SampleShape(2, (32, 32)), 7, generator=seeded()), Classifier)
 
 
 def test_features_do_not_depend_on_the_rest_of_the_batch():
