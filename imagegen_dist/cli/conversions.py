@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ONLY_FOR = {
     "image": ("icc", "white_level"),
     "video": ("frames", "stride", "fps", "clips_per_video"),
-    "voxels": ("spacing", "window"),
+    "voxels": ("spacing", "window", "resample", "nan"),
 }
 """Flags that one modality alone has."""
 
@@ -72,6 +72,8 @@ def _of_volumes(options: Options) -> VolumeConversion:
         options.bits,
         options.crop == "center",
         cast(Layout, options.array_layout or "auto"),
+        options.resample == "nearest",
+        options.nan == "lowest",
     )
 
 

@@ -59,6 +59,10 @@ class Options:
     """Volumes: resample to this distance of voxels in mm; --size then crops or pads. Default: as the files."""
     window: Annotated[str, flag("LOW:HIGH")] = ""
     """Volumes: values that become black and white, e.g. 0:80. Needed unless they are uint8 (or uint16, --bits 16)."""
+    resample: Annotated[Literal["linear", "nearest"], flag("linear|nearest")] = "linear"
+    """Volumes: values of a new grid; nearest keeps numbers of segments. Default: linear."""
+    nan: Annotated[Literal["refuse", "lowest"], flag("refuse|lowest")] = "refuse"
+    """Volumes: voxels without a number; refuse leaves the volume out, lowest fills them. Default: refuse."""
     bits: Annotated[int, flag("8|16")] = 8
     """Bits of stored values; 16 for volumes and grey pictures that need more than 256 levels. Default: 8."""
     crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"

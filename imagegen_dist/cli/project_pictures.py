@@ -12,8 +12,8 @@ from torch import Tensor
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.cli.sample_directions import DirectionSweep, parse_directions, sweep_latents
-from imagegen_dist.data.conversion import Conversion, convert_image
-from imagegen_dist.data.modality import modality
+from imagegen_dist.data.conversion import Conversion, convert_picture
+from imagegen_dist.data.modality import modality, stored_type
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
@@ -74,10 +74,11 @@ def _read(path: str, model: Model, said: str) -> Tensor:
     height, width = model.shape.spatial
     try:
         store, name = file_at(path)
-        made = convert_image(store.read(name), Conversion((height, width), model.shape.channels), "png")
+        conversion = Conversion((height, width), model.shape.channels, bits=model.shape.bits)
+        made = convert_picture(store.read(name), conversion, "png")
     except (OSError, ValueError) as error:
         raise UsageError(f"{said} {path}: {first_line(error)}") from None
-    out = np.empty(model.shape.dims, np.uint8)
+    out = np.empty(model.shape.dims, stored_type(model.shape))
     modality("image").decode_into(made.data, "png", out)
     return torch.from_numpy(out)
 

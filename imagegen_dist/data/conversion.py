@@ -80,7 +80,7 @@ class Conversion(SampleConversion):
         """The one sample of a picture. Raises DecodeError, and UnfitError for an animation."""
         if not self.first_frame and is_animated(data):
             raise UnfitError(f"{name} {ANIMATED}")
-        yield convert_deep(data, self) if self.bits == 16 else convert_image(data, self, extension)
+        yield convert_picture(data, self, extension)
 
     def flags(self) -> dict[str, str]:
         """Everything that determines the bytes of the samples, by flags."""
@@ -97,6 +97,11 @@ class Conversion(SampleConversion):
     def describe_size(self, size: tuple[int, ...]) -> str:
         """A size in the form of --size."""
         return f"{size[1]}x{size[0]}"
+
+
+def convert_picture(data: bytes, conversion: Conversion, extension: str) -> Encoded:
+    """`convert_deep` or `convert_image`, according to the bits. Raises DecodeError."""
+    return convert_deep(data, conversion) if conversion.bits == 16 else convert_image(data, conversion, extension)
 
 
 def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encoded:

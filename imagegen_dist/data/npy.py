@@ -17,7 +17,7 @@ from imagegen_dist.data.picture import DecodeError, times
 from imagegen_dist.wording import counted
 
 _KINDS = {"|u1": "u1", "<u2": "<u2", ">u2": ">u2"}
-_FLAGS = "pack it with `imagegen data pack --modality`, which takes other types with --window"
+_FLAGS = "`imagegen data pack --modality voxels` takes other types with --window"
 
 
 class _Header(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from imagegen_dist.data.modality import to_uint8
+from imagegen_dist.data.modality import to_stored
 from imagegen_dist.inference.directions import Direction, Directions, orthogonalised
 from imagegen_dist.inference.scores import Score, scores_for
 
@@ -187,7 +187,7 @@ def _observed(model: Model, z: Tensor, label: Tensor | None) -> tuple[Tensor, Te
                 some = slice(start, start + model.batch)
                 held.clear()
                 made = model.sampler.generate(z[some].to(model.device), _on(model, label, some))
-                samples.append(to_uint8(made).cpu())
+                samples.append(to_stored(made, model.shape.bits).cpu())
                 activations.append(held[0])
     finally:
         hook.remove()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.conditions.part import Conditions
-from imagegen_dist.data.modality import to_float, to_uint8
+from imagegen_dist.data.modality import to_float, to_stored
 from imagegen_dist.inference.inputs import check_samples
 from imagegen_dist.inference.model import AutoencoderModel, Model
 
@@ -93,9 +93,8 @@ def project(
     with torch.no_grad():
         made = loss.generate(z, found)
         psnr = 10 * torch.log10(4 / loss.errors(made).clamp_min(1e-12))
-    return Projection(
-        z.detach().cpu(), None if found is None else found.detach().cpu(), to_uint8(made).cpu(), psnr.cpu()
-    )
+    samples = to_stored(made, model.shape.bits).cpu()
+    return Projection(z.detach().cpu(), None if found is None else found.detach().cpu(), samples, psnr.cpu())
 
 
 class _Loss:
@@ -150,7 +149,7 @@ def _first_guess(
     if told is not None and not told.is_floating_point():
         told = torch.nn.functional.one_hot(told.long(), model.classes).float()
     if isinstance(model, AutoencoderModel) and len(model.autoencoder.group_dims) == 1 and not model.label_width:
-        z = model.encode(to_uint8(target))
+        z = model.encode(to_stored(target, model.shape.bits))
         return z.clone().requires_grad_(), told
     drawn, labels = model.latents(guesses, _SEED), model.labels(guesses)
     best = torch.full((len(target),), float("inf"), device=model.device)

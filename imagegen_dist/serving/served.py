@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imagegen_dist.data.conversion import Conversion, convert_image
-from imagegen_dist.data.modality import modality
+from imagegen_dist.data.conversion import Conversion, convert_picture
+from imagegen_dist.data.modality import modality, stored_type
 from imagegen_dist.data.picture import DecodeError
 from imagegen_dist.inference.engines import EngineName, use_engine_
 from imagegen_dist.inference.loading import build_model, read_trained
@@ -137,11 +137,11 @@ class Served:
         if data.startswith(_NPY):
             member, extension = data, "npy"
         elif self.model.modality == "image" and shape.channels in (1, 3, 4):
-            conversion = Conversion((shape.spatial[0], shape.spatial[1]), shape.channels)
-            member, extension = convert_image(data, conversion, "png").data, "png"
+            conversion = Conversion((shape.spatial[0], shape.spatial[1]), shape.channels, bits=shape.bits)
+            member, extension = convert_picture(data, conversion, "png").data, "png"
         else:
             raise DecodeError(f"is no .npy of {shape}, and this model's samples are {self.model.modality}")
-        out = np.empty(shape.dims, np.uint8)
+        out = np.empty(shape.dims, stored_type(shape))
         kind.decode_into(member, extension, out)
         return torch.from_numpy(out[None])
 

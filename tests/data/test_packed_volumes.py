@@ -90,7 +90,7 @@ def test_each_bad_volume_is_counted_and_named(tmp_path, capsys):
     assert _pack(scans, tmp_path / "out", *flags) == 0
     said = capsys.readouterr().err
     for line in (
-        "ill/nan.nii has 1 voxel without a number (NaN or infinite)",
+        "ill/nan.nii has 1 voxel without a number (NaN or infinite); --nan lowest fills them",
         "ill/series.nii.gz is a series of 3 volumes",
         "ill/cut.nii.gz is cut off",
         "ill/bomb.nii.gz is not a NIfTI file",
@@ -125,6 +125,18 @@ def test_what_is_missing_or_makes_no_sense_is_one_line(tmp_path, capsys, flags, 
     told = capsys.readouterr().err.strip().splitlines()
     assert said in told[-1]
     assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_segments_keep_their_numbers_and_a_background_of_nan_is_filled(tmp_path):
+    (tmp_path / "in").mkdir()
+    segments = np.random.default_rng(0).choice(np.array([0, 3, 40], np.int16), (12, 14, 16))
+    nibabel.save(nibabel.Nifti1Image(segments, PLACE), tmp_path / "in" / "segments.nii")
+    holes = np.where(segments == 0, np.nan, segments).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(holes, PLACE), tmp_path / "in" / "holes.nii")
+    flags = ("--size", "6x7x10", "--spacing", "3,2.5,2", "--window", "0:255", "--resample", "nearest")
+    assert _pack(tmp_path / "in", tmp_path / "out", *flags, "--nan", "lowest") == 0
+    found = Dataset.open(str(tmp_path / "out")).read(range(2))[0].numpy()
+    assert sorted(np.unique(each).tolist() for each in found) == [[0, 3, 40], [3, 40]]
 
 
 def test_pictures_of_16_bits_keep_their_levels(tmp_path):

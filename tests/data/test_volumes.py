@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import struct
 
 import numpy as np
@@ -237,3 +238,17 @@ def test_a_resampled_volume_keeps_the_place_and_the_mass_of_what_it_shows():
         np.testing.assert_allclose(found[0], place, atol=0.1)  # of voxels of 1 to 2 mm
         assert found[1] == pytest.approx(mass, rel=0.03)
     assert at_spacing(volume, (1.0, 1.0, 2.0)) is volume
+
+
+def test_headers_that_claim_too_much_take_no_memory():
+    data = _file(trimesh.creation.box(), "glb")
+    length = struct.unpack_from("<I", data, 12)[0]
+    document = json.loads(data[20 : 20 + length])
+    document["accessors"][0] = {"count": 90_000_000_000, "type": "SCALAR", "componentType": 5125}  # zeros, without data
+    text = json.dumps(document).encode()
+    with pytest.raises(DecodeError, match="claims 90,000,000,000 numbers"):
+        read_mesh(data[:12] + struct.pack("<I4s", len(text), b"JSON") + text + data[20 + length :], "glb", (8, 8, 8))
+    syntax = b"1.2.840.10008.1.2.1"
+    files = {name: data.replace(syntax + b"\0", syntax + b".99") for name, data in _series().items()}
+    with pytest.raises(DecodeError, match="a deflated file"):
+        read_dicom_series(files)

@@ -39,6 +39,8 @@ class VolumeConversion(SampleConversion):
     bits: int = 8  # of a stored value
     crop: bool = True  # without spacing, crop centrally to the proportions of `size`; else squeeze the whole volume
     layout: Layout = "auto"  # where arrays of four axes have their channels
+    nearest: bool = False  # new voxels take the value of the nearest one, as numbers of segments need
+    nan_lowest: bool = False  # voxels without a number get the lowest value; else the volume is refused
     space: VolumeSpace | None = None  # what stored arrays stand for, if they are samples of a dataset
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class VolumeConversion(SampleConversion):
             "--bits": "" if self.bits == 8 else f"{self.bits}",
             "--crop": "center" if self.crop else "none",
             "--array-layout": "" if self.layout == "auto" else self.layout,
+            "--resample": "nearest" if self.nearest else "",
+            "--nan": "lowest" if self.nan_lowest else "",
         }
 
     def describe_size(self, size: tuple[int, ...]) -> str:
@@ -73,7 +77,7 @@ class VolumeConversion(SampleConversion):
 
     def convert(self, data: bytes, name: str, extension: str) -> Iterator[Encoded]:
         """The one sample of a file or folder. Raises DecodeError, UnfitError."""
-        volume, before = self._known(read_volume(data, name, self.size, self.layout))
+        volume, before = self._known(self._finite(read_volume(data, name, self.size, self.layout)))
         scale = self._scale_of(volume, name)
         fitted = self._fitted(volume, scale.low)
         sample = scale.levels_of(fitted.values)
@@ -101,22 +105,30 @@ class VolumeConversion(SampleConversion):
         values = volume.values * np.float64(self.space.slope) + self.space.intercept
         return replace(volume, values=values.astype(np.float32), bits=0), VolumeSpace()
 
+    def _finite(self, volume: Volume) -> Volume:
+        """The volume with a number in every voxel. Raises DecodeError if some have none and are not to get one."""
+        values = volume.values
+        if values.dtype.kind != "f" or (finite := np.isfinite(values)).all():
+            return volume
+        if not self.nan_lowest or not finite.any():
+            wrong = counted(int(np.count_nonzero(~finite)), "voxel")
+            raise DecodeError(f"has {wrong} without a number (NaN or infinite); --nan lowest fills them")
+        return replace(volume, values=np.where(finite, values, values[finite].min()))
+
     def _fitted(self, volume: Volume, outside: float) -> Volume:
         """The volume on the wanted grid; `outside` fills what it does not cover."""
         if self.spacing is not None:
-            volume = at_spacing(volume, self.spacing)
+            volume = at_spacing(volume, self.spacing, self.nearest)
             return volume if self.size is None else central(volume, self.size, outside)
         if self.size is None or self.size == volume.spatial:
             return volume
-        return resampled(cropped_to_aspect(volume, self.size) if self.crop else volume, self.size)
+        return resampled(cropped_to_aspect(volume, self.size) if self.crop else volume, self.size, self.nearest)
 
     def _scale_of(self, volume: Volume, name: str) -> _Scale:
-        """How the values of a volume become levels. Raises DecodeError for values that are no numbers, UnfitError."""
+        """How the values of a volume become levels. Raises UnfitError."""
         highest = (1 << self.bits) - 1
         if volume.is_solid:
             return _Scale(0, 255, highest, 1.0, 0.0)
-        if wrong := int(np.count_nonzero(~np.isfinite(volume.values))) if volume.values.dtype.kind == "f" else 0:
-            raise DecodeError(f"has {counted(wrong, 'voxel')} without a number (NaN or infinite)")
         if self.window is not None:
             low, high = self.window
             return _Scale(low, high, highest, (high - low) / highest, low)

@@ -17,6 +17,8 @@ from imagegen_dist.wording import counted, first_line
 
 _EVEN = 0.05  # of the usual distance of slices, by which others may differ
 _DIRECTIONS = 1e-3  # by which the directions of slices may differ
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax that unpacks to any length
+_META_BYTES = 4096  # of the part of a file that names it
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -63,6 +65,8 @@ def read_dicom_series(files: Mapping[str, bytes]) -> Volume:
 
 
 def _slice(pydicom: Any, name: str, data: bytes) -> _Slice:
+    if _DEFLATED in data[:_META_BYTES]:
+        raise DecodeError(f"has {name}, a deflated file: decompress it first")
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
         rows, columns = int(dataset.Rows), int(dataset.Columns)

@@ -7,6 +7,8 @@ direction, so that solids that overlap stay filled.
 from __future__ import annotations
 
 import io
+import json
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +64,8 @@ def read_mesh(data: bytes, extension: str, spatial: tuple[int, int, int] | None,
 def _load(trimesh: Any, data: bytes, extension: str) -> Any:
     """The mesh of a file, all its parts as one. Nothing outside the file is read. Raises DecodeError."""
     more = {"skip_materials": True} if extension == "obj" else {}
+    if extension == "glb":
+        _check_glb(data)
     try:
         mesh = trimesh.load(io.BytesIO(data), file_type=extension, force="mesh", **more)
         faces = len(mesh.faces)
@@ -71,6 +75,18 @@ def _load(trimesh: Any, data: bytes, extension: str) -> Any:
     if not 1 <= faces <= _MOST_FACES:
         raise DecodeError(f"is a mesh of {counted(faces, 'triangle')}: from 1 to {_MOST_FACES:,} are allowed")
     return mesh
+
+
+def _check_glb(data: bytes) -> None:
+    """Raise DecodeError for a GLB whose header claims more numbers than it holds. (glTF 2.0, 4.4)"""
+    try:
+        length, kind = struct.unpack_from("<I4s", data, 12)
+        document = json.loads(data[20 : 20 + length]) if kind == b"JSON" else {}
+        counts = [int(each["count"]) for each in document.get("accessors", [])]
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DecodeError("is a damaged GLB file") from error
+    if any(not 0 <= count <= len(data) for count in counts):
+        raise DecodeError(f"is a damaged GLB file: it claims {max(counts, key=abs):,} numbers")
 
 
 def _inside(triangles: NDArray[np.float64], spatial: tuple[int, int, int]) -> NDArray[np.bool_]:

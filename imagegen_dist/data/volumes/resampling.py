@@ -14,14 +14,14 @@ from imagegen_dist.data.picture import DecodeError
 from imagegen_dist.data.volumes.volume import Reals, Volume, check_extent
 
 
-def resampled(volume: Volume, spatial: tuple[int, int, int]) -> Volume:
-    """The whole volume with another number of voxels along each axis."""
+def resampled(volume: Volume, spatial: tuple[int, int, int], nearest: bool = False) -> Volume:
+    """The whole volume with another number of voxels along each axis. nearest: each takes the value of one voxel."""
     steps = tuple(have / want for have, want in zip(volume.spatial, spatial, strict=True))
-    return _sampled(volume, spatial, (steps[0], steps[1], steps[2]))
+    return _sampled(volume, spatial, (steps[0], steps[1], steps[2]), nearest)
 
 
-def at_spacing(volume: Volume, spacing: tuple[float, float, float]) -> Volume:
-    """The volume with these distances in mm along D, H and W, around the same centre.
+def at_spacing(volume: Volume, spacing: tuple[float, float, float], nearest: bool = False) -> Volume:
+    """The volume with these distances in mm along D, H and W, around the same centre. nearest: as for `resampled`.
 
     Raises DecodeError if the file states no spacing.
     """
@@ -32,17 +32,18 @@ def at_spacing(volume: Volume, spacing: tuple[float, float, float]) -> Volume:
         return volume
     depth, height, width = (want / have for have, want in zip(known, spacing, strict=True))
     extents = [max(1, round(n / step)) for n, step in zip(volume.spatial, (depth, height, width), strict=True)]
-    return _sampled(volume, (extents[0], extents[1], extents[2]), (depth, height, width))
+    return _sampled(volume, (extents[0], extents[1], extents[2]), (depth, height, width), nearest)
 
 
-def _sampled(volume: Volume, spatial: tuple[int, int, int], steps: tuple[float, float, float]) -> Volume:
+def _sampled(volume: Volume, spatial: tuple[int, int, int], steps: tuple[float, float, float], nearest: bool) -> Volume:
     """Values on a grid around the same centre. steps: of the grid along D, H and W, in voxels of the volume."""
     if spatial == volume.spatial and steps == (1.0, 1.0, 1.0):
         return volume
     check_extent(spatial, "would be")
-    values = volume.values.astype(np.float32)
+    values = volume.values if nearest else volume.values.astype(np.float32)
     for axis in sorted(range(3), key=lambda axis: spatial[axis] / volume.spatial[axis]):
-        values = _along(values, axis + 1, spatial[axis], steps[axis])
+        along = _nearest if nearest else _along
+        values = along(values, axis + 1, spatial[axis], steps[axis])
     affine = volume.affine
     if affine is not None:
         first = (np.array(volume.spatial) - 1) / 2 - (np.array(spatial) - 1) / 2 * np.array(steps)
@@ -79,13 +80,24 @@ def _zip(starts: list[int], volume: Volume, spatial: tuple[int, int, int]) -> li
     return list(zip(starts, volume.spatial, spatial, strict=True))
 
 
+def _centres(have: int, extent: int, step: float) -> NDArray[np.float64]:
+    """Where new voxels lie among those that there are, around the same centre."""
+    return (have - 1) / 2 + (np.arange(extent, dtype=np.float64) - (extent - 1) / 2) * step
+
+
+def _nearest(values: NDArray, axis: int, extent: int, step: float) -> NDArray:
+    """Other voxels along one axis, each with the value of the nearest one."""
+    have = values.shape[axis]
+    return values.take(np.clip(np.floor(_centres(have, extent, step) + 0.5).astype(np.int64), 0, have - 1), axis)
+
+
 def _along(values: Reals, axis: int, extent: int, step: float) -> Reals:
     """Other voxels along one axis, around its centre, by a triangle filter as wide as the larger step."""
     have = values.shape[axis]
     if have == extent and step == 1:
         return values
     reach = max(1.0, step)
-    centres = (have - 1) / 2 + (np.arange(extent) - (extent - 1) / 2) * step
+    centres = _centres(have, extent, step)
     first = np.ceil(centres - reach).astype(np.int64)
     taps = int(np.ceil(2 * reach)) + 1
     places = first[:, None] + np.arange(taps)
