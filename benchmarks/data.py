@@ -11,7 +11,8 @@ batch) is excluded, and every fetch, open and walk in proportion to the images i
 of the process and of all that it started, without the server. The cache folder is emptied before each process.
 
 Others: `--against CHECKOUT` compares this state of the package with another one, `--clients` compares clients of object
-storage, `--arrays` reads volumes and clips, `--flat STEPS` watches memory and open files over many batches.
+storage, `--arrays` reads volumes and clips, `--clips` compares the formats of clips, `--flat STEPS` watches memory and
+open files over many batches.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from peers import arrays, clients, first, flat
+from peers import arrays, clients, clips, first, flat
 from peers.environments import PACKAGES, environment
 from peers.pictures import EXTENSIONS, SHARD_SAMPLES, write_shards
 from peers.server import measure, s3_server
@@ -355,6 +356,7 @@ def main() -> None:
     parser.add_argument("--clients", action="store_true", help="clients of object storage instead")
     parser.add_argument("--first", type=int, nargs="?", const=10_000, metavar="SHARDS", help="first batch alone")
     parser.add_argument("--arrays", action="store_true", help="volumes and clips instead")
+    parser.add_argument("--clips", action="store_true", help="clips as npy and as animated WebP instead")
     parser.add_argument("--flat", type=int, nargs="?", const=20_000, metavar="STEPS", help="memory and files instead")
     options = parser.parse_args()
     if options.quick:
@@ -383,6 +385,8 @@ def main() -> None:
             )
         elif options.arrays:
             print(f"\n{arrays.rates_table(folder, options.rounds)}")
+        elif options.clips:
+            print(f"\n{clips.formats_table(folder, options.rounds)}")
         elif options.flat:
             print(f"\n{flat_table(folder, options.flat)}")
         else:

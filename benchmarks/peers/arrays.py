@@ -33,7 +33,7 @@ def rates_table(folder: Path, rounds: int) -> str:
             folder / "arrays" / modality / f"{'x'.join(map(str, dims))}-{kind.__name__}", *CASES[name]
         )
         best = [max(_rate(measure) for _ in range(rounds)) for measure in _measures(place)]
-        cells = [f"{rate:,.0f}/s, {rate * size / 1e6:,.0f} MB/s" for rate in best]
+        cells = [f"{each:,.0f}/s, {each * size / 1e6:,.0f} MB/s" for each in best]
         lines.append(f"| {name} | {size / 1e6:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
