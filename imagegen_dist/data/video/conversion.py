@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from PIL import Image
 
 from imagegen_dist.data.animated import is_animated
 from imagegen_dist.data.conversion import Conversion, fitted, picture_of
@@ -22,6 +23,7 @@ from imagegen_dist.data.video.container import open_container
 from imagegen_dist.data.video.cutting import Cut
 from imagegen_dist.data.video.film import Film, Frame
 from imagegen_dist.data.video.folder import FolderFilm
+from imagegen_dist.wording import counted
 
 _NPY_SIGNATURE = b"\x93NUMPY"
 _MEMBER_LAYOUT = "first"  # of arrays in shards, which are samples: [C, T, H, W]
@@ -156,7 +158,5 @@ def _fit(frame: Frame, picture: Conversion) -> Pixels:
     if picture.size in (None, frame.shape[1:]) and picture.channels in (None, len(frame)):
         return frame
     if len(frame) not in (1, 3):
-        raise DecodeError(f"has {len(frame)} channels: only clips of 1 or 3 are resized or converted")
-    from PIL import Image
-
+        raise DecodeError(f"has {counted(len(frame), 'channel')}: only clips of 1 or 3 are resized or converted")
     return fitted(Image.fromarray(frame[0] if len(frame) == 1 else np.moveaxis(frame, 0, -1).copy()), picture)
