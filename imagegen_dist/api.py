@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import sys
@@ -26,7 +25,7 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.console import Console
 from imagegen_dist.metrics.formatting import FigureLine, figure_lines
-from imagegen_dist.metrics.report import headlines
+from imagegen_dist.metrics.report import data_url, headlines
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.presets.preset import job_of
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
 
     from imagegen_dist.cli.prepare import Prepared
     from imagegen_dist.inference import AutoencoderModel, GeneratorModel
+
+_PICTURES = (".png", ".webp")
 
 Settings = Mapping[str, Any]
 """Settings of one group by name, e.g. {"gamma": 0.5}; nested groups as nested mappings, the kind as "kind"."""
@@ -182,16 +183,10 @@ class Run:
 
     @property
     def pictures(self) -> dict[str, Image]:
-        """The newest picture of each kind (grid, reconstructions, traversal, ...), which a notebook shows."""
+        """The newest picture or film of each kind (grid, reconstructions, traversals, ...), which a notebook shows."""
         from PIL import Image
 
-        newest: dict[str, str] = {}
-        for entry in sorted((self.folder / "samples").names()):
-            name, _, rest = PurePosixPath(entry).name.rpartition("-")
-            if rest.endswith(".png"):
-                newest[name] = entry
-        folder = self.folder / "samples"
-        return {name: Image.open(io.BytesIO(folder.read(entry))) for name, entry in newest.items()}
+        return {name: Image.open(io.BytesIO(data)) for name, (data, _) in self._pictures().items()}
 
     @property
     def report(self) -> str:
@@ -216,17 +211,24 @@ class Run:
             f"<tr><td>{html.escape(line.label)}</td><td>{html.escape(line.full_value)}</td></tr>"
             for line in self._figures()
         )
-        pictures = self.pictures
+        pictures = self._pictures()
         shown = next((pictures[name] for name in ("grid", "prior", *pictures) if name in pictures), None)
         image = ""
         if shown is not None:
-            out = io.BytesIO()
-            shown.save(out, "PNG")
-            data = base64.b64encode(out.getvalue()).decode()
             style = "max-width: 100%; min-width: min(480px, 100%)"
-            image = f'<img alt="samples" style="{style}" src="data:image/png;base64,{data}">'
+            image = f'<img alt="samples" style="{style}" src="{data_url(*shown)}">'
         place = html.escape(self.url)
         return f"<div><p><b>{html.escape(self.name)}</b> · <code>{place}</code></p><table>{cells}</table>{image}</div>"
+
+    def _pictures(self) -> dict[str, tuple[bytes, str]]:
+        """(data, extension) of the newest picture of each kind."""
+        folder = self.folder / "samples"
+        newest: dict[str, str] = {}
+        for entry in sorted(folder.names()):
+            path = PurePosixPath(entry)
+            if path.suffix in _PICTURES:
+                newest[path.name.rpartition("-")[0]] = entry
+        return {name: (folder.read(entry), PurePosixPath(entry).suffix[1:]) for name, entry in newest.items()}
 
     def _figures(self) -> list[FigureLine]:
         """The last evaluation's figures, in the order of the metric table."""

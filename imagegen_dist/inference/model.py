@@ -41,6 +41,7 @@ from imagegen_dist.inference.extent import (
 from imagegen_dist.inference.find_directions import KINDS, find_directions
 from imagegen_dist.inference.given import Given, as_conditions
 from imagegen_dist.inference.inputs import check_conditions, check_label, check_latents, check_samples
+from imagegen_dist.inference.samples import Samples
 from imagegen_dist.inference.scores import Score
 from imagegen_dist.nn.causal import stream
 from imagegen_dist.nn.tiles import Tiling, tiled, tilings
@@ -145,7 +146,7 @@ class Model(nn.Module):
         truncation: float = 1.0,
         conditions: Given | Iterable[Given] | None = None,
         directions: Mapping[str, float] | None = None,
-    ) -> Tensor:
+    ) -> Samples:
         """`n` samples, uint8 [n, C, *S]; sample i depends only on the seed, i and its class, not on `n`.
 
         classes: one class for all, or several taken in turn, each by number or name; by default all in turn. Integers
@@ -160,9 +161,10 @@ class Model(nn.Module):
             raise ValueError(f"n is {n}; ask for at least 1 sample")
         drawn, label = self.latents(n, seed), self.labels(n, classes, conditions, seed)
         if not directions:
-            return self.generate(drawn, label, truncation)
+            return Samples.of(self.generate(drawn, label, truncation), self.modality)
         self._check_truncation(truncation)
-        return self.generate(self.directions_for(directions).set(drawn * truncation, directions), label)
+        moved = self.directions_for(directions).set(drawn * truncation, directions)
+        return Samples.of(self.generate(moved, label), self.modality)
 
     def directions(
         self,
