@@ -17,6 +17,7 @@ from imagegen_dist.distributed import World, process_group, same_on_all_ranks
 from imagegen_dist.models import mlp, r3gan
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.models.r3gan import R3GANConfig
+from imagegen_dist.nn.recompute import recompute_
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.gan import GAN, GANConfig
 from imagegen_dist.schedule import Schedule, constant
@@ -47,9 +48,12 @@ def mlp_networks() -> Networks:
     return tuple(cls(SHAPE, CLASSES, config, generator=seed) for cls in (mlp.Generator, mlp.Discriminator))
 
 
-def convolutional_networks() -> Networks:
+def convolutional_networks(recompute_from: int = 0) -> Networks:
     config, seed = R3GANConfig(widths=(16, 8), group_channels=8), torch.Generator().manual_seed(2)
-    return tuple(cls(SHAPE, CLASSES, config, generator=seed) for cls in (r3gan.Generator, r3gan.Discriminator))
+    networks = tuple(cls(SHAPE, CLASSES, config, generator=seed) for cls in (r3gan.Generator, r3gan.Discriminator))
+    for network in networks:
+        recompute_(network, recompute_from)
+    return networks
 
 
 def patch_networks() -> Networks:
@@ -131,7 +135,9 @@ def all_gradients(world: World) -> dict[str, Tensor]:
         for loss, config in LOSSES.items():
             for key, value in gradients(mlp_networks(), config, microbatches, world).items():
                 found[f"{loss} | {split} | {key}"] = value
-        for key, value in gradients(convolutional_networks(), RELATIVISTIC, microbatches, world).items():
+        # Several processes compute activations again in the backward pass; one keeps them.
+        networks = convolutional_networks(recompute_from=int(world.size > 1))
+        for key, value in gradients(networks, RELATIVISTIC, microbatches, world).items():
             found[f"convolutions | {split} | {key}"] = value
     return found
 
