@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagegen_dist.nn.compiling import uncompiled
 from imagegen_dist.nn.conv import Conv
 from imagegen_dist.shape import PerAxis, per_axis
 
@@ -76,7 +77,8 @@ def in_pieces(tails: dict[nn.Module, Tensor]) -> Iterator[None]:
     """Within it, causal convolutions of this thread go on from `tails`, and leave there what the next piece needs."""
     before, _kept.tails = _kept.tails, tails
     try:
-        yield
+        with uncompiled():
+            yield
     finally:
         _kept.tails = before
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +40,12 @@ def compile_(network: nn.Module) -> None:
     """Compile a network in place, for passes that no gradient passes through twice."""
     _prepare()
     network.compile()
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Within it, compiled networks compute as they are: for what depends on more than their inputs."""
+    # Without this module nothing is compiled, and its import takes a second.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _prepare() -> None:

@@ -69,6 +69,16 @@ def test_two_sequences_in_turn_do_not_mix():
     torch.testing.assert_close(second, conv(b))
 
 
+def test_a_compiled_network_takes_pieces_as_well():
+    conv = SidedConv(3, 1, 1, 3, causal=True, generator=seeded())
+    conv.compile(backend="aot_eager")
+    x = noise(1, 1, 4, 2, 2).float()
+    with torch.no_grad():
+        conv(x[:, :, :2])  # compiled for the extent of a piece, with nothing before it
+        whole = conv(x)
+        torch.testing.assert_close(torch.cat(list(stream(conv, x.split(2, 2))), 2), whole)
+
+
 def test_normalisation_of_frames_and_of_positions_look_at_these_alone():
     x = noise(2, 8, 3, 4, 4)
     frames = torch.stack([group_norm(8).double()(frame) for frame in x.unbind(2)], 2)
