@@ -20,7 +20,7 @@ _SLOW = (
     ),
     *(f"tests/inference/test_{name}.py" for name in ("exported", "latent_models", "programs")),
     *("tests/metrics/test_wandb.py", "tests/objectives/test_whole_kernels.py", "tests/training/test_passes.py"),
-    "tests/training/test_memory.py",
+    *("tests/training/test_memory.py", "tests/drawing/test_surfaces.py"),
     *("tests/lineage/test_diffusers.py", "tests/test_conditioned_runs.py", "tests/test_gpu_script.py"),
     *(f"tests/test_{name}.py" for name in ("api", "credentials_come_late", "failing_figures", "hub_urls")),
     *(f"tests/lineage/test_{name}.py" for name in ("beginnings", "forks", "foreign_checkpoints", "init_from")),

@@ -23,6 +23,7 @@ from imagegen_dist.extras import install_hint
 FORMATS = ("glb", "obj", "stl", "ply")
 
 _SCENE_SIDE = 32  # voxels along the longest side of a volume in a scene; larger ones are averaged
+_SCENE_FACES = 20_000  # of a volume in a scene: more than any body has at that size, and fewer than noise
 _SCENE_GAP = 1.25  # from one volume in a scene to the next, in sides
 
 
@@ -102,9 +103,9 @@ def mesh_file(made: Surface, extension: str) -> bytes:
 
 
 def scene(volumes: Pixels, level: float = LEVEL) -> bytes | None:
-    """The surfaces of some volumes in one GLB, side by side, to look at; None if none has a surface.
+    """The surfaces of some volumes in one GLB, side by side, to look at; None if there is none.
 
-    Volumes of more than 32 voxels along a side are averaged first.
+    Volumes of more than 32 voxels along a side are averaged first, and noise, which is all surface, is left out.
     """
     import trimesh
 
@@ -113,7 +114,7 @@ def scene(volumes: Pixels, level: float = LEVEL) -> bytes | None:
     step = _SCENE_GAP * max(volumes.shape[2:]) / factor
     for number, volume in enumerate(averaged(volumes, factor)):
         found = surface(volume, level)
-        if found is not None:
+        if found is not None and len(found.faces) <= _SCENE_FACES:
             place = trimesh.transformations.translation_matrix([step * number, 0, 0])
             name = f"sample{number}"
             made.add_geometry(_mesh(found), node_name=name, geom_name=name, transform=place)

@@ -16,6 +16,7 @@ from imagegen_dist.metrics.formatting import FigureLine, figure, figure_lines
 
 _MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "gif": "image/gif", "webp": "image/webp"}
 _FILMS = ("webp", "png", "gif")
+_FILM_BYTES = 4 << 20  # of films through time that play in a report, and are in it as a whole
 _POINTS = 500  # maximum number of points of a curve
 _MEANS = 100  # longer curves are drawn as this many means over their faint points
 _DOTS = 40  # up to this many points are marked individually
@@ -147,10 +148,11 @@ def render_report(
 
     title: the run's name. state: of the run, beside its name. facts: (name, value) about the run. figures: metrics of
     the last evaluation by full name, with main_figure shown first. rows: metrics as sinks received them. pictures:
-    oldest first, described by `picture_note`. commands: (purpose, command line). config: the resolved configuration as
-    text. more_pictures: shown once, below the others.
+    oldest first, described by `picture_note`; of many films, the oldest stand still. commands: (purpose, command line).
+    config: the resolved configuration as text. more_pictures: shown once, below the others.
     """
     drawn, lines = charts(rows), figure_lines(figures)
+    pictures = _with_few_films(pictures)
     return template("report.html.j2").render(
         title=title,
         state=state,
@@ -168,6 +170,17 @@ def render_report(
         commands=commands,
         config=config,
     )
+
+
+def _with_few_films(pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures, of which the newest films play while they are small enough together; the others stand still."""
+    kept: list[Picture] = []
+    spent = 0
+    for picture in reversed(pictures):
+        spent += len(picture.data) if picture.still else 0
+        stands = picture.still and kept and spent > _FILM_BYTES
+        kept.append(replace(picture, data=first_frame(picture.data), extension="webp") if stands else picture)
+    return kept[::-1]
 
 
 def headlines(lines: Sequence[FigureLine], main: str = "") -> list[FigureLine]:

@@ -97,6 +97,7 @@ def test_large_volumes_are_averaged_for_a_report() -> None:
     small = render(np.array([0, 9000]), 32)
     large = small.repeat(2, 2).repeat(2, 3).repeat(2, 4)
     assert scene(large) == scene(small)
+    assert scene(np.random.default_rng(0).integers(0, 256, (1, 1, 32, 32, 32), dtype=np.uint8)) is None
 
 
 def test_other_formats_and_missing_libraries_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -166,6 +167,14 @@ def test_films_play_until_they_are_paused_and_meshes_are_in_the_page():
     plain = page(rows(), pictures())
     assert 'class="films"' not in plain
     assert "function drawMesh" not in plain
+
+
+def test_of_many_large_films_the_oldest_stand_still():
+    noise = np.random.default_rng(0).integers(0, 256, (9, 500, 500), dtype=np.uint8)
+    film = Picture("film", animate([Image.fromarray(frame) for frame in noise], "webp", 8), "webp")
+    assert 1.5e6 < len(film.data) < 2.8e6
+    shown = [attributes for tag, attributes in Tags(page(rows(), [film, film, film])).found if tag == "img"]
+    assert ["data-of" in each for each in shown if not each["alt"]] == [False, len(film.data) * 2 < 4 << 20, True]
 
 
 def test_a_picture_of_unknown_type_is_refused():
