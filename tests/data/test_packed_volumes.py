@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,16 +18,24 @@ from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
+from tests.data.scans import series
 from tests.runs import Listener, train_here
 
 nibabel = pytest.importorskip("nibabel")
 trimesh = pytest.importorskip("trimesh")
+pytest.importorskip("pydicom")
 
 PLACE = np.array([[-2.0, 0, 0, 50], [0, 2.0, 0, -40], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 
 
 def _pack(source, dest, *flags) -> int:
     return main([str(source), str(dest), "--modality", "voxels", "--workers", "0", *flags])
+
+
+def png(grey: int) -> bytes:
+    target = io.BytesIO()
+    Image.new("L", (6, 5), grey).save(target, "PNG")
+    return target.getvalue()
 
 
 def _head(seed: int) -> np.ndarray:
@@ -125,6 +134,25 @@ def test_what_is_missing_or_makes_no_sense_is_one_line(tmp_path, capsys, flags, 
     told = capsys.readouterr().err.strip().splitlines()
     assert said in told[-1]
     assert not (tmp_path / "out" / "index.json").exists()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_series_without_extensions_and_stacks_are_records_below_their_classes(tmp_path, zipped):
+    source = tmp_path / "in"
+    for name, extension in (("ct/one", ""), ("ct/two", ".dcm"), ("stacks/a", ".png")):
+        (source / name).mkdir(parents=True)
+        files = series() if extension != ".png" else {f"{at}.dcm": png(at) for at in range(12)}
+        for called, data in files.items():
+            (source / name / called.replace(".dcm", extension)).write_bytes(data)
+    np.save(source / "stacks" / "columns.npy", np.asfortranarray(np.ones((4, 5, 6), np.int16)))
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+            for path in source.rglob("*"):
+                archive.write(path, path.relative_to(source))
+        source = tmp_path / "in.zip"
+    assert _pack(source, tmp_path / "out", "--size", "4x4x4", "--window", "0:255") == 0
+    index = DatasetIndex.load(Store(tmp_path / "out"))
+    assert (index.class_names, index.class_counts) == (("ct", "stacks"), (2, 2))
 
 
 def test_segments_keep_their_numbers_and_a_background_of_nan_is_filled(tmp_path):

@@ -17,9 +17,10 @@ from imagegen_dist.data.volumes.mesh import read_mesh
 from imagegen_dist.data.volumes.nifti import read_nifti, write_nifti
 from imagegen_dist.data.volumes.resampling import at_spacing, central, resampled
 from imagegen_dist.data.volumes.stack import read_pages, read_slices
+from tests.data.scans import series
 
 nibabel = pytest.importorskip("nibabel")
-pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pydicom")
 trimesh = pytest.importorskip("trimesh")
 
 
@@ -88,32 +89,8 @@ def _huge() -> bytes:
     return bytes(head)
 
 
-def _series(count=6, skip=(), twice=False, series="1.2.3") -> dict[str, bytes]:
-    files = {}
-    for at in range(count):
-        if at in skip:
-            continue
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
-        meta.MediaStorageSOPInstanceUID = f"1.2.3.{at + 1}"
-        ds = pydicom.Dataset()
-        ds.file_meta = meta
-        ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit = 4, 5, 16, 12, 11
-        ds.PixelRepresentation, ds.SamplesPerPixel, ds.PhotometricInterpretation = 0, 1, "MONOCHROME2"
-        ds.SeriesInstanceUID = series
-        ds.ImageOrientationPatient, ds.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.5, 0.75]
-        ds.ImagePositionPatient = [10, 20, 2.5 * (at if not twice else min(at, count - 2))]
-        ds.RescaleSlope, ds.RescaleIntercept = "2", "-1024"
-        ds.PixelData = np.full((4, 5), 100 + at, np.uint16).tobytes()
-        target = io.BytesIO()
-        pydicom.dcmwrite(target, ds, enforce_file_format=True)
-        files[f"{(at * 5) % count}.dcm"] = target.getvalue()
-    return files
-
-
 def test_a_dicom_series_is_sorted_by_position_and_rescaled():
-    volume = read_dicom_series(_series())
+    volume = read_dicom_series(series())
     assert volume.spatial == (6, 4, 5)
     np.testing.assert_allclose(volume.values[0, :, 0, 0], 2 * (100 + np.arange(6)) - 1024)
     np.testing.assert_allclose(volume.spacing, (2.5, 0.5, 0.75))
@@ -124,11 +101,11 @@ def test_a_dicom_series_is_sorted_by_position_and_rescaled():
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (lambda: _series(skip=(2,)), "lacks slices"),
-        (lambda: _series(twice=True), "two slices at one place"),
-        (lambda: _series() | {f"b{name}": data for name, data in _series(series="9").items()}, "2 series"),
-        (lambda: _series(1), "one slice"),
-        (lambda: _series() | {"x.dcm": b"nothing"}, "x.dcm, which is not a DICOM slice"),
+        (lambda: series(skip=(2,)), "lacks slices"),
+        (lambda: series(twice=True), "two slices at one place"),
+        (lambda: series() | {f"b{name}": data for name, data in series(series="9").items()}, "2 series"),
+        (lambda: series(1), "one slice"),
+        (lambda: series() | {"x.dcm": b"nothing"}, "x.dcm, which is not a DICOM slice"),
     ],
 )
 def test_an_incomplete_or_mixed_dicom_series_is_refused_by_its_name(files, said):
@@ -249,6 +226,6 @@ def test_headers_that_claim_too_much_take_no_memory():
     with pytest.raises(DecodeError, match="claims 90,000,000,000 numbers"):
         read_mesh(data[:12] + struct.pack("<I4s", len(text), b"JSON") + text + data[20 + length :], "glb", (8, 8, 8))
     syntax = b"1.2.840.10008.1.2.1"
-    files = {name: data.replace(syntax + b"\0", syntax + b".99") for name, data in _series().items()}
+    files = {name: data.replace(syntax + b"\0", syntax + b".99") for name, data in series().items()}
     with pytest.raises(DecodeError, match="a deflated file"):
         read_dicom_series(files)

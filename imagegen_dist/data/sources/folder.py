@@ -137,6 +137,7 @@ class FolderTree:
         """Count the sub-folders whose files together are one record as records."""
         for folder in list(entries.folders):
             pictures, folders, others = self.entries(folder)
+            folders = [*folders, *(name for name in pictures if name in self.bundles)]
             if self._files.is_bundle([*pictures, *others], folders, self._peek):
                 self.bundles[folder] = self._files.parts_of([*pictures, *others])
                 entries.folders.remove(folder)
