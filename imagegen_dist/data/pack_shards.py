@@ -51,7 +51,7 @@ UNDECODABLE_LIMIT = 0.01
 _VERSION = 1
 _RECEIPTS = ".parts"
 _MAX_SAMPLES = 100_000  # of a shard
-_PROBE_RUNS, _PROBE_RUN = 4, 12  # places that are probed for the size of a sample, and pictures read at each
+_PROBE_RUNS, _PROBE_RUN = 4, 12  # places that are probed for the size of a sample, and records read at each
 _SHARD = re.compile(r"shard-\d{6}\.tar")
 _REQUESTS = 16
 _DARK = 1 << 14  # a quarter of white in 16 bits
@@ -236,7 +236,9 @@ class _Packing:
         """(mean bytes of a sample in a shard, the first picture's size), from pictures at several places."""
         first = self._targets[0]
         runs = np.linspace(0, first.rows.size, _PROBE_RUNS, endpoint=False).astype(np.int64)
-        places = np.unique((runs[:, None] + np.arange(_PROBE_RUN)).clip(max=first.rows.size - 1))
+        conversion = self._recipe.conversion
+        run = _PROBE_RUN if conversion is None or not conversion.files.usual_bytes else 1  # large files
+        places = np.unique((runs[:, None] + np.arange(run)).clip(max=first.rows.size - 1))
         began = time.monotonic()
         found = estimate(first.source.select(first.rows[places]), self._recipe)
         self._pace_s = (time.monotonic() - began) / places.size

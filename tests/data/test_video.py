@@ -104,6 +104,14 @@ def test_a_variable_rate_keeps_its_time_in_files() -> None:
     assert videos.numbers(clip) == [0, 2, 2, 3]
 
 
+def test_a_title_in_another_encoding_is_no_damage() -> None:
+    pytest.importorskip("av")
+    film = videos.mp4(videos.numbered(4), suffix=".mkv")
+    assert film.count(b"Lavf") > 1  # the names of programs that wrote it, as metadata
+    (clip,) = clips_of(film.replace(b"Lavf", b"L\xe4vf"), "a.mkv", ClipConversion())
+    assert videos.numbers(clip) == [0, 1, 2, 3]
+
+
 def test_a_phone_s_video_is_upright() -> None:
     pytest.importorskip("av")
     (clip,) = clips_of(videos.turned(videos.mp4(videos.numbered(4))), "a.mp4", ClipConversion())

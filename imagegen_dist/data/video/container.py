@@ -129,7 +129,8 @@ def open_container(data: bytes, name: str) -> Iterator[ContainerFilm]:
         def reopen() -> Any:
             opened.close()
             options = {"protocol_whitelist": "none"}
-            return opened.enter_context(av.open(io.BytesIO(data), format=demuxer, options=options))
+            file = av.open(io.BytesIO(data), format=demuxer, options=options, metadata_errors="replace")
+            return opened.enter_context(file)
 
         try:
             yield ContainerFilm(reopen)
