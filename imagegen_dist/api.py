@@ -6,7 +6,7 @@ import html
 import io
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, redirect_stderr
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ from imagegen_dist import config, records
 from imagegen_dist.cli import train_options
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.cli.prepare import build_driver, prepare
+from imagegen_dist.commands import PYTHON
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import DONE, TaskError, UsageError
 from imagegen_dist.experiment import Experiment
@@ -124,6 +125,7 @@ def train(
 def _train(command: train_options.Command, here: bool) -> Run:
     """Check and train. here: in this process, without Ray."""
     prepared = prepare(command)
+    prepared = replace(prepared, settings=replace(prepared.settings, programs=PYTHON))
     screen = _screen()
     for note in prepared.notes:
         print(f"note: {note}", file=screen or sys.stderr)
@@ -285,7 +287,8 @@ def _screen() -> TextIO | None:
 
 def _train_on_ray(prepared: Prepared, screen: TextIO | None) -> None:
     interruption = Interruption()
-    driver = build_driver(prepared, interruption)
+    with redirect_stderr(io.StringIO()) if screen else nullcontext():  # Ray, when imported, wants more for notebooks
+        driver = build_driver(prepared, interruption)
     try:
         code = driver.run(screen)
     except TaskError as error:

@@ -6,6 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
+PYTHON = "imagegen_dist.{}"
+"""How jobs are called in Python, beside what `programs` gives."""
+
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 _SUBCOMMANDS = {

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from imagegen_dist import config
-from imagegen_dist.commands import command
+from imagegen_dist.commands import PYTHON, command
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
@@ -322,9 +322,17 @@ def resume_command(settings: RunSettings) -> str:
 
 
 def _resume(settings: RunSettings, *more: str) -> str:
+    if settings.programs == PYTHON:
+        return _call(settings)
     storage = () if settings.storage == Store("runs").url else ("--storage", settings.storage)
     words = *storage, "--run", settings.name, *settings.flags, *more
     return command(settings.job, *words, called=settings.programs)
+
+
+def _call(settings: RunSettings, *more: str) -> str:
+    """The call in Python that continues a run."""
+    storage = [] if settings.storage == Store("runs").url else [f"storage={settings.storage!r}"]
+    return f"imagegen_dist.train({', '.join([f'run={settings.name!r}', *storage, *more])})"
 
 
 def commands(settings: RunSettings) -> list[tuple[str, str]]:
@@ -332,6 +340,12 @@ def commands(settings: RunSettings) -> list[tuple[str, str]]:
     module, own, _ = settings.preset.partition(":")
     package = ("--package", module) if own else ()
     url, called = settings.folder.url, settings.programs
+    if called == PYTHON:
+        return [
+            ("train longer", _call(settings, "training={'total_images': IMAGES}")),
+            ("sample", f"imagegen_dist.load({url!r}).grid('samples.png')"),
+            ("export", command("export", url, "exported", "--to", "hf", *package, called="imagegen {}")),
+        ]
     return [
         ("train longer", _resume(settings, "--training.total-images", "IMAGES")),
         ("sample", command("sample", url, "--grid", "samples.png", *package, called=called)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +15,7 @@ def output_to(path: Path) -> Iterator[TextIO]:
     """Within the block, everything that this process and its libraries print goes to the file at `path`.
 
     Yields a stream on what was standard output, for the console. Works on file descriptors, so that what C++ code and
-    child processes print is caught as well.
+    child processes print is caught as well, and on Python's streams where these are others, as in a notebook.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -26,7 +26,15 @@ def output_to(path: Path) -> Iterator[TextIO]:
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
-        yield screen
+        with (
+            open(log, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False) as text,
+            ExitStack() as stack,
+        ):
+            if sys.stdout is not sys.__stdout__:
+                stack.enter_context(redirect_stdout(text))
+            if sys.stderr is not sys.__stderr__:
+                stack.enter_context(redirect_stderr(text))
+            yield screen
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import signal
 import subprocess
@@ -72,6 +73,12 @@ def test_a_notebook_shows_the_run_and_its_pictures(run):
 
 def test_the_model_samples(run):
     assert run.model.sample(2).shape == (2, 1, 28, 28)
+
+
+def test_the_next_steps_are_calls_in_python(run):
+    shown = html.unescape(Path(run.report).read_text())
+    assert f"imagegen_dist.load('{run.url}').grid" in shown
+    assert f"imagegen_dist.train(run='r', storage='{Path(run.url).parent}'" in shown
 
 
 def test_a_run_is_continued_with_its_own_settings(run):

@@ -8,11 +8,10 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,8 @@ from imagegen_dist.cli import (
 from imagegen_dist.cli.command import parse_flags
 from imagegen_dist.cli.evaluate import command as evaluate
 from imagegen_dist.presets import find_preset
+from tests.pages import PAGES, ROOT, code_lines, commands, python_blocks
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "cluster" / "README.md"])
 PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "train_gan": lambda words: train_options.parse("train_gan", words),
     "train_vae": lambda words: train_options.parse("train_vae", words),
@@ -68,29 +66,7 @@ RUN = "runs/digits-1"
 """The run that commands begin from, of the preset digits."""
 
 
-def code_lines(page: Path) -> Iterator[str]:
-    """The lines of a page's indented and fenced blocks; a continued line is one line."""
-    fenced = re.compile(r"^```.*\n((?:.*\n)*?)```$", re.MULTILINE)
-    text = fenced.sub(lambda block: re.sub(r"^", "    ", block[1], flags=re.MULTILINE), page.read_text())
-    for block in re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE):
-        yield from re.sub(r"\\\n\s*", " ", block).splitlines()
-
-
-def python_blocks(page: Path) -> list[str]:
-    """The fenced Python of a page."""
-    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def commands(page: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(script or sub-command, arguments) of each `python jobs/...` and `imagegen ...` in the code of a page."""
-    for line in code_lines(page):
-        if match := re.search(r"(?:python jobs/(\w+)\.py|(?:^ *|&& )imagegen (?=[a-z]))(.*)", line):
-            words = shlex.split(match[2].split(" && ")[0], comments=True)
-            name = match[1] or " ".join(words[: 2 if words[0] in ("data", "runs") else 1])
-            yield name, tuple(word for word in words[0 if match[1] else len(name.split()) :] if word != "&")
-
-
-ALL = sorted({command for page in PAGES for command in commands(page)})
+ALL = sorted({command for page in PAGES for command in commands(page.read_text())})
 OWN = [(name, words) for name, words in ALL if any("my_package" in word for word in words)]
 """Commands with a package of the reader's own, whose import registers its objectives for the whole process."""
 COMMANDS = [command for command in ALL if command not in OWN]
@@ -139,7 +115,7 @@ def test_pages_are_searched() -> None:
 
 def test_scripts_modules_targets_and_folders_exist() -> None:
     """What pages run besides jobs: benchmarks, modules, make's targets, console scripts, pytest's folders."""
-    text = "\n".join(line.strip() for page in PAGES for line in code_lines(page))
+    text = "\n".join(line.strip() for page in PAGES for line in code_lines(page.read_text()))
     for script in re.findall(r"python ([\w/]+\.py)", text):
         assert (ROOT / script).is_file(), script
     for module in re.findall(r"python -m ([\w.]+)", text):
@@ -157,7 +133,7 @@ def test_scripts_modules_targets_and_folders_exist() -> None:
 def test_python_of_pages_is_valid_and_imports_what_exists() -> None:
     imports = []
     for page in PAGES:
-        for block in python_blocks(page):
+        for block in python_blocks(page.read_text()):
             for node in ast.walk(ast.parse(block)):
                 if isinstance(node, ast.ImportFrom) and str(node.module).startswith("imagegen_dist"):
                     imports += [(str(node.module), alias.name) for alias in node.names]

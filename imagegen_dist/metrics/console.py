@@ -1,4 +1,4 @@
-"""Console output of a running job: a live view on a terminal, one line every few seconds elsewhere."""
+"""Console output of a running job: a live view on a terminal or in a notebook, one line every few seconds elsewhere."""
 
 import math
 import time
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from imagegen_dist.metric_table import EVALUATION, describe, place_of
 from imagegen_dist.metrics.formatting import count, duration, figure, value_text
+from imagegen_dist.metrics.notebook import NotebookView, is_notebook
 from imagegen_dist.wording import counted
 
 _REFRESH_PER_S = 4
@@ -54,6 +55,8 @@ class Progress:
 class Screen:
     """Persistent lines of plain text: messages, errors, a final summary; on a terminal with a live view below them.
 
+    In a notebook the live view is above them.
+
     Use as a context; without a terminal this writes the title. file: where to write, by default standard output.
     terminal, width: override what is detected.
     """
@@ -62,7 +65,8 @@ class Screen:
         self, title: str, file: TextIO | None = None, terminal: bool | None = None, width: int | None = None
     ) -> None:
         self._title = title
-        self._live: Live | None = None
+        self._live: Live | NotebookView | None = None
+        self._notebook = is_notebook(file)
         self._terminal = Terminal(
             file=file,
             force_terminal=terminal,
@@ -76,13 +80,15 @@ class Screen:
     @property
     def is_live(self) -> bool:
         """True if a view can be updated in place."""
-        return self._terminal.is_terminal and not self._terminal.is_dumb_terminal
+        return self._notebook or (self._terminal.is_terminal and not self._terminal.is_dumb_terminal)
 
-    def _live_view(self, view: Callable[[], RenderableType], transient: bool = False) -> Live:
+    def _live_view(self, view: Callable[[], RenderableType], transient: bool = False) -> Live | NotebookView:
         """A view that is redrawn continuously. It does not capture what others print to standard output.
 
         transient: remove the view at the end.
         """
+        if self._notebook:
+            return NotebookView(view, transient)
         return Live(
             console=self._terminal,
             get_renderable=view,

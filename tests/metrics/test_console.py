@@ -1,6 +1,7 @@
 import io
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console as Terminal
@@ -135,6 +136,26 @@ def test_a_live_run_leaves_its_last_state_and_shows_the_cursor_again(file, clock
         console.row(row(1000))
     assert "100 %" in file.getvalue()
     assert file.getvalue().rstrip().endswith("\x1b[?25h")
+
+
+def test_a_notebook_shows_one_output_that_is_replaced(monkeypatch, clock):
+    """The text below a cell has no cursor that moves up: a terminal's live view would be there a thousand times."""
+    shown: list[dict[str, str]] = []
+    handle = SimpleNamespace(update=lambda drawn, raw: shown.append(drawn))
+
+    def display(drawn, raw, display_id):
+        shown.append(drawn)
+        return handle
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    with Console(1000, "digits", stream, clock=clock) as console:
+        console.row(row(1000))
+        console.message("a checkpoint was damaged")
+    assert "digits" in shown[0]["text/plain"]
+    assert "100 %" in shown[-1]["text/plain"]
+    assert "0.7120" in shown[-1]["text/html"]
+    assert stream.getvalue() == "a checkpoint was damaged\n"
 
 
 def test_errors_are_whole_and_take_no_markup(file):
