@@ -29,7 +29,8 @@ class _Handler(loopback.Handler):
         if api:
             return self._asked(unquote(api[1]), api[2] or "", unquote(api[3] or "main"), unquote(api[4]))
         found = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        assert found, path
+        if not found:
+            return self._missing("EntryNotFound")  # what newer clients ask besides
         files = self._files(f"{found[1] or 'models/'}{found[2]}", unquote(found[3]))
         content = None if files is None else files.get(unquote(found[4]))
         return self._missing("EntryNotFound") if content is None else self._content(content)

@@ -123,7 +123,10 @@ def _advice_for(packed: PackedDatasets) -> str:
 
 def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) -> str:
     """The command that trains on a dataset."""
-    words = ["train_gan", _suggested_preset(index), "--data", store.url]
+    preset = _suggested_preset(index)
+    words = ["train_gan", preset, "--data", store.url]
+    untold = index.conditions is not None and not PRESETS[preset].experiment.data.conditional
+    told = ("--data.conditional", "true") if untold else ()
     begin = "train on it: "
     if not shards_are_near(store, place := index.location(store)):
         words.append(REMOTE_SHARDS)
@@ -133,7 +136,7 @@ def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) 
             begin = f"{place} is at this machine's own address: serve the index from there too, and train on that: "
             words = [*words[:-2], f"{place}/..."]
     held_out = () if validation is None else ("--data.validation", validation.url)
-    return begin + command_line(*words, *held_out)
+    return begin + command_line(*words, *told, *held_out)
 
 
 def _suggested_preset(index: DatasetIndex) -> str:

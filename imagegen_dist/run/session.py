@@ -28,6 +28,10 @@ from imagegen_dist.training.memory import PassTooLarge
 from imagegen_dist.training.prefetch import ahead
 from imagegen_dist.wording import counted
 
+_COMPILES = (
+    "compiling at the first step: a minute on a GPU, several on a CPU, where --training.compile false is often better"
+)
+
 
 def execute(
     experiment: Experiment,
@@ -73,6 +77,8 @@ class _Session:
             if self._checkpoints.begun:
                 self._checkpoints.save()  # from here on, the run does not need its source
             if not run.ended or not self._finished():
+                if run.experiment.training.compile and run.world.is_main and not run.ended:
+                    run.events.message(_COMPILES)
                 train(run.trainer, self._items(), self._hooks())
                 for hook in self._hooks():
                     hook.run()

@@ -98,6 +98,16 @@ def test_the_command_that_is_shown_trains_on_it(
     assert "40 samples in 1 shard" in capsys.readouterr().out
 
 
+def test_the_command_that_is_shown_tells_the_networks_the_conditions(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its preset would train without them."""
+    assert main([str(pictures), str(tmp_path / "shards"), "--size", "64x64", "--folders", "surface"]) == DONE
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert "train_gan.py dcgan" in shown
+    assert shown.endswith("--data.conditional true")
+
+
 def test_the_same_folder_gives_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
     for name in "ab":
         assert main([str(pictures), str(tmp_path / name)]) == DONE

@@ -30,7 +30,7 @@ from imagegen_dist.storage import Store
 from tests.pages import ROOT
 
 STEPS = {"batch_size": 24, "microbatch_size": 12, "total_images": 480, "report_every": 120, "checkpoint_every": 240}
-FEW_STEPS = {"batch_size": 8, "microbatch_size": 8, "total_images": 24, "report_every": 8}
+FEW_STEPS = {"batch_size": 8, "microbatch_size": 8, "total_images": 24, "report_every": 8, "compile": False}
 FEW = {"samples": 100, "classifier_images": 2_000, "searched": 200}
 RGB64 = (32, 32, 32, 32, 16)
 """Widths of a narrow r3gan-ffhq64."""
@@ -149,7 +149,14 @@ def _train(work: Path, bucket: Path) -> None:
     run("digits-vae", "vae-1", work)
     faces = {"data": str(work / "data/faces"), "training": FEW_STEPS, "evaluation": {"samples": 0}}
     run("r3gan-ffhq64", "faces-1", work, **faces, model={"widths": RGB64})
-    run("kl-f8", "kl-f8-1", work, **faces, model={"channels": 32}, objective={"perceptual": "none"})
+    run(
+        "kl-f8",
+        "kl-f8-1",
+        work,
+        **faces,
+        model={"channels": 32, "multipliers": (1, 1, 1, 1)},
+        objective={"perceptual": "none"},
+    )
     for name, copy in (("digits-1", "digits-1"), ("faces-1", "faces-1"), ("faces-1", "faces-64")):
         shutil.copytree(work / "runs" / name, bucket / "runs" / copy)
     export([str(work / "runs/faces-1"), str(work / "exported/faces"), "--to", "hf"])

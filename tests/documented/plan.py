@@ -71,7 +71,6 @@ _PREPARED = (
     (r"runs/digits-2$", "cp -r other/digits-2 runs/digits-2"),
     (r"config.fish", "mkdir -p ~/.config/fish/completions"),
     (r"--lpips|--objective.lpips", "python -m tests.documented.lpips_weights lpips.safetensors"),
-    (r"data pack photos shards", "rm photos/*.parquet"),
 )
 """(pattern, what is run before such a command)."""
 
@@ -82,7 +81,7 @@ _WIDTHS = {
     "r3gan-latent256": _FOUR,
     "dcgan": "32,32,16,16",
 }
-_STEPS = "--training.batch-size 8 --training.microbatch-size 4 --training.total-images 32"
+_STEPS = "--training.batch-size 8 --training.microbatch-size 4 --training.total-images 32 --training.compile false"
 _FIGURES = "--evaluation.samples 64 --evaluation.classifier-images 1000 --evaluation.searched 200"
 _TRIALS = (
     "--trials 2 --training.batch-size 24 --training.microbatch-size 24 --training.total-images 96 "
@@ -173,7 +172,7 @@ def _of_a_training(words: list[str]) -> str:
     if begins.startswith("my_package"):
         return ""
     if begins.startswith("kl-"):
-        return f"{_STEPS} --evaluation.samples 0 --model.channels 32"
+        return f"{_STEPS} --evaluation.samples 0 --model.channels 32 --model.multipliers 1,1,1,1"
     return f"{budget} --model.widths {_WIDTHS[begins]}" if begins in _WIDTHS else budget
 
 
