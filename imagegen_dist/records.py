@@ -375,9 +375,18 @@ def _figure_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("verdict", verdict))
     if lines and "evaluation" in result:
         settings = result["evaluation"]
-        features = "the dataset's own classifier" if settings["features"] == "classifier" else settings["features"]
-        lines.append(("measured on", f"{counted(settings['samples'], 'sample')}, features of {features}"))
+        lines.append(
+            ("measured on", counted(settings["samples"], "sample") + _features_of(settings["features"], result))
+        )
     return lines
+
+
+def _features_of(network: str, result: Mapping[str, Any]) -> str:
+    """Of what network the features are; "" where data without labels have no classifier."""
+    if network != "classifier":
+        return f", features of {network}"
+    has_classifier = any(name.startswith(("frechet", "classifier", "label_agreement", "modes")) for name in result)
+    return ", features of the dataset's own classifier" if has_classifier else ""
 
 
 def _evaluated(result: Mapping[str, Any]) -> dict[str, float]:

@@ -37,6 +37,12 @@ def test_a_frechet_distance_is_said_in_the_features_that_were_used(tmp_path: Pat
     assert said["measured on"] == "100 samples, features of inception"
 
 
+def test_data_without_labels_have_no_classifier_whose_features_could_be_named(tmp_path: Path) -> None:
+    settings = {"samples": 64, "classes": None, "features": "classifier"}
+    assert figures(tmp_path, {"authenticity": 0.94, "evaluation": settings})["measured on"] == "64 samples"
+    assert "own classifier" in figures(tmp_path, GAN | {"evaluation": settings})["measured on"]
+
+
 def test_figures_of_a_vae_too(tmp_path: Path) -> None:
     said = figures(tmp_path, VAE)
     assert (said["ELBO"], said["rate"]) == ("-111.9 nats per sample", "23.19 nats per sample")

@@ -77,6 +77,8 @@ def _write_pictures(work: Path) -> None:
     pixels, labels = mnist_data()
     for row in range(0, len(labels), 25):
         digit = Image.fromarray(pixels[row].reshape(28, 28).astype(np.uint8))
+        for name in ("mine.png", "other.jpg"):
+            _save(digit, work / name)
         _save(digit, work / f"glyphs/upright/{labels[row]}/{row}.png")
         _save(digit.rotate(15), work / f"glyphs/leaning/{labels[row]}/{row}-leaning.png")
 

@@ -14,10 +14,14 @@ BY_HAND = (
     (r"network-snapshot-final", "needs a published pickle"),
     (r"weights-inception", "needs a published pickle"),
     (r"push_to_hub", "needs an account of the Hub"),
+    (r"127.0.0.1:8000", "needs a server; tests/serving"),
+    (r"model.directions", "goes on from another page's model and pictures"),
 )
 
 REPLACED = (
     (r'device="cuda"', 'device="cpu"', "no GPU"),
+    (r'"cat"\)', "3)", "classes without names"),
+    (r"model.encode\(images\), ", "", "a GAN has no encoder"),
     (r"20_000\}", '480, "batch_size": 24, "microbatch_size": 12}', "fewer images"),
     (r"at=128_000", "at=240", "a checkpoint that exists"),
     (r"freeze_d=1\)", 'freeze_d=1, training={"total_images": 528})', "fewer images"),
