@@ -159,7 +159,7 @@ def budget_of(command: str) -> str:
     if "sweep" in words:
         return "" if "--resume" in words else _TRIALS
     if "evaluate" in words:
-        return "--samples 64 --references 200"
+        return "--samples 64"
     return ""
 
 
