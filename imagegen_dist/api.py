@@ -306,7 +306,7 @@ def _train_here(prepared: Prepared, screen: TextIO) -> None:
     from imagegen_dist.distributed import World
     from imagegen_dist.run import execute
 
-    experiment, settings = prepared.experiment, prepared.settings
+    experiment, settings = prepared.experiment, replace(prepared.settings, attempt=records.new_attempt())
     device = best_device()
     interruption, lease = Interruption(), Lease(settings.folder)
     title = f"{settings.preset} · {settings.name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import statistics
 import subprocess
 import time
@@ -314,6 +315,11 @@ def write_report(
         config=json.dumps(config.encode(experiment), indent=1),
     )
     folder.write(REPORT, page.encode())
+
+
+def new_attempt() -> str:
+    """The name of an attempt that begins now, as `RunSettings.attempt`."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def resume_command(settings: RunSettings) -> str:

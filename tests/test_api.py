@@ -17,6 +17,7 @@ import pytest
 
 import imagegen_dist
 from imagegen_dist import api, config
+from imagegen_dist.cli.runs import main_list
 from imagegen_dist.objectives.interface import VAEOptimConfig
 from imagegen_dist.presets import find_preset
 from imagegen_dist.schedule import constant
@@ -69,6 +70,11 @@ def test_a_notebook_shows_the_run_and_its_pictures(run):
     assert run.url in shown
     assert "480 images" in repr(run)
     assert Path(run.report).exists()
+
+
+def test_the_list_of_runs_says_when_it_started(run, capsys):
+    assert main_list([str(Path(run.url).parent)]) == 0
+    assert time.strftime("%Y-") in capsys.readouterr().out
 
 
 def test_the_model_samples(run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import threading
 import time
@@ -31,7 +30,7 @@ from imagegen_dist.ray.placement import Growth, free_abandoned, wait_for_placeme
 from imagegen_dist.ray.preflight import Preflight, fitting_nodes, memory_shortage
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.ray.worker import work
-from imagegen_dist.records import RunSettings
+from imagegen_dist.records import RunSettings, new_attempt
 from imagegen_dist.redirect_output import output_to
 from imagegen_dist.resources import Demand, Workers
 from imagegen_dist.storage import PATIENCE_S, StorageError, Store, temporary_folder
@@ -226,8 +225,7 @@ class Driver:
     def _fit(self, console: View, share: Share, workers: int) -> Failure | None:
         """Run one group of workers to its end; return its failure, if any."""
         channel, self._decided = start_channel(), 0
-        attempt = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-        settings = replace(self._settings, attempt=attempt)
+        settings = replace(self._settings, attempt=new_attempt())
         payload = {
             "experiment": config.encode(self._experiment),
             "modules": extensions.recorded(),
