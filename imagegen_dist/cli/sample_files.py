@@ -100,7 +100,7 @@ def write_meshes(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
         if model.space.spacing or model.space.affine:
             found = surfaces.placed(found, sample.shape[1:], model.space.matrix(sample.shape[1:]))
         store.write(f"{name}.{extension}", surfaces.mesh_file(found, extension))
-    said = f"{counted(len(asked) - empty, 'mesh')}: {store}"
+    said = f"{counted(len(asked) - empty, 'mesh', 'meshes')}: {store}"
     return f"{said}; {counted(empty, 'sample')} without a surface at level {options.level:g}" if empty else said
 
 
