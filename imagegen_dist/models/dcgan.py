@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_SLOPE
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
+from imagegen_dist.nn.strides import Strides, check_strides, strides_of
 from imagegen_dist.shape import SampleShape
 
 # Standard deviation of all initial weights (arXiv:1511.06434, Sec. 4).
@@ -27,7 +28,7 @@ class DCGANConfig(ModelConfig):
     """Widths of both networks. Raises ValueError if one is not positive."""
 
     widths: tuple[int, ...] = (512, 256, 128, 64)
-    """Channels of every stage, starting at the lowest resolution; each stage doubles every spatial axis.
+    """Channels of every stage, starting at the lowest resolution.
 
     A sample that can be halved fewer times than there are widths uses the last ones: 28×28 is halved twice, to 7×7.
     """
@@ -35,6 +36,8 @@ class DCGANConfig(ModelConfig):
     """Latent dimensions."""
     embed_dim: int = 64
     """Dimensions of the generator's class embedding."""
+    strides: tuple[str, ...] = ("2",)
+    """Growth of the axes in every stage: 2 doubles all axes, 1x2x2 keeps the first; one entry for all stages."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -44,20 +47,36 @@ class DCGANConfig(ModelConfig):
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
+        check_strides(self.strides, len(self.widths))
+
+    def steps(self, ndim: int) -> list[Strides]:
+        """Growth of every axis in each stage, lowest resolution first."""
+        return strides_of(self.strides, len(self.widths), ndim)
 
     def stages(self, shape: SampleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Widths in use, lowest resolution first, and the lowest extent S / 2^stages. Raises ValueError if S is odd."""
-        halvings = 0
-        while halvings < len(self.widths) and all(extent % 2 ** (halvings + 1) == 0 for extent in shape.spatial):
-            halvings += 1
-        if halvings == 0:
-            raise ValueError(f"spatial shape {shape.spatial}: every axis must be even for this network")
-        return self.widths[-halvings:], tuple(extent // 2**halvings for extent in shape.spatial)
+        """Widths in use, those of the last stages, lowest resolution first, and the lowest extent, S / their strides.
+
+        Raises ValueError if not even the last stage divides S.
+        """
+        extent, used = shape.spatial, 0
+        for step in reversed(self.steps(shape.ndim)):
+            if any(size % stride for size, stride in zip(extent, step, strict=True)):
+                break
+            extent = tuple(size // stride for size, stride in zip(extent, step, strict=True))
+            used += 1
+        if used == 0:
+            raise ValueError(f"spatial shape {shape.spatial}: every axis that is halved must be even for this network")
+        return self.widths[-used:], extent
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
         """Generator and discriminator."""
         return {"generator": Generator, "discriminator": Discriminator}
+
+
+def _kernel(step: Strides) -> tuple[int, ...]:
+    """4 along the axes of stride 2, 3 along the others."""
+    return tuple(2 + stride for stride in step)
 
 
 def _initialise_(network: nn.Module, generator: torch.Generator) -> None:
@@ -82,13 +101,15 @@ class Generator(nn.Module):
         super().__init__()
         self.shape, self.classes, self.z_dim = shape, classes, config.z_dim
         widths, base = config.stages(shape)
+        steps = config.steps(shape.ndim)[-len(widths) :]
         self.base = (widths[0], *base)
         self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
         self.input = Linear(config.z_dim + (config.embed_dim if classes else 0), prod(self.base), generator=generator)
         layers: list[nn.Module] = []
-        for width, following in zip(widths, (*widths[1:], shape.channels), strict=True):
+        for width, following, step in zip(widths, (*widths[1:], shape.channels), steps, strict=True):
             layers += [nn.GroupNorm(1, width), nn.ReLU()]
-            layers.append(TransposedConv(shape.ndim, width, following, 4, 2, bias=True, generator=generator))
+            kernel = _kernel(step)
+            layers.append(TransposedConv(shape.ndim, width, following, kernel, step, bias=True, generator=generator))
         self.layers = nn.Sequential(*layers)
         _initialise_(self, generator)
 
@@ -112,9 +133,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.shape, self.classes = shape, classes
         widths, base = config.stages(shape)
+        steps = config.steps(shape.ndim)[-len(widths) :]
         layers: list[nn.Module] = []
-        for previous, width in zip((shape.channels, *widths[:0:-1]), widths[::-1], strict=True):
-            layers.append(Conv(shape.ndim, previous, width, 4, stride=2, bias=True, generator=generator))
+        for previous, width, step in zip((shape.channels, *widths[:0:-1]), widths[::-1], steps[::-1], strict=True):
+            layers.append(Conv(shape.ndim, previous, width, _kernel(step), step, bias=True, generator=generator))
             layers.append(nn.LeakyReLU(LEAKY_SLOPE))
         self.layers = nn.Sequential(*layers)
         features = widths[0] * prod(base)

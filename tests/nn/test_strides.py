@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from imagegen_dist import config
+from imagegen_dist.models import dcgan
 from imagegen_dist.models.conv_vae import ConvVAEConfig
+from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.models.r3gan import Discriminator, Generator, R3GANConfig
 from imagegen_dist.models.res_vae import ResVAEConfig
@@ -96,6 +98,16 @@ def test_a_gan_keeps_time_by_strides_and_patches():
     assert discriminator(generator(torch.zeros(2, 64))).shape == (2,)
     with pytest.raises(ValueError, match=r"3 entries for 2 spatial axes: give one per axis by --model\.\w+"):
         Generator(SampleShape(1, (16, 16)), 0, settings, generator=seeded())
+
+
+def test_a_dcgan_halves_space_as_often_as_its_stages_and_keeps_time():
+    settings = DCGANConfig(widths=(16, 8, 4), z_dim=8, strides=("1x2x2", "1x2x2", "2"))
+    assert settings.stages(CLIP) == ((16, 8, 4), (2, 2, 2))
+    # The stages in use are those next to the sample.
+    assert settings.stages(SampleShape(1, (4, 4, 4))) == ((8, 4), (2, 1, 1))
+    generator = dcgan.Generator(CLIP, 0, settings, generator=seeded())
+    discriminator = dcgan.Discriminator(CLIP, 0, settings, generator=seeded())
+    assert discriminator(generator(torch.zeros(2, 8))).shape == (2,)
 
 
 def test_one_number_for_all_axes_or_one_for_each_as_text_and_in_json():
