@@ -191,6 +191,10 @@ register(
         headline=True,
     ),
     Metric("eval/classifier_accuracy", "the classifier's accuracy", form="share"),
+    Metric("eval/classifier_chance", "the classifier's accuracy by chance", form="share"),
+    Metric("eval/agreement_chance/*", "agreement of {} by chance", form="share"),
+    Metric("eval/accuracy_chance/*", "accuracy of {} by chance", form="share"),
+    Metric("eval/r2_chance/*", "R² of {} by chance"),
     # Videos and volumes, in features that need no weights.
     *(
         Metric(

@@ -19,6 +19,7 @@ from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.lineage.record import Lineage, described
 from imagegen_dist.metric_table import EVALUATION
+from imagegen_dist.metrics.chance import chance_warnings
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.formatting import duration, figure_lines
 from imagegen_dist.metrics.modes import perfect_kl
@@ -297,11 +298,13 @@ def write_report(
         for seen, data, extension in read_pictures(folder, shown.picture)
     ]
     last = {name: read_pictures(folder, name)[-1:] for name in shown.more}
+    figures = last_values(rows, EVALUATION)
     page = render_report(
         title=settings.name,
         state=status.state,
         facts=facts,
-        figures={EVALUATION + name: value for name, value in last_values(rows, EVALUATION).items()},
+        figures={EVALUATION + name: value for name, value in figures.items()},
+        warnings=chance_warnings(figures),
         main_figure=EVALUATION + shown.figure,
         rows=rows,
         pictures=pictures,

@@ -136,8 +136,9 @@ class Evaluator:
         "label_agreement" for a conditional model, or "modes", the number of classes covered, and "modes_kl" for an
         unconditional one; of a model that is told conditions, how well each part of them is recognised
         (`Recognition.figures`); "frechet_reconstruction"; and for comparison "frechet_real" of held-out samples and
-        "classifier_accuracy". Of videos and volumes, with or without such a network, the distances of
-        `WeightlessReference`, of samples and of reconstructions.
+        "classifier_accuracy", with "classifier_chance" if it is near chance (`metrics.chance.doubts`). Of videos and
+        volumes, with or without such a network, the distances of `WeightlessReference`, of samples and of
+        reconstructions.
         """
         if not self._evaluation.samples:
             return {}
@@ -157,6 +158,7 @@ class Evaluator:
                 figures["frechet_real"] = reference.real_frechet
             if reference.accuracy is not None and not self._encoded:
                 figures["classifier_accuracy"] = reference.accuracy
+            figures |= reference.doubts
         return figures
 
     @torch.no_grad()

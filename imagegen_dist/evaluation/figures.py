@@ -72,7 +72,8 @@ class Comparison:
     training data, [K]. subset_size: of the kernel distance; 0: 1,000, or all if there are fewer. seed: draws its
     subsets. recognised: how well the network recognises conditions of held-out samples, by the names of
     `Recognition.figures`. groups: the classes of the samples whose features are kept, if a metric is taken by class.
-    held_out: real samples that stand beside both, in the same features, if there are any.
+    held_out: real samples that stand beside both, in the same features, if there are any. accuracy: of the network on
+    held-out samples, if it is a classifier.
     """
 
     generated: FeatureSums
@@ -85,6 +86,7 @@ class Comparison:
     recognised: Mapping[str, float] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
     held_out: FeatureSums | None = None
+    accuracy: float | None = None
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -191,7 +193,8 @@ def _inception_score(of: Comparison) -> list[Figure]:
 
 @register_metric("agreement", "share of samples with the requested class", of_a_classifier=True)
 def _agreement(of: Comparison) -> list[Figure]:
-    return [Figure("label_agreement", of.answers.right / of.answers.asked)]
+    found = [Figure("label_agreement", of.answers.right / of.answers.asked)]
+    return found + ([] if of.accuracy is None else [Figure("classifier_accuracy", of.accuracy)])
 
 
 @register_metric("conditions", "agreement of classes, accuracy of attributes, R² of numbers", of_a_classifier=True)

@@ -26,6 +26,7 @@ from imagegen_dist.data.stream import Item, stream
 from imagegen_dist.distributed import World, together
 from imagegen_dist.documents import parse_json
 from imagegen_dist.experiment import network_generator
+from imagegen_dist.metrics.chance import doubts
 from imagegen_dist.metrics.features import FeatureNetwork, agreement, feature_statistics, of_classes
 from imagegen_dist.metrics.frechet import Moments, frechet_distance
 from imagegen_dist.metrics.recognition import Recognition
@@ -58,7 +59,8 @@ class Reference:
     samples, or None; of conditions, that of their only class part, or None. moments: of its features over the training
     samples. real_frechet: the distance of held-out real samples from these, if there are two or more. class_counts:
     training samples of each class that the network knows, [K]; empty if it knows none of them. recognised: how well the
-    network recognises the conditions of held-out samples, by the names of `Recognition.figures`.
+    network recognises the conditions of held-out samples, by the names of `Recognition.figures`. doubts: what it hardly
+    recognises of these, or of the training samples if there are none (`metrics.chance.doubts`).
     """
 
     network: FeatureNetwork
@@ -67,6 +69,7 @@ class Reference:
     real_frechet: float | None
     class_counts: Tensor
     recognised: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, float] = field(default_factory=dict)
 
 
 def build_reference(
@@ -160,6 +163,8 @@ def _make_reference(
                     _classes_of(label, features.conditions).cpu(), minlength=features.classes
                 )
     facts: dict[str, Any] = {"sha256": features.sha256, "accuracy": None, "real_frechet": None}
+    if held_out is None or held_out.index.labels is None:
+        facts["on_training"] = _held_out_facts(features, training, world, device)
     if held_out is not None:
         facts |= _held_out_facts(features, held_out, world, device)
         if held_out.index.samples > 1:
@@ -178,7 +183,10 @@ def _load_reference(store: Store, index: DatasetIndex, device: torch.device) -> 
     sums = load(store.read("moments.safetensors"))
     class_counts = sums.pop("class_counts").to(device)
     moments, recognised = Moments.decode(sums, device), facts.get("recognised", {})
-    return Reference(network, facts["accuracy"], moments, facts["real_frechet"], class_counts, recognised)
+    known = facts.get("on_training", facts)
+    chance = float(class_counts.max() / class_counts.sum()) if class_counts.sum() else None
+    doubted = doubts(known["accuracy"], chance, known.get("recognised", {}), known.get("chances", {}))
+    return Reference(network, facts["accuracy"], moments, facts["real_frechet"], class_counts, recognised, doubted)
 
 
 def _shown(index: DatasetIndex) -> Tensor | None:
@@ -259,7 +267,9 @@ def _held_out_facts(network: FeatureNetwork, dataset: Dataset, world: World, dev
         if recognised is not None:
             recognised.add(logits, label)
     accuracy = float(torch.cat(hits).mean()) if hits else None
-    return {"accuracy": accuracy} if recognised is None else {"accuracy": accuracy, "recognised": recognised.figures()}
+    if recognised is None:
+        return {"accuracy": accuracy}
+    return {"accuracy": accuracy, "recognised": recognised.figures(), "chances": recognised.chances()}
 
 
 def _batches(dataset: Dataset, device: torch.device, size: int = 250) -> Iterator[tuple[Tensor, Tensor | None]]:

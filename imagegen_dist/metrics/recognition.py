@@ -35,13 +35,14 @@ class Recognition:
         self.samples += len(told)
         for part, places in zip(self.conditions.parts, self.conditions.slices.values(), strict=True):
             found, asked = outputs[:, places], told[:, places]
+            self.sums[_ASKED, places] += asked.sum(0)
             if part.kind == "class":
                 self.sums[_RIGHT, places.start] += (found.argmax(1) == asked.argmax(1)).sum()
             elif part.kind == "attributes":
                 self.sums[_RIGHT, places] += ((found > 0) == (asked > 0.5)).sum(0)
             else:
-                moments = asked, asked.square(), (found - asked).square()
-                self.sums[_ASKED:, places] += torch.stack([moment.sum(0) for moment in moments])
+                moments = asked.square(), (found - asked).square()
+                self.sums[_SQUARE:, places] += torch.stack([moment.sum(0) for moment in moments])
 
     def copy(self) -> Recognition:
         """Equal sums, to which others can be added."""
@@ -82,6 +83,19 @@ class Recognition:
                 found |= {f"accuracy/{name}": share for name, share in zip(names, shares[places], strict=True)}
             elif (spread := self._spread(places)) > 0:
                 found[f"r2/{part.name}"] = 1 - float(self.sums[_ERROR, places].sum()) / spread
+        return found
+
+    def chances(self) -> dict[str, float]:
+        """Shares of right answers by naming the most frequent class, or presence or absence, by the same names."""
+        found: dict[str, float] = {}
+        shares = (self.sums[_ASKED] / max(1, self.samples)).tolist()
+        for part, places in zip(self.conditions.parts, self.conditions.slices.values(), strict=True):
+            if part.kind == "class":
+                found[f"agreement/{part.name}"] = max(shares[places])
+            elif part.kind == "attributes":
+                names = [f"{part.name}/{name}" for name in part.names] if part.size > 1 else [part.name]
+                most = [max(share, 1 - share) for share in shares[places]]
+                found |= {f"accuracy/{name}": share for name, share in zip(names, most, strict=True)}
         return found
 
     def _spread(self, places: slice) -> float:

@@ -143,13 +143,15 @@ def render_report(
     picture_note: str = "The same latents",
     state: str = "",
     main_figure: str = "",
+    warnings: Sequence[str] = (),
 ) -> str:
     """The page as HTML.
 
     title: the run's name. state: of the run, beside its name. facts: (name, value) about the run. figures: metrics of
     the last evaluation by full name, with main_figure shown first. rows: metrics as sinks received them. pictures:
     oldest first, described by `picture_note`; of many films, the oldest stand still. commands: (purpose, command line).
-    config: the resolved configuration as text. more_pictures: shown once, below the others.
+    config: the resolved configuration as text. more_pictures: shown once, below the others. warnings: what has to be read with
+    the figures.
     """
     drawn, lines = charts(rows), figure_lines(figures)
     pictures = _with_few_films(pictures)
@@ -158,6 +160,7 @@ def render_report(
         state=state,
         facts=facts,
         headlines=headlines(lines, main_figure),
+        warnings=warnings,
         figures=lines,
         charts=[each for each in drawn if not each.infrastructure],
         infrastructure=[each for each in drawn if each.infrastructure],

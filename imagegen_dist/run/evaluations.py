@@ -10,6 +10,7 @@ from imagegen_dist.distributed import RankError, Stopped, said, text_from_main
 from imagegen_dist.evaluation.checks import remarks
 from imagegen_dist.evaluation.copying import PICTURE_OF_COPIES
 from imagegen_dist.metric_table import EVALUATION, describe
+from imagegen_dist.metrics.chance import chance_warnings
 from imagegen_dist.metrics.copying import NOT_COPYING, reading
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.run.checkpoints import Checkpoints
@@ -38,6 +39,7 @@ class Evaluations:
         self._sampled_at: int | None = None
         self._metric: float | None = None
         self.missing = ""
+        self._warned: set[str] = set()
 
     def are_due(self) -> bool:
         """True if the run ended at its newest checkpoint during the evaluation that follows it; equal on all ranks."""
@@ -95,6 +97,10 @@ class Evaluations:
         self._metric = figures.get(name)
         if self._metric is not None and describe(EVALUATION + name).better == "higher":
             self._metric = -self._metric
+        for line in chance_warnings(figures) if run.world.is_main else ():
+            if line not in self._warned:
+                run.events.message(line)
+                self._warned.add(line)
         if run.ended:
             for line in remarks(figures) if run.world.is_main else ():
                 run.events.message(line)

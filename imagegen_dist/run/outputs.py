@@ -19,6 +19,7 @@ from imagegen_dist.distributed import said
 from imagegen_dist.drawing.views import Drawing
 from imagegen_dist.lineage.record import described
 from imagegen_dist.metric_table import EVALUATION
+from imagegen_dist.metrics.chance import chance_warnings
 from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.wandb import WandbSink
 from imagegen_dist.records import (
@@ -111,7 +112,9 @@ class Outputs:
         run = self._run
         rows = read_rows(run.folder)
         speeds = [row["system/images_per_s"] for row in rows if "system/images_per_s" in row]
-        figures = by_group(last_values(rows, EVALUATION)) if not missing else {"figures_missing": missing}
+        last = last_values(rows, EVALUATION)
+        figures = by_group(last) if not missing else {"figures_missing": missing}
+        doubted = {} if missing or not (lines := chance_warnings(last)) else {"warnings": lines}
         evaluation = run.experiment.evaluation
         result = {
             "run": run.settings.name,
@@ -121,6 +124,7 @@ class Outputs:
             "seconds": round(run.stopwatch.seconds, 1),
             "images_per_s": round(statistics.median(speeds), 1) if speeds else None,
             **figures,
+            **doubted,
             "evaluation": {
                 "samples": evaluation.samples,
                 "features": evaluation.features or "classifier",

@@ -30,6 +30,7 @@ from imagegen_dist.evaluation.figures import (
 )
 from imagegen_dist.evaluation.groups import Groups, groups_of
 from imagegen_dist.inference.model import AutoencoderModel
+from imagegen_dist.metrics.chance import chance_warnings
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.features import KEPT_AT_MOST
 from imagegen_dist.ray.tasks import run_tasks
@@ -86,6 +87,7 @@ def evaluate(request: Request, bar: Bar) -> Results:
             network.recognised,
             by_class,
             real.of(request.beside, network) if request.beside and network.has_beside else None,
+            network.accuracy,
         )
         found = compare(network.metrics, comparison)
         if "encoded" in measured:
@@ -97,6 +99,7 @@ def evaluate(request: Request, bar: Bar) -> Results:
             if told := reading({each.name: each.value for each in more}):
                 notes.append(f"copies: {told}")
         figures.append((network, tuple(found)))
+        notes += chance_warnings(network.doubts)
     of_real = {}
     if encoded and (sums := measured["encoded"].encoded):
         of_real = encoded.open(request.model.device).figures(sums)

@@ -20,6 +20,7 @@ from imagegen_dist.evaluation.copying import PICTURE_OF_COPIES
 from imagegen_dist.evaluation.figures import Figure
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.metric_table import EVALUATION
+from imagegen_dist.metrics.chance import chance_warnings
 from imagegen_dist.metrics.features import KEPT_AT_MOST
 from imagegen_dist.metrics.formatting import FigureLine, duration, figure, figure_lines
 from imagegen_dist.records import by_group, config_hash, git_commit
@@ -79,6 +80,7 @@ def _document(request: Request, results: Results) -> dict[str, Any]:
         "config": config_hash(request.experiment),
         "figures": by_group(figures),
         "figures_of": figures_of,
+        **({"warnings": warned} if (warned := _warnings(results)) else {}),
         "features": {network.source.kind: _describe(network) for network, _ in results.figures},
         "reference": {
             "url": request.data,
@@ -96,6 +98,11 @@ def _document(request: Request, results: Results) -> dict[str, Any]:
         "versions": versions(),
         "git_commit": git_commit(),
     }
+
+
+def _warnings(results: Results) -> list[str]:
+    """What has to be read with the figures, of every classifier that is near chance."""
+    return [line for network, _ in results.figures for line in chance_warnings(network.doubts)]
 
 
 def _settings(request: Request, found: Figure) -> dict[str, Any]:

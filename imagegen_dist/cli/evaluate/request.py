@@ -61,6 +61,10 @@ class Network:
     class_counts: Tensor | None = None
     # Of one of the dataset's conditions: how well it recognises those of held-out samples.
     recognised: Mapping[str, float] = field(default_factory=dict)
+    # Its accuracy on held-out samples, if it is known.
+    accuracy: float | None = None
+    # What it recognises hardly better than chance.
+    doubts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def has_beside(self) -> bool:
@@ -149,7 +153,8 @@ def prepare(options: Options, say: Callable[[str], None]) -> Request:
         if source.kind == CLASSIFIER:
             source = replace(source, labels=_labels(run, url, experiment, cache, model.known))
             reference = trained_classifier(source, device, say)
-            found = Network(source, named, reference.network, reference.class_counts.cpu(), reference.recognised)
+            known = reference.recognised, reference.accuracy, reference.doubts
+            found = Network(source, named, reference.network, reference.class_counts.cpu(), *known)
         else:
             found = Network(source, named, open_network(source, dataset.index.shape, device))
         networks.append(_checked(found, bool(options.metrics), dataset.index))
