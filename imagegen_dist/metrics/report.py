@@ -150,8 +150,8 @@ def render_report(
     title: the run's name. state: of the run, beside its name. facts: (name, value) about the run. figures: metrics of
     the last evaluation by full name, with main_figure shown first. rows: metrics as sinks received them. pictures:
     oldest first, described by `picture_note`; of many films, the oldest stand still. commands: (purpose, command line).
-    config: the resolved configuration as text. more_pictures: shown once, below the others. warnings: what has to be read with
-    the figures.
+    config: the resolved configuration as text. more_pictures: shown once, below the others. warnings: what has to be
+    read with the figures.
     """
     drawn, lines = charts(rows), figure_lines(figures)
     pictures = _with_few_films(pictures)
