@@ -28,7 +28,7 @@ _LIGHT = (-0.45, -0.55, -0.7)  # from the left, above and the viewer
 _AMBIENT = 0.3
 _HAZE = 0.35
 _COLOUR = (0.36, 0.55, 0.87)
-_RAYS_AT_ONCE = 1 << 23  # points in one pass of the sampler
+_POINTS_AT_ONCE = 1 << 22  # on rays, in one pass of the sampler
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,15 @@ def isosurfaces(volumes: Pixels, view: View, level: float = LEVEL) -> Pixels:
     Volumes of more voxels along a side than the picture has pixels are averaged first.
     """
     volumes = averaged(volumes, -(-max(volumes.shape[2:]) // view.side))
-    batch = max(1, _RAYS_AT_ONCE // (view.side**2 * _steps(volumes)))
-    parts = [_render(volumes[start : start + batch], view, level) for start in range(0, len(volumes), batch)]
-    return np.concatenate(parts)
+    steps = _steps(volumes)
+    rows = max(1, min(view.side, _POINTS_AT_ONCE // (view.side * steps)))
+    batch = max(1, _POINTS_AT_ONCE // (view.side * rows * steps))
+    drawn = []
+    for start in range(0, len(volumes), batch):
+        some = volumes[start : start + batch]
+        blocks = [range(top, min(top + rows, view.side)) for top in range(0, view.side, rows)]
+        drawn.append(np.concatenate([_render(some, view, block, level) for block in blocks], 2))
+    return np.concatenate(drawn)
 
 
 def turntable(volumes: Pixels, side: int, frames: int, level: float = LEVEL) -> Iterator[Pixels]:
@@ -79,20 +85,21 @@ def _steps(volumes: Pixels) -> int:
     return 2 * math.ceil(math.sqrt(3) * max(volumes.shape[2:]))
 
 
-def _render(volumes: Pixels, view: View, level: float) -> Pixels:
+def _render(volumes: Pixels, view: View, rows: range, level: float) -> Pixels:
+    """Some rows of the pictures, [N, 3, rows, side]."""
     body, colours = body_and_colour(volumes)
     values = (
         torch.from_numpy(np.ascontiguousarray(body)).float().unsqueeze(1) / np.iinfo(volumes.dtype).max
     )  # [N, 1, D, H, W]
     extents = _extents(volumes.shape[2:])
-    points, step = _points(view, _steps(volumes))  # [K, side, side, 3]
-    on_rays = _sampled(values, points / extents)[:, 0]  # [N, K, side, side]
+    points, step = _points(view, rows, _steps(volumes))  # [K, rows, side, 3]
+    on_rays = _sampled(values, points / extents)[:, 0]  # [N, K, rows, side]
     inside = on_rays > level
     first = inside.to(torch.uint8).argmax(1, keepdim=True).clamp(min=1)
     after, before = on_rays.gather(1, first), on_rays.gather(1, first - 1)
     back = ((after - level) / (after - before).clamp(min=1e-6)).clamp(0, 1) * step  # to where it is exactly the level
     away = view.axes[2]
-    met = points[first[:, 0], torch.arange(view.side)[:, None], torch.arange(view.side)]  # [N, side, side, 3]
+    met = points[first[:, 0], torch.arange(len(rows))[:, None], torch.arange(view.side)]  # [N, rows, side, 3]
     met = ((met - back[:, 0, ..., None] * away) / extents).unsqueeze(1)
     shade = _lit(values, met, extents, view)
     colour = torch.tensor(_COLOUR).reshape(1, 3, 1, 1) if colours is None else _colour_at(colours, met)
@@ -106,11 +113,11 @@ def _extents(spatial: Sequence[int]) -> Tensor:
     return torch.tensor([extent / max(spatial) for extent in reversed(spatial)])
 
 
-def _points(view: View, steps: int) -> tuple[Tensor, float]:
-    """The points of all rays, nearest first, as (W, H, D): [K, side, side, 3]; and the distance between two."""
+def _points(view: View, rows: range, steps: int) -> tuple[Tensor, float]:
+    """The points of the rays of some rows, nearest first, as (W, H, D): [K, rows, side, 3]; and their distance."""
     across = ((torch.arange(view.side) + 0.5) / view.side * 2 - 1) * _HALF_WIDTH
     along = torch.linspace(-math.sqrt(3), math.sqrt(3), steps)
-    depth, down, right = torch.meshgrid(along, across, across, indexing="ij")
+    depth, down, right = torch.meshgrid(along, across[rows.start : rows.stop], across, indexing="ij")
     return torch.stack([right, down, depth], -1) @ view.axes, float(along[1] - along[0])
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from imagegen_dist.drawing.coarse import averaged
 from imagegen_dist.drawing.isosurface import LEVEL, body_and_colour
 from imagegen_dist.drawing.tiles import Pixels
+from imagegen_dist.drawing.window import eight_bits
 from imagegen_dist.extras import install_hint
 
 FORMATS = ("glb", "obj", "stl", "ply")
@@ -92,7 +93,7 @@ def _painted(places: NDArray[np.float32], body: Pixels, colours: Pixels) -> NDAr
     last = np.array(body.shape) - 1
     below, above = (tuple(np.clip(of(places), 0, last).astype(int).T) for of in (np.floor, np.ceil))
     inside = body[below] >= body[above]
-    return np.ascontiguousarray(np.where(inside, colours[:, *below], colours[:, *above]).T)
+    return np.ascontiguousarray(eight_bits(np.where(inside, colours[:, *below], colours[:, *above])).T)
 
 
 def mesh_file(made: Surface, extension: str) -> bytes:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from imagegen_dist.drawing import isosurface
 from imagegen_dist.drawing.isosurface import View, isosurfaces, turntable
 
 
@@ -67,3 +68,10 @@ def test_colours_are_those_of_the_volume_and_what_has_no_surface_is_haze() -> No
     assert (faint[0] == faint[2]).all()
     wide = isosurfaces(ball(12, 0.8).astype(np.uint16) * 257, View(40))
     assert np.array_equal(wide, isosurfaces(ball(12, 0.8), View(40)))
+
+
+def test_a_large_picture_is_drawn_in_parts_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = np.concatenate([ball(8, 0.6, (0, 0.2, at)) for at in (-0.3, 0, 0.3)])
+    whole = isosurfaces(volumes, View(50))
+    monkeypatch.setattr(isosurface, "_POINTS_AT_ONCE", 50 * 28 * 7)
+    assert np.array_equal(isosurfaces(volumes, View(50)), whole)

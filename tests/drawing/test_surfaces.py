@@ -75,7 +75,11 @@ def test_colours_are_painted_on_and_an_empty_volume_has_no_surface() -> None:
     made = surface(volume)
     assert made is not None
     read = trimesh.load(io.BytesIO(mesh_file(made, "ply")), file_type="ply")
-    assert read.visual.vertex_colors[:, :3].max(0).tolist() == [200, 0, 0]
+    assert np.unique(read.visual.vertex_colors[:, :3], axis=0).tolist() == [[200, 0, 0]]
+    deep = surface(volume.astype(np.uint16) * 257)
+    assert deep is not None
+    assert np.array_equal(deep.colours, made.colours)
+    assert np.allclose(deep.vertices, made.vertices, atol=0.01)
     assert surface(np.full((1, 4, 4, 4), 127, np.uint8)) is None
     assert scene(np.zeros((3, 1, 4, 4, 4), np.uint8)) is None
 
