@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _JOB = "export"
 _SUMMARY = (
     "Export a trained model as a folder for the Hugging Face Hub and load() (hf: config.json, model.safetensors and a "
-    "model card), as torch.export programs (torch), as ONNX models that are compared with PyTorch (onnx), or as an "
-    "AutoencoderKL of diffusers (diffusers)."
+    "model card), as torch.export programs (torch), as ONNX models that are compared with PyTorch (onnx), as an "
+    "AutoencoderKL of diffusers (diffusers), or as a page that runs it in the visitor's browser (web)."
 )
 
 
@@ -38,9 +38,16 @@ class Options:
     """A new or empty folder; a path or URL."""
     package: Package = ""
     """Your own module that registers the model's objective and networks; its code is run."""
-    to: Annotated[Literal["hf", "torch", "onnx", "diffusers"], flag("hf|torch|onnx|diffusers")] = "hf"
-    """hf, torch (.pt2 files), onnx, or diffusers (autoencoders like kl-f8); torch and onnx take any batch size.
-    Default: hf."""
+    to: Annotated[Literal["hf", "torch", "onnx", "diffusers", "web"], flag("hf|torch|onnx|diffusers|web")] = "hf"
+    """hf, torch (.pt2 files), onnx, diffusers (autoencoders like kl-f8), or web (a page); torch and onnx take any
+    batch size. Default: hf."""
+    single_file: Switch = False
+    """With --to web: one index.html that opens from disk, in place of a folder for a server."""
+    webgpu: Switch = False
+    """With --to web: add the WebGPU backend, 27 MB, for models that are slow in WebAssembly."""
+    ort: Annotated[str, flag("FOLDER")] = ""
+    """With --to web: take ONNX Runtime Web from here, e.g. node_modules/onnxruntime-web/dist. Default: fetched from
+    the npm registry once."""
     scaling_factor: Annotated[float | None, flag("X")] = None
     """With --to diffusers: 1 / standard deviation of the latents. Default: that of the diffusers autoencoder that
     training began with, or measured on the training data."""
@@ -51,7 +58,8 @@ class Options:
     license: Annotated[str, flag("ID")] = ""
     """Licence of the weights in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
     push: Annotated[str, flag("USER/NAME")] = ""
-    """With --to hf: also push to this repository of the Hub, with the token of `hf auth login`."""
+    """Also push, with the token of `hf auth login`: with --to hf to this repository of the Hub, with --to web to this
+    static Space."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,8 +74,11 @@ def parse(words: Sequence[str]) -> Options:
     options = parse_flags(Options, _JOB, words)
     if not options.checkpoint or not options.dest:
         raise UsageError(f"CHECKPOINT and DEST are needed (see {name_of(_JOB)} --help)")
-    if options.push and options.to != "hf":
-        raise UsageError(f"--push {options.push}: goes with --to hf")
+    if options.push and (options.to not in ("hf", "web") or options.single_file):
+        raise UsageError(f"--push {options.push}: goes with --to hf, and with --to web without --single-file")
+    for name in ("single_file", "webgpu", "ort"):
+        if getattr(options, name) and options.to != "web":
+            raise UsageError(f"--{name.replace('_', '-')}: goes with --to web")
     if options.directions and options.to != "hf":
         raise UsageError("--directions: goes with --to hf")
     if options.scaling_factor is not None and (options.to != "diffusers" or options.scaling_factor <= 0):
@@ -90,7 +101,7 @@ def _run(options: Options) -> str:
     dest = reached(options.dest)
     if dest.exists() and (dest.names() or ((path := dest.local_path()) and not path.is_dir())):
         raise UsageError(f"DEST {options.dest} holds something already: choose another place, or remove it")
-    if options.to == "onnx":
+    if options.to in ("onnx", "web"):
         check_installed()
     if options.push:
         _check_hub()
@@ -98,6 +109,13 @@ def _run(options: Options) -> str:
     model = build_model(trained)
     if options.to == "diffusers":
         return _to_diffusers(options, model, trained.url, dest)
+    if options.to == "web":
+        from imagegen_dist.cli.export_web import export_page
+
+        said = export_page(model, trained.url, dest, options)
+        if options.push:
+            _push_space(dest, options.push)
+        return said
     if options.to != "hf":
         lines = write_programs(model, programs(model), options.to, dest)
         held = f"each within {TOLERANCE:g} of PyTorch on batches of 1, 2 and 5"
@@ -128,6 +146,20 @@ def _check_hub() -> None:
         raise UsageError(f"--push needs huggingface_hub: {install_hint('export')}") from None
     if get_token() is None:
         raise UsageError("--push needs a token: `hf auth login`, or HF_TOKEN in the environment")
+
+
+def _push_space(dest: Store, repository: str) -> None:
+    """Push a page as a static Space. Raises TaskError."""
+    from huggingface_hub import HfApi
+
+    if (folder := dest.local_path()) is None:
+        raise TaskError(f"{dest} is written; --push takes it from a local DEST alone")
+    try:
+        api = HfApi()
+        api.create_repo(repository, repo_type="space", space_sdk="static", exist_ok=True)
+        api.upload_folder(repo_id=repository, repo_type="space", folder_path=str(folder))
+    except Exception as error:  # of whatever kind, it is one line for the user
+        raise TaskError(f"{dest} is written, but not pushed to {repository}: {first_line(error)}") from error
 
 
 def _push(dest: Store, repository: str) -> None:

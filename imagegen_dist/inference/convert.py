@@ -52,22 +52,35 @@ def to_torch_program(program: Program) -> bytes:
 def to_onnx(program: Program) -> bytes:
     """The bytes of an ONNX model for any batch size, verified in ONNX Runtime against PyTorch. Raises ExportError."""
     check_installed()
+    names = [value.name for value in program.inputs]
+    made = _converted(program.module, program.examples(2), names, [program.output.name], _dynamic(program))
+    model = _described(made, program).SerializeToString()
+    _check(program, onnx_function(model, program.inputs), "its ONNX model in ONNX Runtime")
+    return model
+
+
+def onnx_of(module: torch.nn.Module, values: tuple[Tensor, ...], inputs: list[str], outputs: list[str]) -> bytes:
+    """A module of constant shapes as ONNX; it is not verified."""
+    return bytes(_converted(module, values, inputs, outputs, None).SerializeToString())
+
+
+def _converted(
+    module: torch.nn.Module, values: tuple[Tensor, ...], inputs: list[str], outputs: list[str], dynamic: Any
+) -> Any:
     with _quiet():
         exported = torch.onnx.export(
-            program.module,
-            program.examples(2),
-            input_names=[value.name for value in program.inputs],
-            output_names=[program.output.name],
-            dynamic_shapes=_dynamic(program),
+            module,
+            values,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic,
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-        assert exported is not None
-        model = _described(exported.model_proto, program).SerializeToString()
-    _check(program, onnx_function(model, program.inputs), "its ONNX model in ONNX Runtime")
-    return model
+    assert exported is not None
+    return exported.model_proto
 
 
 def _described(model: Any, program: Program) -> Any:

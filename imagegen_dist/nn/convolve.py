@@ -18,6 +18,19 @@ from torch.autograd import Function
 
 from imagegen_dist.nn.compiling import in_graph
 
+_plain = False
+
+
+@contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Within it, convolutions are PyTorch's own operators, whose gradients a tracer can see and decompose."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
 
 class _Form(NamedTuple):
     """Parameters of a convolution, one number per axis. transposed: the transposed convolution."""
@@ -199,7 +212,7 @@ def convolve(
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = _cast(x, dtype), _cast(weight, dtype)
         bias = None if bias is None else _cast(bias, dtype)
-    if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+    if torch.is_grad_enabled() and not torch.compiler.is_exporting() and not _plain:
         return _apply(x, weight, bias, stride, padding, groups, transposed)
     return _Form(stride, padding, groups, transposed).convolve(x, weight, bias)
 
