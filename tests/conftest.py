@@ -13,18 +13,12 @@ _RAY = ("tests/ray/", "tests/cluster/")
 _SLOW = (
     *_RAY,
     *_RUNS,
-<<<<<<< HEAD
-    *("tests/extending/", "tests/distributed/", "tests/evaluation/", "tests/gpu/"),
+    *("tests/browser/", "tests/extending/", "tests/distributed/", "tests/evaluation/", "tests/gpu/"),
     *(
         f"tests/data/test_{name}.py"
         for name in ("bombs", "damage", "deep", "faults", "packed_videos", "packed_volumes", "s3", "stream")
     ),
-    *(f"tests/inference/test_{name}.py" for name in ("exported", "latent_models", "programs")),
-=======
-    *("tests/browser/", "tests/extending/", "tests/distributed/", "tests/evaluation/", "tests/gpu/"),
-    *(f"tests/data/test_{name}.py" for name in ("bombs", "damage", "faults", "s3", "stream")),
     *(f"tests/inference/test_{name}.py" for name in ("exported", "latent_models", "programs", "web")),
->>>>>>> d531d4f (export --to web: a page that runs the model in the visitor's browser)
     *("tests/metrics/test_wandb.py", "tests/objectives/test_whole_kernels.py", "tests/training/test_passes.py"),
     *("tests/training/test_memory.py", "tests/drawing/test_surfaces.py"),
     *("tests/lineage/test_diffusers.py", "tests/test_conditioned_runs.py", "tests/test_gpu_script.py"),

@@ -20,7 +20,9 @@ from tests.checkpoints import write_checkpoint
 RUNTIME = dict.fromkeys(WASM.values(), b"runtime")
 
 
-@pytest.mark.parametrize("family", ["r3gan", "mlp-vae", "res-vae"])
+@pytest.mark.parametrize(
+    "family", ["r3gan", *(pytest.param(name, marks=pytest.mark.cluster) for name in ("mlp-vae", "res-vae", "dcgan"))]
+)
 def test_the_gradient_program_is_pytorchs_gradient(family, tmp_path):
     """It is verified against PyTorch to 1e-5 as it is made, for transposed, strided and grouped convolutions."""
     assert len(projector(load(write_checkpoint(tmp_path / "run", family)))) > 1000

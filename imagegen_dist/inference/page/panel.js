@@ -41,6 +41,8 @@ function conditionCards(app) {
   return [...cards.filter(Boolean), ...(rows.length ? [card("Conditions", "in the data's units", null, ...rows)] : [])];
 }
 
+const SHOWN = 0.03; // of the largest weight, below which a class is not shown as part of a mixture
+
 function classCard(app, part, number, at) {
   const mix = element("div", { className: "mix" });
   const chips = part.names.map((name, i) => element("button", {
@@ -54,8 +56,12 @@ function classCard(app, part, number, at) {
   let listed = "";
   const rows = new Map();
   follow(app, state => {
-    const on = part.names.map((_, i) => i).filter(i => state.w[at + i] > 0);
-    chips.forEach((chip, i) => chip.setAttribute("aria-pressed", state.w[at + i] > 0));
+    const weights = state.w.slice(at, at + part.size), most = Math.max(...weights);
+    const on = part.names.map((_, i) => i).filter(i => weights[i] > SHOWN * most);
+    chips.forEach((chip, i) => {
+      chip.setAttribute("aria-pressed", on.includes(i));
+      chip.style.opacity = on.includes(i) ? 0.45 + (0.55 * weights[i]) / most : 1;
+    });
     if (listed !== String(on)) {
       listed = String(on);
       rows.clear();
