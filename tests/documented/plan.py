@@ -31,6 +31,7 @@ BY_HAND = (
     (r"PYTHONPATH=. python benchmarks/gpu|pytest .*tests/gpu", "needs a GPU; tests/test_gpu_script.py runs the script"),
     (r"python tests/mutants.py *(--no-ray|$)", "an hour"),
     (r"source .*zsh", "needs zsh"),
+    (r"imagegen-spot-watch", "watches until it is stopped; tests/cli/test_spot.py"),
     (r"imagegen serve ", "serves until it is stopped; tests/serving"),
     (r"imagegen .*(clips|moving-digits-1|scans)", "no clips or scans are here; tests/data has them"),
     (r"imagegen evaluate .*dinov2", "needs weights of DINOv2"),
@@ -145,8 +146,12 @@ def step_of(page: str, section: str, line: str) -> Step:
         command = changed
     if budget := budget_of(command):
         changes.append(f"`{budget}`")
+    expected = 0
+    if re.search(r"imagegen sweep .*--address", command):
+        expected = 2
+        changes.append("nothing answers there: one line, exit code 2")
     before = " && ".join(first for pattern, first in _PREPARED if re.search(pattern, command))
-    return Step(page, section, line, f"{command} {budget}".strip(), tuple(changes), before)
+    return Step(page, section, line, f"{command} {budget}".strip(), tuple(changes), before, expected=expected)
 
 
 def budget_of(command: str) -> str:
