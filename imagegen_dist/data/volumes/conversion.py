@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagegen_dist.data.modality import modality
-from imagegen_dist.data.picture import DecodeError
+from imagegen_dist.data.picture import MAX_PIXELS, DecodeError
 from imagegen_dist.data.sample_conversion import Encoded, SampleConversion
 from imagegen_dist.data.sources.base import UnfitError
 from imagegen_dist.data.sources.files import FileKinds
@@ -21,6 +22,8 @@ from imagegen_dist.data.volumes.resampling import at_spacing, central, cropped_t
 from imagegen_dist.data.volumes.volume import Volume
 from imagegen_dist.wording import counted
 
+_FINEST, _COARSEST = 0.001, 1_000  # mm
+_WIDEST = 1e30  # intensities that float32 holds
 _TOLD = "a mesh that is not closed has no inside: its surface was taken"
 
 
@@ -44,12 +47,16 @@ class VolumeConversion(SampleConversion):
     space: VolumeSpace | None = None  # what stored arrays stand for, if they are samples of a dataset
 
     def __post_init__(self) -> None:
-        if self.size is not None and min(self.size) < 1:
-            raise ValueError(f"volumes of {self.size} are empty")
-        if self.spacing is not None and not (np.isfinite(self.spacing).all() and min(self.spacing) > 0):
-            raise ValueError(f"--spacing {self.spacing}: distances of voxels in mm are above 0")
-        if self.window is not None and not (np.isfinite(self.window).all() and self.window[0] < self.window[1]):
-            raise ValueError(f"--window {self.window[0]:g}:{self.window[1]:g}: the first value must be the lower one")
+        if self.size is not None and not 1 <= prod(self.size) <= MAX_PIXELS:
+            raise ValueError(f"--size {self.describe_size(self.size)}: a volume has 1 to {MAX_PIXELS:,} voxels")
+        if self.spacing is not None and not all(_FINEST <= each <= _COARSEST for each in self.spacing):
+            given = ",".join(f"{each:g}" for each in self.spacing[::-1])
+            raise ValueError(f"--spacing {given}: distances of voxels are from {_FINEST} to {_COARSEST:,} mm")
+        if self.window is not None and not 0 < self.window[1] - self.window[0] < _WIDEST:
+            raise ValueError(
+                f"--window {self.window[0]:g}:{self.window[1]:g}: the first value must be the lower one, by less than "
+                f"{_WIDEST:g}"
+            )
         if self.bits not in (8, 16):
             raise ValueError(f"--bits {self.bits}: volumes are stored in 8 or 16")
 
