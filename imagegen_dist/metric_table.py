@@ -275,6 +275,20 @@ register(
     Metric("eval/dci_informativeness", "DCI informativeness", "higher", needs="autoencodes"),
     Metric("eval/psnr", "PSNR", "higher", "dB", needs="autoencodes", headline=True),
     Metric("eval/ssim", "SSIM", "higher", needs="autoencodes"),
+    Metric("eval/ms_ssim", "MS-SSIM", "higher", needs="autoencodes"),
+    Metric("eval/ms_ssim_*", "MS-SSIM of {} scales", "higher", needs="autoencodes"),
+    Metric("eval/dice", "Dice of reconstructions", "higher", needs="autoencodes"),
+    Metric(
+        *("eval/motion_error", "motion error of reconstructions", "lower", "pixels per frame"),
+        meaning="distance of the velocities of the centre of brightness from the original's",
+        needs="autoencodes",
+    ),
+    Metric(
+        *("eval/reconstruction_agreement", "agreement of reconstructions", "higher"),
+        form="share",
+        meaning="share of reconstructions that a classifier takes for the original's class",
+        needs="autoencodes",
+    ),
     # Copying, if training samples are searched for copies.
     Metric(
         *("eval/authenticity", "authenticity", "higher"),

@@ -167,7 +167,8 @@ def test_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None
     result = json.loads(where.folder.read("result.json"))
     assert result["elbo"] == pytest.approx(-result["rate"] - result["distortion"])
     assert result["elbo"] < result["log_likelihood"] < 0
-    assert {"psnr", "ssim", "active_units", "frechet", "frechet_reconstruction", "frechet_real"} < set(result)
+    taken = {"psnr", "ssim", "active_units", "frechet", "frechet_reconstruction", "frechet_real"}
+    assert taken | {"reconstruction_agreement"} < set(result)
     assert list(result["rate_of_latent"]) == ["000", "001", "002", "003"]
     assert sum(result["rate_of_latent"].values()) == pytest.approx(result["rate"])
     assert "bits_per_dim" not in result  # grey values as probabilities are no code

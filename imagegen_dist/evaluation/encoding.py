@@ -18,7 +18,8 @@ from imagegen_dist.data.stream import read_records
 from imagegen_dist.evaluation.engine import Done, EncodedSums, Measured, Wanted, ids_in, measure_in_passes
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, SPAN, traverse
 from imagegen_dist.metrics.disentanglement import disentanglement_scores
-from imagegen_dist.metrics.image_quality import psnr, ssim
+from imagegen_dist.metrics.image_quality import dice, ms_ssim, ms_ssim_scales, psnr, ssim
+from imagegen_dist.metrics.motion import velocities
 from imagegen_dist.objectives.base import Draw
 from imagegen_dist.objectives.likelihoods import binarize, is_probability
 from imagegen_dist.objectives.variational import Inferred, VariationalModel, log_likelihood
@@ -33,7 +34,15 @@ RECONSTRUCTED = 50
 # A latent is active if its posterior mean has a larger variance over the data (arXiv:1509.00519, Sec. 5.2).
 _ACTIVE = 0.01
 _SSIM_SIDE = 11
-_CATEGORICAL = ("shape",)  # factors with unordered values
+_MS_SSIM_SCALES = 3  # with fewer, it is hardly more than SSIM
+_SEGMENTS = 0.98  # share of values at an extreme, from which volumes are segments
+_AT_EXTREME = 0.9  # of values in [-1, 1]
+_CATEGORICAL = ("shape", "digit", "kind")  # factors with unordered values
+
+
+_PUBLISHED_SCALES = 5
+_MOTION_ERROR = "motion_error"
+_EXTREMES = "share of values at an extreme"  # not a figure: it decides whether Dice is one
 
 
 def _latent_name(latent: int) -> str:
@@ -81,7 +90,7 @@ class Encoded:
         """Read, encode and measure adjacent chunks at once. Raises ShardError."""
         assert measured.encoded is not None
         ids, sums = ids_in(chunks, self.samples), measured.encoded
-        x, label = self._read(ids, chunks)
+        x, label, shows = self._read(ids, chunks)
         inferred = self.autoencoder.infer(x, label)
         code = inferred.code()
         shown = self.autoencoder.decode(code, label)
@@ -90,18 +99,24 @@ class Encoded:
         if sums.codes.shape[1]:
             sums.codes[ids.start : ids.stop] = code[:, : sums.codes.shape[1]]
         for wanted, features in zip(self.wanted, measured.features, strict=True):
-            features.add(wanted.network, quantised(shown, self.dataset.index.shape.bits), ids.start)
+            logits = features.add(wanted.network, quantised(shown, self.dataset.index.shape.bits), ids.start)
+            if wanted.answers and logits is not None and shows is not None:
+                measured.answers.add(logits, shows, wanted.network.conditions)
 
     def figures(self, sums: EncodedSums) -> dict[str, float]:
         """The metrics that follow from sums over all samples.
 
         Means in nats per sample: "rate", "distortion", "elbo", the rate of each latent over all its positions, and of
         each level if there are several; "log_likelihood" if importance samples are drawn; "bits_per_dim" if p(x|z) is a
-        probability, from the log-likelihood or else the bound; "psnr" and "ssim" of reconstructions; and, if the
-        highest latents are a vector, the number of active ones, and disentanglement if factors are known.
+        probability, from the log-likelihood or else the bound; "psnr" of reconstructions; "ssim" (of
+        clips, frame by frame) and "ms_ssim" if they are large enough; "motion_error" of clips; "dice" of volumes that
+        are segments; and, if the highest latents are a vector, the number of active ones, and disentanglement if
+        factors are known.
         """
         codes = sums.codes.cpu().numpy()
         figures = dict(zip(self._term_names(), (sums.terms / len(codes)).tolist(), strict=True))
+        if figures.pop(_EXTREMES, 1.0) < _SEGMENTS:
+            del figures["dice"]
         if is_probability(self.autoencoder.likelihood, self.autoencoder.binarize):
             nats = figures.get("log_likelihood", figures["elbo"])
             figures["bits_per_dim"] = -nats / (self.dataset.index.shape.numel * log(2))
@@ -113,7 +128,7 @@ class Encoded:
     @torch.no_grad()
     def pictures(self) -> dict[str, tuple[np.ndarray, int]]:
         """Originals above reconstructions and, if latents are a vector, traversals; each with its number of columns."""
-        x, label = self._read(range(min(RECONSTRUCTED, self.dataset.index.samples)), range(1))
+        x, label, _ = self._read(range(min(RECONSTRUCTED, self.dataset.index.samples)), range(1))
         inferred = self.autoencoder.infer(x, label)
         rebuilt = self.autoencoder.decode(inferred.code(), label)
         pairs = torch.stack([_rows(x), _rows(rebuilt)], 1).flatten(0, 2)
@@ -136,12 +151,13 @@ class Encoded:
         """Importance samples per sample."""
         return self.importance_samples if self.autoencoder.continuous else 0
 
-    def _read(self, ids: range, chunks: range) -> tuple[Tensor, Tensor | None]:
-        """Samples as the autoencoder sees them, float [B, C, *S], and the labels that it is given."""
+    def _read(self, ids: range, chunks: range) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Samples as the autoencoder sees them, float [B, C, *S], the labels that it is given, and those they have."""
         sample, label = self.dataset.read(ids)
         x = to_float(sample.to(self.device))
-        told = label.to(self.device) if self.told and label is not None else None
-        return binarize(x, self.autoencoder.binarize, self._draw("binarize", chunks)), told
+        label = None if label is None else label.to(self.device)
+        told = label if self.told else None
+        return binarize(x, self.autoencoder.binarize, self._draw("binarize", chunks)), told, label
 
     def _draw(self, purpose: str, chunks: range) -> Draw:
         """Each chunk's own random numbers."""
@@ -150,9 +166,11 @@ class Encoded:
 
     def _term_names(self) -> list[str]:
         """Names of `_terms`, also known to a rank without a chunk."""
-        spatial = self.dataset.index.shape.spatial
         names = ["rate", "distortion", "elbo", "psnr"]
-        names += ["ssim"] if min(spatial) >= _SSIM_SIDE else []
+        names += ["ssim"] if min(self._viewed) >= _SSIM_SIDE else []
+        names += [self._ms_ssim_name] if ms_ssim_scales(self._viewed) >= _MS_SSIM_SCALES else []
+        names += [_MOTION_ERROR] if self._moves else []
+        names += ["dice", _EXTREMES] if self.dataset.index.modality == "voxels" else []
         names += ["log_likelihood"] if self._importance_draws else []
         levels = self.autoencoder.group_dims
         names += [f"rate_level_{level}" for level in range(len(levels)) if len(levels) > 1]
@@ -167,11 +185,45 @@ class Encoded:
         terms |= {f"rate_level_{level}": nats for level, nats in enumerate(drawn.rates)}
         latents = torch.cat([kl.flatten(2).sum(2) if kl.ndim > 2 else kl for kl in drawn.kl], 1).unbind(1)
         terms |= {_latent_name(latent): nats for latent, nats in enumerate(latents)}
-        if min(x.shape[2:]) >= _SSIM_SIDE:
-            terms["ssim"] = ssim(shown, x)
+        terms |= self._likeness(shown, x)
         if k := self._importance_draws:
             terms["log_likelihood"] = log_likelihood(inferred, x, draw, k, min(k, 50))
         return terms
+
+    def _likeness(self, shown: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """How alike reconstructions and originals are, [B] each, as far as their modality and size allow."""
+        terms: dict[str, Tensor] = {}
+        rebuilt, original = self._views(shown), self._views(x)
+        if min(self._viewed) >= _SSIM_SIDE:
+            terms["ssim"] = ssim(rebuilt, original).unflatten(0, (len(x), -1)).mean(1)
+        if (scales := ms_ssim_scales(self._viewed)) >= _MS_SSIM_SCALES:
+            terms[self._ms_ssim_name] = ms_ssim(rebuilt, original, scales=scales).unflatten(0, (len(x), -1)).mean(1)
+        if self._moves:
+            terms[_MOTION_ERROR] = (velocities(shown) - velocities(x)).norm(dim=2).mean(1)
+        if self.dataset.index.modality == "voxels":
+            terms["dice"] = dice(shown, x)
+            terms[_EXTREMES] = (x.abs() > _AT_EXTREME).flatten(1).float().mean(1)
+        return terms
+
+    @property
+    def _viewed(self) -> tuple[int, ...]:
+        """Extents of what SSIM looks at: a frame of a clip, else a whole sample."""
+        spatial = self.dataset.index.shape.spatial
+        return spatial[1:] if self.dataset.index.modality == "video" else spatial
+
+    @property
+    def _ms_ssim_name(self) -> str:
+        scales = ms_ssim_scales(self._viewed)
+        return "ms_ssim" if scales == _PUBLISHED_SCALES else f"ms_ssim_{scales}"
+
+    @property
+    def _moves(self) -> bool:
+        """True if the samples are clips with more than one frame."""
+        return self.dataset.index.modality == "video" and self.dataset.index.shape.spatial[0] > 1
+
+    def _views(self, x: Tensor) -> Tensor:
+        """What SSIM looks at: the frames of clips, [B · T, C, H, W], else the samples."""
+        return x.transpose(1, 2).flatten(0, 1) if self.dataset.index.modality == "video" else x
 
     def _of_factors(self, means: np.ndarray) -> dict[str, float]:
         """Disentanglement of the posteriors' means if the samples carry their factors; equal on every rank."""

@@ -20,6 +20,7 @@ from imagegen_dist.evaluation.figures import (
     METRICS,
     Comparison,
     Figure,
+    agreement_of_reconstructions,
     check_training_metrics,
     compare,
     compare_reconstructions,
@@ -188,7 +189,7 @@ class Evaluator:
     def _of_encoded(self, reference: Reference | None, weightless: WeightlessReference) -> dict[str, float]:
         """Metrics of encoded samples, and of their reconstructions in the features of every network."""
         assert self._encoded is not None
-        wanted = [Wanted(reference.network)] if reference else []
+        wanted = [Wanted(reference.network, answers=True)] if reference else []
         encoded = replace(self._encoded, wanted=[*wanted, *weightless.wanted])
         rebuilt = over_ranks(encoded, self._world, self._device)
         assert rebuilt.encoded is not None
@@ -197,6 +198,7 @@ class Evaluator:
 
         def compare_all() -> dict[str, float]:
             found = [compare_reconstructions("", features[0], real)] if real else []
+            found += agreement_of_reconstructions(rebuilt.answers)
             found += weightless.compare_reconstructions(features[len(wanted) :])
             return encoded.figures(sums) | {each.name: each.value for each in found}
 

@@ -288,6 +288,11 @@ def compare_reconstructions(kind: str, rebuilt: FeatureSums, real: FeatureSums) 
     return Figure(f"{of.names[0]}_reconstruction", frechet_distance(of.moments_of(rebuilt), of.moments_of(real)))
 
 
+def agreement_of_reconstructions(answers: Answers) -> list[Figure]:
+    """The share of reconstructions that a classifier takes for their originals' class, if these have classes."""
+    return [Figure("reconstruction_agreement", answers.right / answers.asked)] if answers.asked else []
+
+
 def distance_of(modality: str) -> str:
     """Name of the distance by which samples of a modality are compared as a whole without weights; "" if none is."""
     kind = main_kind(modality)

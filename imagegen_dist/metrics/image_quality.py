@@ -1,14 +1,18 @@
-"""PSNR and SSIM of reconstructions and their originals, one value per sample."""
+"""PSNR, SSIM, MS-SSIM and Dice of reconstructions and their originals, one value per sample."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from imagegen_dist.nn.convolve import convolve
+from imagegen_dist.nn.resample import downsample
 
 _TAPS = 11
 _SIGMA = 1.5
 _K1 = 0.01
 _K2 = 0.03
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents, from the finest scale on
 _RANGES = {torch.uint8: 255, torch.uint16: 65535}
 
 
@@ -32,12 +36,58 @@ def ssim(x: Tensor, y: Tensor, data_range: float | None = None) -> Tensor:
     x, y = _scaled(x, y, data_range)
     if not 1 <= x.ndim - 2 <= 3 or min(x.shape[2:]) < _TAPS:
         raise ValueError(f"samples have shape {tuple(x.shape[1:])}; SSIM needs 1 to 3 axes of at least {_TAPS} pixels")
+    luminance, contrast = _similarity(x, y)
+    return (luminance * contrast).flatten(1).mean(1).float()
+
+
+def ms_ssim(x: Tensor, y: Tensor, data_range: float | None = None, scales: int = len(_SCALES)) -> Tensor:
+    """Multi-scale structural similarity, averaged over channels: [B, C, *S] twice -> [B] float32.
+
+    Contrast and structure at every scale, each half as fine as the one before, and luminance at the coarsest; with the
+    published exponents of five scales, or those of the finest ones divided by their sum. Negative similarities count as
+    0. data_range and errors as for `ssim`; raises ValueError also if an axis is too short for so many scales.
+    (Wang et al., Asilomar Conference on Signals, Systems and Computers, 2003, Eq. 7)
+    """
+    x, y = _scaled(x, y, data_range)
+    if not 2 <= scales <= (fit := ms_ssim_scales(x.shape[2:])):
+        raise ValueError(
+            f"samples have shape {tuple(x.shape[1:])}: MS-SSIM takes 2 to {fit} scales of them, not {scales}; "
+            f"every axis needs {_TAPS} pixels at the coarsest"
+        )
+    exponents, result = [each / sum(_SCALES[:scales]) for each in _SCALES[:scales]], x.new_ones(x.shape[:2])
+    for scale, exponent in enumerate(exponents):
+        luminance, contrast = _similarity(x, y)
+        similarity = luminance * contrast if scale == scales - 1 else contrast
+        result = result * similarity.flatten(2).mean(2).clamp(min=0) ** exponent
+        x, y = downsample(x, "box"), downsample(y, "box")
+    return result.mean(1).float()
+
+
+def ms_ssim_scales(spatial: Sequence[int]) -> int:
+    """How many scales MS-SSIM takes of samples of this extent, at most five; fewer than 2: it is not available."""
+    shortest, scales = min(spatial), 0
+    while shortest >= _TAPS and scales < len(_SCALES):
+        shortest, scales = shortest // 2, scales + 1
+    return scales
+
+
+def dice(x: Tensor, y: Tensor) -> Tensor:
+    """Twice the overlap over the sum of both segments, averaged over channels: [B, C, *S] in [-1, 1] -> [B] float32.
+
+    A segment is where a channel is above 0; of two empty ones, the value is 1. (Dice, Ecology 26 (3), 1945)
+    """
+    a, b = (x > 0).flatten(2), (y > 0).flatten(2)
+    overlap, total = (a & b).sum(2), a.sum(2) + b.sum(2)
+    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).mean(1).float()
+
+
+def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance, and contrast with structure, at every window position."""
     mean_x, mean_y, square_x, square_y, product = _windowed(torch.stack([x, y, x * x, y * y, x * y]))
     variances = square_x - mean_x.square() + square_y - mean_y.square()
     covariance = product - mean_x * mean_y
-    similarity = (2 * mean_x * mean_y + _K1**2) * (2 * covariance + _K2**2)
-    similarity = similarity / ((mean_x.square() + mean_y.square() + _K1**2) * (variances + _K2**2))
-    return similarity.flatten(1).mean(1).float()
+    luminance = (2 * mean_x * mean_y + _K1**2) / (mean_x.square() + mean_y.square() + _K1**2)
+    return luminance, (2 * covariance + _K2**2) / (variances + _K2**2)
 
 
 def _scaled(x: Tensor, y: Tensor, data_range: float | None) -> tuple[Tensor, Tensor]:

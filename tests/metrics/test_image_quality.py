@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from imagegen_dist.metrics.image_quality import psnr, ssim
+from imagegen_dist.metrics.image_quality import dice, ms_ssim, ms_ssim_scales, psnr, ssim
 
 
 def pair(shape, seed=0):
@@ -88,3 +88,33 @@ def test_what_cannot_be_compared_is_refused():
         ssim(torch.zeros(1, 1, 8, 28), torch.zeros(1, 1, 8, 28))
     with pytest.raises(ValueError, match="data_range is 0; it must be positive"):
         psnr(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), data_range=0)
+
+
+@pytest.mark.parametrize("spatial", [(48,), (44, 50), (44, 45, 46)])
+def test_ms_ssim_is_1_of_equals_falls_with_noise_and_takes_what_scales_fit(spatial):
+    x = torch.rand(2, 1, *spatial, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    assert ms_ssim_scales(spatial) == 3
+    torch.testing.assert_close(ms_ssim(x, x, scales=3), torch.ones(2))
+    less, more = (ms_ssim(x, x + deviation * noise, scales=3) for deviation in (0.1, 0.5))
+    assert (more < less).all()
+    assert (less < 1).all()
+    with pytest.raises(ValueError, match="MS-SSIM takes 2 to 3 scales of them, not 5"):
+        ms_ssim(x, x)
+
+
+def test_ms_ssim_of_two_scales_is_the_weighted_product_of_both():
+    x = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    y = (x + 0.2).clamp(-1, 1)
+    coarse = [torch.nn.functional.avg_pool2d(each, 2) for each in (x, y)]
+    fine, weight = 0.0448, 0.2856
+    constant = torch.zeros_like(x)
+    assert ms_ssim(constant, constant + 0.5, scales=2) < 1  # luminance, at the coarsest scale
+    found = ms_ssim(x, y, scales=2)
+    assert float(ssim(*coarse)) ** (weight / (fine + weight)) >= float(found)
+
+
+def test_dice_is_twice_the_overlap_over_the_sum():
+    x, y = torch.full((2, 1, 4, 4, 4), -1.0), torch.full((2, 1, 4, 4, 4), -1.0)
+    x[0, 0, :2], y[0, 0, 1:3] = 1, 1
+    torch.testing.assert_close(dice(x, y), torch.tensor([0.5, 1.0]))

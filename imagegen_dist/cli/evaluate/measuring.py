@@ -24,6 +24,7 @@ from imagegen_dist.evaluation.figures import (
     METRICS,
     Comparison,
     Figure,
+    agreement_of_reconstructions,
     compare,
     compare_reconstructions,
     figures_of_copies,
@@ -93,6 +94,8 @@ def evaluate(request: Request, bar: Bar) -> Results:
         if "encoded" in measured:
             rebuilt = measured["encoded"].features[at]
             found.append(compare_reconstructions(network.source.kind, rebuilt, real.of(request.real, network)))
+            if "agreement" in network.metrics:
+                found += agreement_of_reconstructions(measured["encoded"].answers)
         if COPIES in network.metrics:
             more, copies = _copies(request, network, generated.features[at].features()[:SAMPLES], real)
             found += more
@@ -138,7 +141,7 @@ def _generated(request: Request) -> GeneratedBy:
 
 
 def _encoded(request: Request) -> EncodedBy:
-    wanted = tuple(WantedOf(network.source) for network in request.networks)
+    wanted = tuple(WantedOf(each.source, answers="agreement" in each.metrics) for each in request.networks)
     real, evaluation = request.real, request.experiment.evaluation
     of = request.url, real.dataset, real.samples, wanted
     return EncodedBy(*of, evaluation.importance_samples, evaluation.factors)
