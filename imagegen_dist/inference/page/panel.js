@@ -85,7 +85,9 @@ function numberRows(app, part, at) {
     const output = row.querySelector("output");
     follow(app, state => {
       row.show(state.w[at + i]);
-      if (isNumber) output.textContent = (state.w[at + i] * part.deviation[i] + part.mean[i]).toPrecision(3);
+      if (!isNumber) return;
+      const value = state.w[at + i] * part.deviation[i] + part.mean[i];
+      output.textContent = Math.abs(value) < 10 ? value.toFixed(2) : value.toPrecision(3);
     });
     return row;
   });
