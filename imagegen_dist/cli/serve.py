@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,12 +9,11 @@ from typing import Annotated, Literal
 import tyro
 
 from imagegen_dist.cli.command import Package, check_range, flag, flags_help, parse_flags, run_command
+from imagegen_dist.cli.serve_token import check_token
 from imagegen_dist.commands import name_of
 from imagegen_dist.errors import UsageError
 
 _JOB = "serve"
-_SHORTEST_TOKEN = 16
-_TOKEN = re.compile(r"[\w-]+", re.ASCII)
 _SUMMARY = (
     "Serve trained models over HTTP: samples, latents, and a stream that follows a slider. Requests that wait are one "
     "batch. Listens on this machine alone unless --host says otherwise; then a token is needed."
@@ -72,12 +70,3 @@ def parse(words: Sequence[str]) -> Options:
     check_token(options.token)
     check_range(options, port=(0, 65_535), batch=(1, 4096), follow=(0, 86_400))
     return options
-
-
-def check_token(token: str) -> str:
-    """A token as it is, "" for none. Raises UsageError for one that is easily guessed, or that no header can carry."""
-    if token and len(token) < _SHORTEST_TOKEN:
-        raise UsageError(f"a token has at least {_SHORTEST_TOKEN} characters: leave it out for a random one")
-    if token and not _TOKEN.fullmatch(token):
-        raise UsageError("a token consists of letters, digits, - and _: leave it out for a random one")
-    return token

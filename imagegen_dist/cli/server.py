@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from imagegen_dist.cli.device import pick_device
-from imagegen_dist.cli.serve import check_token
+from imagegen_dist.cli.serve_token import check_token
 from imagegen_dist.errors import DONE, UsageError
 from imagegen_dist.extras import install_hint
 from imagegen_dist.wording import counted, reason

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from imagegen_dist.data.index import (
     shard_names,
 )
 from imagegen_dist.data.labels import empty_classes
-from imagegen_dist.data.modality import DecodeError, modality
+from imagegen_dist.data.modality import DecodeError, Modality, modality
 from imagegen_dist.data.scanning import MixedSizesError, ShardScan, checksums, combine_scans, common_shape, scan_file
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.shard_file import opened
@@ -76,7 +76,7 @@ def index_shards(
     kind = modality(modality_name or _detect(shards, names[0], member))
     if labelled:
         _check_no_tar_classes(shards, names, (member,) if member else kind.extensions)
-    try:
+    with _errors_named(shards, kind, class_names):
         size = 0 if run_tasks is None else len(names) * shards.size(names[0])
         run = _runner(run_tasks, shards, size)
         pieces = [
@@ -85,6 +85,21 @@ def index_shards(
         with progress("reading shards") as shown, closing(run(_scan, pieces)) as results:
             scans = (scan for _, scan in _counted(results, len(names), shown, "reading shards"))
             index = combine_scans(scans, kind.name, None, class_names, kinds)
+    in_order = tuple(sorted(index.shards, key=lambda shard: shard.name))
+    place = None if index_at == shards else shards.url
+    index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member)
+    index.save(index_at)
+    again = command("make_shards", shards, "DEST", "--relabel")
+    if line := empty_classes([index.class_counts], index.class_names, f"packing them again with `{again}`"):
+        tell(line)
+    return index
+
+
+@contextmanager
+def _errors_named(shards: Store, kind: Modality, class_names: Sequence[str] | None) -> Iterator[None]:
+    """Errors of reading all shards as DatasetErrors that name the folder, and what helps. kind: of the samples."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DatasetError(str(error)) from error
     except MixedSizesError as error:
@@ -96,14 +111,6 @@ def index_shards(
     except DatasetError as error:
         named = "" if class_names is None else f" ({CLASS_NAMES} names {counted(len(class_names), 'class')})"
         raise DatasetError(f"{shards}: {error}{named}") from error
-    in_order = tuple(sorted(index.shards, key=lambda shard: shard.name))
-    place = None if index_at == shards else shards.url
-    index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member)
-    index.save(index_at)
-    again = command("make_shards", shards, "DEST", "--relabel")
-    if line := empty_classes([index.class_counts], index.class_names, f"packing them again with `{again}`"):
-        tell(line)
-    return index
 
 
 def check_dataset(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
+from imagegen_dist.wording import counted
+
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
@@ -49,7 +51,7 @@ class Batcher(Generic[Row, Result]):
     async def __call__(self, rows: Sequence[Row]) -> list[Result]:
         """The results of some rows. Raises Overloaded if too many wait already, and what `compute` raises."""
         if len(self._waiting) + len(rows) > self._most_waiting:
-            raise Overloaded(f"{len(self._waiting)} samples wait already")
+            raise Overloaded(f"{counted(len(self._waiting), 'sample')} in the queue already")
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in rows]
         self._waiting.extend(zip(rows, futures, strict=True))

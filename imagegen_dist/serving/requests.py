@@ -15,6 +15,7 @@ from torch import Tensor
 from imagegen_dist.inference.class_names import Class
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.serving.served import Row, Served
+from imagegen_dist.wording import counted
 
 Format = Literal["png", "webp", "mp4", "glb", "npy"]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
@@ -63,7 +64,7 @@ def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
     asked = SamplingRequest(seeds, classes, 1.0, tuple(body.conditions))
     asked = asked.resolved(model)
     if len(asked) > served.settings.most:
-        raise ValueError(f"{len(asked):,} samples: a request is for {served.settings.most} at most")
+        raise ValueError(f"{counted(len(asked), 'sample')}: a request is for {served.settings.most} at most")
     asked.check(model)
     numbers = range(len(asked))
     label = asked.label(model, numbers)

@@ -17,7 +17,7 @@ from imagegen_dist.cli.evaluate import options as evaluate
 from imagegen_dist.cli.imagegen import _COMMANDS
 from imagegen_dist.cli.make_shards import command_of, parse_bytes
 from imagegen_dist.cli.sample_seeds import parse_asked
-from imagegen_dist.cli.serve import check_token
+from imagegen_dist.cli.serve_token import check_token
 from imagegen_dist.errors import DONE, MISUSED
 
 VALUES = ("", "-1", "0", "nan", "1e400", "9" * 400, 'it\'s "quoted" ünï\x00\U0001f600', "a/b/../../c d")
