@@ -1,8 +1,8 @@
 """Directions of a latent space: named axes, along which samples change in one respect.
 
 The coordinate of a latent z along a unit vector v is z·v, which is N(0, 1) over the prior. A slider sets it and leaves
-the rest of z as it is. Samples keep their class for coordinates within ±2, which hold 95 % of the prior; ±4 is far
-outside of what a generator was trained on (docs/interactive.md has figures).
+the rest of z as it is. Coordinates within ±2 hold 95 % of the prior; beyond them, a generator sees latents that it was
+hardly trained on.
 """
 
 from __future__ import annotations
