@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from imagegen_dist.cli import clean, data, encode, export, runs, sample, serve, spot, sweep_options, train_options
+from imagegen_dist.cli import (
+    clean,
+    data,
+    encode,
+    export,
+    project,
+    runs,
+    sample,
+    serve,
+    spot,
+    sweep_options,
+    train_options,
+)
 from imagegen_dist.cli.command import parse_flags, run_command
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.evaluate import options as evaluate
@@ -38,6 +50,10 @@ def encoding(words: Sequence[str]) -> None:
     parse_bytes(options.shard_size)
 
 
+def projecting(words: Sequence[str]) -> None:
+    pick_device(project.parse(words).device)
+
+
 def serving(words: Sequence[str]) -> None:
     options = serve.parse(words)
     pick_device(options.device)
@@ -56,6 +72,7 @@ COMMANDS: dict[str, tuple[Parse, type, tuple[str, ...]]] = {
     "sweep": (sweep_options.parse, sweep_options.Options, ("gan-lr",)),
     "evaluate": (evaluate.parse, evaluate.Options, ("run",)),
     "sample": (sampling, sample.Options, ("run", "--grid", "a.png")),
+    "project": (projecting, project.Options, ("run", "a.png", "--out", "out")),
     "serve": (serving, serve.Options, ("run",)),
     "export": (export.parse, export.Options, ("run", "out")),
     "encode": (encoding, encode.Options, ("run", "out", "--data", "shards")),
