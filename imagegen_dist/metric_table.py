@@ -286,6 +286,7 @@ register(
     Metric(
         *("eval/reconstruction_agreement", "agreement of reconstructions", "higher"),
         form="share",
+        reference="eval/classifier_accuracy",
         meaning="share of reconstructions that a classifier takes for the original's class",
         needs="autoencodes",
     ),

@@ -168,7 +168,7 @@ def test_figures_pictures_and_a_model_to_use(data: Path, tmp_path: Path) -> None
     assert result["elbo"] == pytest.approx(-result["rate"] - result["distortion"])
     assert result["elbo"] < result["log_likelihood"] < 0
     taken = {"psnr", "ssim", "active_units", "frechet", "frechet_reconstruction", "frechet_real"}
-    assert taken | {"reconstruction_agreement"} < set(result)
+    assert taken | {"reconstruction_agreement", "classifier_accuracy"} < set(result)
     assert list(result["rate_of_latent"]) == ["000", "001", "002", "003"]
     assert sum(result["rate_of_latent"].values()) == pytest.approx(result["rate"])
     assert "bits_per_dim" not in result  # grey values as probabilities are no code

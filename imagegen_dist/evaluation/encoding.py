@@ -35,7 +35,7 @@ RECONSTRUCTED = 50
 _ACTIVE = 0.01
 _SSIM_SIDE = 11
 _MS_SSIM_SCALES = 3  # with fewer, it is hardly more than SSIM
-_SEGMENTS = 0.98  # share of values at an extreme, from which volumes are segments
+_SEGMENTS = 0.9  # share of values at an extreme, from which volumes are segments
 _AT_EXTREME = 0.9  # of values in [-1, 1]
 _CATEGORICAL = ("shape", "digit", "kind")  # factors with unordered values
 

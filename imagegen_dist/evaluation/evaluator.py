@@ -157,7 +157,7 @@ class Evaluator:
         if reference is not None:
             if reference.real_frechet is not None:
                 figures["frechet_real"] = reference.real_frechet
-            if reference.accuracy is not None and not self._encoded:
+            if reference.accuracy is not None and (not self._encoded or "reconstruction_agreement" in figures):
                 figures["classifier_accuracy"] = reference.accuracy
             figures |= reference.doubts
         return figures
