@@ -358,6 +358,7 @@ def commands(settings: RunSettings) -> list[tuple[str, str]]:
     return [
         ("train longer", _resume(settings, "--training.total-images", "IMAGES")),
         ("sample", command("sample", url, "--grid", "samples.png", *package, called=called)),
+        ("open", command("serve", url, *package, called=called)),
         ("export", command("export", url, "exported", "--to", "hf", *package, called=called)),
     ]
 

@@ -25,7 +25,7 @@ from imagegen_dist.storage import Store
 
 _PAGE = Path(__file__).with_name("page")
 _SCRIPTS = (
-    *("noise", "runtime", "model", "state", "latents", "projection", "pictures", "zip"),
+    *("noise", "runtime", "model", "remote", "state", "latents", "projection", "pictures", "zip"),
     *("widgets", "app", "panel", "picture_card", "main"),
 )
 _WASM_SLOWER = 7.0
@@ -75,16 +75,22 @@ def build_page(
     document = describe(model, made, runtime, url, notes)
     parts = {f"ort/{name}": data for name, data in runtime.items()} | {f"{name}.onnx": made[name] for name in made}
     parts["model.json"] = json.dumps(document, separators=(",", ":")).encode()
-    script = "\n".join((_PAGE / f"{name}.js").read_text() for name in _SCRIPTS)
-    style = (_PAGE / "page.css").read_text()
-    title = f"{document['name']}"
-    subtitle = _subtitle(model)
+    title, subtitle = document["name"], subtitle_of(model, "It runs in this browser.")
     if single:
-        return Page({"index.html": _single(title, subtitle, style, script, parts)}, tuple(notes), document["ms"])
-    files = {**parts, "page.css": style.encode(), "page.js": script.encode()}
-    files["README.md"] = _space_card(title, subtitle)
-    files["index.html"] = _folder(title, subtitle)
+        whole = _single(title, subtitle, (_PAGE / "page.css").read_text(), _script(), parts)
+        return Page({"index.html": whole}, tuple(notes), document["ms"])
+    files = {**parts, "README.md": _space_card(title, subtitle), **page_files(title, subtitle)}
     return Page(files, tuple(notes), document["ms"])
+
+
+def page_files(title: str, subtitle: str) -> dict[str, bytes]:
+    """The files of a page that a server has in a folder, by name, without the model: index.html is the last."""
+    style = (_PAGE / "page.css").read_bytes()
+    return {"page.css": style, "page.js": _script().encode(), "index.html": _folder(title, subtitle)}
+
+
+def _script() -> str:
+    return "\n".join((_PAGE / f"{name}.js").read_text() for name in _SCRIPTS)
 
 
 def _folder(title: str, subtitle: str) -> bytes:
@@ -124,11 +130,12 @@ def _filled(title: str, subtitle: str, policy: str, style: str, script: str, fil
     return page.encode()
 
 
-def _subtitle(model: Model) -> str:
+def subtitle_of(model: Model, where: str) -> str:
+    """What a model is, in a line. where: the sentence that says what computes it."""
     sides = " × ".join(map(str, model.shape.spatial))
     what = {"image": "pictures", "video": "clips", "voxels": "volumes"}[model.modality]
     kind = "GAN" if isinstance(model, GeneratorModel) else "VAE"
-    return f"{kind}, {what} of {sides}, {model.images:,} images seen. It runs in this browser."
+    return f"{kind}, {what} of {sides}, {model.images:,} images seen. {where}"
 
 
 def _space_card(title: str, subtitle: str) -> bytes:

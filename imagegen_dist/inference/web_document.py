@@ -34,12 +34,26 @@ def describe(
 
     Raises ExportError.
     """
+    wasm = {part: f"ort/{name}" for part, name in WASM.items()}
+    webgpu = {part: f"ort/{name}" for part, name in WEBGPU.items()}
+    return {
+        **describe_model(model, url, notes),
+        "programs": {name: _described(model, name, data) for name, data in made.items()},
+        "runtime": {
+            "wasm": wasm,
+            **({"webgpu": webgpu} if WEBGPU["main"] in runtime else {}),
+            "bytes": len(runtime[WASM["wasm"]]),
+        },
+        "ms": round(_time_of(model, made[made_by(model)]), 3),
+    }
+
+
+def describe_model(model: GeneratorModel | AutoencoderModel, url: str, notes: list[str]) -> dict[str, Any]:
+    """What the page has to know of a model, whatever computes it. Arguments and errors as for `describe`."""
     label = model.labels(1)
     if label is not None and not label.is_floating_point():
         label = _one_hot(label, model.classes)
     rates, rate_name, rate_unit = _rates(model, url)
-    wasm = {part: f"ort/{name}" for part, name in WASM.items()}
-    webgpu = {part: f"ort/{name}" for part, name in WEBGPU.items()}
     return {
         "format": 1,
         "name": str(model.facts.get("preset") or "model").rpartition(":")[2],
@@ -55,13 +69,6 @@ def describe(
         "latents": [{"index": int(i), "rate": float(rates[i])} for i in np.argsort(-rates, kind="stable")[:_LATENTS]],
         "rate_name": rate_name,
         "rate_unit": rate_unit,
-        "programs": {name: _described(model, name, data) for name, data in made.items()},
-        "runtime": {
-            "wasm": wasm,
-            **({"webgpu": webgpu} if WEBGPU["main"] in runtime else {}),
-            "bytes": len(runtime[WASM["wasm"]]),
-        },
-        "ms": round(_time_of(model, made[made_by(model)]), 3),
     }
 
 

@@ -21,6 +21,7 @@ from imagegen_dist.serving.served import Served
 from imagegen_dist.serving.stats import Stats
 from imagegen_dist.serving.stream import stream
 
+_PAGE_FILES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 _SUMMARY = "Samples of trained models. A sample is a function of its seed and class, as `imagegen sample` makes it."
 
 
@@ -44,8 +45,8 @@ def create_app(models: Sequence[Served]) -> FastAPI:
     )
     for endpoint in endpoints:
         app.include_router(_routes(endpoint, stats), prefix=f"/models/{endpoint.served.name}")
-    app.include_router(_routes(endpoints[0], stats))
     app.include_router(_common_routes(endpoints, stats))
+    app.include_router(_routes(endpoints[0], stats))  # the last: it has files of any name
     _answer_errors(app)
     app.add_middleware(Timed, stats=stats)
     return app
@@ -75,8 +76,35 @@ def _routes(endpoint: Endpoint, stats: Stats) -> APIRouter:
 
     @routes.get("/model.json")
     async def model() -> dict[str, Any]:
-        """What the model is."""
-        return served.description()
+        """What the model is, and what its page shows of it."""
+        return await endpoint.in_thread(endpoint.page.document)
+
+    @routes.post("/rows", response_class=Response)
+    async def rows(request: Request, decoded: bool = False) -> Response:
+        """Samples for a page: float32 latents and labels in, stored values out."""
+        data = await while_connected(request, endpoint.rows(await request.body(), decoded))
+        return Response(data, media_type="application/octet-stream")
+
+    @routes.post("/rows/encode", response_class=Response)
+    async def encode_rows(request: Request) -> Response:
+        """Latents for a page: float32 samples and labels in, float32 latents out."""
+        return Response(await endpoint.encode_rows(await request.body()), media_type="application/octet-stream")
+
+    @routes.get("/", response_class=Response)
+    async def page() -> Response:
+        """The page of the model."""
+        return await file("index.html")
+
+    @routes.get("/{name}", response_class=Response)
+    async def file(name: str) -> Response:
+        """A file of the page."""
+        if name not in _PAGE_FILES:
+            return JSONResponse({"detail": "not found"}, 404)
+        try:
+            files = await endpoint.in_thread(endpoint.page.files)
+        except LookupError as error:
+            return JSONResponse({"detail": str(error)}, 404)
+        return Response(files[name], media_type=_PAGE_FILES[name])
 
     @routes.websocket("/stream")
     async def streaming(socket: WebSocket) -> None:

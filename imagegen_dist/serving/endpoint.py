@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from imagegen_dist.serving.batching import Batcher
 from imagegen_dist.serving.formats import check_format, write_samples
-from imagegen_dist.serving.requests import Decode, Generate, columns_of, rows_of
+from imagegen_dist.serving.page import ServedPage
+from imagegen_dist.serving.requests import Decode, Generate, columns_of, rows_of, rows_of_bytes, samples_of_bytes
 from imagegen_dist.serving.served import Pixels, Row, Served
 from imagegen_dist.serving.stats import Stats
+
+Result = TypeVar("Result")
 
 
 class Endpoint:
@@ -23,6 +26,7 @@ class Endpoint:
         self.batcher: Batcher[Row, Pixels] = Batcher(
             served.compute, served.thread, served.settings.most, lambda size: stats.batched(served.name, size)
         )
+        self.page = ServedPage(served)
         self.renewed = asyncio.Condition()
         """Notified when a newer checkpoint is served."""
 
@@ -40,9 +44,23 @@ class Endpoint:
     async def encode(self, data: bytes, label: Tensor | None) -> list[float]:
         """The latents of an uploaded sample, flat. Raises ValueError for one that cannot be read, and for a GAN."""
         sample = await asyncio.to_thread(self.served.read, data)
-        loop = asyncio.get_running_loop()
-        latents = await loop.run_in_executor(self.served.thread, self.served.encode, sample, label)
+        latents = await self.in_thread(self.served.encode, sample, label)
         return [float(value) for value in latents.flatten()]
+
+    async def rows(self, body: bytes, decoded: bool) -> bytes:
+        """The stored values of the samples of a page, one after another. Raises ValueError, Overloaded."""
+        samples = await self.batcher(rows_of_bytes(body, self.served, decoded))
+        return b"".join(sample.tobytes() for sample in samples)
+
+    async def encode_rows(self, body: bytes) -> bytes:
+        """The latents of the samples of a page, float32. Raises ValueError."""
+        samples, label = samples_of_bytes(body, self.served)
+        latents = await self.in_thread(self.served.encode, samples, label)
+        return latents.float().numpy().astype("<f4").tobytes()
+
+    async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function that touches the networks, after the batch that is computed now."""
+        return await asyncio.get_running_loop().run_in_executor(self.served.thread, function, *arguments)
 
     async def _follow(self) -> None:
         """Serve each newer checkpoint of the run."""

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from imagegen_dist.data.modality import to_stored
 from imagegen_dist.inference.class_names import Class
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.serving.served import Row, Served
@@ -81,6 +82,44 @@ def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
 def columns_of(body: Generate | Decode, rows: int) -> int:
     """Samples in a row of a picture."""
     return body.columns or len(body.classes) or len(body.conditions) or max(1, round(rows**0.5))
+
+
+def rows_of_bytes(body: bytes, served: Served, decoded: bool) -> list[Row]:
+    """The rows of a body of float32: the latents of all samples, then the label weights or conditions of all.
+
+    decoded: latents are an autoencoder's, not draws of the prior. Little-endian. Raises ValueError.
+    """
+    dims = served.latent_dims if decoded else tuple(served.model.latents(1).shape[1:])
+    z, label = _split(body, prod(dims), served)
+    if decoded and not served.decodes:
+        raise ValueError("a GAN has no latents of its own: leave decoded out")
+    if not served.model.gaussian:
+        z = z.clamp(-1, 1)
+    return [Row(each.reshape(dims), told, decoded) for each, told in zip(z, label, strict=True)]
+
+
+def samples_of_bytes(body: bytes, served: Served) -> tuple[Tensor, Tensor | None]:
+    """Samples as stored, [B, C, *S], and labels of a body of float32: all samples in [-1, 1], then all labels."""
+    shape = served.model.shape
+    x, label = _split(body, shape.numel, served)
+    told = None if label[0] is None else torch.stack([each for each in label if each is not None])
+    return to_stored(x.reshape(-1, *shape.dims), shape.bits), told
+
+
+def _split(body: bytes, size: int, served: Served) -> tuple[Tensor, list[Tensor | None]]:
+    """The parts of each sample, [B, size] and [K] or None each. Raises ValueError."""
+    width = served.model.label_width
+    count, rest = divmod(len(body), 4 * (size + width))
+    if rest or not 1 <= count <= served.settings.most:
+        raise ValueError(
+            f"a body has {size} and {width} float32 for each of 1 to {served.settings.most} samples, not "
+            f"{counted(len(body), 'byte')}"
+        )
+    values = torch.from_numpy(np.frombuffer(body, "<f4").astype(np.float32))
+    if not values.isfinite().all():
+        raise ValueError("numbers in a body are finite")
+    first, second = values[: count * size].reshape(count, size), values[count * size :]
+    return first, list(second.reshape(count, width)) if width else [None] * count
 
 
 def stream_row(message: bytes, served: Served) -> tuple[bytes, Row]:

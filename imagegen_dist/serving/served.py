@@ -159,7 +159,7 @@ class Served:
             "images": model.images,
             "modality": model.modality,
             "shape": list(model.shape.dims),
-            "latents": list(self.latent_dims),
+            "latent_shape": list(self.latent_dims),
             "gaussian": model.gaussian,
             "classes": model.classes,
             "class_names": model.class_names,

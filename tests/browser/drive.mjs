@@ -105,5 +105,17 @@ const failed = async url => {
   return page.evaluate(() => [document.body.dataset.state, document.getElementById("veil-text").textContent]);
 };
 seen.broken = await failed(at.broken);
+
+// The same pages from a server, which computes.
+if (at.server) {
+  const remote = await open(`${at.server}/models/gan/`);
+  seen.remote = { backend: await remote.evaluate(() => imagegen.model.backend), pictures: [] };
+  for (const hash of at.links) {
+    await remote.evaluate(hash => { location.hash = hash; }, hash);
+    await remote.waitForFunction(hash => imagegen.toLink(imagegen.fromLink(hash, imagegen.model.meta), imagegen.model.meta) === location.hash, hash);
+    seen.remote.pictures.push((await look(remote)).grey);
+  }
+  seen.remote.drawn = await look(await open(`${at.server}/models/vae/${seen.drawn.hash}`));
+}
 console.log(JSON.stringify(seen));
 await browser.close();

@@ -8,6 +8,9 @@ import json
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +75,27 @@ def seen(
         "links": [f"#seed={seed}&psi=0.8&w={','.join('1' if k == 1 else '0' for k in range(3))}" for seed in SEEDS],
     }
     words = ["node", str(Path(__file__).with_name("drive.mjs")), chromium]
-    done = subprocess.run(words, input=json.dumps(asked), capture_output=True, text=True, timeout=200)
+    with serving(run, others["mlp-vae"]) as server:
+        asked["server"] = server
+        done = subprocess.run(words, input=json.dumps(asked), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
+
+
+@contextmanager
+def serving(gan: str, vae: str) -> Iterator[str]:
+    """The address of a server of both models; "" where FastAPI is not installed."""
+    if find_spec("fastapi") is None:
+        yield ""
+        return
+    from imagegen_dist.serving.access import Access
+    from imagegen_dist.serving.app import create_app
+    from imagegen_dist.serving.served import Served, Settings
+    from tests.serving.running import running
+
+    models = [Served("gan", gan, Settings()), Served("vae", vae, Settings())]
+    with running(Access(create_app(models))) as address:
+        yield f"http://{address}"
 
 
 def test_the_noise_is_pythons_bit_for_bit(seen: dict[str, Any]) -> None:
@@ -88,6 +109,16 @@ def test_pictures_are_those_of_sample_within_one_grey_level(seen: dict[str, Any]
     for seed, grey in zip(SEEDS, seen["pictures"], strict=True):
         ours = model.sample(1, 1, seed, 0.8)[0, 0].flatten().int()
         assert int((ours - torch.tensor(grey)).abs().max()) <= 1
+
+
+def test_a_server_computes_the_same_pictures_and_a_link_of_a_drawing_holds_there(seen: dict[str, Any]) -> None:
+    if "remote" not in seen:
+        pytest.skip("fastapi is not installed")
+    assert seen["remote"]["backend"] == "server"
+    for here, there in zip(seen["pictures"], seen["remote"]["pictures"], strict=True):
+        assert max(abs(ours - theirs) for ours, theirs in zip(here, there, strict=True)) <= 1
+    drawn, again = seen["drawn"]["grey"], seen["remote"]["drawn"]["grey"]
+    assert max(abs(ours - theirs) for ours, theirs in zip(drawn, again, strict=True)) <= 1
 
 
 def test_it_asks_no_other_host_and_nothing_fails(seen: dict[str, Any]) -> None:

@@ -72,6 +72,23 @@ def test_samples_are_those_of_the_model_in_every_format(address: str, run: str) 
     assert close_to(np.load(io.BytesIO(blend))[0], expected)
 
 
+def test_a_page_comes_with_the_model_and_its_rows_are_samples(address: str, run: str) -> None:
+    url, model = f"http://{address}", load(run)
+    assert 'src="page.js"' in httpx.get(f"{url}/").text
+    assert httpx.get(f"{url}/models/digits-1-2/page.css").headers["content-type"].startswith("text/css")
+    assert httpx.get(f"{url}/other.js").status_code == 404
+    told = httpx.get(f"{url}/model.json").json()
+    assert (told["runtime"]["server"], told["streams"], told["classes"]) == (True, [64], 10)
+    label = np.eye(10, dtype="<f4")[[3, 7]]
+    body = model.latents(2, 5).numpy().astype("<f4").tobytes() + label.tobytes()
+    samples = np.frombuffer(httpx.post(f"{url}/rows", content=body).content, np.uint8)
+    assert close_to(samples.reshape(2, 1, 28, 28), model.sample(2, [3, 7], 5).numpy())
+    for wrong in (b"", body[:-4], body[:-4] + b"\0\0\xc0\x7f", body * 40):
+        assert httpx.post(f"{url}/rows", content=wrong).status_code == 422
+    assert httpx.post(f"{url}/rows", params={"decoded": "true"}, content=body).status_code == 422
+    assert httpx.post(f"{url}/rows/encode", content=np.zeros(28 * 28 + 10, "<f4").tobytes()).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [

@@ -132,7 +132,9 @@ async function start() {
     if (document.body.dataset.state === "failed") return;
     animate(app);
     const why = model.why ? `; ${model.why}, so it computes by WebAssembly` : "";
-    say("ready", `ready: ${megabytes(model.bytes)} in ${((performance.now() - began) / 1000).toFixed(1)} s${why}`);
+    const loaded = model.bytes ? `: ${megabytes(model.bytes)}` : "";
+    say("ready", `ready${loaded} in ${((performance.now() - began) / 1000).toFixed(1)} s${why}`);
+    model.follow?.(() => app.changed());
     document.body.dataset.loaded = "true";
   } catch (error) {
     fail("The model could not be loaded", error);

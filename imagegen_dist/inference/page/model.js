@@ -6,6 +6,7 @@ const product = numbers => numbers.reduce((a, b) => a * b, 1);
 
 async function loadModel(tell) {
   const meta = JSON.parse(new TextDecoder().decode(await readFile("model.json")));
+  if (meta.runtime.server) return new RemoteModel(meta);
   const entries = Object.entries(meta.programs);
   const total = meta.runtime.bytes + entries.reduce((sum, [, entry]) => sum + entry.bytes, 0);
   let bytes = 0;

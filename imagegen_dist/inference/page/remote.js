@@ -1,0 +1,42 @@
+// A model that the server of the page computes, with the interface of one that this browser computes.
+
+class RemoteModel extends Model {
+  constructor(meta) {
+    const sessions = meta.encodes ? { encoder: true, decoder: true } : {};
+    super(meta, { ort: null, backend: "server", why: "" }, sessions, 0);
+  }
+
+  // All arrays one after another -> bytes. One request at a time, as a session computes one call.
+  async ask(path, ...arrays) {
+    const before = this.last ?? Promise.resolve();
+    const asked = before.catch(() => {}).then(() => fetch(path, { method: "POST", body: new Blob(arrays) }));
+    this.last = asked;
+    const response = await asked;
+    if (response.ok) return response.arrayBuffer();
+    const text = await response.text();
+    throw new Error(response.headers.get("content-type")?.includes("json") ? JSON.parse(text).detail : text.trim());
+  }
+
+  async generate(z, label, decoded = false) {
+    const bytes = await this.ask(decoded ? "rows?decoded=true" : "rows", z, label);
+    const stored = this.meta.bits === 16 ? new Uint16Array(bytes) : new Uint8Array(bytes);
+    const highest = this.meta.bits === 16 ? 65535 : 255;
+    return Float32Array.from(stored, value => value / (highest / 2) - 1);
+  }
+
+  async encode(samples, label) {
+    return new Float32Array(await this.ask("rows/encode", samples, label));
+  }
+
+  // Look for a newer checkpoint that the server follows, again and again. changed: is called when there is one.
+  follow(changed) {
+    if (!this.meta.runtime.follow_s) return;
+    setInterval(async () => {
+      const now = await fetch("model.json").then(response => response.json()).catch(() => this.meta);
+      if (now.images === this.meta.images) return;
+      this.meta.images = now.images;
+      document.querySelector("header .name p").textContent = now.subtitle;
+      changed();
+    }, 1000 * this.meta.runtime.follow_s);
+  }
+}
