@@ -56,6 +56,7 @@ _FSQ = {"kind": "vae", "latent": "fsq", "levels": [5, 5, 5], "likelihood": "logi
 _CLIPS = {"strides": ["1x2x2"], "convolutions": "factorised"}
 _MOVING = {**_R3GAN, **_CLIPS, "patch": [1, 2, 2], "patch_kernel": [1, 4, 4], "pixel_channels": 2}
 _CAUSAL = {**_RES, **_CLIPS, "multipliers": [1, 1, 1], "strides": ["1x2x2", "2"], "causal": True}
+_NARROW = {"model.widths": (8,), "model.mapping_units": 8, "model.head_units": 8}
 _FRAMES = {"norm_over": "frames", "attention_over": "frames"}
 
 _ANIMALS = ("ant", "bee", "cat", "dog", "eel, electric")
@@ -88,6 +89,14 @@ FAMILIES: dict[str, Family] = {
     "r3gan-styled": Family("digits", {"model": _R3GAN}, known=KNOWN),
     "vae-styled": Family("digits-vae", {"model": _CONV, "data.conditional": True}, known=KNOWN),
     "voxels": Family("digits-vae", {"model": _CONV}, dims=(1, 8, 8, 8), modality="voxels"),
+    "moving-digits-gan": Family("moving-digits-gan", _NARROW, dims=(1, 4, 16, 16), modality="video", known=KNOWN),
+    "moving-digits-vae": Family(
+        "moving-digits-vae", {"model.channels": (4, 8), "model.units": (16,)}, dims=(1, 4, 8, 8), modality="video"
+    ),
+    "solids-gan": Family("solids-gan", _NARROW, dims=(1, 8, 8, 8), modality="voxels", classes=6),
+    "solids-vae": Family(
+        "solids-vae", {"model.channels": (4, 8), "model.hidden": (16,)}, dims=(1, 8, 8, 8), modality="voxels"
+    ),
 }
 
 

@@ -27,6 +27,8 @@ BUDGETS = {
     "r3gan-ffhq256": (2_160, 266, 254),
     "r3gan-imagenet32": (1_480, 143, 137),
     "r3gan-imagenet64": (1_740, 179, 171),
+    "moving-digits-gan": (440, 20, 20),
+    "solids-gan": (440, 20, 20),
     "digits-vae": (230, 0, 0),
     "article-vae": (230, 0, 0),
     "mnist-400": (200, 0, 0),
@@ -39,6 +41,8 @@ BUDGETS = {
     "beta-tcvae-dsprites": (440, 6, 6),
     "kl-f8": (3_040, 157, 96),
     "fsq-f8": (1_990, 68, 68),
+    "moving-digits-vae": (680, 19, 19),
+    "solids-vae": (250, 6, 6),
 }
 
 # A process of its own: PyTorch keeps the fake device for as long as a process lives.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from imagegen_dist.config import nearest
 from imagegen_dist.errors import UsageError
 from imagegen_dist.extensions import import_preset
+from imagegen_dist.presets import clips_and_volumes
 from imagegen_dist.presets.gan import GANS
 from imagegen_dist.presets.preset import Preset
 from imagegen_dist.presets.vae import VAES
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
 
-PRESETS: dict[str, Preset] = GANS | VAES
+PRESETS: dict[str, Preset] = GANS | clips_and_volumes.GANS | VAES | clips_and_volumes.VAES
 
 
 def find_preset(name: str) -> Preset:

@@ -22,6 +22,7 @@ PARTS = {
     "ladder": {"encoder", "decoder", "sampler"},
     "vae-gan": {"encoder", "decoder", "discriminator"},
     "dcgan": {"generator", "discriminator"},
+    "moving-digits-vae": {"encoder", "decoder", "sampler"},
 }
 
 
@@ -84,7 +85,10 @@ def test_onnx_models_agree_with_pytorch_for_batches_that_were_not_tried(family: 
             assert (torch.from_numpy(found) - expected).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("family", ["r3gan", pytest.param("ladder", marks=pytest.mark.cluster)])
+_OTHERS = ("ladder", "moving-digits-gan", "moving-digits-vae", "solids-gan", "solids-vae")
+
+
+@pytest.mark.parametrize("family", ["r3gan", *(pytest.param(name, marks=pytest.mark.cluster) for name in _OTHERS)])
 def test_torch_programs_agree_with_pytorch_and_hold_no_pickle_but_their_example(family: str, tmp_path: Path) -> None:
     parts, folder = exported(family, "torch", tmp_path)
     for name, part in parts.items():
