@@ -76,7 +76,7 @@ def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveC
 GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
         _gan("moving-digits", 96, (2, 8, 8), (4, 14, 14), (30.0, 3.0), 144_000),
-        "R3GAN of clips of moving digits, told digit and velocity, for two CPU cores",
+        "R3GAN of moving digits, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441), patches of 2×8×8. Sized for two CPU cores and not "
         "trained to its end yet; docs/video.md has what came of a part.",
         _CLIPS,
@@ -84,7 +84,7 @@ GANS: dict[str, Preset] = {
     ),
     "solids-gan": Preset(
         _gan("solids", 64, 4, 8, (30.0, 2.0), 192_000),
-        "class-conditional R3GAN of volumes of solids, for two CPU cores",
+        "R3GAN of solids, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441). Sized for two CPU cores and not trained to its end "
         "yet; docs/volumes.md has what came of a part.",
         _VOLUMES,
@@ -100,7 +100,7 @@ VAES: dict[str, Preset] = {
             HierarchicalVAEConfig(warmup_images=8_000),
             96_000,
         ),
-        "ladder VAE of clips of moving digits, for two CPU cores",
+        "ladder VAE of moving digits, for two CPU cores",
         "Two levels (arXiv:1602.02282): 4×8×8 positions of two latents, and 32 latents above them. A single vector of "
         "latents gave blobs that move (docs/LOG.md). Not trained to its end yet.",
         _CLIPS,
@@ -112,7 +112,7 @@ VAES: dict[str, Preset] = {
             VAEConfig(likelihood="bernoulli"),
             160_000,
         ),
-        "VAE of volumes of solids with twelve latents, for two CPU cores",
+        "VAE of solids, for two CPU cores",
         "The network of arXiv:1811.12359 in three axes, narrower; its factors are known, so that disentanglement is "
         "measured. Not trained to its end yet; docs/volumes.md has what came of a part.",
         _VOLUMES,
