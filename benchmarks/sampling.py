@@ -20,9 +20,10 @@ from torch import Tensor
 from imagegen_dist import config
 from imagegen_dist.data.modality import to_uint8
 from imagegen_dist.experiment import build_networks
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.engines import ENGINES, use_engine_
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import Trained, build_model
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.presets import find_preset
 from imagegen_dist.training.state import flatten
 

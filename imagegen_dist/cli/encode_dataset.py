@@ -18,6 +18,7 @@ from imagegen_dist.data.sources.base import listing_digest
 from imagegen_dist.decoding.document import FOLDER, NAME, read_origin, write_document
 from imagegen_dist.decoding.pictures import origin_of
 from imagegen_dist.errors import UsageError
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.batches import batch_on
 from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.diffusers_autoencoder import read_diffusers
@@ -26,7 +27,6 @@ from imagegen_dist.inference.folder import fingerprint_of, write_autoencoder
 from imagegen_dist.inference.generated import Maker, one_thread
 from imagegen_dist.inference.latents import LatentStatistics, check_latents, codes_as_they_are, latent_statistics
 from imagegen_dist.inference.loading import Trained, build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.lineage.diffusers import folder_of
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import Store, reached

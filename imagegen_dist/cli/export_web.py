@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagegen_dist.errors import UsageError
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.web import INTERACTIVE_MS, Page, build_page
 from imagegen_dist.inference.web_runtime import runtime_files
 from imagegen_dist.storage import Store

@@ -15,8 +15,10 @@ from imagegen_dist.cli.sample_directions import DirectionSweep, parse_directions
 from imagegen_dist.data.conversion import Conversion, convert_picture
 from imagegen_dist.data.modality import modality, stored_type
 from imagegen_dist.errors import UsageError
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.projection import Projection, Search, project
 from imagegen_dist.storage import file_at
 from imagegen_dist.wording import first_line

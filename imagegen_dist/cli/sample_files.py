@@ -14,8 +14,9 @@ from imagegen_dist.data.volumes.nifti import check_nifti, write_nifti
 from imagegen_dist.drawing import surfaces
 from imagegen_dist.drawing.animation import check_encoder
 from imagegen_dist.errors import UsageError
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.generated import sample_extension
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.storage import PATIENCE_S, Store
 from imagegen_dist.wording import counted

@@ -13,8 +13,9 @@ from imagegen_dist.cli.sample_window import seen
 from imagegen_dist.data.modality import modality
 from imagegen_dist.drawing.animation import animate
 from imagegen_dist.inference.animation import TRAVERSED_SEEDS, interpolation, traversal
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.folder import card_of
-from imagegen_dist.inference.model import AutoencoderModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.storage import PATIENCE_S, file_at
 

@@ -21,12 +21,14 @@ from imagegen_dist.drawing.animation import FILMS, check_encoder
 from imagegen_dist.drawing.png import save_png
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.animation import check_interpolation, check_traversal
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.batches import batch_on
 from imagegen_dist.inference.engines import use_engine_
 from imagegen_dist.inference.generated import Maker
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.given import Given
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.storage import PATIENCE_S, Store, file_at
 from imagegen_dist.wording import counted

@@ -12,8 +12,9 @@ from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.data.pack_shards import Target, pack_shards
 from imagegen_dist.data.pack_tasks import Recipe
 from imagegen_dist.data.sources.base import listing_digest
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.generated import GeneratedSource, Maker, sample_extension
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import reached

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from imagegen_dist.evaluation.traversal import MOST_TRAVERSED, traverse
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.interpolation import blend, latent_path, swing
-from imagegen_dist.inference.model import AutoencoderModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.sampling_request import SamplingRequest
 
 TRAVERSED_SEEDS = 5

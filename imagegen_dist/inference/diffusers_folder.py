@@ -11,10 +11,11 @@ from torch import nn
 from imagegen_dist import config
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError
 from imagegen_dist.inference.encoded import latents_of
 from imagegen_dist.inference.latents import latent_statistics
-from imagegen_dist.inference.model import AutoencoderModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.origin import run_config, run_of
 from imagegen_dist.lineage.diffusers import CONFIG, WEIGHTS, Layout, settings_of, to_diffusers
 from imagegen_dist.models.res_vae import ResVAEConfig

@@ -13,9 +13,9 @@ from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
 from imagegen_dist.data.stream import read_samples
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.generated import Maker, model_of, one_thread
 from imagegen_dist.inference.latents import LatentStatistics, check_latents
-from imagegen_dist.inference.model import AutoencoderModel
 from imagegen_dist.storage import PATIENCE_S, Store
 
 

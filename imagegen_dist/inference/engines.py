@@ -7,8 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import onnx_function, to_onnx
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.programs import programs
 
 EngineName = Literal["eager", "compiled", "onnxruntime"]

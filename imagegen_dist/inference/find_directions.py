@@ -21,7 +21,8 @@ from imagegen_dist.inference.directions import Direction, Directions, orthogonal
 from imagegen_dist.inference.scores import Score, scores_for
 
 if TYPE_CHECKING:
-    from imagegen_dist.inference.model import AutoencoderModel, Model
+    from imagegen_dist.inference.autoencoder import AutoencoderModel
+    from imagegen_dist.inference.model import Model
 
 KINDS = ("scores", "pca", "sefa")
 _SEED = 2**63  # of the samples that are measured: no user's

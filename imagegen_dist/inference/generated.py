@@ -12,9 +12,10 @@ import torch
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.engines import EngineName, use_engine_
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.inference.sampling_request import SamplingRequest
 from imagegen_dist.storage import PATIENCE_S, Store
 

@@ -16,10 +16,12 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 
 from imagegen_dist.exported import CONFIG, WEIGHTS
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.card import Card
 from imagegen_dist.inference.folder import card_of, write_folder
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.storage import Store
 
 

@@ -6,7 +6,8 @@ from imagegen_dist.decoding.document import NAME as NAME
 from imagegen_dist.decoding.statistics import LatentStatistics as LatentStatistics
 from imagegen_dist.decoding.statistics import codes_as_they_are as codes_as_they_are
 from imagegen_dist.decoding.statistics import latent_statistics as latent_statistics
-from imagegen_dist.inference.model import AutoencoderModel, Model
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.model import Model
 
 
 def check_latents(model: Model) -> AutoencoderModel:

@@ -16,7 +16,8 @@ from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.decoding.decoder import FACT, ROLE, DecodingSampler, build_decoder
 from imagegen_dist.experiment import Experiment, build_networks, conditioning
 from imagegen_dist.exported import is_exported, read_exported
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.objectives.interface import Generates, Sampler
 from imagegen_dist.objectives.variational import Autoencodes
 from imagegen_dist.run_folder import CheckpointError

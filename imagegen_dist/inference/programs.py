@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from imagegen_dist.conditions.rows import ConditionRows
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.generator import GeneratorModel
+from imagegen_dist.inference.model import Model
 from imagegen_dist.objectives.variational import VariationalModel
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.loop import keyed_draw

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.data.modality import to_float, to_stored
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.inputs import check_samples
-from imagegen_dist.inference.model import AutoencoderModel, Model
+from imagegen_dist.inference.model import Model
 
 if TYPE_CHECKING:
-    from imagegen_dist.inference.model import GeneratorModel
+    from imagegen_dist.inference.generator import GeneratorModel
 
 _SEED = 2**63 + 2**62  # of the samples among which the first guess is: no user's
 _BETAS, _EPSILON = (0.9, 0.99), 1e-8

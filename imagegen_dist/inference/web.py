@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.generator import GeneratorModel
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.web_document import describe
 from imagegen_dist.inference.web_programs import PROJECTOR, projector, web_programs
 from imagegen_dist.storage import Store

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError, onnx_function
 from imagegen_dist.inference.folder import card_of
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.generator import GeneratorModel
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.programs import programs
 from imagegen_dist.inference.web_programs import PROJECTOR, made_by
 from imagegen_dist.inference.web_runtime import WASM, WEBGPU

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError, onnx_of, to_onnx
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.programs import Program, Value, programs
 from imagegen_dist.nn.convolve import plain_convolutions
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from imagegen_dist.data.conversion import Conversion, convert_picture
 from imagegen_dist.data.modality import modality, stored_type
 from imagegen_dist.data.picture import DecodeError
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.engines import EngineName, use_engine_
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import StorageError, Store, reached
 from imagegen_dist.training.checkpoint import newest_images

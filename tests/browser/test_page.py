@@ -22,7 +22,7 @@ from PIL import Image
 from imagegen_dist import load
 from imagegen_dist.cli.export import main
 from imagegen_dist.errors import DONE
-from imagegen_dist.inference.model import GeneratorModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.noise import SampleNoise
 from tests.checkpoints import write_checkpoint
 

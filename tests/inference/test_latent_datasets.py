@@ -13,8 +13,8 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.errors import DONE, MISUSED
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.latents import LatentStatistics, latent_statistics
-from imagegen_dist.inference.model import GeneratorModel
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store

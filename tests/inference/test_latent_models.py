@@ -24,8 +24,8 @@ from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.evaluation.grid import Grid
 from imagegen_dist.evaluation.reference import is_kept, reference_store
 from imagegen_dist.exported import read_exported
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.latents import LatentStatistics
-from imagegen_dist.inference.model import GeneratorModel
 from imagegen_dist.inference.programs import programs
 from imagegen_dist.metrics.sinks import read_pictures
 from imagegen_dist.presets import find_preset

@@ -30,7 +30,7 @@ from imagegen_dist.evaluation.figures import (
     figures_of_copies,
 )
 from imagegen_dist.evaluation.groups import Groups, groups_of
-from imagegen_dist.inference.model import AutoencoderModel
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.metrics.chance import chance_warnings
 from imagegen_dist.metrics.copying import reading
 from imagegen_dist.metrics.features import KEPT_AT_MOST

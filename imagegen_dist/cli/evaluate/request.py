@@ -36,9 +36,11 @@ from imagegen_dist.evaluation.figures import (
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
 from imagegen_dist.evaluation.weightless import WEIGHTLESS, main_kind, weightless_kinds
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.class_names import differing_classes
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import build_model, read_trained
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel, Model
+from imagegen_dist.inference.model import Model
 from imagegen_dist.inference.origin import run_of
 from imagegen_dist.metrics.features import KEPT_AT_MOST, FeatureNetwork
 from imagegen_dist.storage import PATIENCE_S, Store, file_at

@@ -14,8 +14,9 @@ from imagegen_dist.evaluation.encoding import Encoded
 from imagegen_dist.evaluation.engine import CHUNK, Done, Generated, Measured, Real, Wanted, ids_of, pieces
 from imagegen_dist.evaluation.feature_networks import FeatureSource, open_network
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.loading import load
-from imagegen_dist.inference.model import AutoencoderModel, GeneratorModel
 from imagegen_dist.metrics.features import FeatureNetwork
 from imagegen_dist.numerics import Numerics
 from imagegen_dist.prediction.sampling import chunks_at_once
