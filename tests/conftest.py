@@ -23,6 +23,7 @@ _SLOW = (
     *("tests/training/test_memory.py", "tests/drawing/test_surfaces.py"),
     *("tests/lineage/test_diffusers.py", "tests/test_conditioned_runs.py", "tests/test_gpu_script.py"),
     *(f"tests/test_{name}.py" for name in ("api", "credentials_come_late", "failing_figures", "hub_urls")),
+    "tests/test_clip_and_volume_presets.py",
     *(f"tests/lineage/test_{name}.py" for name in ("beginnings", "forks", "foreign_checkpoints", "init_from")),
     *(f"tests/test_{name}.py" for name in ("literal_names", "modalities", "operators", "prediction")),
 )

@@ -47,7 +47,11 @@ def where(storage: Path, preset: str, data: Path) -> RunSettings:
     return replace(settings(storage, "run", data / "plain"), data=splits["train"], validation=splits["val"])
 
 
-@pytest.mark.parametrize("preset", NARROW)
+# Each takes seconds: those whose networks other tests resume as well are left to `pytest -m cluster`.
+@pytest.mark.parametrize(
+    "preset",
+    [pytest.param(name, marks=[] if name == "moving-digits-gan" else pytest.mark.cluster) for name in NARROW],
+)
 def test_a_run_that_was_stopped_is_the_undisturbed_one_and_two_workers_see_the_same(
     preset: str, data: Path, tmp_path: Path
 ) -> None:
