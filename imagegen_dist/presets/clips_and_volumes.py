@@ -114,7 +114,7 @@ VAES: dict[str, Preset] = {
         ),
         "VAE of solids, for two CPU cores",
         "The network of arXiv:1811.12359 in three axes, narrower; its factors are known, so that disentanglement is "
-        "measured. Not trained to its end yet; docs/volumes.md has what came of a part.",
+        "measured. docs/volumes.md has what came of it.",
         _VOLUMES,
     ),
 }
