@@ -59,7 +59,7 @@ def test_deterministic_algorithms_alone_within_a_block(monkeypatch: pytest.Monke
 def test_a_run_computes_as_its_experiment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     before, seen = now(), []
     monkeypatch.setattr(session, "prepare", lambda *_: seen.append(now()))
-    monkeypatch.setattr(session, "_Session", lambda _: Mock(run=lambda: seen.append(now())))
+    monkeypatch.setattr(session, "_Session", lambda *_: Mock(run=lambda: seen.append(now())))
     changes = {name.replace(".", "__"): value for name, value in EXACT.items()}
     session.execute(tiny(**changes), Mock(), World(), torch.device("cpu"), Mock())
     assert seen == [(False, False, True)] * 2

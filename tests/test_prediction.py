@@ -228,7 +228,8 @@ def test_a_pass_that_does_not_fit_is_said_with_the_remedy(
     large = ["--training.batch-size", "32768", "--training.microbatch-size", "32768"]
     assert main_gan(["dcgan", *large, "--dry-run", "--gpu-type", "l40s"]) == DONE
     said = capsys.readouterr().out
-    assert "does not fit; set --training.microbatch-size to 16384, or take another GPU type" in said
+    assert "does not fit; set --training.microbatch-size to 16384, --training.recompute-from 1 with " in said
+    assert "or take another GPU type" in said
     assert "a pass fits no machine that cluster/aws.yaml starts" in said
     assert no_cluster_machine(forecast_of(step_of(peak=10**9))) == ""
 

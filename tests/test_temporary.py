@@ -41,7 +41,7 @@ def small(tmp_path, monkeypatch):
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
         yield folder
     finally:
-        subprocess.run([*as_root, "umount", folder], check=True)
+        subprocess.run([*as_root, "umount", "--lazy", folder], check=True)
 
 
 def snapshot(images: int, numbers: int = 1000) -> Snapshot:
