@@ -84,6 +84,7 @@ def test_what_needs_a_full_temporary_folder_is_one_line_that_names_it(small, tmp
     with pytest.raises(StorageError, match=said), temporary_folder("test") as folder:
         (folder / "file").write_bytes(bytes(2 << 20))
     (small / "filler").write_bytes(bytes(1 << 20))
+    pytest.importorskip("av")
     noise = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
     with pytest.raises(StorageError, match=said):
         animate([Image.fromarray(frame) for frame in noise], "mp4", fps=4)
