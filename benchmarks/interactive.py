@@ -128,7 +128,9 @@ def in_browser(run: str, page: Path) -> str:
     packages = ROOT / "tests" / "browser" / "node_modules"
     command = [sys.executable, "-m", "imagegen_dist", "export", run, str(page), "--to", "web", "--single-file"]
     command += ["--ort", str(packages / "onnxruntime-web" / "dist")]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    if done.returncode:
+        return f"browser: {done.stderr.strip().splitlines()[-1]}"
     drive = ["node", str(ROOT / "tests" / "browser" / "speed.mjs"), "/usr/bin/chromium", f"file://{page}/index.html"]
     found = json.loads(subprocess.run(drive, check=True, capture_output=True, text=True).stdout)
     return f"browser, {found['backend']}: {found['ms']:.1f} ms a picture, {found['fps']:.0f} pictures/s of a drag"

@@ -47,10 +47,16 @@ def where(storage: Path, preset: str, data: Path) -> RunSettings:
     return replace(settings(storage, "run", data / "plain"), data=splits["train"], validation=splits["val"])
 
 
-# Each takes seconds: those whose networks other tests resume as well are left to `pytest -m cluster`.
+LEFT_OUT = (pytest.mark.cluster, pytest.mark.full)
+
+
+# Each takes seconds: those whose networks other tests resume as well are left to `pytest -m "cluster and full"`.
 @pytest.mark.parametrize(
     "preset",
-    [pytest.param(name, marks=[] if name == "moving-digits-gan" else pytest.mark.cluster) for name in NARROW],
+    [
+        pytest.param(name, marks=[] if name == "moving-digits-gan" else (pytest.mark.cluster, pytest.mark.full))
+        for name in NARROW
+    ],
 )
 def test_a_run_that_was_stopped_is_the_undisturbed_one_and_two_workers_see_the_same(
     preset: str, data: Path, tmp_path: Path
