@@ -195,6 +195,7 @@ def _become_pytest(tree: Path, nodes: Sequence[str], output: int) -> None:
         os.environ["PYTHONPATH"] = str(tree)
         sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests")))]
         options = ["-n", "0", "-x", "-q", "-rfE", "--tb=no", "--durations=0", "-p", "no:cacheprovider"]
+        options += ["-m", "cluster or not cluster"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that were imported before
         code = int(importlib.import_module("pytest").main([*options, *nodes]))
         sys.stdout.flush()
