@@ -19,7 +19,6 @@ from imagegen_dist.wording import counted, reason
 if TYPE_CHECKING:
     from imagegen_dist.cli.serve import Options
 
-TOKEN = "IMAGEGEN_TOKEN"
 _LAST_REQUESTS_S = 10
 
 
@@ -28,7 +27,7 @@ def run(options: Options) -> int:
     try:
         import uvicorn
 
-        from imagegen_dist.serving.access import Access, is_loopback, names_of
+        from imagegen_dist.serving.access import TOKEN, Access, is_loopback, names_of
         from imagegen_dist.serving.app import create_app
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: {install_hint('serve')}") from None

@@ -191,7 +191,7 @@ class Model(nn.Module):
     def generate(self, drawn: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         """Draws of the prior, as `latents` returns them -> samples uint8 [B, C, *S]. label: as `labels` returns it."""
         self._check_truncation(truncation)
-        check_latents(drawn, [self._drawn_dims], codes=not self.gaussian)
+        check_latents(drawn, [self.drawn_dims], codes=not self.gaussian)
         self._check_label(label, len(drawn))
         compute = self.compute or self
         return self._in_batches(lambda *rows: to_stored(compute(*rows), self.shape.bits), drawn * truncation, label)
@@ -274,7 +274,7 @@ class Model(nn.Module):
             check_label(label, batch, self.classes)
 
     @cached_property
-    def _drawn_dims(self) -> tuple[int, ...]:
+    def drawn_dims(self) -> tuple[int, ...]:
         """Shape of one draw of the prior."""
         return tuple(self.latents(1).shape[1:])
 

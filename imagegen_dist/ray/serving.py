@@ -14,11 +14,10 @@ from ray import serve
 from imagegen_dist import config
 from imagegen_dist.errors import UsageError
 from imagegen_dist.extensions import import_named
-from imagegen_dist.serving.access import Access
+from imagegen_dist.serving.access import TOKEN, Access
 from imagegen_dist.serving.app import create_app
 from imagegen_dist.serving.served import Settings, named
 
-TOKEN = "IMAGEGEN_TOKEN"
 _WAITING = 256  # requests of a replica, which wait for a batch there
 
 

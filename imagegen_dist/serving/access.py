@@ -18,6 +18,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+TOKEN = "IMAGEGEN_TOKEN"
+"""The environment variable of the token."""
+
 COOKIE = "imagegen_token"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _OPEN = ("/healthz",)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagegen_dist.data.modality import modality
+from imagegen_dist.data.npy import write_npy
 from imagegen_dist.drawing.animation import animate, check_encoder
 from imagegen_dist.drawing.surfaces import check_mesher, scene
 from imagegen_dist.serving.served import Pixels
@@ -41,9 +42,7 @@ def write_samples(samples: Sequence[Pixels], form: str, kind: str, columns: int,
     check_format(form, kind)
     together = np.stack(samples)
     if form == "npy":
-        target = io.BytesIO()
-        np.save(target, together, allow_pickle=False)
-        return target.getvalue()
+        return write_npy(together)
     drawing = modality(kind).drawing
     if form == "glb":
         found = scene(together)

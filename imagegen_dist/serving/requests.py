@@ -62,8 +62,8 @@ def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
     model = served.model
     classes = tuple(_as_class(each, model.class_names) for each in body.classes)
     seeds = tuple(body.seeds) if isinstance(body, Generate) else tuple(range(len(body.latents)))
-    asked = SamplingRequest(seeds, classes, 1.0, tuple(body.conditions))
-    asked = asked.resolved(model)
+    truncation = body.truncation if isinstance(body, Generate) else 1.0
+    asked = SamplingRequest(seeds, classes, truncation, tuple(body.conditions)).resolved(model)
     if len(asked) > served.settings.most:
         raise ValueError(f"{counted(len(asked), 'sample')}: a request is for {served.settings.most} at most")
     asked.check(model)
@@ -72,9 +72,7 @@ def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
     if isinstance(body, Decode):
         z = _latents(body.latents, served.latent_dims)[[number // asked.columns for number in numbers]]
     else:
-        if body.truncation != 1 and not model.gaussian:
-            raise ValueError(f"truncation {body.truncation:g}: this model's latents are codes, which have no mean")
-        z = asked.drawn(model, numbers) * body.truncation
+        z = asked.drawn(model, numbers) * truncation
     decoded = isinstance(body, Decode) and served.decodes
     return [Row(z[number], None if label is None else label[number], decoded) for number in numbers]
 
@@ -89,7 +87,7 @@ def rows_of_bytes(body: bytes, served: Served, decoded: bool) -> list[Row]:
 
     decoded: latents are an autoencoder's, not draws of the prior. Little-endian. Raises ValueError.
     """
-    dims = served.latent_dims if decoded else tuple(served.model.latents(1).shape[1:])
+    dims = served.latent_dims if decoded else served.model.drawn_dims
     z, label = _split(body, prod(dims), served)
     if decoded and not served.decodes:
         raise ValueError("a GAN has no latents of its own: leave decoded out")

@@ -39,13 +39,12 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Settings:
     """How models are served. most: samples of a batch, and of a request. follow_s: seconds between two looks for a
-    newer checkpoint, 0 for none. projections: at a time."""
+    newer checkpoint, 0 for none."""
 
     device: str = "cpu"
     engine: EngineName = "eager"
     most: int = 64
     follow_s: float = 0.0
-    projections: int = 2
 
 
 class Served:
@@ -94,7 +93,7 @@ class Served:
         """The shape of a sample's latents: what encoding gives, or the noise of a GAN."""
         if isinstance(self.model, AutoencoderModel):
             return self.model.latent_dims[-1]
-        return tuple(self.model.latents(1).shape[1:])
+        return self.model.drawn_dims
 
     def compute(self, rows: Sequence[Row]) -> list[Pixels]:
         """The samples of some rows, [C, *S] each, to one grey level those of `model.sample`.
