@@ -9,6 +9,7 @@ from imagegen_dist import load
 from imagegen_dist.cli.project import main
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.inference.projection import Search, project
+from imagegen_dist.inference.sought import Sought, advance, begin, started
 from tests.checkpoints import write_checkpoint
 
 FEW = Search(steps=120, guesses=32)
@@ -28,6 +29,31 @@ def test_own_samples_are_found_with_their_class_within_the_priors_length(run):
     assert torch.allclose(found.label.sum(1), torch.ones(3))
     assert float(found.z.norm(dim=1).max()) <= model.latents(1).numel() ** 0.5 + 1e-4
     assert torch.equal(found.samples, model.generate(found.z, found.label))
+
+
+def test_rows_at_different_steps_are_found_as_if_each_were_alone(run):
+    model = load(run)
+    pictures, search = model.sample(2, [1, 2], seed=5), Search(steps=12, guesses=32)
+    first = started(begin(model, pictures[:1], search))
+    for _ in range(5):
+        first, _ = advance(model, first)
+    second = started(begin(model, pictures[1:], search, label=torch.tensor([2])))
+    together = Sought.joined([first, second])
+    for _ in range(7):
+        together, _ = advance(model, together)
+    first, second = together.rows()
+    assert (int(first.step), int(second.step)) == (12, 7)
+    assert torch.allclose(first.z, project(model, pictures[:1], search).z, atol=1e-4)
+    assert torch.equal(second.free, torch.tensor([[0.0, 0.0, 1.0]]))
+
+
+def test_a_label_that_is_given_is_held(run):
+    model = load(run)
+    picture = model.sample(1, 1, seed=5)
+    found = project(model, picture, Search(steps=5, guesses=32), label=torch.tensor([2]))
+    assert torch.equal(found.label, torch.tensor([[0.0, 0.0, 1.0]]))
+    with pytest.raises(ValueError, match="class 3"):
+        project(model, picture, label=torch.tensor([3]))
 
 
 def test_what_the_mask_hides_is_free(run):
