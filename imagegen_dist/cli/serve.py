@@ -44,6 +44,8 @@ class Options:
     """cpu or cuda. Default: cuda if available."""
     batch: Annotated[int, flag("N")] = 64
     """Samples of a batch and of a request, at most. Default: 64."""
+    projections: Annotated[int, flag("N")] = 8
+    """Pictures that are searched in a model at once, at most, each for 1,000 steps at most; 0 for none. Default: 8."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,5 +70,5 @@ def parse(words: Sequence[str]) -> Options:
     if not options.host:
         raise UsageError("--host is empty: give an address, such as 127.0.0.1")
     check_token(options.token)
-    check_range(options, port=(0, 65_535), batch=(1, 4096), follow=(0, 86_400))
+    check_range(options, port=(0, 65_535), batch=(1, 4096), projections=(0, 1024), follow=(0, 86_400))
     return options

@@ -37,9 +37,10 @@ def run(options: Options) -> int:
     token = check_token(options.token or os.environ.get(TOKEN, ""))
     token = token or ("" if is_loopback(options.host) else secrets.token_urlsafe())
     with _listening(options.host, options.port) as listening:
-        models = named(
-            options.checkpoints, Settings(pick_device(options.device), options.engine, options.batch, options.follow)
+        settings = Settings(
+            pick_device(options.device), options.engine, options.batch, options.follow, options.projections
         )
+        models = named(options.checkpoints, settings)
         for model in models:
             print(f"{model.name}: {model.model.shape} after {model.model.images:,} images, from {model.url}")
         address = _address(options.host, listening.getsockname()[1], token)

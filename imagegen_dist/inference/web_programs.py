@@ -42,6 +42,11 @@ def made_by(model: GeneratorModel | AutoencoderModel) -> str:
     return "decoder" if len(model.autoencoder.group_dims) == 1 else "sampler"
 
 
+def has_projection(model: GeneratorModel | AutoencoderModel) -> bool:
+    """True if what a projection finds is what the page decodes: not for latents of several levels, nor for codes."""
+    return model.gaussian and made_by(model) != "sampler"
+
+
 def _weighted(part: Program) -> Program:
     """The program with class weights in place of class numbers."""
     inputs = tuple(
@@ -57,6 +62,8 @@ def projector(model: GeneratorModel | AutoencoderModel) -> bytes:
     z [1, *z], free [1, K] (logits of classes, or conditions), samples [1, C, *S], weight [1, C, *S] -> loss [1] and
     its gradients dz and dfree; without classes or conditions, there is no free and no dfree.
     """
+    if not has_projection(model):
+        raise ExportError("pictures are encoded into latents of several levels, and not searched")
     part = _weighted(programs(model)[made_by(model)])
     told = len(part.inputs) > 1
     function = _gradient(part.module, is_class=bool(model.classes) and model.conditions is None, told=told)

@@ -11,12 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from imagegen_dist import __version__
+from imagegen_dist.inference.sought import Search
 from imagegen_dist.serving.access import BodyTooLarge
 from imagegen_dist.serving.batching import Overloaded
 from imagegen_dist.serving.connection import Timed, while_connected
 from imagegen_dist.serving.endpoint import Endpoint
 from imagegen_dist.serving.formats import MEDIA_TYPES
-from imagegen_dist.serving.requests import Decode, Generate
+from imagegen_dist.serving.lines import Lines
+from imagegen_dist.serving.projecting import NotOffered
+from imagegen_dist.serving.requests import Decode, Generate, Seed, Steps
 from imagegen_dist.serving.served import Served
 from imagegen_dist.serving.stats import Stats
 from imagegen_dist.serving.stream import stream
@@ -71,8 +74,25 @@ def _routes(endpoint: Endpoint, stats: Stats) -> APIRouter:
     @routes.post("/encode")
     async def encode(request: Request, labelled: str = "") -> dict[str, Any]:
         """Latents of the picture or .npy that is the body. labelled: its class or conditions, as JSON."""
+        if not labelled and served.model.label_width:
+            raise ValueError(
+                "this model is conditional: say what the sample is, ?labelled=CLASS or ?labelled={PART: VALUE}"
+            )
         label = _label_of(labelled, served)
         return {"latents": await endpoint.encode(await request.body(), label)}
+
+    @routes.post("/project", response_class=Response)
+    async def project(
+        request: Request, labelled: str = "", steps: Steps = 300, seed: Seed | None = None, each: bool = False
+    ) -> Response:
+        """Search the picture or .npy that is the body in the model, and tell each step as a line of JSON.
+
+        labelled: its class or conditions, as JSON, which are found too if they are left out. seed: of the samples among
+        which the start is. each: tell the latents of each step, too. What is transparent in a picture is free.
+        """
+        search = Search(steps) if seed is None else Search(steps, seed=seed)
+        place = await endpoint.project(await request.body(), _label_of(labelled, served), search, each)
+        return Lines(endpoint.projector.lines(place), lambda: endpoint.projector.close(place))
 
     @routes.get("/model.json")
     async def model() -> dict[str, Any]:
@@ -130,7 +150,8 @@ def _common_routes(endpoints: Sequence[Endpoint], stats: Stats) -> APIRouter:
     async def summary() -> dict[str, Any]:
         """Latencies, batch sizes, and what waits."""
         waiting = {endpoint.served.name: endpoint.batcher.waiting for endpoint in endpoints}
-        return {**stats.summary(), "waiting": waiting}
+        projecting = {endpoint.served.name: endpoint.projector.taken for endpoint in endpoints}
+        return {**stats.summary(), "waiting": waiting, "projecting": projecting}
 
     @routes.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -141,21 +162,20 @@ def _common_routes(endpoints: Sequence[Endpoint], stats: Stats) -> APIRouter:
 
 
 def _label_of(labelled: str, served: Served) -> Any:
-    """The label of one sample from a query: a class number or name, or conditions by part."""
-    if not labelled and served.model.label_width:
-        raise ValueError(
-            "this model is conditional: say what the sample is, ?labelled=CLASS or ?labelled={PART: VALUE}"
-        )
+    """The label of one sample from a query: a class number or name, or conditions by part; None if it has none."""
     if not labelled:
         return None
-    given: Any = json.loads(labelled) if labelled[0] in '{"[' or labelled.isdecimal() else labelled
+    try:
+        given: Any = json.loads(labelled) if labelled[0] in '{"[' or labelled.isdecimal() else labelled
+    except json.JSONDecodeError as error:
+        raise ValueError(f"labelled is no JSON: {error}") from None
     if served.model.conditions is not None:
         return served.model.labels(1, conditions=given)
     return served.model.labels(1, given)
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """One line for each mistake: 422 for what cannot be made, 413 for too much, 503 where too many wait."""
+    """One line for each mistake: 422 for what cannot be made, 413 for too much, 503 where too many wait, 501."""
 
     def said(status: int, headers: dict[str, str] | None = None) -> Callable[[Request, Exception], JSONResponse]:
         def answer(_: Request, error: Exception) -> JSONResponse:
@@ -170,6 +190,7 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, unreadable)
     app.add_exception_handler(ValueError, said(422))
     app.add_exception_handler(BodyTooLarge, said(413))
+    app.add_exception_handler(NotOffered, said(501))
     app.add_exception_handler(Overloaded, said(503, {"retry-after": "1"}))
 
 

@@ -14,7 +14,7 @@ from imagegen_dist.serving.stats import Stats
 
 Result = TypeVar("Result")
 
-_TIMED = ("generate", "decode", "encode", "rows")
+_TIMED = ("generate", "decode", "encode", "project", "rows")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

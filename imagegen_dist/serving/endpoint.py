@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from imagegen_dist.inference.sought import Search
 from imagegen_dist.serving.batching import Batcher
 from imagegen_dist.serving.formats import check_format, write_samples
 from imagegen_dist.serving.page import ServedPage
+from imagegen_dist.serving.projecting import Asked, Place, Projector
 from imagegen_dist.serving.requests import Decode, Generate, columns_of, rows_of, rows_of_bytes, samples_of_bytes
 from imagegen_dist.serving.served import Pixels, Row, Served
 from imagegen_dist.serving.stats import Stats
@@ -26,13 +28,14 @@ class Endpoint:
         self.batcher: Batcher[Row, Pixels] = Batcher(
             served.compute, served.thread, served.settings.most, lambda size: stats.batched(served.name, size)
         )
+        self.projector = Projector(served, self.in_thread)
         self.page = ServedPage(served)
         self.renewed = asyncio.Condition()
         """Notified when a newer checkpoint is served."""
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What runs while the server does."""
-        return [self.batcher.run(), *([self._follow()] if self.served.settings.follow_s else [])]
+        return [self.batcher.run(), self.projector.run(), *([self._follow()] if self.served.settings.follow_s else [])]
 
     async def generate(self, body: Generate | Decode) -> bytes:
         """Samples as a file. Raises ValueError for what cannot be made, Overloaded."""
@@ -46,6 +49,13 @@ class Endpoint:
         sample = await asyncio.to_thread(self.served.read, data)
         latents = await self.in_thread(self.served.encode, sample, label)
         return [float(value) for value in latents.flatten()]
+
+    async def project(self, data: bytes, label: Tensor | None, search: Search, each: bool) -> Place:
+        """A place for the projection of an uploaded sample. Raises as `encode`, and Overloaded."""
+        self.projector.check()
+        sample = await asyncio.to_thread(self.served.read, data)
+        mask = await asyncio.to_thread(self.served.mask_of, data)
+        return await self.projector.open(Asked(sample, mask, label, search, each))
 
     async def rows(self, body: bytes, decoded: bool) -> bytes:
         """The stored values of the samples of a page, one after another. Raises ValueError, Overloaded."""

@@ -37,9 +37,8 @@ def check_format(form: str, kind: str) -> None:
 def write_samples(samples: Sequence[Pixels], form: str, kind: str, columns: int, scale: int) -> bytes:
     """Samples [C, *S] as one file. A single picture has the samples' own pixels; several are a grid.
 
-    Raises ValueError as `check_format`, and for volumes without a surface.
+    The format is one that `check_format` allows. Raises ValueError for volumes without a surface.
     """
-    check_format(form, kind)
     together = np.stack(samples)
     if form == "npy":
         return write_npy(together)

@@ -7,6 +7,7 @@ from typing import Any
 from imagegen_dist.inference.convert import ExportError
 from imagegen_dist.inference.web import page_files, subtitle_of
 from imagegen_dist.inference.web_document import describe_model
+from imagegen_dist.inference.web_programs import has_projection
 from imagegen_dist.serving.served import Served
 
 _WHERE = "A server computes it."
@@ -34,7 +35,11 @@ class ServedPage:
             "bits": model.shape.bits,
             "encodes": served.decodes,
             "programs": {},
-            "runtime": {"server": True, "follow_s": served.settings.follow_s},
+            "runtime": {
+                "server": True,
+                "follow_s": served.settings.follow_s,
+                "projects": served.settings.projections > 0 and has_projection(model),
+            },
         }
         if not model.gaussian:
             return known

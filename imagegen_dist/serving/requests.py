@@ -20,6 +20,8 @@ from imagegen_dist.wording import counted
 
 Format = Literal["png", "webp", "mp4", "glb", "npy"]
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+"""Of a projection."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Weights = dict[str, Finite]
 
@@ -113,11 +115,17 @@ def _split(body: bytes, size: int, served: Served) -> tuple[Tensor, list[Tensor 
             f"a body has {size} and {width} float32 for each of 1 to {served.settings.most} samples, not "
             f"{counted(len(body), 'byte')}"
         )
-    values = torch.from_numpy(np.frombuffer(body, "<f4").astype(np.float32))
-    if not values.isfinite().all():
-        raise ValueError("numbers in a body are finite")
+    values = _numbers(body)
     first, second = values[: count * size].reshape(count, size), values[count * size :]
     return first, list(second.reshape(count, width)) if width else [None] * count
+
+
+def _numbers(data: bytes) -> Tensor:
+    """Little-endian float32 as a tensor, [N]. Raises ValueError for numbers that are not finite."""
+    values = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("latents, samples and weights are finite")
+    return torch.from_numpy(values)
 
 
 def stream_row(message: bytes, served: Served) -> tuple[bytes, Row]:
@@ -128,14 +136,8 @@ def stream_row(message: bytes, served: Served) -> tuple[bytes, Row]:
     size, width = prod(served.latent_dims), served.model.label_width
     if len(message) != 4 * (1 + size + width):
         raise ValueError(f"a message has 4 bytes, {size} latents and {width} weights: {4 * (1 + size + width)} bytes")
-    values = np.frombuffer(message, "<f4", offset=4).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError("latents and weights are finite")
-    z = torch.from_numpy(values[:size]).reshape(served.latent_dims)
-    if not served.model.gaussian:
-        z = z.clamp(-1, 1)
-    label = torch.from_numpy(values[size:]) if width else None
-    return message[:4], Row(z, label, served.decodes)
+    (row,) = rows_of_bytes(message[4:], served, served.decodes)
+    return message[:4], row
 
 
 def stream_message(number: int, z: Tensor, label: Tensor | None) -> bytes:

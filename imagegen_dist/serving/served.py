@@ -39,12 +39,13 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Settings:
     """How models are served. most: samples of a batch, and of a request. follow_s: seconds between two looks for a
-    newer checkpoint, 0 for none."""
+    newer checkpoint, 0 for none. projections: of a model at once, at most; 0 for none."""
 
     device: str = "cpu"
     engine: EngineName = "eager"
     most: int = 64
     follow_s: float = 0.0
+    projections: int = 8
 
 
 class Served:
@@ -144,6 +145,19 @@ class Served:
         out = np.empty(shape.dims, stored_type(shape))
         kind.decode_into(member, extension, out)
         return torch.from_numpy(out[None])
+
+    def mask_of(self, data: bytes) -> Tensor | None:
+        """How opaque an uploaded picture is at each position, from 0 to 1, [H, W]; None for one that is opaque.
+
+        None also for a model of pictures with transparency, and for an .npy. Raises DecodeError.
+        """
+        shape = self.model.shape
+        if data.startswith(_NPY) or self.model.modality != "image" or shape.channels == 4:
+            return None
+        conversion = Conversion((shape.spatial[0], shape.spatial[1]), 4)
+        rgba = np.empty((4, *shape.spatial), np.uint8)
+        modality("image").decode_into(convert_picture(data, conversion, "png").data, "png", rgba)
+        return None if (rgba[3] == 255).all() else torch.from_numpy(rgba[3]) / 255
 
     def encode(self, sample: Tensor, label: Tensor | None) -> Tensor:
         """The latents of a sample, [1, Z, *s]. Raises ValueError if the model has no encoder."""

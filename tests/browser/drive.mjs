@@ -115,6 +115,14 @@ if (at.server) {
     await remote.waitForFunction(hash => imagegen.toLink(imagegen.fromLink(hash, imagegen.model.meta), imagegen.model.meta) === location.hash, hash);
     seen.remote.pictures.push((await look(remote)).grey);
   }
+  await remote.setInputFiles("#file", at.picture);
+  await remote.waitForFunction(() => /^(Found|The search)/.test(document.getElementById("found").textContent), null, { timeout: 60000 });
+  seen.remote.found = { text: await remote.textContent("#found"), ...(await look(remote)) };
+  await remote.click("#find");
+  await remote.waitForFunction(() => /^Step/.test(document.getElementById("found").textContent));
+  await remote.click("#find");
+  await remote.waitForFunction(() => document.getElementById("find").textContent === "Find");
+  await remote.waitForFunction(async () => (await (await fetch("/stats")).json()).projecting.gan === 0);
   seen.remote.drawn = await look(await open(`${at.server}/models/vae/${seen.drawn.hash}`));
 }
 console.log(JSON.stringify(seen));

@@ -111,12 +111,24 @@ def test_pictures_are_those_of_sample_within_one_grey_level(seen: dict[str, Any]
         assert int((ours - torch.tensor(grey)).abs().max()) <= 1
 
 
-def test_a_server_computes_the_same_pictures_and_a_link_of_a_drawing_holds_there(seen: dict[str, Any]) -> None:
+def psnr(grey: list[int], target: torch.Tensor) -> float:
+    """Of a picture's pixels against a sample uint8 [1, H, W], in dB."""
+    error = (torch.tensor(grey).float() - target[0].flatten().float()) / 127.5
+    return 10 * float(torch.log10(4 / (error**2).mean()))
+
+
+def test_a_server_computes_the_same_pictures_finds_a_picture_and_a_link_of_a_drawing_holds_there(
+    seen: dict[str, Any], target: torch.Tensor
+) -> None:
     if "remote" not in seen:
         pytest.skip("fastapi is not installed")
     assert seen["remote"]["backend"] == "server"
     for here, there in zip(seen["pictures"], seen["remote"]["pictures"], strict=True):
         assert max(abs(ours - theirs) for ours, theirs in zip(here, there, strict=True)) <= 1
+    found = seen["remote"]["found"]
+    assert found["text"].startswith("Found at ")
+    assert psnr(found["grey"], target) > 20
+    assert int(np.argmax(found["state"]["w"])) == 1
     drawn, again = seen["drawn"]["grey"], seen["remote"]["drawn"]["grey"]
     assert max(abs(ours - theirs) for ours, theirs in zip(drawn, again, strict=True)) <= 1
 
@@ -158,8 +170,7 @@ def test_a_dropped_picture_is_found_with_its_class_and_its_link_gives_the_same_p
     seen: dict[str, Any], target: torch.Tensor
 ) -> None:
     found = seen["found"]
-    error = (torch.tensor(found["grey"]).float() - target[0].flatten().float()) / 127.5
-    assert 10 * float(torch.log10(4 / (error**2).mean())) > 20
+    assert psnr(found["grey"], target) > 20
     assert int(np.argmax(found["state"]["w"])) == 1
     assert seen["linked"]["grey"] == found["grey"]
 

@@ -124,6 +124,7 @@ async function start() {
     globalThis.imagegen = { app, model, normals, latentOf, labelOf, toLink, fromLink };
     $("backend").textContent = model.backend;
     $("backend").title = model.why;
+    if (model.meta.runtime.server) $("where").textContent = "The server of this page computes.";
     buildPanel(app);
     showHistory(app);
     connect(app);

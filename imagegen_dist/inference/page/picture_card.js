@@ -27,11 +27,25 @@ function pictureCard(app) {
     await app.changed();
   }
 
-  // Which part has to fit, [C, H, W]; everything if nothing is marked.
+  // Which part has to fit, 0 or 1 for each pixel; everything if nothing is marked.
   function weights() {
-    const alpha = marks.getImageData(0, 0, width, height).data, plane = width * height;
-    const one = Float32Array.from({ length: plane }, (_, i) => +(alpha[i * 4 + 3] > 0));
-    return Float32Array.from({ length: plane * app.meta.shape[0] }, one.some(Boolean) ? (_, i) => one[i % plane] : () => 1);
+    const alpha = marks.getImageData(0, 0, width, height).data;
+    const one = Float32Array.from({ length: width * height }, (_, i) => +(alpha[i * 4 + 3] > 0));
+    return one.some(Boolean) ? one : one.fill(1);
+  }
+
+  // The drawing as a PNG in which what need not fit is transparent.
+  function cutOut() {
+    const image = context.getImageData(0, 0, width, height), cut = element("canvas", { width, height });
+    weights().forEach((weight, i) => { image.data[i * 4 + 3] = 255 * weight; });
+    cut.getContext("2d").putImageData(image, 0, 0);
+    return toPng(cut);
+  }
+
+  async function search(tell) {
+    if (app.model.project) return app.model.project(await cutOut(), tell);
+    const one = weights(), mask = Float32Array.from({ length: one.length * app.meta.shape[0] }, (_, i) => one[i % one.length]);
+    return projectPicture(app.model, samplesOf(pad, app.meta), mask, app.state.w, tell);
   }
 
   let finding = false;
@@ -44,7 +58,7 @@ function pictureCard(app) {
     const start = performance.now();
     let painted = start;
     try {
-      const found = await projectPicture(app.model, samplesOf(pad, app.meta), weights(), app.state.w, (step, z, w, psnr) => {
+      const found = await search((step, z, w, psnr) => {
         note.textContent = `Step ${step + 1} of ${STEPS}: ${psnr.toFixed(1)} dB`;
         if (performance.now() - painted > 80) {
           painted = performance.now();
@@ -58,9 +72,10 @@ function pictureCard(app) {
       note.textContent = `Found at ${found.psnr.toFixed(1)} dB in ${((performance.now() - start) / 1000).toFixed(1)} s. Now edit it.`;
     } catch (error) {
       note.textContent = `The search failed: ${error.message}`;
+    } finally {
+      finding = false;
+      find.textContent = "Find";
     }
-    finding = false;
-    find.textContent = "Find";
   };
 
   async function take(picture) {

@@ -1,8 +1,15 @@
+// The answer, or what the server says is wrong.
+async function answered(response) {
+  if (response.ok) return response;
+  const text = await response.text();
+  throw new Error(response.headers.get("content-type")?.includes("json") ? JSON.parse(text).detail : text.trim());
+}
+
 // A model that the server of the page computes, with the interface of one that this browser computes.
 
 class RemoteModel extends Model {
   constructor(meta) {
-    const sessions = meta.encodes ? { encoder: true, decoder: true } : {};
+    const sessions = { ...(meta.encodes && { encoder: true, decoder: true }), ...(meta.runtime.projects && { projector: true }) };
     super(meta, { ort: null, backend: "server", why: "" }, sessions, 0);
   }
 
@@ -11,10 +18,7 @@ class RemoteModel extends Model {
     const before = this.last ?? Promise.resolve();
     const asked = before.catch(() => {}).then(() => fetch(path, { method: "POST", body: new Blob(arrays) }));
     this.last = asked;
-    const response = await asked;
-    if (response.ok) return response.arrayBuffer();
-    const text = await response.text();
-    throw new Error(response.headers.get("content-type")?.includes("json") ? JSON.parse(text).detail : text.trim());
+    return (await answered(await asked)).arrayBuffer();
   }
 
   async generate(z, label, decoded = false) {
@@ -26,6 +30,31 @@ class RemoteModel extends Model {
 
   async encode(samples, label) {
     return new Float32Array(await this.ask("rows/encode", samples, label));
+  }
+
+  // As projectPicture, by the server's POST /project, whose lines are its steps; what is transparent in the PNG is free.
+  async project(picture, tell) {
+    const stop = new AbortController();
+    const asked = await fetch(`project?steps=${STEPS}&each=true`, { method: "POST", body: picture, signal: stop.signal });
+    const reader = (await answered(asked)).body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "", found = null;
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const lines = (text + value).split("\n");
+      text = lines.pop();
+      for (const line of lines.map(JSON.parse)) {
+        if (line.error) throw new Error(line.error);
+        if (!line.latents) continue;
+        found = { z: line.latents, weights: (line.label ?? []).map(round4), psnr: line.psnr };
+        if (line.step && tell(line.step - 1, found.z, found.weights, line.psnr) === false) {
+          stop.abort();
+          return found;
+        }
+      }
+    }
+    if (!found) throw new Error("the server ended it");
+    return found;
   }
 
   // Look for a newer checkpoint that the server follows, again and again. changed: is called when there is one.
