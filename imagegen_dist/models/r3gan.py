@@ -1,7 +1,9 @@
 """R3GAN: a residual generator and its mirror image, the discriminator (arXiv:2501.05441)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_GAIN, BiasedLeakyReLU, ResidualBlock
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, scaled_normal
+from imagegen_dist.nn.placement import Placement
 from imagegen_dist.nn.resample import downsample, upsample
 from imagegen_dist.nn.strides import Strides, check_strides, extents_upward, lowest_extent, strides_of
 from imagegen_dist.shape import PerAxis, SampleShape, axes_text, per_axis
@@ -55,6 +58,12 @@ class R3GANConfig(ModelConfig):
     """3×3×3 convolutions, or factorised ones: 1×3×3 in space, then 3×1×1 along the first axis (arXiv:1711.11248)."""
     strides: tuple[str, ...] = ("2",)
     """Growth of the axes from each stage to the next: 2 doubles all axes, 1x2x2 keeps the first; one entry for all."""
+    placement: Literal["none", "whole", "frames"] = "none"
+    """Whether the generator's drawing is shifted and scaled by functions of z and the class: no, as published; as a
+    whole; or as one frame, which is drawn once and placed anew in every frame of a video."""
+    judged_frames: int = 0
+    """Frames of a video, evenly spaced, that a second discriminator judges one by one (arXiv:1907.06571); 0 for none.
+    The convolution at full resolution is then in that discriminator, and not in the one of the whole video."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -72,13 +81,17 @@ class R3GANConfig(ModelConfig):
                 )
         check_strides(self.strides, len(self.widths) - 1)
         self._check_pixels()
-        for name in ("pixel_channels", "mapping_units", "head_units"):
+        for name in ("pixel_channels", "mapping_units", "head_units", "judged_frames"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is negative; set --model.{name.replace('_', '-')} to 0 or more"
                 )
         if self.resample not in ("fir", "box"):
             raise ValueError(f"resample {self.resample!r} is not known; set --model.resample to fir or box")
+        if self.placement not in ("none", "whole", "frames"):
+            raise ValueError(
+                f"placement {self.placement!r} is not known; set --model.placement to none, whole or frames"
+            )
         if self.bf16_stages < 0:
             raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
 
@@ -120,10 +133,43 @@ class R3GANConfig(ModelConfig):
         """Growth of every axis from each stage to the next, starting at the lowest."""
         return strides_of(self.strides, len(self.widths) - 1, ndim)
 
+    def drawing(self, shape: SampleShape) -> tuple[SampleShape, R3GANConfig]:
+        """The shape and the settings of what the generator draws before it is placed; one frame, for "frames".
+
+        Raises ValueError if samples have no frames.
+        """
+        return self._of_frames(shape, "placement frames") if self.placement == "frames" else (shape, self)
+
+    def judging(self, shape: SampleShape) -> tuple[SampleShape, R3GANConfig] | None:
+        """The shape and the settings of the discriminator of single frames, None without one. Raises ValueError."""
+        if not self.judged_frames:
+            return None
+        found = self._of_frames(shape, f"judged_frames {self.judged_frames}")
+        if self.judged_frames > shape.spatial[0]:
+            raise ValueError(
+                f"judged_frames {self.judged_frames} of {shape.spatial[0]} frames: set --model.judged-frames to fewer"
+            )
+        return found
+
+    def _of_frames(self, shape: SampleShape, setting: str) -> tuple[SampleShape, R3GANConfig]:
+        """The shape of a video's frames, and these settings without their first axis."""
+        if shape.ndim != 3:
+            raise ValueError(f"{setting} is for videos, and the samples have {shape.ndim} spatial axes: leave it out")
+        strides = tuple("x".join(map(str, step[1:])) for step in self.steps(3)) or self.strides
+        flat = replace(self, strides=strides, convolutions="full", placement="none", judged_frames=0)
+        patches = _without_first(self.patch), _without_first(self.patch_kernel)
+        flat = replace(flat, patch=patches[0], patch_kernel=patches[1], pixel_kernel=_without_first(self.pixel_kernel))
+        return SampleShape(shape.channels, shape.spatial[1:], shape.bits), flat
+
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
         """Generator and discriminator."""
         return {"generator": Generator, "discriminator": Discriminator}
+
+
+def _without_first(value: PerAxis) -> PerAxis:
+    """Of three axes."""
+    return per_axis(value, 3)[1:]
 
 
 def _residual_blocks(
@@ -193,7 +239,8 @@ class Generator(nn.Module):
 
     A learned map at the lowest extent, whose channels are scaled by a linear function of z and the class embedding
     (optionally with a hidden layer); then for each stage [1×1 if the width changes -> a larger extent] and residual
-    blocks; finally a 1×1 (or, with patches, a transposed) convolution to the sample's channels.
+    blocks; finally a 1×1 (or, with patches, a transposed) convolution to the sample's channels. With a placement, what
+    is drawn so is then shifted and scaled, as a function of the same z and embedding.
 
     classes: number of classes, 0 for none (labels are then ignored). generator: draws the initial weights.
     Raises ValueError if the stages do not divide the shape, or if a class-conditional call has no labels.
@@ -204,13 +251,15 @@ class Generator(nn.Module):
         self.shape, self.classes, self.z_dim = shape, classes, config.z_dim
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
         self.is_bounded = config.output == "tanh"
-        ndim, widths = shape.ndim, config.widths
+        placement, widths = config.placement, config.widths
+        drawn, config = config.drawing(shape)
+        ndim = drawn.ndim
 
         # The class embedding is a linear layer on a one-hot vector, with fan-in `classes`.
         self.embed = ClassEmbedding(classes, config.embed_dim, classes**-0.5, generator=generator) if classes else None
         features = config.z_dim + (config.embed_dim if classes else 0)
         self.modulate = _linear(features, config.mapping_units, widths[0], generator)
-        base, self.steps = config.base(shape), config.steps(ndim)
+        base, self.steps = config.base(drawn), config.steps(ndim)
         self.basis = scaled_normal((widths[0], *base), 1.0, 1.0, generator)
 
         self.transitions = nn.ModuleList()
@@ -220,6 +269,10 @@ class Generator(nn.Module):
             self.transitions.append(_transition(ndim, previous, width, generator))
             self.stages.append(_residual_blocks(extent, width, config, generator))
         self.to_pixels = _to_pixels(ndim, widths[-1], shape.channels, config, generator)
+        self.placement: Placement | None = None
+        if placement != "none":
+            frames = shape.spatial[0] if placement == "frames" else 0
+            self.placement = Placement(drawn.spatial, features, frames, generator=generator)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
@@ -233,6 +286,8 @@ class Generator(nn.Module):
                 x = upsample(x, self.resample, self.steps[index - 1])
             x = stage(x)
         x = self.to_pixels(x).to(self.basis.dtype)
+        if self.placement is not None:
+            x = self.placement(x, z)
         return torch.tanh(x) if self.is_bounded else x
 
 
@@ -242,7 +297,8 @@ class Discriminator(nn.Module):
     A 1×1 (or, with patches, a strided) convolution from the sample's channels; for each stage residual blocks and
     [a smaller extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
     extent, and a linear layer to one logit or, if class-conditional, to a vector whose inner product with the class
-    embedding is the logit.
+    embedding is the logit. If the config asks for it, the mean logit of single frames, by a network of the same kind,
+    is added.
 
     Arguments and errors as for Generator.
     """
@@ -257,6 +313,9 @@ class Discriminator(nn.Module):
         base, last = config.base(shape), widths[-1]
         self.steps = config.steps(ndim)[::-1]
 
+        judging = config.judging(shape)
+        if judging is not None:
+            config = replace(config, pixel_channels=0)
         self.from_pixels: nn.Module
         if config.pixel_channels:
             self.from_pixels = _FromPixels(ndim, shape.channels, widths[0], config, generator=generator)
@@ -280,8 +339,19 @@ class Discriminator(nn.Module):
         # As in the generator, a linear layer on a one-hot vector, scaled down so that the projection keeps its
         # variance.
         self.embed = ClassEmbedding(classes, last, (classes * last) ** -0.5, generator=generator) if classes else None
+        count = config.judged_frames
+        self.judged = [int((at + 0.5) * shape.spatial[0] / count) for at in range(count)]
+        self.frames = None if judging is None else Discriminator(judging[0], classes, judging[1], generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        logits = self._whole(x, label)
+        if self.frames is None:
+            return logits
+        pictures = torch.stack([x[:, :, at] for at in self.judged], 1)
+        labels = None if label is None else label.repeat_interleave(len(self.judged), 0)
+        return logits + self.frames(pictures.flatten(0, 1), labels).unflatten(0, pictures.shape[:2]).mean(1)
+
+    def _whole(self, x: Tensor, label: Tensor | None) -> Tensor:
         dtype = self.head.weight.dtype
         x = x.to(torch.bfloat16 if self.bf16_stages else dtype)
         x = self.from_pixels(x)
@@ -300,4 +370,6 @@ class Discriminator(nn.Module):
         """The modules of each stage, starting at the sample's resolution."""
         stages = [[stage, transition] for stage, transition in zip(self.stages, self.transitions, strict=True)]
         stages[0].insert(0, self.from_pixels)
+        if self.frames is not None:
+            stages = [[*one, *other] for one, other in zip(stages, self.frames.stages_from_input(), strict=True)]
         return stages

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.models.conv_vae import ConvVAEConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
@@ -34,10 +37,9 @@ def _training(images: int, half_life: int) -> TrainingConfig:
 def _gan(
     url: str, width: int, patch: PerAxis, patch_kernel: PerAxis, gamma: tuple[float, float], images: int
 ) -> Experiment:
-    """The networks and losses of the preset `digits`, on 4×4×4 positions behind overlapping patches.
+    """The blocks and losses of the preset `digits`, on few positions behind overlapping patches.
 
-    There is no convolution at full resolution, which costs as much as all else together in three axes, and gamma is
-    larger: with the one of `digits`, samples are empty.
+    What is drawn is placed by a function of z, and gamma is larger: with the one of `digits`, samples are empty.
     """
     burn_in = images // 2
     adam = AdamConfig(lr=Schedule(1.5e-3, 1e-4, images), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))
@@ -52,13 +54,22 @@ def _gan(
             mapping_units=256,
             head_units=128,
             output="tanh",
+            placement="whole",
         ),
         objective=GANConfig(gamma=Schedule(*gamma, burn_in)),
         optim=GANOptimConfig(discriminator=adam, generator=adam),
         data=DataConfig(url=url, lanes=2, decoded_bytes=1 << 27),
         training=_training(images, 10_000),
-        evaluation=EvaluationConfig(samples=1000, classifier_images=40_000),
+        evaluation=EvaluationConfig(samples=1000, classifier_images=100_000),
     )
+
+
+def _video_gan(experiment: Experiment) -> Experiment:
+    """The generator draws one frame, which moves; a discriminator sees whole clips, another one of their frames."""
+    model = experiment.model
+    assert isinstance(model, R3GANConfig)
+    changes: dict[str, Any] = {"placement": "frames", "judged_frames": 1, "pixel_channels": 8}
+    return replace(experiment, model=replace(model, convolutions="factorised", **changes))
 
 
 def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveConfig, images: int) -> Experiment:
@@ -75,7 +86,7 @@ def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveC
 
 GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
-        _gan("moving-digits", 96, (2, 8, 8), (4, 14, 14), (30.0, 3.0), 144_000),
+        _video_gan(_gan("moving-digits", 96, (4, 8, 8), (8, 14, 14), (30.0, 3.0), 120_000)),
         "R3GAN of moving digits, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441), patches of 2×8×8. Sized for two CPU cores and not "
         "trained to its end yet; docs/video.md has what came of a part.",

@@ -1,11 +1,14 @@
 """R3GAN: published parameter counts, initialisation, stages, bfloat16."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from imagegen_dist.models.r3gan import Discriminator, Generator, R3GANConfig
+from imagegen_dist.nn.conv import Conv
 from imagegen_dist.shape import SampleShape
 
 PUBLISHED = {
@@ -160,3 +163,31 @@ def test_configs_that_contradict_themselves_are_refused_in_one_line(fields, flag
 def test_shapes_that_do_not_divide_are_refused_in_one_line(network):
     with pytest.raises(ValueError, match=r"\(28, 28\) is not divisible by 8 .* --model.widths"):
         network(SampleShape(1, (28, 28)), 0, R3GANConfig(), generator=seeded())
+
+
+def test_a_discriminator_of_single_frames_is_added():
+    settings = {"widths": (8,), "blocks_per_stage": 1, "group_channels": 0, "expansion": 1, "patch": (2, 4, 4)}
+    config = R3GANConfig(**settings, patch_kernel=(4, 6, 6), pixel_channels=3, judged_frames=2)
+    clips = SampleShape(1, (8, 8, 8))
+    both = Discriminator(clips, 3, config, generator=seeded())
+    assert both.frames is not None
+    assert isinstance(both.from_pixels, Conv)
+    assert both.frames.shape == SampleShape(1, (8, 8))
+    x, labels = torch.randn(4, 1, 8, 8, 8, generator=seeded(1)), torch.tensor([0, 1, 2, 1])
+    frames = torch.stack([both.frames(x[:, :, at], labels) for at in (2, 6)])
+    whole = Discriminator(clips, 3, replace(config, judged_frames=0, pixel_channels=0), generator=seeded())
+    whole.load_state_dict({name: value for name, value in both.state_dict().items() if not name.startswith("frames.")})
+    torch.testing.assert_close(both(x, labels), whole(x, labels) + frames.mean(0))
+    weights = torch.nn.functional.one_hot(labels, 3).float()
+    torch.testing.assert_close(both(x, weights), both(x, labels))
+    (stage,) = both.stages_from_input()
+    assert {id(both.from_pixels), id(both.frames.from_pixels)} <= {id(module) for module in stage}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((8, 8), "is for videos"), ((1, 8, 8), "set --model.judged-frames to fewer")]
+)
+def test_frames_that_there_are_not_cannot_be_judged(shape, message):
+    config = R3GANConfig(widths=(16,), judged_frames=2)
+    with pytest.raises(ValueError, match=message):
+        Discriminator(SampleShape(1, shape), 0, config, generator=seeded())

@@ -1,0 +1,71 @@
+"""Placement: features are shifted and scaled along every spatial axis, by amounts computed from a vector.
+
+What a sample shows and where it shows it are then learned apart: one drawing serves all places, sizes and frames. This
+is a spatial transformer (arXiv:1506.02025) without rotation, so that each axis is resampled by a matrix of its own, as
+in DRAW (arXiv:1502.04623): products of small matrices, which are exact to repeat, fast on every device and exported
+everywhere, where sampling at arbitrary points is none of these.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imagegen_dist.nn.blocks import LEAKY_GAIN, BiasedLeakyReLU
+from imagegen_dist.nn.conv import Linear
+
+_UNITS = 128
+_LARGEST_SCALE = 2.0
+_INITIAL_SHIFT = 0.4  # deviation of the values before tanh
+
+
+class Placement(nn.Module):
+    """x [B, C, *S], features [B, F] -> x shifted and scaled, [B, C, *S], or in every frame, [B, C, T, *S].
+
+    Shifts are within half an axis either way and scales within 1/2 and 2, both smooth functions of the features with
+    two hidden layers. Between positions, values are interpolated linearly; outside, the values at the edges continue.
+    With frames, all frames have one scale and each has shifts of its own.
+
+    spatial: extent of the axes S that are resampled. features: F. frames: T, or 0 for one placement. generator: draws
+    the initial weights; initial scales are 1.
+    """
+
+    def __init__(self, spatial: tuple[int, ...], features: int, frames: int = 0, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.spatial, self.frames = spatial, frames
+        self.hidden = nn.Sequential(
+            Linear(features, _UNITS, gain=LEAKY_GAIN, generator=generator),
+            BiasedLeakyReLU(_UNITS),
+            Linear(_UNITS, _UNITS, gain=LEAKY_GAIN, generator=generator),
+            BiasedLeakyReLU(_UNITS),
+        )
+        axes = len(spatial)
+        self.shift = Linear(_UNITS, axes * max(frames, 1), bias=True, gain=_INITIAL_SHIFT, generator=generator)
+        self.scale = Linear(_UNITS, axes, bias=True, gain=0, generator=generator)
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        shifts, scales = self.amounts(features)
+        placed = x[:, None].expand(-1, shifts.shape[1], *x.shape[1:])  # [B, T, C, *S]
+        for axis, extent in enumerate(self.spatial):
+            weight = _interpolation(extent, shifts[..., axis], scales[:, None, axis]).to(x.dtype)
+            rows = placed.movedim(3 + axis, -1)
+            resampled = torch.bmm(rows.reshape(-1, rows[0, 0, ..., 0].numel(), extent), weight.flatten(0, 1).mT)
+            placed = resampled.view(rows.shape).movedim(-1, 3 + axis)
+        return placed.movedim(1, 2) if self.frames else placed[:, 0]
+
+    def amounts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Shifts in positions [B, max(T, 1), axes] and scales [B, axes]: features [B, F]."""
+        hidden = self.hidden(features)
+        shares = self.shift(hidden).unflatten(1, (max(self.frames, 1), len(self.spatial))).tanh().unbind(2)
+        # Numbers, not a tensor of them: copying a constant to the device on every call would stall the host.
+        shifts = torch.stack([share * (extent / 2) for share, extent in zip(shares, self.spatial, strict=True)], 2)
+        return shifts, _LARGEST_SCALE ** self.scale(hidden).tanh()
+
+
+def _interpolation(extent: int, shift: Tensor, scale: Tensor) -> Tensor:
+    """Weights of linear interpolation along one axis: shift [B, T], scale [B, 1] -> [B, T, after S, before S]."""
+    positions = torch.arange(extent, dtype=shift.dtype, device=shift.device)
+    middle = (extent - 1) / 2
+    sources = (positions - middle - shift[..., None]) / scale[..., None] + middle
+    distance = (sources.clamp(0, extent - 1)[..., None] - positions).abs()
+    return (1 - distance).clamp(min=0)

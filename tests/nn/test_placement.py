@@ -1,0 +1,101 @@
+"""Features that are shifted and scaled by functions of a vector."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from imagegen_dist.models.r3gan import Discriminator, Generator, R3GANConfig
+from imagegen_dist.nn.placement import Placement
+from imagegen_dist.shape import SampleShape
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def placement(spatial: tuple[int, ...], frames: int = 0) -> Placement:
+    made = Placement(spatial, 5, frames, generator=seeded()).double()
+    torch.nn.init.normal_(made.scale.weight, std=0.1, generator=seeded(2))
+    return made
+
+
+def by_points(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """PyTorch's sampler at points: x [B, C, *S], shift and scale in positions, [B, axes]."""
+    theta = torch.zeros(len(x), x.ndim - 2, x.ndim - 1, dtype=x.dtype)
+    for axis, extent in enumerate(x.shape[2:]):
+        row = x.ndim - 3 - axis  # the sampler counts axes from the last
+        theta[:, row, row] = 1 / scale[:, axis]
+        theta[:, row, -1] = -shift[:, axis] / scale[:, axis] * 2 / (extent - 1)
+    points = F.affine_grid(theta, list(x.shape), align_corners=True)
+    return F.grid_sample(x, points, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+@pytest.mark.parametrize("spatial", [(9,), (6, 8), (4, 5, 7)])
+def test_it_is_a_spatial_transformer_without_rotation(spatial: tuple[int, ...]) -> None:
+    layer, x, features = placement(spatial), noise(3, 2, *spatial), noise(3, 5, seed=3)
+    shifts, scales = layer.amounts(features)
+    assert shifts.abs().max() > 0.2
+    assert (scales - 1).abs().max() > 0.05
+    placed = layer(x, features)
+    if len(spatial) == 1:  # the sampler has two axes or three
+        x, shifts, scales = x[:, :, None], F.pad(shifts, (1, 0)), F.pad(scales, (1, 0), value=1.0)
+        x, placed = x.expand(-1, -1, 2, -1), placed[:, :, None].expand(-1, -1, 2, -1)
+    torch.testing.assert_close(placed, by_points(x, shifts[:, 0], scales))
+
+
+def test_every_frame_has_a_place_of_its_own() -> None:
+    layer, x, features = placement((6, 8), frames=3), noise(2, 4, 6, 8), noise(2, 5, seed=3)
+    shifts, scales = layer.amounts(features)
+    clip = layer(x, features)
+    assert clip.shape == (2, 4, 3, 6, 8)
+    for frame in range(3):
+        torch.testing.assert_close(clip[:, :, frame], by_points(x, shifts[:, frame], scales))
+    assert (clip[:, :, 0] - clip[:, :, 1]).abs().max() > 0.1
+
+
+def test_gradients_are_those_of_differences() -> None:
+    layer, x, features = placement((4, 5), frames=2), noise(2, 1, 4, 5), noise(2, 5, seed=3)
+    assert torch.autograd.gradcheck(layer, (x.requires_grad_(), features.requires_grad_()))
+
+
+def test_a_frame_is_drawn_once_and_moves() -> None:
+    config = R3GANConfig(
+        **{"widths": (16, 8), "blocks_per_stage": 1, "group_channels": 0, "expansion": 1, "patch": (4, 4, 4)},
+        **{"patch_kernel": (4, 8, 8), "strides": ("1x2x2",), "placement": "frames"},
+    )
+    clips = SampleShape(1, (8, 16, 16))
+    generator = Generator(clips, 3, config, generator=seeded())
+    assert (
+        Discriminator(clips, 3, config, generator=seeded())(torch.zeros(1, 1, 8, 16, 16), torch.tensor([0])).ndim == 1
+    )
+    assert generator.basis.shape[1:] == (2, 2)
+    assert generator.placement is not None
+    torch.nn.init.zeros_(generator.placement.shift.weight)
+    z, label = torch.randn(2, 64, generator=seeded(1)), torch.tensor([0, 2])
+    still = generator(z, label)
+    assert still.std() > 0
+    assert (still == still[:, :, :1]).all()
+    with torch.no_grad():
+        generator.placement.shift.bias.copy_(torch.tensor([[0.0, t / 8] for t in range(8)]).flatten())
+    moving = generator(z, label)
+    step = round(8 * torch.tanh(torch.tensor(1.0 / 8)).item(), 3)  # pixels of the second frame; 8 is half an axis
+    assert 0.9 < step < 1.1
+    torch.testing.assert_close(moving[:, :, 0], still[:, :, 0])
+    before, after = still[:, :, 0, :, :-2], moving[:, :, 1, :, 1:-1]
+    assert (after - before).abs().mean() < 0.2 * (still[:, :, 0, :, 1:-1] - before).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "spatial", "message"),
+    [
+        ({"placement": "each"}, (8, 8), "placement 'each' is not known"),
+        ({"placement": "frames"}, (8, 8), "placement frames is for videos"),
+    ],
+)
+def test_mistakes_have_a_line(settings: dict[str, str], spatial: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Generator(SampleShape(1, spatial), 0, R3GANConfig(widths=(16,), **settings), generator=seeded())
