@@ -92,7 +92,7 @@ def _is_picture(model: GeneratorModel | AutoencoderModel, options: Options) -> b
 def write_meshes(model: GeneratorModel | AutoencoderModel, asked: SamplingRequest, options: Options, tell: Tell) -> str:
     """Write a mesh a sample that has a surface; what to say of it."""
     store, extension = Store(options.mesh, PATIENCE_S), options.format or surfaces.FORMATS[0]
-    empty = 0
+    empty = watertight = 0
     for name, sample in _samples(model, asked, tell):
         found = surfaces.surface(seen(model, sample, options), options.level)
         if found is None:
@@ -101,7 +101,9 @@ def write_meshes(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
         if model.space.spacing or model.space.affine:
             found = surfaces.placed(found, sample.shape[1:], model.space.matrix(sample.shape[1:]))
         store.write(f"{name}.{extension}", surfaces.mesh_file(found, extension))
-    said = f"{counted(len(asked) - empty, 'mesh', 'meshes')}: {store}"
+        watertight += surfaces.is_watertight(found)
+    written = len(asked) - empty
+    said = f"{counted(written, 'mesh', 'meshes')}, {watertight:,} of them watertight: {store}"
     return f"{said}; {counted(empty, 'sample')} without a surface at level {options.level:g}" if empty else said
 
 

@@ -103,6 +103,11 @@ def mesh_file(made: Surface, extension: str) -> bytes:
     return data.encode() if isinstance(data, str) else bytes(data)
 
 
+def is_watertight(made: Surface) -> bool:
+    """True if the surface encloses a volume: every edge belongs to two triangles. Needs trimesh."""
+    return bool(_mesh(made).is_watertight)
+
+
 def scene(volumes: Pixels, level: float = LEVEL) -> bytes | None:
     """The surfaces of some volumes in one GLB, side by side, to look at; None if there is none.
 

@@ -88,16 +88,16 @@ GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
         _video_gan(_gan("moving-digits", 96, (4, 8, 8), (8, 14, 14), (30.0, 3.0), 120_000)),
         "R3GAN of moving digits, for two CPU cores",
-        "R3GAN's blocks and loss (arXiv:2501.05441), patches of 2×8×8. Sized for two CPU cores and not "
-        "trained to its end yet; docs/video.md has what came of a part.",
+        "R3GAN's blocks and loss (arXiv:2501.05441). The generator draws one frame and moves it (arXiv:1506.02025); "
+        "single frames have a discriminator of their own (arXiv:1907.06571). docs/video.md has what came of it.",
         _CLIPS,
         12,
     ),
     "solids-gan": Preset(
-        _gan("solids", 64, 4, 8, (30.0, 2.0), 192_000),
+        _gan("solids", 96, 4, 8, (5.0, 0.5), 144_000),
         "R3GAN of solids, for two CPU cores",
-        "R3GAN's blocks and loss (arXiv:2501.05441). Sized for two CPU cores and not trained to its end "
-        "yet; docs/volumes.md has what came of a part.",
+        "R3GAN's blocks and loss (arXiv:2501.05441); bodies are drawn, then shifted and scaled (arXiv:1506.02025). "
+        "docs/volumes.md has what came of it.",
         _VOLUMES,
         6,
     ),

@@ -119,5 +119,5 @@ def test_a_folder_of_meshes_has_the_surfaces_that_there_are(
     [path] = (tmp_path / "out").iterdir()
     assert path.name == f"seed{higher:06d}.stl"
     assert trimesh.load(path).is_watertight
-    assert "1 mesh: " in (said := capsys.readouterr().out)
+    assert "1 mesh, 1 of them watertight: " in (said := capsys.readouterr().out)
     assert f"1 sample without a surface at level {level:g}" in said
