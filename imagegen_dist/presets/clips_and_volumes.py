@@ -94,7 +94,7 @@ GANS: dict[str, Preset] = {
         12,
     ),
     "solids-gan": Preset(
-        _gan("solids", 96, 4, 8, (5.0, 0.5), 144_000),
+        _gan("solids", 80, 4, 8, (5.0, 0.5), 96_000),
         "R3GAN of solids, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441); bodies are drawn, then shifted and scaled (arXiv:1506.02025). "
         "docs/volumes.md has what came of it.",
