@@ -68,11 +68,18 @@ def find_weightless(
         lambda: [(kind, weightless_network(kind, index.shape, device)) for kind in kinds], world, device
     )
 
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
     def sums_of(dataset: Dataset | None, network: FeatureNetwork) -> FeatureSums | None:
         count = min(samples, dataset.index.samples) if dataset is not None else 0
         if dataset is None or count < 2:
             return None
-        return FeatureSums(moments_over_ranks(cache, dataset, count, network, world, device, say))
+        return FeatureSums(moments_over_ranks(cache, dataset, count, network, world, device, say_once))
 
     real = [sums_of(training, network) for _, network in networks]
     if None in real:

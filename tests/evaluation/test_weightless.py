@@ -98,6 +98,7 @@ def test_a_run_and_an_evaluation_of_unlabelled_clips(tmp_path: Path, capsys: pyt
     assert train_here(experiment, where, listener).complete
     [row] = [row for row in listener.rows if "eval/frechet_motion" in row]
     assert {f"eval/{name}" for name in OF_VIDEO} <= set(row)
+    assert len(listener.messages) == len(set(listener.messages))  # once, not for every distance
     result = json.loads(where.folder.read("result.json"))
     assert result["frechet_motion_real"] == pytest.approx(row["eval/frechet_motion_real"])
     out = tmp_path / "figures.json"
