@@ -303,7 +303,7 @@ def judge(result: Result, job: Job, reference: Store, same_size: bool) -> Result
 
 def workers_of(machines: Machines) -> list[psutil.Process]:
     """The training workers, in the order of their ranks' nodes."""
-    return [process for process in machines.processes() if "RayTrainWorker" in title(process)]
+    return [process for process in machines.processes() if "TrainWorker" in title(process)]
 
 
 def title(process: psutil.Process) -> str:

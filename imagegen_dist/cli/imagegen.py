@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         group = f"{words[0]} " if words[0] in _GROUPS else ""
         known = [each.removeprefix(group) for each in (_COMMANDS if group else _top_level()) if each.startswith(group)]
         return _complain(f"there is no command {name!r}; {nearest(name.removeprefix(group), known)}")
-    return int(getattr(_module(_COMMANDS[name].module), _COMMANDS[name].main)(rest))
+    alone = {"alone": True} if name == "train" and arguments is None else {}
+    return int(getattr(_module(_COMMANDS[name].module), _COMMANDS[name].main)(rest, **alone))
 
 
 def _help(group: str) -> str:

@@ -49,25 +49,28 @@ from imagegen_dist.wording import counted
 
 if TYPE_CHECKING:
     from imagegen_dist.ray.driver import Driver
+    from imagegen_dist.ray.early import EarlyRay
     from imagegen_dist.ray.signals import Interruption
 
 
-def train(prepared: Prepared) -> int:
-    """Train what was prepared; the exit code. Raises UsageError as `build_driver` does."""
-    return build_driver(prepared).run()
+def train(prepared: Prepared, early: EarlyRay | None = None) -> int:
+    """Train what was prepared; the exit code. Raises UsageError as `build_driver` does. early: as in `Driver`."""
+    return build_driver(prepared, early=early).run()
 
 
-def build_driver(prepared: Prepared, interruption: Interruption | None = None) -> Driver:
+def build_driver(prepared: Prepared, interruption: Interruption | None = None, early: EarlyRay | None = None) -> Driver:
     """The driver of a prepared training. Raises UsageError if this machine lacks resources for the workers.
 
-    interruption: requests its end; None for signals to this process.
+    interruption: requests its end; None for signals to this process. early: as in `Driver`.
     """
     demand, workers = prepared.command.demand, prepared.command.workers
     check_demand(demand.gpus, demand.cpus, workers.low if workers else 1)
     set_ray_environment()
     from imagegen_dist.ray.driver import Driver  # after the environment that Ray reads when it is imported
 
-    return Driver(prepared.experiment, prepared.settings, prepared.index, workers, demand, interruption=interruption)
+    return Driver(
+        prepared.experiment, prepared.settings, prepared.index, workers, demand, interruption=interruption, early=early
+    )
 
 
 @dataclass(frozen=True)

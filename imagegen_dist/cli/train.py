@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,6 +11,9 @@ from imagegen_dist.cli.command import run_command
 from imagegen_dist.cli.train_options import ANY, help_text, parse
 from imagegen_dist.cli.train_options import Options as Options
 from imagegen_dist.commands import name_of
+from imagegen_dist.errors import FAILED
+from imagegen_dist.ray.early import EarlyRay
+from imagegen_dist.resources import Demand, Workers, is_own_ray
 
 
 def main_gan(arguments: Sequence[str] | None = None) -> int:
@@ -22,15 +26,45 @@ def main_vae(arguments: Sequence[str] | None = None) -> int:
     return main(arguments, "train_vae")
 
 
-def main(arguments: Sequence[str] | None = None, job: str = ANY) -> int:
-    """`imagegen train`: returns the exit code. job: train_gan or train_vae takes the presets of one kind alone."""
+def main(arguments: Sequence[str] | None = None, job: str = ANY, alone: bool = False) -> int:
+    """`imagegen train`: returns the exit code. job: train_gan or train_vae takes the presets of one kind alone.
+
+    alone: the process ends with this command, as it does without arguments. Ray then starts while settings are read.
+    """
+    ray = _Ray() if alone or arguments is None else None
     # A driver takes the signal itself: an interrupt gets here only before there is one.
     interrupted = "interrupted before the training began"
-    return run_command(job, arguments, partial(help_text, job), partial(_run, job), interrupted)
+    try:
+        code = run_command(job, arguments, partial(help_text, job), partial(_run, job, ray), interrupted)
+    except Exception:
+        if not ray or not ray.is_unused:
+            raise
+        traceback.print_exc()
+        code = FAILED
+    if ray and ray.early and ray.is_unused:
+        ray.early.leave(code)
+    return code
 
 
-def _run(job: str, words: Sequence[str]) -> int | None:
-    command = parse(job, words)
+class _Ray:
+    """The Ray of this process, which starts once a command line is known to train on this machine."""
+
+    def __init__(self) -> None:
+        self.early: EarlyRay | None = None
+
+    @property
+    def is_unused(self) -> bool:
+        """True if it was begun, and no driver has taken it over, which ends it in an orderly way."""
+        return self.early is not None and not self.early.used
+
+    def begin(self, options: Options, workers: Workers | None) -> None:
+        """Start it, unless the command only shows something or trains elsewhere."""
+        if is_own_ray() and not options.dry_run:
+            self.early = EarlyRay(workers, Demand(options.gpus, options.cpus))
+
+
+def _run(job: str, ray: _Ray | None, words: Sequence[str]) -> int | None:
+    command = parse(job, words, ray.begin if ray else None)
     if command.options.gpu_type:
         from imagegen_dist.cli.prediction import prediction_text
 
@@ -44,4 +78,4 @@ def _run(job: str, words: Sequence[str]) -> int | None:
     if command.options.dry_run:
         print(dry_run_text(prepared))
         return None
-    return train(prepared)
+    return train(prepared, ray.early if ray else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -105,10 +105,11 @@ class Command:
     demand: Demand = Demand()
 
 
-def parse(job: str, words: Sequence[str]) -> Command:
+def parse(job: str, words: Sequence[str], checked: Callable[[Options, Workers | None], None] | None = None) -> Command:
     """Read the words of a training job: train_gan, train_vae, or train for both. Raises ValueError.
 
-    What can be checked without torch is checked before it is imported: a misspelt word is answered at once.
+    What can be checked without torch is checked before it is imported: a misspelt word is answered at once. checked:
+    called in between, with the flags and the workers that they ask for.
     """
     preset = words[0] if words and (words[0] in presets_of(job) or ":" in words[0]) else next(iter(presets_of(job)))
     flags, assignments = split(words, Options, _settings_of(preset))
@@ -121,8 +122,12 @@ def parse(job: str, words: Sequence[str]) -> Command:
     check_beginning(options)
     workers = Workers.parse(options.workers) if options.workers else None
     _check_preset(job, options.preset)
-    if options.preset and not options.config:
+    if not options.config and not (options.run or options.init_from or options.fork_from):
+        check_assignments(options.preset or next(iter(presets_of(job))), assignments)
+    elif options.preset and not options.config:
         check_assignments(options.preset, assignments)
+    if checked:
+        checked(options, workers)
     try:
         job, preset, experiment = _begun_from(job, options)
         options = replace(options, preset=preset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import ray
 
 from imagegen_dist.commands import command
 from imagegen_dist.errors import TaskError, UsageError
+from imagegen_dist.ray.early import EarlyRay
+from imagegen_dist.ray.own_node import address_known
 from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
 from imagegen_dist.resources import Demand, Workers, check_available, is_own_ray, ray_folder
 from imagegen_dist.wording import counted, reason
@@ -44,19 +45,33 @@ class Share:
 
 
 @contextmanager
-def connected(show_logs: bool = True, dashboard: bool = False) -> Iterator[bool]:
+def connected(
+    show_logs: bool = True, dashboard: bool = False, *, quiet: bool = False, early: EarlyRay | None = None
+) -> Iterator[bool]:
     """Connect to Ray for the block: to RAY_ADDRESS if it is set, as in a submitted job, else to a new local Ray.
 
-    show_logs: forward the output of Ray's processes to this process. dashboard: start one with a local Ray. Yields True
-    for a local Ray. Raises UsageError if no Ray answers, TaskError if a local one cannot be started.
+    show_logs: forward the output of Ray's processes to this process. dashboard: start one with a local Ray. quiet: do
+    not log the start. early: a local Ray whose start has begun, in place of a new one if it succeeds. Yields True for a
+    local Ray. Raises UsageError if no Ray answers, TaskError if a local one cannot be started.
     """
+    if early and (started := early.join()):
+        with started:
+            yield True
+        return
     logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
+    if quiet:
+        logging.getLogger("ray").setLevel(logging.ERROR)
     address, own = os.environ.get("RAY_ADDRESS", ""), is_own_ray()
     keep_to_owner()
     try:
         if own:
-            with _address_known():
-                ray.init(address="local", include_dashboard=dashboard, log_to_driver=show_logs)
+            with address_known(lean=not dashboard):
+                ray.init(
+                    address="local",
+                    include_dashboard=dashboard,
+                    log_to_driver=show_logs,
+                    logging_level=logging.ERROR if quiet else logging.INFO,
+                )
         else:
             ray.init(log_to_driver=show_logs)
     except Exception as error:  # where its start takes too long, Ray raises an Exception of no class of its own
@@ -83,30 +98,7 @@ def _not_connected(own: bool, address: str, error: Exception) -> UsageError | Ta
     )
 
 
-@contextmanager
-def _address_known() -> Iterator[None]:
-    """Give the processes of the Ray that is started in the block its address in their environment.
-
-    Without it, processes of Ray Train that query the cluster's state use any Ray that runs on the machine. If that one
-    does not know this run's controller, they consider it dead and release the workers' resources.
-    """
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    ours = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-_KEEP_PRIORITY = ("RayTrainWorker", "ray::IDLE", "raylet/raylet", "gcs_server")
+_KEEP_PRIORITY = ("TrainWorker", "ray::IDLE", "raylet/raylet", "gcs_server")
 
 
 def yield_to_training() -> None:

@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import ray
-import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.config import LoggingConfig
 
 from imagegen_dist import config, extensions, records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.errors import DONE, FAILED, TERMINATED, UsageError
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.console import Console
+from imagegen_dist.ray import local_group
 from imagegen_dist.ray.cluster import Share, connected, divide, machines, yield_to_training
+from imagegen_dist.ray.early import EarlyRay
 from imagegen_dist.ray.environment import short_job_stop
 from imagegen_dist.ray.event_channel import Inbox, start_channel
 from imagegen_dist.ray.failure import Failure, RestartPolicy, diagnose
@@ -29,7 +29,6 @@ from imagegen_dist.ray.memory import MEMORY_HELP
 from imagegen_dist.ray.placement import Growth, free_abandoned, wait_for_placement
 from imagegen_dist.ray.preflight import Preflight, fitting_nodes, memory_shortage
 from imagegen_dist.ray.signals import Interruption
-from imagegen_dist.ray.worker import work
 from imagegen_dist.records import RunSettings, new_attempt
 from imagegen_dist.redirect_output import output_to
 from imagegen_dist.resources import Demand, Workers
@@ -82,7 +81,7 @@ class Driver:
     """A running training job: its workers, its console, its signals.
 
     interruption: requests its end; None for signals to this process. at_checkpoint: called at each checkpoint, while
-    the workers wait to continue.
+    the workers wait to continue. early: a local Ray whose start has begun.
     """
 
     def __init__(
@@ -95,6 +94,7 @@ class Driver:
         *,
         interruption: Interruption | None = None,
         at_checkpoint: Callable[[], None] | None = None,
+        early: EarlyRay | None = None,
     ) -> None:
         self._experiment = experiment
         self._settings = settings
@@ -103,6 +103,7 @@ class Driver:
         self._demand = demand or Demand()
         self._interruption = interruption or Interruption()
         self._at_checkpoint = at_checkpoint
+        self._early = early
         self._lease = Lease(settings.folder)
         self.failure: Failure | None = None
         self._complete = False
@@ -127,7 +128,7 @@ class Driver:
                 self._lease.acquire(lambda text: print(text, file=screen, flush=True))
                 with console, self._lease:
                     console.phase("starting Ray")
-                    with connected() as own, self._interruption.watched():
+                    with connected(early=self._early) as own, self._interruption.watched():
                         self._lease.confirm()
                         code = self._train(console, own)
             except SystemExit as stopped:
@@ -241,8 +242,14 @@ class Driver:
         with temporary_folder("ray") as folder, closing(growth):
             timeout_s = _COLLECTIVE_TIMEOUT_S + max(self._experiment.data.cache.timeout_s, PATIENCE_S)
             name = "-".join(filter(None, (settings.wandb_group, settings.name)))
-            trainer = _trainer(payload, share, workers, name, str(folder), timeout_s)
-            thread = threading.Thread(target=lambda: outcome.append(_caught(trainer.fit)), daemon=True)
+            if self._own_ray and not share.gpu:
+                ready = self._early.ready(share) if self._early else []
+                fit = partial(local_group.fit, payload, share, workers, f"{folder}/meeting", timeout_s, ready)
+            else:
+                from imagegen_dist.ray import train_group  # Ray Train takes seconds to import
+
+                fit = partial(train_group.fit, payload, share, workers, name, str(folder), timeout_s)
+            thread = threading.Thread(target=lambda: outcome.append(_caught(fit)), daemon=True)
             thread.start()
             if not self._watch(console, share, thread, channel, growth):
                 return None
@@ -344,42 +351,6 @@ class Driver:
             images = self._newest_images()
             how = f"with a checkpoint at {images:,} images; continue" if images >= 0 else "before the training; again"
             console.message(f"stopped {how}:\n  {again}")
-
-
-class _Trainer(TorchTrainer):
-    """Without Ray Train's own cleaner of placement groups, which the driver replaces (`placement.free_abandoned`).
-
-    Ray's cleaner asks the dashboard once a second whether the controller is alive. Without a dashboard, or with a slow
-    one, it logs an error each time and frees nothing; and it outlives the job.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [each for each in callbacks if type(each).__name__ != "PlacementGroupCleanerCallback"]
-
-
-def _trainer(
-    payload: dict[str, Any], share: Share, workers: int, name: str, folder: str, timeout_s: float
-) -> TorchTrainer:
-    """One group of workers, which Ray does not restart by itself: the driver chooses their number anew each time."""
-    return _Trainer(
-        work,
-        train_loop_config=payload,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=share.gpu,
-            resources_per_worker=share.resources,
-        ),
-        torch_config=TorchConfig(backend="nccl" if share.gpu else "gloo", timeout_s=int(timeout_s)),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=folder,
-            failure_config=ray.train.FailureConfig(
-                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
-            ),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
-    )
 
 
 def _caught(action: Callable[[], Any]) -> BaseException | None:

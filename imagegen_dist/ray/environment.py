@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",  # how soon a preemption notice is seen
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # resources were found before, and may be gone again
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "90",  # how soon a hanging process is detected
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that still waits when Ray is shut down must not start another one
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # training has priority
     # Otherwise malloc returns large blocks to the system after each step, and they come back as page faults.

@@ -7,12 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from imagegen_dist.training.checkpoint import Checkpoint
+if TYPE_CHECKING:
+    from imagegen_dist.training.checkpoint import Checkpoint
 
 SEEN = "seen"
 """Event of a sweep's trial: (name of its run, images seen)."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ray.exceptions import RayActorError, RayError
-from ray.train import TrainingFailedError
 
 from imagegen_dist.data.index import DatasetError
 from imagegen_dist.data.tarwalk import ShardError
@@ -46,7 +45,7 @@ class Failure:
 
 
 def diagnose(error: BaseException) -> Failure:
-    """The root cause among the failures that `TorchTrainer.fit` raised."""
+    """The root cause among the failures that a group of workers raised (`local_group.fit`, `train_group.fit`)."""
     workers: dict[int, BaseException] = getattr(error, "worker_failures", {})
     if not workers:
         cause = getattr(error, "controller_failure", error)
@@ -54,7 +53,8 @@ def diagnose(error: BaseException) -> Failure:
             return Failure(f"the workers could not be started: {memory}", MEMORY_HELP, died=True, memory=True)
         if "Startup" in type(cause).__name__:
             return Failure("the workers could no longer be placed", started=False)
-        return Failure(described(cause), died=isinstance(error, TrainingFailedError | RayError))
+        of_train = any(each.__name__ == "TrainingFailedError" for each in type(error).__mro__)  # not imported for this
+        return Failure(described(cause), died=of_train or isinstance(error, RayError))
     died = {rank: failure for rank, failure in workers.items() if _is_death(failure)}
     raised = {rank: failure for rank, failure in workers.items() if rank not in died and not _follows(failure)}
     for rank, failure in sorted(raised.items()):

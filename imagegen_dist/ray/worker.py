@@ -1,12 +1,11 @@
-"""The training function of a Ray Train worker: World from Ray's context, then the run, which is independent of Ray."""
+"""A training worker: the run, which is independent of Ray, with the means to tell the driver of its progress."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
 
 from imagegen_dist import config, extensions
@@ -18,25 +17,37 @@ from imagegen_dist.run import execute
 
 
 def work(payload: dict[str, Any]) -> None:
-    """Train on this worker.
+    """Train on a worker of Ray Train. payload: as in `train`."""
+    import ray.train.torch
 
-    payload: "experiment" and "settings" as JSON, "modules": those that register the experiment's kinds, "threads", the
-    event channel as "channel", "cluster": whether machines may be preempted, "waits": whether the run waits for the
-    driver's decision at each checkpoint.
-    """
     context = ray.train.get_context()
     world = World(
         context.get_world_rank(), context.get_world_size(), context.get_local_rank(), context.get_local_world_size()
     )
+    train(payload, world, ray.train.torch.get_device(), _seconds_left if payload["cluster"] else _stays)
+
+
+def _stays() -> None:
+    """The answer of a machine that cannot be preempted (`event_channel.Outbox`)."""
+
+
+def train(
+    payload: dict[str, Any], world: World, device: torch.device, leaving: Callable[[], float | None] = _stays
+) -> None:
+    """Train as one of the processes of a world, whose process group exists.
+
+    payload: "experiment" and "settings" as JSON, "modules": those that register the experiment's kinds, "threads", the
+    event channel as "channel", "cluster": whether machines may be preempted, "waits": whether the run waits for the
+    driver's decision at each checkpoint. leaving: as in `event_channel.Outbox`.
+    """
     torch.set_num_threads(payload["threads"])
-    leaving = _seconds_left if payload["cluster"] else lambda: None
     events = Outbox(payload["channel"], world.is_main, leaving, payload["waits"])
     if world.is_main:
         events.phase("building networks and opening data")
     extensions.import_all(payload["modules"])
     experiment = config.decode(Experiment, payload["experiment"])
     settings = config.decode(RunSettings, payload["settings"])
-    outcome = execute(experiment, settings, world, ray.train.torch.get_device(), events)
+    outcome = execute(experiment, settings, world, device, events)
     if world.is_main:
         events.ended(outcome.complete, outcome.missing)
 
@@ -46,6 +57,8 @@ def _seconds_left() -> float | None:
 
     Called by all ranks, with the same result. A notice without a deadline counts as 0 s.
     """
+    import ray.train
+
     info = ray.train.get_preemption_info()
     if info is None:
         return None

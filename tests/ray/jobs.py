@@ -92,11 +92,11 @@ def finish(process: subprocess.Popen[str], seconds: float = START_S) -> str:
 
 
 def training_workers(process: subprocess.Popen[Any]) -> list[psutil.Process]:
-    """The Ray Train workers below a driver."""
+    """The training workers below a driver."""
     return [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(child.cmdline())
+        if "TrainWorker" in " ".join(child.cmdline())
     ]
 
 
