@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from imagegen_dist import config, records
 from imagegen_dist.cli import train_options
 from imagegen_dist.cli.device import best_device
+from imagegen_dist.cli.existing_run import show_finished
 from imagegen_dist.cli.prepare import build_driver, prepare
 from imagegen_dist.commands import PYTHON
 from imagegen_dist.documents import parse_json
@@ -129,7 +130,10 @@ def _train(command: train_options.Command, here: bool) -> Run:
     screen = _screen()
     for note in prepared.notes:
         print(f"note: {note}", file=screen or sys.stderr)
-    if here:
+    print(prepared.opening, file=screen or sys.stdout, flush=True)
+    if prepared.standing.finished:
+        show_finished(prepared.settings, screen)
+    elif here:
         _train_here(prepared, screen or sys.stdout)
     else:
         _train_on_ray(prepared, screen)

@@ -28,6 +28,7 @@ from imagegen_dist.metrics.sinks import read_pictures, read_rows
 from imagegen_dist.run_folder import CONFIG, METRICS, REPORT, RESULT, identity_of, read_config, unreadable_config
 from imagegen_dist.settings import changeable
 from imagegen_dist.storage import PATIENCE_S, Store
+from imagegen_dist.training.checkpoint import newest_images
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted
 
@@ -318,6 +319,27 @@ def write_report(
         config=json.dumps(config.encode(experiment), indent=1),
     )
     folder.write(REPORT, page.encode())
+
+
+def is_finished(settings: RunSettings, experiment: Experiment) -> bool:
+    """True if the run was trained and measured to its end with these very settings, so that nothing is left to do."""
+    folder = settings.folder
+    try:
+        had, result = read_config(folder)["experiment"], parse_json(folder.read(RESULT))
+        same = config.encode(config.decode(Experiment, had)) == config.encode(experiment)
+        images = int(result["images"])
+        missing = bool(result.get("figures_missing"))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    batching = experiment.training.batching
+    return same and not missing and images == newest_images(folder) >= experiment.training.steps * batching.batch_size
+
+
+def log_path(settings: RunSettings) -> Path:
+    """The local file for what Ray and other libraries print while the run trains."""
+    local = settings.folder.local_path()
+    folder = local if local else Path.home() / ".cache" / "imagegen_dist" / "logs" / settings.name
+    return folder / "driver.log"
 
 
 def new_attempt() -> str:

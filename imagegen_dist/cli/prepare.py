@@ -15,6 +15,7 @@ from imagegen_dist import records
 from imagegen_dist.cli.beginning import beginning
 from imagegen_dist.cli.command import check_name
 from imagegen_dist.cli.estimate import estimate
+from imagegen_dist.cli.existing_run import Standing, show_finished, standing
 from imagegen_dist.cli.secrets import check_secrets
 from imagegen_dist.cli.train_options import Command, describe, given_flags
 from imagegen_dist.commands import programs
@@ -22,6 +23,7 @@ from imagegen_dist.data.builtin import builtin_dataset, is_builtin
 from imagegen_dist.data.factors import choose_factors
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import check_cache, read_records
+from imagegen_dist.errors import DONE
 from imagegen_dist.evaluation.checks import check_held_out, foreseen
 from imagegen_dist.evaluation.feature_networks import open_network
 from imagegen_dist.evaluation.figures import check_training_metrics
@@ -54,7 +56,13 @@ if TYPE_CHECKING:
 
 
 def train(prepared: Prepared, early: EarlyRay | None = None) -> int:
-    """Train what was prepared; the exit code. Raises UsageError as `build_driver` does. early: as in `Driver`."""
+    """Train what was prepared; the exit code. A finished run is shown alone. Raises UsageError as `build_driver`.
+
+    early: as in `Driver`.
+    """
+    if prepared.standing.finished:
+        show_finished(prepared.settings)
+        return DONE
     return build_driver(prepared, early=early).run()
 
 
@@ -81,8 +89,15 @@ class Prepared:
     experiment: Experiment
     settings: RunSettings
     index: DatasetIndex
+    standing: Standing
+    """Whether the run is new, continues or is finished."""
     notes: tuple[str, ...] = ()
     """What the user should know of these settings, in a line each."""
+
+    @property
+    def opening(self) -> str:
+        """The line that says where the run is, and whether it is new, continues or is finished."""
+        return f"{self.settings.folder.url}: {self.standing.text}"
 
 
 def prepare(command: Command) -> Prepared:
@@ -124,7 +139,8 @@ def prepare(command: Command) -> Prepared:
     check_own_checkpoints(settings.folder, settings.id)
     preset = find_preset(options.preset) if options.preset in PRESETS or ":" in options.preset else None
     notes = silent_settings(experiment, preset, index, draws) + foreseen(experiment, index, held_out)
-    return Prepared(command, experiment, settings, index, (*notes, *unmeasured))
+    found = standing(settings, experiment, named=bool(options.run))
+    return Prepared(command, experiment, settings, index, found, (*notes, *unmeasured))
 
 
 def _check_figures(experiment: Experiment, looked_at: DatasetIndex, store: Store) -> None:
@@ -208,6 +224,7 @@ def dry_run_text(prepared: Prepared) -> str:
         f"steps       {experiment.training.steps:,} of {batching.batch_size} images in {batching.microbatches} "
         f"microbatches: at most {counted(batching.microbatches, 'worker')}",
         f"storage     {settings.folder.url}: written and read back",
+        f"run         {prepared.standing.text}",
         *_beginning_lines(settings),
         f"time        {_time_text(prepared)}",
         "Nothing was trained.",

@@ -78,4 +78,5 @@ def _run(job: str, ray: _Ray | None, words: Sequence[str]) -> int | None:
     if command.options.dry_run:
         print(dry_run_text(prepared))
         return None
+    print(prepared.opening, flush=True)
     return train(prepared, ray.early if ray else None)

@@ -119,7 +119,7 @@ class Driver:
 
         screen: where the progress is shown; by default on what was standard output.
         """
-        log = _log_path(self._settings)
+        log = records.log_path(self._settings)
         with output_to(log) as standard_output, self._interruption.watched(at_once=True):
             screen = screen or standard_output
             title = f"{self._settings.preset} · {self._settings.name}"
@@ -359,10 +359,3 @@ def _caught(action: Callable[[], Any]) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def _log_path(settings: RunSettings) -> Path:
-    """The local file for the output of Ray and other libraries."""
-    local = settings.folder.local_path()
-    folder = local if local else Path.home() / ".cache" / "imagegen_dist" / "logs" / settings.name
-    return folder / "driver.log"

@@ -66,17 +66,19 @@ class _Session:
         """Run from the newest checkpoint, or the beginning, to the end."""
         run = self._run
         resumed = self._checkpoints.resume()
+        measured = finished = False
         if run.world.is_main:
             self._outputs.open(resumed)
         try:
             if not resumed:
                 self._evaluations.sample()
                 run.stopwatch.start(0)
-            elif self._evaluations.are_due():
+            elif measured := self._evaluations.are_due():
                 self._evaluate()
             if self._checkpoints.begun:
                 self._checkpoints.save()  # from here on, the run does not need its source
-            if not run.ended or not self._finished():
+            finished = run.ended and self._finished()
+            if not finished:
                 if run.experiment.training.compile and run.world.is_main and not run.ended:
                     run.events.message(_COMPILES)
                 train(run.trainer, self._items(), self._hooks())
@@ -100,7 +102,7 @@ class _Session:
         finally:
             self._close()
         missing = self._evaluations.missing if complete else ""
-        if run.world.is_main and complete:
+        if run.world.is_main and complete and (measured or not finished):
             self._outputs.finish(missing, self._checkpoints.last())
         return Outcome(run.trainer.images, complete, missing)
 
