@@ -21,6 +21,7 @@ from imagegen_dist.cli.device import best_device
 from imagegen_dist.cli.existing_run import show_finished
 from imagegen_dist.cli.prepare import build_driver, prepare
 from imagegen_dist.commands import PYTHON
+from imagegen_dist.cpu_threads import torch_threads
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import DONE, TaskError, UsageError
 from imagegen_dist.experiment import Experiment
@@ -32,7 +33,7 @@ from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.presets.preset import job_of
 from imagegen_dist.ray.signals import Interruption
-from imagegen_dist.resources import Demand, Workers
+from imagegen_dist.resources import Demand, Workers, local_threads, local_workers
 from imagegen_dist.run import Outcome
 from imagegen_dist.run_folder import CONFIG, REPORT, RESULT, read_config
 from imagegen_dist.storage import Store
@@ -63,17 +64,17 @@ class Curve(NamedTuple):
 
 
 def train(
-    preset: str | Experiment = "",
+    preset: str | Experiment | None = None,
     *,
-    data: str | Path = "",
-    storage: str | Path = "runs",
-    run: str = "",
+    data: str | Path | None = None,
+    storage: str | Path | None = None,
+    run: str | None = None,
     workers: int | tuple[int, int] | None = None,
     gpus: int | None = None,
     cpus: int | None = None,
-    init_from: str | Path = "",
+    init_from: str | Path | None = None,
     freeze_d: int | None = None,
-    fork_from: str | Path = "",
+    fork_from: str | Path | None = None,
     at: int | None = None,
     wandb: Literal["auto", "online", "offline", "disabled"] = "disabled",
     model: Settings | None = None,
@@ -87,11 +88,13 @@ def train(
 
     preset: a named experiment, `package.module:name` of your own, or an `Experiment`; without one, `run` names a run
     that is continued with its own settings. data: URL of shards with an index, or a built-in dataset; by default the
-    preset's. storage, run: the run's directory is STORAGE/RUN; by default the run is named by preset and time.
+    preset's. storage, run: the run's directory is STORAGE/RUN; by default runs/ and a name by preset and time.
     workers: Ray workers, fixed or (fewest, most); None for one a GPU, or two without GPUs; 0 trains in this process,
-    without Ray. gpus, cpus: of each worker. init_from: a run, a checkpoint, an exported folder or another library's
-    weights that the run begins with; freeze_d: first stages of the discriminator that keep them. fork_from: a run that
-    this one goes on from, under a new name and with other settings; at: images of the checkpoint, None for the newest.
+    without Ray. gpus, cpus: of each worker, by default an equal share of the machine; PyTorch uses as many threads as
+    it has cpus, also in this process, where its own setting is restored afterwards. init_from: a run, a checkpoint, an
+    exported folder or another library's weights that the run begins with; freeze_d: first stages of the discriminator
+    that keep them. fork_from: a run that this one goes on from, under a new name and with other settings; at: images of
+    the checkpoint, None for the newest.
     model ... data_settings: settings that replace the preset's, e.g.
     `objective={"gamma": 0.5}, training={"total_images": 20_000}`.
 
@@ -108,19 +111,24 @@ def train(
         "data": data_settings,
     }
     options = train_options.Options(
-        data=str(data),
-        storage=str(storage),
-        run=run,
+        data=_text(data),
+        storage=_text(storage) or "runs",
+        run=_text(run),
         wandb=wandb,
-        init_from=str(init_from),
+        init_from=_text(init_from),
         freeze_d=freeze_d,
-        fork_from=str(fork_from),
+        fork_from=_text(fork_from),
         at=at,
     )
     number = None if workers is None or workers == 0 else _workers(workers)
-    name, job, experiment = _resolved(preset, options, groups)
+    name, job, experiment = _resolved(preset or "", options, groups)
     command = train_options.Command(job, replace(options, preset=name), experiment, number, Demand(gpus, cpus))
     return _train(command, here=workers == 0)
+
+
+def _text(given: str | Path | None) -> str:
+    """An argument as a flag has it: "" for None, which stands for an argument that is left out."""
+    return "" if given is None else str(given)
 
 
 def _train(command: train_options.Command, here: bool) -> Run:
@@ -305,8 +313,6 @@ def _train_on_ray(prepared: Prepared, screen: TextIO | None) -> None:
 
 def _train_here(prepared: Prepared, screen: TextIO) -> None:
     """Train in this process."""
-    import torch
-
     from imagegen_dist.distributed import World
     from imagegen_dist.run import execute
 
@@ -320,14 +326,25 @@ def _train_here(prepared: Prepared, screen: TextIO) -> None:
         stack.enter_context(console)
         stack.enter_context(lease)
         stack.enter_context(interruption.watched())
-        launch = {"workers": [1, 1], "gpu": device.type == "cuda", "threads": torch.get_num_threads()}
+        threads = _threads_here(prepared)
+        launch = {"workers": [1, 1], "gpu": device.type == "cuda", "threads": threads}
         records.write_config(settings, experiment, prepared.index, launch)
+        stack.enter_context(torch_threads(threads))
         outcome = execute(experiment, settings, World(), device, _Events(console, interruption, lease))
     if interruption.asked:
         raise KeyboardInterrupt
     if not outcome.complete:
         raise TrainingError("another process trains this run now: this one has ended")
     _close(console, prepared, outcome)
+
+
+def _threads_here(prepared: Prepared) -> int:
+    """CPU threads of a training in this process: `cpus`, else those of a worker, or fewer if PyTorch has fewer now."""
+    import torch
+
+    cpus, microbatches = prepared.command.demand.cpus, prepared.experiment.training.batching.microbatches
+    share = local_threads(cpus, local_workers(None, torch.cuda.device_count(), microbatches))
+    return share if cpus else min(share, torch.get_num_threads())
 
 
 def _close(console: Console, prepared: Prepared, outcome: Outcome) -> None:

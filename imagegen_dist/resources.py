@@ -40,12 +40,27 @@ class Workers:
         return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
 
 
+DEFAULT_CPU_WORKERS = 2
+"""Workers of a job without GPUs, if the user gives no number and there are as many cores."""
+
+
 @dataclass(frozen=True)
 class Demand:
     """What each worker requests, None for its share of the machines: GPUs (0 or 1), CPU cores."""
 
     gpus: int | None = None
     cpus: int | None = None
+
+
+def local_workers(workers: Workers | None, gpus: int, microbatches: int) -> int:
+    """The number of workers that a job has on this machine alone. gpus: of this machine."""
+    cores = os.cpu_count() or 1
+    return workers.low if workers else max(1, min(gpus or min(DEFAULT_CPU_WORKERS, cores), microbatches))
+
+
+def local_threads(cpus: int | None, workers: int) -> int:
+    """CPU threads of each of these workers on this machine alone. cpus: what the user gave, None for an equal share."""
+    return cpus or max(1, (os.cpu_count() or 1) // workers)
 
 
 def check_demand(gpus: float | None, cpus: int | None, workers: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import html
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import imagegen_dist
 from imagegen_dist import api, config
@@ -21,7 +24,7 @@ from imagegen_dist.cli.runs import main_list
 from imagegen_dist.objectives.interface import VAEOptimConfig
 from imagegen_dist.presets import find_preset
 from imagegen_dist.schedule import constant
-from tests.runs import TINY, tiny
+from tests.runs import TINY, _packed_digits, tiny
 
 
 def small(**changes: object) -> dict[str, dict[str, object]]:
@@ -148,6 +151,33 @@ def test_a_mistake_is_one_line(tmp_path, arguments, said):
         imagegen_dist.train(**arguments, storage=tmp_path)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_none_is_an_argument_that_is_left_out(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(api, "_train", lambda command, here: seen.append(command))
+    monkeypatch.chdir(tmp_path)
+    names = ("data", "storage", "run", "init_from", "fork_from", "at", "freeze_d", "workers", "model")
+    imagegen_dist.train("digits", **dict.fromkeys(names))
+    imagegen_dist.train("digits")
+    assert seen[0] == seen[1]
+    assert seen[0].experiment.data.url == "digits"
+    with pytest.raises(ValueError, match="give a preset"):
+        imagegen_dist.train(None)
+
+
+def test_a_training_in_this_process_has_the_threads_of_a_worker_and_restores_those_before(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("imagegen_dist.run.execute", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(api, "_close", lambda *_: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    shutil.copytree(_packed_digits(), tmp_path / ".data")
+    for before, cpus in ((6, None), (6, 2), (2, None)):
+        torch.set_num_threads(before)
+        with suppress(AttributeError):  # of the outcome that there is none of
+            train(tmp_path, cpus=cpus)
+        assert torch.get_num_threads() == before
+    assert seen == [3, 2, 2]
 
 
 def test_the_package_names_what_it_offers_without_loading_torch():

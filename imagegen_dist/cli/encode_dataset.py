@@ -11,6 +11,7 @@ from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.progress import ProgressBar
 from imagegen_dist.commands import command
 from imagegen_dist.data.builtin import is_builtin
+from imagegen_dist.cpu_threads import torch_threads
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack_shards import Target, pack_shards
 from imagegen_dist.data.pack_tasks import Recipe
@@ -131,7 +132,7 @@ def _statistics(
     if not model.autoencoder.continuous:
         return codes_as_they_are(model.autoencoder.group_dims[0][0], len(rows))
     chunks = (rows[start : start + 256] for start in range(0, len(rows), 256))
-    with one_thread():
+    with torch_threads(1):
         return latent_statistics(latents_of(model, index, data, chunk)[0] for chunk in chunks)
 
 

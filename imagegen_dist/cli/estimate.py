@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from imagegen_dist.cli.device import best_device
+from imagegen_dist.cpu_threads import torch_threads
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.distributed import World
 from imagegen_dist.experiment import Experiment, build_trainer
@@ -31,17 +31,15 @@ class Speed:
     """How it was measured, in words."""
 
 
-def estimate(experiment: Experiment, index: DatasetIndex, workers: int = 1, threads: int | None = None) -> Speed:
+def estimate(experiment: Experiment, index: DatasetIndex, workers: int, threads: int) -> Speed:
     """The speed of a training on this machine. One worker is measured, of which several count as multiples.
 
-    threads: CPU threads of a worker; None for its share of the cores.
+    threads: CPU threads of a worker.
     """
     device = best_device()
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    torch.set_num_threads(threads)
     conditions = f"{device.type}, {counted(threads, 'thread')}"
     conditions += f", one worker counted {workers} times" if workers > 1 else ""
-    with experiment.training.numerics.applied():
+    with torch_threads(threads), experiment.training.numerics.applied():
         return Speed(workers * _measured_speed(experiment, index, device), conditions)
 
 

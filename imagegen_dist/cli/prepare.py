@@ -40,7 +40,7 @@ from imagegen_dist.metrics.formatting import duration, figure
 from imagegen_dist.presets import PRESETS, Preset, find_preset
 from imagegen_dist.ray.environment import set_ray_environment
 from imagegen_dist.records import RunSettings, identified
-from imagegen_dist.resources import check_demand, is_own_ray
+from imagegen_dist.resources import check_demand, is_own_ray, local_threads, local_workers
 from imagegen_dist.run.held_out import check_measured
 from imagegen_dist.run.latents import measured_index
 from imagegen_dist.run_folder import CONFIG, check_own_checkpoints
@@ -240,9 +240,10 @@ def _beginning_lines(settings: RunSettings) -> list[str]:
 
 def _time_text(prepared: Prepared) -> str:
     """How long the training will take, by a few of its steps on this machine."""
-    workers, total = prepared.command.workers, prepared.experiment.training.total_images
-    threads = prepared.command.demand.cpus
-    speed = estimate(prepared.experiment, prepared.index, workers.low if workers else 1, threads)
+    command, training = prepared.command, prepared.experiment.training
+    total, gpus = training.total_images, 0 if command.demand.gpus == 0 else torch.cuda.device_count()
+    workers = local_workers(command.workers, gpus, training.batching.microbatches)
+    speed = estimate(prepared.experiment, prepared.index, workers, local_threads(command.demand.cpus, workers))
     about = duration(total / speed.images_per_s)
     lines = [
         f"about {about} at {figure(speed.images_per_s)} images/s, measured on this machine",

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imagegen_dist.cpu_threads import torch_threads
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.inference.autoencoder import AutoencoderModel
-from imagegen_dist.inference.generated import Maker, model_of, one_thread
+from imagegen_dist.inference.generated import Maker, model_of
 from imagegen_dist.inference.latents import LatentStatistics, check_latents
 from imagegen_dist.storage import PATIENCE_S, Store
 
@@ -58,7 +59,7 @@ class _Encoded(Records):
 
     def read(self) -> Iterator[Record]:
         """Each latent as a shard holds it. Single-threaded, as samples are."""
-        with one_thread():
+        with torch_threads(1):
             model, store = check_latents(model_of(self.maker)), Store(self.data, PATIENCE_S)
             index = DatasetIndex.load(store, self.remote_shards).told_as(model.known)
             kind = modality(model.modality)

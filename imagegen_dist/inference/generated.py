@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import torch
-
+from imagegen_dist.cpu_threads import torch_threads
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import IntArray
 from imagegen_dist.data.sources.base import Record, Records, Source
@@ -52,7 +50,7 @@ class _Generated(Records):
 
     def read(self) -> Iterator[Record]:
         """Each sample as a shard holds it. Single-threaded, so that the bytes do not depend on the machine."""
-        with one_thread():
+        with torch_threads(1):
             model = model_of(self.maker)
             kind, extension = modality(model.modality), sample_extension(model)
             for start in range(0, len(self.rows), model.batch):
@@ -81,14 +79,3 @@ def model_of(maker: Maker) -> GeneratorModel | AutoencoderModel:
     model.batch = maker.batch
     use_engine_(model, maker.engine, threads=1)
     return model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch uses one thread within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import imagegen_dist
-from imagegen_dist.cli import prepare, train_options
+from imagegen_dist.cli import estimate, prepare, train_options
 from imagegen_dist.cli.train import main
 from imagegen_dist.errors import DONE
 from tests.runs import TINY, Listener, _packed_digits, train_here
@@ -110,3 +112,18 @@ def test_what_has_nothing_left_to_do_rewrites_no_result(storage: Path, tmp_path:
     found = prepared(tmp_path / "runs", "--run", "whole", "--training.report-every", "24")
     assert train_here(found.experiment, found.settings).complete
     assert file.read_bytes() == before
+
+
+def test_a_dry_run_measures_workers_with_their_threads_and_restores_those_before(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> float:
+        seen.append(torch.get_num_threads())
+        return 100.0
+
+    seen: list[int] = []
+    monkeypatch.setattr(estimate, "_measured_speed", measured)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    found = prepared(storage, "--run", "half")
+    assert "(cpu, 3 threads, one worker counted 2 times)" in prepare.dry_run_text(found)
+    assert (seen, torch.get_num_threads()) == ([3], 1)
