@@ -9,9 +9,10 @@ import numpy as np
 from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.make_shards import counts, parse_bytes
 from imagegen_dist.cli.progress import ProgressBar
+from imagegen_dist.cli.suggestion import train_line
 from imagegen_dist.commands import command
-from imagegen_dist.data.builtin import is_builtin
 from imagegen_dist.cpu_threads import torch_threads
+from imagegen_dist.data.builtin import is_builtin
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack_shards import Target, pack_shards
 from imagegen_dist.data.pack_tasks import Recipe
@@ -25,7 +26,7 @@ from imagegen_dist.inference.class_names import differing_classes
 from imagegen_dist.inference.diffusers_autoencoder import read_diffusers
 from imagegen_dist.inference.encoded import EncodedSource, latents_of
 from imagegen_dist.inference.folder import fingerprint_of, write_autoencoder
-from imagegen_dist.inference.generated import Maker, one_thread
+from imagegen_dist.inference.generated import Maker
 from imagegen_dist.inference.latents import LatentStatistics, check_latents, codes_as_they_are, latent_statistics
 from imagegen_dist.inference.loading import Trained, build_model, read_trained
 from imagegen_dist.lineage.diffusers import folder_of
@@ -83,7 +84,15 @@ def run(options: Options) -> str:
     )
     autoencoder = write_autoencoder(model, dest / FOLDER)
     write_document(dest, statistics.payload(), origin_of(data, pictures, autoencoder))
-    return f"{counts(dest, packed.indexes[''])}\n{_described(dest, statistics)}"
+    lines = counts(dest, packed.indexes[""]), _described(dest, statistics), _advice(options, dest, packed.indexes[""])
+    return "\n".join(lines)
+
+
+def _advice(options: Options, dest: Store, index: DatasetIndex) -> str:
+    """The command that trains on the latents; those whose statistics are another dataset's are held out from it."""
+    if options.like:
+        return train_line(reached(options.like), index, dest, latents=True)
+    return train_line(dest, index, latents=True)
 
 
 def _described(dest: Store, statistics: LatentStatistics) -> str:

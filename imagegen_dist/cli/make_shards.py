@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import shutil
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from imagegen_dist.cli.conversions import conversion_of
 from imagegen_dist.cli.progress import ProgressBar
-from imagegen_dist.commands import command as command_line
+from imagegen_dist.cli.suggestion import train_line
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.pack_shards import PackedDatasets
 from imagegen_dist.data.packing import PackConfig, pack_dataset
@@ -25,14 +24,9 @@ from imagegen_dist.data.sources.base import SourceOptions
 from imagegen_dist.data.sources.condition_table import parse_conditions
 from imagegen_dist.data.sources.files import FileKinds
 from imagegen_dist.data.split import parse_shares
-from imagegen_dist.data.stacked import channel_classes
-from imagegen_dist.data.trust import FLAG as REMOTE_SHARDS
-from imagegen_dist.data.trust import UntrustedPlaceError, check_public, shards_are_near
 from imagegen_dist.data.verification import CheckedShard, CheckReport, check_dataset, index_shards
 from imagegen_dist.errors import DONE, FAILED, UsageError
-from imagegen_dist.experiment import parameter_counts
 from imagegen_dist.metrics.formatting import count
-from imagegen_dist.presets import PRESETS
 from imagegen_dist.ray.tasks import run_tasks
 from imagegen_dist.storage import Store
 from imagegen_dist.wording import counted
@@ -43,7 +37,6 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
-_SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 
 
 def make_shards(options: Options) -> tuple[str, int]:
@@ -60,7 +53,7 @@ def make_shards(options: Options) -> tuple[str, int]:
         name = "" if options.modality == "auto" else options.modality
         choice = config.source.subset, config.source.labelled, config.source.member, kinds, name
         index = index_shards(store, index_at, *choice, run_tasks=run, progress=ProgressBar, tell=_tell)
-        return f"{counts(index_at, index)}\n{_advice(index_at, index)}", DONE
+        return f"{counts(index_at, index)}\n{train_line(index_at, index)}", DONE
     packed = pack_dataset(
         options.source,
         options.dest,
@@ -118,36 +111,7 @@ def _advice_for(packed: PackedDatasets) -> str:
     others = [name for name in packed.stores if name != train]
     held_out = "val" if "val" in others else next(iter(others), None)
     validation = None if held_out is None else packed.stores[held_out]
-    return _advice(packed.stores[train], packed.indexes[train], validation)
-
-
-def _advice(store: Store, index: DatasetIndex, validation: Store | None = None) -> str:
-    """The command that trains on a dataset."""
-    preset = _suggested_preset(index)
-    words = ["train_gan", preset, "--data", store.url]
-    untold = index.conditions is not None and not PRESETS[preset].experiment.data.conditional
-    told = ("--data.conditional", "true") if untold else ()
-    begin = "train on it: "
-    if not shards_are_near(store, place := index.location(store)):
-        words.append(REMOTE_SHARDS)
-        try:
-            check_public(place.url)
-        except UntrustedPlaceError:
-            begin = f"{place} is at this machine's own address: serve the index from there too, and train on that: "
-            words = [*words[:-2], f"{place}/..."]
-    held_out = () if validation is None else ("--data.validation", validation.url)
-    return begin + command_line(*words, *told, *held_out)
-
-
-def _suggested_preset(index: DatasetIndex) -> str:
-    """A small preset whose networks can have these samples."""
-    small = max(index.shape.spatial) <= _SMALL_SIDE
-    stacked = () if channel_classes(index) is None else ("r3gan-stackedmnist-small",)
-    for name in (*stacked, *(("digits", "dcgan") if small else ("dcgan", "digits"))):
-        with contextlib.suppress(ValueError):
-            parameter_counts(PRESETS[name].experiment, index.shape, index.labels)
-            return name
-    return "article-gan"
+    return train_line(packed.stores[train], packed.indexes[train], validation)
 
 
 def parse_bytes(text: str) -> int:

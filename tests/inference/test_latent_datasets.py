@@ -60,10 +60,14 @@ def dataset(folder: Path, dims: tuple[int, ...] = (3, 8, 8)) -> str:
     return str(folder)
 
 
-def test_an_encoded_dataset_holds_the_latents_of_its_samples_and_a_gan_trains_on_it(tmp_path: Path) -> None:
+def test_an_encoded_dataset_holds_the_latents_of_its_samples_and_a_gan_trains_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, data, out = write_checkpoint(tmp_path / "run", "res-vae"), dataset(tmp_path / "data"), tmp_path / "latents"
     command = [run, str(out), "--data", data, "--shard-size", "8kB"]
     assert main(command) == DONE
+    advice = capsys.readouterr().out.splitlines()[-1]
+    assert advice == f"train on it: python jobs/train_gan.py latent-digits --data {out}"
     before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert main(command) == DONE
     assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
