@@ -7,12 +7,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from imagegen_dist.data.exif import UPRIGHT
 from imagegen_dist.data.picture import DecodeError, check_pixels, times
+from imagegen_dist.data.png import PNG_SIGNATURE, PngError, read_png
 from imagegen_dist.wording import counted, first_line
 
 _FORMATS = ("PNG", "TIFF", "PPM")
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_DEPTH, _GREY = 16, 0  # bits of a channel and colour type in a PNG's header
 _WIDEN = 257  # 255 of 8 bits is 65535 of 16
+
+
+def is_deep(data: bytes) -> bool:
+    """True for a PNG of grey in 16 bits that is upright and opaque, so that its stored values are the picture."""
+    if not data.startswith(PNG_SIGNATURE):
+        return False
+    try:
+        png = read_png(data, header_alone=True)
+    except PngError:
+        return False
+    plain = png.orientation == UPRIGHT and not png.extra and not png.animated
+    return (png.depth, png.colours) == (_DEPTH, _GREY) and plain
 
 
 def read_deep(data: bytes) -> NDArray[Any]:

@@ -96,7 +96,7 @@ class Modality(ABC):
     def shape_of(self, member: bytes, extension: str) -> SampleShape:
         """The shape of an encoded sample from its header, upright and without transparency. Raises DecodeError.
 
-        A picture has 8 bits: only the index states that its 16 are to be read (`DatasetIndex.shape`).
+        A picture has 8 bits, with which any can be read: the index states that 16 are (`DatasetIndex.shape`).
         """
         is_array = extension.rpartition(".")[2] == "npy"
         channels, spatial, bits = npy_shape(member, len(self.axes)) if is_array else (*self._coded_shape(member), 8)

@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from imagegen_dist.conditions.part import Conditions
@@ -11,6 +12,7 @@ from imagegen_dist.conditions.rows import encode_rows
 from imagegen_dist.conditions.tally import ConditionScan
 from imagegen_dist.data.animated import ANIMATED, is_animated
 from imagegen_dist.data.conditioned_shard import ConditionedShard
+from imagegen_dist.data.deep_picture import is_deep
 from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo, shard_names, why_no_index
 from imagegen_dist.data.labels import Label, all_differ, too_many
 from imagegen_dist.data.modality import DecodeError, Modality, modality
@@ -34,6 +36,7 @@ class ShardScan(NamedTuple):
     shape: SampleShape | None  # RGB if any sample is; None without samples
     labels: tuple[tuple[Label, int], ...] | None  # (label, number of samples); None without labels
     conditions: ConditionScan | None = None
+    deep: bool = False  # all samples are grey PNGs of 16 bits; the shape says 8, with which they can be read too
 
 
 def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) -> ShardScan:
@@ -53,7 +56,7 @@ def scan_file(
     crc32, sha256 = checksums(read_at, size)
     shard = ConditionedShard(read_at, size, name, (member,) if member else kind.extensions)
     shape: SampleShape | None = None
-    labels = []
+    labels, deep = [], len(shard) > 0
     conditions = ConditionScan() if labelled and shard.has_conditions else None
     for row in range(len(shard)):
         try:
@@ -67,12 +70,13 @@ def scan_file(
         if common is None:
             raise MixedSizesError(f"{name}: sample {shard.key(row)} is {found} where others are {shape}")
         shape = common
+        deep = deep and is_deep(data)
         if conditions is not None:
             _add_condition(conditions, shard, row)
         else:
             labels.append(shard.label(row) if labelled else None)
     info = ShardInfo(name, size, len(shard), crc32, sha256)
-    return ShardScan(info, shape, _count_labels(labels, name), conditions)
+    return ShardScan(info, shape, _count_labels(labels, name), conditions, deep)
 
 
 def checksums(read_at: ReadAt, size: int) -> tuple[int, str]:
@@ -95,6 +99,8 @@ def combine_scans(
 ) -> DatasetIndex:
     """The index of scanned shards, in their order; the first shard that does not fit the earlier ones is an error.
 
+    Samples have 16 bits if all of them are grey PNGs of 16, or arrays of uint16.
+
     classes: None takes one more than the largest label, or the number of names. Labels that are names are numbered in
     the order of class_names, or else in their natural order. kinds: of parts of conditions, by name, that are not what
     their values suggest (`conditions.tally.REQUESTED_KINDS`). within: conditions of a larger dataset, whose names,
@@ -116,6 +122,8 @@ def combine_scans(
     if shape is None:
         raise DatasetError("the shards have no samples")
     filled = [scan for scan in seen if scan.shape is not None]
+    if all(scan.deep for scan in filled):
+        shape = replace(shape, bits=16)
     if any(scan.conditions is not None for scan in filled):
         total = _merged_conditions(filled)
         conditions = within or _conditions_of(total, kinds)

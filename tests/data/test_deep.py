@@ -1,17 +1,21 @@
 """Samples of 16 bits keep all of their levels: packed, streamed, trained on and generated."""
 
+import io
 import math
+import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.modality import DecodeError, modality, quantised, to_float, to_stored
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
+from imagegen_dist.data.verification import check_dataset, index_shards
 from imagegen_dist.objectives.likelihoods import DiscretizedLogistic
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
@@ -53,8 +57,6 @@ def test_the_fingerprint_of_a_dataset_of_8_bits_does_not_mention_bits(tmp_path):
 
 
 def test_arrays_in_another_order_of_bytes_or_axes_are_streamed_as_the_same_numbers():
-    import io
-
     values = _volumes(1)[0]
     out = np.empty_like(values)
     for array in (values, np.asfortranarray(values), values.astype(">u2"), values[0]):
@@ -102,3 +104,39 @@ def test_probabilities_of_16_bit_levels_sum_to_1():
     DiscretizedLogistic(1 << 16).check(levels)
     with pytest.raises(ValueError, match="8-bit samples"):
         DiscretizedLogistic().check(levels)
+
+
+def _shard(pictures: list[bytes]) -> bytes:
+    """A shard of PNGs as others write it."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for number, data in enumerate(pictures):
+            member = tarfile.TarInfo(f"{number:04}.png")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return target.getvalue()
+
+
+def _png(values: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(values).save(target, "PNG")
+    return target.getvalue()
+
+
+def test_shards_of_others_with_16_bit_pictures_are_indexed_with_16_bits(tmp_path):
+    values = np.random.default_rng(0).integers(0, 1 << 16, (3, 6, 5), dtype=np.uint16)
+    deep, shallow = [_png(picture) for picture in values], _png((values[0] >> 8).astype(np.uint8))
+    for name, shards, bits in (
+        ("deep", [deep[:2], deep[2:]], 16),
+        ("one of 8 bits", [deep, [shallow]], 8),
+        ("side by side", [[*deep, shallow]], 8),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number, pictures in enumerate(shards):
+            (folder / f"{number}.tar").write_bytes(_shard(pictures))
+        index = index_shards(Store(folder))
+        assert index.shape == SampleShape(1, (6, 5), bits), name
+        assert not check_dataset(Store(folder)).damaged
+        read = read_samples(index, Store(folder), [0, 1, 2])[0].numpy()
+        np.testing.assert_array_equal(read[:, 0], values if bits == 16 else values >> 8)
