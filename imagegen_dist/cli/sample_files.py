@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imagegen_dist.cli.sample_window import seen
-from imagegen_dist.data.modality import Modality, modality
+from imagegen_dist.data.modality import modality
 from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.data.volumes.nifti import check_nifti, write_nifti
 from imagegen_dist.drawing import surfaces
@@ -76,7 +76,7 @@ def write_folder(model: GeneratorModel | AutoencoderModel, asked: SamplingReques
             data = _nifti(sample, model.space, extension)
         else:
             shown = sample if extension == "npy" else seen(model, sample, options)
-            data = kind.encode(shown, "png") if plain else _file(kind, shown, extension, options)
+            data = kind.encode(shown, "png") if plain else _file(model, shown, extension, options)
         store.write(f"{name}.{extension}", data)
     return f"{counted(len(asked), 'picture' if extension == 'png' else f'.{extension} file')}: {store}"
 
@@ -118,11 +118,12 @@ def _samples(
         tell(len(rows))
 
 
-def _file(kind: Modality, sample: np.ndarray, extension: str, options: Options) -> bytes:
+def _file(model: GeneratorModel | AutoencoderModel, sample: np.ndarray, extension: str, options: Options) -> bytes:
     """One sample, [C, *S], as a file. A picture has the sample's own size, unless it is rendered."""
     if extension == "npy":
-        return kind.encode(sample, extension)
-    drawing, scale = kind.drawing, options.scale or (None if kind.drawing.rendered else 1)
+        return modality(model.modality).encode(sample, extension)
+    drawing = model.drawing
+    scale = options.scale or (None if drawing.rendered else 1)
     return drawing.as_file(sample[None], 1, extension, scale, options.fps, options.frames)
 
 

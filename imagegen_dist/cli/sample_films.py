@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from imagegen_dist.cli.sample_window import seen
-from imagegen_dist.data.modality import modality
 from imagegen_dist.drawing.animation import animate
 from imagegen_dist.inference.animation import TRAVERSED_SEEDS, interpolation, traversal
 from imagegen_dist.inference.autoencoder import AutoencoderModel
@@ -27,7 +26,7 @@ _FILM_SIDE = 256  # pixels to which the only tile of a film is enlarged, at leas
 
 def write_film(model: Model, samples: np.ndarray, columns: int, url: str, options: Options) -> str:
     """Write a film of samples, uint8 [N, C, *S]: clips play, volumes turn. Returns what to say of it."""
-    drawing = modality(model.modality).drawing
+    drawing = model.drawing
     frames = drawing.film(samples, columns, _scale(options, samples.shape), options.frames)
     return _write(model, frames, url, options.fps or drawing.fps)
 
@@ -61,7 +60,7 @@ def extension_of(url: str) -> str:
 
 def _write_path(model: Model, samples: np.ndarray, columns: int, url: str, options: Options) -> str:
     """Write a film of samples that change, uint8 [F, tiles, C, *S]. Clips play while their latents move."""
-    drawing, scale = modality(model.modality).drawing, _scale(options, samples.shape[1:])
+    drawing, scale = model.drawing, _scale(options, samples.shape[1:])
     frames = (drawing.frame(each, number, columns, scale) for number, each in enumerate(samples))
     return _write(model, frames, url, options.fps or drawing.path_fps)
 
@@ -73,7 +72,7 @@ def _scale(options: Options, dims: Sequence[int]) -> int | None:
 
 def _write(model: Model, frames: Iterable[Image.Image], url: str, fps: float) -> str:
     made = list(frames)
-    lossless = not modality(model.modality).drawing.rendered
+    lossless = not model.drawing.rendered
     store, name = file_at(url, PATIENCE_S)
     store.write(name, animate(made, extension_of(url), fps, lossless))
     return f"{len(made):,} frames of {made[0].width} × {made[0].height}: {url}"

@@ -16,7 +16,6 @@ from imagegen_dist.cli.sample_films import extension_of, write_film, write_inter
 from imagegen_dist.cli.sample_seeds import as_typed, parse_asked
 from imagegen_dist.cli.sample_shards import write_shards
 from imagegen_dist.cli.sample_window import parse_window, seen
-from imagegen_dist.data.modality import modality
 from imagegen_dist.drawing.animation import FILMS, check_encoder
 from imagegen_dist.drawing.png import save_png
 from imagegen_dist.errors import UsageError
@@ -151,7 +150,7 @@ def _check_model(options: Options, asked: SamplingRequest, model: GeneratorModel
         if getattr(options, name):
             check(model)
     check_format_of(options, model)
-    if not modality(model.modality).drawing.moves:
+    if not model.drawing.moves:
         if options.strip:
             raise UsageError("--strip is of frames or slices, and this model makes single pictures: take --grid")
         if options.grid and extension_of(options.grid) != "png":
@@ -177,14 +176,14 @@ def _write_grid(model: Model, asked: SamplingRequest, options: Options) -> str:
         samples = seen(model, asked.sample(model, range(len(asked))), options)
     if extension_of(url) != "png":
         return write_film(model, samples, columns, url, options)
-    _write(url, save_png(modality(model.modality).drawing.pages(samples, columns, options.scale or None)))
+    _write(url, save_png(model.drawing.pages(samples, columns, options.scale or None)))
     return f"{counted(len(samples), 'sample')}, {columns} in a row: {url}"
 
 
 def _write_strip(model: Model, asked: SamplingRequest, options: Options) -> str:
     """Write the frames of clips or the slices of volumes; what to say of it."""
     samples = seen(model, asked.sample(model, range(len(asked))), options)
-    strip = modality(model.modality).drawing.strip(samples, options.scale or None)
+    strip = model.drawing.strip(samples, options.scale or None)
     _write(options.strip, save_png([strip]))
     return f"{counted(len(asked), 'sample')}, a row each: {options.strip}"
 

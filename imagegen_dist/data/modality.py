@@ -25,7 +25,8 @@ from imagegen_dist.data.picture import Pixels as Pixels
 from imagegen_dist.data.picture import decode_into as decode_picture_into
 from imagegen_dist.data.picture import picture_shape, times
 from imagegen_dist.data.video.stored import decode_clip, encode_clip, stored_shape
-from imagegen_dist.drawing.views import ClipDrawing, Drawing, PictureDrawing, VolumeDrawing
+from imagegen_dist.data.volume_space import VolumeSpace
+from imagegen_dist.drawing.views import ClipDrawing, Drawing, PatientDrawing, PictureDrawing, VolumeDrawing
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted
 
@@ -70,11 +71,13 @@ def stored_type(shape: SampleShape) -> type[np.uint8] | type[np.uint16]:
 class Modality(ABC):
     """A kind of sample: how it is stored and shown.
 
-    name: `image`, `video` or `voxels`; axes: names of the spatial axes, *S; extensions: of the members that hold a
-    sample; written: the extensions that `encode` can write; drawing: how samples look.
+    name: `image`, `video` or `voxels`; noun: a sample in messages, plural with s; axes: names of the spatial axes, *S;
+    extensions: of the members that hold a sample; written: the extensions that `encode` can write; drawing: how samples
+    look.
     """
 
     name: str
+    noun: str
     axes: tuple[str, ...]
     extensions: tuple[str, ...] = ("npy",)
     written: tuple[str, ...] = ("npy",)
@@ -170,6 +173,7 @@ class _ImageModality(Modality):
     """Pictures (H, W), shown as a PNG."""
 
     name = "image"
+    noun = "picture"
     axes = ("H", "W")
     extensions = (*_PICTURES, "npy")
     written = ("jpg", "jpeg", "png", "webp", "npy")
@@ -186,6 +190,7 @@ class _VideoModality(Modality):
     """Clips (T, H, W), shown as an animated WebP."""
 
     name = "video"
+    noun = "clip"
     axes = ("T", "H", "W")
     extensions = ("npy", "webp")
     written = ("npy", "webp")
@@ -205,11 +210,21 @@ class _VoxelModality(Modality):
     """Volumes (D, H, W), shown as a PNG of their surfaces."""
 
     name = "voxels"
+    noun = "volume"
     axes = ("D", "H", "W")
     drawing = VolumeDrawing()
 
 
 MODALITIES: dict[str, Modality] = {kind.name: kind() for kind in (_ImageModality, _VideoModality, _VoxelModality)}
+
+
+_OF_PATIENTS = PatientDrawing()
+
+
+def drawing_of(name: str, space: VolumeSpace | None) -> Drawing:
+    """How samples of a modality are drawn: volumes of patients upright. space: of the dataset, None if unknown."""
+    upright = name == "voxels" and space is not None and space.oriented
+    return _OF_PATIENTS if upright else modality(name).drawing
 
 
 def modality(name: str) -> Modality:

@@ -24,8 +24,11 @@ class VolumeSpace:
     """Distances of adjacent voxels along D, H and W in mm; () if they are unknown or differ."""
     affine: tuple[float, ...] = ()
     """Row by row, the 4 × 4 matrix from (d, h, w, 1) to the position of a voxel in mm, in RAS+; () if grids differ."""
+    oriented: bool = False
+    """True if the axes (D, H, W) of all volumes are a patient's, superior, anterior and right; a spacing implies it."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "oriented", self.oriented or bool(self.spacing or self.affine))
         numbers = (self.slope, self.intercept, *self.spacing, *self.affine)
         if len(self.spacing) not in (0, 3) or len(self.affine) not in (0, 16) or not np.isfinite(numbers).all():
             raise ValueError("space is not a slope, an intercept, 3 spacings and the 16 numbers of a matrix")
@@ -38,6 +41,7 @@ class VolumeSpace:
             self,
             spacing=self.spacing if _equal(self.spacing, other.spacing) else (),
             affine=self.affine if _equal(self.affine, other.affine) else (),
+            oriented=self.oriented and other.oriented,
         )
 
     def matrix(self, spatial: tuple[int, ...]) -> NDArray[np.float64]:
@@ -52,7 +56,9 @@ class VolumeSpace:
     def payload(self) -> dict[str, Any]:
         """Its JSON form, without what is unknown."""
         lists = {"spacing": list(self.spacing), "affine": list(self.affine)}
-        return {"slope": self.slope, "intercept": self.intercept, **{key: at for key, at in lists.items() if at}}
+        known = {key: at for key, at in lists.items() if at}
+        told = {"oriented": True} if self.oriented and not known else {}
+        return {"slope": self.slope, "intercept": self.intercept, **known, **told}
 
     @classmethod
     def from_payload(cls, found: Any) -> VolumeSpace:
@@ -64,7 +70,7 @@ class VolumeSpace:
         if not all(type(number) in (int, float) for number in numbers):
             raise ValueError("space has values that are not numbers")
         spacing, affine = (tuple(float(at) for at in each) for each in lists)
-        return cls(float(found["slope"]), float(found["intercept"]), spacing, affine)
+        return cls(float(found["slope"]), float(found["intercept"]), spacing, affine, found.get("oriented") is True)
 
 
 def _equal(first: tuple[float, ...], second: tuple[float, ...]) -> bool:

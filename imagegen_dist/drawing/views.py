@@ -90,6 +90,10 @@ class Drawing(ABC):
         """Further views of the first samples, by the names in `further`."""
         return {}
 
+    def scene(self, samples: Pixels) -> bytes | None:
+        """A GLB file with the surfaces of samples as they are drawn, side by side; None if there are none."""
+        return None
+
 
 class PictureDrawing(Drawing):
     """Pictures (H, W): a PNG."""
@@ -133,7 +137,10 @@ class ClipDrawing(Drawing):
 
 
 class VolumeDrawing(Drawing):
-    """Volumes (D, H, W): renders of their surfaces, turntables, slices in three planes, meshes."""
+    """Volumes (D, H, W): renders of their surfaces, turntables, slices in three planes, meshes.
+
+    W points to the right, H down and D away from the viewer.
+    """
 
     moves = rendered = True
     fps = 12.0
@@ -146,17 +153,17 @@ class VolumeDrawing(Drawing):
     def frame(
         self, samples: Pixels, number: int, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> Image.Image:
-        return grid(isosurfaces(samples, View(_side(samples, scale))), columns, 1, captions)
+        return grid(isosurfaces(self._turned(samples), View(_side(samples, scale))), columns, 1, captions)
 
     def film(
         self, samples: Pixels, columns: int, scale: int | None = None, turn_frames: int = TURN_FRAMES
     ) -> Iterator[Image.Image]:
-        for tiles in turntable(samples, _side(samples, scale), turn_frames):
+        for tiles in turntable(self._turned(samples), _side(samples, scale), turn_frames):
             yield grid(tiles, columns, 1)
 
     def strip(self, samples: Pixels, scale: int | None = None, columns: int = 1) -> Image.Image:
         """The middle slices across D, H and W of each volume."""
-        slices = middle_slices(shown(samples))
+        slices = self._slices(shown(samples))
         return grid(slices.reshape(-1, *slices.shape[2:]), 3 * columns, scale)
 
     def further_pictures(self, samples: Pixels) -> dict[str, File]:
@@ -166,8 +173,39 @@ class VolumeDrawing(Drawing):
             "turntable": (animate(turning, "webp", self.fps, lossless=False), "webp"),
             "slices": (save_png([self.strip(some, columns=2)]), "png"),
         }
-        mesh = scene(some) if can_mesh() else None
+        mesh = self.scene(some) if can_mesh() else None
         return found if mesh is None else {**found, "surfaces": (mesh, "glb")}
+
+    def scene(self, samples: Pixels) -> bytes | None:
+        return scene(self._turned(samples))
+
+    def _turned(self, samples: Pixels) -> Pixels:
+        """Volumes [N, C, D, H, W] with W to the right, H down and D away from the viewer."""
+        return samples
+
+    def _slices(self, samples: Pixels) -> Pixels:
+        """The three slices of each volume, [N, 3, C, side, side]."""
+        return middle_slices(samples)
+
+
+class PatientDrawing(VolumeDrawing):
+    """Volumes whose axes (D, H, W) are a patient's superior, anterior and right, drawn as radiologists look at them.
+
+    The patient faces the viewer, head up, so that the patient's right is on the left; axial slices are seen from the
+    feet, with the front at the top.
+    """
+
+    further: ClassVar[Mapping[str, str]] = {
+        **VolumeDrawing.further,
+        "slices": "Axial, coronal and sagittal slices through the middle of the first samples; the front or the head "
+        "is at the top, and the patient's right on the left",
+    }
+
+    def _turned(self, samples: Pixels) -> Pixels:
+        return np.ascontiguousarray(samples.swapaxes(2, 3)[:, :, ::-1, ::-1, ::-1])
+
+    def _slices(self, samples: Pixels) -> Pixels:
+        return middle_slices(self._turned(samples))[:, [1, 0, 2]]  # axial ones are now across H
 
 
 def _side(samples: Pixels, scale: int | None) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from imagegen_dist.data.dataset import Dataset
-from imagegen_dist.data.modality import modality, to_uint8
+from imagegen_dist.data.modality import drawing_of, to_uint8
 from imagegen_dist.decoding.pictures import Decoding
 from imagegen_dist.distributed import World, together
 from imagegen_dist.evaluation.copying import CAPTION, PICTURE_OF_COPIES, Copies, look_for_copies
@@ -118,7 +118,7 @@ class Evaluator:
             "samples": "Samples of the prior",
             "traversals": f"One row per latent, from {-SPAN:g} to {SPAN:g}; the one with the highest rate on top",
         }
-        further = modality(self._training.index.modality).drawing.further
+        further = drawing_of(self._training.index.modality, self._training.index.space).further
         return {**(of_latents if self._encoded else {}), **further, PICTURE_OF_COPIES: CAPTION}
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 
-from imagegen_dist.data.modality import modality
 from imagegen_dist.errors import UsageError
 from imagegen_dist.exported import is_exported, read_exported, weights_file, write_exported
 from imagegen_dist.inference.card import Card, write_card
@@ -45,7 +44,7 @@ def write_folder(model: Model, card: Card, store: Store, directions: bool = Fals
     found = {"directions": model.directions().payload()} if directions else {}
     columns = min(model.classes, _MOST_COLUMNS) or _COLUMNS
     drawn = model.sample(columns * _ROWS, range(columns) if model.classes else None)
-    store.write(_PICTURE, modality(model.modality).drawing.as_file(drawn.cpu().numpy(), columns, "png"))
+    store.write(_PICTURE, model.drawing.as_file(drawn.cpu().numpy(), columns, "png"))
     store.write(_CARD, write_card(card).encode())
     tensors = _tensors(model)
     run = {name: card.run[name] for name in ("git_commit", "launch") if name in card.run}

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from imagegen_dist.conditions.part import Conditions, Vector
 from imagegen_dist.conditions.rows import ConditionRows
-from imagegen_dist.data.modality import modality, to_stored
+from imagegen_dist.data.modality import drawing_of, to_stored
 from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.drawing.animation import FILMS
+from imagegen_dist.drawing.views import Drawing
 from imagegen_dist.inference.class_names import Class, as_list, numbered
 from imagegen_dist.inference.directions import Directions
 from imagegen_dist.inference.find_directions import KINDS, find_directions
@@ -91,6 +92,11 @@ class Model(nn.Module):
         return VolumeSpace() if found is None else VolumeSpace.from_payload(found)
 
     @property
+    def drawing(self) -> Drawing:
+        """How its samples are drawn."""
+        return drawing_of(self.modality, self.space)
+
+    @property
     def conditions(self) -> Conditions | None:
         """The parts of the conditions that the model is told; None if it is told classes, or nothing."""
         return None if self.known is None else self.known.conditions
@@ -143,10 +149,10 @@ class Model(nn.Module):
             raise ValueError(f"n is {n}; ask for at least 1 sample")
         drawn, label = self.latents(n, seed), self.labels(n, classes, conditions, seed)
         if not directions:
-            return Samples.of(self.generate(drawn, label, truncation), self.modality)
+            return Samples.of(self.generate(drawn, label, truncation), self.modality, self.space)
         self._check_truncation(truncation)
         moved = self.directions_for(directions).set(drawn * truncation, directions)
-        return Samples.of(self.generate(moved, label), self.modality)
+        return Samples.of(self.generate(moved, label), self.modality, self.space)
 
     def directions(
         self,
@@ -222,7 +228,7 @@ class Model(nn.Module):
         samples = self.sample(rows * columns, range(columns) if self.classes else None, seed, conditions=given)
         extension = Path(path).suffix[1:].lower()
         written = extension if extension in FILMS else "png"
-        Path(path).write_bytes(modality(self.modality).drawing.as_file(samples.cpu().numpy(), columns, written))
+        Path(path).write_bytes(self.drawing.as_file(samples.cpu().numpy(), columns, written))
 
     def labels(
         self,

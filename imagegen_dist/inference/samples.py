@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imagegen_dist.data.modality import modality
+from imagegen_dist.data.modality import drawing_of
+from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.metrics.report import data_url
 
 _SHOWN = 60
@@ -20,17 +21,19 @@ _FRAMES = 16  # of a turn
 class Samples(Tensor):
     """Samples of a model, [B, C, *S], which a notebook shows: clips play, and volumes turn.
 
-    modality: their kind. What is computed from them, and copies, are plain tensors.
+    modality: their kind. space: what their grid stands for, if they are volumes. What is computed from them, and
+    copies, are plain tensors.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     modality: str
+    space: VolumeSpace | None
 
     @classmethod
-    def of(cls, samples: Tensor, kind: str) -> Samples:
-        """The same samples, to be shown as that modality."""
+    def of(cls, samples: Tensor, kind: str, space: VolumeSpace | None = None) -> Samples:
+        """The same samples, to be shown as that modality. space: of volumes."""
         made = samples.as_subclass(cls)
-        made.modality = kind
+        made.modality, made.space = kind, space
         return made
 
     def plain(self) -> Tensor:
@@ -45,7 +48,7 @@ class Samples(Tensor):
 
     def _repr_html_(self) -> str:
         """The first 60 samples as a picture or a film."""
-        drawing, shown = modality(self.modality).drawing, self[:_SHOWN].cpu().numpy()
+        drawing, shown = drawing_of(self.modality, self.space), self[:_SHOWN].cpu().numpy()
         if drawing.rendered and len(shown) <= _TURNED:
             data, extension = drawing.as_file(shown, _COLUMNS, "webp", turn_frames=_FRAMES), "webp"
         else:

@@ -14,7 +14,7 @@ import numpy as np
 
 from imagegen_dist import config
 from imagegen_dist.background import Background
-from imagegen_dist.data.modality import modality
+from imagegen_dist.data.modality import drawing_of
 from imagegen_dist.distributed import said
 from imagegen_dist.drawing.views import Drawing
 from imagegen_dist.lineage.record import described
@@ -77,7 +77,8 @@ class Outputs:
 
     @property
     def _drawing(self) -> Drawing:
-        return modality(self._run.training.index.modality).drawing
+        index = self._run.training.index
+        return drawing_of(index.modality, index.space)
 
     def _write_picture(self, name: str, data: bytes, extension: str) -> None:
         for sink in self._sinks:

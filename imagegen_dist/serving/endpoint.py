@@ -41,8 +41,9 @@ class Endpoint:
         """Samples as a file. Raises ValueError for what cannot be made, Overloaded."""
         check_format(body.format, self.served.model.modality)
         samples = await self.batcher(rows_of(body, self.served))
-        kind, columns = self.served.model.modality, columns_of(body, len(samples))
-        return await asyncio.to_thread(write_samples, samples, body.format, kind, columns, body.scale)
+        model, columns = self.served.model, columns_of(body, len(samples))
+        how = model.modality, model.drawing, columns, body.scale
+        return await asyncio.to_thread(write_samples, samples, body.format, *how)
 
     async def encode(self, data: bytes, label: Tensor | None) -> list[float]:
         """The latents of an uploaded sample, flat. Raises ValueError for one that cannot be read, and for a GAN."""

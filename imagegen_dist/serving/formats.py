@@ -10,7 +10,8 @@ import numpy as np
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.npy import write_npy
 from imagegen_dist.drawing.animation import animate, check_encoder
-from imagegen_dist.drawing.surfaces import check_mesher, scene
+from imagegen_dist.drawing.surfaces import check_mesher
+from imagegen_dist.drawing.views import Drawing
 from imagegen_dist.serving.served import Pixels
 
 MEDIA_TYPES = {
@@ -34,7 +35,7 @@ def check_format(form: str, kind: str) -> None:
         check_mesher(form)
 
 
-def write_samples(samples: Sequence[Pixels], form: str, kind: str, columns: int, scale: int) -> bytes:
+def write_samples(samples: Sequence[Pixels], form: str, kind: str, drawing: Drawing, columns: int, scale: int) -> bytes:
     """Samples [C, *S] as one file. A single picture has the samples' own pixels; several are a grid.
 
     The format is one that `check_format` allows. Raises ValueError for volumes without a surface.
@@ -42,9 +43,8 @@ def write_samples(samples: Sequence[Pixels], form: str, kind: str, columns: int,
     together = np.stack(samples)
     if form == "npy":
         return write_npy(together)
-    drawing = modality(kind).drawing
     if form == "glb":
-        found = scene(together)
+        found = drawing.scene(together)
         if found is None:
             raise ValueError("these volumes have no surface")
         return found

@@ -15,7 +15,6 @@ from rich.text import Text
 from imagegen_dist import config
 from imagegen_dist.cli.evaluate.measuring import Results
 from imagegen_dist.cli.evaluate.request import Network, Request
-from imagegen_dist.data.modality import modality
 from imagegen_dist.evaluation.copying import PICTURE_OF_COPIES
 from imagegen_dist.evaluation.figures import Figure
 from imagegen_dist.evaluation.requested_classes import RequestedClasses
@@ -43,9 +42,7 @@ def write(request: Request, results: Results) -> list[str]:
     files = {name: (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()}
     if results.copies is not None:
         shown = results.copies
-        data, extension = modality(request.model.modality).preview(
-            shown.samples, shown.columns, captions=shown.captions
-        )
+        data, extension = request.model.drawing.preview(shown.samples, shown.columns, captions=shown.captions)
         files[f"{name.removesuffix('.json')}-{PICTURE_OF_COPIES}.{extension}"] = data
     for each, data in files.items():
         store.write(each, data)

@@ -93,6 +93,7 @@ class VolumeConversion(SampleConversion):
             before.slope * scale.intercept + before.intercept,
             fitted.spacing or (),
             () if fitted.affine is None else tuple((np.round(fitted.affine, 9) + 0.0).ravel().tolist()),
+            before.oriented,
         )
         encoded = modality("voxels").encode(sample, extension)
         yield Encoded(encoded, fitted.spatial, space=space, note="" if volume.solid else _TOLD)
@@ -110,7 +111,7 @@ class VolumeConversion(SampleConversion):
         if self.window is None:
             return volume, self.space
         values = volume.values * np.float64(self.space.slope) + self.space.intercept
-        return replace(volume, values=values.astype(np.float32), bits=0), VolumeSpace()
+        return replace(volume, values=values.astype(np.float32), bits=0), VolumeSpace(oriented=self.space.oriented)
 
     def _finite(self, volume: Volume) -> Volume:
         """The volume with a number in every voxel. Raises DecodeError if some have none and are not to get one."""
