@@ -79,14 +79,14 @@ class Options:
     white_level: Annotated[int, flag("VALUE")] = DEEPEST_WHITE
     """Value of white in 16-bit grey pictures, e.g. 4095 if they hold 12 bits. Default: 65535."""
     max_bad: Annotated[str, flag("SHARE")] = "0.01"
-    """Largest share of pictures that may be left out as undecodable, e.g. 0.05 or 5%. Default: 0.01."""
+    """Largest share of samples that may be left out as undecodable, e.g. 0.05 or 5%. Default: 0.01."""
     member: Annotated[str, flag("EXTENSION")] = ""
     """Extension to take from shards whose samples have several pictures, e.g. jpg or depth.png."""
     split: Annotated[str, flag("NAME:SHARE,...")] = ""
     """Split into datasets by share, e.g. train:0.95,val:0.05 to DEST/train and DEST/val. Default: one dataset in
     DEST."""
     dedup: Switch = False
-    """Leave out byte-for-byte copies of other pictures; DEST/duplicates.txt names them."""
+    """Leave out byte-for-byte copies of other samples; DEST/duplicates.txt names them."""
     image_column: Annotated[str, flag("NAME")] = ""
     """Column of the pictures in parquet files. Default: the only column of that kind."""
     label_column: Annotated[str, flag("NAME")] = ""
@@ -100,7 +100,7 @@ class Options:
     folders: Annotated[str, flag("NAME/NAME...")] = ""
     """Conditions from levels of folders, e.g. style/digit; - skips a level. Default: the first level is the class."""
     relabel: Switch = False
-    """Renumber the classes that have pictures from 0; their old names or numbers become names."""
+    """Renumber the classes that have samples from 0; their old names or numbers become names."""
     subset: Annotated[str, flag("SPLIT")] = ""
     """Split to take from a source that has several: train, val, test or dev; all takes everything as one dataset."""
     workers: Annotated[int | None, flag("N")] = None

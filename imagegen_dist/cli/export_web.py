@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imagegen_dist.data.modality import modality
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError
@@ -28,12 +29,13 @@ def export_page(model: GeneratorModel | AutoencoderModel, url: str, dest: Store,
     page.write(dest)
     size = sum(map(len, page.files.values())) / 1e6
     opened = f"open {dest}/index.html" if options.single_file else f"{_OPEN} {dest}"
-    return "\n".join([*page.notes, _speed(page, options.webgpu), f"{size:.1f} MB: {dest}", f"  {opened}"])
+    speed = _speed(page, modality(model.modality).noun, options.webgpu)
+    return "\n".join([*page.notes, speed, f"{size:.1f} MB: {dest}", f"  {opened}"])
 
 
-def _speed(page: Page, webgpu: bool) -> str:
+def _speed(page: Page, noun: str, webgpu: bool) -> str:
     """How fast the page will be, in a line."""
-    said = f"a picture takes {page.ms:.2g} ms here, and about {page.browser_ms:.2g} ms in a browser, in one thread"
+    said = f"a {noun} takes {page.ms:.2g} ms here, and about {page.browser_ms:.2g} ms in a browser, in one thread"
     if page.browser_ms <= INTERACTIVE_MS:
         return said
     more = "a GPU through WebGPU" if webgpu else "--webgpu, and a visitor with a GPU"

@@ -139,7 +139,7 @@ def _parse_share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise UsageError(f"--max-bad {text}: give a share of the pictures from 0 to 1, as 0.05 or 5%")
+        raise UsageError(f"--max-bad {text}: give a share of the samples from 0 to 1, as 0.05 or 5%")
     return share
 
 

@@ -319,7 +319,7 @@ def _of_samples(piece: _Expected, read_at: ReadAt, size: int) -> Iterator[str]:
         return
     if len(shard) != piece.info.samples:
         yield f"holds {counted(len(shard), 'sample')}, but the index says {piece.info.samples:,}"
-    for fault, of_sample in (("a bad picture", _picture_fault), ("a bad label", _label_fault)):
+    for fault, of_sample in ((f"a bad {modality(piece.modality).noun}", _picture_fault), ("a bad label", _label_fault)):
         faults = (of_sample(piece, shard, row) for row in range(len(shard)))
         wrong = [line for line in faults if line]
         if wrong:

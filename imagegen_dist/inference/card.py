@@ -42,10 +42,11 @@ def write_card(card: Card) -> str:
     kind = str(facts["experiment"]["objective"]["kind"])
     model = str(facts["experiment"]["model"]["kind"])
     family = "GAN" if kind == "gan" else "VAE"
+    of_pictures = facts["data"]["modality"] == "image"  # the Hub has no tag for other samples without a text
     head = {
         "license": card.licence or "unknown",
         "library_name": "imagegen_dist",
-        "pipeline_tag": "unconditional-image-generation",
+        **({"pipeline_tag": "unconditional-image-generation"} if of_pictures else {}),
         "tags": ["imagegen_dist", family.lower(), model],
     }
     sections = [
@@ -98,11 +99,11 @@ def _use(facts: Mapping[str, Any], family: str) -> str:
         "    import imagegen_dist",
         "",
         '    model = imagegen_dist.load("path or URL of this folder")',
-        f"    images = model.sample(16{classes}, seed=0)       # uint8 [16, C, *S]; equal for a seed on any machine",
+        f"    samples = model.sample(16{classes}, seed=0)      # uint8 [16, C, *S]; equal for a seed on any machine",
     ]
     if family == "VAE":
         label = ", label" if classes else ""
-        lines.append(f"    z = model.encode(images{label}); images = model.decode(z{label})")
+        lines.append(f"    z = model.encode(samples{label}); samples = model.decode(z{label})")
     lines += [
         "",
         "or from the Hub:",

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagegen_dist.data.modality import modality
 from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError
 from imagegen_dist.inference.generator import GeneratorModel
@@ -135,9 +136,8 @@ def _filled(title: str, subtitle: str, policy: str, style: str, script: str, fil
 def subtitle_of(model: Model, where: str) -> str:
     """What a model is, in a line. where: the sentence that says what computes it."""
     sides = " × ".join(map(str, model.shape.spatial))
-    what = {"image": "pictures", "video": "clips", "voxels": "volumes"}[model.modality]
     kind = "GAN" if isinstance(model, GeneratorModel) else "VAE"
-    return f"{kind}, {what} of {sides}, {model.images:,} images seen. {where}"
+    return f"{kind}, {modality(model.modality).noun}s of {sides}, {model.images:,} images seen. {where}"
 
 
 def _space_card(title: str, subtitle: str) -> bytes:

@@ -336,6 +336,16 @@ def test_what_is_no_condition_is_one_line(
     assert not (tmp_path / "out" / "shard-000000.tar").exists()
 
 
+def test_a_table_of_volumes_is_not_said_to_be_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        np.save(tmp_path / "in" / f"{number}.npy", np.zeros((4, 4, 4), np.uint8))
+    (tmp_path / "t.csv").write_text("file,age\n0.npy,1.5\n")
+    words = [f"{tmp_path}/in", f"{tmp_path}/out", "--modality", "voxels", "--attributes", f"{tmp_path}/t.csv"]
+    assert main(words) == MISUSED
+    assert "t.csv has no row for 1 volume: 1.npy" in capsys.readouterr().err
+
+
 def test_captions_are_no_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = put_pictures(tmp_path / "in")
     rows = "".join(f"{number:03},a photo of {number}\n" for number in range(COUNT))

@@ -402,6 +402,14 @@ def test_samples_that_do_not_fit_the_index_are_counted(store: Store) -> None:
     }
 
 
+def test_a_volume_is_no_picture(store: Store) -> None:
+    volumes = np.zeros((2, 1, 4, 4, 4), np.uint8)
+    index = pack(((volume, None) for volume in volumes), store, "voxels", "npy")
+    dataclasses.replace(index, shape=dataclasses.replace(index.shape, spatial=(4, 4, 5))).save(store)
+    [(finding,)] = findings(check_dataset(store)).values()
+    assert finding.startswith("2 samples have a bad volume, the first: sample 000000000 is 4 × 4 × 4")
+
+
 def test_one_sample_of_another_size_with_no_label_is_found_among_good_ones(store: Store) -> None:
     index = put_dataset(store)
     members = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(1, 3, 8, 7)), ("2.png", b""), ("2.cls", b"x")]

@@ -100,7 +100,7 @@ def open_zip(files: SourceFiles) -> _ZipSource:
     place = (folder / name).url
     entries = _directory(folder, name, place)
     tree = _ZipTree(folder, name, entries, files.options.files)
-    found = classify(tree, place, files.options, subset, *find_root(tree, subset, place))
+    found = classify(tree, place, files.options, subset, *find_root(tree, subset, place, files.options.files.noun))
     if found is None:
         kinds = files.options.files
         raise DatasetError(f"{place} has no {kinds.noun}s ({kinds.listed}){kinds.elsewhere(list(entries))}")

@@ -29,12 +29,13 @@ class AttributeTable:
     typed: bool
 
     def of_pictures(
-        self, pictures: Sequence[str], folder: str, kinds: Mapping[str, str]
+        self, pictures: Sequence[str], folder: str, kinds: Mapping[str, str], noun: str = "picture"
     ) -> tuple[ConditionTable, tuple[str, ...]]:
         """(the condition of each picture, lines for the user).
 
         folder: of the table, relative to that of the pictures, if it is below it. kinds: of the columns to take, where
-        names that are no columns are ignored; {} takes all but those of names and of splits. Raises DatasetError if no
+        names that are no columns are ignored; {} takes all but those of names and of splits. noun: what messages call a
+        picture. Raises DatasetError if no
         column names pictures, a picture has no row or two, a value is missing, and for values that are no
         conditions or not of their kind.
         """
@@ -43,18 +44,20 @@ class AttributeTable:
         by = names_column(listed, names)
         if not by:
             known = ", ".join(listed) or "none"
-            raise DatasetError(f"{self.place} has no column that names the pictures ({some(pictures)}); it has {known}")
-        rows, notes = self._rows(list(map(str, listed[by])), pictures, names)
+            raise DatasetError(f"{self.place} has no column that names the {noun}s ({some(pictures)}); it has {known}")
+        rows, notes = self._rows(list(map(str, listed[by])), pictures, names, noun)
         left_out = {by, split_column(listed)}
         chosen = [name for name in kinds if name in listed] or [name for name in listed if name not in left_out]
         if not chosen and not kinds:
-            raise DatasetError(f"{self.place} has no column but {by}, which names the pictures")
-        columns = {name: self._column(name, rows, kinds.get(name, ""), pictures) for name in chosen}
+            raise DatasetError(f"{self.place} has no column but {by}, which names the {noun}s")
+        columns = {name: self._column(name, rows, kinds.get(name, ""), pictures, noun) for name in chosen}
         table = ConditionTable(columns, tuple(name for name in listed if name not in {by, *chosen}))
         table.check(kinds, self.place, lambda number: pictures[number])
         return table, notes
 
-    def _rows(self, called: Sequence[str], pictures: Sequence[str], names: Names) -> tuple[list[int], tuple[str, ...]]:
+    def _rows(
+        self, called: Sequence[str], pictures: Sequence[str], names: Names, noun: str
+    ) -> tuple[list[int], tuple[str, ...]]:
         """(the number of the row of each picture, lines for the user)."""
         found: dict[str, int] = {}
         unknown = []
@@ -65,11 +68,11 @@ class AttributeTable:
             elif found.setdefault(picture, row) != row:
                 raise DatasetError(f"{self.place} names {picture} twice")
         if missing := [picture for picture in pictures if picture not in found]:
-            raise DatasetError(f"{self.place} has no row for {counted(len(missing), 'picture')}: {some(missing)}")
-        notes = (f"{self.place}: {counted(len(unknown), 'row')} for no picture here: {some(unknown)}",) * bool(unknown)
+            raise DatasetError(f"{self.place} has no row for {counted(len(missing), noun)}: {some(missing)}")
+        notes = (f"{self.place}: {counted(len(unknown), 'row')} for no {noun} here: {some(unknown)}",) * bool(unknown)
         return [found[picture] for picture in pictures], notes
 
-    def _column(self, name: str, rows: Sequence[int], kind: str, pictures: Sequence[str]) -> Column:
+    def _column(self, name: str, rows: Sequence[int], kind: str, pictures: Sequence[str], noun: str) -> Column:
         """A column in the order of the pictures. Raises DatasetError for a missing value."""
         values = self.columns[name]
         if isinstance(values, np.ndarray):
@@ -78,8 +81,7 @@ class AttributeTable:
         missing = [pictures[number] for number, value in enumerate(chosen) if is_missing(value)]
         if missing and (kind not in _EMPTY or len(missing) == len(chosen)):
             raise DatasetError(
-                f"{self.place} has no {name} for {counted(len(missing), 'picture')}: {some(missing)}; every picture "
-                "needs one"
+                f"{self.place} has no {name} for {counted(len(missing), noun)}: {some(missing)}; every {noun} needs one"
             )
         return column_of([value if value is not None else "" for value in chosen], kind, not self.typed)
 

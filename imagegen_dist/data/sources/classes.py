@@ -75,11 +75,11 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
-def find_root(tree: _Tree, subset: Subset, place: str) -> tuple[str, tuple[str, ...]]:
+def find_root(tree: _Tree, subset: Subset, place: str, noun: str = "picture") -> tuple[str, tuple[str, ...]]:
     """(the folder that holds the pictures or the classes, lines for the user if it is not the top).
 
     It may be inside the folder of a split, or inside a single folder around all others. Raises DatasetError if there
-    are folders of several splits and none was requested.
+    are folders of several splits and none was requested. noun: what messages call a picture.
     """
     root = ""
     while True:
@@ -93,7 +93,7 @@ def find_root(tree: _Tree, subset: Subset, place: str) -> tuple[str, tuple[str, 
         if not of_split and (any(map(_may_label, here.others)) or not _is_around(tree.entries(chosen[0]))):
             break
         root = chosen[0]
-    return root, (f"{_below(place, root)} is taken for the folder of the pictures",) if root else ()
+    return root, (f"{_below(place, root)} is taken for the folder of the {noun}s",) if root else ()
 
 
 def classify(
@@ -113,7 +113,7 @@ def classify(
         for name in filter(is_table, tree.entries(level).others):
             table = parse_attributes(tree.read(name), _below(place, name))
             if set(options.conditions) & set(table.columns):
-                conditions, _ = table.of_pictures(found.names, level, options.conditions)
+                conditions, _ = table.of_pictures(found.names, level, options.conditions, options.files.noun)
                 left_out = tuple(other for other in found.left_out if other != name)
                 return replace(found, conditions=conditions, left_out=left_out)
     return found
@@ -139,7 +139,9 @@ def _by_files_or_folders(
                 return _Classified(names, None, None, *rest, _vectors(values, names, labelled.place))
             return _Classified(names, *_numbered(values, labelled.place), *rest)
     if options.label_column:
-        raise DatasetError(f"--label-column {options.label_column}: {place} has no table that names its pictures")
+        raise DatasetError(
+            f"--label-column {options.label_column}: {place} has no table that names its {options.files.noun}s"
+        )
     if options.folders:
         return _Classified(tuple(sorted(pictures)), None, None, tuple(left_out), notes) if pictures else None
     classified = _by_folders(tree, root, place, options.files, subset, notes)
@@ -161,7 +163,7 @@ def _by_folders(
         )
     if pictures:
         prefix = f"{root}/" if root else ""
-        chosen = subset.alike([_last(name) for name in pictures], "pictures", _below(place, root))
+        chosen = subset.alike([_last(name) for name in pictures], f"{files.noun}s", _below(place, root))
         return _Classified(tuple(prefix + name for name in chosen), None, None, tuple(left_out), notes)
     if not folders:
         return None
@@ -219,7 +221,7 @@ def _find_labels(
         elif read and not options.conditions:
             notes.append(f"{where} has no column of labels ({read}): --label-column chooses one")
         elif metadata and not read:
-            raise DatasetError(f"{where} names no existing picture; a column file_name is needed")
+            raise DatasetError(f"{where} names no existing {options.files.noun}; a column file_name is needed")
     if len(found) > 1:
         raise DatasetError(f"{place} has several tables of labels ({some(each.place for each in found)}): keep one")
     return (found[0] if found else None), tuple(notes)

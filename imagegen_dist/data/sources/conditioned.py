@@ -80,7 +80,9 @@ def with_conditions(source: Source, options: SourceOptions) -> Source:
     if options.attributes:
         read = read_attributes(options.attributes)
         pictures = [source.name_of(row) for row in range(source.count)]
-        tables[read.place], more = read.of_pictures(pictures, _folder_of(read.place, source.place), asked)
+        tables[read.place], more = read.of_pictures(
+            pictures, _folder_of(read.place, source.place), asked, options.files.noun
+        )
         notes += more
     stated = _joined(tables)
     if not stated.columns and not asked:

@@ -83,7 +83,7 @@ def _open_tree(tree: FolderTree, options: SourceOptions, subset: Subset) -> Sour
     kind, names = _kind_of(tree.entries(""), store)
     root, notes = "", tuple[str, ...]()
     if not kind:
-        root, notes = find_root(tree, subset, store.url)
+        root, notes = find_root(tree, subset, store.url, options.files.noun)
         if root:
             kind, names = _kind_of(tree.entries(root), store / root)
     if kind:
@@ -136,8 +136,11 @@ def _check_accepted(options: SourceOptions, accepted: tuple[str, ...], url: str)
             f"--image-column and --label-column are for parquet files, and {url} has none",
         ),
         (("member",), f"--member {options.member} is for shards, and {url} has none"),
-        (("folders",), f"--folders {options.folders} names folders of picture files, and {url} has none"),
-        (("attributes",), f"--attributes is for picture files in a folder or a zip, which have names, not for {url}"),
+        (("folders",), f"--folders {options.folders} names folders of {options.files.noun} files, and {url} has none"),
+        (
+            ("attributes",),
+            f"--attributes is for {options.files.noun} files in a folder or a zip, which have names, not for {url}",
+        ),
     ):
         if any(getattr(options, name) and name not in accepted for name in names):
             raise DatasetError(line)

@@ -133,7 +133,7 @@ def _check_inflation(file: Any, group: _Group, column: str, store: Store) -> Non
 def _check_ratio(size: int, packed: int, place: str, group: _Group) -> None:
     if size > MAX_INFLATED and size > _MAX_RATIO * packed:
         raise DatasetError(
-            f"{place}: the pictures of row group {group.number} inflate from {packed:,} bytes to {size:,}: above "
+            f"{place}: the samples of row group {group.number} inflate from {packed:,} bytes to {size:,}: above "
             f"{MAX_INFLATED:,} bytes, at most {_MAX_RATIO} times as many are read"
         )
 
@@ -215,7 +215,9 @@ def _read_conditions(source: _TableSource, names: list[str], options: SourceOpti
         if source.kept is not None:
             values = values[source.kept] if isinstance(values, np.ndarray) else [values[row] for row in source.kept]
         if isinstance(values, list) and (missing := [row for row, value in enumerate(values) if is_missing(value)]):
-            raise DatasetError(f"{store}: {source.name_of(missing[0])} has no {column}: every picture needs one")
+            raise DatasetError(
+                f"{store}: {source.name_of(missing[0])} has no {column}: every {options.files.noun} needs one"
+            )
         columns[column] = column_of(values, options.conditions[column], is_text=False)
     table = ConditionTable(columns)
     table.check(options.conditions, store.url, source.name_of)
