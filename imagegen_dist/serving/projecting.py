@@ -151,7 +151,7 @@ class Projector:
     def _found(self, sought: Sought) -> Line:
         """The last line: latents, weights of classes or conditions, and the picture."""
         found, kind = projection_of(self._served.model, sought), self._served.model.modality
-        picture = write_samples(list(found.samples.numpy()), "png", kind, 1, 1)
+        picture = write_samples(list(found.samples.numpy()), "png", kind, self._served.model.drawing, 1, 1)
         psnr, label = round(float(found.psnr[0]), 3), None if found.label is None else _rounded(found.label)
         shown = base64.b64encode(picture).decode()
         return {"psnr": psnr, "latents": _rounded(found.z), "label": label, "picture": shown}
