@@ -14,6 +14,7 @@ from imagegen_dist.commands import name_of
 from imagegen_dist.errors import FAILED
 from imagegen_dist.ray.early import EarlyRay
 from imagegen_dist.resources import Demand, Workers, is_own_ray
+from imagegen_dist.run_folder import RESULT
 
 
 def main_gan(arguments: Sequence[str] | None = None) -> int:
@@ -58,9 +59,21 @@ class _Ray:
         return self.early is not None and not self.early.used
 
     def begin(self, options: Options, workers: Workers | None) -> None:
-        """Start it, unless the command only shows something or trains elsewhere."""
-        if is_own_ray() and not options.dry_run:
+        """Start it, unless the command only shows something, as that of a finished run does, or trains elsewhere."""
+        if is_own_ray() and not options.dry_run and not _has_ended(options):
             self.early = EarlyRay(workers, Demand(options.gpus, options.cpus))
+
+
+def _has_ended(options: Options) -> bool:
+    """True if the run that is named has a result, so that it may be finished."""
+    if not options.run:
+        return False
+    from imagegen_dist.storage import Store
+
+    try:
+        return (Store(options.storage) / options.run).exists(RESULT)
+    except (OSError, ValueError):  # the command says so where it reads its settings
+        return False
 
 
 def _run(job: str, ray: _Ray | None, words: Sequence[str]) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import imagegen_dist
-from imagegen_dist.cli import estimate, prepare, train_options
+from imagegen_dist.cli import estimate, prepare, train, train_options
 from imagegen_dist.cli.train import main
 from imagegen_dist.errors import DONE
 from tests.runs import TINY, Listener, _packed_digits, train_here
@@ -44,7 +44,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
             print("Ray would start")
             return DONE
 
-    monkeypatch.setattr(prepare, "build_driver", lambda _: Driver())
+    monkeypatch.setattr(prepare, "build_driver", lambda *_, **__: Driver())
 
 
 def prepared(storage: Path, *words: str) -> prepare.Prepared:
@@ -82,6 +82,22 @@ def test_a_finished_run_is_shown_and_left_as_it_is(storage: Path, capsys: pytest
     for part in ("Figures", "Next steps", "--training.total-images IMAGES"):
         assert part in shown
     assert {path: path.read_bytes() for path in (storage / "whole").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("name", "started"), [("whole", 0), ("half", 1)])
+def test_no_ray_is_started_early_for_a_run_that_has_ended(
+    storage: Path, name: str, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Early:
+        used = True
+
+        def __init__(self, *_: object) -> None:
+            begun.append(name)
+
+    begun: list[str] = []
+    monkeypatch.setattr(train, "EarlyRay", Early)
+    assert main(["--run", name, "--storage", str(storage)], alone=True) == DONE
+    assert len(begun) == started
 
 
 def test_so_it_is_from_python(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
