@@ -28,7 +28,6 @@ from imagegen_dist.metrics.sinks import read_pictures, read_rows
 from imagegen_dist.run_folder import CONFIG, METRICS, REPORT, RESULT, identity_of, read_config, unreadable_config
 from imagegen_dist.settings import changeable
 from imagegen_dist.storage import PATIENCE_S, Store
-from imagegen_dist.training.checkpoint import newest_images
 from imagegen_dist.versions import versions
 from imagegen_dist.wording import counted
 
@@ -321,8 +320,11 @@ def write_report(
     folder.write(REPORT, page.encode())
 
 
-def is_finished(settings: RunSettings, experiment: Experiment) -> bool:
-    """True if the run was trained and measured to its end with these very settings, so that nothing is left to do."""
+def is_finished(settings: RunSettings, experiment: Experiment, newest: int) -> bool:
+    """True if the run was trained and measured to its end with these very settings, so that nothing is left to do.
+
+    newest: images of its newest checkpoint.
+    """
     folder = settings.folder
     try:
         had, result = read_config(folder)["experiment"], parse_json(folder.read(RESULT))
@@ -332,7 +334,7 @@ def is_finished(settings: RunSettings, experiment: Experiment) -> bool:
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return False
     batching = experiment.training.batching
-    return same and not missing and images == newest_images(folder) >= experiment.training.steps * batching.batch_size
+    return same and not missing and images == newest >= experiment.training.steps * batching.batch_size
 
 
 def log_path(settings: RunSettings) -> Path:

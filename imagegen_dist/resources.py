@@ -40,8 +40,7 @@ class Workers:
         return f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
 
 
-DEFAULT_CPU_WORKERS = 2
-"""Workers of a job without GPUs, if the user gives no number and there are as many cores."""
+_DEFAULT_CPU_WORKERS = 2  # of a job without GPUs, if there are as many cores
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,14 @@ class Demand:
     cpus: int | None = None
 
 
+def default_workers(available: int, of_gpus: bool, microbatches: int) -> int:
+    """The number of workers if the user gives none. available: GPUs, or else CPU cores."""
+    return max(1, min(available if of_gpus else min(_DEFAULT_CPU_WORKERS, available), microbatches))
+
+
 def local_workers(workers: Workers | None, gpus: int, microbatches: int) -> int:
     """The number of workers that a job has on this machine alone. gpus: of this machine."""
-    cores = os.cpu_count() or 1
-    return workers.low if workers else max(1, min(gpus or min(DEFAULT_CPU_WORKERS, cores), microbatches))
+    return workers.low if workers else default_workers(gpus or os.cpu_count() or 1, gpus > 0, microbatches)
 
 
 def local_threads(cpus: int | None, workers: int) -> int:

@@ -36,7 +36,7 @@ def standing(settings: RunSettings, experiment: Experiment, named: bool) -> Stan
         there = f"; the run there with the most similar name is {similar}" if similar else ""
         return Standing(f"a new run of {settings.preset}{there}")
     images, total = newest_images(folder), experiment.training.total_images
-    if records.is_finished(settings, experiment):
+    if records.is_finished(settings, experiment, images):
         return Standing(f"finished, with all of its {counted(images, 'image')}", finished=True)
     if images < 0:
         return Standing("an existing run without a checkpoint, which starts from its beginning")

@@ -122,10 +122,10 @@ def parse(job: str, words: Sequence[str], checked: Callable[[Options, Workers | 
     check_beginning(options)
     workers = Workers.parse(options.workers) if options.workers else None
     _check_preset(job, options.preset)
-    if not options.config and not (options.run or options.init_from or options.fork_from):
-        check_assignments(options.preset or next(iter(presets_of(job))), assignments)
-    elif options.preset and not options.config:
-        check_assignments(options.preset, assignments)
+    is_default = not (options.preset or options.run or options.init_from or options.fork_from)
+    named = next(iter(presets_of(job))) if is_default else options.preset
+    if named and not options.config:
+        check_assignments(named, assignments)
     if checked:
         checked(options, workers)
     try:

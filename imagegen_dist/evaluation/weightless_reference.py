@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,12 +69,7 @@ def find_weightless(
         lambda: [(kind, weightless_network(kind, index.shape, device)) for kind in kinds], world, device
     )
 
-    said: set[str] = set()
-
-    def say_once(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
+    say_once = functools.cache(say)
 
     def sums_of(dataset: Dataset | None, network: FeatureNetwork) -> FeatureSums | None:
         count = min(samples, dataset.index.samples) if dataset is not None else 0

@@ -173,7 +173,11 @@ def label_of(model: Model, sought: Sought, free: Tensor) -> Tensor | None:
 
 def errors_of(sought: Sought, samples: Tensor) -> Tensor:
     """The weighted mean squared error of samples in [-1, 1], [B]."""
-    return ((samples - sought.target) ** 2 * sought.weight).flatten(1).mean(1)
+    return _weighted_errors(samples, sought.target, sought.weight)
+
+
+def _weighted_errors(samples: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    return ((samples - target) ** 2 * weight).flatten(1).mean(1)
 
 
 def generate(model: Model, z: Tensor, label: Tensor | None) -> Tensor:
@@ -212,7 +216,7 @@ def _nearest(
         with torch.no_grad():
             known = None if labels is None else labels[some].to(model.device)
             for row, x in enumerate(generate(model, drawn[some].to(model.device), known), start):
-                errors = ((x - target) ** 2 * weight).flatten(1).mean(1)
+                errors = _weighted_errors(x, target, weight)
                 nearest[errors < best] = row
                 best = torch.minimum(best, errors)
         yield min(start + _GUESSES_AT_ONCE, search.guesses)

@@ -156,10 +156,17 @@ class R3GANConfig(ModelConfig):
         if shape.ndim != 3:
             raise ValueError(f"{setting} is for videos, and the samples have {shape.ndim} spatial axes: leave it out")
         strides = tuple("x".join(map(str, step[1:])) for step in self.steps(3)) or self.strides
-        flat = replace(self, strides=strides, convolutions="full", placement="none", judged_frames=0)
-        patches = _without_first(self.patch), _without_first(self.patch_kernel)
-        flat = replace(flat, patch=patches[0], patch_kernel=patches[1], pixel_kernel=_without_first(self.pixel_kernel))
-        return SampleShape(shape.channels, shape.spatial[1:], shape.bits), flat
+        flat = replace(
+            self,
+            patch=_without_first(self.patch),
+            patch_kernel=_without_first(self.patch_kernel),
+            pixel_kernel=_without_first(self.pixel_kernel),
+            strides=strides,
+            convolutions="full",
+            placement="none",
+            judged_frames=0,
+        )
+        return replace(shape, spatial=shape.spatial[1:]), flat
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:

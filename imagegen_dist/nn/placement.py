@@ -49,7 +49,7 @@ class Placement(nn.Module):
         for axis, extent in enumerate(self.spatial):
             weight = _interpolation(extent, shifts[..., axis], scales[:, None, axis]).to(x.dtype)
             rows = placed.movedim(3 + axis, -1)
-            resampled = torch.bmm(rows.reshape(-1, rows[0, 0, ..., 0].numel(), extent), weight.flatten(0, 1).mT)
+            resampled = torch.bmm(rows.flatten(0, 1).flatten(1, -2), weight.flatten(0, 1).mT)
             placed = resampled.view(rows.shape).movedim(-1, 3 + axis)
         return placed.movedim(1, 2) if self.frames else placed[:, 0]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from imagegen_dist.experiment import Experiment
 from imagegen_dist.models.conv_vae import ConvVAEConfig
@@ -16,7 +15,7 @@ from imagegen_dist.objectives.vae import VAEConfig
 from imagegen_dist.presets.preset import Preset
 from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.settings import DataConfig, EvaluationConfig, TrainingConfig
-from imagegen_dist.shape import PerAxis, SampleShape
+from imagegen_dist.shape import SampleShape
 
 _CLIPS = SampleShape(1, (8, 32, 32))
 _VOLUMES = SampleShape(1, (16, 16, 16))
@@ -34,42 +33,41 @@ def _training(images: int, half_life: int) -> TrainingConfig:
     )
 
 
-def _gan(
-    url: str, width: int, patch: PerAxis, patch_kernel: PerAxis, gamma: tuple[float, float], images: int
-) -> Experiment:
-    """The blocks and losses of the preset `digits`, on few positions behind overlapping patches.
+_NETWORKS = R3GANConfig(
+    blocks_per_stage=1,
+    group_channels=0,
+    expansion=1,
+    mapping_units=256,
+    head_units=128,
+    output="tanh",
+    placement="whole",
+)
+"""The blocks of the preset `digits`, on few positions behind overlapping patches; what is drawn is placed."""
 
-    What is drawn is placed by a function of z, and gamma is larger: with the one of `digits`, samples are empty.
-    """
+_OF_CLIPS = replace(
+    _NETWORKS,
+    widths=(96,),
+    patch=(4, 8, 8),
+    patch_kernel=(8, 14, 14),
+    pixel_channels=8,
+    convolutions="factorised",
+    placement="frames",
+    judged_frames=1,
+)
+
+
+def _gan(url: str, model: R3GANConfig, gamma: tuple[float, float], images: int) -> Experiment:
+    """The losses of the preset `digits` with a larger gamma: with its own, samples are empty."""
     burn_in = images // 2
     adam = AdamConfig(lr=Schedule(1.5e-3, 1e-4, images), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))
     return Experiment(
-        model=R3GANConfig(
-            widths=(width,),
-            blocks_per_stage=1,
-            group_channels=0,
-            expansion=1,
-            patch=patch,
-            patch_kernel=patch_kernel,
-            mapping_units=256,
-            head_units=128,
-            output="tanh",
-            placement="whole",
-        ),
+        model=model,
         objective=GANConfig(gamma=Schedule(*gamma, burn_in)),
         optim=GANOptimConfig(discriminator=adam, generator=adam),
         data=DataConfig(url=url, lanes=2, decoded_bytes=1 << 27),
         training=_training(images, 10_000),
         evaluation=EvaluationConfig(samples=1000, classifier_images=100_000),
     )
-
-
-def _video_gan(experiment: Experiment) -> Experiment:
-    """The generator draws one frame, which moves; a discriminator sees whole clips, another one of their frames."""
-    model = experiment.model
-    assert isinstance(model, R3GANConfig)
-    changes: dict[str, Any] = {"placement": "frames", "judged_frames": 1, "pixel_channels": 8}
-    return replace(experiment, model=replace(model, convolutions="factorised", **changes))
 
 
 def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveConfig, images: int) -> Experiment:
@@ -86,7 +84,7 @@ def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveC
 
 GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
-        _video_gan(_gan("moving-digits", 96, (4, 8, 8), (8, 14, 14), (30.0, 3.0), 120_000)),
+        _gan("moving-digits", _OF_CLIPS, (30.0, 3.0), 120_000),
         "R3GAN of moving digits, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441). The generator draws one frame and moves it (arXiv:1506.02025); "
         "single frames have a discriminator of their own (arXiv:1907.06571). docs/video.md has what came of it.",
@@ -94,7 +92,7 @@ GANS: dict[str, Preset] = {
         12,
     ),
     "solids-gan": Preset(
-        _gan("solids", 80, 4, 8, (5.0, 0.5), 96_000),
+        _gan("solids", replace(_NETWORKS, widths=(80,), patch=4, patch_kernel=8), (5.0, 0.5), 96_000),
         "R3GAN of solids, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441); bodies are drawn, then shifted and scaled (arXiv:1506.02025). "
         "docs/volumes.md has what came of it.",

@@ -16,7 +16,7 @@ from imagegen_dist.errors import TaskError, UsageError
 from imagegen_dist.ray.early import EarlyRay
 from imagegen_dist.ray.own_node import address_known
 from imagegen_dist.ray.token import TOKEN_ADVICE, keep_to_owner, refused
-from imagegen_dist.resources import DEFAULT_CPU_WORKERS, Demand, Workers, check_available, is_own_ray, ray_folder
+from imagegen_dist.resources import Demand, Workers, check_available, default_workers, is_own_ray, ray_folder
 from imagegen_dist.wording import counted, reason
 
 
@@ -135,7 +135,7 @@ def divide(
     kind, name = ("GPU", "GPU") if use_gpu else ("CPU", "CPU core")
     available = int(sum(machine.get(kind, 0) for machine in machines))
     if asked is None:
-        number = max(1, min(available if use_gpu else min(DEFAULT_CPU_WORKERS, available), microbatches))
+        number = default_workers(available, use_gpu, microbatches)
         asked = Workers(number, number)
     cpus = cpus or _cores(machines, kind, asked.high)
     has = f"{available} {name}{'s' if available != 1 else ''}"

@@ -175,7 +175,10 @@ def _label_of(labelled: str, served: Served) -> Any:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """One line for each mistake: 422 for what cannot be made, 413 for too much, 503 where too many wait, 501."""
+    """One line for each mistake: 422 for what cannot be made, 413 for too much, 501 for what is not offered.
+
+    503 where too many wait.
+    """
 
     def said(status: int, headers: dict[str, str] | None = None) -> Callable[[Request, Exception], JSONResponse]:
         def answer(_: Request, error: Exception) -> JSONResponse:
