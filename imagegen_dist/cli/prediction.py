@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from imagegen_dist.cli.command import wrapped
+from imagegen_dist.cli.progress import packing_of
 from imagegen_dist.cli.train_options import Command
 from imagegen_dist.data.builtin import builtin_dataset, is_builtin
 from imagegen_dist.data.index import DatasetIndex
@@ -53,7 +54,8 @@ def samples_of(command: Command) -> Samples:
     if not is_builtin(data.url):
         return Samples.of(DatasetIndex.load(Store(data.url), data.allow_remote_shards))
     if options.data or preset is None or preset.shape is None:
-        return Samples.of(DatasetIndex.load(builtin_dataset(data.url, "train", Store(options.storage) / ".data")))
+        place = builtin_dataset(data.url, "train", Store(options.storage) / ".data", packing_of(data.url))
+        return Samples.of(DatasetIndex.load(place))
     return Samples.of_preset(preset.shape, preset.classes, data.url)
 
 

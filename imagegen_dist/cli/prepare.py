@@ -16,6 +16,7 @@ from imagegen_dist.cli.beginning import beginning
 from imagegen_dist.cli.command import check_name
 from imagegen_dist.cli.estimate import estimate
 from imagegen_dist.cli.existing_run import Standing, show_finished, standing
+from imagegen_dist.cli.progress import packing_of
 from imagegen_dist.cli.secrets import check_secrets
 from imagegen_dist.cli.train_options import Command, describe, given_flags
 from imagegen_dist.commands import programs
@@ -180,8 +181,8 @@ def _datasets(experiment: Experiment, storage: Store) -> tuple[str, str]:
         folder = storage / ".data"
         held_out = data.validation or data.url
         given = None if is_builtin(held_out) else Store(held_out)
-        validation = builtin_dataset(held_out, "val", folder) if given is None else given
-        return builtin_dataset(data.url, "train", folder).url, validation.url
+        validation = builtin_dataset(held_out, "val", folder, packing_of(held_out)) if given is None else given
+        return builtin_dataset(data.url, "train", folder, packing_of(data.url)).url, validation.url
     return Store(data.url).url, Store(data.validation).url if data.validation else ""
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from imagegen_dist.metrics.formatting import count, duration
+from imagegen_dist.tasks import ShowProgress
 
 _FIRST_LINE_S = 4.0
 """Seconds of silence without a terminal before the first line says what is being done."""
@@ -116,6 +117,11 @@ class ProgressBar:
                 self._say()
                 silent = 0.0
             pause = _LINE_EACH_S - silent
+
+
+def packing_of(dataset: str) -> ShowProgress:
+    """A display for the packing of a built-in dataset, which is done once."""
+    return lambda _: ProgressBar(f"packing {dataset}, once")
 
 
 class _Pace(ProgressColumn):

@@ -3,10 +3,9 @@
 import difflib
 import gzip
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from imagegen_dist.data.pack import pack
 from imagegen_dist.data.stacked import MODE_NAMES, MODES, stack_digits
 from imagegen_dist.extras import install_hint
 from imagegen_dist.storage import Store
+from imagegen_dist.tasks import Progress, ShowProgress, no_progress
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """(samples, uint8 [N, C, *S]; labels, int64 [N])"""
@@ -33,10 +33,18 @@ SPLITS = ("train", "val")
 
 _SHARD_SAMPLES = 500
 _RENDERED = 1000
+_TOLD = 100
 _DIGITS = "digits-v1"
 _STYLED = "digits-styled-v1"
 _DIGITS_VAL_SHARE = 0.2
 _DIGITS_TRAINED = 4_000
+
+
+class _Samples(NamedTuple):
+    """How many there are, and each with its label or record."""
+
+    number: int
+    each: Iterable[tuple[NDArray[np.uint8], Any]]
 
 
 def is_builtin(name: str) -> bool:
@@ -53,11 +61,12 @@ def is_builtin(name: str) -> bool:
     return False
 
 
-def builtin_dataset(name: str, split: str, store: Store) -> Store:
+def builtin_dataset(name: str, split: str, store: Store, progress: ShowProgress = no_progress) -> Store:
     """The folder of a split of a built-in dataset, which is packed under `store` on first use.
 
-    name: as for `is_builtin`. split: `train` or `val`. Several processes may do this at the same time, since all write
-    the same bytes. Raises DatasetError for an unknown name, size or split, and if the package with the data is missing.
+    name: as for `is_builtin`. split: `train` or `val`. progress: shows how far packing is. Several processes may do
+    this at the same time, since all write the same bytes. Raises DatasetError for an unknown name, size or split, and
+    if the package with the data is missing.
     """
     plain, _, size = name.partition(":")
     if plain not in _BUILTIN:
@@ -65,17 +74,17 @@ def builtin_dataset(name: str, split: str, store: Store) -> Store:
     if split not in SPLITS:
         raise DatasetError(f"{name} has no split {split!r}; it has {', '.join(SPLITS)}")
     if not size:
-        return _BUILTIN[plain](store) / split
+        return _BUILTIN[plain](store, progress=progress) / split
     if plain not in _SIZED:
         raise DatasetError(f"{name}: only {', '.join(_SIZED)} have a size; take --data {plain}")
     pack_count, least, most = _SIZED[plain]
     if not size.isascii() or not size.isdigit() or not least <= int(size) <= most:
         asked = f"as in --data {plain}:{min(5_000, most // 20)}"
         raise DatasetError(f"{name}: {plain} has a size of {least:,} to {most:,} samples, {asked}")
-    return pack_count(store, int(size)) / split
+    return pack_count(store, int(size), progress=progress) / split
 
 
-def digits(store: Store, count: int = _DIGITS_TRAINED) -> Store:
+def digits(store: Store, count: int = _DIGITS_TRAINED, progress: ShowProgress = no_progress) -> Store:
     """5,000 handwritten digits of MNIST, (1, 28, 28), 10 classes: 400 of each for training, 100 held out.
 
     count: take so many for training, of each class equally many to within one. The held-out digits stay the same.
@@ -85,12 +94,12 @@ def digits(store: Store, count: int = _DIGITS_TRAINED) -> Store:
         return folder
     trained, held_out = _split_digits()
     for split, (images, labels) in zip(SPLITS, (_first_of_each(trained, count), held_out), strict=True):
-        with _unless_packed(folder / split):
-            pack(zip(images, labels.tolist(), strict=True), folder / split, shard_samples=_SHARD_SAMPLES, classes=10)
+        samples = _Samples(labels.size, zip(images, labels.tolist(), strict=True))
+        _pack(samples, folder / split, progress, shard_samples=_SHARD_SAMPLES, classes=10)
     return folder
 
 
-def digits_styled(store: Store) -> Store:
+def digits_styled(store: Store, progress: ShowProgress = no_progress) -> Store:
     """The pictures of `digits`, with named conditions: the digit, and its measured slant, weight, width and height."""
     folder = store / _STYLED
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
@@ -102,13 +111,13 @@ def digits_styled(store: Store) -> Store:
             {"condition": {"digit": label, **dict(zip(STYLES, style, strict=True))}}
             for label, style in zip(labels.tolist(), styles, strict=True)
         )
-        with _unless_packed(folder / split):
-            pack(zip(images, records, strict=True), folder / split, shard_samples=_SHARD_SAMPLES, within=conditions)
+        samples = _Samples(labels.size, zip(images, records, strict=True))
+        _pack(samples, folder / split, progress, shard_samples=_SHARD_SAMPLES, within=conditions)
         conditions = DatasetIndex.load(folder / split).conditions
     return folder
 
 
-def stackedmnist(store: Store, count: int = 30_000) -> Store:
+def stackedmnist(store: Store, count: int = 30_000, progress: ShowProgress = no_progress) -> Store:
     """StackedMNIST, (3, 32, 32): `count` samples of three digits, one in each channel, in 1,000 classes of equal size.
 
     One sample in ten is held out. Held-out samples consist of digits that no training sample shows, by the split of
@@ -118,13 +127,13 @@ def stackedmnist(store: Store, count: int = 30_000) -> Store:
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return folder
     counts = count - count // 10, count // 10
-    for seed, (split, single, samples) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
-        with _unless_packed(folder / split):
-            pack(stack_digits(*single, samples, seed), folder / split, shard_samples=5_000, class_names=MODE_NAMES)
+    for seed, (split, single, number) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
+        samples = _Samples(number, stack_digits(*single, number, seed))
+        _pack(samples, folder / split, progress, shard_samples=5_000, class_names=MODE_NAMES)
     return folder
 
 
-def dsprites(store: Store, count: int = 30_000) -> Store:
+def dsprites(store: Store, count: int = 30_000, progress: ShowProgress = no_progress) -> Store:
     """dSprites, (1, 64, 64), black and white, without classes: `count` pictures spread evenly over the grid of factors.
 
     The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
@@ -132,12 +141,11 @@ def dsprites(store: Store, count: int = 30_000) -> Store:
     folder = store / f"dsprites-{count}-v1"
     for split, rows in _unpacked_rows(folder, count, sprites.SAMPLES):
         samples = _drawn(rows, sprites.render, lambda some: _factor_records(sprites.FACTORS, sprites.factors_of(some)))
-        with _unless_packed(folder / split):
-            pack(samples, folder / split, shard_samples=5_000)
+        _pack(samples, folder / split, progress, shard_samples=5_000)
     return folder
 
 
-def solids(store: Store, count: int = 6_000, side: int = 16) -> Store:
+def solids(store: Store, count: int = 6_000, side: int = 16, progress: ShowProgress = no_progress) -> Store:
     """Solids, (1, side, side, side), in six classes: `count` volumes spread evenly over the grid of factors.
 
     The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
@@ -146,12 +154,11 @@ def solids(store: Store, count: int = 6_000, side: int = 16) -> Store:
     names = tuple(bodies.SHAPES)
     for split, rows in _unpacked_rows(folder, count, bodies.SAMPLES):
         samples = _drawn(rows, partial(bodies.render, side=side), _solid_records)
-        with _unless_packed(folder / split):
-            pack(samples, folder / split, "voxels", "npy", shard_samples=_SHARD_SAMPLES, class_names=names)
+        _pack(samples, folder / split, progress, "voxels", "npy", shard_samples=_SHARD_SAMPLES, class_names=names)
     return folder
 
 
-def moving_digits(store: Store, count: int = 10_000) -> Store:
+def moving_digits(store: Store, count: int = 10_000, progress: ShowProgress = no_progress) -> Store:
     """`count` clips, (1, 8, 32, 32), of a digit that moves and bounces; conditions: the digit and its first velocity.
 
     The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
@@ -163,23 +170,15 @@ def moving_digits(store: Store, count: int = 10_000) -> Store:
     conditions: Conditions | None = None
     counts = count - count // 10, count // 10
     numbers = {"velocity_y": "number", "velocity_x": "number"}
-    for seed, (split, single, samples) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
-        clips = clips_of_digits(*single, samples, seed)
-        with _unless_packed(folder / split):
-            pack(
-                clips,
-                folder / split,
-                "video",
-                "npy",
-                shard_samples=_SHARD_SAMPLES,
-                kinds=numbers,
-                within=conditions,
-            )
+    for seed, (split, single, number) in enumerate(zip(SPLITS, _split_digits(), counts, strict=True)):
+        clips = _Samples(number, clips_of_digits(*single, number, seed))
+        given: dict[str, Any] = {"shard_samples": _SHARD_SAMPLES, "kinds": numbers, "within": conditions}
+        _pack(clips, folder / split, progress, "video", "npy", **given)
         conditions = DatasetIndex.load(folder / split).conditions
     return folder
 
 
-_BUILTIN: dict[str, Callable[[Store], Store]] = {
+_BUILTIN: dict[str, Callable[..., Store]] = {
     "digits": digits,
     "digits-styled": digits_styled,
     "stackedmnist": stackedmnist,
@@ -190,7 +189,7 @@ _BUILTIN: dict[str, Callable[[Store], Store]] = {
     "solids32": partial(solids, side=32),
 }
 
-_SIZED: dict[str, tuple[Callable[[Store, int], Store], int, int]] = {
+_SIZED: dict[str, tuple[Callable[..., Store], int, int]] = {
     "digits": (digits, 10, _DIGITS_TRAINED),
     "stackedmnist": (stackedmnist, MODES, 1_000_000),
     "dsprites": (dsprites, 100, sprites.SAMPLES),
@@ -251,11 +250,10 @@ def _unpacked_rows(folder: Store, count: int, every: int) -> Iterator[tuple[str,
 
 def _drawn(
     numbers: Rows, render: Callable[[Rows], NDArray[np.uint8]], records_of: Callable[[Rows], list[dict[str, Any]]]
-) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+) -> _Samples:
     """Samples by their numbers, with their records; drawn some at a time."""
-    for start in range(0, numbers.size, _RENDERED):
-        some = numbers[start : start + _RENDERED]
-        yield from zip(render(some), records_of(some), strict=True)
+    parts = (numbers[start : start + _RENDERED] for start in range(0, numbers.size, _RENDERED))
+    return _Samples(numbers.size, (one for some in parts for one in zip(render(some), records_of(some), strict=True)))
 
 
 def _factor_records(names: Iterable[str], values: Rows) -> list[dict[str, Any]]:
@@ -268,10 +266,25 @@ def _solid_records(numbers: Rows) -> list[dict[str, Any]]:
     return [{"label": record["factors"]["shape"], **record} for record in records]
 
 
-@contextmanager
-def _unless_packed(store: Store) -> Iterator[None]:
-    """Ignore the error of packing if another process has packed the same bytes first."""
-    try:
-        yield
-    except DatasetError:
-        DatasetIndex.load(store)
+def _pack(
+    samples: _Samples,
+    place: Store,
+    progress: ShowProgress,
+    modality: str = "image",
+    extension: str = "png",
+    **options: Any,
+) -> None:
+    """Pack the samples; no error if another process packs the same bytes first. options: as `pack` takes them."""
+    with progress("packing") as shown:
+        shown.start(samples.number, 0, "preparing")
+        try:
+            pack(_counted(samples, shown), place, modality, extension, **options)
+        except DatasetError:
+            DatasetIndex.load(place)
+
+
+def _counted(samples: _Samples, shown: Progress) -> Iterator[tuple[NDArray[np.uint8], Any]]:
+    for number, sample in enumerate(samples.each, start=1):
+        yield sample
+        if not number % _TOLD or number == samples.number:
+            shown.advance(number % _TOLD or _TOLD)

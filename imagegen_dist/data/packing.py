@@ -165,7 +165,7 @@ def _divided(
             )
         with temporary_folder("builtin") as cache:
             sources = {
-                split: open_dataset(builtin_dataset(name, split, Store(cache)), config.conversion.files)
+                split: open_dataset(builtin_dataset(name, split, Store(cache), progress), config.conversion.files)
                 for split in SPLITS
             }
             yield _Division([Target(split, source, np.arange(source.count)) for split, source in sources.items()])

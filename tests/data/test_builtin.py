@@ -1,5 +1,6 @@
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -129,6 +130,33 @@ def test_dsprites_come_in_the_size_asked_for(tmp_path):
     assert [part.samples for part in parts] == [135, 15]
     assert is_builtin("dsprites:150")
     assert not is_builtin("s3://bucket/dsprites")
+
+
+class Shown:
+    """A progress display that notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    @contextmanager
+    def __call__(self, activity):
+        yield self
+
+    def start(self, total, done, phase):
+        self.told.append([total])
+
+    def advance(self, units):
+        self.told[-1].append(units)
+
+
+@pytest.mark.parametrize("name", ["dsprites:250", "moving-digits:250"])
+def test_packing_says_how_far_it_is_until_all_samples_are_counted(name, tmp_path):
+    shown = Shown()
+    place = builtin_dataset(name, "train", Store(tmp_path), shown)
+    assert [total for total, *_ in shown.told] == [
+        DatasetIndex.load(store).samples for store in (place, Store(place.url.removesuffix("train") + "val"))
+    ]
+    assert all(total == sum(units) and max(units) <= 100 for total, *units in shown.told)
 
 
 @pytest.mark.parametrize(

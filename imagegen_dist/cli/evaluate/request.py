@@ -12,6 +12,7 @@ from torch import Tensor
 from imagegen_dist.cli.device import best_device
 from imagegen_dist.cli.evaluate.foreign import of_pictures, own_run, read_here
 from imagegen_dist.cli.evaluate.options import Options, asked_metrics
+from imagegen_dist.cli.progress import packing_of
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.builtin import SPLITS, builtin_dataset, is_builtin
 from imagegen_dist.data.dataset import Dataset
@@ -202,7 +203,7 @@ def _default_features(index: DatasetIndex) -> str:
 def _data_url(options: Options, run: Mapping[str, Any], model: Model, storage: Store) -> str:
     """URL of the real samples."""
     if is_builtin(options.data):
-        return builtin_dataset(options.data, options.split, storage / ".data").url
+        return builtin_dataset(options.data, options.split, storage / ".data", packing_of(options.data)).url
     if options.split != SPLITS[0]:
         raise UsageError(f"--split {options.split} is of a built-in dataset: name one by --data, or the shards' URL")
     if options.data:
