@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,8 +85,9 @@ def run(options: Options) -> str:
     )
     autoencoder = write_autoencoder(model, dest / FOLDER)
     write_document(dest, statistics.payload(), origin_of(data, pictures, autoencoder))
-    lines = counts(dest, packed.indexes[""]), _described(dest, statistics), _advice(options, dest, packed.indexes[""])
-    return "\n".join(lines)
+    latents = packed.indexes[""]
+    lines = counts(dest, latents), _cut(model, index), _described(dest, statistics), _advice(options, dest, latents)
+    return "\n".join(filter(None, lines))
 
 
 def _advice(options: Options, dest: Store, index: DatasetIndex) -> str:
@@ -93,6 +95,14 @@ def _advice(options: Options, dest: Store, index: DatasetIndex) -> str:
     if options.like:
         return train_line(reached(options.like), index, dest, latents=True)
     return train_line(dest, index, latents=True)
+
+
+def _cut(model: AutoencoderModel, index: DatasetIndex) -> str:
+    """How samples were cut, if they have other extents than the autoencoder was trained on."""
+    if model.encodes(index.shape):
+        return ""
+    how = "equal to whole samples" if model.tiles_are_exact else "blended where they meet"
+    return f"samples of {_extents(index.shape.spatial)} in tiles of {_extents(model.shape.spatial)}, {how}"
 
 
 def _described(dest: Store, statistics: LatentStatistics) -> str:
@@ -113,10 +123,10 @@ def _trained(options: Options, index: DatasetIndex, dest: Store) -> tuple[str, T
 
 def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> None:
     """Raise UsageError for data that the autoencoder cannot encode."""
-    if index.modality != model.modality or not model.encodes(index.shape):
-        others = f" and clips with another multiple of {unit} frames" if (unit := model.frames_of_a_latent) else ""
+    fits = model.encodes(index.shape) or model.encodes_in_tiles(index.shape)
+    if index.modality != model.modality or not fits:
         raise UsageError(
-            f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}{others}"
+            f"--data {data} has {index.modality} of {index.shape}; the autoencoder takes {model.shape}{_others(model)}"
         )
     if model.conditions is not None and (differing := model.conditions.differing(index.conditions)):
         raise UsageError(f"--data {data} does not fit the autoencoder: {differing}")
@@ -125,6 +135,17 @@ def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> No
         raise UsageError(f"--data {data} has {has}; the autoencoder has {model.classes}")
     if model.classes and (differing := differing_classes(model.class_names, index.class_names)):
         raise UsageError(f"--data {data}: {differing}")
+
+
+def _others(model: AutoencoderModel) -> str:
+    """What else an autoencoder takes than the shape that it was trained on, for a message."""
+    if factors := getattr(model.networks["encoder"], "factors", ()):
+        return f" and others in multiples of {_extents(factors)}"
+    return f" and clips with another multiple of {unit} frames" if (unit := model.frames_of_a_latent) else ""
+
+
+def _extents(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))
 
 
 def _statistics(

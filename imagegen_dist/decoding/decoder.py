@@ -14,6 +14,7 @@ from imagegen_dist.decoding.document import FOLDER, NAME, read_origin
 from imagegen_dist.decoding.statistics import LatentStatistics
 from imagegen_dist.experiment import Experiment, build_networks, conditioning
 from imagegen_dist.exported import is_exported, read_exported
+from imagegen_dist.nn.tiles import Tiling, tiled, tilings
 from imagegen_dist.objectives.base import Randomness
 from imagegen_dist.objectives.interface import Generates, Sampler
 from imagegen_dist.objectives.variational import Autoencodes
@@ -53,6 +54,7 @@ class LatentDecoder(nn.Module):
         super().__init__()
         self.decoder, self.likelihood = decoder, likelihood
         self.facts, self.shape, self.latent_dims, self.width = facts, shape, latent_dims, width
+        self._cuts: list[Tiling] = []
         mean, scale = LatentStatistics.from_payload(facts["statistics"]).columns(1 + len(latent_dims))
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_scale", scale, persistent=False)
@@ -64,20 +66,33 @@ class LatentDecoder(nn.Module):
         return str(self.facts["autoencoder"]["sha256"])
 
     def fit_(self, latent_dims: tuple[int, ...]) -> bool:
-        """True if it decodes latents (Z, *s). A causal decoder takes clips of any length, which become its shape."""
+        """True if it decodes latents (Z, *s), whose extents become its own.
+
+        A convolutional decoder takes any extents, in tiles of those that it was trained on; a causal one takes clips of
+        any length as a whole.
+        """
         if latent_dims == self.latent_dims:
             return True
-        channels, frames, *frame = self.latent_dims
-        if not getattr(self.decoder, "causal", False) or latent_dims[:1] + latent_dims[2:] != (channels, *frame):
+        factors: tuple[int, ...] = getattr(self.decoder, "factors", ())
+        (channels, *trained), (given, *extents) = self.latent_dims, latent_dims
+        if not factors or given != channels or len(extents) != len(trained):
             return False
-        longer = self.shape.spatial[0] // frames * latent_dims[1]
-        self.latent_dims, self.shape = latent_dims, replace(self.shape, spatial=(longer, *self.shape.spatial[1:]))
+        if not getattr(self.decoder, "causal", False) or extents[1:] != trained[1:]:
+            self._cuts = tilings(trained, None, None, cast(Any, self.decoder).reach)
+        spatial = tuple(extent * factor for extent, factor in zip(extents, factors, strict=True))
+        self.latent_dims, self.shape = latent_dims, replace(self.shape, spatial=spatial)
         return True
 
     def forward(self, stored: Tensor, label: Tensor | None = None) -> Tensor:
         """label: [B], [B, K] or None; ignored by a decoder that takes none."""
         z = stored * self.get_buffer("_scale") + self.get_buffer("_mean")
-        return cast(Any, self.likelihood).mean(self.decoder(z, label if self.width else None))
+        told = label if self.width else None
+
+        def decoded(part: Tensor) -> Tensor:
+            return cast(Tensor, cast(Any, self.likelihood).mean(self.decoder(part, told)))
+
+        factors = getattr(self.decoder, "factors", ())
+        return tiled(decoded, z, self._cuts, (1,) * len(factors), factors) if self._cuts else decoded(z)
 
 
 class DecodingSampler:

@@ -56,6 +56,18 @@ class AutoencoderModel(Model):
             shape = replace(shape, spatial=(self.shape.spatial[0], *shape.spatial[1:]))
         return shape == self.shape
 
+    def encodes_in_tiles(self, shape: SampleShape) -> bool:
+        """True if `encode_tiled` takes samples of this shape: that of training, or of other extents."""
+        factors = getattr(self.networks["encoder"], "factors", ())
+        if replace(shape, spatial=self.shape.spatial) != self.shape or len(factors) != shape.ndim:
+            return False
+        return not any(size % factor for size, factor in zip(shape.spatial, factors, strict=True))
+
+    @property
+    def tiles_are_exact(self) -> bool:
+        """True if what `encode_tiled` makes is that of whole samples, up to rounding; False if tiles are blended."""
+        return not any(cut.blend for cut in self._cuts(spatial(self.networks["encoder"]), None, None))
+
     @torch.inference_mode()
     def encode(self, samples: Tensor, label: Tensor | None = None) -> Tensor:
         """Latents without noise of samples, uint8 [B, C, *S] -> [B, Z, *s]: the posterior's mean, or the code.

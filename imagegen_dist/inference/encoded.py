@@ -25,12 +25,14 @@ def latents_of(
 ) -> tuple[Tensor, Tensor | None]:
     """(latents [N, Z, *s], labels [N] or None) of a dataset's samples, by number. Raises ShardError.
 
-    Number i plus the number of samples is sample i, mirrored along its last axis before it is encoded.
+    Number i plus the number of samples is sample i, mirrored along its last axis before it is encoded. Samples of other
+    extents than the model was trained on are encoded in tiles.
     """
     samples, labels = read_samples(index, index.location(store), [row % index.samples for row in rows])
     mirrored = torch.tensor([row >= index.samples for row in rows])
     samples[mirrored] = samples[mirrored].flip(-1)
-    return model.encode(samples, labels if model.label_width else None), labels
+    encode = model.encode if model.encodes(index.shape) else model.encode_tiled
+    return encode(samples, labels if model.label_width else None), labels
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Latents as a dataset: statistics, the 8 bits in which they are stored, and a GAN that trains on them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 from tests.checkpoints import write_checkpoint
+from tests.inference.test_extent import LOCAL
 from tests.runs import TINY, train_here
 
 
@@ -158,7 +160,7 @@ def test_clips_longer_than_trained_are_encoded_and_a_gan_of_their_latents_decode
         noise = np.random.default_rng(0).integers(0, 256, (24, 1, frames, 8, 8), dtype=np.uint8)
         pack(((clip, None) for clip in noise), Store(folder), "video", "npy")
     assert main([run, str(tmp_path / "no"), "--data", str(odd)]) == MISUSED
-    assert "takes 4 × 8 × 8 × 1 and clips with another multiple of 2 frames" in capsys.readouterr().err
+    assert "takes 4 × 8 × 8 × 1 and others in multiples of 2 × 4 × 4" in capsys.readouterr().err
     out = tmp_path / "latents"
     assert main([run, str(out), "--data", str(data)]) == DONE
     assert DatasetIndex.load(Store(out)).shape.dims == (3, 5, 2, 2)
@@ -171,3 +173,35 @@ def test_clips_longer_than_trained_are_encoded_and_a_gan_of_their_latents_decode
     assert train_here(experiment, where).complete
     trained = load(where.folder.url)
     assert trained.sample(2).shape == (2, *trained.shape.dims) == (2, 1, 10, 8, 8)
+
+
+def test_pictures_larger_than_trained_are_encoded_in_tiles_and_a_gan_of_their_latents_decodes_them_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_checkpoint(tmp_path / "run", replace(LOCAL, dims=(1, 8, 8), modality="image"))
+    data, out = tmp_path / "data", tmp_path / "latents"
+    noise = np.random.default_rng(0).integers(0, 256, (24, 1, 16, 12), dtype=np.uint8)
+    pack(((picture, None) for picture in noise), Store(data))
+    assert main([run, str(out), "--data", str(data)]) == DONE
+    assert "samples of 16 × 12 in tiles of 8 × 8, blended where they meet" in capsys.readouterr().out
+    index, autoencoder = DatasetIndex.load(Store(out)), load(run)
+    assert index.shape.dims == (2, 8, 6)
+    statistics = LatentStatistics.load(Store(out))
+    stored, _ = read_samples(index, Store(out), [0])
+    z = statistics.restore(stored)
+    assert (z - autoencoder.encode_tiled(torch.from_numpy(noise[:1]))).abs().max() < 0.05
+    experiment = config.overrides(
+        find_preset("article-gan").experiment,
+        {
+            **{path: value for path, value in TINY.items() if not path.startswith("model.")},
+            **{"training.total_images": 24, "evaluation.samples": 0, "data.conditional": False},
+        }.items(),
+    )
+    where = RunSettings("gan", str(tmp_path), "article-gan", "train_gan", str(out), wandb_mode="disabled")
+    assert train_here(experiment, where).complete
+    trained = load(where.folder.url)
+    samples = trained.sample(2, seed=1)
+    assert samples.shape == (2, 1, 16, 12)
+    latents = trained.sampler.latent.generate(trained.latents(2, seed=1), None)
+    mean, scale = statistics.columns(latents.ndim)
+    torch.testing.assert_close(samples, autoencoder.decode_tiled(latents * scale + mean), rtol=0, atol=1)
