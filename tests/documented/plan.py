@@ -61,7 +61,7 @@ REPLACED = (
     (r"s3://bucket/inception.safetensors", "inception.safetensors", "a file here"),
     (r"(lpips.*) HASH", r"\1 $(sha256sum lpips.safetensors | cut -c-64)", "random weights"),
     (r" HASH", " $(sha256sum inception.safetensors | cut -c-64)", "random weights"),
-    (r"(runs/vae-1 --data) s3://bucket/faces/val", r"\1 digits-val", "a VAE of digits"),
+    (r"(runs/vae-1 --data) s3://bucket/faces/val", r"\1 digits-val/digits-v1/val", "a VAE of digits"),
     (r"(stable-diffusion/vae|r3gan-latent256 --data.url) latents", r"\1 latents256", "beside other latents"),
     (r"PRESET", "vae-gan", "a preset"),
     (r" &$", "", ""),
