@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, redirect_stderr
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
@@ -348,7 +348,8 @@ def _threads_here(prepared: Prepared) -> int:
 
 
 def _close(console: Console, prepared: Prepared, outcome: Outcome) -> None:
-    console.summary(records.closing_table(prepared.settings, ""))
+    settings = prepared.settings
+    console.summary(records.closing_table(settings, ""), partial(records.last_picture, settings))
     if outcome.missing:
         raise TrainingError(f"the model is trained and saved; {outcome.missing}; the same call takes them again")
 

@@ -402,6 +402,15 @@ def closing_table(settings: RunSettings, log: str) -> list[tuple[str, list[tuple
     return [("Figures", figures), ("Files", files), ("Next steps", following)]
 
 
+def last_picture(settings: RunSettings) -> bytes | None:
+    """The file of a finished run's last picture; None if it has none. Raises StorageError."""
+    url = parse_json(settings.folder.read(RESULT))["paths"]["picture"]
+    if not url:
+        return None
+    folder, _, name = url.rpartition("/")
+    return Store(folder).read(name)
+
+
 def _figure_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Evaluation figures with their units, each beside its reference, and what they were measured on."""
     lines = [(line.label, line.full_value) for line in figure_lines(_evaluated(result))]

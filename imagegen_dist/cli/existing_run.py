@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import TextIO
 
 from imagegen_dist import records
@@ -47,7 +48,7 @@ def show_finished(settings: RunSettings, screen: TextIO | None = None) -> None:
     """Print figures, files and next commands of a finished run, as at its end. screen: by default standard output."""
     log = records.log_path(settings)
     table = records.closing_table(settings, str(log) if log.exists() else "")
-    Screen(settings.name, screen).summary(table)
+    Screen(settings.name, screen).summary(table, partial(records.last_picture, settings))
 
 
 def _similar(storage: Store, name: str) -> str:

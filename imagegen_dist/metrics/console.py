@@ -1,8 +1,10 @@
 """Console output of a running job: a live view on a terminal or in a notebook, one line every few seconds elsewhere."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -17,6 +19,7 @@ from rich.text import Text
 from imagegen_dist.metric_table import EVALUATION, describe, place_of
 from imagegen_dist.metrics.formatting import count, duration, figure, value_text
 from imagegen_dist.metrics.notebook import NotebookView, is_notebook
+from imagegen_dist.metrics.terminal_picture import terminal_picture
 from imagegen_dist.wording import counted
 
 _REFRESH_PER_S = 4
@@ -125,8 +128,16 @@ class Screen:
         if text:
             self._write(text.rstrip())
 
-    def summary(self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
-        """The final table: groups of (name, value). Values are never truncated, and paths never wrapped."""
+    def summary(
+        self, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]], picture: Callable[[], bytes | None] | None = None
+    ) -> None:
+        """The final table: groups of (name, value). Values are never truncated, and paths never wrapped.
+
+        picture: reads a picture file, which is shown above the table on a terminal that can; an error leaves it out.
+        """
+        if picture is not None and self._terminal.is_terminal and self._terminal.file is sys.stdout:
+            with suppress(Exception):  # of a storage, a file or a terminal: a finished run is not to fail by it
+                self._show(picture())
         for title, entries in groups:
             indent = 2 + max((len(name) for name, _ in entries), default=0) + 3
             self._write("")
@@ -138,6 +149,11 @@ class Screen:
                     line.append("\n" + " " * indent + other, "not dim")
                 self._terminal.print(line, soft_wrap=True)
         self._write("")
+
+    def _show(self, data: bytes | None) -> None:
+        if data is not None and (shown := terminal_picture(data)) is not None:
+            self._write("")
+            self._terminal.print(shown)
 
     def _write(self, text: str, style: str = "") -> None:
         self._terminal.print(Text(text, style), soft_wrap=True)

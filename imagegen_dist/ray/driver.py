@@ -337,7 +337,8 @@ class Driver:
     def _close(self, console: Console, code: int, log: Path) -> None:
         """Print the last lines: the failure, or the results and how to continue."""
         if self._complete:
-            console.summary(records.closing_table(self._settings, str(log)))
+            closing = records.closing_table(self._settings, str(log))
+            console.summary(closing, partial(records.last_picture, self._settings))
             if self.missing:
                 console.error(f"the model is trained and saved; {self.missing}; the same command measures them again")
         elif code == FAILED and self.failure:
