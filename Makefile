@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install lint format types layers docs test test-quick test-cluster test-cluster-full ci
+.PHONY: install lint format types layers docs gallery test test-quick test-cluster test-cluster-full ci
 
 install:  ## the package with everything that development needs, editable
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -21,6 +21,9 @@ layers:  ## imports go down only
 
 docs:  ## the site, offline and with warnings as errors: build/site/index.html
 	$(PYTHON) -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs build/site
+
+gallery:  ## train what two cores can train and draw docs/gallery; ONLY="digits solids-gan" for some
+	$(PYTHON) -m benchmarks.gallery $(if $(ONLY),--only $(ONLY))
 
 test-quick:  ## what takes a minute: nothing that trains whole runs, starts a Ray or faults a network
 	$(PYTHON) -m pytest -m quick

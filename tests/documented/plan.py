@@ -183,6 +183,8 @@ def _of_a_training(words: list[str]) -> str:
         return "--dry-run"
     if begins.startswith("kl-"):
         return f"{_STEPS} --evaluation.samples 0 --model.channels 32 --model.multipliers 1,1,1,1"
+    if begins.endswith("-dsprites"):  # every value of a factor has to occur twice among the held-out samples
+        return f"{budget.replace('samples 64', 'samples 200')} --data dsprites:2000"
     return f"{budget} --model.widths {_WIDTHS[begins]}" if begins in _WIDTHS else budget
 
 

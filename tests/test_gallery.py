@@ -1,0 +1,58 @@
+"""The gallery names what exists, its page is that of its figures, and a figure outside its range fails it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import gallery
+from benchmarks.gallery import EXHIBITS, PLACE, Bounds, main, outside, page
+from imagegen_dist.cli import sample
+from imagegen_dist.metric_table import entry_of
+from imagegen_dist.presets import PRESETS
+
+WRITTEN = sorted(path.stem for path in PLACE.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_an_exhibit_is_a_preset_with_figures_of_the_table_and_a_command_that_parses(name):
+    exhibit = EXHIBITS[name]
+    assert PRESETS[name].experiment.training.total_images
+    assert all(entry_of(f"eval/{metric}") for metric in exhibit.bounds)
+    if exhibit.sample:
+        sample.parse([f"runs/{name}", *exhibit.sample.split(), "--grid", f"{name}{exhibit.suffix}"])
+
+
+def test_the_page_is_that_of_the_figures_and_every_picture_is_there():
+    assert (PLACE / gallery.PAGE).read_text("utf-8") == page(PLACE)
+    assert WRITTEN
+    assert all((PLACE / f"{name}{EXHIBITS[name].suffix}").exists() for name in WRITTEN)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_figures_of_the_gallery_lie_within_their_ranges(name):
+    assert outside(name, json.loads((PLACE / f"{name}.json").read_text("utf-8"))["figures"]) == []
+
+
+def test_a_figure_outside_its_range_or_not_measured_fails_the_gallery(tmp_path, monkeypatch, capsys):
+    told = []
+    result = {"images": 640, "frechet": 4.0, "frechet_real": 2.0, "agreement": {"digit": 0.5}, "paths": {"picture": ""}}
+
+    def train(*words):
+        told.append(words)
+        run = tmp_path / "runs" / words[1]
+        run.mkdir(parents=True)
+        picture = run / "grid.png"
+        picture.write_bytes(b"picture")
+        (run / "result.json").write_text(json.dumps({**result, "paths": {"picture": str(picture)}}))
+
+    monkeypatch.setattr(gallery, "imagegen", train)
+    bounds = {"frechet": Bounds(0, 1.5, "frechet_real"), "agreement/digit": Bounds(0.4, 1), "copied": Bounds(0, 0.1)}
+    monkeypatch.setattr(gallery, "EXHIBITS", {"digits": replace(EXHIBITS["digits"], bounds=bounds)})
+    assert main(["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]) == 1
+    assert told == [("train", "digits", "--run", "digits", "--storage", str(tmp_path / "runs"))]
+    said = capsys.readouterr().out
+    assert "digits: frechet is 4, outside 0 to 3" in said
+    assert "digits: copied was not measured" in said
+    assert "agreement" not in said.split("imagegen train digits")[1]
+    assert (tmp_path / "out" / "digits.png").read_bytes() == b"picture"
