@@ -3,7 +3,7 @@
     python -m benchmarks.gallery [--only PRESET ...] [--out docs/gallery] [--runs FOLDER]
 
 Each exhibit is trained by its command, drawn, and written as NAME.png or NAME.webp beside NAME.json: figures, seconds
-from the command to its end, commit, date and machine. index.md shows all that are there. The script exits with 1 if a
+of training and evaluation, commit, date and machine. index.md shows all that are there. The script exits with 1 if a
 figure lies outside its stated range. Seconds beyond the budget are shown and no failure: machines differ.
 """
 
@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +26,6 @@ from typing import Any
 
 from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.formatting import duration, value_text
-from imagegen_dist.versions import versions
 
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / "docs" / "gallery"
@@ -142,7 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.gallery", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(EXHIBITS), help="these presets; default: all")
     parser.add_argument("--out", type=Path, default=PLACE, help="folder of pictures and figures; default: docs/gallery")
-    parser.add_argument("--runs", type=Path, help="folder to keep the runs in; one of an exhibit's name is continued")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="folder to keep the runs in; one of an exhibit's name continues, or is shown if it is finished",
+    )
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -157,16 +159,21 @@ def make(name: str, runs: Path, out: Path) -> list[str]:
     """Train an exhibit, write its picture and its figures, and return what lies outside its range."""
     exhibit, run = EXHIBITS[name], runs / name
     print(f"\n{exhibit.title}: imagegen train {name}", flush=True)
-    started = time.monotonic()
     try:
         imagegen("train", name, "--run", name, "--storage", str(runs))
-        seconds = time.monotonic() - started
-        result = json.loads((run / "result.json").read_text("utf-8"))
+        result, config = (json.loads((run / file).read_text("utf-8")) for file in ("result.json", "config.json"))
         draw(exhibit, run, Path(result["paths"]["picture"]), (out / name).with_suffix(exhibit.suffix))
     except subprocess.CalledProcessError as error:
         return [f"{name}: `{shlex.join(error.cmd[1:])}` ended with exit code {error.returncode}"]
     figures = dict(flat(result))
-    entry = {"seconds": round(seconds), "images": result["images"], "commit": commit(), **machine(), "figures": figures}
+    entry = {
+        "images": result["images"],
+        "seconds": round(result["seconds"]),
+        "commit": (config["git_commit"] or "unknown")[:7],
+        "torch": config["versions"]["torch"],
+        **machine(),
+        "figures": figures,
+    }
     (out / f"{name}.json").write_text(json.dumps(entry, indent=1) + "\n", "utf-8")
     return outside(name, figures)
 
@@ -194,20 +201,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
             yield prefix + name, float(value)
 
 
-def commit() -> str:
-    """The checkout's commit, with a plus sign if files differ from it."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def machine() -> dict[str, str]:
-    """Date, processor and version of PyTorch."""
+    """Date and processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     vectors = next((name for name in ("avx512f", "avx2") if name in found.get("flags", "").split()), "")
     model = found.get("model name", platform.processor() or platform.machine())
     cpu = f"{len(os.sched_getaffinity(0))} cores of {model}{f' with {vectors.upper()}' if vectors else ''}"
-    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "cpu": cpu, "torch": versions()["torch"]}
+    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "cpu": cpu}
 
 
 def outside(name: str, figures: Mapping[str, float]) -> list[str]:
@@ -246,7 +247,7 @@ def section(name: str, exhibit: Exhibit, entry: Mapping[str, Any]) -> str:
     rows = ["| figure | value | range | held-out data |", "|---|---|---|---|"]
     rows += [row(metric, bounds, entry["figures"]) for metric, bounds in exhibit.bounds.items()]
     made = (
-        f"{entry['images']:,} samples in {duration(entry['seconds'])}, from the command to its end (budget "
+        f"{entry['images']:,} samples in {duration(entry['seconds'])}, with evaluations (budget "
         f"{duration(exhibit.budget_s)}), on {entry['cpu']}, torch {entry['torch']}; {entry['date']}, commit "
         f"{entry['commit']}."
     )

@@ -372,16 +372,18 @@ def commands(settings: RunSettings) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
     module, own, _ = settings.preset.partition(":")
     package = ("--package", module) if own else ()
+    last = latest_picture(settings.folder, "grid") or latest_picture(settings.folder, "reconstructions")
+    suffix = PurePosixPath(last or "").suffix or ".png"  # of clips, a film's
     url, called = settings.folder.url, settings.programs
     if called == PYTHON:
         return [
             ("train longer", _call(settings, "training={'total_images': IMAGES}")),
-            ("sample", f"imagegen_dist.load({url!r}).grid('samples.png')"),
+            ("sample", f"imagegen_dist.load({url!r}).grid('samples{suffix}')"),
             ("export", command("export", url, "exported", "--to", "hf", *package, called="imagegen {}")),
         ]
     return [
         ("train longer", _resume(settings, "--training.total-images", "IMAGES")),
-        ("sample", command("sample", url, "--grid", "samples.png", *package, called=called)),
+        ("sample", command("sample", url, "--grid", f"samples{suffix}", *package, called=called)),
         ("open", command("serve", url, *package, called=called)),
         ("export", command("export", url, "exported", "--to", "hf", *package, called=called)),
     ]

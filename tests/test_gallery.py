@@ -36,7 +36,8 @@ def test_the_figures_of_the_gallery_lie_within_their_ranges(name):
 
 def test_a_figure_outside_its_range_or_not_measured_fails_the_gallery(tmp_path, monkeypatch, capsys):
     told = []
-    result = {"images": 640, "frechet": 4.0, "frechet_real": 2.0, "agreement": {"digit": 0.5}, "paths": {"picture": ""}}
+    figures = {"frechet": 4.0, "frechet_real": 2.0, "agreement": {"digit": 0.5}}
+    result = {"images": 640, "seconds": 12.4, **figures}
 
     def train(*words):
         told.append(words)
@@ -45,6 +46,7 @@ def test_a_figure_outside_its_range_or_not_measured_fails_the_gallery(tmp_path, 
         picture = run / "grid.png"
         picture.write_bytes(b"picture")
         (run / "result.json").write_text(json.dumps({**result, "paths": {"picture": str(picture)}}))
+        (run / "config.json").write_text(json.dumps({"git_commit": "0123456789", "versions": {"torch": "2.13.0"}}))
 
     monkeypatch.setattr(gallery, "imagegen", train)
     bounds = {"frechet": Bounds(0, 1.5, "frechet_real"), "agreement/digit": Bounds(0.4, 1), "copied": Bounds(0, 0.1)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imagegen_dist.records import RunSettings, by_group, closing_table
+from imagegen_dist.records import RunSettings, by_group, closing_table, commands
 from imagegen_dist.run_folder import RESULT
 
 GAN = {"frechet": 4.645, "label_agreement": 0.976, "frechet_real": 2.149, "classifier_accuracy": 0.978}
@@ -79,6 +79,21 @@ def test_the_command_that_sends_an_offline_run_is_printed_whether_or_not_there_i
         result = {"images": 1, "seconds": 1.0, "images_per_s": 1.0, "paths": {"wandb": "b"}, "wandb_sync": command}
         settings.folder.write(RESULT, json.dumps(result).encode())
         assert ("send to W&B", command) in closing_table(settings, "driver.log")[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("picture", "suffix"),
+    [
+        ("grid-000000000640.png", ".png"),
+        ("grid-000000000640.webp", ".webp"),
+        ("reconstructions-000000000640.webp", ".webp"),
+    ],
+)
+def test_the_command_that_samples_writes_a_film_of_clips(picture: str, suffix: str, tmp_path: Path) -> None:
+    settings = RunSettings("run", str(tmp_path), "digits", "train_gan", data="")
+    assert dict(commands(settings))["sample"].endswith("--grid samples.png")
+    (settings.folder / "samples").write(picture, b"")
+    assert dict(commands(settings))["sample"].endswith(f"--grid samples{suffix}")
 
 
 def test_figures_of_one_group_come_together() -> None:
