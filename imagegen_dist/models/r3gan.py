@@ -284,7 +284,8 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
-        x = torch.einsum("bc,c...->bc...", self.modulate(z), self.basis)
+        axes = "xyz"[: self.basis.ndim - 1]  # named, since ONNX Runtime's WebGPU computes zeros of an ellipsis
+        x = torch.einsum(f"bc,c{axes}->bc{axes}", self.modulate(z), self.basis)
         for index, (transition, stage) in enumerate(zip(self.transitions, self.stages, strict=True)):
             if index >= len(self.stages) - self.bf16_stages:
                 x = x.to(torch.bfloat16)
