@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imagegen_dist.cli.data import Options
 
 _ONLY_FOR = {
-    "image": ("icc", "white_level"),
+    "image": ("icc", "white_level", "filter"),
     "video": ("frames", "stride", "fps", "clips_per_video"),
     "voxels": ("spacing", "window", "resample", "nan"),
 }
@@ -56,6 +56,7 @@ def _of_pictures(options: Options) -> Conversion:
         options.white_level,
         first,
         options.bits,
+        options.filter,
     )
 
 

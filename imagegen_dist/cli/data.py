@@ -67,6 +67,9 @@ class Options:
     """Bits of stored values; 16 for volumes and grey pictures that need more than 256 levels. Default: 8."""
     crop: Annotated[Literal["center", "none"], flag("center|none")] = "center"
     """center: crop to the proportions of --size; none: squeeze the whole sample. Default: center."""
+    filter: Annotated[Literal["fast", "lanczos", "box", "bilinear", "bicubic"], flag("fast|lanczos|box|...")] = "fast"
+    """Pictures: fast: Lanczos, large ones reduced before; or Pillow's lanczos, box, bilinear, bicubic on all pixels, as
+    published datasets are made. Default: fast."""
     format: Annotated[str, flag("png|jpg|webp|npy")] = ""
     """png and webp (not for grey): lossless; jpg: quality 95. Unchanged files are copied. Videos: npy or webp, both
     lossless. Default: png, for videos npy."""
@@ -215,6 +218,8 @@ def _checked(options: Options) -> Options:
     check_range(options, white_level=(1, DEEPEST_WHITE))
     if options.crop == "none" and not options.size:
         raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
+    if options.filter != "fast" and not options.size:
+        raise UsageError(f"--filter {options.filter} says how --size is reached: give --size as well, e.g. --size 64x64")
     return options
 
 

@@ -20,6 +20,16 @@ _STORED = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _REDUCING_GAP = 3.0  # reduce by boxes to 3 times the size first: hardly distinguishable, according to Pillow
 _NPY_SIGNATURE = b"\x93NUMPY"
 
+Filter = Literal["fast", "lanczos", "box", "bilinear", "bicubic"]
+"""How pictures are resized: Lanczos after a fast reduction, or one of Pillow's filters on all pixels of the file."""
+
+_EXACT = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
 
 @dataclass(frozen=True)
 class Conversion(SampleConversion):
@@ -36,6 +46,7 @@ class Conversion(SampleConversion):
     white: int = DEEPEST_WHITE  # value of 16-bit grey that is white
     first_frame: bool = False  # take the first frame of an animated file, which is refused otherwise
     bits: int = 8  # of a stored value; 16 for grey pictures alone
+    filter: Filter = "fast"  # of resizing; all but "fast" equal Pillow's crop and resize bit for bit
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
@@ -44,6 +55,8 @@ class Conversion(SampleConversion):
             raise ValueError(f"channels is {self.channels}; it must be 1, 3 or 4")
         if not 1 <= self.white <= DEEPEST_WHITE:
             raise ValueError(f"white is {self.white}; it must be from 1 to {DEEPEST_WHITE}")
+        if self.filter != "fast" and self.filter not in _EXACT:
+            raise ValueError(f"filter is {self.filter}; it must be fast or one of {', '.join(_EXACT)}")
         if self.bits not in (8, 16):
             raise ValueError(f"--bits {self.bits}: pictures are stored in 8 or 16")
         if self.bits == 16 and self.channels not in (None, 1):
@@ -92,6 +105,7 @@ class Conversion(SampleConversion):
             "--modality": "image" if self.first_frame else "",
             "--bits": "" if self.bits == 8 else f"{self.bits}",
             "--white-level": "" if self.white == DEEPEST_WHITE else f"{self.white}",
+            "--filter": "" if self.filter == "fast" else self.filter,
         }
 
     def describe_size(self, size: tuple[int, ...]) -> str:
@@ -142,6 +156,9 @@ def convert_deep(data: bytes, conversion: Conversion) -> Encoded:
 def _resized(picture: Image.Image, conversion: Conversion, size: tuple[int, int]) -> Image.Image:
     height, width = size
     box = _centre(picture.height, picture.width, height, width) if conversion.crop else None
+    if conversion.filter != "fast":
+        # Cropped first, since with a box Pillow's filters also weigh pixels beyond its edges.
+        return (picture.crop(_whole(box)) if box else picture).resize((width, height), _EXACT[conversion.filter])
     return picture.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
 
 
@@ -161,7 +178,9 @@ def picture_of(data: bytes, conversion: Conversion) -> Image.Image:
 
 
 def _decode(data: bytes, conversion: Conversion) -> Picture:
-    side = 0 if conversion.size is None else int(_REDUCING_GAP) * max(conversion.size)
+    side = 0
+    if conversion.size is not None and conversion.filter == "fast":
+        side = int(_REDUCING_GAP) * max(conversion.size)
     return decode_picture(data, Reading(conversion.channels, (side, side), conversion.icc == "srgb", conversion.white))
 
 
@@ -183,3 +202,10 @@ def _centre(height: int, width: int, wanted_height: int, wanted_width: int) -> t
         return spare, 0, width - spare, height
     spare = (height - width * wanted_height / wanted_width) / 2
     return 0, spare, width, height - spare
+
+
+def _whole(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """The box in whole pixels: its size rounded, its left and upper edge rounded down."""
+    left, top, right, bottom = box
+    whole_left, whole_top = int(left), int(top)
+    return whole_left, whole_top, whole_left + round(right - left), whole_top + round(bottom - top)

@@ -124,6 +124,35 @@ def test_the_whole_picture_is_squeezed_where_nothing_is_cropped():
     assert np.array_equal(found, np.moveaxis(np.asarray(peer), -1, 0))
 
 
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("height", "width"), [(400, 401), (480, 333), (333, 480), (450, 450)])
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_by_name_is_pillows_on_the_whole_middle_or_the_whole_picture(name, height, width, form):
+    data = encoded(Image.fromarray(skimage.data.astronaut()[:height, :width]), form)
+    photograph = Image.open(io.BytesIO(data))
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    middle = photograph.crop((left, top, left + side, top + side))
+    for picture, crop in ((middle, True), (photograph, False)):
+        found = decode_image(data, Conversion(size=(32, 32), crop=crop, filter=name))
+        assert np.array_equal(np.moveaxis(found, 0, -1), np.asarray(picture.resize((32, 32), FILTERS[name])))
+
+
+def test_a_filter_by_name_keeps_other_proportions_to_the_pixel():
+    data = encoded(Image.fromarray(skimage.data.astronaut()[:301, :200]))
+    found = decode_image(data, Conversion(size=(20, 30), filter="box"))
+    middle = Image.open(io.BytesIO(data)).crop((0, 83, 200, 83 + 133))
+    assert np.array_equal(np.moveaxis(found, 0, -1), np.asarray(middle.resize((30, 20), Image.Resampling.BOX)))
+
+
 def test_a_large_jpeg_is_shrunk_while_it_is_decoded_and_looks_the_same():
     photograph = encoded(skimage.data.retina(), "JPEG", quality=95)
     found = decode_image(photograph, Conversion(size=(48, 64))).astype(float)
@@ -203,7 +232,7 @@ def test_arrays_of_shards_are_pictures():
         decode_image(modality("image").encode(np.zeros((4, 2, 2), np.uint8), "npy"), AS_IT_IS)
 
 
-@pytest.mark.parametrize("wrong", [{"size": (0, 4)}, {"channels": 2}])
+@pytest.mark.parametrize("wrong", [{"size": (0, 4)}, {"channels": 2}, {"filter": "gauss"}])
 def test_conversions_to_nothing(wrong):
     with pytest.raises(ValueError):
         Conversion(**wrong)

@@ -10,7 +10,7 @@ from os.path import splitext
 
 from imagegen_dist import extensions
 from imagegen_dist.data.index import INDEX_NAME, DatasetError, compressed_line, compressed_shards
-from imagegen_dist.data.sources import archive, shards, tables  # noqa: F401 (registers their kinds)
+from imagegen_dist.data.sources import archive, cifar, shards, tables  # noqa: F401 (registers their kinds)
 from imagegen_dist.data.sources.base import SOURCE_KINDS, Source, SourceFiles, SourceOptions
 from imagegen_dist.data.sources.classes import Entries, find_root, is_hidden
 from imagegen_dist.data.sources.conditioned import with_conditions
