@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install lint format types layers docs gallery test test-quick test-cluster test-cluster-full ci
+.PHONY: install lint format types layers docs gallery test test-quick test-cluster test-cluster-full reproduce ci
 
 install:  ## the package with everything that development needs, editable
 	$(PYTHON) -m pip install -e '.[dev]'
@@ -36,6 +36,9 @@ test-cluster:  ## what takes several Ray nodes, or minutes of faults
 
 test-cluster-full:  ## that, and what takes longer: ray up over SSH, Slurm
 	$(PYTHON) -m pytest -m cluster -n 0
+
+reproduce:  ## PRESET=r3gan-cifar10: a script from the data to the published figure, and what a full run needs
+	@$(PYTHON) -m imagegen_dist reproduce $(PRESET)
 
 ci:  ## everything above in a fresh environment
 	.ci/run

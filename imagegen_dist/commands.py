@@ -25,7 +25,7 @@ _SCRIPTS = {"index_shards": ("make_shards", "--index-only"), "check_shards": ("m
 """Jobs that are another script with a flag."""
 
 
-_WITHOUT_SCRIPT = ("runs", "spot_watch")
+_WITHOUT_SCRIPT = ("runs", "spot_watch", "reproduce")
 """Commands that are no script in jobs/."""
 
 

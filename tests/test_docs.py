@@ -25,6 +25,7 @@ from imagegen_dist.cli import (
     export,
     make_shards,
     project,
+    reproduce,
     runs,
     sample,
     serve,
@@ -51,6 +52,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], Any]] = {
     "export": export.parse,
     "project": project.parse,
     "encode": encode.parse,
+    "reproduce": reproduce.parse,
     "clean": lambda words: parse_flags(clean.Options, "clean", words),
     "runs list": lambda words: parse_flags(runs.ListOptions, "runs list", words),
     "runs show": lambda words: parse_flags(runs.RunsOptions, "runs show", words),
@@ -140,6 +142,16 @@ def test_python_of_pages_is_valid_and_imports_what_exists() -> None:
     assert len(imports) > 4
     for module, name in imports:
         assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
+def test_every_command_of_the_parity_page_names_tests_and_scripts_that_exist() -> None:
+    text = (ROOT / "docs" / "parity.md").read_text()
+    tests = re.findall(r"(tests/[\w/]+\.py)::(\w+)", text)
+    assert len(tests) > 12
+    for file, name in tests:
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
+    for script in re.findall(r"python (benchmarks/\w+\.py)", text):
+        assert (ROOT / script).is_file(), script
 
 
 def test_files_and_names_in_the_text_exist() -> None:

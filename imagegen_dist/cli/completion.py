@@ -7,6 +7,7 @@ import typing
 from collections.abc import Sequence
 
 from imagegen_dist.cli.catalogue import catalogue, job_of, presets_of, settings_of
+from imagegen_dist.cli.published import PUBLISHED
 
 _SCRIPTS = {
     "bash": """\
@@ -54,4 +55,6 @@ def candidates(options: type, command: str, before: Sequence[str], word: str) ->
         found = list(presets_of("train"))
     elif not before and command == "sweep":
         found = [*catalogue()["searches"], *presets_of("train")]
+    elif not before and command == "reproduce":
+        found = list(PUBLISHED)
     return sorted({each for each in found if each and each.startswith(word)})

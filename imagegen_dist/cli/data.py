@@ -219,7 +219,9 @@ def _checked(options: Options) -> Options:
     if options.crop == "none" and not options.size:
         raise UsageError("--crop none says how --size is reached: give --size as well, e.g. --size 64x64")
     if options.filter != "fast" and not options.size:
-        raise UsageError(f"--filter {options.filter} says how --size is reached: give --size as well, e.g. --size 64x64")
+        raise UsageError(
+            f"--filter {options.filter} says how --size is reached: give --size as well, e.g. --size 64x64"
+        )
     return options
 
 

@@ -53,6 +53,8 @@ TYPOS = {
     "sweep gan-lrr": "imagegen sweep: there is no search 'gan-lrr'; did you mean gan-lr?",
     "sweep gan-lr --training.batch-sice 8": "--training.batch-sice: no such setting in training; did you mean --train",
     "sweep digits --space objective.gama=grid:1": "--space objective.gama=grid:1: --objective.gama: no such setting",
+    "reproduce r3gan-cifr10": "no preset 'r3gan-cifr10' with a published figure; did you mean r3gan-cifar10?",
+    "reproduce digits": "imagegen reproduce: digits has no published figure",
     "evaluate run --metrics fidd": "imagegen evaluate: --metrics fidd: no such metric; did you mean fid?",
     "sample run --girds a.png": "imagegen sample: --girds: no such flag; did you mean --grid?",
     "data pack in out --siez 8x8": "imagegen data pack: --siez: no such flag; did you mean --size?",

@@ -61,9 +61,7 @@ def test_one_file_without_names_or_labels(batches: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("data", [b"", bytes(3072), bytes([10]) + bytes(3072)])
-def test_another_layout_is_refused_in_one_line(
-    data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_layout_is_refused_in_one_line(data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "weights.bin").write_bytes(data)
     assert main([str(tmp_path / "weights.bin"), str(tmp_path / "out")]) == MISUSED
     said = capsys.readouterr().err

@@ -1,10 +1,14 @@
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import mutual_info_score
 
 from imagegen_dist.evaluation.checks import remarks
+from imagegen_dist.metrics import disentanglement
 from imagegen_dist.metrics.disentanglement import (
     beta_vae_score,
     dci_scores,
@@ -106,6 +110,42 @@ def test_mutual_information_equals_scikit_learn(perfect, noise, factors):
         for factor in range(4):
             expected = mutual_info_score(factors[:, factor], binned)
             assert information[latent, factor] == pytest.approx(expected, abs=1e-10)
+
+
+def test_the_gap_equals_that_of_scikit_learns_information(perfect, noise, factors):
+    code = perfect + 0.3 * noise[:, :4]
+    gaps = []
+    for factor in factors.T:
+        binned = [np.digitize(each, np.linspace(each.min(), each.max(), 21)[1:-1]) for each in code.T]
+        second, best = sorted(mutual_info_score(factor, each) for each in binned)[-2:]
+        gaps.append((best - second) / scipy.stats.entropy(np.bincount(factor)))
+    np.testing.assert_allclose(mutual_information_gap(code, factors), np.mean(gaps), atol=1e-12)
+
+
+def test_the_gap_of_predictions_equals_that_of_scikit_learns_regressions(perfect, noise, factors):
+    code = perfect + 0.3 * noise[:, :4]
+    gaps = []
+    for factor in factors.T:
+        scores = [LinearRegression().fit(each[:, None], factor).score(each[:, None], factor) for each in code.T]
+        second, best = sorted(scores)[-2:]
+        gaps.append(best - second)
+    np.testing.assert_allclose(sap_score(code, factors), np.mean(gaps), atol=1e-12)
+
+
+def test_dci_equals_scipys_entropies_of_given_importances(perfect, factors, monkeypatch):
+    importances = np.random.default_rng(3).dirichlet(np.full(4, 0.4), 4)  # of each factor's forest, by latent
+    forests = iter(importances.repeat(len(disentanglement._LEAVES), 0))
+
+    def forest(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(feature_importances_=next(forests), score=lambda *_: 0.5)
+
+    monkeypatch.setattr(disentanglement, "_forest", forest)
+    found = dci_scores(perfect, factors)
+    by_latent = importances.T
+    of_latents = 1 - scipy.stats.entropy(by_latent, base=4, axis=1)
+    of_factors = 1 - scipy.stats.entropy(importances, base=4, axis=1)
+    np.testing.assert_allclose(found.disentanglement, of_latents @ by_latent.sum(1) / by_latent.sum(), atol=1e-12)
+    np.testing.assert_allclose(found.completeness, of_factors.mean(), atol=1e-12)
 
 
 def test_closed_forms_of_mutual_information():

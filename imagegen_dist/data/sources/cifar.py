@@ -102,5 +102,7 @@ def _class_names(folder: Store) -> tuple[str, ...] | None:
     """The names of the classes; None without the file that has them."""
     if not folder.exists(_NAMES):
         return None
-    names = tuple(filter(None, (clean_name(line) for line in folder.read(_NAMES).decode(errors="replace").splitlines())))
+    names = tuple(
+        filter(None, (clean_name(line) for line in folder.read(_NAMES).decode(errors="replace").splitlines()))
+    )
     return names if len(names) == _CLASSES else None
