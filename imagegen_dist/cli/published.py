@@ -74,7 +74,7 @@ def _imagenet(side: int, figure: str, gpus: int) -> Published:
         source_bytes=round(155 * _GB),
         data=(
             "kaggle competitions download -c imagenet-object-localization-challenge",
-            "unzip -q imagenet-object-localization-challenge.zip 'ILSVRC/Data/CLS-LOC/train/*'",
+            "unzip -q imagenet-object-localization-challenge.zip \\\n    'ILSVRC/Data/CLS-LOC/train/*'",
         ),
         pack=("ILSVRC/Data/CLS-LOC/train", "--channels", "3", "--icc", "keep", *_filtered(side)),
         preparation=(

@@ -84,7 +84,7 @@ def test_the_script_is_shell_of_80_columns_and_states_machines_and_disk(preset: 
     text = script(parse([preset, "--workers", "8"]), forecast(preset, 60 << 30))
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     assert max(map(len, text.splitlines())) <= 80
-    assert re.search(r"# 8 x h100 .* \$[\d,]+ +\$[\d,]+  1 x p5.48xlarge\n", text)
+    assert re.search(r"# 8 x h200 .* \$[\d,]+ +\$[\d,]+  1 x p5en.48xlarge\n", text)
     assert re.search(r"# 8 x l40s .* too little memory\n", text)
     assert "6.4 GB" in text  # four checkpoints of 16 bytes for each of 100 million weights
 
