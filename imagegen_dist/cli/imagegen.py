@@ -27,7 +27,7 @@ _COMMANDS = {
     "train": _Command("train a GAN or a VAE", "train"),
     "sweep": _Command("search an experiment's values, e.g. learning rates", "sweep"),
     "evaluate": _Command("measure a trained model: FID, KID, precision and recall, ...", "evaluate.command"),
-    "reproduce": _Command("a script from the data to a preset's published figure, and its cost", "reproduce"),
+    "reproduce": _Command("a script from the data to a published figure, and its cost", "reproduce"),
     "serve": _Command("trained models over HTTP, for pages and programs", "serve"),
     "sample": _Command("pictures, animations and shards of a trained model's samples", "sample"),
     "project": _Command("find the latents of pictures, and edit them", "project"),
