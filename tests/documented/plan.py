@@ -172,11 +172,11 @@ def _of_a_training(words: list[str]) -> str:
     if "--fork-from" in words:
         return "--training.total-images 576"
     begins = words[2] if len(words) > 2 and not words[2].startswith("-") else ""
+    if "--config" in words:
+        return "--training.total-images 144"
     if not begins and "--run" in words and "--init-from" not in words and "jobs" not in words[1]:
         return "--training.total-images +48"
     budget = f"{_STEPS} {_FIGURES}"
-    if "--config" in words:
-        return "--training.total-images 144"
     if begins.startswith("my_package"):
         return ""
     if "--init-from" in words and begins in ("r3gan-ffhq256", "kl-f8"):  # the source's widths, too many for two cores
