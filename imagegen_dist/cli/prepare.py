@@ -14,7 +14,7 @@ import torch
 from imagegen_dist import records
 from imagegen_dist.cli.beginning import beginning
 from imagegen_dist.cli.command import check_name
-from imagegen_dist.cli.estimate import estimate
+from imagegen_dist.cli.estimate import PATIENCE_S, estimate
 from imagegen_dist.cli.existing_run import Standing, show_finished, standing
 from imagegen_dist.cli.progress import packing_of
 from imagegen_dist.cli.secrets import check_secrets
@@ -245,6 +245,10 @@ def _time_text(prepared: Prepared) -> str:
     total, gpus = training.total_images, 0 if command.demand.gpus == 0 else torch.cuda.device_count()
     workers = local_workers(command.workers, gpus, training.batching.microbatches)
     speed = estimate(prepared.experiment, prepared.index, workers, local_threads(command.demand.cpus, workers))
+    if not speed.images_per_s:
+        step = f"a step of {counted(training.microbatch_size, 'image')}"
+        slow = f"unknown: {step} was given up after {PATIENCE_S:.0f} s on this machine"
+        return f"{slow} ({speed.conditions});\n{'':12}--gpu-type h200 predicts speed, memory and cost on GPUs"
     about = duration(total / speed.images_per_s)
     lines = [
         f"about {about} at {figure(speed.images_per_s)} images/s, measured on this machine",
