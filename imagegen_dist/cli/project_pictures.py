@@ -17,8 +17,10 @@ from imagegen_dist.data.modality import modality, stored_type
 from imagegen_dist.errors import UsageError
 from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.generator import GeneratorModel
+from imagegen_dist.inference.kept_encoder import encoder_beside
 from imagegen_dist.inference.loading import build_model, read_trained
 from imagegen_dist.inference.model import Model
+from imagegen_dist.inference.pair_encoder import PairEncoder, PairTraining
 from imagegen_dist.inference.projection import Projection, Search, project
 from imagegen_dist.storage import file_at
 from imagegen_dist.wording import first_line
@@ -33,14 +35,16 @@ _TOLD = 3  # classes in the line on a picture
 def run(options: Options) -> None:
     """Project, write what is asked for, and print a line on each picture. Raises UsageError before anything is."""
     sweep = parse_directions(options.direction)
-    model = build_model(read_trained(options.checkpoint)).to(pick_device(options.device))
+    trained = read_trained(options.checkpoint)
+    model = build_model(trained).to(pick_device(options.device))
     if model.modality != "image":
         raise UsageError(f"this model makes {model.modality}: pictures are found in a model of pictures")
     pictures = torch.stack([_read(path, model, "PICTURE") for path in options.pictures])
     mask = _read(options.mask, model, "--mask").float().mean(0) / 255 if options.mask else None
+    encoder = _encoder(model, trained.url, options) if options.encoder else None
     with ProgressBar("projecting") as bar:
-        bar.start(options.steps, 0, "projecting")
-        found = _project(model, pictures, options.steps, mask, bar)
+        bar.start(options.search_steps, 0, "projecting")
+        found = _project(model, pictures, options.search_steps, mask, bar, encoder)
     for number, path in enumerate(options.pictures):
         print(f"{path}: PSNR {float(found.psnr[number]):.1f} dB{_classes(model, found, number)}")
     if options.grid:
@@ -54,11 +58,33 @@ def run(options: Options) -> None:
         print(f"{', '.join(arrays)}: {options.latents}")
 
 
+def _encoder(model: GeneratorModel | AutoencoderModel, url: str, options: Options) -> PairEncoder:
+    """The encoder beside the model, trained if there is none. Raises UsageError."""
+    training = PairTraining(options.encoder_pairs, timeout_s=60 * options.encoder_minutes)
+    with ProgressBar("training the encoder on pairs") as bar:
+        bar.start(training.steps * training.batch, 0, "reading or training the encoder")
+        try:
+            kept = encoder_beside(model, url, training, bar.advance)
+        except TimeoutError as error:
+            raise UsageError(f"--encoder-minutes {options.encoder_minutes:g}: {error}") from None
+        except ValueError as error:
+            raise UsageError(f"--encoder: {error}") from None
+    if kept.trained:
+        said = f"not kept: {kept.lost}" if kept.lost else f"kept in {kept.place}"
+        print(f"encoder trained on {kept.trained:,} pairs, {said}")
+    return kept.encoder
+
+
 def _project(
-    model: GeneratorModel | AutoencoderModel, pictures: Tensor, steps: int, mask: Tensor | None, bar: ProgressBar
+    model: GeneratorModel | AutoencoderModel,
+    pictures: Tensor,
+    steps: int,
+    mask: Tensor | None,
+    bar: ProgressBar,
+    encoder: PairEncoder | None,
 ) -> Projection:
     try:
-        return project(model, pictures, Search(steps), mask, tell=bar.advance)
+        return project(model, pictures, Search(steps), mask, tell=bar.advance, encoder=encoder)
     except ValueError as error:
         raise UsageError(f"{error}") from None
 

@@ -1,18 +1,21 @@
 """Projection: the latents and conditions whose sample is nearest to a picture, so that it can be edited.
 
-Adam minimises the mean squared error over z and the weights of classes or conditions, from the nearest of some samples
-(or from the encoder's latents). |z| is held to the length of the prior's draws: farther out the error is smaller, but
-directions no longer do what they do to samples. Class weights are a softmax, so that they remain a mixture (sought.py).
+Adam minimises the mean squared error over z and the weights of classes or conditions, from the nearest of some samples,
+or from the latents of an encoder: an autoencoder's own, or one that was trained on generated pairs (pair_encoder.py).
+|z| is held to the length of the prior's draws: farther out the error is smaller, but directions no longer do what they
+do to samples. Class weights are a softmax, so that they remain a mixture (sought.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from imagegen_dist.inference.pair_encoder import PairEncoder, first_guess
 from imagegen_dist.inference.sought import Search as Search
 from imagegen_dist.inference.sought import Sought, advance, begin, finish, started
 
@@ -44,14 +47,22 @@ def project(
     mask: Tensor | None = None,
     label: Tensor | None = None,
     tell: Callable[[int], None] | None = None,
+    encoder: PairEncoder | None = None,
 ) -> Projection:
     """Find the latents of pictures uint8 [B, C, *S], all of them at once.
 
     mask: weight of each position, from 0 to 1, [*S] or [B, *S], for edits of a part: what it hides is free. label:
     int64 [B] or float32 [B, K], which is then held; by default it is found too. tell: is told of each further step.
-    Raises ValueError for pictures, labels or masks that do not fit, and if latents are codes.
+    encoder: of this model, from `train_encoder`; the search starts from what it finds, and with 0 steps that is the
+    result. Raises ValueError for pictures, labels or masks that do not fit, for a mask with an encoder, which was
+    trained on whole samples, for 0 steps without an encoder, and if latents are codes.
     """
-    sought = started(begin(model, pictures, search, mask, label))
+    if encoder is None and search.steps < 1:
+        raise ValueError("a search has at least 1 step: only what an encoder finds needs none")
+    if encoder is not None and mask is not None:
+        raise ValueError("the encoder was trained on whole samples, and cannot leave out what a mask hides")
+    first = None if encoder is None else partial(first_guess, model, encoder)
+    sought = started(begin(model, pictures, search, mask, label, first))
     for _ in range(search.steps):
         sought, _ = advance(model, sought)
         if tell is not None:

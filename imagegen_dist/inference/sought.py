@@ -6,7 +6,7 @@ row by itself. |z| is held to the length of the prior's draws, and class weights
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod, sqrt
 from typing import TYPE_CHECKING
@@ -89,10 +89,12 @@ def begin(
     search: Search,
     mask: Tensor | None = None,
     label: Tensor | None = None,
+    first: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Generator[int, None, Sought]:
     """The start of a search for pictures uint8 [B, C, *S]: the nearest of some samples, or the encoder's latents.
 
     mask: weight of each position, from 0 to 1, [*S] or [B, *S]. label: int64 [B] or float32 [B, K], which is then held.
+    first: returns the start instead, z and logits of classes or conditions, for pictures [B, C, *S] in [-1, 1].
     Yields how many samples were compared, after each few; returns the start. Raises ValueError for what does not fit,
     and if latents are codes.
     """
@@ -103,7 +105,9 @@ def begin(
         (check_label if model.conditions is None else check_conditions)(label, len(pictures), model.label_width)
     target = to_float(pictures).to(model.device)
     weight = _weights(mask, target)
-    if isinstance(model, AutoencoderModel) and len(model.autoencoder.group_dims) == 1 and not model.label_width:
+    if first is not None:
+        z, free = first(target)
+    elif isinstance(model, AutoencoderModel) and len(model.autoencoder.group_dims) == 1 and not model.label_width:
         z, free = model.encode(pictures).clone(), target.new_zeros(len(target), 0)
     else:
         z, free = yield from _nearest(model, target, weight, search)
@@ -142,13 +146,13 @@ def advance(model: GeneratorModel | AutoencoderModel, sought: Sought) -> tuple[S
     left = (sought.steps - sought.step) / (_DECAY * sought.steps)
     rate = sought.rate * left.clamp_max(1)
     new_z, z_mean, z_square = _adam(sought.z, gradients[0], sought.z_mean, sought.z_square, rate, done.step)
-    _hold_length_(new_z, sqrt(prod(model.drawn_dims)))
+    hold_length_(new_z, sqrt(prod(model.drawn_dims)))
     done = replace(done, z=new_z, z_mean=z_mean, z_square=z_square)
     if len(changing) > 1:
         slope = gradients[1] * ~sought.held[:, None]
         new, mean, square = _adam(sought.free, slope, sought.free_mean, sought.free_square, rate, done.step)
         if model.conditions is not None:
-            _hold_conditions_(new, model.conditions)
+            hold_conditions_(new, model.conditions)
         new = torch.where(sought.held[:, None], sought.free, new)
         done = replace(done, free=new, free_mean=mean, free_square=square)
     return done, _psnr(errors)
@@ -245,13 +249,13 @@ def _adam(
     return values - of_row(rate / (1 - first**step)) * mean / (corrected + _EPSILON), mean, square
 
 
-def _hold_length_(z: Tensor, radius: float) -> None:
+def hold_length_(z: Tensor, radius: float) -> None:
     """Shorten latents [B, Z, *s] that are longer than the radius."""
     length = z.flatten(1).norm(dim=1).clamp_min(1e-12)
     z.mul_((radius / length).clamp_max(1).reshape(-1, *[1] * (z.ndim - 1)))
 
 
-def _hold_conditions_(label: Tensor, conditions: Conditions) -> None:
+def hold_conditions_(label: Tensor, conditions: Conditions) -> None:
     """Keep conditions [B, K] as data has them: a class as a mixture, attributes in [0, 1], numbers in their range."""
     for part, places in zip(conditions.parts, conditions.slices.values(), strict=True):
         values = label[:, places]
