@@ -42,21 +42,23 @@ def encoder_beside(
 ) -> KeptEncoder:
     """The encoder of a model, read from the run or the exported folder at its URL, or trained and written there.
 
-    A file of other weights, of another training, or that is damaged is written anew. tell and errors as for
-    `train_encoder`.
+    A file of other weights, of another training, or that is damaged is written anew. Nothing is written to the Hugging
+    Face Hub, where a file is a commit. tell and errors as for `train_encoder`.
     """
     training, store = training or PairTraining(), run_of(url) or Store(url, PATIENCE_S)
     origin = _origin(model, training)
     place = f"{store / NAME}"
     if (found := _read(model, store, origin)) is not None:
         return KeptEncoder(found.to(model.device), place)
-    encoder = train_encoder(model, training, tell)
+    encoder, pairs = train_encoder(model, training, tell), training.steps * training.batch
+    if store.protocol == "hf":
+        return KeptEncoder(encoder, place, pairs, "nothing is written to the Hub; export the model to a folder")
     data = save({name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}, origin)
     try:
         store.write(NAME, data)
     except StorageError as error:
-        return KeptEncoder(encoder, place, training.steps * training.batch, f"{error}")
-    return KeptEncoder(encoder, place, training.steps * training.batch)
+        return KeptEncoder(encoder, place, pairs, f"{error}")
+    return KeptEncoder(encoder, place, pairs)
 
 
 def _origin(model: Model, training: PairTraining) -> dict[str, str]:

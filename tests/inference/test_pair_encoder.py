@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.kept_encoder import NAME, encoder_beside
 from imagegen_dist.inference.pair_encoder import PairTraining, first_guess, new_encoder, train_encoder
 from imagegen_dist.inference.projection import Search, project
+from imagegen_dist.storage import Store
 from tests.checkpoints import write_checkpoint
 
 FEW = PairTraining(pairs=64)
@@ -35,7 +37,7 @@ def model(run: str) -> GeneratorModel:
 
 def test_a_trained_encoder_finds_samples_better_than_many_guesses_without_a_step(model: GeneratorModel) -> None:
     samples = model.sample(12, seed=5)
-    encoder = train_encoder(model, PairTraining(pairs=6400))
+    encoder = train_encoder(model, PairTraining(pairs=4800))
     found = project(model, samples, Search(steps=0), encoder=encoder)
     guessed = project(model, samples, Search(steps=1, rate=0.0, guesses=640))
     assert float(found.psnr.mean()) > float(guessed.psnr.mean()) + 1
@@ -92,6 +94,14 @@ def test_a_place_that_cannot_be_written_is_said(run: str, tmp_path: Path) -> Non
     kept = encoder_beside(load(run), str(tmp_path / "file"), FEW)
     assert kept.trained == 64
     assert str(tmp_path / "file") in kept.lost
+
+
+def test_nothing_is_written_to_the_hub(model: GeneratorModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "read", Mock(side_effect=FileNotFoundError))
+    monkeypatch.setattr(Store, "write", write := Mock())
+    kept = encoder_beside(model, "hf://someone/digits", FEW)
+    assert (kept.trained, write.called) == (64, False)
+    assert "Hub" in kept.lost
 
 
 def test_the_command_trains_once_and_gives_the_same_answer(
