@@ -1,10 +1,13 @@
-"""How fast a model answers a person: `python -m benchmarks.interactive [--presets NAMES] [--seconds S] [--browser]`
+"""How fast a model answers a person: `python -m benchmarks.interactive [--presets NAMES] [--seconds S]`
 
 Untrained networks of each preset are exported and served as a user serves them, `imagegen serve` in a process of its
 own with one thread. Beside it stands the bare loop: `model.generate` in a process of its own, at the batch sizes that
 the server's clients make. Clients are WebSockets that ask for the next sample once they have the last, as a slider
 does.
 Times are p50 and p95 of the seconds from question to answer, in milliseconds; client and server share the machine.
+
+--memory: instead, the resident memory and the seconds to start of a server of the run, eager and in ONNX Runtime, and
+of its `--to onnx` export, which does without PyTorch; each also after one client asked for --seconds.
 
 --browser: the exported page in headless Chromium (tests/browser installs what that needs): milliseconds a picture in
 WebAssembly, and pictures a second while a slider is dragged.
@@ -42,9 +45,9 @@ CLIENTS = (1, 8, 64)
 
 
 @contextmanager
-def server(run: str) -> Iterator[tuple[str, psutil.Process, float]]:
+def server(run: str, *flags: str) -> Iterator[tuple[str, psutil.Process, float]]:
     """(address, process, seconds until it was ready) of `imagegen serve`."""
-    command = [sys.executable, "-m", "imagegen_dist", "serve", run, "--port", "0"]
+    command = [sys.executable, "-m", "imagegen_dist", "serve", run, "--port", "0", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -62,7 +65,7 @@ async def ask(address: str, message: bytes, until: float) -> list[float]:
     """The seconds of each answer to one client."""
     found = []
     async with websockets.connect(f"ws://{address}/stream", max_size=None) as socket:
-        while time.monotonic() < until:
+        while not found or time.monotonic() < until:
             began = time.perf_counter()
             await socket.send(message)
             await socket.recv()
@@ -123,6 +126,30 @@ def measured(name: str, seconds: float, browser: bool) -> list[str]:
         return rows
 
 
+def memory(name: str, seconds: float) -> list[str]:
+    """The rows of one preset: resident memory and seconds to start, with and without PyTorch."""
+    with tempfile.TemporaryDirectory() as folder:
+        preset = find_preset(name)
+        assert preset.shape is not None
+        kind = Family(name, {}, preset.shape.dims, classes=preset.classes or None)
+        run, exported = write_checkpoint(Path(folder) / "run", kind), str(Path(folder) / "exported")
+        command = [sys.executable, "-m", "imagegen_dist", "export", run, exported, "--to", "onnx"]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        rows, messages = [], messages_of(load(run), 1)
+        for said, place, flags in (
+            ("PyTorch, eager", run, ()),
+            ("ONNX Runtime, of the run", run, ("--engine", "onnxruntime")),
+            ("ONNX Runtime, of the export", exported, ()),
+        ):
+            with server(place, *flags) as (address, process, ready):
+                first, spent = process.memory_info().rss / 1e6, sum(process.cpu_times()[:2])
+                times, _ = asyncio.run(all_clients(address, messages, seconds))
+                then = process.memory_info().rss / 1e6
+            p50 = np.quantile(times, 0.5) * 1000
+            rows.append(f"| {name} | {said} | {ready:.1f} | {spent:.1f} | {first:.0f} | {then:.0f} | {p50:.1f} |")
+        return rows
+
+
 def in_browser(run: str, page: Path) -> str:
     """What Chromium measures of the exported page."""
     packages = ROOT / "tests" / "browser" / "node_modules"
@@ -141,7 +168,14 @@ def main() -> None:
     parser.add_argument("--presets", default=",".join(PRESETS), help="names joined by commas")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--browser", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     asked = parser.parse_args()
+    if asked.memory:
+        print("| preset | server | ready, s | of CPU, s | MB | MB, after requests | p50, ms |")
+        print("|---|---|---|---|---|---|---|")
+        for name in asked.presets.split(","):
+            print("\n".join(memory(name, asked.seconds)), flush=True)
+        return
     print("| preset | clients | p50, ms | p95, ms | samples/s | bare loop | ratio |\n|---|---|---|---|---|---|---|")
     for name in asked.presets.split(","):
         print("\n".join(measured(name, asked.seconds, asked.browser)), flush=True)

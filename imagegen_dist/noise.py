@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import log, pi, prod
 from operator import index
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Words = NDArray[np.uint64]
 """32-bit words in 64-bit elements, which can hold their products."""
@@ -137,7 +140,8 @@ def _uniforms_of(four: list[Words]) -> NDArray[np.float64]:
 class SampleNoise:
     """The noise of several samples; that of each sample depends only on its (seed, index).
 
-    The k-th call uses stream k, so that its values do not depend on the number of values drawn by other calls.
+    The k-th call uses stream k, so that its values do not depend on the number of values drawn by other calls. Tensors
+    hold what `normals` and `uniforms` give: PyTorch is imported as the first are drawn.
     """
 
     def __init__(self, seeds: Iterable[int], indexes: Iterable[int], device: torch.device | str = "cpu") -> None:
@@ -145,7 +149,7 @@ class SampleNoise:
         self._seeds = np.array([check_seed(seed) for seed in seeds], dtype=np.uint64)
         self._indexes = np.array(list(indexes), dtype=np.uint64)
         assert len(self._seeds) == len(self._indexes)
-        self._device = torch.device(device)
+        self._device = device
         self._stream = 0
 
     @classmethod
@@ -153,19 +157,23 @@ class SampleNoise:
         """The noise of samples with one seed."""
         return cls([seed] * len(indexes), indexes, device)
 
-    def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal values. size: the number of samples, followed by the size of one sample's noise."""
+    def normal(self, *size: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Standard normal values, by default float32. size: the number of samples, and the size of a sample's noise."""
         return self._draw(normals, size, dtype)
 
-    def uniform(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Uniform values on [0, 1). size: as for `normal`."""
+    def uniform(self, *size: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Uniform values on [0, 1). Arguments as for `normal`."""
         return self._draw(uniforms, size, dtype)
 
-    def _draw(self, kind: Callable[..., NDArray[np.float64]], size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def _draw(
+        self, kind: Callable[..., NDArray[np.float64]], size: tuple[int, ...], dtype: torch.dtype | None
+    ) -> Tensor:
+        import torch
+
         assert size[0] == len(self._seeds)
         values = kind(self._seeds, self._indexes, prod(size[1:]), self._stream)
         self._stream += 1
-        return torch.from_numpy(values).to(dtype).reshape(size).to(self._device)
+        return torch.from_numpy(values).to(dtype or torch.float32).reshape(size).to(self._device)
 
 
 def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -173,6 +181,8 @@ def keyed_generator(key: int, device: torch.device | str = "cpu") -> torch.Gener
 
     On the CPU, `manual_seed` uses 32 bits of its seed. Here, Philox fills the whole state of the Mersenne Twister.
     """
+    import torch
+
     generator = torch.Generator(device)
     generator.manual_seed(key)
     if generator.device.type == "cpu":

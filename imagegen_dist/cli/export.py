@@ -54,7 +54,7 @@ class Options:
     discriminator: Switch = False
     """Export the discriminator too, with the weights of its last step."""
     directions: Switch = False
-    """With --to hf: find the directions of the latent space, and write them into config.json."""
+    """With --to hf or onnx: find the directions of the latent space, and write them into config.json or export.json."""
     license: Annotated[str, flag("ID")] = ""
     """Licence of the weights in the model card, e.g. apache-2.0 or cc-by-4.0. Default: unknown."""
     push: Annotated[str, flag("USER/NAME")] = ""
@@ -79,8 +79,8 @@ def parse(words: Sequence[str]) -> Options:
     for name in ("single_file", "webgpu", "ort"):
         if getattr(options, name) and options.to != "web":
             raise UsageError(f"--{name.replace('_', '-')}: goes with --to web")
-    if options.directions and options.to != "hf":
-        raise UsageError("--directions: goes with --to hf")
+    if options.directions and options.to not in ("hf", "onnx"):
+        raise UsageError("--directions: goes with --to hf and --to onnx; a page of --to web has them")
     if options.scaling_factor is not None and (options.to != "diffusers" or options.scaling_factor <= 0):
         raise UsageError(f"--scaling-factor {options.scaling_factor:g}: a positive number, with --to diffusers")
     if options.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.push):
@@ -94,7 +94,8 @@ def _run(options: Options) -> str:
     from imagegen_dist.inference.folder import LICENCE, card_of, write_folder
     from imagegen_dist.inference.loading import build_model, read_trained
     from imagegen_dist.inference.program_files import write_programs
-    from imagegen_dist.inference.programs import programs
+    from imagegen_dist.inference.programs import programs, weighted
+    from imagegen_dist.inference.torch_model import page_of
 
     if options.license and not LICENCE.fullmatch(options.license):
         raise UsageError(f"--license {options.license}: an identifier of the Hub, e.g. apache-2.0, mit or other")
@@ -117,7 +118,11 @@ def _run(options: Options) -> str:
             _push_space(dest, options.push)
         return said
     if options.to != "hf":
-        lines = write_programs(model, programs(model), options.to, dest)
+        parts, page = programs(model), None
+        if options.to == "onnx":  # discriminators alone take class numbers
+            parts = {name: part if name == "discriminator" else weighted(part) for name, part in parts.items()}
+            page = page_of(model, trained.url, options.directions)
+        lines = write_programs(model, parts, options.to, dest, page)
         held = f"each within {TOLERANCE:g} of PyTorch on batches of 1, 2 and 5"
         return "\n".join([*lines, f"{counted(len(lines), 'program')}, {held}: {dest}"])
     card = card_of(model, trained.url, options.license)

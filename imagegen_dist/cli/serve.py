@@ -38,10 +38,11 @@ class Options:
     127.0.0.1, a random one elsewhere."""
     follow: Annotated[float, flag("SECONDS")] = 0.0
     """Look for a newer checkpoint of each run this often, and serve it: watch a model learn. Default: 0, never."""
-    engine: Annotated[Literal["eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = "eager"
-    """Inference engine: eager PyTorch, compiled PyTorch, or ONNX Runtime. Default: eager."""
+    engine: Annotated[Literal["", "eager", "compiled", "onnxruntime"], flag("eager|compiled|onnxruntime")] = ""
+    """Inference engine: eager PyTorch, compiled PyTorch, or ONNX Runtime. Default: eager; of a folder of --to onnx,
+    ONNX Runtime without PyTorch."""
     device: Annotated[str, flag("NAME")] = ""
-    """cpu or cuda. Default: cuda if available."""
+    """cpu or cuda. Default: cuda if available; the programs of --to onnx run on the CPU."""
     batch: Annotated[int, flag("N")] = 64
     """Samples of a batch and of a request, at most. Default: 64."""
     projections: Annotated[int, flag("N")] = 8
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int | None:
     options = parse(words)
-    from imagegen_dist.cli.server import run  # it imports torch
+    from imagegen_dist.cli.server import run
 
     return run(options)
 

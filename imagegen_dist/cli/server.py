@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from imagegen_dist.cli.device import pick_device
 from imagegen_dist.cli.serve_token import check_token
 from imagegen_dist.errors import DONE, UsageError
 from imagegen_dist.extras import install_hint
@@ -31,14 +30,22 @@ def run(options: Options) -> int:
         from imagegen_dist.serving.app import create_app
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed: {install_hint('serve')}") from None
+    from imagegen_dist.inference.onnx_model import holds_programs
     from imagegen_dist.serving.served import Settings, named
+    from imagegen_dist.storage import reached
 
     began = time.monotonic()
     token = check_token(options.token or os.environ.get(TOKEN, ""))
     token = token or ("" if is_loopback(options.host) else secrets.token_urlsafe())
     with _listening(options.host, options.port) as listening:
+        if all(holds_programs(reached(url)) for url in options.checkpoints):
+            device = _of_programs(options.device)
+        else:
+            from imagegen_dist.cli.device import pick_device  # it imports torch
+
+            device = pick_device(options.device)
         settings = Settings(
-            pick_device(options.device), options.engine, options.batch, options.follow, options.projections
+            device, options.engine, options.batch, options.follow, options.projections, threads=_threads()
         )
         models = named(options.checkpoints, settings)
         for model in models:
@@ -56,6 +63,19 @@ def run(options: Options) -> int:
         )
         uvicorn.Server(config).run(sockets=[listening])
     return DONE
+
+
+def _of_programs(asked: str) -> str:
+    """The device of exported programs. Raises UsageError for another."""
+    if asked not in ("", "cpu"):
+        raise UsageError(f"--device {asked}: ONNX programs run on the CPU; leave it out, or serve a run")
+    return "cpu"
+
+
+def _threads() -> int:
+    """Threads of exported programs: as PyTorch takes them, OMP_NUM_THREADS; else 0, all cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() else 0
 
 
 def _address(host: str, port: int, token: str) -> str:

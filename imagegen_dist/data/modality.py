@@ -4,18 +4,18 @@ Only listed formats are decoded, and nothing is unpickled. Headers are checked b
 small file that claims to be a huge picture costs nothing.
 """
 
+from __future__ import annotations
+
 import io
 import math
 from abc import ABC
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from imagegen_dist.data.deep_picture import decode_deep_into, encode_deep
 from imagegen_dist.data.npy import npy_shape, read_npy, write_npy
@@ -30,6 +30,9 @@ from imagegen_dist.drawing.views import ClipDrawing, Drawing, PatientDrawing, Pi
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.wording import counted
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _JPEG_QUALITY = 95
 
 _PILLOW = {"png": "PNG", "webp": "WEBP"}
@@ -42,15 +45,32 @@ _PICTURES = (
 
 def to_float(samples: Tensor) -> Tensor:
     """uint8 in [0, 255] or uint16 in [0, 65535] -> float32 in [-1, 1], same shape. Samples are scaled nowhere else."""
+    import torch  # a server of ONNX programs does without it
+
     highest = 65535 if samples.dtype is torch.uint16 else 255
     return samples.to(torch.float32) / (highest / 2) - 1
 
 
+def array_to_float(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """`to_float` of an array."""
+    highest = 65535 if samples.dtype == np.uint16 else 255
+    return samples.astype(np.float32) / np.float32(highest / 2) - 1
+
+
 def to_stored(samples: Tensor, bits: int = 8) -> Tensor:
     """Float in [-1, 1] -> uint8 or uint16 of all levels, rounded and clamped; the inverse of `to_float`."""
+    import torch
+
     highest = (1 << bits) - 1
     levels = ((samples.float() + 1) * (highest / 2)).round().clamp(0, highest)
     return levels.to(torch.uint16 if bits == 16 else torch.uint8)
+
+
+def array_to_stored(samples: NDArray[np.float32], bits: int = 8) -> NDArray[Any]:
+    """`to_stored` of an array."""
+    highest = (1 << bits) - 1
+    levels = ((samples + 1) * np.float32(highest / 2)).round().clip(0, highest)
+    return levels.astype(np.uint16 if bits == 16 else np.uint8)
 
 
 def to_uint8(samples: Tensor) -> Tensor:

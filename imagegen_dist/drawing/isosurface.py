@@ -16,11 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagegen_dist.drawing.body import LEVEL, body_and_colour
 from imagegen_dist.drawing.coarse import averaged
 from imagegen_dist.drawing.tiles import Pixels
-
-LEVEL = 0.5
-"""The surface lies where values pass this fraction of their range."""
 
 YAW, PITCH = 0.6, 0.45
 _HALF_WIDTH = 1.4  # of the view, where the longest side of a volume is 2: of a full cube, its corners touch the edge
@@ -70,14 +68,6 @@ def turntable(volumes: Pixels, side: int, frames: int, level: float = LEVEL) -> 
     """`isosurfaces` during one whole turn, frame by frame."""
     for frame in range(frames):
         yield isosurfaces(volumes, View(side, YAW + 2 * math.pi * frame / frames), level)
-
-
-def body_and_colour(volumes: Pixels) -> tuple[Pixels, Pixels | None]:
-    """[N, C, D, H, W] -> how much of a body is in each voxel, [N, D, H, W], and its colours or None."""
-    channels = volumes.shape[1]
-    if channels >= 4:
-        return volumes[:, 3], volumes[:, :3]
-    return (volumes.max(1), volumes) if channels == 3 else (volumes[:, 0], None)
 
 
 def _steps(volumes: Pixels) -> int:

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from imagegen_dist.drawing.body import LEVEL, body_and_colour
 from imagegen_dist.drawing.coarse import averaged
-from imagegen_dist.drawing.isosurface import LEVEL, body_and_colour
 from imagegen_dist.drawing.tiles import Pixels
 from imagegen_dist.drawing.window import eight_bits
 from imagegen_dist.extras import install_hint

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from imagegen_dist.drawing.animation import animate
-from imagegen_dist.drawing.isosurface import View, isosurfaces, turntable
 from imagegen_dist.drawing.png import save_png
 from imagegen_dist.drawing.slices import middle_slices
 from imagegen_dist.drawing.surfaces import can_mesh, scene
@@ -153,11 +152,15 @@ class VolumeDrawing(Drawing):
     def frame(
         self, samples: Pixels, number: int, columns: int, scale: int | None = None, captions: Sequence[str] = ()
     ) -> Image.Image:
+        from imagegen_dist.drawing.isosurface import View, isosurfaces  # it imports torch
+
         return grid(isosurfaces(self._turned(samples), View(_side(samples, scale))), columns, 1, captions)
 
     def film(
         self, samples: Pixels, columns: int, scale: int | None = None, turn_frames: int = TURN_FRAMES
     ) -> Iterator[Image.Image]:
+        from imagegen_dist.drawing.isosurface import turntable
+
         for tiles in turntable(self._turned(samples), _side(samples, scale), turn_frames):
             yield grid(tiles, columns, 1)
 

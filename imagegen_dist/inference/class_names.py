@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from typing import Any, TypeGuard
 
 import numpy as np
-import torch
 
 from imagegen_dist.wording import counted
 
@@ -80,4 +79,4 @@ def _by_name(name: str, names: Sequence[str] | None) -> int:
 
 def _is_scalar(value: Any) -> TypeGuard[Any]:
     """True for an array or tensor that holds one number."""
-    return isinstance(value, np.ndarray | np.generic | torch.Tensor) and value.ndim == 0
+    return getattr(value, "ndim", None) == 0

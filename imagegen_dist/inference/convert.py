@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from imagegen_dist.extras import install_hint
+from imagegen_dist.inference import onnx_session
 from imagegen_dist.inference.programs import Program, Value
 
 TOLERANCE = 1e-4
@@ -96,20 +96,10 @@ def _described(model: Any, program: Program) -> Any:
 
 def onnx_function(model: bytes, inputs: tuple[Value, ...], threads: int = 0) -> Callable[..., Tensor]:
     """An ONNX model as a function of tensors on the CPU. threads: 0 for as many as PyTorch has."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    function = onnx_session.onnx_function(model, [value.name for value in inputs], threads or torch.get_num_threads())
 
     def run(*tensors: Tensor | None) -> Tensor:
-        given: dict[str, Any] = {
-            value.name: np.ascontiguousarray(tensor.numpy())
-            for value, tensor in zip(inputs, tensors, strict=False)
-            if tensor is not None
-        }
-        return torch.from_numpy(session.run(None, given)[0])
+        return torch.from_numpy(function(*(None if tensor is None else tensor.numpy() for tensor in tensors)))
 
     return run
 

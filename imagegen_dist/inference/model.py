@@ -12,23 +12,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.conditions.part import Conditions, Vector
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.data.modality import drawing_of, to_stored
 from imagegen_dist.data.volume_space import VolumeSpace
 from imagegen_dist.drawing.animation import FILMS
 from imagegen_dist.drawing.views import Drawing
-from imagegen_dist.inference.class_names import Class, as_list, numbered
+from imagegen_dist.inference.class_names import Class
 from imagegen_dist.inference.directions import Directions
 from imagegen_dist.inference.find_directions import KINDS, find_directions
-from imagegen_dist.inference.given import Given, as_conditions
+from imagegen_dist.inference.given import Given
 from imagegen_dist.inference.inputs import check_conditions, check_label, check_latents
 from imagegen_dist.inference.samples import Samples
 from imagegen_dist.inference.scores import Score
+from imagegen_dist.inference.told import Told
 from imagegen_dist.noise import SampleNoise
 from imagegen_dist.numerics import Numerics
 from imagegen_dist.objectives.interface import Sampler
@@ -97,14 +97,19 @@ class Model(nn.Module):
         return drawing_of(self.modality, self.space)
 
     @property
+    def told(self) -> Told:
+        """What it is told about each sample."""
+        return Told(self.classes, self.class_names, self.known)
+
+    @property
     def conditions(self) -> Conditions | None:
         """The parts of the conditions that the model is told; None if it is told classes, or nothing."""
-        return None if self.known is None else self.known.conditions
+        return self.told.conditions
 
     @property
     def label_width(self) -> int:
         """K, the length of the vector that the networks are conditioned on, or 0 for none."""
-        return self.classes if self.conditions is None else self.conditions.width
+        return self.told.width
 
     @property
     def device(self) -> torch.device:
@@ -242,36 +247,8 @@ class Model(nn.Module):
         None for an unconditional model. Of conditions, parts that are not given depend on seed + i for sample i.
         Arguments and errors as for `sample`.
         """
-        if self.known is not None:
-            given = as_conditions(classes, conditions, self.known.conditions)
-            return torch.from_numpy(self._conditions(range(seed, seed + n), given))
-        if conditions is not None:
-            raise ValueError("this model is not told conditions: leave conditions out")
-        if not self.classes:
-            if classes is not None:
-                raise ValueError("this model is unconditional: leave classes out")
-            return None
-        if classes is None:
-            classes = range(self.classes)
-        asked = [numbered(each, self.classes, self.class_names) for each in as_list(classes)]
-        if not asked or {} in asked:
-            raise ValueError(f"class {asked}: the model's classes are 0 to {self.classes - 1}")
-        turn = torch.arange(n) % len(asked)
-        if not any(isinstance(each, dict) for each in asked):
-            return torch.tensor(asked)[turn]
-        weights = torch.zeros(len(asked), self.classes)
-        for row, each in zip(weights, asked, strict=True):
-            for label, weight in each.items() if isinstance(each, dict) else [(each, 1.0)]:
-                row[label] = weight
-        return weights[turn]
-
-    def _conditions(self, numbers: Sequence[int], given: Sequence[Given]) -> Vector:
-        """Conditions as vectors, [N, K]; those that are given are taken in turn."""
-        assert self.known is not None
-        vectors = np.empty((len(numbers), self.known.conditions.width), np.float32)
-        for turn, each in enumerate(given[: len(numbers)]):
-            vectors[turn :: len(given)] = self.known.take(list(numbers)[turn :: len(given)], each)
-        return vectors
+        label = self.told.labels(n, classes, conditions, seed)
+        return None if label is None else torch.from_numpy(label)
 
     def _check_label(self, label: Tensor | None, batch: int) -> None:
         if self.conditions is not None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from imagegen_dist.inference.convert import to_onnx, to_torch_program
+import numpy as np
+
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.convert import ExportError, to_onnx, to_torch_program
 from imagegen_dist.inference.model import Model
+from imagegen_dist.inference.onnx_model import DESCRIPTION
+from imagegen_dist.inference.prior import Prior
 from imagegen_dist.inference.programs import Program, Value, stored_words
+from imagegen_dist.inference.web_document import streams_of
 from imagegen_dist.storage import Store
 
-_DESCRIPTION = "export.json"
+_TRIED = (0, 1, 2**40 + 3, 2**64 - 1)
+"""Seeds whose draws are compared."""
 
 ProgramFormat = Literal["torch", "onnx"]
 
@@ -22,8 +29,13 @@ _FORMATS: Mapping[ProgramFormat, tuple[str, Callable[[Program], bytes]]] = {
 }
 
 
-def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramFormat, store: Store) -> list[str]:
-    """Write every part, and the description last; returns a line on each. Raises ExportError, StorageError."""
+def write_programs(
+    model: Model, parts: Mapping[str, Program], form: ProgramFormat, store: Store, page: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Write every part, and the description last; returns a line on each. Raises ExportError, StorageError.
+
+    page: what a page shows of the model, for a server of the programs.
+    """
     extension, to_bytes = _FORMATS[form]
     made = {f"{name}.{extension}": to_bytes(part) for name, part in parts.items()}
     described, lines = {}, []
@@ -45,12 +57,33 @@ def write_programs(model: Model, parts: Mapping[str, Program], form: ProgramForm
         "images": model.images,
         "modality": model.modality,
         "class_names": None if model.class_names is None else list(model.class_names),
-        **({} if model.conditions is None else {"conditions": model.conditions.payload()}),
+        "classes": model.classes,
+        **({} if model.known is None else model.known.payload()),
+        "shape": list(model.shape.dims),
+        "bits": model.shape.bits,
+        "space": model.space.payload() if model.modality == "voxels" else None,
         "samples": f"[-1, 1]; {stored_words(model.shape)}",
+        "prior": None if (prior := prior_of(model)) is None else prior.payload(),
         "programs": described,
+        "page": dict(page or {}),
     }
-    store.write(_DESCRIPTION, json.dumps(document, indent=1).encode())
+    store.write(DESCRIPTION, json.dumps(document, indent=1).encode())
     return lines
+
+
+def prior_of(model: Model) -> Prior | None:
+    """The model's prior in NumPy, which has been compared with it; None for a prior that this does not describe."""
+    dims = model.drawn_dims
+    try:
+        if model.gaussian:
+            found = Prior(dims, streams=tuple(streams_of(model)))
+        elif isinstance(model, AutoencoderModel) and (fsq := getattr(model.autoencoder, "fsq", None)):
+            found = Prior(dims, levels=tuple(fsq.levels))
+        else:
+            return None
+    except ExportError:
+        return None
+    return found if np.array_equal(found.draws(_TRIED), model.latents_of(_TRIED).numpy()) else None
 
 
 def _words(value: Value) -> str:

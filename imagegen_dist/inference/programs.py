@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple, cast
 
@@ -33,6 +33,7 @@ _CONDITIONS = (
     "float32: the parts of a condition in their order; a class as one-hot, attributes as 0 or 1, numbers less their "
     "mean and divided by their deviation"
 )
+_WEIGHTS = "float32: a weight for each class, which sum to 1"
 _NORMAL = "float32, each element drawn independently from the standard normal distribution"
 
 
@@ -97,6 +98,15 @@ class Program:
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Inputs for a batch of this size."""
         return tuple(value.example(batch, seed) for value in self.inputs)
+
+
+def weighted(part: Program) -> Program:
+    """The program with class weights [B, K] in place of class numbers [B]: it can blend classes."""
+    inputs = tuple(
+        Value(value.name, (value.classes,), about=_WEIGHTS, names=value.names) if value.classes else value
+        for value in part.inputs
+    )
+    return replace(part, inputs=inputs)
 
 
 class _Part(nn.Module):

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from imagegen_dist.conditions.part import Vector
 from imagegen_dist.conditions.rows import ConditionRows
 from imagegen_dist.inference.class_names import Class, numbered
 from imagegen_dist.inference.given import Given, as_conditions
-from imagegen_dist.inference.model import Model
+from imagegen_dist.inference.told import Labels, Told
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from imagegen_dist.inference.model import Model
 
 __all__ = ["Class", "SamplingRequest"]
+
+
+class Sampled(Protocol):
+    """What a request has to know of a model, whatever computes it."""
+
+    @property
+    def told(self) -> Told:
+        """What it is told about each sample."""
+        ...
+
+    @property
+    def gaussian(self) -> bool:
+        """True if the prior is N(0, I)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,45 +59,58 @@ class SamplingRequest:
     def __len__(self) -> int:
         return len(self.seeds) * self.columns
 
-    def resolved(self, model: Model) -> SamplingRequest:
+    def resolved(self, model: Sampled) -> SamplingRequest:
         """The same request, with classes by number only, or as conditions if the model is told these.
 
         Raises ValueError for a class or condition that the model does not have.
         """
-        if model.conditions is not None:
-            given = as_conditions(self.classes or None, self.conditions or None, model.conditions)
+        told = model.told
+        if told.conditions is not None:
+            given = as_conditions(self.classes or None, self.conditions or None, told.conditions)
             return replace(self, classes=(), conditions=tuple(given))
         if self.conditions:
             raise ValueError("this model is not told conditions: leave --set and --sweep out")
-        if self.classes and not model.classes:
+        if self.classes and not told.classes:
             raise ValueError("this model is unconditional: leave --classes and --mix out")
-        return replace(self, classes=tuple(numbered(each, model.classes, model.class_names) for each in self.classes))
+        return replace(self, classes=tuple(numbered(each, told.classes, told.class_names) for each in self.classes))
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Sampled) -> None:
         """Raise ValueError if the model cannot generate them, before anything is computed or written."""
         asked = self.resolved(model)
-        model.labels(asked.columns, asked.classes or None, asked.conditions or None)
+        model.told.labels(asked.columns, asked.classes or None, asked.conditions or None)
         if self.truncation != 1 and not model.gaussian:
             raise ValueError(f"truncation {self.truncation:g}: this model's latents are codes, which have no mean")
 
     def drawn(self, model: Model, rows: Sequence[int]) -> Tensor:
         """The draws of the prior for samples by number, [N, ...]."""
-        return model.latents_of([self.seeds[row // self.columns] for row in rows])
+        return model.latents_of(self.seeds_of(rows))
 
-    def label(self, model: Model, rows: Sequence[int]) -> Tensor | None:
+    def seeds_of(self, rows: Sequence[int]) -> list[int]:
+        """The seeds of samples by number."""
+        return [self.seeds[row // self.columns] for row in rows]
+
+    def label(self, model: Sampled, rows: Sequence[int]) -> Tensor | None:
         """Their labels as the networks take them, [N] or [N, K]; None without. Raises ValueError."""
-        if model.known is not None:
-            vectors = np.empty((len(rows), model.known.conditions.width), np.float32)
+        import torch  # a server of ONNX programs does without it
+
+        label = self.labels(model, rows)
+        return None if label is None else torch.from_numpy(label)
+
+    def labels(self, model: Sampled, rows: Sequence[int]) -> Labels | None:
+        """`label` as an array."""
+        told = model.told
+        if told.known is not None:
+            vectors = np.empty((len(rows), told.width), np.float32)
             columns = np.array(rows) % self.columns
-            seeds = np.array([self.seeds[row // self.columns] for row in rows], dtype=object)
+            seeds = np.array(self.seeds_of(rows), dtype=object)
             for column in np.unique(columns).tolist():
                 given = self.conditions[column] if self.conditions else {}
-                vectors[columns == column] = self._vectors(model.known, seeds[columns == column].tolist(), given)
-            return torch.from_numpy(vectors)
-        if not model.classes or self.classes:
-            whole = model.labels(self.columns, self.classes or None)
-            return None if whole is None else whole[torch.tensor([row % self.columns for row in rows])]
-        return torch.tensor([self.seeds[row] % model.classes for row in rows])
+                vectors[columns == column] = self._vectors(told.known, seeds[columns == column].tolist(), given)
+            return vectors
+        if not told.classes or self.classes:
+            whole = told.labels(self.columns, self.classes or None)
+            return None if whole is None else whole[[row % self.columns for row in rows]]
+        return np.array([self.seeds[row] % told.classes for row in rows], np.int64)
 
     def _vectors(self, known: ConditionRows, seeds: Sequence[int], given: Given) -> Vector:
         """The conditions of some seeds in one column, [N, K]."""
@@ -91,12 +122,12 @@ class SamplingRequest:
         vectors[:, known.conditions.slices[self.swept]] = known.encode(given)[self.swept]
         return vectors
 
-    def class_of(self, model: Model, row: int) -> int | None:
+    def class_of(self, model: Sampled, row: int) -> int | None:
         """The class of a sample; None if it has none, or a blend."""
-        if not model.classes:
+        if not model.told.classes:
             return None
         if not self.classes:
-            return self.seeds[row] % model.classes
+            return self.seeds[row] % model.told.classes
         found = self.classes[row % self.columns]
         return found if isinstance(found, int) else None
 

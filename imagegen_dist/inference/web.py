@@ -16,15 +16,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagegen_dist.data.modality import modality
-from imagegen_dist.inference.autoencoder import AutoencoderModel
-from imagegen_dist.inference.convert import ExportError
-from imagegen_dist.inference.generator import GeneratorModel
-from imagegen_dist.inference.model import Model
-from imagegen_dist.inference.web_document import describe
-from imagegen_dist.inference.web_programs import PROJECTOR, projector, web_programs
+from imagegen_dist.shape import SampleShape
 from imagegen_dist.storage import Store
+
+if TYPE_CHECKING:
+    from imagegen_dist.inference.autoencoder import AutoencoderModel
+    from imagegen_dist.inference.generator import GeneratorModel
 
 _PAGE = Path(__file__).with_name("page")
 _SCRIPTS = (
@@ -68,6 +68,11 @@ def build_page(
     single: one index.html that holds everything. Raises ExportError for what cannot be exported, ValueError for a model
     whose latents are codes.
     """
+    from imagegen_dist.inference.autoencoder import AutoencoderModel  # they import torch
+    from imagegen_dist.inference.convert import ExportError
+    from imagegen_dist.inference.web_document import describe
+    from imagegen_dist.inference.web_programs import PROJECTOR, projector, web_programs
+
     if not model.gaussian:
         raise ExportError("a page needs Gaussian latents, and this model's are codes: export it with --to onnx")
     made, notes = web_programs(model), []
@@ -78,7 +83,8 @@ def build_page(
     document = describe(model, made, runtime, url, notes)
     parts = {f"ort/{name}": data for name, data in runtime.items()} | {f"{name}.onnx": made[name] for name in made}
     parts["model.json"] = json.dumps(document, separators=(",", ":")).encode()
-    title, subtitle = document["name"], subtitle_of(model, "It runs in this browser.")
+    known = isinstance(model, AutoencoderModel), model.shape, model.modality, model.images
+    title, subtitle = document["name"], subtitle_of(*known, "It runs in this browser.")
     if single:
         whole = _single(title, subtitle, (_PAGE / "page.css").read_text(), _script(), parts)
         return Page({"index.html": whole}, tuple(notes), document["ms"])
@@ -133,11 +139,11 @@ def _filled(title: str, subtitle: str, policy: str, style: str, script: str, fil
     return page.encode()
 
 
-def subtitle_of(model: Model, where: str) -> str:
+def subtitle_of(encodes: bool, shape: SampleShape, kind: str, images: int, where: str) -> str:
     """What a model is, in a line. where: the sentence that says what computes it."""
-    sides = " × ".join(map(str, model.shape.spatial))
-    kind = "GAN" if isinstance(model, GeneratorModel) else "VAE"
-    return f"{kind}, {modality(model.modality).noun}s of {sides}, {model.images:,} images seen. {where}"
+    sides = " × ".join(map(str, shape.spatial))
+    family = "VAE" if encodes else "GAN"
+    return f"{family}, {modality(kind).noun}s of {sides}, {images:,} images seen. {where}"
 
 
 def _space_card(title: str, subtitle: str) -> bytes:

@@ -50,8 +50,13 @@ def describe(
     }
 
 
-def describe_model(model: GeneratorModel | AutoencoderModel, url: str, notes: list[str]) -> dict[str, Any]:
-    """What the page has to know of a model, whatever computes it. Arguments and errors as for `describe`."""
+def describe_model(
+    model: GeneratorModel | AutoencoderModel, url: str, notes: list[str], directions: bool = True
+) -> dict[str, Any]:
+    """What the page has to know of a model, whatever computes it. Arguments and errors as for `describe`.
+
+    directions: find these if the model was exported without.
+    """
     label = model.labels(1)
     if label is not None and not label.is_floating_point():
         label = _one_hot(label, model.classes)
@@ -63,11 +68,11 @@ def describe_model(model: GeneratorModel | AutoencoderModel, url: str, notes: li
         "modality": model.modality,
         "shape": list(model.shape.dims),
         "z": list(model.latents(1).shape[1:]),
-        "streams": _streams(model),
+        "streams": streams_of(model),
         "parts": _parts(model),
         "label": [] if label is None else [round(value, 4) for value in label[0].tolist()],
         "made": made_by(model),
-        "directions": _directions(model, notes),
+        "directions": _directions(model, notes) if directions or model.facts.get("directions") else [],
         "latents": [{"index": int(i), "rate": float(rates[i])} for i in np.argsort(-rates, kind="stable")[:_LATENTS]],
         "rate_name": rate_name,
         "rate_unit": rate_unit,
@@ -125,13 +130,13 @@ class _Streams(SampleNoise):
         super().__init__([0], [0])
         self.sizes: list[int] = []
 
-    def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def normal(self, *size: int, dtype: torch.dtype | None = None) -> Tensor:
         drawn = super().normal(*size, dtype=dtype)
         self.sizes.append(drawn[0].numel())
         return drawn
 
 
-def _streams(model: Model) -> list[int]:
+def streams_of(model: Model) -> list[int]:
     """Values of each stream of a sample's noise, which together are its draw of the prior. Raises ExportError."""
     noise = _Streams()
     drawn = model.sampler.prior(1, noise)

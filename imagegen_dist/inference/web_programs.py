@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,18 +19,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from imagegen_dist.inference.autoencoder import AutoencoderModel
 from imagegen_dist.inference.convert import ExportError, onnx_of, to_onnx
 from imagegen_dist.inference.generator import GeneratorModel
-from imagegen_dist.inference.programs import Program, Value, programs
+from imagegen_dist.inference.programs import programs, weighted
 from imagegen_dist.nn.convolve import plain_convolutions
 
 PROJECTOR = "projector"
 _GRADIENT_TOLERANCE = 1e-5
-_WEIGHTS = "float32: a weight for each class, which sum to 1"
 _UNUSED = "discriminator"
 
 
 def web_programs(model: GeneratorModel | AutoencoderModel) -> dict[str, bytes]:
     """ONNX files by name: what the page computes. Raises ExportError."""
-    parts = {name: _weighted(part) for name, part in programs(model).items() if name != _UNUSED}
+    parts = {name: weighted(part) for name, part in programs(model).items() if name != _UNUSED}
     return {name: to_onnx(part) for name, part in parts.items()}
 
 
@@ -47,15 +45,6 @@ def has_projection(model: GeneratorModel | AutoencoderModel) -> bool:
     return model.gaussian and made_by(model) != "sampler"
 
 
-def _weighted(part: Program) -> Program:
-    """The program with class weights in place of class numbers."""
-    inputs = tuple(
-        Value(value.name, (value.classes,), about=_WEIGHTS, names=value.names) if value.classes else value
-        for value in part.inputs
-    )
-    return replace(part, inputs=inputs)
-
-
 def projector(model: GeneratorModel | AutoencoderModel) -> bytes:
     """The gradient program of projection as ONNX, for one picture. Raises ExportError if it cannot be traced.
 
@@ -64,7 +53,7 @@ def projector(model: GeneratorModel | AutoencoderModel) -> bytes:
     """
     if not has_projection(model):
         raise ExportError("pictures are encoded into latents of several levels, and not searched")
-    part = _weighted(programs(model)[made_by(model)])
+    part = weighted(programs(model)[made_by(model)])
     told = len(part.inputs) > 1
     function = _gradient(part.module, is_class=bool(model.classes) and model.conditions is None, told=told)
     generator = torch.Generator().manual_seed(0)

@@ -11,16 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from imagegen_dist import __version__
-from imagegen_dist.inference.sought import Search
+from imagegen_dist.inference.told import Labels
 from imagegen_dist.serving.access import BodyTooLarge
 from imagegen_dist.serving.batching import Overloaded
 from imagegen_dist.serving.connection import Timed, while_connected
 from imagegen_dist.serving.endpoint import Endpoint
 from imagegen_dist.serving.formats import MEDIA_TYPES
 from imagegen_dist.serving.lines import Lines
-from imagegen_dist.serving.projecting import NotOffered
 from imagegen_dist.serving.requests import Decode, Generate, Seed, Steps
-from imagegen_dist.serving.served import Served
+from imagegen_dist.serving.served import NotOffered, Served
 from imagegen_dist.serving.stats import Stats
 from imagegen_dist.serving.stream import stream
 
@@ -74,7 +73,7 @@ def _routes(endpoint: Endpoint, stats: Stats) -> APIRouter:
     @routes.post("/encode")
     async def encode(request: Request, labelled: str = "") -> dict[str, Any]:
         """Latents of the picture or .npy that is the body. labelled: its class or conditions, as JSON."""
-        if not labelled and served.model.label_width:
+        if not labelled and served.model.told.width:
             raise ValueError(
                 "this model is conditional: say what the sample is, ?labelled=CLASS or ?labelled={PART: VALUE}"
             )
@@ -90,9 +89,7 @@ def _routes(endpoint: Endpoint, stats: Stats) -> APIRouter:
         labelled: its class or conditions, as JSON, which are found too if they are left out. seed: of the samples among
         which the start is. each: tell the latents of each step, too. What is transparent in a picture is free.
         """
-        search = Search(steps) if seed is None else Search(steps, seed=seed)
-        place = await endpoint.project(await request.body(), _label_of(labelled, served), search, each)
-        return Lines(endpoint.projector.lines(place), lambda: endpoint.projector.close(place))
+        return Lines(*await endpoint.project(await request.body(), _label_of(labelled, served), steps, seed, each))
 
     @routes.get("/model.json")
     async def model() -> dict[str, Any]:
@@ -150,7 +147,7 @@ def _common_routes(endpoints: Sequence[Endpoint], stats: Stats) -> APIRouter:
     async def summary() -> dict[str, Any]:
         """Latencies, batch sizes, and what waits."""
         waiting = {endpoint.served.name: endpoint.batcher.waiting for endpoint in endpoints}
-        projecting = {endpoint.served.name: endpoint.projector.taken for endpoint in endpoints}
+        projecting = {endpoint.served.name: endpoint.projecting for endpoint in endpoints}
         return {**stats.summary(), "waiting": waiting, "projecting": projecting}
 
     @routes.get("/metrics", response_class=Response)
@@ -161,7 +158,7 @@ def _common_routes(endpoints: Sequence[Endpoint], stats: Stats) -> APIRouter:
     return routes
 
 
-def _label_of(labelled: str, served: Served) -> Any:
+def _label_of(labelled: str, served: Served) -> Labels | None:
     """The label of one sample from a query: a class number or name, or conditions by part; None if it has none."""
     if not labelled:
         return None
@@ -169,9 +166,8 @@ def _label_of(labelled: str, served: Served) -> Any:
         given: Any = json.loads(labelled) if labelled[0] in '{"[' or labelled.isdecimal() else labelled
     except json.JSONDecodeError as error:
         raise ValueError(f"labelled is no JSON: {error}") from None
-    if served.model.conditions is not None:
-        return served.model.labels(1, conditions=given)
-    return served.model.labels(1, given)
+    told = served.model.told
+    return told.labels(1, given) if told.conditions is None else told.labels(1, conditions=given)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from imagegen_dist.data.npy import write_npy
 from imagegen_dist.drawing.animation import animate, check_encoder
 from imagegen_dist.drawing.surfaces import check_mesher
 from imagegen_dist.drawing.views import Drawing
-from imagegen_dist.serving.served import Pixels
+from imagegen_dist.serving.served import NotOffered, Pixels
 
 MEDIA_TYPES = {
     "png": "image/png",
@@ -24,7 +25,12 @@ MEDIA_TYPES = {
 
 
 def check_format(form: str, kind: str) -> None:
-    """Raise ValueError if samples of this modality cannot be written so, or a library for it is not installed."""
+    """Raise ValueError if samples of this modality cannot be written so, or a library for it is not installed.
+
+    Raises NotOffered for pictures of volumes where PyTorch, which renders them, is not installed.
+    """
+    if modality(kind).drawing.rendered and form not in ("npy", "glb") and find_spec("torch") is None:
+        raise NotOffered("pictures of volumes need PyTorch, which is not installed here: ask for npy or glb")
     if form == "mp4":
         if not modality(kind).drawing.moves:
             raise ValueError(f"samples of {kind} do not move: ask for png, webp or npy")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imagegen_dist.inference.convert import ExportError
 from imagegen_dist.inference.web import page_files, subtitle_of
-from imagegen_dist.inference.web_document import describe_model
-from imagegen_dist.inference.web_programs import has_projection
 from imagegen_dist.serving.served import Served
 
 _WHERE = "A server computes it."
@@ -31,25 +28,24 @@ class ServedPage:
         served, model = self._served, self._served.model
         known = served.description()
         known |= {
-            "subtitle": subtitle_of(model, _WHERE),
+            "subtitle": self._subtitle(),
             "bits": model.shape.bits,
             "encodes": served.decodes,
             "programs": {},
             "runtime": {
                 "server": True,
                 "follow_s": served.settings.follow_s,
-                "projects": served.settings.projections > 0 and has_projection(model),
+                "projects": served.settings.projections > 0 and model.searches,
             },
         }
-        if not model.gaussian:
-            return known
-        try:
-            return {**describe_model(model, served.url, []), **known}
-        except ExportError:
-            return known
+        return {**model.page(served.url), **known}
 
     def files(self) -> dict[str, bytes]:
         """The page's files by name. Raises LookupError if a page cannot steer this model."""
         if "streams" not in self.document():
             raise LookupError("this model's latents are codes, or are no plain noise: it has no page, only /generate")
-        return page_files(self._served.name, subtitle_of(self._served.model, _WHERE))
+        return page_files(self._served.name, self._subtitle())
+
+    def _subtitle(self) -> str:
+        model = self._served.model
+        return subtitle_of(model.encodes, model.shape, model.modality, model.images, _WHERE)

@@ -9,48 +9,38 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from imagegen_dist.inference.array_model import Floats
+from imagegen_dist.inference.autoencoder import AutoencoderModel
+from imagegen_dist.inference.generator import GeneratorModel
 from imagegen_dist.inference.projection import projection_of
 from imagegen_dist.inference.sought import Search, Sought, advance, begin, label_of
+from imagegen_dist.inference.told import Labels
+from imagegen_dist.inference.torch_model import TorchModel
 from imagegen_dist.serving.batching import Overloaded
 from imagegen_dist.serving.formats import write_samples
-from imagegen_dist.serving.served import Served
+from imagegen_dist.serving.served import NotOffered, Pixels, Served
 from imagegen_dist.wording import counted, first_line
 
 Line = dict[str, Any]
 InThread = Callable[..., Coroutine[Any, Any, Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """A projection that a client asks for. sample: as stored, [1, C, *S]. mask: weights [*S] or None. label: held if
-    given. each: tell the latents of each step, too."""
-
-    sample: Tensor
-    mask: Tensor | None
-    label: Tensor | None
-    search: Search
-    each: bool = False
-
-
-class NotOffered(Exception):
-    """What this server does not do."""
-
-
 class Place:
-    """One of the places of a `Projector`, for one projection."""
+    """One of the places of a `Projector`, for one projection. each: tell the latents of each step, too."""
 
-    def __init__(self, asked: Asked, beginning: Generator[int, None, Sought]) -> None:
-        self.asked = asked
+    def __init__(self, search: Search, each: bool, beginning: Generator[int, None, Sought]) -> None:
+        self.search = search
+        self.each = each
         self.beginning = beginning
         self.compared = 0
         """Samples among which the first guess is, as far as they were compared."""
         self.sought: Sought | None = None
-        self.left = asked.search.steps
+        self.left = search.steps
         self.told: asyncio.Queue[float | Exception] = asyncio.Queue()
         """The PSNR of each step, in dB, or what went wrong."""
 
@@ -72,6 +62,12 @@ class Projector:
         self._awake = asyncio.Event()
 
     @property
+    def _live(self) -> GeneratorModel | AutoencoderModel:
+        """The model in PyTorch, whose gradients are needed."""
+        assert isinstance(self._served.model, TorchModel)
+        return self._served.model.live
+
+    @property
     def taken(self) -> int:
         """Projections that are under way."""
         return len(self._places)
@@ -83,11 +79,24 @@ class Projector:
         if self.taken >= (most := self._served.settings.projections):
             raise Overloaded(f"{counted(most, 'projection')} at once, and all places are taken")
 
-    async def open(self, asked: Asked) -> Place:
-        """Take a place, which has to be given back by `close`. Raises as `check`, and ValueError."""
+    async def open(
+        self,
+        sample: Pixels,
+        mask: Floats | None,
+        label: Labels | None,
+        steps: int,
+        seed: int | None = None,
+        each: bool = False,
+    ) -> Place:
+        """Take a place, which has to be given back by `close`. Raises as `check`, and ValueError.
+
+        sample: as stored, [1, C, *S]. mask: weights [*S] or None. label: held if given. seed: of the samples among
+        which the start is. each: tell the latents of each step, too.
+        """
         self.check()
-        model = self._served.model
-        place = Place(asked, begin(model, asked.sample, asked.search, asked.mask, asked.label))
+        search = Search(steps) if seed is None else Search(steps, seed=seed)
+        beginning = begin(self._live, torch.from_numpy(sample), search, _tensor(mask), _tensor(label))
+        place = Place(search, each, beginning)
         self._places.add(place)
         try:
             await self._in_thread(place.begin)
@@ -102,7 +111,7 @@ class Projector:
 
     async def lines(self, place: Place) -> AsyncIterator[Line]:
         """What a projection tells: samples that were compared, steps, and what was found; or an error."""
-        search = place.asked.search
+        search = place.search
         try:
             while place.sought is None:
                 yield {"guesses": place.compared, "of": search.guesses}
@@ -112,7 +121,7 @@ class Projector:
                 psnr = await place.told.get()
                 if isinstance(psnr, Exception):
                     raise psnr
-                latents = self._latents(place.sought) if place.asked.each else {}
+                latents = self._latents(place.sought) if place.each else {}
                 yield {"step": step, "of": search.steps, "psnr": round(psnr, 3), **latents}
             yield await self._in_thread(self._found, place.sought)
         except (ValueError, RuntimeError) as error:
@@ -141,20 +150,24 @@ class Projector:
             place.told.put_nowait(psnr)
 
     def _step(self, several: Sequence[Sought]) -> list[tuple[Sought, float]]:
-        together, psnr = advance(self._served.model, Sought.joined(several))
+        together, psnr = advance(self._live, Sought.joined(several))
         return list(zip(together.rows(), psnr.tolist(), strict=True))
 
     def _latents(self, sought: Sought) -> Line:
-        label = label_of(self._served.model, sought, sought.free)
+        label = label_of(self._live, sought, sought.free)
         return {"latents": _rounded(sought.z), "label": None if label is None else _rounded(label)}
 
     def _found(self, sought: Sought) -> Line:
         """The last line: latents, weights of classes or conditions, and the picture."""
-        found, kind = projection_of(self._served.model, sought), self._served.model.modality
+        found, kind = projection_of(self._live, sought), self._served.model.modality
         picture = write_samples(list(found.samples.numpy()), "png", kind, self._served.model.drawing, 1, 1)
         psnr, label = round(float(found.psnr[0]), 3), None if found.label is None else _rounded(found.label)
         shown = base64.b64encode(picture).decode()
         return {"psnr": psnr, "latents": _rounded(found.z), "label": label, "picture": shown}
+
+
+def _tensor(values: Labels | None) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values)
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -8,13 +8,14 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from imagegen_dist.data.modality import to_stored
+from imagegen_dist.data.modality import array_to_stored
+from imagegen_dist.inference.array_model import Floats, Stored
 from imagegen_dist.inference.class_names import Class
 from imagegen_dist.inference.sampling_request import SamplingRequest
+from imagegen_dist.inference.told import Labels
 from imagegen_dist.serving.served import Row, Served
 from imagegen_dist.wording import counted
 
@@ -62,7 +63,7 @@ class Decode(_Body):
 def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
     """The rows that a body asks for. Raises ValueError for what this model does not have or take."""
     model = served.model
-    classes = tuple(_as_class(each, model.class_names) for each in body.classes)
+    classes = tuple(_as_class(each, model.told.class_names) for each in body.classes)
     seeds = tuple(body.seeds) if isinstance(body, Generate) else tuple(range(len(body.latents)))
     truncation = body.truncation if isinstance(body, Generate) else 1.0
     asked = SamplingRequest(seeds, classes, truncation, tuple(body.conditions)).resolved(model)
@@ -70,11 +71,11 @@ def rows_of(body: Generate | Decode, served: Served) -> list[Row]:
         raise ValueError(f"{counted(len(asked), 'sample')}: a request is for {served.settings.most} at most")
     asked.check(model)
     numbers = range(len(asked))
-    label = asked.label(model, numbers)
+    label = asked.labels(model, numbers)
     if isinstance(body, Decode):
         z = _latents(body.latents, served.latent_dims)[[number // asked.columns for number in numbers]]
     else:
-        z = asked.drawn(model, numbers) * truncation
+        z = model.latents_of(asked.seeds_of(numbers)) * np.float32(truncation)
     decoded = isinstance(body, Decode) and served.decodes
     return [Row(z[number], None if label is None else label[number], decoded) for number in numbers]
 
@@ -94,21 +95,21 @@ def rows_of_bytes(body: bytes, served: Served, decoded: bool) -> list[Row]:
     if decoded and not served.decodes:
         raise ValueError("a GAN has no latents of its own: leave decoded out")
     if not served.model.gaussian:
-        z = z.clamp(-1, 1)
+        z = z.clip(-1, 1)
     return [Row(each.reshape(dims), told, decoded) for each, told in zip(z, label, strict=True)]
 
 
-def samples_of_bytes(body: bytes, served: Served) -> tuple[Tensor, Tensor | None]:
+def samples_of_bytes(body: bytes, served: Served) -> tuple[Stored, Labels | None]:
     """Samples as stored, [B, C, *S], and labels of a body of float32: all samples in [-1, 1], then all labels."""
     shape = served.model.shape
     x, label = _split(body, shape.numel, served)
-    told = None if label[0] is None else torch.stack([each for each in label if each is not None])
-    return to_stored(x.reshape(-1, *shape.dims), shape.bits), told
+    told = None if label[0] is None else np.stack([each for each in label if each is not None])
+    return array_to_stored(x.reshape(-1, *shape.dims), shape.bits), told
 
 
-def _split(body: bytes, size: int, served: Served) -> tuple[Tensor, list[Tensor | None]]:
+def _split(body: bytes, size: int, served: Served) -> tuple[Floats, list[Labels | None]]:
     """The parts of each sample, [B, size] and [K] or None each. Raises ValueError."""
-    width = served.model.label_width
+    width = served.model.told.width
     count, rest = divmod(len(body), 4 * (size + width))
     if rest or not 1 <= count <= served.settings.most:
         raise ValueError(
@@ -120,12 +121,12 @@ def _split(body: bytes, size: int, served: Served) -> tuple[Tensor, list[Tensor 
     return first, list(second.reshape(count, width)) if width else [None] * count
 
 
-def _numbers(data: bytes) -> Tensor:
-    """Little-endian float32 as a tensor, [N]. Raises ValueError for numbers that are not finite."""
+def _numbers(data: bytes) -> Floats:
+    """Little-endian float32 as an array, [N]. Raises ValueError for numbers that are not finite."""
     values = np.frombuffer(data, "<f4").astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError("latents, samples and weights are finite")
-    return torch.from_numpy(values)
+    return values
 
 
 def stream_row(message: bytes, served: Served) -> tuple[bytes, Row]:
@@ -133,23 +134,23 @@ def stream_row(message: bytes, served: Served) -> tuple[bytes, Row]:
 
     All little-endian. Raises ValueError.
     """
-    size, width = prod(served.latent_dims), served.model.label_width
+    size, width = prod(served.latent_dims), served.model.told.width
     if len(message) != 4 * (1 + size + width):
         raise ValueError(f"a message has 4 bytes, {size} latents and {width} weights: {4 * (1 + size + width)} bytes")
     (row,) = rows_of_bytes(message[4:], served, served.decodes)
     return message[:4], row
 
 
-def stream_message(number: int, z: Tensor, label: Tensor | None) -> bytes:
-    """The message of a stream that asks for a sample; what `stream_row` reads."""
-    parts = [z.flatten(), *([] if label is None else [label.flatten()])]
-    return struct.pack("<I", number) + torch.cat(parts).numpy().astype("<f4").tobytes()
+def stream_message(number: int, z: ArrayLike, label: ArrayLike | None) -> bytes:
+    """The message of a stream that asks for a sample; what `stream_row` reads. The arrays may be tensors."""
+    parts = [z, *([] if label is None else [label])]
+    return struct.pack("<I", number) + b"".join(np.asarray(part).astype("<f4").tobytes() for part in parts)
 
 
-def _latents(rows: list[list[float]], dims: tuple[int, ...]) -> Tensor:
+def _latents(rows: list[list[float]], dims: tuple[int, ...]) -> Floats:
     if wrong := next((row for row in rows if len(row) != prod(dims)), None):
         raise ValueError(f"latents of {len(wrong)} numbers: this model's have {prod(dims)} ({list(dims)})")
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, *dims)
+    return np.array(rows, np.float32).reshape(-1, *dims)
 
 
 def _as_class(asked: int | str | Mapping[str, float], names: tuple[str, ...] | None) -> Class:

@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from imagegen_dist.data.conversion import Conversion, convert_picture
 from imagegen_dist.data.modality import modality, stored_type
 from imagegen_dist.data.picture import DecodeError
-from imagegen_dist.inference.autoencoder import AutoencoderModel
-from imagegen_dist.inference.engines import EngineName, use_engine_
-from imagegen_dist.inference.generator import GeneratorModel
-from imagegen_dist.inference.loading import build_model, read_trained
+from imagegen_dist.errors import UsageError
+from imagegen_dist.inference.array_model import ArrayModel, Floats
+from imagegen_dist.inference.engines import EngineName
+from imagegen_dist.inference.onnx_model import OnnxModel, holds_programs
+from imagegen_dist.inference.told import Labels
 from imagegen_dist.run_folder import CheckpointError
 from imagegen_dist.storage import StorageError, Store, reached
-from imagegen_dist.training.checkpoint import newest_images
 
 Pixels = NDArray[Any]
+
+
+class NotOffered(Exception):
+    """What this server does not do."""
+
 
 _NPY = b"\x93NUMPY"
 
@@ -31,21 +34,23 @@ _NPY = b"\x93NUMPY"
 class Row(NamedTuple):
     """One sample to compute: a draw of the prior, or a latent to decode, and its label or conditions."""
 
-    z: Tensor
-    label: Tensor | None
+    z: Floats
+    label: Labels | None
     decoded: bool = False
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How models are served. most: samples of a batch, and of a request. follow_s: seconds between two looks for a
-    newer checkpoint, 0 for none. projections: of a model at once, at most; 0 for none."""
+    """How models are served. device: of models in PyTorch. engine: "" for eager PyTorch, or ONNX Runtime for exported
+    programs. most: samples of a batch, and of a request. follow_s: seconds between two looks for a newer checkpoint, 0
+    for none. projections: of a model at once, at most; 0 for none. threads: of exported programs, 0 for all cores."""
 
     device: str = "cpu"
-    engine: EngineName = "eager"
+    engine: EngineName | Literal[""] = ""
     most: int = 64
     follow_s: float = 0.0
     projections: int = 8
+    threads: int = 0
 
 
 class Served:
@@ -61,10 +66,21 @@ class Served:
         self.thread = ThreadPoolExecutor(1, f"model-{name}")
         self.model = self._load()
 
-    def _load(self) -> GeneratorModel | AutoencoderModel:
-        model = build_model(read_trained(self.url)).to(self.settings.device)
-        use_engine_(model, self.settings.engine)
-        model.sample(1)  # the first request does not wait for what is prepared once
+    def _load(self) -> ArrayModel:
+        settings = self.settings
+        model: ArrayModel
+        if holds_programs(store := reached(self.url)):
+            if settings.engine not in ("", "onnxruntime"):
+                raise UsageError(
+                    f"--engine {settings.engine}: {store} holds ONNX programs; leave it out, or serve a run"
+                )
+            model = OnnxModel.load(store, settings.threads)
+        else:
+            from imagegen_dist.inference.torch_model import TorchModel  # it imports torch
+
+            model = TorchModel.load(self.url, settings.device, settings.engine or "eager")
+        label = model.told.labels(1)
+        model.generate(model.latents_of([0]), label)  # the first request does not wait for what is prepared once
         return model
 
     def refresh(self) -> bool:
@@ -72,6 +88,10 @@ class Served:
 
         A store that does not answer, or a checkpoint that is just being removed, is looked for again the next time.
         """
+        if isinstance(self.model, OnnxModel):
+            return False
+        from imagegen_dist.training.checkpoint import newest_images  # it imports torch
+
         try:
             if newest_images(reached(self.url)) <= self.model.images:
                 return False
@@ -81,26 +101,21 @@ class Served:
         self.thread.submit(self._replace, model).result()
         return True
 
-    def _replace(self, model: GeneratorModel | AutoencoderModel) -> None:
+    def _replace(self, model: ArrayModel) -> None:
         self.model = model
 
     @property
     def decodes(self) -> bool:
         """True if latents are decoded and pictures encoded: the model is an autoencoder."""
-        return isinstance(self.model, AutoencoderModel)
+        return self.model.encodes
 
     @property
     def latent_dims(self) -> tuple[int, ...]:
         """The shape of a sample's latents: what encoding gives, or the noise of a GAN."""
-        if isinstance(self.model, AutoencoderModel):
-            return self.model.latent_dims[-1]
-        return self.model.drawn_dims
+        return self.model.latent_dims
 
     def compute(self, rows: Sequence[Row]) -> list[Pixels]:
-        """The samples of some rows, [C, *S] each, to one grey level those of `model.sample`.
-
-        The networks see the next power of two of rows, so that engines prepare few sizes.
-        """
+        """The samples of some rows, [C, *S] each, to one grey level those of `model.sample`."""
         results: list[Pixels | None] = [None] * len(rows)
         for decoded in (False, True):
             some = [number for number, row in enumerate(rows) if row.decoded == decoded]
@@ -111,25 +126,20 @@ class Served:
         return [each for each in results if each is not None]
 
     def _compute(self, rows: Sequence[Row], decoded: bool) -> Pixels:
-        model = self.model
-        model.batch = 1 << (len(rows) - 1).bit_length()
-        z, label = torch.stack([row.z for row in rows]), self._labels(rows)
-        samples = model.decode(z, label) if decoded else model.generate(z, label)
-        found: Pixels = samples.cpu().numpy()
-        return found
+        z, label = np.stack([row.z for row in rows]), self._labels(rows)
+        return self.model.decode(z, label) if decoded else self.model.generate(z, label)
 
-    def _labels(self, rows: Sequence[Row]) -> Tensor | None:
+    def _labels(self, rows: Sequence[Row]) -> Labels | None:
         """Labels of all rows alike: class numbers, or where some are blends the weights of all."""
         labels = [row.label for row in rows]
         given = [label for label in labels if label is not None]
         if len(given) < len(labels):
             return None
         if len({label.ndim for label in given}) == 1:
-            return torch.stack(given)
-        one_hot = torch.eye(self.model.classes)
-        return torch.stack([label if label.ndim else one_hot[int(label)] for label in given])
+            return np.stack(given)
+        return np.stack([self.model.told.weights(label) for label in given])
 
-    def read(self, data: bytes) -> Tensor:
+    def read(self, data: bytes) -> Pixels:
         """An uploaded sample, uint8 [1, C, *S]: a picture, cropped and resized, or an .npy of the model's shape.
 
         Raises DecodeError for anything else, which is not a sample of this model's modality.
@@ -144,9 +154,9 @@ class Served:
             raise DecodeError(f"is no .npy of {shape}, and this model's samples are {self.model.modality}")
         out = np.empty(shape.dims, stored_type(shape))
         kind.decode_into(member, extension, out)
-        return torch.from_numpy(out[None])
+        return out[None]
 
-    def mask_of(self, data: bytes) -> Tensor | None:
+    def mask_of(self, data: bytes) -> Floats | None:
         """How opaque an uploaded picture is at each position, from 0 to 1, [H, W]; None for one that is opaque.
 
         None also for a model of pictures with transparency, and for an .npy. Raises DecodeError.
@@ -157,16 +167,11 @@ class Served:
         conversion = Conversion((shape.spatial[0], shape.spatial[1]), 4)
         rgba = np.empty((4, *shape.spatial), np.uint8)
         modality("image").decode_into(convert_picture(data, conversion, "png").data, "png", rgba)
-        return None if (rgba[3] == 255).all() else torch.from_numpy(rgba[3]) / 255
-
-    def encode(self, sample: Tensor, label: Tensor | None) -> Tensor:
-        """The latents of a sample, [1, Z, *s]. Raises ValueError if the model has no encoder."""
-        self.model.batch = 1
-        return self.model.encode(sample, label).cpu()
+        return None if (rgba[3] == 255).all() else rgba[3].astype(np.float32) / 255
 
     def description(self) -> dict[str, Any]:
         """What a page or a client has to know of it, as JSON."""
-        model, conditions = self.model, self.model.conditions
+        model, told = self.model, self.model.told
         return {
             "name": self.name,
             "kind": "autoencoder" if self.decodes else "generator",
@@ -175,20 +180,20 @@ class Served:
             "shape": list(model.shape.dims),
             "latent_shape": list(self.latent_dims),
             "gaussian": model.gaussian,
-            "classes": model.classes,
-            "class_names": model.class_names,
-            "conditions": None if conditions is None else [part.name for part in conditions.parts],
-            "label_width": model.label_width,
+            "classes": told.classes,
+            "class_names": told.class_names,
+            "conditions": None if told.conditions is None else [part.name for part in told.conditions.parts],
+            "label_width": told.width,
             "most_samples": self.settings.most,
-            "engine": self.settings.engine,
-            "device": str(model.device),
+            "engine": model.engine,
+            "device": model.device,
         }
 
 
 def named(urls: Sequence[str], settings: Settings) -> list[Served]:
     """The models at some URLs, each with a name of its own: the last part of its URL, numbered where two share it.
 
-    Raises CheckpointError.
+    Raises CheckpointError, and UsageError for an engine that a model cannot have.
     """
     found: list[Served] = []
     for url in urls:
