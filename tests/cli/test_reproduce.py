@@ -149,11 +149,13 @@ def same(dataset: Dataset, expected: list[np.ndarray]) -> bool:
     return len(samples) == len(expected) and found == {each.tobytes() for each in expected}
 
 
-def test_inceptions_weights_are_converted(tmp_path: Path) -> None:
+def test_inceptions_weights_are_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a.weight": torch.arange(3.0), "a.num_batches_tracked": torch.tensor(1)}, tmp_path / INCEPTION)
     text = "\n".join(inception())
     code = re.findall(r"<<'END'\n(.*)\nEND", text, re.DOTALL)[0]
-    subprocess.run([sys.executable, "-", INCEPTION], input=code, text=True, check=True, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["-", INCEPTION])
+    exec(code, {})
     found = load_file(tmp_path / "inception.safetensors")
     assert found.keys() == {"a.weight"}
     assert torch.equal(found["a.weight"], torch.arange(3.0))
