@@ -15,6 +15,7 @@ BY_HAND = (
     (r"weights-inception", "needs a published pickle"),
     (r"push_to_hub", "needs an account of the Hub"),
     (r"127.0.0.1:8000", "needs a server; tests/serving"),
+    (r"pack_dataset[(]\"(clips|scans/)\"", "no clips or scans are here; tests/data has them"),
     (r"import gradio", "serves until it is stopped, with the package gradio"),
     (r"model.directions", "goes on from another page's model and pictures"),
 )
