@@ -18,7 +18,7 @@ from imagegen_dist.data.index import DatasetIndex, ShardInfo
 from imagegen_dist.errors import DONE, MISUSED
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.prediction.counting import Kernel, OperatorCounter, StepCount, count_step
-from imagegen_dist.prediction.gpus import GPU_TYPES, MACHINES
+from imagegen_dist.prediction.gpus import GPU_TYPES, MACHINES, gpu_type, machine_for
 from imagegen_dist.prediction.predict import BANDWIDTH_SHARE, LAUNCH_S, Forecast, Samples
 from imagegen_dist.presets import PRESETS
 from imagegen_dist.schedule import constant
@@ -257,3 +257,10 @@ def test_the_page_has_what_the_benchmark_prints(preset: str) -> None:
     [written] = re.findall(rf"^\| `{preset}` \| .*", page.partition(head)[2].partition("\n\n")[0], re.MULTILINE)
     now, before = ([cell.strip("%").replace(",", "") for cell in each.split(" | ")[1:-1]] for each in (row, written))
     assert [float(cell) for cell in now] == pytest.approx([float(cell) for cell in before], rel=0.05)
+
+
+@pytest.mark.parametrize(("workers", "name"), [(1, "p5.4xlarge"), (2, "p5.4xlarge"), (8, "p5.48xlarge")])
+def test_of_equally_cheap_machines_the_fewest_are_taken(workers: int, name: str) -> None:
+    found = machine_for(gpu_type("h100"), workers)
+    assert found is not None
+    assert found.name == name

@@ -98,6 +98,13 @@ def gpu_type(name: str) -> GPUType:
 
 
 def machine_for(gpu: GPUType, workers: int = 1) -> Machine | None:
-    """The machine of AWS on which so many workers with one GPU each cost the least; None if AWS has none."""
-    having = [each for each in MACHINES if each.gpu == gpu.name]
-    return min(having, key=lambda each: (-(-workers // each.gpus) * each.price, each.gpus), default=None)
+    """The machine of AWS on which so many workers with one GPU each cost the least; None if AWS has none.
+
+    At equal prices fewer machines, whose GPUs are connected directly.
+    """
+
+    def cost(machine: Machine) -> tuple[float, int, int]:
+        number = -(-workers // machine.gpus)
+        return round(number * machine.price, 2), number, machine.gpus
+
+    return min((each for each in MACHINES if each.gpu == gpu.name), key=cost, default=None)
