@@ -179,8 +179,8 @@ def _of_a_training(words: list[str]) -> str:
     budget = f"{_STEPS} {_FIGURES}"
     if begins.startswith("my_package"):
         return ""
-    if "--init-from" in words and begins in ("r3gan-ffhq256", "kl-f8"):  # the source's widths, too many for two cores
-        return "--dry-run"
+    if "--init-from" in words and begins in ("r3gan-ffhq256", "kl-f8"):  # too many pixels for two cores
+        return f"--dry-run --model.widths {_WIDTHS[begins]}" if begins in _WIDTHS else "--dry-run"
     if begins.startswith("kl-"):  # VGG judges 256 × 256 pixels
         few = "--training.batch-size 2 --training.microbatch-size 2 --training.total-images 2"
         return f"{few} --training.compile false --evaluation.samples 0 --model.channels 32 --model.multipliers 1,1,1,1"
