@@ -238,9 +238,10 @@ def ungrouped(figures: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def latest_picture(folder: Store, name: str) -> str | None:
-    """URL of the newest picture with that name."""
-    found = sorted(entry for entry in (folder / "samples").names() if PurePosixPath(entry).name.startswith(f"{name}-"))
+def latest_picture(folder: Store, *names: str) -> str | None:
+    """URL of the newest picture with that name; of several names, of the last that there is."""
+    prefixes = tuple(f"{name}-" for name in names)
+    found = sorted(entry for entry in (folder / "samples").names() if PurePosixPath(entry).name.startswith(prefixes))
     return f"{folder.url}/samples/{found[-1]}" if found else None
 
 
@@ -372,7 +373,7 @@ def commands(settings: RunSettings) -> list[tuple[str, str]]:
     """What a user may do next: what for, and the command."""
     module, own, _ = settings.preset.partition(":")
     package = ("--package", module) if own else ()
-    last = latest_picture(settings.folder, "grid") or latest_picture(settings.folder, "reconstructions")
+    last = latest_picture(settings.folder, "grid", "reconstructions")
     suffix = PurePosixPath(last or "").suffix or ".png"  # of clips, a film's
     url, called = settings.folder.url, settings.programs
     if called == PYTHON:

@@ -139,9 +139,8 @@ def _check_data(data: Store, index: DatasetIndex, model: AutoencoderModel) -> No
 
 def _others(model: AutoencoderModel) -> str:
     """What else an autoencoder takes than the shape that it was trained on, for a message."""
-    if factors := getattr(model.networks["encoder"], "factors", ()):
-        return f" and others in multiples of {_extents(factors)}"
-    return f" and clips with another multiple of {unit} frames" if (unit := model.frames_of_a_latent) else ""
+    factors: tuple[int, ...] = getattr(model.networks["encoder"], "factors", ())
+    return f" and others in multiples of {_extents(factors)}" if factors else ""
 
 
 def _extents(sizes: Sequence[int]) -> str:

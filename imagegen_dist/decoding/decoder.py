@@ -91,8 +91,10 @@ class LatentDecoder(nn.Module):
         def decoded(part: Tensor) -> Tensor:
             return cast(Tensor, cast(Any, self.likelihood).mean(self.decoder(part, told)))
 
-        factors = getattr(self.decoder, "factors", ())
-        return tiled(decoded, z, self._cuts, (1,) * len(factors), factors) if self._cuts else decoded(z)
+        if not self._cuts:
+            return decoded(z)
+        factors = cast(Any, self.decoder).factors
+        return tiled(decoded, z, self._cuts, (1,) * len(factors), factors)
 
 
 class DecodingSampler:
