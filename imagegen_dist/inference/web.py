@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PAGE = Path(__file__).with_name("page")
 _SCRIPTS = (
-    *("noise", "runtime", "model", "remote", "state", "latents", "projection", "pictures", "zip"),
+    *("noise", "runtime", "worker", "model", "remote", "state", "latents", "projection", "pictures", "zip"),
     *("widgets", "app", "panel", "picture_card", "main"),
 )
 _WASM_SLOWER = 7.0

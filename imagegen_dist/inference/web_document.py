@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from imagegen_dist.noise import SampleNoise
 
 _LATENTS = 24  # sliders, at most
 _TIMED = 5
+_CHECKED = 1 << 16  # values of a sample
 
 
 def describe(
@@ -47,6 +49,7 @@ def describe(
             "bytes": len(runtime[WASM["wasm"]]),
         },
         "ms": round(_time_of(model, made[made_by(model)]), 3),
+        "check": base64.b64encode(_first_picture(model)).decode(),
     }
 
 
@@ -57,9 +60,7 @@ def describe_model(
 
     directions: find these if the model was exported without.
     """
-    label = model.labels(1)
-    if label is not None and not label.is_floating_point():
-        label = _one_hot(label, model.classes)
+    label = _weights(model)
     rates, rate_name, rate_unit = _rates(model, url)
     return {
         "format": 1,
@@ -77,6 +78,22 @@ def describe_model(
         "rate_name": rate_name,
         "rate_unit": rate_unit,
     }
+
+
+def _weights(model: Model) -> Tensor | None:
+    """The label that the page begins with, [1, K]."""
+    label = model.labels(1)
+    return label if label is None or label.is_floating_point() else _one_hot(label, model.classes)
+
+
+def _first_picture(model: GeneratorModel | AutoencoderModel) -> bytes:
+    """The first values of the sample of seed 0 in grey levels, which tell a page whether its backend draws rightly."""
+    part = programs(model)[made_by(model)]
+    label = _weights(model)
+    with torch.inference_mode():
+        made = part.module(model.latents_of([0]), *([] if label is None else [label]))
+    levels = (made.flatten()[:_CHECKED].clamp(-1, 1) + 1) * 127.5
+    return levels.round().to(torch.uint8).numpy().tobytes()
 
 
 def _one_hot(label: Tensor, classes: int) -> Tensor:

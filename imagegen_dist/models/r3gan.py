@@ -26,6 +26,8 @@ class R3GANConfig(ModelConfig):
 
     widths: tuple[int, ...] = (768, 768, 768, 768)
     """Channels of every stage, starting at the lowest resolution."""
+    discriminator_widths: tuple[int, ...] = ()
+    """Channels of every stage of the discriminator, in the same order; empty for the generator's, as published."""
     blocks_per_stage: int = 2
     """Residual blocks per stage."""
     group_channels: int = 16
@@ -73,7 +75,8 @@ class R3GANConfig(ModelConfig):
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
-        for width in self.widths:
+        self._check_discriminator()
+        for width in (*self.widths, *self.discriminator_widths):
             if self.group_channels < 0 or (self.group_channels and width * self.expansion % self.group_channels):
                 raise ValueError(
                     f"group_channels {self.group_channels}: set --model.group-channels to 0 or a divisor of width "
@@ -94,6 +97,14 @@ class R3GANConfig(ModelConfig):
             )
         if self.bf16_stages < 0:
             raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
+
+    def _check_discriminator(self) -> None:
+        widths = self.discriminator_widths
+        if widths and (len(widths) != len(self.widths) or min(widths) < 1):
+            raise ValueError(
+                f"discriminator_widths {widths}: give a positive width for each of {len(self.widths)} stages, as "
+                f"--model.discriminator-widths {' '.join(map(str, self.widths))}"
+            )
 
     def _check_pixels(self) -> None:
         """Raise ValueError if patches or kernels at full resolution do not fit one another."""
@@ -317,7 +328,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.shape, self.classes = shape, classes
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
-        ndim, widths = shape.ndim, config.widths[::-1]
+        ndim, widths = shape.ndim, (config.discriminator_widths or config.widths)[::-1]
         base, last = config.base(shape), widths[-1]
         self.steps = config.steps(ndim)[::-1]
 

@@ -10,6 +10,7 @@ for (const { url, args, links } of visits) {
   page.on("console", message => message.type() === "error" && errors.push(message.text()));
   await page.goto(url);
   await page.waitForFunction(() => document.body.dataset.loaded || document.body.dataset.state === "failed", null, { timeout: 120000 });
+  const said = await page.textContent("#said");
   const found = await page.evaluate(async links => {
     if (document.body.dataset.state === "failed") throw new Error(document.getElementById("veil-text").textContent);
     const { app, model } = imagegen, pictures = [];
@@ -24,7 +25,7 @@ for (const { url, args, links } of visits) {
     return { adapter: Boolean(adapter), isolated: crossOriginIsolated, backend: model.backend, why: model.why, pictures,
       step: Object.fromEntries(Object.entries(step).map(([name, values]) => [name, Array.from(values)])) };
   }, links);
-  seen.push({ ...found, workers: page.workers().length, errors });
+  seen.push({ ...found, said, workers: page.workers().length, errors });
   await browser.close();
 }
 console.log(JSON.stringify(seen));

@@ -36,6 +36,16 @@ const press = async (page, key) => {
 const gan = await open(`${at.gan}#seed=7`);
 seen.state = await gan.evaluate(() => ({ state: document.body.dataset.state, said: document.getElementById("said").textContent,
   backend: imagegen.model.backend, isolated: crossOriginIsolated }));
+// Ticks of a clock of the page while many pictures are computed: none if they are computed on its own thread.
+seen.ticks = await gan.evaluate(async () => {
+  const { model } = imagegen, count = 4000, label = new Float32Array(count * model.labelWidth);
+  let ticks = 0, isDone = false;
+  const tick = () => { ticks++; if (!isDone) setTimeout(tick, 1); };
+  const made = model.generate(new Float32Array(count * model.z).fill(0.5), label).then(() => { isDone = true; });
+  setTimeout(tick, 1);
+  await made;
+  return ticks;
+});
 seen.noise = await gan.evaluate(asked => asked.map(([seed, index, count, stream]) =>
   Array.from(imagegen.normals(BigInt(seed), BigInt(index), count, stream))), at.noise);
 seen.pictures = [];

@@ -145,6 +145,10 @@ def test_without_an_adapter_or_isolation_it_is_wasm_with_one_thread(seen: dict[s
     assert "MB" in seen["state"]["said"]
 
 
+def test_the_page_answers_while_pictures_are_computed(seen: dict[str, Any]) -> None:
+    assert seen["ticks"] >= 5
+
+
 def test_every_key_does_what_it_says(seen: dict[str, Any]) -> None:
     keys = seen["keys"]
     assert (keys["right"]["state"]["seed"], keys["left"]["state"]["seed"]) == ("8", "7")

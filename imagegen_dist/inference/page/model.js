@@ -4,29 +4,40 @@ const KEPT = 64;
 
 const product = numbers => numbers.reduce((a, b) => a * b, 1);
 
+// By WebGPU if it draws the picture of seed 0 as the export did, else by WebAssembly, saying why.
 async function loadModel(tell) {
   const meta = JSON.parse(new TextDecoder().decode(await readFile("model.json")));
   if (meta.runtime.server) return new RemoteModel(meta);
-  const entries = Object.entries(meta.programs);
+  const entries = Object.entries(meta.programs), files = {};
   const total = meta.runtime.bytes + entries.reduce((sum, [, entry]) => sum + entry.bytes, 0);
   let bytes = 0;
   const count = more => tell((bytes += more), total);
-  const runtime = await loadRuntime(meta, count);
-  const sessions = {};
-  for (const [name, entry] of entries) {
-    const file = await readModelFile(entry, count);
+  for (const [name, entry] of entries) files[name] = await readModelFile(entry, count);
+  const start = async (provider, why) => new Model(meta, { ...(await startRuntime(meta, provider, files, count)), why }, bytes);
+  let why = await whyNoGpu("webgpu" in meta.runtime);
+  if (why === null) {
     try {
-      sessions[name] = await runtime.ort.InferenceSession.create(file, { executionProviders: runtime.providers });
+      const model = await start("webgpu", "");
+      if (await isFaithful(model)) return model;
+      model.computer.end();
+      why = "WebGPU draws other pictures here";
     } catch (error) {
-      if (name !== "projector") throw new Error(`${entry.file}: ${error.message}`);
+      why = `WebGPU failed (${error.message})`;
     }
   }
-  return new Model(meta, runtime, sessions, bytes);
+  return start("wasm", why);
+}
+
+// Whether the picture of seed 0 is that of the export, to two grey levels.
+async function isFaithful(model) {
+  const made = await model.generate(model.noise(0n), Float32Array.from(model.meta.label));
+  return fromBase64(model.meta.check).every((level, i) => Math.abs(level - 127.5 * (Math.min(1, Math.max(-1, made[i])) + 1)) <= 2.5);
 }
 
 class Model {
-  constructor(meta, runtime, sessions, bytes) {
-    Object.assign(this, { meta, sessions, bytes, ort: runtime.ort, backend: runtime.backend, why: runtime.why });
+  // computer: answers to tasks; backend: its name; why: why it is no other; has: names of its programs.
+  constructor(meta, { computer, backend, why, has }, bytes) {
+    Object.assign(this, { meta, computer, backend, why, bytes, has: new Set(has) });
     this.kept = new Map();
     this.z = product(meta.z);
     this.size = product(meta.shape);
@@ -35,22 +46,19 @@ class Model {
 
   // Arrays by input name -> arrays by output name. ONNX Runtime runs one call of a session at a time.
   async run(name, arrays) {
-    const entry = this.meta.programs[name], feeds = {};
-    for (const input of entry.inputs) {
-      const each = product(input.shape);
-      feeds[input.name] = new this.ort.Tensor("float32", arrays[input.name], [arrays[input.name].length / each, ...input.shape]);
+    const feeds = {};
+    for (const input of this.meta.programs[name].inputs) {
+      const values = arrays[input.name];
+      feeds[input.name] = [Float32Array.from(values), [values.length / product(input.shape), ...input.shape]];
     }
     const before = this.last ?? Promise.resolve();
-    const run = before.catch(() => {}).then(() => this.sessions[name].run(feeds));
-    this.last = run;
-    const outputs = await run, found = {};
-    for (const [key, tensor] of Object.entries(outputs)) found[key] = await tensor.getData();
-    return found;
+    this.last = before.catch(() => {}).then(() => this.computer.ask("run", { name, feeds }));
+    return this.last;
   }
 
   // Samples of draws of the prior, or with `decoded` of latents of the encoder, [B, Z] -> [B, C, *S] in [-1, 1].
   async generate(z, label, decoded = false) {
-    const name = decoded && this.sessions.decoder ? "decoder" : this.meta.made;
+    const name = decoded && this.has.has("decoder") ? "decoder" : this.meta.made;
     const output = await this.run(name, { z, noise: z, label });
     return Object.values(output)[0];
   }

@@ -1,7 +1,8 @@
 // Draw or drop a picture, encode it, or find it in the model; a mask says which part has to fit.
 
 function pictureCard(app) {
-  const [height, width] = frameSize(app.meta), isColour = app.meta.shape[0] >= 3, { encoder, projector } = app.model.sessions;
+  const [height, width] = frameSize(app.meta), isColour = app.meta.shape[0] >= 3;
+  const [encoder, projector] = ["encoder", "projector"].map(name => app.model.has.has(name));
   const pad = element("canvas", { id: "pad", width, height, ariaLabel: "Drawing" });
   const mask = element("canvas", { id: "mask", width, height });
   const file = element("input", { type: "file", accept: "image/*", id: "file", onchange: () => take(file.files[0]) });

@@ -9,8 +9,8 @@ async function answered(response) {
 
 class RemoteModel extends Model {
   constructor(meta) {
-    const sessions = { ...(meta.encodes && { encoder: true, decoder: true }), ...(meta.runtime.projects && { projector: true }) };
-    super(meta, { ort: null, backend: "server", why: "" }, sessions, 0);
+    const has = [...(meta.encodes ? ["encoder", "decoder"] : []), ...(meta.runtime.projects ? ["projector"] : [])];
+    super(meta, { computer: null, backend: "server", why: "", has }, 0);
   }
 
   // All arrays one after another -> bytes. One request at a time, as a session computes one call.
@@ -22,7 +22,7 @@ class RemoteModel extends Model {
   }
 
   async generate(z, label, decoded = false) {
-    const bytes = await this.ask(decoded && this.sessions.decoder ? "rows?decoded=true" : "rows", z, label);
+    const bytes = await this.ask(decoded && this.has.has("decoder") ? "rows?decoded=true" : "rows", z, label);
     const stored = this.meta.bits === 16 ? new Uint16Array(bytes) : new Uint8Array(bytes);
     const highest = this.meta.bits === 16 ? 65535 : 255;
     return Float32Array.from(stored, value => value / (highest / 2) - 1);

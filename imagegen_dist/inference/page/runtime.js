@@ -1,4 +1,4 @@
-// Files of the page (fetched, or inlined in a single file), and ONNX Runtime Web with the backend that there is.
+// Files of the page (fetched, or inlined in a single file), and the worker that computes, with the backend that there is.
 
 const inlined = name => document.getElementById(`file:${name}`)?.textContent;
 
@@ -43,28 +43,26 @@ async function readModelFile(entry, tell) {
   return bytes;
 }
 
-// {webgpu, why}: navigator.gpu also exists where no adapter answers.
-async function findGpu(offered) {
-  if (!offered) return { webgpu: false, why: "" };
-  if (!navigator.gpu) return { webgpu: false, why: "this browser has no WebGPU" };
+// Why there is no WebGPU, in words ("" if the page has none), or null: navigator.gpu also exists where no adapter answers.
+async function whyNoGpu(offered) {
+  if (!offered) return "";
+  if (!navigator.gpu) return "this browser has no WebGPU";
   const adapter = await navigator.gpu.requestAdapter().catch(() => null);
-  return adapter ? { webgpu: true, why: "" } : { webgpu: false, why: "no WebGPU adapter answers" };
+  return adapter ? null : "no WebGPU adapter answers";
 }
 
-const blobUrl = bytes => URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
+const blobUrl = text => URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
 
-// The runtime, and its backend in words. tell: is told of bytes.
-async function loadRuntime(meta, tell) {
-  const gpu = await findGpu("webgpu" in meta.runtime);
-  const files = meta.runtime[gpu.webgpu ? "webgpu" : "wasm"];
-  const isSingle = inlined(files.main) !== undefined;
-  const source = async name => (isSingle ? blobUrl(await readFile(name)) : new URL(name, location.href).href);
-  const ort = await import(await source(files.main));
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  ort.env.wasm.wasmBinary = (await readFile(files.wasm, tell)).buffer;
-  ort.env.wasm.wasmPaths = { mjs: await source(files.loader) };
-  ort.env.logLevel = "error";
-  const threads = ort.env.wasm.numThreads;
-  const wasm = `WASM, ${threads} thread${threads > 1 ? "s" : ""}`;
-  return { ort, providers: [gpu.webgpu ? "webgpu" : "wasm"], backend: gpu.webgpu ? "WebGPU" : wasm, why: gpu.why };
+// A worker that holds the programs, and its backend in words. provider: "wasm" or "webgpu". tell: is told of bytes.
+async function startRuntime(meta, provider, files, tell) {
+  const names = meta.runtime[provider], isSingle = inlined(names.main) !== undefined;
+  const script = name => (isSingle ? readFile(name) : new URL(name, location.href).href);
+  const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  const [main, loader, wasm] = [await script(names.main), await script(names.loader), await readFile(names.wasm, tell)];
+  const computer = new Computer(), wrong = await computer.ask("start", { main, loader, wasm, threads, provider, files });
+  for (const [name, said] of Object.entries(wrong)) {
+    if (name !== "projector") throw new Error(`${meta.programs[name].file}: ${said}`);
+  }
+  const backend = provider === "webgpu" ? "WebGPU" : `WASM, ${threads} thread${threads > 1 ? "s" : ""}`;
+  return { computer, backend, has: Object.keys(files).filter(name => !(name in wrong)) };
 }
