@@ -114,9 +114,7 @@ def _run(options: Options) -> str:
         from imagegen_dist.cli.export_web import export_page
 
         said = export_page(model, trained.url, dest, options)
-        if options.push:
-            _push_space(dest, options.push)
-        return said
+        return f"{said}\n{_push_space(dest, options.push)}" if options.push else said
     if options.to != "hf":
         parts, page = programs(model), None
         if options.to == "onnx":  # discriminators alone take class numbers
@@ -127,10 +125,9 @@ def _run(options: Options) -> str:
         return "\n".join([*lines, f"{counted(len(lines), 'program')}, {held}: {dest}"])
     card = card_of(model, trained.url, options.license)
     write_folder(model, card, dest, options.directions)
-    if options.push:
-        _push(dest, options.push)
     parameters = ", ".join(f"{name} {count(number)}" for name, number in card.parameters.items())
-    return f"{parameters} parameters, {model.images:,} images seen: {dest}"
+    said = f"{parameters} parameters, {model.images:,} images seen: {dest}"
+    return f"{said}\n{_push(dest, options.push)}" if options.push else said
 
 
 def _to_diffusers(options: Options, model: Model, url: str, dest: Store) -> str:
@@ -153,22 +150,25 @@ def _check_hub() -> None:
         raise UsageError("--push needs a token: `hf auth login`, or HF_TOKEN in the environment")
 
 
-def _push_space(dest: Store, repository: str) -> None:
-    """Push a page as a static Space. Raises TaskError."""
+def _push_space(dest: Store, repository: str) -> str:
+    """Push a page as a static Space; a line that says where it is. Raises TaskError."""
     from huggingface_hub import HfApi
 
     if (folder := dest.local_path()) is None:
         raise TaskError(f"{dest} is written; --push takes it from a local DEST alone")
     try:
         api = HfApi()
-        api.create_repo(repository, repo_type="space", space_sdk="static", exist_ok=True)
+        made = api.create_repo(repository, repo_type="space", space_sdk="static", exist_ok=True)
         api.upload_folder(repo_id=repository, repo_type="space", folder_path=str(folder))
     except Exception as error:  # of whatever kind, it is one line for the user
         raise TaskError(f"{dest} is written, but not pushed to {repository}: {first_line(error)}") from error
+    return f"  pushed to {made}"
 
 
-def _push(dest: Store, repository: str) -> None:
-    """Push an exported folder. Raises TaskError."""
+def _push(dest: Store, repository: str) -> str:
+    """Push an exported folder; a line that says where it is. Raises TaskError."""
+    from huggingface_hub import HfApi
+
     from imagegen_dist.exported import CONFIG
     from imagegen_dist.inference.hub import HubModel
 
@@ -179,3 +179,4 @@ def _push(dest: Store, repository: str) -> None:
         HubModel.from_pretrained(str(folder)).push_to_hub(repository)
     except Exception as error:  # of whatever kind, it is one line for the user
         raise TaskError(f"{dest} is written, but not pushed to {repository}: {first_line(error)}") from error
+    return f"  pushed to {HfApi().endpoint}/{repository}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,14 +16,16 @@ from tests import loopback
 
 COMMIT = "c0ffee" + "0" * 34
 TOKEN = "hf_secret"
+_KIND = re.compile("^/api/(models|spaces)/")
 
 
 @dataclass
 class Hub:
-    """repositories: by name, what was pushed. tokens: what requests were signed with."""
+    """repositories: what was pushed, by name. asked: what they were made with. tokens: what signed the requests."""
 
     endpoint: str = ""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    asked: dict[str, dict[str, Any]] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
 
 
@@ -38,11 +41,11 @@ class _Handler(loopback.Handler):
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
-            self.hub.repositories[name] = {}
+            self.hub.repositories[name], self.hub.asked[name] = {}, asked
             return self.answer(200, {"url": f"{self.hub.endpoint}/{name}", "name": name})
         if path == "/api/validate-yaml":
             return self.answer(200, {"errors": [], "warnings": []})
-        name, _, rest = path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
+        name, _, rest = path.split("/", 3)[3].rpartition("/main")[0].rpartition("/")
         if rest == "preupload":
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
@@ -58,13 +61,13 @@ class _Handler(loopback.Handler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        name = "/".join(path.removeprefix("/api/models/").strip("/").split("/")[:2])
+        name = "/".join(_KIND.sub("", path).strip("/").split("/")[:2])
         files = self.hub.repositories.get(name)
         if files is None:
             return self.answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         if "/tree/" in path:
             return self.answer(200, [self._entry(file, content) for file, content in files.items()])
-        if path.startswith("/api/models/"):
+        if _KIND.match(path):
             siblings = [{"rfilename": file} for file in files]
             return self.answer(200, {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings})
         content = files[path.split("/resolve/")[1].partition("/")[2]]
