@@ -46,7 +46,7 @@ from imagegen_dist.metrics.frechet import frechet_distance
 from imagegen_dist.metrics.sinks import read_rows
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings, last_values
-from imagegen_dist.run import execute
+from imagegen_dist.run import SilentEvents, execute
 from imagegen_dist.storage import Store
 
 PRESET = "digits-200"
@@ -62,25 +62,6 @@ CASES: dict[str, dict[str, Any]] = {
     "transfer, adaptive p": {},
 }
 SOURCE = "small digits"  # the run from whose weights transfer begins
-
-
-class Quiet:
-    """Whoever started a run and has nothing to say."""
-
-    def row(self, row: dict[str, float]) -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        pass
-
-    def checkpoint(self, published: Any) -> None:
-        pass
-
-    def stop_requested(self) -> bool:
-        return False
-
-    def interrupted(self) -> bool:
-        return False
 
 
 def small_digits(store: Store) -> Store:
@@ -157,7 +138,7 @@ def figures_of(samples: Tensor, labels: Tensor, digits: Dataset, storage: str) -
 def begun(settings: RunSettings, experiment: Experiment, options: argparse.Namespace) -> RunSettings:
     """A run that begins with the weights of one on scikit-learn's digits, which is trained first."""
     source = settings_of(SOURCE, 1_797, 0, options)
-    execute(experiment_of("nothing", 0, options), source, World(), CPU, Quiet())
+    execute(experiment_of("nothing", 0, options), source, World(), CPU, SilentEvents())
     place, index = source.folder.url, Dataset.open(settings.data).index
     networks = build_networks(experiment, index.shape, index.labels)
     return replace(settings, lineage=plan(place, read_source(place), experiment, index, networks))
@@ -168,7 +149,7 @@ def run(case: str, digits: int, seed: int, options: argparse.Namespace) -> dict[
     experiment, settings = experiment_of(case, seed, options), settings_of(case, digits, seed, options)
     settings = begun(settings, experiment, options) if case.startswith("transfer") else settings
     started = time.process_time()
-    execute(experiment, settings, World(), CPU, Quiet())
+    execute(experiment, settings, World(), CPU, SilentEvents())
     seconds = time.process_time() - started
     model = load(settings.folder.url)
     labels = model.labels(SAMPLES)

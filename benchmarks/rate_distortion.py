@@ -33,7 +33,7 @@ from imagegen_dist.distributed import World
 from imagegen_dist.inference import AutoencoderModel
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import execute
+from imagegen_dist.run import SilentEvents, execute
 from imagegen_dist.run_folder import RESULT
 from imagegen_dist.storage import Store
 
@@ -51,7 +51,7 @@ PUBLISHED_IMAGES = 19_200_000
 _SHOWN = 16
 
 
-class Console:
+class Console(SilentEvents):
     """A line for each report of a run, with the name of it."""
 
     def __init__(self, name: str) -> None:
@@ -64,12 +64,6 @@ class Console:
 
     def message(self, text: str) -> None:
         print(f"{self.name} {text}", flush=True)
-
-    def checkpoint(self, published: Any) -> None:
-        pass
-
-    def stop_requested(self) -> bool:
-        return False
 
 
 def train(beta: float, options: argparse.Namespace) -> dict[str, Any]:

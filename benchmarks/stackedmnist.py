@@ -36,7 +36,7 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import RunError, execute
+from imagegen_dist.run import RunError, SilentEvents, execute
 from imagegen_dist.run_folder import RESULT
 from imagegen_dist.storage import Store
 
@@ -60,7 +60,7 @@ VARIANTS = {
 }
 
 
-class Console:
+class Console(SilentEvents):
     """A line for each report that has figures, with the name of the run."""
 
     def __init__(self, name: str) -> None:
@@ -76,12 +76,6 @@ class Console:
 
     def message(self, text: str) -> None:
         print(f"{self.name} {text}", flush=True)
-
-    def checkpoint(self, published: Any) -> None:
-        pass
-
-    def stop_requested(self) -> bool:
-        return False
 
 
 def experiment_of(name: str, options: argparse.Namespace) -> Experiment:

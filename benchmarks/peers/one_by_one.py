@@ -6,7 +6,6 @@ python -m peers.one_by_one SWEEP RUNS NUMBER [NUMBER ...]; SWEEP: URL of its dir
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -14,23 +13,9 @@ import torch
 from imagegen_dist import records
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.distributed import World
-from imagegen_dist.run import execute
+from imagegen_dist.run import SilentEvents, execute
 from imagegen_dist.storage import Store
 from imagegen_dist.sweep.plan import SweepPlan, read_plan
-from imagegen_dist.training.checkpoint import Checkpoint
-
-
-class Alone:
-    """Nobody looks on: implements imagegen_dist.run.Events."""
-
-    def row(self, row: dict[str, float]) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None: ...
-
-    def stop_requested(self) -> bool:
-        return False
 
 
 def train(plan: SweepPlan, runs: str, number: int) -> None:
@@ -38,7 +23,7 @@ def train(plan: SweepPlan, runs: str, number: int) -> None:
     settings = replace(plan.trial_settings(f"{number:04d}", ""), storage=Store(runs).url)
     experiment = plan.space.apply(plan.experiment, plan.point(number))
     records.write_config(settings, experiment, DatasetIndex.load(Store(settings.data)), {})
-    execute(experiment, settings, World(), torch.device("cpu"), Alone())
+    execute(experiment, settings, World(), torch.device("cpu"), SilentEvents())
 
 
 if __name__ == "__main__":

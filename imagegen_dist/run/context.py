@@ -61,6 +61,25 @@ class Events(Protocol):
         ...
 
 
+class SilentEvents:
+    """Events of a run that nobody follows: ignores all, and never stops it."""
+
+    def row(self, row: dict[str, float]) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def interrupted(self) -> bool:
+        return False
+
+    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended.
