@@ -223,5 +223,5 @@ def test_layers_at_full_resolution_are_the_generators():
     assert millions(Discriminator(shape, 0, deeper, generator=seeded())) == millions(
         Discriminator(shape, 0, config, generator=seeded())
     )
-    with pytest.raises(ValueError, match="--model.pixel-channels"):
+    with pytest.raises(ValueError, match=r"--model\.pixel-channels"):
         replace(DIGITS, pixel_layers=2)
