@@ -343,7 +343,7 @@ class Discriminator(nn.Module):
 
         judging = config.judging(shape)
         if judging is not None:
-            config = replace(config, pixel_channels=0)
+            config = replace(config, pixel_channels=0, pixel_layers=1)
         self.from_pixels: nn.Module
         if config.pixel_channels:
             self.from_pixels = _FromPixels(ndim, shape.channels, widths[0], config, generator=generator)

@@ -225,3 +225,9 @@ def test_layers_at_full_resolution_are_the_generators():
     )
     with pytest.raises(ValueError, match=r"--model\.pixel-channels"):
         replace(DIGITS, pixel_layers=2)
+
+
+def test_a_discriminator_of_frames_goes_with_several_layers_at_full_resolution():
+    config = replace(DIGITS, pixel_channels=8, pixel_layers=2, placement="frames", judged_frames=2)
+    discriminator = Discriminator(SampleShape(1, (8, 8, 8)), 0, config, generator=seeded())
+    assert discriminator(torch.zeros(2, 1, 8, 8, 8)).shape == (2,)
