@@ -72,7 +72,8 @@ def _r3gan(
 
 _DIGITS = Experiment(
     model=R3GANConfig(
-        widths=(96,),
+        widths=(128,),
+        discriminator_widths=(96,),
         blocks_per_stage=1,
         group_channels=0,
         expansion=1,
@@ -83,7 +84,7 @@ _DIGITS = Experiment(
         head_units=128,
         output="tanh",
     ),
-    objective=GANConfig(gamma=Schedule(1.0, 0.1, 105_000)),
+    objective=GANConfig(gamma=Schedule(1.0, 0.3, 105_000)),
     optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 192_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 105_000))),
     data=DataConfig(lanes=2),  # of four shards each, all of which one block shuffles
     training=TrainingConfig(
@@ -100,6 +101,7 @@ _DIGITS = Experiment(
 
 _FEW_DIGITS = replace(
     _DIGITS,
+    model=replace(_DIGITS.model, widths=(96,), discriminator_widths=()),
     objective=GANConfig(
         gamma=Schedule(1.0, 0.1, 30_000),
         adaptive_augment=0.5,
