@@ -46,8 +46,6 @@ class R3GANConfig(ModelConfig):
     """Extent in pixels of the convolution between pixels and patches: patch plus an even number along every axis."""
     pixel_channels: int = 0
     """Channels of a convolution at full resolution between pixels and patches; 0 for none, as published."""
-    pixel_layers: int = 1
-    """Convolutions of the generator from pixel_channels at full resolution to samples."""
     mapping_units: int = 0
     """Units of a hidden layer between z with the class and the generator's channel scales; 0 for none, as published."""
     head_units: int = 0
@@ -72,7 +70,7 @@ class R3GANConfig(ModelConfig):
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths {self.widths}: give a positive width for each stage, as --model.widths 96 48")
-        for name in ("blocks_per_stage", "expansion", "z_dim", "embed_dim", "pixel_layers"):
+        for name in ("blocks_per_stage", "expansion", "z_dim", "embed_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
@@ -91,10 +89,6 @@ class R3GANConfig(ModelConfig):
                 raise ValueError(
                     f"{name} {getattr(self, name)} is negative; set --model.{name.replace('_', '-')} to 0 or more"
                 )
-        if self.pixel_layers > 1 and not self.pixel_channels:
-            raise ValueError(
-                f"pixel_layers {self.pixel_layers}: set --model.pixel-channels too, or leave --model.pixel-layers at 1"
-            )
         if self.resample not in ("fir", "box"):
             raise ValueError(f"resample {self.resample!r} is not known; set --model.resample to fir or box")
         if self.placement not in ("none", "whole", "frames"):
@@ -232,11 +226,8 @@ def _to_pixels(ndim: int, width: int, channels: int, config: R3GANConfig, genera
         patches = TransposedConv(ndim, width, out_channels, config.patch_kernel, config.patch, generator=generator)
     if not config.pixel_channels:
         return patches
-    layers = [patches, BiasedLeakyReLU(out_channels)]
-    for _ in range(config.pixel_layers - 1):
-        hidden = Conv(ndim, out_channels, out_channels, config.pixel_kernel, gain=LEAKY_GAIN, generator=generator)
-        layers += [hidden, BiasedLeakyReLU(out_channels)]
-    return nn.Sequential(*layers, Conv(ndim, out_channels, channels, config.pixel_kernel, generator=generator))
+    pixels = Conv(ndim, out_channels, channels, config.pixel_kernel, generator=generator)
+    return nn.Sequential(patches, BiasedLeakyReLU(out_channels), pixels)
 
 
 class _FromPixels(nn.Module):
@@ -343,7 +334,7 @@ class Discriminator(nn.Module):
 
         judging = config.judging(shape)
         if judging is not None:
-            config = replace(config, pixel_channels=0, pixel_layers=1)
+            config = replace(config, pixel_channels=0)
         self.from_pixels: nn.Module
         if config.pixel_channels:
             self.from_pixels = _FromPixels(ndim, shape.channels, widths[0], config, generator=generator)

@@ -56,13 +56,13 @@ _OF_CLIPS = replace(
 )
 
 
-def _gan(url: str, model: R3GANConfig, gamma: tuple[float, float], images: int) -> Experiment:
+def _gan(url: str, model: R3GANConfig, gamma: Schedule, images: int) -> Experiment:
     """The losses of the preset `digits` with a larger gamma: with its own, samples are empty."""
     burn_in = images // 2
     adam = AdamConfig(lr=Schedule(1.5e-3, 1e-4, images), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))
     return Experiment(
         model=model,
-        objective=GANConfig(gamma=Schedule(*gamma, burn_in)),
+        objective=GANConfig(gamma=gamma),
         optim=GANOptimConfig(discriminator=adam, generator=adam),
         data=DataConfig(url=url, lanes=2, decoded_bytes=1 << 27),
         training=_training(images, 10_000),
@@ -84,7 +84,7 @@ def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveC
 
 GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
-        _gan("moving-digits", _OF_CLIPS, (30.0, 3.0), 120_000),
+        _gan("moving-digits", _OF_CLIPS, Schedule(30.0, 1.0, 50_000), 150_000),
         "R3GAN of moving digits, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441). The generator draws one frame and moves it (arXiv:1506.02025); "
         "single frames have a discriminator of their own (arXiv:1907.06571). docs/video.md has what came of it.",
@@ -92,7 +92,7 @@ GANS: dict[str, Preset] = {
         12,
     ),
     "solids-gan": Preset(
-        _gan("solids", replace(_NETWORKS, widths=(80,), patch=4, patch_kernel=8), (5.0, 0.5), 96_000),
+        _gan("solids", replace(_NETWORKS, widths=(80,), patch=4, patch_kernel=8), Schedule(5.0, 0.5, 48_000), 96_000),
         "R3GAN of solids, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441); bodies are drawn, then shifted and scaled (arXiv:1506.02025). "
         "docs/volumes.md has what came of it.",

@@ -209,25 +209,3 @@ def test_a_discriminator_can_have_widths_of_its_own():
 def test_widths_of_a_discriminator_are_one_for_each_stage(widths):
     with pytest.raises(ValueError, match=r"discriminator_widths .*--model.discriminator-widths 32 16"):
         R3GANConfig(widths=(32, 16), discriminator_widths=widths, group_channels=0)
-
-
-def test_layers_at_full_resolution_are_the_generators():
-    shape, config = SampleShape(1, (8, 8)), replace(DIGITS, pixel_channels=8)
-    deeper = replace(config, pixel_layers=3)
-    kernels = [
-        layer.weight.shape
-        for layer in Generator(shape, 0, deeper, generator=seeded()).to_pixels[1:]
-        if isinstance(layer, Conv)
-    ]
-    assert kernels == [(8, 8, 3, 3), (8, 8, 3, 3), (1, 8, 3, 3)]
-    assert millions(Discriminator(shape, 0, deeper, generator=seeded())) == millions(
-        Discriminator(shape, 0, config, generator=seeded())
-    )
-    with pytest.raises(ValueError, match=r"--model\.pixel-channels"):
-        replace(DIGITS, pixel_layers=2)
-
-
-def test_a_discriminator_of_frames_goes_with_several_layers_at_full_resolution():
-    config = replace(DIGITS, pixel_channels=8, pixel_layers=2, placement="frames", judged_frames=2)
-    discriminator = Discriminator(SampleShape(1, (8, 8, 8)), 0, config, generator=seeded())
-    assert discriminator(torch.zeros(2, 1, 8, 8, 8)).shape == (2,)
