@@ -92,7 +92,12 @@ GANS: dict[str, Preset] = {
         12,
     ),
     "solids-gan": Preset(
-        _gan("solids", replace(_NETWORKS, widths=(80,), patch=4, patch_kernel=8), Schedule(5.0, 0.5, 48_000), 96_000),
+        _gan(
+            "solids",
+            replace(_NETWORKS, widths=(112,), discriminator_widths=(80,), patch=4, patch_kernel=8),
+            Schedule(10.0, 1.0, 60_000),
+            120_000,
+        ),
         "R3GAN of solids, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441); bodies are drawn, then shifted and scaled (arXiv:1506.02025). "
         "docs/volumes.md has what came of it.",
