@@ -1,11 +1,14 @@
-"""Destinations of metrics: the interface, and the two sinks that every run has."""
+"""Destinations of metrics: the interface, the two sinks that every run has, and one that nobody waits for."""
 
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from queue import SimpleQueue
+from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 from imagegen_dist.documents import parse_json
 from imagegen_dist.run_folder import METRICS
@@ -26,6 +29,54 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flush and release resources."""
+
+
+S = TypeVar("S", bound=Sink)
+
+
+class BackgroundSink(Generic[S]):
+    """A sink that a thread of its own opens and writes to, in order, so that only `close` waits for it.
+
+    opened: opens the sink, given a function that takes messages. tell: is told of these, on the thread that uses this
+    sink. An error of the sink is raised by a later call.
+    """
+
+    def __init__(self, opened: Callable[[Callable[[str], None]], S], tell: Callable[[str], None]) -> None:
+        self._messages: SimpleQueue[str] = SimpleQueue()
+        self._tell = tell
+        self._thread = ThreadPoolExecutor(1, "sink")
+        self._sink = self._thread.submit(opened, self._messages.put)
+        self._work: deque[Future[None]] = deque()
+
+    @property
+    def sink(self) -> S:
+        """The sink itself; waits until it is open."""
+        return self._sink.result()
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self._do(lambda sink: sink.log(row))
+
+    def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
+        self._do(lambda sink: sink.picture(name, data, extension, images))
+
+    def flush(self) -> None:
+        self._do(lambda sink: sink.flush())
+
+    def close(self) -> None:
+        self._do(lambda sink: sink.close())
+        self._thread.shutdown()
+        self._settle()
+
+    def _do(self, work: Callable[[S], None]) -> None:
+        self._settle()
+        self._work.append(self._thread.submit(lambda: work(self._sink.result())))
+
+    def _settle(self) -> None:
+        """Pass messages on, and raise the error of what has been done."""
+        while not self._messages.empty():
+            self._tell(self._messages.get())
+        while self._work and self._work[0].done():
+            self._work.popleft().result()
 
 
 class JSONLSink:

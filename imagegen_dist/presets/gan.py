@@ -70,20 +70,22 @@ def _r3gan(
     )
 
 
+_DIGITS_NETWORKS = R3GANConfig(
+    widths=(128,),
+    discriminator_widths=(96,),
+    blocks_per_stage=1,
+    group_channels=0,
+    expansion=1,
+    patch=7,
+    patch_kernel=13,
+    pixel_channels=8,
+    mapping_units=256,
+    head_units=128,
+    output="tanh",
+)
+
 _DIGITS = Experiment(
-    model=R3GANConfig(
-        widths=(128,),
-        discriminator_widths=(96,),
-        blocks_per_stage=1,
-        group_channels=0,
-        expansion=1,
-        patch=7,
-        patch_kernel=13,
-        pixel_channels=8,
-        mapping_units=256,
-        head_units=128,
-        output="tanh",
-    ),
+    model=_DIGITS_NETWORKS,
     objective=GANConfig(gamma=Schedule(1.0, 0.3, 105_000)),
     optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 192_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 105_000))),
     data=DataConfig(lanes=2),  # of four shards each, all of which one block shuffles
@@ -101,7 +103,7 @@ _DIGITS = Experiment(
 
 _FEW_DIGITS = replace(
     _DIGITS,
-    model=replace(_DIGITS.model, widths=(96,), discriminator_widths=()),
+    model=replace(_DIGITS_NETWORKS, widths=(96,), discriminator_widths=()),
     objective=GANConfig(
         gamma=Schedule(1.0, 0.1, 30_000),
         adaptive_augment=0.5,

@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from imagegen_dist.drawing.views import Drawing
 from imagegen_dist.lineage.record import described
 from imagegen_dist.metric_table import EVALUATION
 from imagegen_dist.metrics.chance import chance_warnings
-from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, Sink, read_rows
+from imagegen_dist.metrics.sinks import BackgroundSink, JSONLSink, PictureSink, Sink, read_rows
 from imagegen_dist.metrics.wandb import WandbSink
 from imagegen_dist.records import (
     RunStatus,
@@ -44,7 +44,7 @@ class Outputs:
     def __init__(self, run: Context) -> None:
         self._run = run
         self._sinks: list[Sink] = []
-        self._wandb: WandbSink | None = None
+        self._wandb: BackgroundSink[WandbSink] | None = None
         self._reports = Background(self._report_failed)
 
     def open(self, resumed: bool) -> None:
@@ -55,7 +55,7 @@ class Outputs:
             PictureSink(run.folder),
         ]
         if run.settings.wandb_mode != "disabled":
-            self._wandb = self._open_wandb()
+            self._wandb = BackgroundSink(self._open_wandb, run.events.message)
             self._sinks.append(self._wandb)
 
     def log(self, values: dict[str, float]) -> None:
@@ -133,7 +133,7 @@ class Outputs:
                 "classes": run.training.index.classes,
                 "label_distribution": evaluation.label_distribution,
             },
-            "wandb_sync": self._wandb.sync_command if self._wandb else "",
+            "wandb_sync": self._wandb.sink.sync_command if self._wandb else "",
             "paths": {
                 "run": run.folder.url,
                 "picture": latest_picture(run.folder, run.evaluator.picture),
@@ -141,14 +141,14 @@ class Outputs:
                 "checkpoint": checkpoint.url if checkpoint else None,
                 "metrics": f"{run.folder.url}/{METRICS}",
                 "report": f"{run.folder.url}/{REPORT}",
-                "wandb": str(self._wandb.directory) if self._wandb and self._wandb.directory else None,
+                "wandb": str(self._wandb.sink.directory) if self._wandb and self._wandb.sink.directory else None,
             },
         }
         run.folder.write(RESULT, json.dumps(result, indent=1).encode())
         self.submit_report("without figures" if missing else "complete")
         self._reports.drain()
 
-    def _open_wandb(self) -> WandbSink:
+    def _open_wandb(self, warn: Callable[[str], None]) -> WandbSink:
         run, settings = self._run, self._run.settings
         group, values = settings.wandb_group, settings.wandb_values
         kinds = [config.kind(type(part)) for part in (run.experiment.objective, run.experiment.model)]
@@ -174,7 +174,7 @@ class Outputs:
             tags=[settings.preset, *kinds],
             captions={run.evaluator.picture: run.evaluator.picture_note, **run.evaluator.more_pictures},
             api_key_present=settings.wandb_key,
-            warn=run.events.message,
+            warn=warn,
         )
 
     def _report_failed(self, error: Exception) -> None:

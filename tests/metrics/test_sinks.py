@@ -1,10 +1,12 @@
 import json
 import math
+import threading
 import uuid
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from imagegen_dist.metrics.sinks import JSONLSink, PictureSink, encode_row, read_pictures, read_rows
+from imagegen_dist.metrics.sinks import BackgroundSink, JSONLSink, PictureSink, encode_row, read_pictures, read_rows
 from imagegen_dist.storage import Store
 
 
@@ -125,3 +127,47 @@ def test_of_many_pictures_the_first_the_last_and_some_between_are_read(store):
     assert [images for images, _, _ in read_pictures(store, "grid", limit=5)] == [0, 12, 24, 37, 49]
     assert [images for images, _, _ in read_pictures(store, "grid", limit=1)] == [0]
     assert read_pictures(store, "nothing") == []
+
+
+class Slow:
+    """A sink that opens once it may, and notes what it is given and by whom."""
+
+    def __init__(self, may_open: threading.Event, warn: Callable[[str], None]) -> None:
+        may_open.wait()
+        self.noted: list[tuple[str, object]] = []
+        self.warn = warn
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self.noted.append(("row", row["images"]))
+        if row["images"] < 0:
+            raise ValueError("before the start")
+
+    def picture(self, name: str, data: bytes, extension: str, images: int) -> None:
+        self.warn(f"no {name}")
+
+    def flush(self) -> None:
+        self.noted.append(("thread", threading.current_thread().name != "MainThread"))
+
+    def close(self) -> None:
+        self.noted.append(("closed", True))
+
+
+def test_a_background_sink_is_not_waited_for_and_keeps_the_order() -> None:
+    may_open, told = threading.Event(), list[str]()
+    sink = BackgroundSink(lambda warn: Slow(may_open, warn), told.append)
+    sink.log({"images": 1.0})
+    sink.picture("grid", b"", "png", 1)
+    sink.flush()
+    may_open.set()
+    sink.close()
+    assert sink.sink.noted == [("row", 1.0), ("thread", True), ("closed", True)]
+    assert told == ["no grid"]
+
+
+def test_an_error_of_a_background_sink_is_raised_by_a_later_call() -> None:
+    may_open = threading.Event()
+    may_open.set()
+    sink = BackgroundSink(lambda warn: Slow(may_open, warn), print)
+    sink.log({"images": -1.0})
+    with pytest.raises(ValueError, match="before the start"):
+        sink.close()
