@@ -16,7 +16,7 @@ from imagegen_dist.storage import Store
 _SMALL_SIDE = 32  # pixels up to which the preset for the CPU is suggested
 _SMALL_LATENTS = 16  # positions along an axis
 _OF_ANY_SIZE = "article-gan"  # perceptrons, which do not divide the axes
-_OF_AXES = {"video": ("moving-digits-gan", "dcgan"), "voxels": ("solids-gan", "dcgan")}
+_OF_AXES = {"video": ("moving-digits-gan", "dcgan"), "voxels": ("solids-gan", "dcgan")}  # small samples' first
 _OF_LATENTS = ("latent-digits", "r3gan-latent256")
 
 
@@ -55,6 +55,7 @@ def _candidates(index: DatasetIndex, latents: bool) -> tuple[str, ...]:
         flat = (*(_OF_LATENTS if small else reversed(_OF_LATENTS)), "digits")
         return _OF_AXES.get(index.modality, flat)
     if index.modality in _OF_AXES:
-        return _OF_AXES[index.modality]
+        of_axes = _OF_AXES[index.modality]
+        return of_axes if side <= _SMALL_SIDE else of_axes[::-1]
     stacked = () if channel_classes(index) is None else ("r3gan-stackedmnist-small",)
     return (*stacked, *(("digits", "dcgan") if side <= _SMALL_SIDE else ("dcgan", "digits")))

@@ -26,8 +26,8 @@ class R3GANConfig(ModelConfig):
 
     widths: tuple[int, ...] = (768, 768, 768, 768)
     """Channels of every stage, starting at the lowest resolution."""
-    discriminator_widths: tuple[int, ...] = ()
-    """Channels of every stage of the discriminator, in the same order; empty for the generator's, as published."""
+    discriminator_ratio: float = 1.0
+    """Channels of the discriminator's stages as a multiple of the generator's, rounded; 1 as published."""
     blocks_per_stage: int = 2
     """Residual blocks per stage."""
     group_channels: int = 16
@@ -75,7 +75,11 @@ class R3GANConfig(ModelConfig):
                 raise ValueError(
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
-        self._check_discriminator()
+        if self.discriminator_ratio <= 0 or min(self.discriminator_widths) < 1:
+            raise ValueError(
+                f"discriminator_ratio {self.discriminator_ratio:g} leaves a stage without channels; set "
+                "--model.discriminator-ratio to more"
+            )
         for width in (*self.widths, *self.discriminator_widths):
             if self.group_channels < 0 or (self.group_channels and width * self.expansion % self.group_channels):
                 raise ValueError(
@@ -98,14 +102,6 @@ class R3GANConfig(ModelConfig):
         if self.bf16_stages < 0:
             raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
 
-    def _check_discriminator(self) -> None:
-        widths = self.discriminator_widths
-        if widths and (len(widths) != len(self.widths) or min(widths) < 1):
-            raise ValueError(
-                f"discriminator_widths {widths}: give a positive width for each of {len(self.widths)} stages, as "
-                f"--model.discriminator-widths {' '.join(map(str, self.widths))}"
-            )
-
     def _check_pixels(self) -> None:
         """Raise ValueError if patches or kernels at full resolution do not fit one another."""
         several = [
@@ -123,6 +119,11 @@ class R3GANConfig(ModelConfig):
             )
         if any(extent < 1 or extent % 2 == 0 for extent in per_axis(self.pixel_kernel, ndim)):
             raise ValueError(f"pixel_kernel {axes_text(self.pixel_kernel)}: set --model.pixel-kernel to odd numbers")
+
+    @property
+    def discriminator_widths(self) -> tuple[int, ...]:
+        """Channels of every stage of the discriminator, in the order of the generator's."""
+        return tuple(round(width * self.discriminator_ratio) for width in self.widths)
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
         """Spatial extent of the lowest stage, S / (patch · strides); raises ValueError if it is not an integer."""
@@ -328,7 +329,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.shape, self.classes = shape, classes
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
-        ndim, widths = shape.ndim, (config.discriminator_widths or config.widths)[::-1]
+        ndim, widths = shape.ndim, config.discriminator_widths[::-1]
         base, last = config.base(shape), widths[-1]
         self.steps = config.steps(ndim)[::-1]
 

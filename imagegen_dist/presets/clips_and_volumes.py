@@ -94,7 +94,7 @@ GANS: dict[str, Preset] = {
     "solids-gan": Preset(
         _gan(
             "solids",
-            replace(_NETWORKS, widths=(112,), discriminator_widths=(80,), patch=4, patch_kernel=8),
+            replace(_NETWORKS, widths=(112,), discriminator_ratio=0.71, patch=4, patch_kernel=8),
             Schedule(10.0, 1.0, 60_000),
             120_000,
         ),

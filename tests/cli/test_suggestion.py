@@ -18,10 +18,11 @@ def index(modality: str, *dims: int) -> DatasetIndex:
         ("image", (1, 28, 28), False, "digits"),
         ("image", (3, 64, 64), False, "dcgan"),
         ("video", (1, 8, 32, 32), False, "moving-digits-gan"),
-        ("video", (3, 16, 64, 64), False, "moving-digits-gan"),
+        ("video", (3, 16, 64, 64), False, "dcgan"),
         ("video", (3, 6, 12, 20), False, "dcgan"),  # no patches of 2×8×8
         ("voxels", (1, 16, 16, 16), False, "solids-gan"),
         ("voxels", (1, 20, 20, 20), False, "solids-gan"),
+        ("voxels", (1, 64, 64, 64), False, "dcgan"),
         ("voxels", (1, 5, 7, 9), False, "article-gan"),
         ("image", (4, 7, 7), True, "latent-digits"),
         ("image", (4, 32, 32), True, "r3gan-latent256"),

@@ -193,19 +193,16 @@ def test_frames_that_there_are_not_cannot_be_judged(shape, message):
         Discriminator(SampleShape(1, shape), 0, config, generator=seeded())
 
 
-def test_a_discriminator_can_have_widths_of_its_own():
-    shape, config = (
-        SampleShape(1, (16, 16)),
-        R3GANConfig(widths=(32, 16), discriminator_widths=(16, 8), group_channels=0),
-    )
-    alike = replace(config, widths=(16, 8), discriminator_widths=())
+def test_a_discriminator_can_have_other_widths_than_its_generator():
+    shape, config = SampleShape(1, (16, 16)), R3GANConfig(widths=(32, 16), discriminator_ratio=0.5, group_channels=0)
+    alike = replace(config, widths=(16, 8), discriminator_ratio=1.0)
     generator, discriminator = (network(shape, 3, config, generator=seeded()) for network in (Generator, Discriminator))
     assert generator.basis.shape[0] == 32
     expected = Discriminator(shape, 3, alike, generator=seeded()).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in discriminator.state_dict().items())
 
 
-@pytest.mark.parametrize("widths", [(8,), (8, 8, 8), (8, 0)])
-def test_widths_of_a_discriminator_are_one_for_each_stage(widths):
-    with pytest.raises(ValueError, match=r"discriminator_widths .*--model.discriminator-widths 32 16"):
-        R3GANConfig(widths=(32, 16), discriminator_widths=widths, group_channels=0)
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 0.01])
+def test_each_stage_of_a_discriminator_has_channels(ratio):
+    with pytest.raises(ValueError, match=r"discriminator_ratio .*--model\.discriminator-ratio"):
+        R3GANConfig(widths=(32, 16), discriminator_ratio=ratio, group_channels=0)
