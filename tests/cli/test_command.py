@@ -31,14 +31,19 @@ def parsed(*arguments: str) -> object:
     return parse("train_gan", arguments)
 
 
+def besides_packing(text: str) -> list[str]:
+    """Lines other than those that a slow machine shows while it packs the digits."""
+    return [line for line in text.splitlines() if not line.startswith("packing digits, once: ")]
+
+
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command answers, checked to be one line on standard error and exit code 2."""
     assert main_gan(arguments) == MISUSED == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("train_gan.py: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
+    [line] = besides_packing(captured.err)
+    assert line.startswith("train_gan.py: ")
+    return line
 
 
 @pytest.fixture
@@ -143,9 +148,9 @@ def test_a_mistake_in_a_vae_is_answered_in_one_line(
     assert main_vae(["--storage", storage, "--data", "digits", *arguments]) == MISUSED
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("train_vae.py: ")
-    assert captured.err.count("\n") == 1
-    assert said in captured.err
+    [line] = besides_packing(captured.err)
+    assert line.startswith("train_vae.py: ")
+    assert said in line
 
 
 @pytest.mark.parametrize(
