@@ -30,6 +30,8 @@ class R3GANConfig(ModelConfig):
     """Channels of the discriminator's stages as a multiple of the generator's, rounded; 1 as published."""
     blocks_per_stage: int = 2
     """Residual blocks per stage."""
+    discriminator_blocks: int = 0
+    """Residual blocks per stage of the discriminator; 0 for as many as the generator has, as published."""
     group_channels: int = 16
     """Channels per group of the 3×3 convolutions; 0 for dense ones, which are faster on a CPU."""
     expansion: int = 2
@@ -88,7 +90,7 @@ class R3GANConfig(ModelConfig):
                 )
         check_strides(self.strides, len(self.widths) - 1)
         self._check_pixels()
-        for name in ("pixel_channels", "mapping_units", "head_units", "judged_frames"):
+        for name in ("discriminator_blocks", "pixel_channels", "mapping_units", "head_units", "judged_frames"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is negative; set --model.{name.replace('_', '-')} to 0 or more"
@@ -124,6 +126,18 @@ class R3GANConfig(ModelConfig):
     def discriminator_widths(self) -> tuple[int, ...]:
         """Channels of every stage of the discriminator, in the order of the generator's."""
         return tuple(round(width * self.discriminator_ratio) for width in self.widths)
+
+    @property
+    def as_discriminator(self) -> R3GANConfig:
+        """These settings with the discriminator's widths and blocks as its own."""
+        blocks = self.discriminator_blocks or self.blocks_per_stage
+        return replace(
+            self,
+            widths=self.discriminator_widths,
+            blocks_per_stage=blocks,
+            discriminator_ratio=1.0,
+            discriminator_blocks=0,
+        )
 
     def base(self, shape: SampleShape) -> tuple[int, ...]:
         """Spatial extent of the lowest stage, S / (patch · strides); raises ValueError if it is not an integer."""
@@ -328,8 +342,9 @@ class Discriminator(nn.Module):
     def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.classes = shape, classes
+        config = config.as_discriminator
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
-        ndim, widths = shape.ndim, config.discriminator_widths[::-1]
+        ndim, widths = shape.ndim, config.widths[::-1]
         base, last = config.base(shape), widths[-1]
         self.steps = config.steps(ndim)[::-1]
 

@@ -193,11 +193,13 @@ def test_frames_that_there_are_not_cannot_be_judged(shape, message):
         Discriminator(SampleShape(1, shape), 0, config, generator=seeded())
 
 
-def test_a_discriminator_can_have_other_widths_than_its_generator():
+def test_a_discriminator_can_have_other_widths_and_fewer_blocks_than_its_generator():
     shape, config = SampleShape(1, (16, 16)), R3GANConfig(widths=(32, 16), discriminator_ratio=0.5, group_channels=0)
-    alike = replace(config, widths=(16, 8), discriminator_ratio=1.0)
+    config = replace(config, discriminator_blocks=1)
+    alike = replace(config, widths=(16, 8), discriminator_ratio=1.0, blocks_per_stage=1)
     generator, discriminator = (network(shape, 3, config, generator=seeded()) for network in (Generator, Discriminator))
     assert generator.basis.shape[0] == 32
+    assert [len(stage) for stage in generator.stages] == [2, 2]
     expected = Discriminator(shape, 3, alike, generator=seeded()).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in discriminator.state_dict().items())
 
