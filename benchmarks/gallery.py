@@ -105,7 +105,7 @@ EXHIBITS: Mapping[str, Exhibit] = {
             "agreement/digit": _share(0.86),
             "r2/velocity_x": Bounds(0.55, 1),
             "frechet_content": Bounds(0.5, 8, "frechet_content_real"),
-            "frechet_space_time": Bounds(0.5, 7, "frechet_space_time_real"),
+            "frechet_space_time": Bounds(0.5, 10, "frechet_space_time_real"),
             "frechet_motion": Bounds(0.3, 10, "frechet_motion_real"),
         },
         sample="--classes 0-9 --seeds 0-5",

@@ -71,9 +71,9 @@ def _r3gan(
 
 
 _DIGITS_NETWORKS = R3GANConfig(
-    widths=(128,),
-    discriminator_ratio=0.75,
-    blocks_per_stage=1,
+    widths=(96,),
+    blocks_per_stage=2,
+    discriminator_blocks=1,
     group_channels=0,
     expansion=1,
     patch=7,
@@ -103,7 +103,7 @@ _DIGITS = Experiment(
 
 _FEW_DIGITS = replace(
     _DIGITS,
-    model=replace(_DIGITS_NETWORKS, widths=(96,), discriminator_ratio=1.0),
+    model=replace(_DIGITS_NETWORKS, blocks_per_stage=1),
     objective=GANConfig(
         gamma=Schedule(1.0, 0.1, 30_000),
         adaptive_augment=0.5,
