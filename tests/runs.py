@@ -34,6 +34,7 @@ CPU = torch.device("cpu")
 
 TINY = {
     "model.widths": (16,),
+    "model.blocks_per_stage": 1,
     "model.pixel_channels": 0,
     "model.mapping_units": 0,
     "model.head_units": 0,
