@@ -74,7 +74,7 @@ EXHIBITS: Mapping[str, Exhibit] = {
     ),
     "digits-styled": Exhibit(
         "Digits by class and style",
-        "Generated digits, one column a digit, leaning more from row to row",
+        "Generated digits, a row a seed, leaning more from left to right",
         300,
         {"agreement/digit": _share(0.97), "r2/slant": Bounds(0.8, 1), "frechet": Bounds(0.5, 2.5, "frechet_real")},
         sample="--seeds 0-9 --sweep slant",
