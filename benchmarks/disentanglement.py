@@ -10,7 +10,6 @@ where it was interrupted.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,16 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.rate_distortion import Console
+from benchmarks.rate_distortion import run_to_end
 from imagegen_dist import config
 from imagegen_dist.data import dsprites
 from imagegen_dist.data.index import INDEX_NAME
 from imagegen_dist.data.pack import pack
-from imagegen_dist.distributed import World
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import execute
-from imagegen_dist.run_folder import RESULT
 from imagegen_dist.storage import Store
 
 POSITIONS = 16
@@ -159,13 +155,7 @@ def train(options: argparse.Namespace, method: str, strength: float, seed: int) 
         attempt=str(time.time_ns()),
         wandb_mode="disabled",
     )
-    if not settings.folder.exists(RESULT) or _result(settings)["images"] < options.images:
-        execute(experiment, settings, World(), torch.device("cpu"), Console(settings.name))
-    return _result(settings)
-
-
-def _result(settings: RunSettings) -> dict[str, Any]:
-    return json.loads(settings.folder.read(RESULT))
+    return run_to_end(experiment, settings)
 
 
 def table(found: Mapping[tuple[str, float], list[dict[str, Any]]]) -> str:

@@ -30,6 +30,7 @@ from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import read_samples
 from imagegen_dist.distributed import World
+from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference import AutoencoderModel
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
@@ -95,7 +96,13 @@ def train(beta: float, options: argparse.Namespace) -> dict[str, Any]:
         attempt=str(time.time_ns()),
         wandb_mode="disabled",
     )
-    if not settings.folder.exists(RESULT) or read_result(settings)["images"] < options.images:
+    return run_to_end(experiment, settings)
+
+
+def run_to_end(experiment: Experiment, settings: RunSettings) -> dict[str, Any]:
+    """Train, or what is left of it, in this process; the run's figures."""
+    images = experiment.training.total_images
+    if not settings.folder.exists(RESULT) or read_result(settings)["images"] < images:
         execute(experiment, settings, World(), torch.device("cpu"), Console(settings.name))
     return read_result(settings)
 

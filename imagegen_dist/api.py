@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, redirect_stderr
 from dataclasses import replace
 from functools import cached_property, partial
@@ -34,11 +34,10 @@ from imagegen_dist.presets import find_preset
 from imagegen_dist.presets.preset import job_of
 from imagegen_dist.ray.signals import Interruption
 from imagegen_dist.resources import Demand, Workers, local_threads, local_workers
-from imagegen_dist.run import Outcome
+from imagegen_dist.run import Outcome, SilentEvents
 from imagegen_dist.run_folder import CONFIG, REPORT, RESULT, read_config
 from imagegen_dist.storage import Store
 from imagegen_dist.storage.lease import Lease
-from imagegen_dist.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -354,8 +353,8 @@ def _close(console: Console, prepared: Prepared, outcome: Outcome) -> None:
         raise TrainingError(f"the model is trained and saved; {outcome.missing}; the same call takes them again")
 
 
-class _Events:
-    """Implements imagegen_dist.run.Events for a training in this process."""
+class _Events(SilentEvents):
+    """What a training in this process tells its console, and what stops it."""
 
     def __init__(self, console: Console, interruption: Interruption, lease: Lease) -> None:
         self._console = console
@@ -373,6 +372,3 @@ class _Events:
 
     def interrupted(self) -> bool:
         return self._interruption.asked or self._lease.lost.is_set()
-
-    def checkpoint(self, published: Callable[[], Checkpoint | None]) -> None:
-        pass

@@ -16,14 +16,15 @@ async function loadModel(tell) {
   const start = async (provider, why) => new Model(meta, { ...(await startRuntime(meta, provider, files, count)), why }, bytes);
   let why = await whyNoGpu("webgpu" in meta.runtime);
   if (why === null) {
+    let model = null;
     try {
-      const model = await start("webgpu", "");
+      model = await start("webgpu", "");
       if (await isFaithful(model)) return model;
-      model.computer.end();
       why = "WebGPU draws other pictures here";
     } catch (error) {
       why = `WebGPU failed (${error.message})`;
     }
+    model?.computer.end();
   }
   return start("wasm", why);
 }
@@ -37,11 +38,16 @@ async function isFaithful(model) {
 class Model {
   // computer: answers to tasks; backend: its name; why: why it is no other; has: names of its programs.
   constructor(meta, { computer, backend, why, has }, bytes) {
-    Object.assign(this, { meta, computer, backend, why, bytes, has: new Set(has) });
+    Object.assign(this, { meta, computer, backend, why, bytes, names: new Set(has) });
     this.kept = new Map();
     this.z = product(meta.z);
     this.size = product(meta.shape);
     this.labelWidth = meta.parts.reduce((sum, part) => sum + part.size, 0);
+  }
+
+  // Whether it has the program of that name.
+  can(name) {
+    return this.names.has(name);
   }
 
   // Arrays by input name -> arrays by output name. ONNX Runtime runs one call of a session at a time.
@@ -58,7 +64,7 @@ class Model {
 
   // Samples of draws of the prior, or with `decoded` of latents of the encoder, [B, Z] -> [B, C, *S] in [-1, 1].
   async generate(z, label, decoded = false) {
-    const name = decoded && this.has.has("decoder") ? "decoder" : this.meta.made;
+    const name = decoded && this.can("decoder") ? "decoder" : this.meta.made;
     const output = await this.run(name, { z, noise: z, label });
     return Object.values(output)[0];
   }

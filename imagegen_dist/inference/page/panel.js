@@ -3,7 +3,7 @@
 function buildPanel(app) {
   const cards = [seedCard(app), ...conditionCards(app)];
   if (app.meta.directions.length) cards.push(directionCard(app));
-  if (!moves(app.meta) && (app.model.has.has("encoder") || app.model.has.has("projector"))) cards.push(pictureCard(app));
+  if (!moves(app.meta) && (app.model.can("encoder") || app.model.can("projector"))) cards.push(pictureCard(app));
   if (app.meta.latents.length) cards.push(latentCard(app));
   $("panel").replaceChildren(...cards);
 }

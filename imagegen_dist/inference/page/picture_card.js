@@ -2,7 +2,7 @@
 
 function pictureCard(app) {
   const [height, width] = frameSize(app.meta), isColour = app.meta.shape[0] >= 3;
-  const [encoder, projector] = ["encoder", "projector"].map(name => app.model.has.has(name));
+  const [encoder, projector] = ["encoder", "projector"].map(name => app.model.can(name));
   const pad = element("canvas", { id: "pad", width, height, ariaLabel: "Drawing" });
   const mask = element("canvas", { id: "mask", width, height });
   const file = element("input", { type: "file", accept: "image/*", id: "file", onchange: () => take(file.files[0]) });

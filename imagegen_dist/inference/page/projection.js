@@ -28,7 +28,7 @@ const isClass = meta => meta.parts.length === 1 && meta.parts[0].kind === "class
 // {z, free}: the nearest of some samples, or the encoder's latents.
 async function firstGuess(model, picture, mask, weights) {
   const { meta, labelWidth: K } = model;
-  if (model.has.has("encoder")) {
+  if (model.can("encoder")) {
     const label = labelOf(meta, weights);
     return { z: Float32Array.from(await model.encode(picture, label)), free: isClass(meta) ? label.map(x => CLASS_LOGIT * x) : label };
   }

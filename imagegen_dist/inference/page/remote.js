@@ -22,7 +22,7 @@ class RemoteModel extends Model {
   }
 
   async generate(z, label, decoded = false) {
-    const bytes = await this.ask(decoded && this.has.has("decoder") ? "rows?decoded=true" : "rows", z, label);
+    const bytes = await this.ask(decoded && this.can("decoder") ? "rows?decoded=true" : "rows", z, label);
     const stored = this.meta.bits === 16 ? new Uint16Array(bytes) : new Uint8Array(bytes);
     const highest = this.meta.bits === 16 ? 65535 : 255;
     return Float32Array.from(stored, value => value / (highest / 2) - 1);

@@ -59,9 +59,16 @@ async function startRuntime(meta, provider, files, tell) {
   const script = name => (isSingle ? readFile(name) : new URL(name, location.href).href);
   const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   const [main, loader, wasm] = [await script(names.main), await script(names.loader), await readFile(names.wasm, tell)];
-  const computer = new Computer(), wrong = await computer.ask("start", { main, loader, wasm, threads, provider, files });
-  for (const [name, said] of Object.entries(wrong)) {
-    if (name !== "projector") throw new Error(`${meta.programs[name].file}: ${said}`);
+  const computer = new Computer();
+  let wrong = {};
+  try {
+    wrong = await computer.ask("start", { main, loader, wasm, threads, provider, files });
+    for (const [name, said] of Object.entries(wrong)) {
+      if (name !== "projector") throw new Error(`${meta.programs[name].file}: ${said}`);
+    }
+  } catch (error) {
+    computer.end();
+    throw error;
   }
   const backend = provider === "webgpu" ? "WebGPU" : `WASM, ${threads} thread${threads > 1 ? "s" : ""}`;
   return { computer, backend, has: Object.keys(files).filter(name => !(name in wrong)) };
