@@ -1,8 +1,8 @@
 """What reading costs: `python benchmarks/data.py [--quick] [--rounds 3] [--folder DIR]`
 
-256 × 256 JPEGs and 64 × 64 PNGs, from local disk and from an S3 server on loopback, in the training process and in two
-loader processes, beside webdataset, mosaicml-streaming and litdata, and beside what cannot be beaten: decoding alone,
-reading alone. Then the time to the first batch of a dataset of 10,000 shards.
+256 × 256 JPEGs, 64 × 64 PNGs and 64 × 64 arrays, from local disk and from an S3 server on loopback, in the training
+process and in two loader processes, beside webdataset, mosaicml-streaming and litdata, and beside what cannot be
+beaten: decoding alone, reading alone. Then the time to the first batch of a dataset of 10,000 shards.
 
 Every contender reads the same encoded bytes in an order of its own shuffling, one epoch, batches of 64. A figure is the
 marginal cost of an image: a fresh process reads a long dataset, another one a dataset of its first quarter, and the
@@ -38,7 +38,7 @@ from peers.environments import PACKAGES, environment
 from peers.pictures import EXTENSIONS, SHARD_SAMPLES, write_shards
 from peers.server import measure, s3_server
 
-# Name in the tables -> (contender, decoder). PNGs are decoded by PIL alone.
+# Name in the tables -> (contender, decoder). PNGs are decoded by PIL alone; arrays are only read.
 CONTENDERS = {
     "jpeg": {
         "imagegen_dist, simplejpeg": ("ours", "simplejpeg"),
@@ -53,8 +53,16 @@ CONTENDERS = {
         "mosaicml-streaming, PIL": ("streaming", "PIL"),
         "litdata, PIL": ("litdata", "PIL"),
     },
+    "npy": {
+        "imagegen_dist": ("ours", "numpy"),
+        "webdataset, numpy": ("webdataset", "numpy"),
+        "mosaicml-streaming, numpy": ("streaming", "numpy"),
+        "litdata, numpy": ("litdata", "numpy"),
+    },
 }
-TITLES = {"jpeg": "256 × 256 JPEG, quality 90", "png": "64 × 64 PNG"}
+TITLES = {"jpeg": "256 × 256 JPEG, quality 90", "png": "64 × 64 PNG", "npy": "64 × 64 arrays (`--format npy`)"}
+BARE = {"jpeg": ("simplejpeg", "PIL"), "png": ("PIL",), "npy": ("numpy",)}
+READ = "read only: pread of members"
 COLUMNS = {
     "local disk, 0 loaders": ("local", 0),
     "local disk, 2 loaders": ("local", 2),
@@ -65,7 +73,8 @@ LIMITS = {
     "decode only: the package's decoder": {"limit": "decode"},
     "decode only: bare simplejpeg": {"limit": "bare", "name": "simplejpeg"},
     "decode only: bare PIL": {"limit": "bare", "name": "PIL"},
-    "read only: pread of members": {"limit": "read"},
+    "decode only: bare numpy": {"limit": "bare", "name": "numpy"},
+    READ: {"limit": "read"},
     "read only: shards from S3, s3fs": {"limit": "fetch", "client": "s3fs get_file"},
     "read only: shards from S3, obstore": {"limit": "fetch", "client": "obstore get, stream of 1 MiB"},
 }
@@ -132,7 +141,7 @@ def compare_round(
 def limits_round(kind: str, data: Path, server: dict[str, str], seconds: float, results: Results) -> None:
     """One measurement of every limit of a format."""
     for title, limit in LIMITS.items():
-        if kind == "png" and limit.get("name") == "simplejpeg":
+        if limit["limit"] == "bare" and limit["name"] not in BARE[kind]:
             continue
         arguments: dict[str, Any] = {"folder": str(data / "long" / "wds"), "seconds": seconds, **limit}
         if limit["limit"] == "decode":
@@ -167,8 +176,9 @@ def comparison_table(kind: str, columns: list[str], results: Results) -> str:
         lines.append(f"| {title} | {' | '.join(map(str, cells))} |")
     ours, *peers = CONTENDERS[kind]
     same = [title for title in peers if CONTENDERS[kind][title][1] == CONTENDERS[kind][ours][1]]
-    cells, shares = [], []
+    cells, shares, over = [], [], []
     decode = median(done["cpu_s_image"] for done in results[kind, "decode only: the package's decoder"])
+    read = median(done["cpu_s_image"] for done in results[kind, READ])
     for column in columns:
         mine = cost[ours, column, "cpu"]
         others = {title: each for title in same if isinstance(each := cost[title, column, "cpu"], float)}
@@ -176,8 +186,12 @@ def comparison_table(kind: str, columns: list[str], results: Results) -> str:
         ok = isinstance(mine, float) and best
         cells.append(f"{others[best] / mine:.2f} ({best.split(',')[0]})" if ok else "")  # type: ignore[operator]
         shares.append(f"{decode / mine:.0%}" if isinstance(mine, float) else "")
+        over.append(f"{mine / read:.2f}" if isinstance(mine, float) and COLUMNS[column][0] == "local" else "")
     lines.append(f"| best peer of the same decoder, CPU over ours | {' | '.join(cells)} |")
-    lines.append(f"| ours, share of decode only (CPU) | {' | '.join(shares)} |")
+    if kind == "npy":
+        lines.append(f"| ours over read only (CPU) | {' | '.join(over)} |")
+    else:
+        lines.append(f"| ours, share of decode only (CPU) | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 
@@ -284,7 +298,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
 
 
 SLICES = 8  # of each checkout a round: how a process lies in memory decides some hundredths, so take many rounds
-SLICE_BATCHES = {"jpeg": 16, "png": 24}
+SLICE_BATCHES = {"jpeg": 16, "png": 24, "npy": 240}
 
 
 def paired_table(kinds: Sequence[str], shards: int, folder: Path, other: Path, rounds: int) -> str:
@@ -347,9 +361,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--shards", type=int, default=24, help="shards of the long dataset, 752 JPEGs or 1,504 PNGs each"
+        "--shards", type=int, default=24, help="shards of the long dataset, 752 JPEGs or 1,504 others each"
     )
-    parser.add_argument("--formats", default="", help="jpeg, png or jpeg,png (default; jpeg with --quick)")
+    parser.add_argument("--formats", default="", help="jpeg,png,npy or some of them (jpeg with --quick)")
     parser.add_argument("--folder", type=Path, help="keeps datasets and environments; else a temporary folder")
     parser.add_argument("--quick", action="store_true", help="a smoke run: JPEG, few images, one round, no loaders")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="this package beside another state of it")

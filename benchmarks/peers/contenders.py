@@ -30,8 +30,8 @@ class Task:
     """What a contender reads, and how."""
 
     url: str  # the dataset's folder in the contender's own format: a path, or s3://
-    kind: str  # jpeg or png
-    decoder: str  # simplejpeg or PIL
+    kind: str  # jpeg, png or npy
+    decoder: str  # simplejpeg, PIL or numpy
     workers: int  # loader processes; 0 reads in the main process
     cache: str  # empty folder for what comes from S3
 
@@ -46,7 +46,7 @@ def ours(task: Task) -> Iterator[Tensor]:
 def webdataset(task: Task) -> Iterable[Any]:
     import webdataset
 
-    extension = {"jpeg": "jpg", "png": "png"}[task.kind]
+    extension = {"jpeg": "jpg"}.get(task.kind, task.kind)
     decode = decoder(task.decoder)
     dataset = (
         webdataset.WebDataset(_tar_urls(task.url), shardshuffle=100, seed=0, nodesplitter=None)
@@ -56,7 +56,7 @@ def webdataset(task: Task) -> Iterable[Any]:
         .batched(BATCH)
     )
     loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=task.workers)
-    return (pictures.permute(0, 3, 1, 2) for (pictures,) in loader)
+    return (_channels_first(pictures, task) for (pictures,) in loader)
 
 
 def streaming(task: Task) -> Iterable[Any]:
@@ -78,7 +78,7 @@ def streaming(task: Task) -> Iterable[Any]:
         # Forked workers would share the connection that fetched the index, and take each other's answers.
         part._downloader.clean_up()
     loader = DataLoader(dataset, batch_size=BATCH, num_workers=task.workers)
-    return (pictures.permute(0, 3, 1, 2) for pictures in loader)
+    return (_channels_first(pictures, task) for pictures in loader)
 
 
 def litdata(task: Task) -> Iterable[Any]:
@@ -97,7 +97,7 @@ def litdata(task: Task) -> Iterable[Any]:
         max_pre_download=4,
     )
     loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=task.workers)
-    return (pictures.permute(0, 3, 1, 2) for pictures in loader)
+    return (_channels_first(pictures, task) for pictures in loader)
 
 
 CONTENDERS: dict[str, Callable[[Task], Iterable[Any]]] = {
@@ -108,11 +108,18 @@ CONTENDERS: dict[str, Callable[[Task], Iterable[Any]]] = {
 }
 
 
+def _channels_first(pictures: Tensor, task: Task) -> Tensor:
+    """[64, H, W, C] of decoders as a view of [64, C, H, W]; arrays are that already."""
+    return pictures if task.kind == "npy" else pictures.permute(0, 3, 1, 2)
+
+
 def decoder(name: str) -> Callable[[bytes], NDArray[np.uint8]]:
     """Encoded bytes -> uint8 [H, W, C]."""
     import simplejpeg
     from PIL import Image
 
+    if name == "numpy":
+        return lambda member: np.load(io.BytesIO(member))
     if name == "simplejpeg":
         return lambda member: simplejpeg.decode_jpeg(member, "RGB")
     # A copy, since torch wants memory that can be written.

@@ -1,7 +1,7 @@
 """Real photographs as encoded bytes, and the same bytes as WebDataset shards with an index.
 
-A format is jpeg (256 × 256, quality 90) or png (64 × 64). Each is written twice, as `long/wds` and `short/wds`, the
-first shards of the long one; the peers' own formats come beside them (`peers.contenders`).
+A format is jpeg (256 × 256, quality 90), png or npy (64 × 64). Each is written twice, as `long/wds` and `short/wds`,
+the first shards of the long one; the peers' own formats come beside them (`peers.contenders`).
 """
 
 import io
@@ -17,9 +17,9 @@ from sklearn.datasets import load_sample_images
 from imagegen_dist.data.scanning import build_index
 from imagegen_dist.storage import Store
 
-SIZES = {"jpeg": 256, "png": 64}
-SHARD_SAMPLES = {"jpeg": 752, "png": 1504}
-EXTENSIONS = {"jpeg": "jpg", "png": "png"}
+SIZES = {"jpeg": 256, "png": 64, "npy": 64}
+SHARD_SAMPLES = {"jpeg": 752, "png": 1504, "npy": 1504}
+EXTENSIONS = {"jpeg": "jpg", "png": "png", "npy": "npy"}
 
 
 def photographs() -> list[Image.Image]:
@@ -38,9 +38,16 @@ def pictures(kind: str, count: int, seed: int = 0) -> Iterator[bytes]:
         picture = source.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
         if number % 2:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        out = io.BytesIO()
+        yield _encoded(picture, kind)
+
+
+def _encoded(picture: Image.Image, kind: str) -> bytes:
+    out = io.BytesIO()
+    if kind == "npy":
+        np.save(out, np.ascontiguousarray(np.moveaxis(np.asarray(picture), -1, 0)))
+    else:
         picture.save(out, "JPEG", quality=90) if kind == "jpeg" else picture.save(out, "PNG")
-        yield out.getvalue()
+    return out.getvalue()
 
 
 def write_shards(kind: str, shards: int, short: int, folder: Path) -> None:

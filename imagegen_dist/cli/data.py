@@ -71,8 +71,8 @@ class Options:
     """Pictures: fast: Lanczos, large ones reduced before; or Pillow's lanczos, box, bilinear, bicubic on all pixels, as
     published datasets are made. Default: fast."""
     format: Annotated[str, flag("png|jpg|webp|npy")] = ""
-    """png and webp (not for grey): lossless; jpg: quality 95. Unchanged files are copied. Videos: npy or webp, both
-    lossless. Default: png, for videos npy."""
+    """png and webp (not for grey): lossless; jpg: quality 95; npy: arrays, larger and read undecoded. Unchanged files
+    are copied. Videos: npy or webp, both lossless. Default: png, for videos npy."""
     shard_size: Annotated[str, flag("BYTES")] = "128MB"
     """Approximate size of a shard, e.g. 500kB, 128MB, 1GB. Default: 128MB."""
     channels: Annotated[str, flag("1|3|4")] = ""

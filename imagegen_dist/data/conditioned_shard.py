@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imagegen_dist.conditions.part import as_numbers
 from imagegen_dist.data.labels import Label, json_label, parse_label
-from imagegen_dist.data.shard import Shard
+from imagegen_dist.data.shard import NEAR, Shard
 from imagegen_dist.data.tarwalk import Member, ShardError
 
 CONDITION = "condition"
@@ -28,7 +28,6 @@ VECTOR_PART = "vector"
 The `.json` may give another name under the extension: {"condition": {...}, "cond.npy": "text"}.
 """
 
-_NEAR = 4096  # bytes between members that take less time to read than a second read
 _MEMBERS = ("json", "cls", VECTOR_MEMBER)
 _LONG = 16  # numbers above which a vector is stored as an array
 
@@ -64,15 +63,15 @@ class ConditionedShard(Shard):
         """A sample's class, as in Shard."""
         text, label, _ = self._places(row)
         place = label or text
-        return None if place is None else self._label(row, self._read(*place), 0 if label else 1)
+        return None if place is None else self.parse_label(row, self._read(*place), 0 if label else 1)
 
     def sample(self, row: int) -> tuple[bytes, str, dict[str, Any]]:
         """`picture` and `condition` of a sample, by a single read if they are close together."""
-        at, size, kind = self.offsets[row].item()[:3]
+        at, size, kind = (column[row] for column in self.columns[:3])
         places = [(at, size), *self._places(row)]
         held = [place for place in places if place is not None]
         start, end = min(first for first, _ in held), max(first + length for first, length in held)
-        if end - start > sum(length for _, length in held) + _NEAR * len(held):
+        if end - start > sum(length for _, length in held) + NEAR * len(held):
             members = [place and self._read(*place) for place in places]
         else:
             data = self._read(start, end - start)
@@ -86,7 +85,7 @@ class ConditionedShard(Shard):
 
     def _places(self, row: int) -> list[tuple[int, int] | None]:
         """(offset, bytes) of each of _MEMBERS; None for one that the sample does not have."""
-        found = self.offsets[row].item()[3:]
+        found = [column[row] for column in self.columns[3:]]
         return [place if place[0] else None for place in zip(found[::2], found[1::2], strict=True)]
 
     def _condition(self, row: int, members: Sequence[bytes | None]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Conversion(SampleConversion):
 
     modality: ClassVar[str] = "image"
     files: ClassVar[FileKinds] = PICTURE_FILES
-    formats: ClassVar[tuple[str, ...]] = ("png", "jpg", "webp")
+    formats: ClassVar[tuple[str, ...]] = ("png", "jpg", "webp", "npy")
 
     size: tuple[int, int] | None = None  # (H, W); None keeps the size of the pictures
     channels: int | None = None  # 1 grey, 3 RGB, 4 RGBA; None keeps grey and converts everything else to RGB
@@ -80,13 +80,13 @@ class Conversion(SampleConversion):
     def check_format(self, extension: str) -> None:
         """Raise ValueError for a format that cannot hold the pictures."""
         super().check_format(extension)
-        if self.bits == 16 and extension != "png":
-            raise ValueError(f"--bits 16 with --format {extension}: png alone holds 16 bits")
+        if self.bits == 16 and extension not in ("png", "npy"):
+            raise ValueError(f"--bits 16 with --format {extension}: png and npy alone hold 16 bits")
         if self.channels == 4 and extension == "jpg":
             raise ValueError("--channels 4 with --format jpg: JPEG has no transparency; take png or webp")
         if self.channels == 1 and extension == "webp":
             raise ValueError(
-                "--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png or jpg"
+                "--channels 1 with --format webp: WebP has no grey and would be read as RGB; take png, jpg or npy"
             )
 
     def convert(self, data: bytes, name: str, extension: str) -> Iterator[Encoded]:
@@ -115,11 +115,15 @@ class Conversion(SampleConversion):
 
 def convert_picture(data: bytes, conversion: Conversion, extension: str) -> Encoded:
     """`convert_deep` or `convert_image`, according to the bits. Raises DecodeError."""
-    return convert_deep(data, conversion) if conversion.bits == 16 else convert_image(data, conversion, extension)
+    return (
+        convert_deep(data, conversion, extension)
+        if conversion.bits == 16
+        else convert_image(data, conversion, extension)
+    )
 
 
 def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encoded:
-    """Convert a picture file to a member of a shard with the extension png, jpg or webp.
+    """Convert a picture file to a member of a shard with the extension png, jpg, webp or npy.
 
     A file that has this format already and needs no change is decoded, which finds damage, and kept byte for byte, so
     that a JPEG loses no quality. Raises DecodeError.
@@ -135,8 +139,8 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
     return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
-def convert_deep(data: bytes, conversion: Conversion) -> Encoded:
-    """Convert a grey picture to a PNG of 16 bits. Raises DecodeError."""
+def convert_deep(data: bytes, conversion: Conversion, extension: str = "png") -> Encoded:
+    """Convert a grey picture to a PNG or array of 16 bits. Raises DecodeError."""
     if data.startswith(_NPY_SIGNATURE):
         shape = modality("image").shape_of(data, "npy")
         values = np.empty(shape.dims, np.uint16)
@@ -150,7 +154,7 @@ def convert_deep(data: bytes, conversion: Conversion) -> Encoded:
     if conversion.size is not None and conversion.size != values.shape:
         picture = _resized(picture, conversion, conversion.size)
     levels = np.clip(np.rint(np.asarray(picture)), 0, DEEPEST_WHITE).astype(np.uint16)[None]
-    return Encoded(modality("image").encode(levels, "png"), levels.shape[1:])
+    return Encoded(modality("image").encode(levels, extension), levels.shape[1:])
 
 
 def _resized(picture: Image.Image, conversion: Conversion, size: tuple[int, int]) -> Image.Image:

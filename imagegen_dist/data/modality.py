@@ -33,6 +33,9 @@ from imagegen_dist.wording import counted
 if TYPE_CHECKING:
     from torch import Tensor
 
+ARRAY = "npy"
+"""Extension of an array."""
+
 _JPEG_QUALITY = 95
 
 _PILLOW = {"png": "PNG", "webp": "WEBP"}

@@ -106,7 +106,7 @@ class OpenShards:
             url, read_at = (self._store / info.name).url, partial(_read_at, descriptor)
             stamp = 0 if self._now else os.fstat(descriptor).st_mtime_ns
             known = self._offsets.load(info, stamp)
-            shard = self._shard(read_at, info.bytes, url, self._extensions, info.samples, known)
+            shard = self._shard(read_at, info.bytes, url, self._extensions, info.samples, known, descriptor)
             if known is None:
                 self._offsets.keep(info, stamp, shard.offsets)
             return shard

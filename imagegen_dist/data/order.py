@@ -117,6 +117,7 @@ class Order:
         self._turn: IntArray = place * plan.microbatches + owner
         self._line = lru_cache(maxsize=4)(self._lay_line)
         self._blocks: dict[int, _Block] = {}
+        self._held = np.full((3, plan.lanes), -1, np.int64)  # epoch, first place and end of each lane's block
 
     def step(self, step: int, microbatches: range) -> Samples:
         """The samples of a step for M of its microbatches, [draws·M·b]: by turn, then microbatch, then sample."""
@@ -173,8 +174,7 @@ class Order:
             lane = lanes[chosen]
             line = self._line(epoch)
             places = line.lanes[lane] + positions[chosen] - line.passed[lane]
-            shuffled = [self._shuffled(line, *at) for at in zip(lane.tolist(), places.tolist(), strict=True)]
-            shards[chosen], rows[chosen] = self._on_line(line, np.array(shuffled, dtype=np.int64))
+            shards[chosen], rows[chosen] = self._on_line(line, self._shuffled(line, lane, places))
         return Samples(lanes, positions, epochs, shards, rows, self._offsets[shards] + rows)
 
     def _lay_line(self, epoch: int) -> "_Line":
@@ -193,22 +193,30 @@ class Order:
         shard = line.shards[piece]
         return shard, (places - line.starts[piece] + line.turns[piece]) % self._counts[shard]
 
-    def _shuffled(self, line: "_Line", lane: int, place: int) -> int:
-        """The place on the line whose sample a lane's shuffle brings to `place`."""
-        block = self._block(line, lane, place)
-        return block.low + int(block.order[place - block.low])
+    def _shuffled(self, line: "_Line", lanes: IntArray, places: IntArray) -> IntArray:
+        """The places on the line whose samples the lanes' shuffles bring to `places`."""
+        epoch, low, high = self._held[:, lanes]
+        if ((epoch != line.epoch) | (places < low) | (places >= high)).any():  # a lane enters a block here
+            found = []
+            for lane, place in zip(lanes.tolist(), places.tolist(), strict=True):
+                block = self._block(line, lane, place)
+                found.append(block.low + block.order[place - block.low])
+            return np.array(found, np.int64)
+        within = zip(lanes.tolist(), (places - low).tolist(), strict=True)
+        return low + np.array([self._blocks[lane].order[at] for lane, at in within], np.int64)
 
     def _block(self, line: "_Line", lane: int, place: int) -> "_Block":
         """The block of a lane that holds `place`; the last one of each lane is kept."""
         block = self._blocks.get(lane)
         if block is None or block.epoch != line.epoch or not block.low <= place < block.high:
             block = self._blocks[lane] = self._shuffle_block(line, lane, place)
+            self._held[:, lane] = block.epoch, block.low, block.high
         return block
 
     def _shuffle_block(self, line: "_Line", lane: int, place: int) -> "_Block":
         number, low, high = self._block_bounds(line, lane, place)
         order = keyed_permutation(high - low, self.plan.seed, _BLOCK, number, lane, line.epoch)
-        return _Block(line.epoch, low, high, order.astype(np.uint32))
+        return _Block(line.epoch, low, high, order.astype(np.uint32).data)
 
     def _block_bounds(self, line: "_Line", lane: int, place: int) -> tuple[int, int, int]:
         """(number on its lane, first place, end) of the block of a lane that holds `place`."""
@@ -238,4 +246,4 @@ class _Block(NamedTuple):
     epoch: int
     low: int
     high: int
-    order: NDArray[np.uint32]
+    order: memoryview  # of uint32, whose items are quick to read

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imagegen_dist.conditions.part import Vector
+from imagegen_dist.data.arrays import ArrayReads
 from imagegen_dist.data.cache import CacheConfig
 from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.counters import Counters
 from imagegen_dist.data.index import DatasetIndex
-from imagegen_dist.data.modality import DecodeError, modality, stored_type
+from imagegen_dist.data.labels import Label
+from imagegen_dist.data.modality import ARRAY, DecodeError, modality, stored_type
 from imagegen_dist.data.open_shards import OpenShards
 from imagegen_dist.data.order import IntArray, Order, Plan, Samples
+from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
 
@@ -82,6 +85,9 @@ class Reader:
         limit = config.open_shards or lanes * (plan.block + 1)
         self._shards = OpenShards(index, store, config.cache, min(limit, len(index.shards)), self._counters)
         self._decoded = _Decoded(index, config.decoded_bytes)
+        one = arranged(np.empty(index.shape.numel, stored_type(index.shape)), index)
+        in_place = one.flags.c_contiguous and index.conditions is None
+        self._arrays = ArrayReads(index.shape, index.extensions) if in_place else None
         self._next_block: IntArray = np.zeros(plan.lanes, dtype=np.int64)
         self._memory = _Memory(slots=config.prefetch + 2)
         self._bad: list[str] = []
@@ -91,13 +97,16 @@ class Reader:
         """Read one step. Raises ShardError."""
         samples = self._order.step(step, self._microbatches)
         memory = self._memory.take(samples.id.size * self._index.shape.bytes)
-        pixels = self._modality.arrange(memory.numpy().view(stored_type(self._index.shape)), self._index.shape)
+        pixels = arranged(memory.numpy().view(stored_type(self._index.shape)), self._index)
         labels, ids = empty_labels(self._index, samples.id.size), samples.id.copy()
         missing = self._decoded.take(ids, pixels, labels)
         self._counters.add("decoded_hits", ids.size - missing.size)
         self._shards.fetch(np.unique(samples.shard[missing]).tolist())
         self._fetch_ahead(samples)
-        for at in missing[np.lexsort((samples.row[missing], samples.shard[missing]))].tolist():
+        in_order = missing[np.lexsort((samples.row[missing], samples.shard[missing]))]
+        if self._arrays is not None:
+            in_order = self._read_arrays(self._arrays, samples, in_order, memory, labels)
+        for at in in_order.tolist():
             ids[at], labels[at] = self._read_sample(samples, at, pixels[at])
         self._decoded.keep(ids[missing], missing, pixels, labels)
         self._counters.add("bytes", self._bytes)
@@ -122,8 +131,10 @@ class Reader:
             self._modality.decode_into(member, extension, out)
         except DecodeError as error:
             raise ShardError(f"{shard.name}: sample {shard.key(row)} {error}") from error
-        if not labelled:
-            return 0
+        return self._encoded(label, shard, row) if labelled else 0
+
+    def _encoded(self, label: Label | dict[str, Any] | None, shard: Shard, row: int) -> int | Vector:
+        """A label as networks take it. Raises ShardError."""
         if isinstance(label, int) and label < (self._index.classes or 0):
             return label
         try:
@@ -131,6 +142,32 @@ class Reader:
         except ValueError as error:
             what = "label" if self._index.conditions is None else "condition"
             raise ShardError(f"{shard.name}: the {what} of {shard.key(row)} is {error}") from error
+
+    def _read_arrays(
+        self, arrays: ArrayReads, samples: Samples, order: IntArray, memory: Tensor, labels: NDArray[Any]
+    ) -> IntArray:
+        """Read the samples at these places, in the order of shards and rows, that are plain arrays; the others' places.
+
+        Whatever is wrong with a sample is left to `decode` to say.
+        """
+        values, size = memory.numpy().data, self._index.shape.bytes
+        labelled, left = self._index.labels is not None, list[int]()
+        places = zip(order.tolist(), samples.shard[order].tolist(), samples.row[order].tolist(), strict=True)
+        last, shard = -1, None
+        for at, number, row in places:
+            try:
+                if number != last or shard is None:
+                    last, shard = number, self._shards.get(number)
+                found = arrays.read(shard, row, values[at * size : (at + 1) * size], labelled)
+                if found is not None and labelled:
+                    labels[at] = self._encoded(found[1], shard, row)
+            except ShardError:
+                found = None
+            if found is None:
+                left.append(at)
+            else:
+                self._bytes += found[0]
+        return np.array(left, np.int64)
 
     def close(self) -> None:
         """Close all open shards."""
@@ -231,6 +268,13 @@ def _locate(index: DatasetIndex, ids: Sequence[int]) -> Iterator[tuple[int, int]
     return zip(shards.tolist(), rows.tolist(), strict=True)
 
 
+def arranged(flat: NDArray[Any], index: DatasetIndex) -> NDArray[Any]:
+    """View flat values as samples [N, C, *S] in the layout in which they are read: that of arrays, or of decoders."""
+    if index.extensions == (ARRAY,):
+        return flat.reshape(-1, *index.shape.dims)
+    return modality(index.modality).arrange(flat, index.shape)
+
+
 class _Memory:
     """The memory into which steps are decoded; in a loader process it is shared memory that is reused.
 
@@ -276,7 +320,7 @@ class _Decoded:
 
     def __init__(self, index: DatasetIndex, limit_bytes: int) -> None:
         self._capacity = index.samples if index.samples * index.shape.bytes <= limit_bytes else 0
-        self._pixels = modality(index.modality).empty(self._capacity, index.shape)
+        self._pixels = arranged(np.empty(self._capacity * index.shape.numel, stored_type(index.shape)), index)
         self._labels = empty_labels(index, self._capacity)
         self._known = np.zeros(self._capacity, dtype=np.bool_)
 

@@ -15,7 +15,7 @@ from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.deep_picture import is_deep
 from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo, shard_names, why_no_index
 from imagegen_dist.data.labels import Label, all_differ, too_many
-from imagegen_dist.data.modality import DecodeError, Modality, modality
+from imagegen_dist.data.modality import ARRAY, DecodeError, Modality, modality
 from imagegen_dist.data.tarwalk import ReadAt, ShardError
 from imagegen_dist.natural import natural_order
 from imagegen_dist.shape import SampleShape
@@ -37,6 +37,7 @@ class ShardScan(NamedTuple):
     labels: tuple[tuple[Label, int], ...] | None  # (label, number of samples); None without labels
     conditions: ConditionScan | None = None
     deep: bool = False  # all samples are grey PNGs of 16 bits; the shape says 8, with which they can be read too
+    arrays: bool = False  # all samples are .npy
 
 
 def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) -> ShardScan:
@@ -56,7 +57,7 @@ def scan_file(
     crc32, sha256 = checksums(read_at, size)
     shard = ConditionedShard(read_at, size, name, (member,) if member else kind.extensions)
     shape: SampleShape | None = None
-    labels, deep = [], len(shard) > 0
+    labels, deep, arrays = [], len(shard) > 0, len(shard) > 0
     conditions = ConditionScan() if labelled and shard.has_conditions else None
     for row in range(len(shard)):
         try:
@@ -70,13 +71,13 @@ def scan_file(
         if common is None:
             raise MixedSizesError(f"{name}: sample {shard.key(row)} is {found} where others are {shape}")
         shape = common
-        deep = deep and is_deep(data)
+        deep, arrays = deep and is_deep(data), arrays and extension == ARRAY
         if conditions is not None:
             _add_condition(conditions, shard, row)
         else:
             labels.append(shard.label(row) if labelled else None)
     info = ShardInfo(name, size, len(shard), crc32, sha256)
-    return ShardScan(info, shape, _count_labels(labels, name), conditions, deep)
+    return ShardScan(info, shape, _count_labels(labels, name), conditions, deep, arrays)
 
 
 def checksums(read_at: ReadAt, size: int) -> tuple[int, str]:
@@ -99,7 +100,8 @@ def combine_scans(
 ) -> DatasetIndex:
     """The index of scanned shards, in their order; the first shard that does not fit the earlier ones is an error.
 
-    Samples have 16 bits if all of them are grey PNGs of 16, or arrays of uint16.
+    Samples have 16 bits if all of them are grey PNGs of 16, or arrays of uint16. Pictures that are all arrays are read
+    as such (`DatasetIndex.member`), channels first.
 
     classes: None takes one more than the largest label, or the number of names. Labels that are names are numbered in
     the order of class_names, or else in their natural order. kinds: of parts of conditions, by name, that are not what
@@ -124,15 +126,19 @@ def combine_scans(
     filled = [scan for scan in seen if scan.shape is not None]
     if all(scan.deep for scan in filled):
         shape = replace(shape, bits=16)
+    only_arrays = modality_name == "image" and all(scan.arrays for scan in filled)
+    member = ARRAY if only_arrays else ""
     if any(scan.conditions is not None for scan in filled):
         total = _merged_conditions(filled)
         conditions = within or _conditions_of(total, kinds)
         rows = encode_rows(total.vectors(conditions))
         infos, own = tuple(scan.info for scan in seen), total.within(conditions)
-        return DatasetIndex(modality_name, shape, infos, conditions=own, condition_rows=rows)
+        return DatasetIndex(modality_name, shape, infos, member=member, conditions=own, condition_rows=rows)
     names, counts = _classes(filled, None if classes is None else int(classes), class_names)
     infos = tuple(scan.info for scan in seen)
-    return DatasetIndex(modality_name, shape, infos, None if counts is None else len(counts), names, None, counts)
+    return DatasetIndex(
+        modality_name, shape, infos, None if counts is None else len(counts), names, None, counts, member
+    )
 
 
 def common_conditions(scans: Iterable[ShardScan], kinds: Mapping[str, str] | None = None) -> Conditions | None:

@@ -87,7 +87,7 @@ def index_shards(
             index = combine_scans(scans, kind.name, None, class_names, kinds)
     in_order = tuple(sorted(index.shards, key=lambda shard: shard.name))
     place = None if index_at == shards else shards.url
-    index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member)
+    index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member or index.member)
     index.save(index_at)
     again = command("make_shards", shards, "DEST", "--relabel")
     if line := empty_classes([index.class_counts], index.class_names, f"packing them again with `{again}`"):

@@ -114,7 +114,7 @@ def test_the_same_folder_gives_the_same_bytes(pictures: Path, tmp_path: Path) ->
     assert DatasetIndex.load(Store(tmp_path / "a")).fingerprint == DatasetIndex.load(Store(tmp_path / "b")).fingerprint
 
 
-@pytest.mark.parametrize("form", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("form", ["png", "jpg", "webp", "npy"])
 def test_photographs_of_every_kind_in_one_size(tmp_path: Path, form: str) -> None:
     (tmp_path / "in").mkdir()
     for name in ("astronaut", "camera", "logo", "coffee"):
@@ -125,6 +125,19 @@ def test_photographs_of_every_kind_in_one_size(tmp_path: Path, form: str) -> Non
     assert samples.shape == (4, 3, 24, 40)
     grey = [torch.equal(sample[0], sample[1]) for sample in samples]
     assert sum(grey) == 1  # the camera man
+    if form != "jpg":
+        assert main([str(tmp_path / "in"), str(tmp_path / "again"), "--size", "40x24"]) == DONE
+        assert torch.equal(samples, load(tmp_path / "again")[1])
+
+
+def test_grey_pictures_of_16_bits_are_arrays_on_request(tmp_path: Path) -> None:
+    levels = np.arange(0, 60_000, 100, dtype=np.uint16).reshape(20, 30)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(levels).save(tmp_path / "in" / "a.png")
+    assert main([str(tmp_path / "in"), str(tmp_path / "out"), "--bits", "16", "--format", "npy"]) == DONE
+    index, samples, _ = load(tmp_path / "out")
+    assert (index.member, index.shape.bits) == ("npy", 16)
+    assert np.array_equal(samples[0, 0].numpy(), levels)
 
 
 def test_a_split_is_a_partition_that_is_stratified(
