@@ -1,9 +1,9 @@
-"""A VAE on 4,000 digits beside pythae's: `python benchmarks/vae_likelihood.py [--seeds 3] [--epochs 50] [--folder DIR]`
+"""VAEs on 4,000 digits beside pythae's: `python benchmarks/vae_likelihood.py [--seeds 3] [--epochs 50] [--folder DIR]`
 
 The built-in digits of MNIST, 4,000 for training and 1,000 held out, black and white above half (static binarisation).
 Both train 784-512-z-512-784 with Bernoulli outputs, of equal layers and numbers of parameters, each from initial
 weights as it draws them, in one process of one thread, with Adam, batch, learning rate and epochs the same; in turn,
-seed by seed.
+seed by seed. The losses are that of a VAE and the bounds of --importance samples (IWAE, arXiv:1509.00519).
 
 -log p(x) of the held-out digits is by importance sampling from q(z|x), by `log_likelihood` of objectives/iwae.py
 for both: pythae's weights are read into our networks. Its own get_nll, of as many samples and the first seed, stands
@@ -42,6 +42,8 @@ from imagegen_dist.training.loop import keyed_draw
 
 CPU = torch.device("cpu")
 NAMES = {"ours": "imagegen_dist", "pythae": "pythae"}
+Run = tuple[int, str]
+"""Importance samples of the loss, 0 for a VAE; and the contender."""
 
 
 def read_digits(folder: Path, split: str) -> tuple[Tensor, str]:
@@ -65,11 +67,18 @@ def negative_log_likelihood(weights: Path, x: Tensor, latent: int, k: int) -> tu
     return -float(torch.cat(parts).mean()), count
 
 
-def train(name: str, seed: int, python: str, task: dict[str, Any], x: Tensor, k: int) -> dict[str, float]:
-    """Train a contender in a process of its own; its figures."""
-    done = measure("peers.autoencoders", {"name": name, "seed": seed, **task}, python=python)
+def title(run: Run) -> str:
+    """As in "IWAE-50, pythae"."""
+    samples, name = run
+    return f"{f'IWAE-{samples}' if samples else 'VAE'}, {NAMES[name]}"
+
+
+def train(run: Run, seed: int, python: str, task: dict[str, Any], x: Tensor, k: int) -> dict[str, float]:
+    """Train in a process of its own; the figures."""
+    weighted, name = run
+    done = measure("peers.autoencoders", {"name": name, "seed": seed, "weighted": weighted, **task}, python=python)
     if "failed" in done:
-        raise SystemExit(f"{NAMES[name]} failed: {done['failed']}")
+        raise SystemExit(f"{title(run)} failed: {done['failed']}")
     nll, parameters = negative_log_likelihood(Path(task["weights"]), x, task["latent"], k)
     wall, cpu = (median(times) for times in zip(*done["epochs"][1:], strict=True))
     found = {"nll": nll, "parameters": parameters, "wall": wall, "cpu": cpu}
@@ -77,7 +86,7 @@ def train(name: str, seed: int, python: str, task: dict[str, Any], x: Tensor, k:
         found["averaged"], _ = negative_log_likelihood(Path(task["averaged"]), x, task["latent"], k)
     if "own_nll" in done:
         found["own"] = done["own_nll"]
-    print(f"{NAMES[name]}, seed {seed}: {', '.join(f'{key} {value:.5g}' for key, value in found.items())}", flush=True)
+    print(f"{title(run)}, seed {seed}: {', '.join(f'{key} {value:.5g}' for key, value in found.items())}", flush=True)
     return found
 
 
@@ -88,20 +97,22 @@ def spread(values: list[float], digits: int) -> str:
     return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
 
 
-def table(results: dict[str, list[dict[str, float]]], k: int) -> str:
-    """Markdown: a row a package."""
+def table(results: dict[Run, list[dict[str, float]]], k: int) -> str:
+    """Markdown: a row a loss and package, and how much longer pythae takes."""
     kinds = {"nll": "-log p, last weights", "averaged": "-log p, averaged weights", "own": "-log p, own estimate"}
     lines = [
         f"| nats, k = {k} | {' | '.join(kinds.values())} | parameters | wall s an epoch | CPU s an epoch |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, runs in results.items():
-        cells = [spread([run[kind] for run in runs if kind in run], 2) for kind in kinds]
-        more = [f"{runs[0]['parameters']:,}", *(spread([run[key] for run in runs], 3) for key in ("wall", "cpu"))]
-        lines.append(f"| {' | '.join([NAMES[name], *cells, *more])} |")
-    means = {name: {key: mean(run[key] for run in runs) for key in ("wall", "cpu")} for name, runs in results.items()}
-    ratios = [f"{means['pythae'][key] / means['ours'][key]:.2f}" for key in ("wall", "cpu")]
-    lines.append(f"| pythae over ours | | | | | {' | '.join(ratios)} |")
+    for run, found in results.items():
+        cells = [spread([each[kind] for each in found if kind in each], 2) for kind in kinds]
+        times = {key: [each[key] for each in found] for key in ("wall", "cpu")}
+        more = [f"{found[0]['parameters']:,}", *(spread(each, 3) for each in times.values())]
+        lines.append(f"| {' | '.join([title(run), *cells, *more])} |")
+        if run[1] == "pythae":
+            ours = results[run[0], "ours"]
+            ratios = [f"{mean(each) / mean(other[key] for other in ours):.2f}" for key, each in times.items()]
+            lines.append(f"| pythae over ours | | | | | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 
@@ -112,7 +123,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--latent", type=int, default=16)
-    parser.add_argument("--samples", type=int, default=200, help="importance samples of a digit")
+    parser.add_argument("--importance", type=int, nargs="+", default=[0, 1, 50], help="samples of the loss; 0: a VAE")
+    parser.add_argument("--samples", type=int, default=200, help="importance samples of a digit, held out")
     parser.add_argument("--folder", type=Path, default=Path("runs/vae-likelihood"), help="data and environments")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -125,11 +137,13 @@ def main() -> None:
     task |= {"shards": shards, "tensors": str(tensors)}
     task |= {name: str(folder / f"{name}.safetensors") for name in ("weights", "averaged")}
     python = {"ours": sys.executable, "pythae": environment("pythae", folder)}
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+    results: dict[Run, list[dict[str, float]]] = {
+        (samples, name): [] for samples in options.importance for name in NAMES
+    }
     for seed in range(options.seeds):
-        for name in NAMES:
+        for run, found in results.items():
             samples = 0 if seed else options.samples
-            results[name].append(train(name, seed, python[name], task | {"samples": samples}, x, options.samples))
+            found.append(train(run, seed, python[run[1]], task | {"samples": samples}, x, options.samples))
 
     print(
         f"\n{date.today()}, {options.seeds} seeds, {options.epochs} epochs of batches of {options.batch}, Adam "

@@ -1,8 +1,9 @@
 """Two trainings of one VAE: `python -m peers.autoencoders JSON` runs a contender in a process of its own.
 
 784-512-z-512-784 with ReLU, Bernoulli, on digits black and white: the networks that pythae builds by default, and ours
-of the same layers. Each contender is used as its documentation says: pythae by its BaseTrainer over tensors in memory,
-ours by its Trainer over the shard stream. The last weights are written under our names, and our averages of them.
+of the same layers; a VAE, or an importance-weighted autoencoder. Each contender is used as its documentation says:
+pythae by its BaseTrainer over tensors in memory, ours by its Trainer over the shard stream. The last weights are
+written under our names, and our averages of them.
 """
 
 import json
@@ -35,6 +36,7 @@ class Task:
     weights: str  # file for those after the last step
     averaged: str  # file for our averages
     samples: int  # importance samples of pythae's own estimate; 0 for none
+    weighted: int  # importance samples of the loss; 0 for a VAE, whose KL divergence is computed exactly
 
 
 Epochs = list[tuple[float, float]]
@@ -70,14 +72,16 @@ def ours(task: Task) -> dict[str, Any]:
     store = Store(task.shards)
     index = DatasetIndex.load(store)
     changes = {
-        "model": {"kind": "mlpvae", "hidden": [HIDDEN], "latent": task.latent},
-        "objective.binarize": "threshold",
+        "model": {"kind": "mlpvae", "hidden": [HIDDEN], "latent": task.latent, "init": "pytorch"},
+        "objective": {"kind": "vae", "binarize": "threshold"},
         "optim.autoencoder.lr": task.lr,
         "training.batch_size": task.batch,
         "training.microbatch_size": task.batch,
         "training.seed": task.seed,
         "training.ema_half_life": 2 * index.samples,
     }
+    if task.weighted:
+        changes["objective"] = {"kind": "iwae", "binarize": "threshold", "samples": task.weighted}
     experiment = config.overrides(find_preset("digits-vae").experiment, changes.items())
     trainer = build_trainer(experiment, index, World(), torch.device("cpu"))
     plan = build_plan(experiment, index, draws=1)
@@ -98,7 +102,7 @@ def pythae(task: Task) -> dict[str, Any]:
     """Its trainer as its tutorial uses it, without evaluation data; progress bars are off."""
     os.environ["TQDM_DISABLE"] = "1"
     from pythae.data.datasets import BaseDataset
-    from pythae.models import VAE, VAEConfig
+    from pythae.models import IWAE, VAE, IWAEConfig, VAEConfig
     from pythae.trainers import BaseTrainer, BaseTrainerConfig
     from pythae.trainers.training_callbacks import TrainingCallback
 
@@ -113,7 +117,9 @@ def pythae(task: Task) -> dict[str, Any]:
 
     digits = load_file(task.tensors)
     torch.manual_seed(task.seed)  # of the weights; the trainer has a seed of its own
-    model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=task.latent, reconstruction_loss="bce"))
+    networks: dict[str, Any] = {"input_dim": (1, 28, 28), "latent_dim": task.latent, "reconstruction_loss": "bce"}
+    k = task.weighted
+    model = IWAE(IWAEConfig(**networks, number_samples=k)) if k else VAE(VAEConfig(**networks))
     with tempfile.TemporaryDirectory() as folder:
         settings = BaseTrainerConfig(
             output_dir=folder,

@@ -81,7 +81,7 @@ _ARTICLE = replace(
 )
 
 _MNIST_400 = Experiment(
-    model=MLPVAEConfig(hidden=(400,), latent=40),
+    model=MLPVAEConfig(hidden=(400,), latent=40, init="pytorch"),
     objective=VAEConfig(likelihood="bernoulli", binarize="threshold"),
     optim=_adam(1e-4),
     data=DataConfig(conditional=False, workers=0),
