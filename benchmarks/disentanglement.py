@@ -74,7 +74,7 @@ def main() -> None:
     """Train what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--strengths", type=float, nargs="+", help="these alone; default: the table's")
+    parser.add_argument("--strengths", type=float, nargs="+", help="of the table's, these alone")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--images", type=int, default=320_000, help="images that each run sees")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
@@ -100,8 +100,9 @@ def main() -> None:
 def variants(options: argparse.Namespace) -> Iterator[tuple[str, float]]:
     """(method, strength) in the order of the table."""
     for name in options.methods:
-        for strength in options.strengths or METHODS[name].strengths:
-            yield name, float(strength)
+        for strength in METHODS[name].strengths:
+            if not options.strengths or strength in options.strengths:
+                yield name, float(strength)
 
 
 def run_name(method: str, strength: float, seed: int) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 
 from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.formatting import duration, value_text
+from imagegen_dist.wording import counted
 
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / "docs" / "gallery"
@@ -59,6 +60,8 @@ class Exhibit:
     sample: str = ""
     """Flags of `imagegen sample RUN` that draw the picture, without --grid; empty: the run's last picture."""
     suffix: str = ".png"
+    flags: str = ""
+    """Of `imagegen train`, where two cores do not see the preset's end in minutes."""
 
 
 def _share(least: float) -> Bounds:
@@ -96,6 +99,13 @@ EXHIBITS: Mapping[str, Exhibit] = {
         "Generated digits of three colours, 1,000 combinations",
         420,
         {"modes": Bounds(950, 1000), "modes_kl": Bounds(0, 0.5)},
+    ),
+    "beta-vae-dsprites": Exhibit(
+        "Sprites, reconstructed",
+        "Held-out sprites, each above its reconstruction",
+        600,
+        {"distortion": Bounds(50, 90), "rate": Bounds(15, 30), "active_units": Bounds(8, 10)},
+        flags="--objective.beta 1 --optim.autoencoder.lr 1e-3 --training.total-images 96000 --data dsprites",
     ),
     "moving-digits-gan": Exhibit(
         "Moving digits by class",
@@ -162,9 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make(name: str, runs: Path, out: Path) -> list[str]:
     """Train an exhibit, write its picture and its figures, and return what lies outside its range."""
     exhibit, run = EXHIBITS[name], runs / name
-    print(f"\n{exhibit.title}: imagegen train {name}", flush=True)
+    print(f"\n{exhibit.title}: {training(name, exhibit)}", flush=True)
     try:
-        imagegen("train", name, "--run", name, "--storage", str(runs))
+        imagegen("train", name, "--run", name, "--storage", str(runs), *exhibit.flags.split())
         result, config = (json.loads((run / file).read_text("utf-8")) for file in ("result.json", "config.json"))
         draw(exhibit, run, Path(result["paths"]["picture"]), (out / name).with_suffix(exhibit.suffix))
     except subprocess.CalledProcessError as error:
@@ -180,6 +190,11 @@ def make(name: str, runs: Path, out: Path) -> list[str]:
     }
     (out / f"{name}.json").write_text(json.dumps(entry, indent=1) + "\n", "utf-8")
     return outside(name, figures)
+
+
+def training(name: str, exhibit: Exhibit) -> str:
+    """The command, as a user types it."""
+    return " ".join(filter(None, (f"imagegen train {name} --run {name}", exhibit.flags)))
 
 
 def imagegen(*words: str) -> None:
@@ -211,7 +226,7 @@ def machine() -> dict[str, str]:
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     vectors = next((name for name in ("avx512f", "avx2") if name in found.get("flags", "").split()), "")
     model = found.get("model name", platform.processor() or platform.machine())
-    cpu = f"{len(os.sched_getaffinity(0))} cores of {model}{f' with {vectors.upper()}' if vectors else ''}"
+    cpu = f"{counted(len(os.sched_getaffinity(0)), 'core')} of {model}{f' with {vectors.upper()}' if vectors else ''}"
     return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "cpu": cpu}
 
 
@@ -245,7 +260,7 @@ def page(out: Path) -> str:
 def section(name: str, exhibit: Exhibit, entry: Mapping[str, Any]) -> str:
     """An exhibit's heading, picture, figures and origin."""
     picture = f"{name}{exhibit.suffix}"
-    commands = [f"imagegen train {name} --run {name}"]
+    commands = [training(name, exhibit)]
     if exhibit.sample:
         commands.append(f"imagegen sample runs/{name} {exhibit.sample} --grid {picture}")
     rows = ["| figure | value | range | held-out data |", "|---|---|---|---|"]

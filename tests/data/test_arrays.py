@@ -113,11 +113,12 @@ def of_same_size(number: int) -> bytes:
     return plain[:end].replace(b"{", b"{ ", 1) + plain[end + 1 :]
 
 
+@pytest.mark.parametrize("labels", [[("cls", b"1")], []], ids=["labelled", "unlabelled"])
 @pytest.mark.parametrize("other", [fortran, second_version, of_same_size])
-def test_other_arrays_beside_plain_ones_are_decoded(tmp_path, other) -> None:
+def test_other_arrays_beside_plain_ones_are_decoded(tmp_path, other, labels) -> None:
     store = Store(tmp_path)
     samples = [
-        [("npy", other(number) if number % 3 else write_npy(array(number, (3, 4, 6)))), ("cls", b"1")]
+        [("npy", other(number) if number % 3 else write_npy(array(number, (3, 4, 6)))), *labels]
         for number in range(SAMPLES)
     ]
     index = dataset(store, samples)

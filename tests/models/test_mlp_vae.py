@@ -68,8 +68,18 @@ def test_neither_latents_nor_samples_are_squashed():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"hidden": ()}, {"hidden": (8, 0)}, {"latent": 0}, {"embed_dim": -1}, {"activation": "gelu"}]
+    "fields",
+    [{"hidden": ()}, {"hidden": (8, 0)}, {"latent": 0}, {"embed_dim": -1}, {"activation": "gelu"}, {"init": "x"}],
 )
 def test_settings_out_of_range_are_refused(fields):
     with pytest.raises(ValueError, match=f"--model.{next(iter(fields)).replace('_', '-')}"):
         MLPVAEConfig(**fields)
+
+
+def test_initial_weights_are_those_that_keep_values_or_those_of_pytorch() -> None:
+    for init, hidden, output in (("he", 2 / 784, 1 / 400), ("pytorch", 1 / 3 / 784, 1 / 3 / 400)):
+        config = MLPVAEConfig(init=init)
+        encoder, _ = build(config)
+        assert encoder.hidden[0].weight.var().item() == pytest.approx(hidden, rel=0.02)
+        assert encoder.output.weight.var().item() == pytest.approx(output, rel=0.05)
+    assert torch.nn.Linear(784, 400).weight.var().item() == pytest.approx(1 / 3 / 784, rel=0.02)
