@@ -13,7 +13,7 @@ from imagegen_dist.data.modality import ARRAY, stored_type
 from imagegen_dist.data.shard import NEAR, Shard
 from imagegen_dist.shape import SampleShape
 
-_SPARE = NEAR + (1 << 16)  # bytes beside an array up to the end of its label
+_LONGEST = 1 << 16  # bytes of a label that is read with its array
 
 
 class ArrayReads:
@@ -31,7 +31,7 @@ class ArrayReads:
         self._begin, self._found = target.getvalue(), bytearray(len(target.getvalue()))
         self._whole = len(self._begin) + shape.bytes
         self._kinds = {number for number, name in enumerate(extensions) if name.rpartition(".")[2] == ARRAY}
-        self._beside = memoryview(bytearray(_SPARE))
+        self._beside = memoryview(bytearray(NEAR + _LONGEST))
 
     def read(self, shard: Shard, row: int, out: memoryview, labelled: bool) -> tuple[int, Label | None] | None:
         """Write a sample's values to `out`: (bytes that were read, its label), None if this is no such array.
@@ -45,9 +45,9 @@ class ArrayReads:
         if not labelled:
             read = os.preadv(shard.descriptor, (self._found, out), first)
             return (read, None) if read == self._whole and self._found == self._begin else None
-        if label_kind[row] < 0:
-            return None
         length, between = label_size[row], label_start[row] - first
+        if label_kind[row] < 0 or length > _LONGEST:
+            return None
         gap = between - self._whole
         if 0 <= gap <= NEAR:
             beside = self._beside[: gap + length]

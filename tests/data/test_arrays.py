@@ -128,6 +128,15 @@ def test_other_arrays_beside_plain_ones_are_decoded(tmp_path, other, labels) -> 
         assert np.array_equal(sample.numpy(), array(number, (3, 4, 6)))
 
 
+@pytest.mark.parametrize("note", [5_000, 70_000, 200_000])
+def test_labels_in_long_records_are_read(tmp_path, note) -> None:
+    store, record = Store(tmp_path), json.dumps({"note": "x" * note, "label": 4}).encode()
+    index = dataset(
+        store, [[("npy", write_npy(array(number, (1, 4, 6)))), ("json", record)] for number in range(SAMPLES)]
+    )
+    assert {int(label) for _, _, label in streamed(index, store)} == {4}
+
+
 def test_a_grey_array_among_colours_is_repeated(tmp_path) -> None:
     store = Store(tmp_path)
     dims = [(1, 4, 6) if number == 5 else (3, 4, 6) for number in range(SAMPLES)]
