@@ -116,7 +116,7 @@ VAES: dict[str, Preset] = {
         ),
         "ladder VAE of moving digits, for two CPU cores",
         "Two levels (arXiv:1602.02282): 4×8×8 positions of two latents, and 32 latents above them. A single vector of "
-        "latents gave blobs that move (docs/LOG.md). Not trained to its end yet.",
+        "latents gave blobs that move (docs/LOG.md). docs/video.md has what came of it.",
         _CLIPS,
     ),
     "solids-vae": Preset(
