@@ -20,7 +20,7 @@ BUDGETS = {
     "article-gan": (240, 0, 0),
     "dcgan": (280, 16, 12),
     "r3gan-stackedmnist": (1_280, 143, 137),
-    "r3gan-stackedmnist-small": (400, 20, 20),
+    "r3gan-stackedmnist-small": (580, 31, 28),
     "r3gan-cifar10": (1_480, 143, 137),
     "r3gan-ffhq64": (1_720, 184, 176),
     "r3gan-latent256": (1_260, 143, 137),

@@ -152,22 +152,20 @@ _STACKED = DataConfig(
 )
 
 _STACKED_SMALL = Experiment(
-    model=R3GANConfig(
-        widths=(96,), blocks_per_stage=1, group_channels=0, expansion=1, patch=8, patch_kernel=14, output="tanh"
-    ),
-    objective=GANConfig(gamma=Schedule(1.0, 0.1, 130_000)),
-    optim=_both(AdamConfig(lr=Schedule(1e-3, 5e-4, 130_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 130_000))),
+    model=replace(_DIGITS_NETWORKS, patch=8, patch_kernel=14),
+    objective=GANConfig(gamma=Schedule(3.0, 1.0, 105_000)),
+    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 190_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 105_000))),
     data=replace(_STACKED, lanes=2),
     training=TrainingConfig(
         total_images=190_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 10_000, 130_000),
+        ema_half_life=Schedule(0.0, 15_000, 105_000),
         report_every=3_200,
         sample_every=19_200,
         checkpoint_every=38_400,
     ),
-    evaluation=EvaluationConfig(every=38_400, samples=_MODE_SAMPLES, classifier_images=50_000),
+    evaluation=EvaluationConfig(every=64_000, samples=_MODE_SAMPLES, classifier_images=50_000),
 )
 
 _ARTICLE = Experiment(
