@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 
-import numpy as np
-
 from imagegen_dist.data.labels import Label
 from imagegen_dist.data.modality import ARRAY, stored_type
+from imagegen_dist.data.npy import npy_beginning
 from imagegen_dist.data.shard import NEAR, Shard
 from imagegen_dist.shape import SampleShape
 
@@ -23,12 +21,8 @@ class ArrayReads:
     """
 
     def __init__(self, shape: SampleShape, extensions: Sequence[str]) -> None:
-        target = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            target,
-            {"descr": np.dtype(stored_type(shape)).str, "fortran_order": False, "shape": shape.dims},
-        )
-        self._begin, self._found = target.getvalue(), bytearray(len(target.getvalue()))
+        self._begin = npy_beginning(stored_type(shape), shape.dims)
+        self._found = bytearray(len(self._begin))
         self._whole = len(self._begin) + shape.bytes
         self._kinds = {number for number, name in enumerate(extensions) if name.rpartition(".")[2] == ARRAY}
         self._beside = memoryview(bytearray(NEAR + _LONGEST))

@@ -115,11 +115,8 @@ class Conversion(SampleConversion):
 
 def convert_picture(data: bytes, conversion: Conversion, extension: str) -> Encoded:
     """`convert_deep` or `convert_image`, according to the bits. Raises DecodeError."""
-    return (
-        convert_deep(data, conversion, extension)
-        if conversion.bits == 16
-        else convert_image(data, conversion, extension)
-    )
+    convert = convert_deep if conversion.bits == 16 else convert_image
+    return convert(data, conversion, extension)
 
 
 def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encoded:
@@ -139,7 +136,7 @@ def convert_image(data: bytes, conversion: Conversion, extension: str) -> Encode
     return Encoded(modality("image").encode(pixels, extension), (pixels.shape[1], pixels.shape[2]), deepest)
 
 
-def convert_deep(data: bytes, conversion: Conversion, extension: str = "png") -> Encoded:
+def convert_deep(data: bytes, conversion: Conversion, extension: str) -> Encoded:
     """Convert a grey picture to a PNG or array of 16 bits. Raises DecodeError."""
     if data.startswith(_NPY_SIGNATURE):
         shape = modality("image").shape_of(data, "npy")

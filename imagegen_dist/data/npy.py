@@ -67,6 +67,14 @@ def write_npy(sample: NDArray) -> bytes:
     return target.getvalue()
 
 
+def npy_beginning(kind: type[np.generic], dims: tuple[int, ...]) -> bytes:
+    """What stands before the values in the file that `write_npy` makes of arrays of this type and these extents."""
+    target = io.BytesIO()
+    fields = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": dims}
+    np.lib.format.write_array_header_1_0(target, fields)
+    return target.getvalue()
+
+
 def _read_header(member: bytes) -> _Header:
     if len(member) < 12 or not member.startswith(b"\x93NUMPY") or member[6] not in (1, 2, 3):
         raise DecodeError("is not an .npy file")

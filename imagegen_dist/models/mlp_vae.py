@@ -46,7 +46,6 @@ class MLPVAEConfig(ModelConfig):
                 )
         if self.activation not in ("relu", "tanh"):
             raise ValueError(f"activation {self.activation!r} is not known; set --model.activation to relu or tanh")
-
         if self.init not in ("he", "pytorch"):
             raise ValueError(f"init {self.init!r} is not known; set --model.init to he or pytorch")
 
