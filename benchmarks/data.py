@@ -10,9 +10,9 @@ difference of the two is divided by the difference in images. So start-up (impor
 batch) is excluded, and every fetch, open and walk in proportion to the images is counted. CPU is user and system time
 of the process and of all that it started, without the server. The cache folder is emptied before each process.
 
-Others: `--against CHECKOUT` compares this state of the package with another one, `--clients` compares clients of object
-storage, `--arrays` reads volumes and clips, `--clips` compares the formats of clips, `--flat STEPS` watches memory and
-open files over many batches.
+Others: `--beside` says what stands beside reading and decoding, `--against CHECKOUT` compares this state of the package
+with another one, `--clients` compares clients of object storage, `--arrays` reads volumes and clips, `--clips` compares
+the formats of clips, `--flat STEPS` watches memory and open files over many batches.
 """
 
 from __future__ import annotations
@@ -297,6 +297,31 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         print(comparison_table(kind, columns, results), limits_table(kind, results), sep="\n\n", flush=True)
 
 
+BESIDE_BATCHES = {"jpeg": 4, "png": 8, "npy": 64}
+
+
+def beside_table(kinds: Sequence[str], shards: int, folder: Path, rounds: int) -> str:
+    """CPU of the stream from disk over that of reading, and less that of reading and decoding: median, quartiles."""
+    heads = ["stream", "read only", "read and decode", "stream over read only", "stream less read and decode"]
+    lines = [f"| CPU µs an image, local disk, 0 loaders | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for kind in kinds:
+        place = build(kind, shards, folder, {}) / "long" / "wds"
+        arguments = {"folder": str(place), "kind": kind, "batches": BESIDE_BATCHES[kind], "slices": 40}
+        found = [
+            measure("peers.beside", {**arguments, "cache": str(folder / "cache")}, dict(_QUIET)) for _ in range(rounds)
+        ]
+        if failed := [done["failed"] for done in found if "failed" in done]:
+            lines.append(f"| {TITLES[kind]} | {failed[0]} | | | | |")
+            continue
+        cells = [f"{1e6 * median(done[each] for done in found):.1f}" for each in ("stream", "read", "decode")]
+        for each, form, unit in (("over_read", "{:.2f}", 1.0), ("beside", "{:.1f}", 1e6)):
+            low, middle, high = (median(unit * done[each][at] for done in found) for at in range(3))
+            cells.append(f"{form.format(middle)} ({form.format(low)} to {form.format(high)})")
+        lines.append(f"| {TITLES[kind]} | {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
 SLICES = 8  # of each checkout a round: how a process lies in memory decides some hundredths, so take many rounds
 SLICE_BATCHES = {"jpeg": 16, "png": 24, "npy": 240}
 
@@ -366,6 +391,7 @@ def main() -> None:
     parser.add_argument("--formats", default="", help="jpeg,png,npy or some of them (jpeg with --quick)")
     parser.add_argument("--folder", type=Path, help="keeps datasets and environments; else a temporary folder")
     parser.add_argument("--quick", action="store_true", help="a smoke run: JPEG, few images, one round, no loaders")
+    parser.add_argument("--beside", action="store_true", help="what stands beside reading and decoding instead")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="this package beside another state of it")
     parser.add_argument("--clients", action="store_true", help="clients of object storage instead")
     parser.add_argument("--first", type=int, nargs="?", const=10_000, metavar="SHARDS", help="first batch alone")
@@ -393,6 +419,8 @@ def main() -> None:
         if options.clients:
             for object_mb, objects in ((1, 100), (32, 8), (128, 3)):
                 print(f"\n{clients_table(folder, options.rounds, object_mb, objects)}", flush=True)
+        elif options.beside:
+            print(f"\n{beside_table(options.formats, options.shards, folder, options.rounds)}")
         elif options.against:
             print(
                 f"\n{paired_table(options.formats, options.shards, folder, options.against.resolve(), options.rounds)}"

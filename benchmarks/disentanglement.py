@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.rate_distortion import run_to_end
+from benchmarks.rate_distortion import Console
+from benchmarks.seeds import over_seeds, run_to_end
 from imagegen_dist import config
 from imagegen_dist.data import dsprites
 from imagegen_dist.data.index import INDEX_NAME
@@ -60,14 +61,15 @@ METHODS = {
     "tc": Method("β-TCVAE", "beta-tcvae-dsprites", "objective.beta", (2, 4, 6)),
 }
 SCORES = {
-    "mig": "MIG",
-    "factor_vae": "FactorVAE score",
-    "dci_disentanglement": "DCI",
-    "rate": "rate",
-    "distortion": "distortion",
-    "active_units": "active latents",
+    "mig": ("MIG", "{:.2f}"),
+    "factor_vae": ("FactorVAE score", "{:.2f}"),
+    "dci_disentanglement": ("DCI", "{:.2f}"),
+    "rate": ("rate", "{:.1f}"),
+    "distortion": ("distortion", "{:.1f}"),
+    "active_units": ("active latents", "{:.1f}"),
 }
-"""Titles of the table's columns, by the names of result.json; rates and distortions in nats a sprite."""
+"""Titles of the table's columns and how their numbers are written, by the names of result.json; rates and distortions
+in nats a sprite."""
 
 
 def main() -> None:
@@ -156,24 +158,16 @@ def train(options: argparse.Namespace, method: str, strength: float, seed: int) 
         attempt=str(time.time_ns()),
         wandb_mode="disabled",
     )
-    return run_to_end(experiment, settings)
+    return run_to_end(experiment, settings, Console(settings.name))
 
 
 def table(found: Mapping[tuple[str, float], list[dict[str, Any]]]) -> str:
     """Markdown: a row a method and strength, with the mean, least and largest of each figure over the seeds."""
-    rows = [["method", "strength", "seeds", *SCORES.values()], ["---"] * (3 + len(SCORES))]
+    rows = [["method", "strength", "seeds", *(title for title, _ in SCORES.values())], ["---"] * (3 + len(SCORES))]
     for (name, strength), results in found.items():
-        rows.append(
-            [METHODS[name].name, f"{strength:g}", str(len(results)), *(_spread(results, key) for key in SCORES)]
-        )
+        figures = [over_seeds([each[key] for each in results], form) for key, (_, form) in SCORES.items()]
+        rows.append([METHODS[name].name, f"{strength:g}", str(len(results)), *figures])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _spread(results: list[dict[str, Any]], key: str) -> str:
-    values = [float(each[key]) for each in results]
-    digits = 2 if max(values) <= 1 else 1
-    least, mean, most = (f"{value:.{digits}f}" for value in (min(values), np.mean(values), max(values)))
-    return f"{mean} ({least}–{most})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What helps where there are few samples: `python benchmarks/little_data.py [--digits 200] [--seeds 0] [--rows FILE]`
+"""What helps where there are few samples: `python -m benchmarks.little_data [--digits 200] [--seeds 0] [--rows FILE]`
 
 100, 200 and 500 digits, the losses and networks of preset `digits-200`, each case over three seeds: without
 augmentation, with a fixed probability, with one that follows overfitting; and without augmentation or with the last,
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.seeds import over_seeds
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.dataset import Dataset
@@ -192,11 +192,7 @@ FIGURES = {
 
 def cell(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The mean of a figure over seeds, and its range."""
-    form, values = FIGURES[name][1], [row[name] for row in rows if name in row]
-    if not values:
-        return ""
-    low, high = form.format(min(values)), form.format(max(values))
-    return form.format(statistics.fmean(values)) + (f" ({low}–{high})" if low != high else "")
+    return over_seeds([row[name] for row in rows if name in row], FIGURES[name][1])
 
 
 def report(rows: Sequence[Mapping[str, Any]], storage: str) -> str:

@@ -1,10 +1,10 @@
-"""What β trades: `python benchmarks/rate_distortion.py [--images N] [--at-once 2] [--storage DIR] [--picture PNG]`
+"""What β trades: `python -m benchmarks.rate_distortion [--images N] [--seeds 3] [--at-once 2] [--storage DIR]`
 
-A β-VAE a value of β on the built-in dSprites, each a whole run of preset `beta-vae-dsprites` in a process of one
-thread; then rate and distortion of held-out sprites in nats, beside the published ones of runs of 19.2 million images,
-as a table, and as a picture with a row of reconstructions a β. Every rise of β has to lower the rate and to raise the
-distortion, or the script ends with an error. The same command goes on where it was interrupted, and with more --images
-where it ended.
+A β-VAE a value of β on the built-in dSprites from several seeds, each a whole run of preset `beta-vae-dsprites` in a
+process of one thread; then rate and distortion of held-out sprites in nats, beside the published ones of runs of 19.2
+million images, as a table (the mean of the seeds and, in brackets, the smallest and the largest), and as a picture with
+a row of reconstructions a β. Every rise of β has to lower the mean rate and to raise the mean distortion, or the script
+ends with an error. The same command goes on where it was interrupted, and with more --images where it ended.
 
 The published learning rate, 1e-4, is for 300,000 steps. Here it is ten times that, and averaged weights are evaluated.
 """
@@ -12,12 +12,12 @@ The published learning rate, 1e-4, is for 300,000 steps. Here it is ten times th
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
-from itertools import pairwise
+from itertools import pairwise, product
 from multiprocessing import get_context
+from statistics import fmean
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -25,17 +25,15 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from benchmarks.seeds import over_seeds, run_to_end
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.stream import read_samples
-from imagegen_dist.distributed import World
-from imagegen_dist.experiment import Experiment
 from imagegen_dist.inference import AutoencoderModel
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import SilentEvents, execute
-from imagegen_dist.run_folder import RESULT
+from imagegen_dist.run import SilentEvents
 from imagegen_dist.storage import Store
 
 PRESET = "beta-vae-dsprites"
@@ -67,7 +65,7 @@ class Console(SilentEvents):
         print(f"{self.name} {text}", flush=True)
 
 
-def train(beta: float, options: argparse.Namespace) -> dict[str, Any]:
+def train(beta: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The run of one β to its end, or what is left of it; its result.json."""
     torch.set_num_threads(1)
     changes = {
@@ -76,6 +74,7 @@ def train(beta: float, options: argparse.Namespace) -> dict[str, Any]:
         "data.url": "dsprites",
         "data.lanes": 2,
         "data.decoded_bytes": 1 << 27,
+        "training.seed": seed,
         "training.total_images": options.images,
         "training.microbatch_size": 64,
         "training.bf16": options.bf16,
@@ -87,7 +86,7 @@ def train(beta: float, options: argparse.Namespace) -> dict[str, Any]:
     }
     experiment = config.overrides(find_preset(PRESET).experiment, changes.items())
     settings = RunSettings(
-        name=run_name(beta, options),
+        name=run_name(beta, seed, options),
         storage=options.storage,
         preset=PRESET,
         job="rate_distortion",
@@ -96,25 +95,12 @@ def train(beta: float, options: argparse.Namespace) -> dict[str, Any]:
         attempt=str(time.time_ns()),
         wandb_mode="disabled",
     )
-    return run_to_end(experiment, settings)
+    return run_to_end(experiment, settings, Console(settings.name))
 
 
-def run_to_end(experiment: Experiment, settings: RunSettings) -> dict[str, Any]:
-    """Train, or what is left of it, in this process; the run's figures."""
-    images = experiment.training.total_images
-    if not settings.folder.exists(RESULT) or read_result(settings)["images"] < images:
-        execute(experiment, settings, World(), torch.device("cpu"), Console(settings.name))
-    return read_result(settings)
-
-
-def read_result(settings: RunSettings) -> dict[str, Any]:
-    """A run's figures."""
-    return json.loads(settings.folder.read(RESULT))
-
-
-def run_name(beta: float, options: argparse.Namespace) -> str:
+def run_name(beta: float, seed: int, options: argparse.Namespace) -> str:
     """Of every setting that a run cannot change on the way."""
-    return f"beta-{beta:g}-lr-{options.lr:g}" + ("-bf16" if options.bf16 else "")
+    return f"beta-{beta:g}-lr-{options.lr:g}" + ("-bf16" if options.bf16 else "") + f"-seed-{seed}"
 
 
 def sprites(split: str, options: argparse.Namespace) -> Store:
@@ -122,30 +108,48 @@ def sprites(split: str, options: argparse.Namespace) -> Store:
     return builtin_dataset("dsprites", split, Store(options.storage) / ".data")
 
 
-def table(results: dict[float, dict[str, Any]]) -> str:
-    """Markdown: a row a β."""
-    head = ["β", "images seen", "distortion", "rate", "distortion + rate", "published distortion", "published rate"]
-    rows = [[*head, "active latents", "MIG", "images/s"], ["---"] * 10]
+Results = dict[float, list[dict[str, Any]]]
+"""The figures of every seed, by β."""
+
+
+def table(results: Results) -> str:
+    """Markdown: a row a β, with the mean, least and largest of each figure over the seeds."""
+    columns = {
+        "distortion": "distortion",
+        "rate": "rate",
+        "elbo": "−ELBO",
+        "active_units": "active latents",
+        "mig": "MIG",
+        "images_per_s": "images/s",
+    }
+    forms = {"mig": "{:.2f}", "images_per_s": "{:,.0f}"}
+    head = ["β", "seeds", "images seen", *columns.values(), "published distortion", "published rate"]
+    rows = [head, ["---"] * len(head)]
     for beta, found in results.items():
         published = [f"{value:g}" for value in PUBLISHED[beta]] if beta in PUBLISHED else ["", ""]
-        nats = [f"{value:.1f}" for value in (found["distortion"], found["rate"], -found["elbo"])]
-        more = [f"{found['active_units']:.0f} of 10", f"{found['mig']:.2f}", f"{found['images_per_s']:,.0f}"]
-        rows.append([f"{beta:g}", f"{found['images']:,}", *nats, *published, *more])
+        figures = {key: [-each[key] if key == "elbo" else each[key] for each in found] for key in columns}
+        cells = [over_seeds(values, forms.get(key, "{:.1f}")) for key, values in figures.items()]
+        rows.append([f"{beta:g}", str(len(found)), f"{found[0]['images']:,}", *cells, *published])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def out_of_order(results: dict[float, dict[str, Any]]) -> list[str]:
-    """Where a larger β has not lowered the rate and raised the distortion, a line each."""
+def mean_of(key: str, found: list[dict[str, Any]]) -> float:
+    """Of the seeds."""
+    return fmean(each[key] for each in found)
+
+
+def out_of_order(results: Results) -> list[str]:
+    """Where a larger β has not lowered the mean rate and raised the mean distortion, a line each."""
     found = []
     for (low, before), (high, after) in pairwise(results.items()):
-        if after["rate"] >= before["rate"]:
-            found.append(f"rate {before['rate']:.2f} at β {low:g}, {after['rate']:.2f} at β {high:g}")
-        if after["distortion"] <= before["distortion"]:
-            found.append(f"distortion {before['distortion']:.2f} at β {low:g}, {after['distortion']:.2f} at β {high:g}")
+        for key, rises in (("rate", False), ("distortion", True)):
+            was, now = mean_of(key, before), mean_of(key, after)
+            if (now > was) != rises:
+                found.append(f"{key} {was:.2f} at β {low:g}, {now:.2f} at β {high:g}")
     return found
 
 
-def picture(results: dict[float, dict[str, Any]], options: argparse.Namespace) -> None:
+def picture(results: Results, options: argparse.Namespace) -> None:
     """Rate against distortion, and under it held-out sprites with their reconstructions, to options.picture."""
     figure, (curve, strip) = plt.subplots(
         2, 1, figsize=(8, 9), height_ratios=[1.35, 1], layout="constrained", facecolor="white"
@@ -155,10 +159,12 @@ def picture(results: dict[float, dict[str, Any]], options: argparse.Namespace) -
     figure.savefig(options.picture, dpi=110)
 
 
-def draw_curve(axes: Axes, results: dict[float, dict[str, Any]]) -> None:
-    """Both curves with their β."""
-    images = max(found["images"] for found in results.values())
-    ours = {beta: (found["distortion"], found["rate"]) for beta, found in results.items()}
+def draw_curve(axes: Axes, results: Results) -> None:
+    """Both curves with their β; ours through the means, with a point for every seed."""
+    images = max(found[0]["images"] for found in results.values())
+    ours = {beta: (mean_of("distortion", found), mean_of("rate", found)) for beta, found in results.items()}
+    every = [(each["rate"], each["distortion"]) for found in results.values() for each in found]
+    axes.scatter(*zip(*every, strict=True), s=9, color="#1f5fa8", alpha=0.6)
     theirs = {beta: PUBLISHED[beta] for beta in results if beta in PUBLISHED}
     curves = (
         (theirs, f"published, {PUBLISHED_IMAGES / 1e6:g} million images", "o", "#9a9a9a", (-6, -6), "right", "top"),
@@ -178,13 +184,13 @@ def draw_curve(axes: Axes, results: dict[float, dict[str, Any]]) -> None:
     axes.legend(frameon=False)
 
 
-def draw_strip(axes: Axes, results: dict[float, dict[str, Any]], options: argparse.Namespace) -> None:
-    """A row of sprites, and a row of their reconstructions for every β."""
+def draw_strip(axes: Axes, results: Results, options: argparse.Namespace) -> None:
+    """A row of sprites, and a row of their reconstructions for every β, by the model of the first seed."""
     store = sprites("val", options)
     originals, _ = read_samples(DatasetIndex.load(store), store, range(_SHOWN))
     rows = {"sprites": originals}
     for beta in results:
-        model = load(f"{options.storage}/{run_name(beta, options)}")
+        model = load(f"{options.storage}/{run_name(beta, 0, options)}")
         assert isinstance(model, AutoencoderModel)
         rows[f"β {beta:g}"] = model.reconstruct(originals)
     axes.imshow(np.concatenate([in_line(samples) for samples in rows.values()]), cmap="gray", vmin=0, vmax=255)
@@ -204,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--betas", type=float, nargs="+", default=list(PUBLISHED))
     parser.add_argument("--images", type=int, default=256_000, help="images that each run sees")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     parser.add_argument("--at-once", type=int, default=2, help="runs side by side, of one thread each")
@@ -214,13 +221,14 @@ def main() -> None:
 
     for split in ("train", "val"):
         sprites(split, options)
-    results = {}
+    results: Results = {beta: [] for beta in options.betas}
     with ProcessPoolExecutor(options.at_once, get_context("spawn"), max_tasks_per_child=1) as pool:
-        runs = {pool.submit(train, beta, options): beta for beta in options.betas}
+        asked = product(range(options.seeds), options.betas)
+        runs = {pool.submit(train, beta, seed, options): (beta, seed) for seed, beta in asked}
         for run in as_completed(runs):
-            results[runs[run]] = run.result()
-            print(f"β {runs[run]:g} is done", flush=True)
-    results = dict(sorted(results.items()))
+            beta, seed = runs[run]
+            results[beta].append(run.result())
+            print(f"{run_name(beta, seed, options)} is done", flush=True)
     picture(results, options)
     print(f"\n{date.today()}, torch {torch.__version__}, {options.at_once} runs at once of one thread each\n")
     print(table(results))

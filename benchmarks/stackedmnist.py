@@ -1,23 +1,24 @@
-"""Which loss drops modes: `python benchmarks/stackedmnist.py [--images N] [--at-once 2] [--storage DIR] [--full]`
+"""Which loss drops modes: `python -m benchmarks.stackedmnist [--images N] [--seeds 3] [--at-once 2] [--full]`
 
 The ablation of arXiv:2501.05441 (Table 1) on the built-in StackedMNIST: relativistic (RpGAN) or non-saturating (GAN)
-loss, with R1 and R2 or with R1 alone. Each is a whole run of preset `r3gan-stackedmnist-small` in a process of one
-thread; then how many of the 1,000 modes its samples hit and KL(samples || data) of the modes in nats, by a classifier
-of single digits over 26,000 samples, beside the published figures, as a table and as a picture with a row of samples
-each. The same command goes on where it was interrupted, and with more --images where it ended.
+loss, with R1 and R2 or with R1 alone, from several seeds. Each is a whole run of preset `r3gan-stackedmnist-small` in a
+process of one thread; then how many of the 1,000 modes its samples hit and KL(samples || data) of the modes in nats, by
+a classifier of single digits over 26,000 samples, beside the published figures, as a table (the mean of the seeds and,
+in brackets, the smallest and the largest) and as a picture with a row of samples each. The same command goes on where
+it was interrupted, and with more --images where it ended.
 
---full runs preset `r3gan-stackedmnist`, the published networks and schedule of 10 million images, with the four losses
-one after another; it wants a GPU.
+--full runs preset `r3gan-stackedmnist`, the published networks and schedule of 10 million images, one run after
+another; it wants a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
+from itertools import product
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from benchmarks.seeds import CPU, over_seeds, read_result, run_to_end
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.dataset import Dataset
@@ -36,8 +38,7 @@ from imagegen_dist.experiment import Experiment
 from imagegen_dist.metrics.modes import perfect_kl
 from imagegen_dist.presets import find_preset
 from imagegen_dist.records import RunSettings
-from imagegen_dist.run import RunError, SilentEvents, execute
-from imagegen_dist.run_folder import RESULT
+from imagegen_dist.run import RunError, SilentEvents
 from imagegen_dist.storage import Store
 
 SMALL, FULL = "r3gan-stackedmnist-small", "r3gan-stackedmnist"
@@ -78,13 +79,13 @@ class Console(SilentEvents):
         print(f"{self.name} {text}", flush=True)
 
 
-def experiment_of(name: str, options: argparse.Namespace) -> Experiment:
+def experiment_of(name: str, seed: int, options: argparse.Namespace) -> Experiment:
     """The run of a variant."""
     changes: dict[str, Any] = {
         "objective.loss": VARIANTS[name].loss,
         "objective.penalty": VARIANTS[name].penalty,
         "data.url": options.data,
-        "training.seed": options.seed,
+        "training.seed": seed,
         "evaluation.searched": 0,
     }
     if options.images:
@@ -99,11 +100,11 @@ def experiment_of(name: str, options: argparse.Namespace) -> Experiment:
     return config.overrides(find_preset(FULL if options.full else SMALL).experiment, changes.items())
 
 
-def settings_of(name: str, options: argparse.Namespace) -> RunSettings:
+def settings_of(name: str, seed: int, options: argparse.Namespace) -> RunSettings:
     """Where it lives."""
     preset = FULL if options.full else SMALL
     return RunSettings(
-        name=f"{preset}-{VARIANTS[name].loss}-{VARIANTS[name].penalty.replace('+', '')}-seed-{options.seed}",
+        name=f"{preset}-{VARIANTS[name].loss}-{VARIANTS[name].penalty.replace('+', '')}-seed-{seed}",
         storage=options.storage,
         preset=preset,
         job="stackedmnist",
@@ -114,15 +115,13 @@ def settings_of(name: str, options: argparse.Namespace) -> RunSettings:
     )
 
 
-def train(name: str, options: argparse.Namespace) -> str:
+def train(name: str, seed: int, options: argparse.Namespace) -> str:
     """The run of a variant to its end, or what is left of it; why it could not go on, or ""."""
     if not options.full:
         torch.set_num_threads(1)
-    experiment, settings = experiment_of(name, options), settings_of(name, options)
-    if settings.folder.exists(RESULT) and read_result(settings)["images"] >= experiment.training.total_images:
-        return ""
+    experiment, settings = experiment_of(name, seed, options), settings_of(name, seed, options)
     try:
-        execute(experiment, settings, World(), device_of(options), Console(name))
+        run_to_end(experiment, settings, Console(f"{name}, seed {seed},"), device_of(options))
     except RunError as error:
         return str(error)
     return ""
@@ -130,7 +129,7 @@ def train(name: str, options: argparse.Namespace) -> str:
 
 def device_of(options: argparse.Namespace) -> torch.device:
     """A GPU for the published schedule, where there is one."""
-    return torch.device("cuda" if options.full and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda") if options.full and torch.cuda.is_available() else CPU
 
 
 def stacks(split: str, options: argparse.Namespace) -> Store:
@@ -138,44 +137,52 @@ def stacks(split: str, options: argparse.Namespace) -> Store:
     return builtin_dataset(options.data, split, Store(options.storage) / ".data")
 
 
-def read_result(settings: RunSettings) -> dict[str, Any]:
-    """A run's figures."""
-    return json.loads(settings.folder.read(RESULT))
-
-
 def prepare(options: argparse.Namespace) -> None:
     """Pack the data and train the classifier once, before the runs that share them."""
     some = next(iter(VARIANTS))
-    experiment, settings = experiment_of(some, options), settings_of(some, options)
+    experiment, settings = experiment_of(some, 0, options), settings_of(some, 0, options)
     training, held_out = (Dataset.open(url, experiment.data) for url in (settings.data, settings.validation))
     images = experiment.evaluation.classifier_images
     reference = build_reference(settings.shared, training, held_out, images, World(), device_of(options), print)
     print(f"the classifier reads all three digits of {reference.accuracy:.1%} of held-out stacks", flush=True)
 
 
-def table(failed: Mapping[str, str], options: argparse.Namespace) -> str:
-    """Markdown: a row a variant."""
-    head = ["loss", "images seen", "modes", "KL, nats", "Fréchet", "images/s", "published modes", "published KL"]
+FIGURES = {
+    "modes": ("modes", "{:,.0f}"),
+    "modes_kl": ("KL, nats", "{:.3f}"),
+    "frechet": ("Fréchet", "{:.0f}"),
+    "images_per_s": ("images/s", "{:,.0f}"),
+}
+"""Titles of the table's columns and how their numbers are written, by the names of result.json."""
+
+Failed = Mapping[tuple[str, int], str]
+"""Why the run of a variant and seed could not go on; "" where it is at its end."""
+
+
+def table(failed: Failed, options: argparse.Namespace) -> str:
+    """Markdown: a row a variant, with the mean, least and largest of each figure over the seeds."""
+    head = ["loss", "seeds", "images seen", *(title for title, _ in FIGURES.values())]
+    head += ["published modes", "published KL"]
     rows = [head, ["---"] * len(head)]
     for name in options.variants:
         published = list(VARIANTS[name].published)
-        if failed[name]:
-            rows.append([name, failed[name], *[""] * 4, *published])
-            continue
-        found = read_result(settings_of(name, options))
-        figures = [f"{found['modes']:,.0f}", f"{found['modes_kl']:.3f}", f"{found['frechet']:.1f}"]
-        rows.append([name, f"{found['images']:,}", *figures, f"{found['images_per_s']:,.0f}", *published])
+        whole = [seed for seed in range(options.seeds) if not failed[name, seed]]
+        found = [read_result(settings_of(name, seed, options)) for seed in whole]
+        figures = [over_seeds([each[key] for each in found], form) for key, (_, form) in FIGURES.items()]
+        images = f"{found[0]['images']:,}" if found else ""
+        lost = "; ".join(failed[name, seed] for seed in range(options.seeds) if failed[name, seed])
+        rows.append([name, f"{len(found)}" + (f" ({lost})" if lost else ""), images, *figures, *published])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def picture(failed: Mapping[str, str], options: argparse.Namespace) -> None:
-    """A row of held-out stacks, and one of samples for every variant, to options.picture."""
+def picture(failed: Failed, options: argparse.Namespace) -> None:
+    """A row of held-out stacks, and one of samples for every variant, of its first seed, to options.picture."""
     store = stacks("val", options)
     real, _ = Dataset(DatasetIndex.load(store), store).read(range(_SHOWN))
     rows = {"held-out digits": real}
     for name in options.variants:
-        if not failed[name]:
-            rows[name] = load(settings_of(name, options).folder.url).sample(_SHOWN, seed=options.seed)
+        if not failed[name, 0]:
+            rows[name] = load(settings_of(name, 0, options).folder.url).sample(_SHOWN, seed=0)
     figure, axes = plt.subplots(figsize=(9, 0.55 * len(rows)), layout="constrained", facecolor="white")
     axes.imshow(np.concatenate([in_line(samples) for samples in rows.values()]))
     size = real.shape[-1]
@@ -197,7 +204,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="images that each run sees; 0: the preset's")
     parser.add_argument("--evaluate-every", type=int, default=51_200, help="images between two counts of modes")
     parser.add_argument("--data", default="stackedmnist", help="stackedmnist, or stackedmnist:N")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--at-once", type=int, default=2, help="runs side by side, of one thread each")
     parser.add_argument("--full", action="store_true", help="the published networks and schedule, on a GPU")
     parser.add_argument("--storage", default="runs/stackedmnist", help="directory of the runs")
@@ -209,14 +216,16 @@ def main() -> None:
     prepare(options)
     failed = {}
     with ProcessPoolExecutor(options.at_once, get_context("spawn"), max_tasks_per_child=1) as pool:
-        runs = {pool.submit(train, name, options): name for name in options.variants}
+        asked = [(name, seed) for seed, name in product(range(options.seeds), options.variants)]
+        runs = {pool.submit(train, *each, options): each for each in asked}
         for run in as_completed(runs):
-            failed[runs[run]] = run.result()
-            print(f"{runs[run]} is done", flush=True)
+            name, seed = runs[run]
+            failed[name, seed] = run.result()
+            print(f"{name}, seed {seed}, is done", flush=True)
     picture(failed, options)
-    experiment = experiment_of(options.variants[0], options)
+    experiment = experiment_of(options.variants[0], 0, options)
     samples, index = experiment.evaluation.samples, DatasetIndex.load(stacks("train", options))
-    said = f"{date.today()}, torch {torch.__version__}, preset {FULL if options.full else SMALL}, seed {options.seed}"
+    said = f"{date.today()}, torch {torch.__version__}, preset {FULL if options.full else SMALL}"
     counted = f"modes and KL of {samples:,} samples (a perfect sampler's KL: {perfect_kl(MODES, samples):.3f})"
     print(f"\n{said}, {index.samples:,} training stacks, {counted}\n")
     print(table(failed, options))

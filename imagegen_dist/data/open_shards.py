@@ -47,7 +47,9 @@ class OpenShards:
         # Daemon threads: a loader process that ends does not wait for its fetches.
         self._now: ThreadPool | None = None
         self._ahead: ThreadPool | None = None
-        if self._store.local_path() is None:
+        self.fetches = self._store.local_path() is None
+        """Whether shards are fetched; local ones are read where they lie."""
+        if self.fetches:
             self._now, self._ahead = ThreadPool(cache.fetches), ThreadPool(max(1, cache.fetches // 2))
 
     def get(self, number: int) -> Shard:

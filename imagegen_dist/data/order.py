@@ -18,6 +18,7 @@ from imagegen_dist.wording import counted
 IntArray = NDArray[np.int64]
 
 _SHUFFLED = 1 << 22
+_AT_ONCE = 1 << 12
 
 _SHARDS, _ROWS, _BLOCK, _SUBSTITUTE = range(4)
 _SPREAD, _SPREAD_ORDER = 16, 17
@@ -121,9 +122,14 @@ class Order:
 
     def step(self, step: int, microbatches: range) -> Samples:
         """The samples of a step for M of its microbatches, [draws·M·b]: by turn, then microbatch, then sample."""
-        turns = step * self.plan.draws + np.arange(self.plan.draws, dtype=np.int64)
+        return self.steps(range(step, step + 1), microbatches)
+
+    def steps(self, steps: range, microbatches: range) -> Samples:
+        """The samples of S steps for M of their microbatches, [S·draws·M·b], one step after the other."""
+        draws = self.plan.draws
+        turns = np.arange(steps.start, steps.stop, steps.step, dtype=np.int64)[:, None] * draws + np.arange(draws)
         owners = np.arange(microbatches.start, microbatches.stop, dtype=np.int64)
-        return self._of_microbatches(turns[:, None, None], owners[None, :, None])
+        return self._of_microbatches(turns.reshape(-1, 1, 1), owners[None, :, None])
 
     def draw(self, position: int, microbatch: int) -> Samples:
         """The b samples of one microbatch at `position` = step · draws + turn."""
@@ -195,15 +201,17 @@ class Order:
 
     def _shuffled(self, line: "_Line", lanes: IntArray, places: IntArray) -> IntArray:
         """The places on the line whose samples the lanes' shuffles bring to `places`."""
-        epoch, low, high = self._held[:, lanes]
-        if ((epoch != line.epoch) | (places < low) | (places >= high)).any():  # a lane enters a block here
-            found = []
-            for lane, place in zip(lanes.tolist(), places.tolist(), strict=True):
-                block = self._block(line, lane, place)
-                found.append(block.low + block.order[place - block.low])
-            return np.array(found, np.int64)
-        within = zip(lanes.tolist(), (places - low).tolist(), strict=True)
-        return low + np.array([self._blocks[lane].order[at] for lane, at in within], np.int64)
+        found, left = np.empty_like(places), np.arange(places.size)
+        while left.size:
+            lane, place = lanes[left], places[left]
+            epoch, low, high = self._held[:, lane]
+            held = (epoch == line.epoch) & (low <= place) & (place < high)
+            within = zip(lane[held].tolist(), (place - low)[held].tolist(), strict=True)
+            found[left[held]] = low[held] + np.array([self._blocks[each].order[at] for each, at in within], np.int64)
+            left = left[~held]
+            for first in np.unique(lanes[left], return_index=True)[1].tolist():  # these lanes enter a block
+                self._block(line, int(lanes[left[first]]), int(places[left[first]]))
+        return found
 
     def _block(self, line: "_Line", lane: int, place: int) -> "_Block":
         """The block of a lane that holds `place`; the last one of each lane is kept."""
@@ -227,6 +235,27 @@ class Order:
         low = max(first, int(line.starts[edge]))
         high = min(last, int(line.starts[min(edge + self.plan.block, line.shards.size)]))
         return number, low, high
+
+
+class StepByStep:
+    """The samples of one step after the other, found for many steps at once: NumPy takes as long for a single one.
+
+    every: the distance of the steps that are asked for.
+    """
+
+    def __init__(self, order: Order, microbatches: range, every: int = 1) -> None:
+        self._order, self._microbatches, self._every = order, microbatches, every
+        plan = order.plan
+        self._each = plan.draws * len(microbatches) * plan.microbatch_size
+        self._found, self._steps = Samples(*[np.empty(0, np.int64)] * 6), range(0)
+
+    def __getitem__(self, step: int) -> Samples:
+        if step not in self._steps:
+            count = max(1, _AT_ONCE // self._each)
+            self._steps = range(step, step + count * self._every, self._every)
+            self._found = self._order.steps(self._steps, self._microbatches)
+        first = self._steps.index(step) * self._each
+        return Samples(*[column[first : first + self._each] for column in self._found])
 
 
 class _Line(NamedTuple):

@@ -18,7 +18,7 @@ from imagegen_dist.data.index import DatasetIndex
 from imagegen_dist.data.labels import Label
 from imagegen_dist.data.modality import ARRAY, DecodeError, modality, stored_type
 from imagegen_dist.data.open_shards import OpenShards
-from imagegen_dist.data.order import IntArray, Order, Plan, Samples
+from imagegen_dist.data.order import IntArray, Order, Plan, Samples, StepByStep
 from imagegen_dist.data.shard import Shard
 from imagegen_dist.data.tarwalk import ShardError
 from imagegen_dist.storage import Store
@@ -72,13 +72,23 @@ class Item:
 
 
 class Reader:
-    """Reads steps. Its state is open shards and decoded samples, which do not change what is read."""
+    """Reads steps. Its state is open shards and decoded samples, which do not change what is read.
+
+    every: the distance of the steps that are asked for, which is the number of processes that read in turn.
+    """
 
     def __init__(
-        self, index: DatasetIndex, store: Store, plan: Plan, microbatches: range, config: StreamConfig
+        self,
+        index: DatasetIndex,
+        store: Store,
+        plan: Plan,
+        microbatches: range,
+        config: StreamConfig,
+        every: int = 1,
     ) -> None:
         self._index, self._plan, self._microbatches, self._config = index, plan, microbatches, config
         self._order = Order(index.counts, plan)
+        self._samples = StepByStep(self._order, microbatches, every)
         self._modality = modality(index.modality)
         self._counters = Counters()
         lanes = plan.lanes // plan.microbatches * len(microbatches)
@@ -95,14 +105,15 @@ class Reader:
 
     def read(self, step: int) -> Item:
         """Read one step. Raises ShardError."""
-        samples = self._order.step(step, self._microbatches)
+        samples = self._samples[step]
         memory = self._memory.take(samples.id.size * self._index.shape.bytes)
         pixels = arranged(memory.numpy().view(stored_type(self._index.shape)), self._index)
         labels, ids = empty_labels(self._index, samples.id.size), samples.id.copy()
         missing = self._decoded.take(ids, pixels, labels)
         self._counters.add("decoded_hits", ids.size - missing.size)
-        self._shards.fetch(np.unique(samples.shard[missing]).tolist())
-        self._fetch_ahead(samples)
+        if self._shards.fetches:
+            self._shards.fetch(np.unique(samples.shard[missing]).tolist())
+            self._fetch_ahead(samples)
         in_order = missing[np.lexsort((samples.row[missing], samples.shard[missing]))]
         if self._arrays is not None:
             in_order = self._read_arrays(self._arrays, samples, in_order, memory, labels)
@@ -114,9 +125,9 @@ class Reader:
         shape = (self._plan.draws, len(self._microbatches), self._plan.microbatch_size)
         return Item(
             step=step,
-            sample=_like(pixels, memory).unflatten(0, shape),
-            label=None if self._index.labels is None else torch.from_numpy(labels).unflatten(0, shape),
-            id=torch.from_numpy(ids).view(shape),
+            sample=_like(pixels.reshape(*shape, *pixels.shape[1:]), memory),
+            label=None if self._index.labels is None else torch.from_numpy(labels.reshape(*shape, *labels.shape[1:])),
+            id=torch.from_numpy(ids.reshape(shape)),
             counters=self._counters.take(),
             bad=self._take_bad(),
         )
@@ -153,20 +164,20 @@ class Reader:
         values, size = memory.numpy().data, self._index.shape.bytes
         labelled, left = self._index.labels is not None, list[int]()
         places = zip(order.tolist(), samples.shard[order].tolist(), samples.row[order].tolist(), strict=True)
-        last, shard = -1, None
+        last = -1
         for at, number, row in places:
             try:
-                if number != last or shard is None:
-                    last, shard = number, self._shards.get(number)
-                found = arrays.read(shard, row, values[at * size : (at + 1) * size], labelled)
-                if found is not None and labelled:
-                    labels[at] = self._encoded(found[1], shard, row)
+                if number != last:
+                    shard = self._shards.get(number)
+                    read, last = shard.read_array or arrays.of_shard(shard, labelled), number
+                found = read(row, values[at * size : (at + 1) * size])
+                if found is None:
+                    left.append(at)
+                elif labelled:
+                    labels[at] = self._encoded(found[0], shard, row)
             except ShardError:
-                found = None
-            if found is None:
                 left.append(at)
-            else:
-                self._bytes += found[0]
+        self._bytes += (len(order) - len(left)) * arrays.whole
         return np.array(left, np.int64)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The samples of one shard: its members grouped by key, and the bytes of each sample's picture and label."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,13 @@ TAR_OFFSETS = np.dtype(
     ]
 )
 """Offset, size and extension of a sample's picture and label in the shard's file; kind -1 means no label."""
+
+ReadRow = Callable[[int, memoryview], tuple[Label | None] | None]
+"""(row, out) -> (label of the sample,), or None if it is not an array of the dataset's shape.
+
+It writes the sample's values to `out`, which is overwritten in either case. It raises ShardError for a label that
+cannot be read.
+"""
 
 _LABELS = ("cls", "json")  # a sample's label is in the first of these members that it has
 _NOWHERE = (0, 0, -1)
@@ -51,6 +58,7 @@ class Shard:
         descriptor: int = -1,
     ) -> None:
         self.name, self.descriptor = name, descriptor
+        self.read_array: ReadRow | None = None  # once data.arrays has found how
         self._read_at, self._size, self._extensions = read_at, size, tuple(extensions)
         self.offsets = self._find_offsets(samples) if offsets is None else offsets
 
@@ -81,6 +89,14 @@ class Shard:
         """The columns of `offsets`, whose items are quick to read."""
         fields = [self.offsets[name] for name in self.offsets.dtype.names or ()]
         return tuple(field.astype(field.dtype.newbyteorder("=")).data for field in fields)  # copied: aligned
+
+    @cached_property
+    def uniform(self) -> tuple[int, int] | None:
+        """(bytes, kind) of a sample where all samples have the same; None where they differ or there are none."""
+        sizes, kinds = self.offsets["picture_bytes"], self.offsets["picture_kind"]
+        if not len(self) or (sizes != sizes[0]).any() or (kinds != kinds[0]).any():
+            return None
+        return int(sizes[0]), int(kinds[0])
 
     def picture(self, row: int) -> tuple[bytes, str]:
         """(encoded bytes, extension) of a sample. Raises ShardError if the file has become shorter."""

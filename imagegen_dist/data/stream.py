@@ -58,17 +58,20 @@ def stream(
         raise ValueError(f"{store} is in the memory of this process only: set --data.workers 0")
     prepare_loaders(store, config)
     steps = _Steps(index, store, plan, microbatches, config)
-    loader = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=range(start_step, end_step),
-        num_workers=config.workers,
-        # The fork server has imported torch once for all of them, and has no threads.
-        multiprocessing_context="forkserver" if config.workers else None,
-        prefetch_factor=config.prefetch if config.workers else None,
-    )
+    wanted = range(start_step, end_step)
+    items: Iterable[Item | _Parcel | ShardError] = map(steps.__getitem__, wanted)
+    if config.workers:
+        items = DataLoader(
+            steps,
+            batch_size=None,
+            sampler=wanted,
+            num_workers=config.workers,
+            # The fork server has imported torch once for all of them, and has no threads.
+            multiprocessing_context="forkserver",
+            prefetch_factor=config.prefetch,
+        )
     with closing(steps):
-        yield from _watched(loader, config.bad_limit)
+        yield from _watched(items, config.bad_limit)
 
 
 def prepare_loaders(store: Store, config: StreamConfig) -> None:
@@ -182,11 +185,11 @@ class _Steps(Dataset["Item | _Parcel | ShardError"]):
         self._sent = set[int]()  # addresses of shared memory that the training process has received
 
     def __getitem__(self, step: int) -> "Item | _Parcel | ShardError":
+        loader = get_worker_info()
         if self._reader is None:
-            self._reader = Reader(*self._arguments)
+            self._reader = Reader(*self._arguments, every=1 if loader is None else loader.num_workers)
         try:
             item = self._reader.read(step)
-            loader = get_worker_info()
             return item if loader is None else _Parcel.pack(item, loader.id, self._sent)
         except ShardError as error:
             return error

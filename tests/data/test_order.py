@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagegen_dist.data.order import Order, Plan, default_block
+from imagegen_dist.data.order import Order, Plan, StepByStep, default_block
 
 UNEVEN = [5, 0, 17, 1, 40, 3, 0, 23, 11, 9]
 
@@ -79,6 +79,16 @@ def test_the_microbatch_takes_its_lanes_in_turn():
     assert samples.position.tolist() == [m // 3 for m in range(20, 24)]
     for at in range(4):
         assert order.of_lane(int(samples.lane[at]), int(samples.position[at]), 1).id == samples.id[at]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("block", [1, 2, 4])
+def test_steps_found_together_are_those_found_alone(every, block):
+    chosen = plan(draws=2, block=block)
+    together, alone = StepByStep(Order(UNEVEN, chosen), range(1, 3), every), Order(UNEVEN, chosen)
+    for step in [*range(2, 1500, every), 7, 7 + every]:  # on through many epochs, back, and on from there
+        expected = alone.step(step, range(1, 3))
+        assert all(np.array_equal(found, column) for found, column in zip(together[step], expected, strict=True))
 
 
 @settings(max_examples=40, deadline=None)

@@ -25,7 +25,7 @@ BY_HAND = (
     (r"git switch ", "two states of the code"),
     (r"python benchmarks/(structure|data\.py --against)", "two states of the code"),
     (
-        r"python (-m )?benchmarks[/.](?!shuffle|little_data.py --report|operators|prediction$|scaling --order)",
+        r"python (-m )?benchmarks[/.](?!shuffle|little_data --report|operators|prediction$|scaling --order)",
         "minutes or hours",
     ),
     (r"PYTHONPATH=. python benchmarks/gpu|pytest .*tests/gpu", "needs a GPU; tests/test_gpu_script.py runs the script"),
