@@ -78,7 +78,7 @@ def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveC
         optim=VAEOptimConfig(adam),
         data=DataConfig(url=url, conditional=False, lanes=2, decoded_bytes=1 << 27),
         training=_training(images, images // 40),
-        evaluation=EvaluationConfig(samples=1000, classifier_images=40_000),
+        evaluation=EvaluationConfig(samples=1000, classifier_images=100_000),
     )
 
 
@@ -124,7 +124,7 @@ VAES: dict[str, Preset] = {
             "solids",
             ConvVAEConfig(channels=(16, 32, 64), kernels=(4,), hidden=(512,), latent=12),
             VAEConfig(likelihood="bernoulli"),
-            160_000,
+            240_000,
         ),
         "VAE of solids, for two CPU cores",
         "The network of arXiv:1811.12359 in three axes, narrower; its factors are known, so that disentanglement is "
