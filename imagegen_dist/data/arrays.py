@@ -33,9 +33,9 @@ class ArrayReads:
 
     def of_shard(self, shard: Shard, labelled: bool) -> ReadRow:
         """What reads the rows of a shard, with their labels or without."""
-        if shard.read_array is None:
-            plain = not labelled and shard.uniform in self._uniform
-            shard.read_array = self._plain(shard) if plain else partial(self._read_any, shard, labelled)
+        if labelled or shard.uniform not in self._uniform:
+            return partial(self._read_any, shard, labelled)
+        shard.read_array = self._plain(shard)
         return shard.read_array
 
     def _plain(self, shard: Shard) -> ReadRow:

@@ -58,7 +58,7 @@ class Shard:
         descriptor: int = -1,
     ) -> None:
         self.name, self.descriptor = name, descriptor
-        self.read_array: ReadRow | None = None  # once data.arrays has found how
+        self.read_array: ReadRow | None = None  # once data.arrays has found that all samples are such arrays
         self._read_at, self._size, self._extensions = read_at, size, tuple(extensions)
         self.offsets = self._find_offsets(samples) if offsets is None else offsets
 
