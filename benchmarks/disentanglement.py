@@ -12,18 +12,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.rate_distortion import Console
-from benchmarks.seeds import over_seeds, run_to_end
+from benchmarks.seeds import cells, in_processes, markdown, run_to_end, titles
 from imagegen_dist import config
 from imagegen_dist.data import dsprites
 from imagegen_dist.data.index import INDEX_NAME
@@ -68,8 +66,7 @@ SCORES = {
     "distortion": ("distortion", "{:.1f}"),
     "active_units": ("active latents", "{:.1f}"),
 }
-"""Titles of the table's columns and how their numbers are written, by the names of result.json; rates and distortions
-in nats a sprite."""
+"""Columns of the table, by the names of result.json; rates and distortions in nats a sprite."""
 
 
 def main() -> None:
@@ -87,12 +84,9 @@ def main() -> None:
     sprites(Store(options.storage))
     asked = [(name, strength, seed) for seed in range(options.seeds) for name, strength in variants(options)]
     found: dict[tuple[str, float], list[dict[str, Any]]] = {variant: [] for variant in variants(options)}
-    with ProcessPoolExecutor(options.at_once, get_context("spawn"), max_tasks_per_child=1) as pool:
-        runs = {pool.submit(partial(train, options), *each): each for each in asked}
-        for run in as_completed(runs):
-            name, strength, seed = runs[run]
-            found[name, strength].append(run.result())
-            print(f"{run_name(name, strength, seed)} is done", flush=True)
+    for (name, strength, seed), result in in_processes(partial(train, options), asked, options.at_once):
+        found[name, strength].append(result)
+        print(f"{run_name(name, strength, seed)} is done", flush=True)
     print(
         f"\n{date.today()}, torch {torch.__version__}, {options.images:,} images each, learning rate {options.lr:g}\n"
     )
@@ -163,11 +157,10 @@ def train(options: argparse.Namespace, method: str, strength: float, seed: int) 
 
 def table(found: Mapping[tuple[str, float], list[dict[str, Any]]]) -> str:
     """Markdown: a row a method and strength, with the mean, least and largest of each figure over the seeds."""
-    rows = [["method", "strength", "seeds", *(title for title, _ in SCORES.values())], ["---"] * (3 + len(SCORES))]
+    rows = [["method", "strength", "seeds", *titles(SCORES)]]
     for (name, strength), results in found.items():
-        figures = [over_seeds([each[key] for each in results], form) for key, (_, form) in SCORES.items()]
-        rows.append([METHODS[name].name, f"{strength:g}", str(len(results)), *figures])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        rows.append([METHODS[name].name, f"{strength:g}", str(len(results)), *cells(results, SCORES)])
+    return markdown(rows)
 
 
 if __name__ == "__main__":

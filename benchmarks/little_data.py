@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.seeds import over_seeds
+from benchmarks.seeds import cells, titles
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.dataset import Dataset
@@ -190,16 +190,11 @@ FIGURES = {
 }
 
 
-def cell(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The mean of a figure over seeds, and its range."""
-    return over_seeds([row[name] for row in rows if name in row], FIGURES[name][1])
-
-
 def report(rows: Sequence[Mapping[str, Any]], storage: str) -> str:
     """Markdown: for each number of digits a row a case, between the held-out digits and the few digits repeated."""
     reference, held_out = reference_of(storage)
     lines = [
-        f"| digits | | seeds | {' | '.join(head for head, _ in FIGURES.values())} |",
+        f"| digits | | seeds | {' | '.join(titles(FIGURES))} |",
         "|" + "---|" * (3 + len(FIGURES)),
     ]
     for digits in sorted({row["digits"] for row in rows}):
@@ -217,7 +212,7 @@ def report(rows: Sequence[Mapping[str, Any]], storage: str) -> str:
         named["nothing but the digits"] = [repeated]
         for case, found in named.items():
             seeds = str(len(found)) if "seed" in found[0] else ""
-            lines.append(f"| {digits} | {case} | {seeds} | {' | '.join(cell(name, found) for name in FIGURES)} |")
+            lines.append(f"| {digits} | {case} | {seeds} | {' | '.join(cells(found, FIGURES))} |")
     return "\n".join(lines)
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
+from functools import partial
 from itertools import pairwise, product
-from multiprocessing import get_context
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from benchmarks.seeds import over_seeds, run_to_end
+from benchmarks.seeds import cells, in_processes, markdown, run_to_end, titles
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.index import DatasetIndex
@@ -65,7 +64,7 @@ class Console(SilentEvents):
         print(f"{self.name} {text}", flush=True)
 
 
-def train(beta: float, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def train(options: argparse.Namespace, seed: int, beta: float) -> dict[str, Any]:
     """The run of one β to its end, or what is left of it; its result.json."""
     torch.set_num_threads(1)
     changes = {
@@ -108,29 +107,28 @@ def sprites(split: str, options: argparse.Namespace) -> Store:
     return builtin_dataset("dsprites", split, Store(options.storage) / ".data")
 
 
+FIGURES = {
+    "distortion": ("distortion", "{:.1f}"),
+    "rate": ("rate", "{:.1f}"),
+    "elbo": ("−ELBO", "{:.1f}"),
+    "active_units": ("active latents", "{:.1f}"),
+    "mig": ("MIG", "{:.2f}"),
+    "images_per_s": ("images/s", "{:,.0f}"),
+}
+"""Columns of the table, by the names of result.json."""
+
 Results = dict[float, list[dict[str, Any]]]
 """The figures of every seed, by β."""
 
 
 def table(results: Results) -> str:
     """Markdown: a row a β, with the mean, least and largest of each figure over the seeds."""
-    columns = {
-        "distortion": "distortion",
-        "rate": "rate",
-        "elbo": "−ELBO",
-        "active_units": "active latents",
-        "mig": "MIG",
-        "images_per_s": "images/s",
-    }
-    forms = {"mig": "{:.2f}", "images_per_s": "{:,.0f}"}
-    head = ["β", "seeds", "images seen", *columns.values(), "published distortion", "published rate"]
-    rows = [head, ["---"] * len(head)]
+    rows = [["β", "seeds", "images seen", *titles(FIGURES), "published distortion", "published rate"]]
     for beta, found in results.items():
         published = [f"{value:g}" for value in PUBLISHED[beta]] if beta in PUBLISHED else ["", ""]
-        figures = {key: [-each[key] if key == "elbo" else each[key] for each in found] for key in columns}
-        cells = [over_seeds(values, forms.get(key, "{:.1f}")) for key, values in figures.items()]
-        rows.append([f"{beta:g}", str(len(found)), f"{found[0]['images']:,}", *cells, *published])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        figures = cells([{**each, "elbo": -each["elbo"]} for each in found], FIGURES)
+        rows.append([f"{beta:g}", str(len(found)), f"{found[0]['images']:,}", *figures, *published])
+    return markdown(rows)
 
 
 def mean_of(key: str, found: list[dict[str, Any]]) -> float:
@@ -142,9 +140,9 @@ def out_of_order(results: Results) -> list[str]:
     """Where a larger β has not lowered the mean rate and raised the mean distortion, a line each."""
     found = []
     for (low, before), (high, after) in pairwise(results.items()):
-        for key, rises in (("rate", False), ("distortion", True)):
+        for key, sign in (("rate", -1), ("distortion", 1)):
             was, now = mean_of(key, before), mean_of(key, after)
-            if (now > was) != rises:
+            if sign * (now - was) <= 0:
                 found.append(f"{key} {was:.2f} at β {low:g}, {now:.2f} at β {high:g}")
     return found
 
@@ -222,13 +220,10 @@ def main() -> None:
     for split in ("train", "val"):
         sprites(split, options)
     results: Results = {beta: [] for beta in options.betas}
-    with ProcessPoolExecutor(options.at_once, get_context("spawn"), max_tasks_per_child=1) as pool:
-        asked = product(range(options.seeds), options.betas)
-        runs = {pool.submit(train, beta, seed, options): (beta, seed) for seed, beta in asked}
-        for run in as_completed(runs):
-            beta, seed = runs[run]
-            results[beta].append(run.result())
-            print(f"{run_name(beta, seed, options)} is done", flush=True)
+    asked = product(range(options.seeds), options.betas)
+    for (seed, beta), result in in_processes(partial(train, options), asked, options.at_once):
+        results[beta].append(result)
+        print(f"{run_name(beta, seed, options)} is done", flush=True)
     picture(results, options)
     print(f"\n{date.today()}, torch {torch.__version__}, {options.at_once} runs at once of one thread each\n")
     print(table(results))

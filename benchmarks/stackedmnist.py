@@ -16,17 +16,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
+from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.seeds import CPU, over_seeds, read_result, run_to_end
+from benchmarks.seeds import CPU, cells, in_processes, markdown, read_result, run_to_end, titles
 from imagegen_dist import config, load
 from imagegen_dist.data.builtin import builtin_dataset
 from imagegen_dist.data.dataset import Dataset
@@ -115,7 +114,7 @@ def settings_of(name: str, seed: int, options: argparse.Namespace) -> RunSetting
     )
 
 
-def train(name: str, seed: int, options: argparse.Namespace) -> str:
+def train(options: argparse.Namespace, seed: int, name: str) -> str:
     """The run of a variant to its end, or what is left of it; why it could not go on, or ""."""
     if not options.full:
         torch.set_num_threads(1)
@@ -153,7 +152,7 @@ FIGURES = {
     "frechet": ("Fréchet", "{:.0f}"),
     "images_per_s": ("images/s", "{:,.0f}"),
 }
-"""Titles of the table's columns and how their numbers are written, by the names of result.json."""
+"""Columns of the table, by the names of result.json."""
 
 Failed = Mapping[tuple[str, int], str]
 """Why the run of a variant and seed could not go on; "" where it is at its end."""
@@ -161,18 +160,17 @@ Failed = Mapping[tuple[str, int], str]
 
 def table(failed: Failed, options: argparse.Namespace) -> str:
     """Markdown: a row a variant, with the mean, least and largest of each figure over the seeds."""
-    head = ["loss", "seeds", "images seen", *(title for title, _ in FIGURES.values())]
-    head += ["published modes", "published KL"]
-    rows = [head, ["---"] * len(head)]
+    rows = [["loss", "seeds", "images seen", *titles(FIGURES), "published modes", "published KL"]]
     for name in options.variants:
         published = list(VARIANTS[name].published)
         whole = [seed for seed in range(options.seeds) if not failed[name, seed]]
         found = [read_result(settings_of(name, seed, options)) for seed in whole]
-        figures = [over_seeds([each[key] for each in found], form) for key, (_, form) in FIGURES.items()]
         images = f"{found[0]['images']:,}" if found else ""
         lost = "; ".join(failed[name, seed] for seed in range(options.seeds) if failed[name, seed])
-        rows.append([name, f"{len(found)}" + (f" ({lost})" if lost else ""), images, *figures, *published])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        rows.append(
+            [name, f"{len(found)}" + (f" ({lost})" if lost else ""), images, *cells(found, FIGURES), *published]
+        )
+    return markdown(rows)
 
 
 def picture(failed: Failed, options: argparse.Namespace) -> None:
@@ -215,13 +213,10 @@ def main() -> None:
 
     prepare(options)
     failed = {}
-    with ProcessPoolExecutor(options.at_once, get_context("spawn"), max_tasks_per_child=1) as pool:
-        asked = [(name, seed) for seed, name in product(range(options.seeds), options.variants)]
-        runs = {pool.submit(train, *each, options): each for each in asked}
-        for run in as_completed(runs):
-            name, seed = runs[run]
-            failed[name, seed] = run.result()
-            print(f"{name}, seed {seed}, is done", flush=True)
+    asked = product(range(options.seeds), options.variants)
+    for (seed, name), why in in_processes(partial(train, options), asked, options.at_once):
+        failed[name, seed] = why
+        print(f"{name}, seed {seed}, is done", flush=True)
     picture(failed, options)
     experiment = experiment_of(options.variants[0], 0, options)
     samples, index = experiment.evaluation.samples, DatasetIndex.load(stacks("train", options))

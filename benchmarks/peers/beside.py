@@ -9,7 +9,6 @@ lets every kind see the same state of the machine.
 import json
 import os
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from itertools import cycle
@@ -21,6 +20,7 @@ import numpy as np
 
 from imagegen_dist.data.modality import modality
 from imagegen_dist.shape import SampleShape
+from peers.limits import members_in_random_order
 from peers.pictures import EXTENSIONS, SIZES
 from peers.shard_stream import BATCH, open_stream
 
@@ -32,7 +32,7 @@ def run(began: float, folder: str, kind: str, batches: int, slices: int, cache: 
     index, items = open_stream(folder, cache, 1_000_000, workers=0, decoded_bytes=_EVICTING)
     for _ in range(index.samples // BATCH + 1):
         next(items)
-    places = cycle(_members(Path(folder)))
+    places = cycle(members_in_random_order(Path(folder)))
     shape, pictures, extension = SampleShape(3, (SIZES[kind], SIZES[kind])), modality("image"), EXTENSIONS[kind]
     made = (lambda: np.empty((BATCH, *shape.dims), np.uint8)) if kind == "npy" else lambda: pictures.empty(BATCH, shape)
     held = made()
@@ -68,16 +68,6 @@ def _cpu(work: Callable[[], None]) -> float:
     began = time.process_time()
     work()
     return time.process_time() - began
-
-
-def _members(folder: Path) -> list[tuple[int, int, int]]:
-    """(open file, size, offset) of every sample, in random order."""
-    places = []
-    for path in sorted(folder.glob("*.tar")):
-        file = os.open(path, os.O_RDONLY)
-        with tarfile.open(path) as tar:
-            places += [(file, member.size, member.offset_data) for member in tar]
-    return [places[at] for at in np.random.default_rng(0).permutation(len(places))]
 
 
 if __name__ == "__main__":

@@ -53,19 +53,24 @@ def bare(folder: Path, name: str) -> Pass:
 
 def read(folder: Path) -> Pass:
     """pread of every member, in random order, from open files."""
+    places = members_in_random_order(folder)
+
+    def once() -> int:
+        for place in places:
+            os.pread(*place)
+        return len(places)
+
+    return once
+
+
+def members_in_random_order(folder: Path) -> list[tuple[int, int, int]]:
+    """(open file, size, offset) of every sample of a folder of shards."""
     places = []
     for path in sorted(folder.glob("*.tar")):
         file = os.open(path, os.O_RDONLY)
         with tarfile.open(path) as tar:
             places += [(file, member.size, member.offset_data) for member in tar]
-    order = np.random.default_rng(0).permutation(len(places)).tolist()
-
-    def once() -> int:
-        for at in order:
-            os.pread(*places[at])
-        return len(order)
-
-    return once
+    return [places[at] for at in np.random.default_rng(0).permutation(len(places))]
 
 
 def fetch(folder: Path, client: str, bucket: str, target: str) -> Pass:

@@ -18,7 +18,7 @@ from imagegen_dist.wording import counted
 IntArray = NDArray[np.int64]
 
 _SHUFFLED = 1 << 22
-_AT_ONCE = 1 << 12
+_AT_ONCE = 1 << 12  # samples whose places are found together
 
 _SHARDS, _ROWS, _BLOCK, _SUBSTITUTE = range(4)
 _SPREAD, _SPREAD_ORDER = 16, 17
@@ -247,7 +247,8 @@ class StepByStep:
         self._order, self._microbatches, self._every = order, microbatches, every
         plan = order.plan
         self._each = plan.draws * len(microbatches) * plan.microbatch_size
-        self._found, self._steps = Samples(*[np.empty(0, np.int64)] * 6), range(0)
+        self._steps = range(0)
+        self._found = order.steps(self._steps, microbatches)
 
     def __getitem__(self, step: int) -> Samples:
         if step not in self._steps:
