@@ -5,6 +5,7 @@
 Each exhibit is trained by its command, drawn, and written as NAME.png or NAME.webp beside NAME.json: figures, seconds
 of training and evaluation, commit, date and machine. index.md shows all that are there. The script exits with 1 if a
 figure lies outside its stated range. Seconds beyond the budget are shown and no failure: machines differ.
+Ctrl-C ends the training that runs, after a checkpoint, and the script; with --runs, the same command goes on.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from imagegen_dist.errors import INTERRUPTED, TERMINATED
 from imagegen_dist.metric_table import EVALUATION, describe
 from imagegen_dist.metrics.formatting import duration, value_text
 from imagegen_dist.wording import counted
@@ -31,6 +35,9 @@ from imagegen_dist.wording import counted
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / "docs" / "gallery"
 PAGE = "index.md"
+
+_INTERRUPTIONS = (INTERRUPTED, TERMINATED, -signal.SIGINT, -signal.SIGTERM)
+"""Exit codes of a command that was stopped: those of its own, and those of one that had not come so far."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +174,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         runs = (options.runs or Path(temporary)).resolve()
-        failures = [line for name in options.only or EXHIBITS for line in make(name, runs, options.out)]
+        try:
+            failures = [line for name in options.only or EXHIBITS for line in make(name, runs, options.out)]
+        except KeyboardInterrupt:
+            print("interrupted: the exhibits after this one were not trained")
+            return INTERRUPTED
     (options.out / PAGE).write_text(page(options.out), "utf-8")
     print("\n".join(failures or ["every figure lies within its range"]))
     return 1 if failures else 0
 
 
 def make(name: str, runs: Path, out: Path) -> list[str]:
-    """Train an exhibit, write its picture and its figures, and return what lies outside its range."""
+    """Train an exhibit, write its picture and its figures, and return what lies outside its range.
+
+    Raises KeyboardInterrupt if its command was interrupted.
+    """
     exhibit, run = EXHIBITS[name], runs / name
     print(f"\n{exhibit.title}: {training(name, exhibit)}", flush=True)
     try:
@@ -182,6 +196,8 @@ def make(name: str, runs: Path, out: Path) -> list[str]:
         result, config = (json.loads((run / file).read_text("utf-8")) for file in ("result.json", "config.json"))
         draw(exhibit, run, Path(result["paths"]["picture"]), (out / name).with_suffix(exhibit.suffix))
     except subprocess.CalledProcessError as error:
+        if error.returncode in _INTERRUPTIONS:
+            raise KeyboardInterrupt from error
         return [f"{name}: `{shlex.join(error.cmd[1:])}` ended with exit code {error.returncode}"]
     figures = dict(flat(result))
     entry = {
@@ -202,9 +218,17 @@ def training(name: str, exhibit: Exhibit) -> str:
 
 
 def imagegen(*words: str) -> None:
-    """Run a command of the package's, whose output is this script's. Raises CalledProcessError."""
+    """Run a command of the package's, whose output is this script's. Raises CalledProcessError.
+
+    Ctrl-C reaches the command as well, which writes a checkpoint before it ends: it is waited for.
+    """
     command = [sys.executable, "-m", "imagegen_dist", *words]
-    subprocess.run(command, check=True, env={"WANDB_MODE": "offline", **os.environ})
+    with subprocess.Popen(command, env={"WANDB_MODE": "offline", **os.environ}) as process:
+        while process.poll() is None:
+            with suppress(KeyboardInterrupt):
+                process.wait()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def draw(exhibit: Exhibit, run: Path, last: Path, picture: Path) -> None:

@@ -1,6 +1,7 @@
 """The gallery names what exists, its page is that of its figures, and a figure outside its range fails it."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -58,3 +59,17 @@ def test_a_figure_outside_its_range_or_not_measured_fails_the_gallery(tmp_path, 
     assert "digits: copied was not measured" in said
     assert "agreement" not in said.split("imagegen train digits")[1]
     assert (tmp_path / "out" / "digits.png").read_bytes() == b"picture"
+
+
+def test_a_gallery_that_is_interrupted_trains_no_further_exhibit(tmp_path, monkeypatch, capsys):
+    told = []
+
+    def interrupted(*words):
+        told.append(words[1])
+        raise subprocess.CalledProcessError(130, words)
+
+    monkeypatch.setattr(gallery, "imagegen", interrupted)
+    assert main(["--only", "digits", "solids-vae", "--out", str(tmp_path), "--runs", str(tmp_path)]) == 130
+    assert told == ["digits"]
+    assert "not trained" in capsys.readouterr().out
+    assert not (tmp_path / gallery.PAGE).exists()
