@@ -1,4 +1,4 @@
-"""Which loss drops modes: `python -m benchmarks.stackedmnist [--images N] [--seeds 3] [--at-once 2] [--full]`
+"""Which loss drops modes: `python -m benchmarks.stackedmnist [--images N] [--gamma FROM TO] [--seeds 3] [--full]`
 
 The ablation of arXiv:2501.05441 (Table 1) on the built-in StackedMNIST: relativistic (RpGAN) or non-saturating (GAN)
 loss, with R1 and R2 or with R1 alone, from several seeds. Each is a whole run of preset `r3gan-stackedmnist-small` in a
@@ -89,6 +89,8 @@ def experiment_of(name: str, seed: int, options: argparse.Namespace) -> Experime
     }
     if options.images:
         changes["training.total_images"] = options.images
+    if options.gamma:
+        changes |= {"objective.gamma.start": options.gamma[0], "objective.gamma.end": options.gamma[1]}
     if not options.full:
         changes |= {
             "training.report_every": 12_800,
@@ -102,8 +104,11 @@ def experiment_of(name: str, seed: int, options: argparse.Namespace) -> Experime
 def settings_of(name: str, seed: int, options: argparse.Namespace) -> RunSettings:
     """Where it lives."""
     preset = FULL if options.full else SMALL
+    words = [preset, VARIANTS[name].loss, VARIANTS[name].penalty.replace("+", "")]
+    if options.gamma:
+        words.append("gamma-{:g}-{:g}".format(*options.gamma))
     return RunSettings(
-        name=f"{preset}-{VARIANTS[name].loss}-{VARIANTS[name].penalty.replace('+', '')}-seed-{seed}",
+        name="-".join([*words, f"seed-{seed}"]),
         storage=options.storage,
         preset=preset,
         job="stackedmnist",
@@ -201,6 +206,8 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--images", type=int, default=0, help="images that each run sees; 0: the preset's")
     parser.add_argument("--evaluate-every", type=int, default=51_200, help="images between two counts of modes")
+    about = "weight of the gradient penalties at the beginning and at the end; default: the preset's"
+    parser.add_argument("--gamma", type=float, nargs=2, metavar=("FROM", "TO"), help=about)
     parser.add_argument("--data", default="stackedmnist", help="stackedmnist, or stackedmnist:N")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--at-once", type=int, default=2, help="runs side by side, of one thread each")
