@@ -138,7 +138,7 @@ def dsprites(store: Store, count: int = 30_000, progress: ShowProgress = no_prog
 
     The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
     """
-    folder = store / f"dsprites-{count}-v1"
+    folder = store / _of_a_grid("dsprites", count, sprites.SAMPLES)
     for split, rows in _unpacked_rows(folder, count, sprites.SAMPLES):
         samples = _drawn(rows, sprites.render, lambda some: _factor_records(sprites.FACTORS, sprites.factors_of(some)))
         _pack(samples, folder / split, progress, shard_samples=5_000)
@@ -150,7 +150,7 @@ def solids(store: Store, count: int = 6_000, side: int = 16, progress: ShowProgr
 
     The record of every sample holds the number of the value of each factor, by name. One sample in ten is held out.
     """
-    folder = store / f"solids{side}-{count}-v1"
+    folder = store / _of_a_grid(f"solids{side}", count, bodies.SAMPLES)
     names = tuple(bodies.SHAPES)
     for split, rows in _unpacked_rows(folder, count, bodies.SAMPLES):
         samples = _drawn(rows, partial(bodies.render, side=side), _solid_records)
@@ -238,11 +238,19 @@ def _load_mnist() -> Labelled:
     return rows[:, :-1].reshape(-1, 1, 28, 28).astype(np.uint8), rows[:, -1].copy()
 
 
+def _of_a_grid(name: str, count: int, every: int) -> str:
+    """The folder of `count` samples of a grid of `every`. Version 1 of a whole grid was in the order of its factors."""
+    return f"{name}-{count}-v{2 if count == every else 1}"
+
+
 def _unpacked_rows(folder: Store, count: int, every: int) -> Iterator[tuple[str, Rows]]:
-    """(split, numbers of its samples) of `count` spread evenly over a grid of `every`; nothing if both are packed."""
+    """(split, numbers of its samples) of `count` spread evenly over a grid of `every`; nothing if both are packed.
+
+    They are in random order: shards read from the first to the last, or a few of them, show all of the grid.
+    """
     if all((folder / split).exists(INDEX_NAME) for split in SPLITS):
         return
-    numbers = np.arange(every) if count == every else spread(count, every, seed=0)
+    numbers = spread(count, every, seed=0)
     held_out = np.zeros(count, dtype=np.bool_)
     held_out[keyed_permutation(count, 0, 0)[: min(count // 10, 10_000)]] = True
     yield from zip(SPLITS, (numbers[~held_out], numbers[held_out]), strict=True)

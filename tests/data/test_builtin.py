@@ -176,6 +176,12 @@ def test_a_size_that_there_is_not_is_refused_with_those_that_there_are(name, sai
         builtin_dataset(name, "train", Store(tmp_path))
 
 
+def test_the_first_samples_of_a_whole_grid_show_all_of_it(tmp_path):
+    folder = builtin_dataset("solids:18432", "train", Store(tmp_path))
+    _, labels = read_samples(DatasetIndex.load(folder), folder, range(120))
+    assert np.bincount(labels, minlength=6).min() > 5
+
+
 def test_moving_digits_come_with_conditions_and_factors_and_their_held_out_digits_are_others(tmp_path):
     folders = [builtin_dataset("moving-digits:240", split, Store(tmp_path)) for split in ("train", "val")]
     train, val = (DatasetIndex.load(folder) for folder in folders)
