@@ -65,6 +65,9 @@ class R3GANConfig(ModelConfig):
     placement: Literal["none", "whole", "frames"] = "none"
     """Whether the generator's drawing is shifted and scaled by functions of z and the class: no, as published; as a
     whole; or as one frame, which is drawn once and placed anew in every frame of a video."""
+    whole_shifts: bool = False
+    """Whether the placement shifts by whole pixels, so that interpolation blurs no frame more than others; the gradient
+    is that of shifts between pixels (straight through, arXiv:1308.3432)."""
     judged_frames: int = 0
     """Frames of a video, evenly spaced, that a second discriminator judges one by one (arXiv:1907.06571); 0 for none.
     The convolution at full resolution is then in that discriminator, and not in the one of the whole video."""
@@ -101,6 +104,8 @@ class R3GANConfig(ModelConfig):
             raise ValueError(
                 f"placement {self.placement!r} is not known; set --model.placement to none, whole or frames"
             )
+        if self.whole_shifts and self.placement == "none":
+            raise ValueError("whole_shifts without a placement; set --model.placement to whole or frames")
         if self.bf16_stages < 0:
             raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
 
@@ -190,6 +195,7 @@ class R3GANConfig(ModelConfig):
             strides=strides,
             convolutions="full",
             placement="none",
+            whole_shifts=False,
             judged_frames=0,
         )
         return replace(shape, spatial=shape.spatial[1:]), flat
@@ -284,7 +290,7 @@ class Generator(nn.Module):
         self.shape, self.classes, self.z_dim = shape, classes, config.z_dim
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
         self.is_bounded = config.output == "tanh"
-        placement, widths = config.placement, config.widths
+        placement, whole_shifts, widths = config.placement, config.whole_shifts, config.widths
         drawn, config = config.drawing(shape)
         ndim = drawn.ndim
 
@@ -305,7 +311,7 @@ class Generator(nn.Module):
         self.placement: Placement | None = None
         if placement != "none":
             frames = shape.spatial[0] if placement == "frames" else 0
-            self.placement = Placement(drawn.spatial, features, frames, generator=generator)
+            self.placement = Placement(drawn.spatial, features, frames, whole_shifts, generator=generator)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:

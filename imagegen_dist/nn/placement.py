@@ -26,13 +26,23 @@ class Placement(nn.Module):
     two hidden layers. Between positions, values are interpolated linearly; outside, the values at the edges continue.
     With frames, all frames have one scale and each has shifts of its own.
 
-    spatial: extent of the axes S that are resampled. features: F. frames: T, or 0 for one placement. generator: draws
-    the initial weights; initial scales are 1.
+    spatial: extent of the axes S that are resampled. features: F. frames: T, or 0 for one placement. whole_shifts:
+    shifts are rounded to whole positions, so that no frame is blurred more than others; they have the gradient of
+    shifts that are not rounded (straight through, arXiv:1308.3432). generator: draws the initial weights; initial
+    scales are 1.
     """
 
-    def __init__(self, spatial: tuple[int, ...], features: int, frames: int = 0, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        spatial: tuple[int, ...],
+        features: int,
+        frames: int = 0,
+        whole_shifts: bool = False,
+        *,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
-        self.spatial, self.frames = spatial, frames
+        self.spatial, self.frames, self.whole_shifts = spatial, frames, whole_shifts
         self.hidden = nn.Sequential(
             Linear(features, _UNITS, gain=LEAKY_GAIN, generator=generator),
             BiasedLeakyReLU(_UNITS),
@@ -47,11 +57,18 @@ class Placement(nn.Module):
         shifts, scales = self.amounts(features)
         placed = x[:, None].expand(-1, shifts.shape[1], *x.shape[1:])  # [B, T, C, *S]
         for axis, extent in enumerate(self.spatial):
-            weight = _interpolation(extent, shifts[..., axis], scales[:, None, axis]).to(x.dtype)
+            weight = self._weight(extent, shifts[..., axis], scales[:, None, axis]).to(x.dtype)
             rows = placed.movedim(3 + axis, -1)
             resampled = torch.bmm(rows.flatten(0, 1).flatten(1, -2), weight.flatten(0, 1).mT)
             placed = resampled.view(rows.shape).movedim(-1, 3 + axis)
         return placed.movedim(1, 2) if self.frames else placed[:, 0]
+
+    def _weight(self, extent: int, shift: Tensor, scale: Tensor) -> Tensor:
+        """Weights along one axis: shift [B, T], scale [B, 1] -> [B, T, after S, before S]."""
+        weight = _interpolation(extent, shift, scale)
+        if not self.whole_shifts:
+            return weight
+        return _interpolation(extent, shift.round(), scale).detach() + (weight - weight.detach())
 
     def amounts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Shifts in positions [B, max(T, 1), axes] and scales [B, axes]: features [B, F]."""

@@ -57,6 +57,22 @@ def test_every_frame_has_a_place_of_its_own() -> None:
     assert (clip[:, :, 0] - clip[:, :, 1]).abs().max() > 0.1
 
 
+def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() -> None:
+    between, whole, features = placement((9,)), placement((9,)), noise(3, 5, seed=3).requires_grad_()
+    whole.whole_shifts = True
+    x, factor = noise(3, 2, 9), noise(3, 2, 9, seed=4)
+    shifts, scales = whole.amounts(features)
+    rounded, scales = F.pad(shifts[:, 0].round(), (1, 0)), F.pad(scales, (1, 0), value=1.0)
+    placed = whole(x, features)
+    torch.testing.assert_close(placed, by_points(x[:, :, None].expand(-1, -1, 2, -1), rounded, scales)[:, :, 0])
+    assert (placed - between(x, features)).abs().max() > 0.1
+    (ours,), (theirs,) = (
+        torch.autograd.grad((layer(x, features) * factor).sum(), features) for layer in (whole, between)
+    )
+    torch.testing.assert_close(ours, theirs)
+    assert ours.abs().max() > 0.01
+
+
 def test_gradients_are_those_of_differences() -> None:
     layer, x, features = placement((4, 5), frames=2), noise(2, 1, 4, 5), noise(2, 5, seed=3)
     assert torch.autograd.gradcheck(layer, (x.requires_grad_(), features.requires_grad_()))
@@ -94,6 +110,7 @@ def test_a_frame_is_drawn_once_and_moves() -> None:
     [
         ({"placement": "each"}, (8, 8), "placement 'each' is not known"),
         ({"placement": "frames"}, (8, 8), "placement frames is for videos"),
+        ({"whole_shifts": True}, (8, 8), "whole_shifts without a placement"),
     ],
 )
 def test_mistakes_have_a_line(settings: dict[str, str], spatial: tuple[int, ...], message: str) -> None:
