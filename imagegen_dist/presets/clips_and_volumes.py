@@ -52,6 +52,7 @@ _OF_CLIPS = replace(
     pixel_channels=8,
     convolutions="factorised",
     placement="frames",
+    whole_shifts=True,
     judged_frames=1,
 )
 
