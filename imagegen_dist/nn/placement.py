@@ -65,10 +65,10 @@ class Placement(nn.Module):
 
     def _weight(self, extent: int, shift: Tensor, scale: Tensor) -> Tensor:
         """Weights along one axis: shift [B, T], scale [B, 1] -> [B, T, after S, before S]."""
-        weight = _interpolation(extent, shift, scale)
         if not self.whole_shifts:
-            return weight
-        return _interpolation(extent, shift.round(), scale).detach() + (weight - weight.detach())
+            return _interpolation(extent, shift, scale)
+        weight, whole = _interpolation(extent, torch.cat([shift, shift.round()], 1), scale).chunk(2, 1)
+        return whole.detach() + (weight - weight.detach())
 
     def amounts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Shifts in positions [B, max(T, 1), axes] and scales [B, axes]: features [B, F]."""
