@@ -112,7 +112,7 @@ EXHIBITS: Mapping[str, Exhibit] = {
         "Held-out sprites, each above its reconstruction",
         600,
         {"distortion": Bounds(50, 90), "rate": Bounds(15, 30), "active_units": Bounds(8, 10)},
-        flags="--objective.beta 1 --optim.autoencoder.lr 1e-3 --training.total-images 96000 --data dsprites",
+        flags="--objective.beta 1 --optim.autoencoder.lr 1e-3 --training.total-images 256000 --data dsprites",
     ),
     "moving-digits-gan": Exhibit(
         "Moving digits by class",
