@@ -111,7 +111,7 @@ EXHIBITS: Mapping[str, Exhibit] = {
         "Sprites, reconstructed",
         "Held-out sprites, each above its reconstruction",
         600,
-        {"distortion": Bounds(50, 90), "rate": Bounds(15, 30), "active_units": Bounds(8, 10)},
+        {"distortion": Bounds(35, 65), "rate": Bounds(18, 32), "active_units": Bounds(8, 10)},
         flags="--objective.beta 1 --optim.autoencoder.lr 1e-3 --training.total-images 256000 --data dsprites",
     ),
     "moving-digits-gan": Exhibit(
@@ -121,9 +121,9 @@ EXHIBITS: Mapping[str, Exhibit] = {
         {
             "agreement/digit": _share(0.86),
             "r2/velocity_x": Bounds(0.55, 1),
-            "frechet_content": Bounds(0.5, 8, "frechet_content_real"),
-            "frechet_space_time": Bounds(0.5, 10, "frechet_space_time_real"),
-            "frechet_motion": Bounds(0.3, 10, "frechet_motion_real"),
+            "frechet_content": Bounds(0.5, 7, "frechet_content_real"),
+            "frechet_space_time": Bounds(0.5, 8, "frechet_space_time_real"),
+            "frechet_motion": Bounds(0.3, 8, "frechet_motion_real"),
         },
         sample="--classes 0-9 --seeds 0-5",
         suffix=".webp",
