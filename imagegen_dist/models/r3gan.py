@@ -105,7 +105,10 @@ class R3GANConfig(ModelConfig):
                 f"placement {self.placement!r} is not known; set --model.placement to none, whole or frames"
             )
         if self.whole_shifts and self.placement == "none":
-            raise ValueError("whole_shifts without a placement; set --model.placement to whole or frames")
+            raise ValueError(
+                "whole_shifts without a placement; set --model.placement to whole or frames, or "
+                "--model.whole-shifts to false"
+            )
         if self.bf16_stages < 0:
             raise ValueError(f"bf16_stages {self.bf16_stages} is negative; set --model.bf16-stages to 0 or more")
 
