@@ -133,7 +133,7 @@ EXHIBITS: Mapping[str, Exhibit] = {
         "Held-out clips of moving digits, each above its reconstruction",
         600,
         {
-            "reconstruction_agreement": _share(0.6),
+            "reconstruction_agreement": _share(0.7),
             "motion_error": Bounds(0, 0.7),
             "frechet_motion_reconstruction": Bounds(0.5, 18, "frechet_motion_real"),
         },
