@@ -205,7 +205,7 @@ def make(name: str, runs: Path, out: Path) -> list[str]:
         "seconds": round(result["seconds"]),
         "commit": (config["git_commit"] or "unknown")[:7],
         "torch": config["versions"]["torch"],
-        **machine(),
+        **machine(config["launch"]),
         "figures": figures,
     }
     (out / f"{name}.json").write_text(json.dumps(entry, indent=1) + "\n", "utf-8")
@@ -248,13 +248,14 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
             yield prefix + name, float(value)
 
 
-def machine() -> dict[str, str]:
-    """Date and processor."""
+def machine(launch: Mapping[str, Any]) -> dict[str, str]:
+    """Date and processor. launch: of a run, as its config.json has it: each thread of a worker has a core."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     vectors = next((name for name in ("avx512f", "avx2") if name in found.get("flags", "").split()), "")
     model = found.get("model name", platform.processor() or platform.machine())
-    cpu = f"{counted(len(os.sched_getaffinity(0)), 'core')} of {model}{f' with {vectors.upper()}' if vectors else ''}"
+    cores = max(launch["workers"]) * launch["threads"]
+    cpu = f"{counted(cores, 'core')} of {model}{f' with {vectors.upper()}' if vectors else ''}"
     return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "cpu": cpu}
 
 

@@ -47,7 +47,9 @@ def test_a_figure_outside_its_range_or_not_measured_fails_the_gallery(tmp_path, 
         picture = run / "grid.png"
         picture.write_bytes(b"picture")
         (run / "result.json").write_text(json.dumps({**result, "paths": {"picture": str(picture)}}))
-        (run / "config.json").write_text(json.dumps({"git_commit": "0123456789", "versions": {"torch": "2.13.0"}}))
+        launch = {"workers": [1, 3], "threads": 2}
+        config = {"git_commit": "0123456789", "versions": {"torch": "2.13.0"}, "launch": launch}
+        (run / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr(gallery, "imagegen", train)
     bounds = {"frechet": Bounds(0, 1.5, "frechet_real"), "agreement/digit": Bounds(0.4, 1), "copied": Bounds(0, 0.1)}
@@ -59,6 +61,7 @@ def test_a_figure_outside_its_range_or_not_measured_fails_the_gallery(tmp_path, 
     assert "digits: copied was not measured" in said
     assert "agreement" not in said.split("imagegen train digits")[1]
     assert (tmp_path / "out" / "digits.png").read_bytes() == b"picture"
+    assert json.loads((tmp_path / "out" / "digits.json").read_text())["cpu"].startswith("6 cores of ")
 
 
 def test_a_gallery_that_is_interrupted_trains_no_further_exhibit(tmp_path, monkeypatch, capsys):
