@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -28,6 +29,8 @@ _BYTE_ORDER_MARK = "\ufeff"
 _USUAL_CLASSES = 1_000  # numbers of classes up to this are always accepted
 _CLASSES_PER_SAMPLE = 10  # more classes than this times the samples are refused
 _SHOWN = 5
+_FOLLOWING = 8  # of fewer changes of the class than this share of those by chance, samples are in the order of classes
+_CHANGES = 20  # by chance, below which the order of samples tells nothing
 
 
 def clean_name(text: str) -> str:
@@ -141,6 +144,25 @@ def empty_classes(
     begins = "; labels begin at 1" if empty == [0] else ""
     has = "classes have" if len(empty) > 1 else f"class{'es' * (len(totals) > 1)} has"
     return f"{len(empty):,} of {len(totals):,} {has} no sample: {which}{begins}; {remedy} numbers the others from 0"
+
+
+def in_order_of_classes(shards: Iterable[tuple[Mapping[Label, int], int]]) -> str:
+    """That the samples of a dataset follow one another by class, in one line; "" if they do not.
+
+    shards: for each shard, the samples of each class and the number of runs: groups of neighbours of one class.
+    """
+    totals, runs, least = Counter[Label](), 0, 0
+    for counts, of_shard in shards:
+        totals.update(counts)
+        runs, least = runs + of_shard, least + len(counts)
+    samples = totals.total()
+    by_chance = samples - sum(count**2 for count in totals.values()) / max(samples, 1)
+    if by_chance < _CHANGES or runs > by_chance / _FOLLOWING or 2 * runs > 3 * least:
+        return ""
+    return (
+        "the samples are in the order of their classes: training mixes them, but figures and pictures of a dataset's "
+        "first samples show some classes only; pictures packed from a folder or a zip are mixed"
+    )
 
 
 def relabelling(

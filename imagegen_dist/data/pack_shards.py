@@ -33,7 +33,7 @@ from imagegen_dist.data.pack_tasks import (
     shared_space,
 )
 from imagegen_dist.data.picture import DEEPEST_WHITE
-from imagegen_dist.data.scanning import combine_scans, common_conditions
+from imagegen_dist.data.scanning import combine_scans, common_conditions, order_of_classes
 from imagegen_dist.data.sources.base import Source, UnfitError, listing_digest
 from imagegen_dist.documents import parse_json
 from imagegen_dist.errors import TaskError
@@ -298,6 +298,8 @@ class _Packing:
         indexes = self._make_indexes(parts, packed)
         self._note_samples(packed)
         self._note_dark(max((each.deepest for each in packed), default=0))
+        if line := order_of_classes(each.scan for each in packed):
+            self.notes.append(line)
         for index, store in zip(indexes, self._stores, strict=True):
             index.save(store)
         self._receipts.remove()

@@ -224,6 +224,7 @@ def _to_json(packed: Packed) -> dict[str, Any]:
         "space": None if packed.space is None else packed.space.payload(),
         "notes": packed.notes,
         "arrays": scan.arrays,
+        "runs": scan.runs,
         **bits,
     }
 
@@ -234,7 +235,8 @@ def _from_json(payload: Any) -> Packed:
     labels = None if payload["labels"] is None else tuple((label, count) for label, count in payload["labels"])
     found = payload.get("conditions")
     conditions = None if found is None else ConditionScan.from_json(found)
-    scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels, conditions, arrays=payload.get("arrays", False))
+    more = {"arrays": payload.get("arrays", False), "runs": payload.get("runs", 0)}
+    scan = ShardScan(ShardInfo(**payload["shard"]), shape, labels, conditions, **more)
     space = None if payload.get("space") is None else VolumeSpace.from_payload(payload["space"])
     return Packed(
         scan,

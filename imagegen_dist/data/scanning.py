@@ -5,6 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 from imagegen_dist.conditions.part import Conditions
@@ -14,7 +15,7 @@ from imagegen_dist.data.animated import ANIMATED, is_animated
 from imagegen_dist.data.conditioned_shard import ConditionedShard
 from imagegen_dist.data.deep_picture import is_deep
 from imagegen_dist.data.index import DatasetError, DatasetIndex, ShardInfo, shard_names, why_no_index
-from imagegen_dist.data.labels import Label, all_differ, too_many
+from imagegen_dist.data.labels import Label, all_differ, in_order_of_classes, too_many
 from imagegen_dist.data.modality import ARRAY, DecodeError, Modality, modality
 from imagegen_dist.data.tarwalk import ReadAt, ShardError
 from imagegen_dist.natural import natural_order
@@ -38,6 +39,7 @@ class ShardScan(NamedTuple):
     conditions: ConditionScan | None = None
     deep: bool = False  # all samples are grey PNGs of 16 bits; the shape says 8, with which they can be read too
     arrays: bool = False  # all samples are .npy
+    runs: int = 0  # groups of neighbouring samples of one class; 0 without labels
 
 
 def scan_shard(name: str, data: bytes, kind: Modality, labelled: bool = True) -> ShardScan:
@@ -77,7 +79,9 @@ def scan_file(
         else:
             labels.append(shard.label(row) if labelled else None)
     info = ShardInfo(name, size, len(shard), crc32, sha256)
-    return ShardScan(info, shape, _count_labels(labels, name), conditions, deep, arrays)
+    counts = _count_labels(labels, name)
+    runs = 0 if counts is None else sum(1 for _ in groupby(labels))
+    return ShardScan(info, shape, counts, conditions, deep, arrays, runs)
 
 
 def checksums(read_at: ReadAt, size: int) -> tuple[int, str]:
@@ -139,6 +143,11 @@ def combine_scans(
     return DatasetIndex(
         modality_name, shape, infos, None if counts is None else len(counts), names, None, counts, member
     )
+
+
+def order_of_classes(scans: Iterable[ShardScan]) -> str:
+    """That the samples follow one another by class, in one line; "" if they do not."""
+    return in_order_of_classes((dict(scan.labels), scan.runs) for scan in scans if scan.labels)
 
 
 def common_conditions(scans: Iterable[ShardScan], kinds: Mapping[str, str] | None = None) -> Conditions | None:

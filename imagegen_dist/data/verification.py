@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import tee
 from typing import NamedTuple
 
 from imagegen_dist.commands import command
@@ -28,7 +29,15 @@ from imagegen_dist.data.index import (
 )
 from imagegen_dist.data.labels import empty_classes
 from imagegen_dist.data.modality import DecodeError, Modality, modality
-from imagegen_dist.data.scanning import MixedSizesError, ShardScan, checksums, combine_scans, common_shape, scan_file
+from imagegen_dist.data.scanning import (
+    MixedSizesError,
+    ShardScan,
+    checksums,
+    combine_scans,
+    common_shape,
+    order_of_classes,
+    scan_file,
+)
 from imagegen_dist.data.shard import Shard, group
 from imagegen_dist.data.shard_file import opened
 from imagegen_dist.data.sources.subsets import Subset, split_of
@@ -83,8 +92,9 @@ def index_shards(
             _Unread(shards, name, labelled, member, kind.name, kind.name == "image" != modality_name) for name in names
         ]
         with progress("reading shards") as shown, closing(run(_scan, pieces)) as results:
-            scans = (scan for _, scan in _counted(results, len(names), shown, "reading shards"))
+            scans, seen = tee(scan for _, scan in _counted(results, len(names), shown, "reading shards"))
             index = combine_scans(scans, kind.name, None, class_names, kinds)
+    order = order_of_classes(seen)
     in_order = tuple(sorted(index.shards, key=lambda shard: shard.name))
     place = None if index_at == shards else shards.url
     index = dataclasses.replace(index, shards=in_order, shards_url=place, member=member or index.member)
@@ -92,6 +102,8 @@ def index_shards(
     again = command("make_shards", shards, "DEST", "--relabel")
     if line := empty_classes([index.class_counts], index.class_names, f"packing them again with `{again}`"):
         tell(line)
+    if order:
+        tell(order)
     return index
 
 

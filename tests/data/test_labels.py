@@ -7,6 +7,7 @@ from imagegen_dist.data.labels import (
     all_differ,
     as_label,
     empty_classes,
+    in_order_of_classes,
     number_labels,
     parse_label,
     relabelling,
@@ -74,6 +75,23 @@ def test_empty_classes_are_named():
     assert empty_classes([[0, 1, 0, 0, 2], None, [0, 0, 0, 0, 3]]) == said
     assert "1 of 2 classes has no sample: 0; labels begin at 1; " in empty_classes([[0, 1]])
     assert "no sample: 1 (dog); " in empty_classes([[3, 0]], ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("shards", "told"),
+    [
+        ([({0: 50, 1: 50}, 2)], True),  # one shard, sorted
+        ([({0: 50}, 1), ({0: 10, 1: 40}, 2), ({2: 50}, 1)], True),
+        ([({0: 50, 1: 50}, 51)], False),  # mixed
+        ([({0: 999, 1: 1}, 3)], False),  # one of another class
+        ([({0: 100, 1: 100}, 20)], False),  # clips of videos, ten of each one after another
+        ([({0: 100}, 1), ({0: 80}, 1)], False),  # one class
+        ([({0: 5, 1: 5}, 2)], False),  # too few to tell
+        ([], False),
+    ],
+)
+def test_samples_that_follow_one_another_by_class_are_told(shards, told):
+    assert bool(in_order_of_classes(shards)) == told
 
 
 def test_classes_that_have_samples_are_numbered_anew_and_keep_their_names():

@@ -26,6 +26,7 @@ from imagegen_dist.data.index import DatasetError, DatasetIndex
 from imagegen_dist.data.modality import modality
 from imagegen_dist.data.order import Plan
 from imagegen_dist.data.pack import pack
+from imagegen_dist.data.packing import pack_dataset
 from imagegen_dist.data.stream import StreamConfig, read_samples, stream
 from imagegen_dist.data.verification import CheckReport, check_dataset, index_shards
 from imagegen_dist.storage import Store
@@ -97,6 +98,19 @@ def test_an_index_is_what_packing_wrote(store: Store) -> None:
     store.remove("index.json")
     assert index_shards(store) == packed
     assert store.read("index.json") == written
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_an_order_that_follows_the_classes_is_told(tmp_path: Path, is_sorted: bool) -> None:
+    labels = [number // 20 if is_sorted else number % 4 for number in range(80)]
+    shards, told, again = Store(tmp_path / "shards"), list[str](), list[str]()
+    samples = ((np.full((3, 8, 8), number, np.uint8), label) for number, label in enumerate(labels))
+    pack(samples, shards, shard_samples=30)
+    shards.remove("index.json")
+    index_shards(shards, tell=told.append)
+    pack_dataset(tmp_path / "shards", tmp_path / "packed", workers=0, tell=again.append)
+    found = [line for line in [*told, *again] if "in the order of their classes" in line]
+    assert len(found) == (2 if is_sorted else 0)
 
 
 def test_an_index_is_not_replaced(store: Store) -> None:
