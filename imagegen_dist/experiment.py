@@ -125,6 +125,7 @@ class _Builder:
     classes: int
     samples: int = 0
     compiles: bool = False
+    conditions: Conditions | None = None
 
     def network(self, part: str, role: str = "", **settings: Any) -> nn.Module:
         model = self.experiment.model
@@ -156,7 +157,9 @@ def build_objective(
     Raises ValueError if the networks do not fit the objective.
     """
     known = conditioning(experiment, index.labels)
-    return experiment.objective.objective(networks, _Builder(experiment, index.shape, known, index.samples, compiles))
+    conditions = index.labels if isinstance(index.labels, Conditions) else None
+    build = _Builder(experiment, index.shape, known, index.samples, compiles, conditions)
+    return experiment.objective.objective(networks, build)
 
 
 def build_plan(experiment: Experiment, index: DatasetIndex, draws: int) -> Plan:

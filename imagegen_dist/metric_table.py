@@ -21,6 +21,7 @@ GROUPS = {
     "loss": "Losses",
     "logits": "Logits",
     "penalty": "Penalties",
+    "recognition": "Recognition",
     "augmentation": "Augmentation",
     "vae": "Rate and distortion",
     "tc_discriminator": "Total-correlation discriminator",
@@ -323,6 +324,10 @@ register(
     # Training.
     Metric("loss/*", "{} loss"),
     Metric("logits/*", "logits of {} samples"),
+    Metric(
+        *("recognition/*", "recognition loss of {} samples", "lower", _NATS),
+        meaning="mean loss of the auxiliary classifier",
+    ),
     Metric("augmentation/p", "probability of augmentation", form="share"),
     Metric(
         *("augmentation/overfitting", "overfitting of the discriminator"),

@@ -13,7 +13,7 @@ from imagegen_dist.records import RunSettings
 from imagegen_dist.storage import Store
 from tests.runs import Listener, assert_bit_identical, final_tensors, settings, tiny, train_here, train_on
 
-EXPERIMENT = tiny(data__url="digits-styled")
+EXPERIMENT = tiny(data__url="digits-styled", objective__auxiliary_classifier=0.1)
 
 
 @pytest.fixture(scope="module")

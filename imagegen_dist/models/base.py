@@ -25,7 +25,8 @@ class ModelConfig(Extensible):
 
             generator       z [B, Z], labels -> samples [B, C, *S]; `z_dim`
             discriminator   samples, labels -> logits [B]; optionally `stages_from_input`, whose first ones can be
-                            frozen
+                            frozen; optionally built with `classifies`: then classify=True returns these and logits of
+                            all classes, [B, classes]
             encoder         samples, labels -> raw parameters of the latents; `latent_dims`; built with `parameters`
             decoder         latents, labels -> raw parameters of the likelihood; built with `outputs`
             ladder_encoder, ladder_decoder   the same for latents in levels; `group_dims`

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_SLOPE
-from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv
+from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, auxiliary_classifier
 from imagegen_dist.nn.strides import Strides, check_strides, strides_of
 from imagegen_dist.shape import SampleShape
 
@@ -124,12 +124,20 @@ class Discriminator(nn.Module):
 
     Convolutions of kernel 4 and stride 2, each followed by a leaky ReLU of slope 0.2, then a linear layer to the logit.
     A class-conditional discriminator adds the inner product of its last features and the class embedding: projection
-    (arXiv:1802.05637, Eq. 3). Arguments and errors as for Generator.
+    (arXiv:1802.05637, Eq. 3). classifies: has an auxiliary classifier. Other arguments and errors as for Generator.
     """
 
     aligned_at_end = ("layers",)
 
-    def __init__(self, shape: SampleShape, classes: int, config: DCGANConfig, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: SampleShape,
+        classes: int,
+        config: DCGANConfig,
+        classifies: bool = False,
+        *,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         self.shape, self.classes = shape, classes
         widths, base = config.stages(shape)
@@ -143,13 +151,18 @@ class Discriminator(nn.Module):
         self.output = Linear(features, 1, bias=True, generator=generator)
         self.embed = ClassEmbedding(classes, features, generator=generator) if classes else None
         _initialise_(self, generator)
+        self.classifier = auxiliary_classifier(features, classes, generator=generator) if classifies else None
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """classify: return the auxiliary classifier's logits [B, classes] too."""
         features = self.layers(x).flatten(1)
         logits = self.output(features).squeeze(1)
-        if self.embed is None:
+        if self.embed is not None:
+            logits = logits + (features * self.embed(label)).sum(1)
+        if not classify:
             return logits
-        return logits + (features * self.embed(label)).sum(1)
+        assert self.classifier is not None
+        return logits, self.classifier(features)
 
     def stages_from_input(self) -> list[list[nn.Module]]:
         """The convolutions, starting at the sample's resolution."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_GAIN, LEAKY_SLOPE
-from imagegen_dist.nn.conv import ClassEmbedding, Linear
+from imagegen_dist.nn.conv import ClassEmbedding, Linear, auxiliary_classifier
 from imagegen_dist.shape import SampleShape
 
 
@@ -73,23 +73,36 @@ class Discriminator(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> logits [B]: hidden layers, then a linear layer to the logit.
 
     A class-conditional discriminator adds the inner product of its last features and the class embedding: projection
-    (arXiv:1802.05637, Eq. 3). Arguments and errors as for Generator.
+    (arXiv:1802.05637, Eq. 3). classifies: has an auxiliary classifier. Other arguments and errors as for Generator.
     """
 
-    def __init__(self, shape: SampleShape, classes: int, config: MLPConfig, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: SampleShape,
+        classes: int,
+        config: MLPConfig,
+        classifies: bool = False,
+        *,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         self.shape, self.classes = shape, classes
         last = config.hidden[-1]
         self.hidden = _hidden_layers(shape.numel, config, generator)
         self.output = Linear(last, 1, bias=True, generator=generator)
         self.embed = ClassEmbedding(classes, last, last**-0.5, generator=generator) if classes else None
+        self.classifier = auxiliary_classifier(last, classes, generator=generator) if classifies else None
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """classify: return the auxiliary classifier's logits [B, classes] too."""
         features = self.hidden(x.flatten(1))
         logits = self.output(features).squeeze(1)
-        if self.embed is None:
+        if self.embed is not None:
+            logits = logits + (features * self.embed(label)).sum(1)
+        if not classify:
             return logits
-        return logits + (features * self.embed(label)).sum(1)
+        assert self.classifier is not None
+        return logits, self.classifier(features)
 
     def stages_from_input(self) -> list[list[nn.Module]]:
         """The hidden layers, starting at the sample."""

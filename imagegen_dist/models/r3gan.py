@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_GAIN, BiasedLeakyReLU, ResidualBlock
-from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, scaled_normal
+from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, auxiliary_classifier, scaled_normal
 from imagegen_dist.nn.placement import Placement
 from imagegen_dist.nn.resample import downsample, upsample
 from imagegen_dist.nn.strides import Strides, check_strides, extents_upward, lowest_extent, strides_of
@@ -341,14 +341,22 @@ class Discriminator(nn.Module):
     [a smaller extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
     extent, and a linear layer to one logit or, if class-conditional, to a vector whose inner product with the class
     embedding is the logit. If the config asks for it, the mean logit of single frames, by a network of the same kind,
-    is added.
+    is added. An auxiliary classifier, if it has one, is linear in the values before the last layer.
 
-    Arguments and errors as for Generator.
+    classifies: has an auxiliary classifier. Other arguments and errors as for Generator.
     """
 
     aligned_at_end = ("stages", "transitions")
 
-    def __init__(self, shape: SampleShape, classes: int, config: R3GANConfig, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: SampleShape,
+        classes: int,
+        config: R3GANConfig,
+        classifies: bool = False,
+        *,
+        generator: torch.Generator,
+    ) -> None:
         super().__init__()
         self.shape, self.classes = shape, classes
         config = config.as_discriminator
@@ -386,16 +394,25 @@ class Discriminator(nn.Module):
         count = config.judged_frames
         self.judged = [int((at + 0.5) * shape.spatial[0] / count) for at in range(count)]
         self.frames = None if judging is None else Discriminator(judging[0], classes, judging[1], generator=generator)
+        seen = config.head_units or last
+        self.classifier = auxiliary_classifier(seen, classes, generator=generator) if classifies else None
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        logits = self._whole(x, label)
-        if self.frames is None:
+    def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """classify: return the auxiliary classifier's logits [B, classes] too."""
+        seen = self._seen(x)
+        logits = self._logits(seen, label)
+        if self.frames is not None:
+            pictures = torch.stack([x[:, :, at] for at in self.judged], 1)
+            labels = None if label is None else label.repeat_interleave(len(self.judged), 0)
+            of_frames = self.frames(pictures.flatten(0, 1), labels)
+            logits = logits + of_frames.unflatten(0, pictures.shape[:2]).mean(1)
+        if not classify:
             return logits
-        pictures = torch.stack([x[:, :, at] for at in self.judged], 1)
-        labels = None if label is None else label.repeat_interleave(len(self.judged), 0)
-        return logits + self.frames(pictures.flatten(0, 1), labels).unflatten(0, pictures.shape[:2]).mean(1)
+        assert self.classifier is not None
+        return logits, self.classifier(seen)
 
-    def _whole(self, x: Tensor, label: Tensor | None) -> Tensor:
+    def _seen(self, x: Tensor) -> Tensor:
+        """The values from which the last layer computes: [B, F]."""
         dtype = self.head.weight.dtype
         x = x.to(torch.bfloat16 if self.bf16_stages else dtype)
         x = self.from_pixels(x)
@@ -405,7 +422,10 @@ class Discriminator(nn.Module):
             x = stage(x)
             if index < len(self.stages) - 1:
                 x = transition(downsample(x, self.resample, self.steps[index]))
-        features = self.head(self.reduce(x.to(dtype)).flatten(1))
+        return self.reduce(x.to(dtype)).flatten(1)
+
+    def _logits(self, seen: Tensor, label: Tensor | None) -> Tensor:
+        features = self.head(seen)
         if self.embed is None:
             return features.squeeze(1)
         return (features * self.embed(label)).sum(1)

@@ -183,6 +183,16 @@ class Linear(nn.Module):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"
 
 
+def auxiliary_classifier(features: int, classes: int, *, generator: torch.Generator) -> Linear:
+    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585).
+
+    Raises ValueError without classes.
+    """
+    if not classes:
+        raise ValueError("the data have no classes to recognise; set --objective.auxiliary-classifier 0")
+    return Linear(features, classes, bias=True, gain=0, generator=generator)
+
+
 class ClassEmbedding(nn.Module):
     """One learned vector per class: label int64 [B] in [0, classes) -> [B, features], weights N(0, gain²).
 

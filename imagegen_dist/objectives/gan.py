@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import cross_entropy, relu, softplus
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.objectives.adaptive import AdaptiveConfig, AdaptiveProbability
 from imagegen_dist.objectives.augment import Augmentation, AugmentConfig, Drawn, Transform
 from imagegen_dist.objectives.base import Batch, Draw, Phase, Terms
@@ -24,6 +25,7 @@ from imagegen_dist.objectives.penalties import (
     squared_norms,
     with_gradients,
 )
+from imagegen_dist.objectives.recognise import recognition_loss
 from imagegen_dist.schedule import Schedule, constant
 
 
@@ -57,6 +59,9 @@ class GANConfig(ObjectiveConfig):
     """Discriminator updates per generator update."""
     augment_p: Schedule = constant(0.0)
     """Probability p of each augmentation of real and generated samples, from 0 to 1."""
+    auxiliary_classifier: float = 0.0
+    """Weight of a classifier on the discriminator's features, which learns the labels of reals and whose loss on fakes
+    the generator lowers too (arXiv:1610.09585); 0 for none."""
     adaptive_augment: float = 0.0
     """Target of overfitting, between 0 and 1, that p follows from the first augment_p on; 0: p is augment_p."""
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
@@ -69,6 +74,11 @@ class GANConfig(ObjectiveConfig):
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
         if self.critic_steps < 1:
             raise ValueError(f"critic_steps {self.critic_steps} is below 1; set --objective.critic-steps to 1 or more")
+        if self.auxiliary_classifier < 0:
+            raise ValueError(
+                f"auxiliary_classifier {self.auxiliary_classifier} is negative; set "
+                "--objective.auxiliary-classifier to 0 or more"
+            )
         if self.epsilon <= 0:
             raise ValueError(f"epsilon {self.epsilon} is not positive; set --objective.epsilon above 0")
         if not (0 <= self.augment_p.start <= 1 and 0 <= self.augment_p.end <= 1):
@@ -88,10 +98,17 @@ class GANConfig(ObjectiveConfig):
         """Those of the adaptive probability, if there is one."""
         return self.adaptive.every if self.adaptive_augment else 0
 
+    def networks(self, build: Build) -> dict[str, nn.Module]:
+        """Both networks. Raises ValueError for an auxiliary classifier without labels."""
+        if not self.auxiliary_classifier:
+            return super().networks(build)
+        classifying = build.network("discriminator", classifies=True)
+        return {"generator": build.network("generator"), "discriminator": classifying}
+
     def objective(self, networks: Mapping[str, nn.Module], build: Build) -> "GAN":
         """The loss over both networks. Raises ValueError if the augmentation does not fit the samples."""
         Augmentation(self.augment).check(build.shape)
-        return GAN(networks["generator"], networks["discriminator"], self, build.compiled)
+        return GAN(networks["generator"], networks["discriminator"], self, build.compiled, build.conditions)
 
     def sampler(self, networks: Mapping[str, nn.Module]) -> GeneratorSampler:
         """The generator."""
@@ -119,7 +136,8 @@ class GAN:
     """A generator and a discriminator, trained in alternating phases, each with its own real samples.
 
     generator: z [B, Z] and labels [B] or None -> samples [B, C, *S], with Z as `z_dim`. discriminator: samples and
-    labels -> logits [B]. compiled: applied to both losses, each of which is one function of tensors.
+    labels -> logits [B], or, called with classify=True, these and what it recognises [B, K]. compiled: applied to both
+    losses, each of which is one function of tensors. conditions: of samples labelled with named conditions.
     """
 
     def __init__(
@@ -128,10 +146,12 @@ class GAN:
         discriminator: nn.Module,
         config: GANConfig,
         compiled: Compile = lambda function: function,
+        conditions: Conditions | None = None,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
         self.config = config
+        self.conditions = conditions
         self._discriminator_terms = compiled(self._compute_discriminator_terms)
         self._generator_terms = compiled(self._compute_generator_terms)
         self._augmentation = Augmentation(config.augment)
@@ -216,17 +236,17 @@ class GAN:
         samples = {"r1": real, "r2": fake}
         if penalised:
 
-            def logits_of(*xs: Tensor) -> tuple[Tensor, ...]:
+            def judged(*xs: Tensor) -> tuple[Tensor, ...]:
                 pairs = _pairs(samples | dict(zip(penalised, xs, strict=True)), transform)
-                return self._logits(pairs, label)
+                return self._judge_pairs(pairs, label)
 
-            logits, gradients = with_gradients(logits_of, [samples[name] for name in penalised])
+            (*logits, recognised), gradients = with_gradients(judged, [samples[name] for name in penalised], first=2)
             penalties = {
                 f"penalty/{name}": squared_norms(gradient) for name, gradient in zip(penalised, gradients, strict=True)
             }
         else:
             pairs = _pairs(samples, transform)
-            logits = self._logits(pairs, label)
+            *logits, recognised = self._judge_pairs(pairs, label)
             penalties = self._penalties_of_views(pairs, logits, label, noise)
 
         real_logits, fake_logits = logits
@@ -235,6 +255,9 @@ class GAN:
         )
         loss = adversarial + sum((weight * value for value in penalties.values()), start=torch.zeros_like(adversarial))
         terms = {"loss/discriminator": adversarial, "logits/real": real_logits, "logits/fake": fake_logits}
+        if self.config.auxiliary_classifier:
+            terms["recognition/real"] = recognition = self._recognition(recognised, label)
+            loss = loss + self.config.auxiliary_classifier * recognition
         return loss.mean(), {name: value.detach() for name, value in (terms | penalties).items()}
 
     def _compute_generator_terms(self, real: Tensor, label: Tensor | None, noise: Noise) -> tuple[Tensor, Terms]:
@@ -246,20 +269,44 @@ class GAN:
             with torch.no_grad():
                 real_logits = at_least_float32(self.discriminator(transform_of_reals.apply(real), label))
         fake = transform.apply(self.generator(noise.z, label))
-        loss = generator_terms(self.config.loss, real_logits, at_least_float32(self.discriminator(fake, label)))
-        return loss.mean(), {"loss/generator": loss.detach()}
+        fake_logits, recognised = self._judge(fake, label)
+        loss = generator_terms(self.config.loss, real_logits, at_least_float32(fake_logits))
+        terms = {"loss/generator": loss}
+        if self.config.auxiliary_classifier:
+            terms["recognition/fake"] = recognition = self._recognition(recognised, label)
+            loss = loss + self.config.auxiliary_classifier * recognition
+        return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
-    def _logits(self, pairs: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
-        """Logits [B] of the reals and of the fakes of pairs [B, 2, C, *S], in one pass if both need the same gradients.
+    def _judge(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits [B], and what the auxiliary classifier recognises [B, K]; without one, [B, 0]."""
+        if self.config.auxiliary_classifier:
+            return self.discriminator(x, label, classify=True)
+        logits = self.discriminator(x, label)
+        return logits, logits.new_empty(len(logits), 0)
 
+    def _recognition(self, recognised: Tensor, label: Tensor | None) -> Tensor:
+        """The auxiliary classifier's loss for each sample: [B, K], [B] or [B, K] -> [B]."""
+        assert label is not None
+        recognised = at_least_float32(recognised)
+        if self.conditions is None:
+            return cross_entropy(recognised, label, reduction="none")
+        return recognition_loss(recognised, label, self.conditions)
+
+    def _judge_pairs(self, pairs: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B] of the reals and of the fakes of pairs [B, 2, C, *S], and what is recognised of the reals [B, K].
+
+        All in one pass if both need the same gradients.
         One pass over 2 B samples launches half the operators of two. If only one side is penalised, separate passes
         save the other's double backward. Real and fake of a pair are interleaved, so that gradients of parameters on
         which the relativistic loss does not depend (the last bias) cancel to exactly 0.
         """
         if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
-            return tuple(self.discriminator(view, label) for view in pairs.unbind(1))
+            real, fake = pairs.unbind(1)
+            logits, recognised = self._judge(real, label)
+            return logits, self.discriminator(fake, label), recognised
         labels = None if label is None else label.repeat_interleave(2, dim=0)
-        return self.discriminator(pairs.flatten(0, 1), labels).unflatten(0, (-1, 2)).unbind(1)
+        both, recognised = self._judge(pairs.flatten(0, 1), labels)
+        return (*both.unflatten(0, (-1, 2)).unbind(1), recognised[::2])
 
     def _penalties_of_views(
         self, pairs: Tensor, logits: Sequence[Tensor], label: Tensor | None, noise: Noise

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from imagegen_dist.conditions.part import Conditions
 from imagegen_dist.config import Extensible
 from imagegen_dist.objectives.base import Objective, Randomness
 from imagegen_dist.schedule import Schedule, constant
@@ -77,6 +78,11 @@ class Build(Protocol):
     @property
     def samples(self) -> int:
         """Size of the training dataset; 0 if the networks are built for inference."""
+        ...
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """The named conditions that samples are labelled with; None for classes or no labels, and for inference."""
         ...
 
     def network(self, part: str, role: str = "", **settings: Any) -> nn.Module:

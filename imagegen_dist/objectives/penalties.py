@@ -1,6 +1,7 @@
 """Gradient penalties of a discriminator, exact (double backward) or estimated from forward passes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,22 +28,29 @@ def squared_norms(gradient: Tensor) -> Tensor:
 
 
 def with_gradients(
-    function: Callable[..., tuple[Tensor, ...]], xs: Sequence[Tensor]
+    function: Callable[..., tuple[Tensor, ...]], xs: Sequence[Tensor], first: int | None = None
 ) -> tuple[tuple[Tensor, ...], Sequence[Tensor]]:
     """function(*xs), and the gradient of its results' sum for each x, which can be differentiated again.
 
-    The samples xs are constants. In a compiled function the gradients are torch.func's, since torch.compile refuses
-    those of torch.autograd.grad.
+    The samples xs are constants. first: the gradient is that of so many results, None for all. In a compiled function
+    the gradients are torch.func's, since torch.compile refuses those of torch.autograd.grad.
     """
     xs = [x.detach() for x in xs]
     if torch.compiler.is_compiling():
-        values, pull_back = torch.func.vjp(function, *xs)[:2]
-        return values, pull_back(tuple(torch.ones_like(value) for value in values))
+
+        def parted(*xs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+            values = function(*xs)
+            return values[:first], values[first:] if first is not None else ()
+
+        found: Any = torch.func.vjp(parted, *xs, has_aux=True)
+        summed, pull_back, others = found
+        return (*summed, *others), pull_back(tuple(torch.ones_like(value) for value in summed))
     for x in xs:
         x.requires_grad_()
     values = function(*xs)
+    summed, ones = values[:first], [torch.ones_like(value) for value in values[:first]]
     with input_gradients_only():
-        return values, torch.autograd.grad(values, xs, [torch.ones_like(value) for value in values], create_graph=True)
+        return values, torch.autograd.grad(summed, xs, ones, create_graph=True)
 
 
 def interpolate_penalty(critic: Critic, real: Tensor, fake: Tensor, position: Tensor) -> Tensor:

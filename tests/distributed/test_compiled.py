@@ -27,9 +27,10 @@ def gradients(world: World, compiled: bool) -> dict[str, torch.Tensor]:
     seed = torch.Generator().manual_seed(1)
     networks = {
         "generator": mlp.Generator(SHAPE, CLASSES, NETWORKS, generator=seed),
-        "discriminator": mlp.Discriminator(SHAPE, CLASSES, NETWORKS, generator=seed),
+        "discriminator": mlp.Discriminator(SHAPE, CLASSES, NETWORKS, classifies=True, generator=seed),
     }
-    config = GANConfig(gamma=constant(0.5))
+    networks["discriminator"].classifier.weight.data.normal_(std=0.1, generator=seed)  # zeros tell nothing of fakes
+    config = GANConfig(gamma=constant(0.5), auxiliary_classifier=0.3)
     how = [lambda function: compiling.compiled(function, "aot_eager")] if compiled else []
     trainer = Trainer(
         GAN(*networks.values(), config, *how),

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from imagegen_dist.data.stream import Item
 from imagegen_dist.distributed import World
 from imagegen_dist.models import mlp
+from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.mlp import MLPConfig
+from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.objectives.base import Batch, Draw
 from imagegen_dist.objectives.gan import GAN, GANConfig, discriminator_terms, generator_terms
 from imagegen_dist.schedule import Schedule, constant
@@ -135,7 +137,7 @@ class Shift(nn.Module):
 
 
 class Quadratic(nn.Module):
-    """D(x) = slope · |x|² / 2, whose gradient is slope · x."""
+    """D(x) = slope · |x|² / 2, whose gradient is slope · x. Its classifier's logits are the first values of x."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,10 +145,15 @@ class Quadratic(nn.Module):
         self.inputs: list[Tensor] = []
         self.labels: list[Tensor] = []
 
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         self.inputs.append(x.detach())
         self.labels.append(label)
-        return self.slope * x.flatten(1).square().sum(1) / 2
+        logits = self.slope * x.flatten(1).square().sum(1) / 2
+        return (logits, recognised(x)) if classify else logits
+
+
+def recognised(x: Tensor) -> Tensor:
+    return 3 * x.flatten(1)[:, :CLASSES]
 
 
 def game(config: GANConfig) -> GAN:
@@ -184,6 +191,35 @@ def test_the_discriminators_loss_is_adversarial_plus_half_gamma_times_the_penalt
     assert {name for name in terms if name.startswith("penalty/")} == penalties.keys()
     for name, value in penalties.items():
         torch.testing.assert_close(terms[name], value)
+
+
+@pytest.mark.parametrize("penalty", ["none", "r1", "r2", "r1+r2"])
+def test_an_auxiliary_classifier_learns_from_reals_and_corrects_fakes(penalty):
+    alone, joined = GANConfig(penalty=penalty), GANConfig(penalty=penalty, auxiliary_classifier=0.4)
+    for turn, seen in (("discriminator_loss", batch().sample), ("generator_loss", fakes())):
+        without, terms = getattr(game(alone), turn)(batch(), draw())
+        with_it, more = getattr(game(joined), turn)(batch(), draw())
+        expected = [-row.log_softmax(0)[label] for row, label in zip(recognised(seen), batch().label, strict=True)]
+        name = "recognition/real" if turn == "discriminator_loss" else "recognition/fake"
+        torch.testing.assert_close(more[name], torch.stack(expected))
+        torch.testing.assert_close(with_it - without, 0.4 * more[name].mean())
+        assert more.keys() - terms.keys() == {name}
+        assert all(torch.equal(more[each], terms[each]) for each in terms)
+
+
+@pytest.mark.parametrize(
+    "model", [MLPConfig(), DCGANConfig(widths=(8,)), R3GANConfig(widths=(16,), patch=4, patch_kernel=4)]
+)
+def test_an_auxiliary_classifier_is_built_where_it_is_asked_for(model):
+    shape, seed = SampleShape(1, (8, 8)), torch.Generator()
+    build, x, label = model.parts()["discriminator"], torch.randn(2, 1, 8, 8), torch.tensor([2, 0])
+    plain = build(shape, CLASSES, model, generator=seed.manual_seed(1))
+    classifying = build(shape, CLASSES, model, classifies=True, generator=seed.manual_seed(1))
+    logits, answers = classifying(x, label, classify=True)
+    assert torch.equal(logits, plain(x, label))
+    assert torch.equal(answers, torch.zeros(2, CLASSES))  # at first
+    with pytest.raises(ValueError, match=r"no classes to recognise; set --objective\.auxiliary-classifier 0"):
+        build(shape, 0, model, classifies=True, generator=seed)
 
 
 def test_wgan_gp_weighs_the_penalty_between_fakes_and_reals_by_gamma():
@@ -271,6 +307,7 @@ def test_what_is_logged_is_detached(turn):
         ({"gamma": constant(-1.0)}, "gamma -1 is negative; set --objective.gamma"),
         ({"gamma": Schedule(-1.0, 1.0, 10)}, "is negative"),
         ({"critic_steps": 0}, "critic_steps 0 is below 1; set --objective.critic-steps"),
+        ({"auxiliary_classifier": -0.1}, "-0.1 is negative; set --objective.auxiliary-classifier"),
         ({"epsilon": 0.0}, "epsilon 0.0 is not positive; set --objective.epsilon"),
         ({"augment_p": constant(1.5)}, r"augment_p 1.5 leaves \[0, 1\]; set --objective.augment-p"),
         ({"penalty": "wgan-gp", "estimator": "finite-difference"}, "set --objective.estimator exact"),

@@ -27,8 +27,12 @@ from tests.test_vae_runs import tiny as tiny_vae
 
 DIMS, CLASSES = (1, 28, 28), 10
 GANS = {
-    "gan": {"objective.augment_p": 0.7, "data.flip": True},
-    "gan r1": {"objective.penalty": "r1", "objective.loss": "non-saturating"},
+    "gan": {"objective.augment_p": 0.7, "data.flip": True, "objective.auxiliary_classifier": 0.3},
+    "gan r1": {
+        "objective.penalty": "r1",
+        "objective.loss": "non-saturating",
+        "objective.auxiliary_classifier": 0.3,
+    },
     # A larger step than the default, whose square divides rounding.
     "gan differences": {"objective.estimator": "finite-difference", "objective.epsilon": 0.1},
     "gan wgan-gp": {"objective.penalty": "wgan-gp", "objective.critic_steps": 2},
