@@ -240,23 +240,23 @@ class GAN:
                 pairs = _pairs(samples | dict(zip(penalised, xs, strict=True)), transform)
                 return self._judge_pairs(pairs, label)
 
-            (*logits, recognised), gradients = with_gradients(judged, [samples[name] for name in penalised], first=2)
+            judgement, gradients = with_gradients(judged, [samples[name] for name in penalised], first=2)
             penalties = {
                 f"penalty/{name}": squared_norms(gradient) for name, gradient in zip(penalised, gradients, strict=True)
             }
         else:
             pairs = _pairs(samples, transform)
-            *logits, recognised = self._judge_pairs(pairs, label)
-            penalties = self._penalties_of_views(pairs, logits, label, noise)
+            judgement = self._judge_pairs(pairs, label)
+            penalties = self._penalties_of_views(pairs, judgement[:2], label, noise)
 
-        real_logits, fake_logits = logits
+        real_logits, fake_logits, *recognised = judgement
         adversarial = discriminator_terms(
             self.config.loss, at_least_float32(real_logits), at_least_float32(fake_logits)
         )
         loss = adversarial + sum((weight * value for value in penalties.values()), start=torch.zeros_like(adversarial))
         terms = {"loss/discriminator": adversarial, "logits/real": real_logits, "logits/fake": fake_logits}
-        if self.config.auxiliary_classifier:
-            terms["recognition/real"] = recognition = self._recognition(recognised, label)
+        if recognised:
+            terms["recognition/real"] = recognition = self._recognition(recognised[0], label)
             loss = loss + self.config.auxiliary_classifier * recognition
         return loss.mean(), {name: value.detach() for name, value in (terms | penalties).items()}
 
@@ -269,20 +269,19 @@ class GAN:
             with torch.no_grad():
                 real_logits = at_least_float32(self.discriminator(transform_of_reals.apply(real), label))
         fake = transform.apply(self.generator(noise.z, label))
-        fake_logits, recognised = self._judge(fake, label)
+        fake_logits, *recognised = self._judge(fake, label)
         loss = generator_terms(self.config.loss, real_logits, at_least_float32(fake_logits))
         terms = {"loss/generator": loss}
-        if self.config.auxiliary_classifier:
-            terms["recognition/fake"] = recognition = self._recognition(recognised, label)
+        if recognised:
+            terms["recognition/fake"] = recognition = self._recognition(recognised[0], label)
             loss = loss + self.config.auxiliary_classifier * recognition
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
-    def _judge(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits [B], and what the auxiliary classifier recognises [B, K]; without one, [B, 0]."""
+    def _judge(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits [B] and, with an auxiliary classifier, what it recognises [B, K]."""
         if self.config.auxiliary_classifier:
             return self.discriminator(x, label, classify=True)
-        logits = self.discriminator(x, label)
-        return logits, logits.new_empty(len(logits), 0)
+        return (self.discriminator(x, label),)
 
     def _recognition(self, recognised: Tensor, label: Tensor | None) -> Tensor:
         """The auxiliary classifier's loss for each sample: [B, K], [B] or [B, K] -> [B]."""
@@ -292,21 +291,21 @@ class GAN:
             return cross_entropy(recognised, label, reduction="none")
         return recognition_loss(recognised, label, self.conditions)
 
-    def _judge_pairs(self, pairs: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B] of the reals and of the fakes of pairs [B, 2, C, *S], and what is recognised of the reals [B, K].
+    def _judge_pairs(self, pairs: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
+        """Logits [B] of the reals and of the fakes of pairs [B, 2, C, *S].
 
-        All in one pass if both need the same gradients.
-        One pass over 2 B samples launches half the operators of two. If only one side is penalised, separate passes
-        save the other's double backward. Real and fake of a pair are interleaved, so that gradients of parameters on
+        With an auxiliary classifier also what it recognises of the reals, [B, K]. All in one pass if both need the same
+        gradients: one over 2 B samples launches half the operators of two. If only one side is penalised, separate
+        passes save the other's double backward. Real and fake of a pair are interleaved, so that gradients of parameters on
         which the relativistic loss does not depend (the last bias) cancel to exactly 0.
         """
         if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
             real, fake = pairs.unbind(1)
-            logits, recognised = self._judge(real, label)
-            return logits, self.discriminator(fake, label), recognised
+            logits, *recognised = self._judge(real, label)
+            return logits, self.discriminator(fake, label), *recognised
         labels = None if label is None else label.repeat_interleave(2, dim=0)
-        both, recognised = self._judge(pairs.flatten(0, 1), labels)
-        return (*both.unflatten(0, (-1, 2)).unbind(1), recognised[::2])
+        both, *recognised = self._judge(pairs.flatten(0, 1), labels)
+        return (*both.unflatten(0, (-1, 2)).unbind(1), *(found[::2] for found in recognised))
 
     def _penalties_of_views(
         self, pairs: Tensor, logits: Sequence[Tensor], label: Tensor | None, noise: Noise

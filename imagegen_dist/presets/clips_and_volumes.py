@@ -57,13 +57,13 @@ _OF_CLIPS = replace(
 )
 
 
-def _gan(url: str, model: R3GANConfig, gamma: Schedule, images: int) -> Experiment:
+def _gan(url: str, model: R3GANConfig, gamma: Schedule, images: int, classifier: float = 0.0) -> Experiment:
     """The losses of the preset `digits` with a larger gamma: with its own, samples are empty."""
     burn_in = images // 2
     adam = AdamConfig(lr=Schedule(1.5e-3, 1e-4, images), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))
     return Experiment(
         model=model,
-        objective=GANConfig(gamma=gamma),
+        objective=GANConfig(gamma=gamma, auxiliary_classifier=classifier),
         optim=GANOptimConfig(discriminator=adam, generator=adam),
         data=DataConfig(url=url, lanes=2, decoded_bytes=1 << 27),
         training=_training(images, 10_000),
@@ -98,10 +98,11 @@ GANS: dict[str, Preset] = {
             replace(_NETWORKS, widths=(112,), discriminator_ratio=0.71, patch=4, patch_kernel=8),
             Schedule(10.0, 1.0, 60_000),
             120_000,
+            classifier=0.1,
         ),
         "R3GAN of solids, for two CPU cores",
-        "R3GAN's blocks and loss (arXiv:2501.05441); bodies are drawn, then shifted and scaled (arXiv:1506.02025). "
-        "docs/volumes.md has what came of it.",
+        "R3GAN's blocks and loss (arXiv:2501.05441), and an auxiliary classifier (arXiv:1610.09585); bodies are drawn, "
+        "then shifted and scaled (arXiv:1506.02025). docs/volumes.md has what came of it.",
         _VOLUMES,
         6,
     ),
