@@ -296,8 +296,8 @@ class GAN:
 
         With an auxiliary classifier also what it recognises of the reals, [B, K]. All in one pass if both need the same
         gradients: one over 2 B samples launches half the operators of two. If only one side is penalised, separate
-        passes save the other's double backward. Real and fake of a pair are interleaved, so that gradients of parameters on
-        which the relativistic loss does not depend (the last bias) cancel to exactly 0.
+        passes save the other's double backward. Real and fake of a pair are interleaved, so that gradients of
+        parameters on which the relativistic loss does not depend (the last bias) cancel to exactly 0.
         """
         if self.config.penalty in ("r1", "r2") or self.config.estimator != "exact":
             real, fake = pairs.unbind(1)
