@@ -25,8 +25,8 @@ class ModelConfig(Extensible):
 
             generator       z [B, Z], labels -> samples [B, C, *S]; `z_dim`
             discriminator   samples, labels -> logits [B]; optionally `stages_from_input`, whose first ones can be
-                            frozen; optionally built with `classifies`: then classify=True returns these and logits of
-                            all classes, [B, classes]
+                            frozen; optionally built with `classifies`: then it has a `classifier`, or None without
+                            classes, and classify=True returns also logits of all classes, [B, classes]
             encoder         samples, labels -> raw parameters of the latents; `latent_dims`; built with `parameters`
             decoder         latents, labels -> raw parameters of the likelihood; built with `outputs`
             ladder_encoder, ladder_decoder   the same for latents in levels; `group_dims`

@@ -73,7 +73,8 @@ class Discriminator(nn.Module):
     """x [B, C, *S], label int64 [B] or None -> logits [B]: hidden layers, then a linear layer to the logit.
 
     A class-conditional discriminator adds the inner product of its last features and the class embedding: projection
-    (arXiv:1802.05637, Eq. 3). classifies: has an auxiliary classifier. Other arguments and errors as for Generator.
+    (arXiv:1802.05637, Eq. 3). classifies: has an auxiliary classifier, if there are classes. Other arguments and
+    errors as for Generator.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Discriminator(nn.Module):
         self.hidden = _hidden_layers(shape.numel, config, generator)
         self.output = Linear(last, 1, bias=True, generator=generator)
         self.embed = ClassEmbedding(classes, last, last**-0.5, generator=generator) if classes else None
-        self.classifier = auxiliary_classifier(last, classes, generator=generator) if classifies else None
+        self.classifier = auxiliary_classifier(last, classes if classifies else 0, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """classify: return the auxiliary classifier's logits [B, classes] too."""

@@ -343,7 +343,7 @@ class Discriminator(nn.Module):
     embedding is the logit. If the config asks for it, the mean logit of single frames, by a network of the same kind,
     is added. An auxiliary classifier, if it has one, is linear in the values before the last layer.
 
-    classifies: has an auxiliary classifier. Other arguments and errors as for Generator.
+    classifies: has an auxiliary classifier, if there are classes. Other arguments and errors as for Generator.
     """
 
     aligned_at_end = ("stages", "transitions")
@@ -395,7 +395,7 @@ class Discriminator(nn.Module):
         self.judged = [int((at + 0.5) * shape.spatial[0] / count) for at in range(count)]
         self.frames = None if judging is None else Discriminator(judging[0], classes, judging[1], generator=generator)
         seen = config.head_units or last
-        self.classifier = auxiliary_classifier(seen, classes, generator=generator) if classifies else None
+        self.classifier = auxiliary_classifier(seen, classes, generator=generator) if classifies and classes else None
 
     def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """classify: return the auxiliary classifier's logits [B, classes] too."""

@@ -184,12 +184,7 @@ class Linear(nn.Module):
 
 
 def auxiliary_classifier(features: int, classes: int, *, generator: torch.Generator) -> Linear:
-    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585).
-
-    Raises ValueError without classes.
-    """
-    if not classes:
-        raise ValueError("the data have no classes to recognise; set --objective.auxiliary-classifier 0")
+    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585)."""
     return Linear(features, classes, bias=True, gain=0, generator=generator)
 
 

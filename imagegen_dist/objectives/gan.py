@@ -61,7 +61,7 @@ class GANConfig(ObjectiveConfig):
     """Probability p of each augmentation of real and generated samples, from 0 to 1."""
     auxiliary_classifier: float = 0.0
     """Weight of a classifier on the discriminator's features, which learns the labels of reals and whose loss on fakes
-    the generator lowers too (arXiv:1610.09585); 0 for none."""
+    the generator lowers too (arXiv:1610.09585); 0 for none. Without labels there is none either."""
     adaptive_augment: float = 0.0
     """Target of overfitting, between 0 and 1, that p follows from the first augment_p on; 0: p is augment_p."""
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
@@ -99,7 +99,7 @@ class GANConfig(ObjectiveConfig):
         return self.adaptive.every if self.adaptive_augment else 0
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
-        """Both networks. Raises ValueError for an auxiliary classifier without labels."""
+        """Both networks, the discriminator with a classifier if there is to be one."""
         if not self.auxiliary_classifier:
             return super().networks(build)
         classifying = build.network("discriminator", classifies=True)
@@ -155,6 +155,7 @@ class GAN:
         self._discriminator_terms = compiled(self._compute_discriminator_terms)
         self._generator_terms = compiled(self._compute_generator_terms)
         self._augmentation = Augmentation(config.augment)
+        self._classifies = config.auxiliary_classifier > 0 and getattr(discriminator, "classifier", None) is not None
         self._z_dim = cast(int, generator.z_dim)
         self._adaptive: AdaptiveProbability | None = None
         if config.adaptive_augment:
@@ -279,7 +280,7 @@ class GAN:
 
     def _judge(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
         """Logits [B] and, with an auxiliary classifier, what it recognises [B, K]."""
-        if self.config.auxiliary_classifier:
+        if self._classifies:
             return self.discriminator(x, label, classify=True)
         return (self.discriminator(x, label),)
 
