@@ -124,7 +124,8 @@ class Discriminator(nn.Module):
 
     Convolutions of kernel 4 and stride 2, each followed by a leaky ReLU of slope 0.2, then a linear layer to the logit.
     A class-conditional discriminator adds the inner product of its last features and the class embedding: projection
-    (arXiv:1802.05637, Eq. 3). classifies: has an auxiliary classifier, if there are classes. Other arguments and errors as for Generator.
+    (arXiv:1802.05637, Eq. 3). classifies: has an auxiliary classifier, if there are classes. Other arguments and
+    errors as for Generator.
     """
 
     aligned_at_end = ("layers",)
@@ -151,9 +152,7 @@ class Discriminator(nn.Module):
         self.output = Linear(features, 1, bias=True, generator=generator)
         self.embed = ClassEmbedding(classes, features, generator=generator) if classes else None
         _initialise_(self, generator)
-        self.classifier = (
-            auxiliary_classifier(features, classes, generator=generator) if classifies and classes else None
-        )
+        self.classifier = auxiliary_classifier(features, classes if classifies else 0, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """classify: return the auxiliary classifier's logits [B, classes] too."""

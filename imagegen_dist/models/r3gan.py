@@ -395,7 +395,7 @@ class Discriminator(nn.Module):
         self.judged = [int((at + 0.5) * shape.spatial[0] / count) for at in range(count)]
         self.frames = None if judging is None else Discriminator(judging[0], classes, judging[1], generator=generator)
         seen = config.head_units or last
-        self.classifier = auxiliary_classifier(seen, classes, generator=generator) if classifies and classes else None
+        self.classifier = auxiliary_classifier(seen, classes if classifies else 0, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """classify: return the auxiliary classifier's logits [B, classes] too."""

@@ -183,8 +183,13 @@ class Linear(nn.Module):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"
 
 
-def auxiliary_classifier(features: int, classes: int, *, generator: torch.Generator) -> Linear:
-    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585)."""
+def auxiliary_classifier(features: int, classes: int, *, generator: torch.Generator) -> Linear | None:
+    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585).
+
+    None without classes.
+    """
+    if not classes:
+        return None
     return Linear(features, classes, bias=True, gain=0, generator=generator)
 
 
