@@ -13,12 +13,17 @@ from imagegen_dist.metrics.frechet import Moments
 COMPONENTS = 32
 """Number of components in which distances are taken, fewer if there are fewer features."""
 
+_LEAST_DEVIATION = 0.01
+"""Of a feature that counts, in medians of all that vary. One unit of a random network may be above its ReLU's threshold
+for a single real sample: divided by its deviation, it would decide the whole distance."""
+
 
 @dataclass(frozen=True)
 class Components:
     """The coordinates of features along the largest principal components of real samples' standardised features.
 
-    origin: the real samples' mean [F]; matrix: [k, F]. Features that do not vary over the real samples are left out.
+    origin: the real samples' mean [F]; matrix: [k, F]. Features that do not vary over the real samples, or only a
+    hundredth as much as the median one, are left out.
     """
 
     origin: Tensor
@@ -29,7 +34,9 @@ class Components:
         """Those of real samples. Raises ValueError for fewer than 2 samples."""
         cov = real.cov.cpu()
         deviation = cov.diagonal().clamp(min=0).sqrt()
-        scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), 0)
+        varying = deviation[deviation > 1e-6]
+        least = max(1e-6, _LEAST_DEVIATION * float(varying.median())) if len(varying) else 1e-6
+        scale = torch.where(deviation > least, 1 / deviation.clamp(min=least), 0)
         _, vectors = torch.linalg.eigh(scale[:, None] * cov * scale)
         return cls(real.mean.cpu(), vectors[:, -count:].T * scale)
 

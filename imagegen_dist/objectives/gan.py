@@ -59,7 +59,7 @@ class GANConfig(ObjectiveConfig):
     """Discriminator updates per generator update."""
     augment_p: Schedule = constant(0.0)
     """Probability p of each augmentation of real and generated samples, from 0 to 1."""
-    auxiliary_classifier: float = 0.0
+    auxiliary_classifier: Schedule = constant(0.0)
     """Weight of a classifier on the discriminator's features, which learns the labels of reals and whose loss on fakes
     the generator lowers too (arXiv:1610.09585); 0 for none. Without labels there is none either."""
     adaptive_augment: float = 0.0
@@ -74,7 +74,7 @@ class GANConfig(ObjectiveConfig):
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
         if self.critic_steps < 1:
             raise ValueError(f"critic_steps {self.critic_steps} is below 1; set --objective.critic-steps to 1 or more")
-        if self.auxiliary_classifier < 0:
+        if self.auxiliary_classifier.minimum < 0:
             raise ValueError(
                 f"auxiliary_classifier {self.auxiliary_classifier} is negative; set "
                 "--objective.auxiliary-classifier to 0 or more"
@@ -94,13 +94,18 @@ class GANConfig(ObjectiveConfig):
             raise ValueError("wgan-gp has no finite-difference estimator; set --objective.estimator exact")
 
     @property
+    def classifies(self) -> bool:
+        """Whether there is an auxiliary classifier at any time."""
+        return max(self.auxiliary_classifier.start, self.auxiliary_classifier.end) > 0
+
+    @property
     def held_out_every(self) -> int:
         """Those of the adaptive probability, if there is one."""
         return self.adaptive.every if self.adaptive_augment else 0
 
     def networks(self, build: Build) -> dict[str, nn.Module]:
         """Both networks, the discriminator with a classifier if there is to be one."""
-        if not self.auxiliary_classifier:
+        if not self.classifies:
             return super().networks(build)
         classifying = build.network("discriminator", classifies=True)
         return {"generator": build.network("generator"), "discriminator": classifying}
@@ -155,7 +160,7 @@ class GAN:
         self._discriminator_terms = compiled(self._compute_discriminator_terms)
         self._generator_terms = compiled(self._compute_generator_terms)
         self._augmentation = Augmentation(config.augment)
-        self._classifies = config.auxiliary_classifier > 0 and getattr(discriminator, "classifier", None) is not None
+        self._classifies = config.classifies and getattr(discriminator, "classifier", None) is not None
         self._z_dim = cast(int, generator.z_dim)
         self._adaptive: AdaptiveProbability | None = None
         if config.adaptive_augment:
@@ -186,14 +191,12 @@ class GAN:
             directions = tuple(draw.normal(*x.shape, dtype=x.dtype) for _ in self._penalised)
             noise = noise._replace(directions=directions)
         gamma = self.config.gamma(draw.images) * (1.0 if self.config.penalty == "wgan-gp" else 0.5)
-        # A tensor, since a compiled function is compiled again for every new number.
-        weight = torch.full((), gamma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-        return self._discriminator_terms(x, batch.label, noise, weight)
+        return self._discriminator_terms(x, batch.label, noise, _scalar(gamma, x), self._classifier_weight(x, draw))
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Adversarial loss of the generator against new reals, averaged over the batch."""
         noise = self._noise(batch.sample, draw, views=2 if self.config.loss == "relativistic" else 1)
-        return self._generator_terms(batch.sample, batch.label, noise)
+        return self._generator_terms(batch.sample, batch.label, noise, self._classifier_weight(batch.sample, draw))
 
     @torch.no_grad()
     def measure(self, batch: Batch, held_out: Batch, draw: Draw) -> Tensor:
@@ -223,13 +226,16 @@ class GAN:
         p = self.config.augment_p(draw.images)
         return Noise(z, self._augmentation.draw(x, p, draw, views) if p > 0 else None)
 
+    def _classifier_weight(self, x: Tensor, draw: Draw) -> Tensor | None:
+        return _scalar(self.config.auxiliary_classifier(draw.images), x) if self._classifies else None
+
     def _transform(self, noise: Noise, x: Tensor) -> Transform:
         return Transform() if noise.augmentation is None else self._augmentation.transform(noise.augmentation, x)
 
     def _compute_discriminator_terms(
-        self, real: Tensor, label: Tensor | None, noise: Noise, weight: Tensor
+        self, real: Tensor, label: Tensor | None, noise: Noise, penalty_weight: Tensor, classifier_weight: Tensor | None
     ) -> tuple[Tensor, Terms]:
-        """The loss and the terms to log. weight: scalar weight of the penalties."""
+        """The loss and the terms to log. penalty_weight, classifier_weight: scalars; None without a classifier."""
         with torch.no_grad():
             fake = self.generator(noise.z, label)
         transform = self._transform(noise, real)
@@ -254,14 +260,18 @@ class GAN:
         adversarial = discriminator_terms(
             self.config.loss, at_least_float32(real_logits), at_least_float32(fake_logits)
         )
-        loss = adversarial + sum((weight * value for value in penalties.values()), start=torch.zeros_like(adversarial))
+        loss = adversarial + sum(
+            (penalty_weight * value for value in penalties.values()), start=torch.zeros_like(adversarial)
+        )
         terms = {"loss/discriminator": adversarial, "logits/real": real_logits, "logits/fake": fake_logits}
-        if recognised:
+        if classifier_weight is not None:
             terms["recognition/real"] = recognition = self._recognition(recognised[0], label)
-            loss = loss + self.config.auxiliary_classifier * recognition
+            loss = loss + classifier_weight * recognition
         return loss.mean(), {name: value.detach() for name, value in (terms | penalties).items()}
 
-    def _compute_generator_terms(self, real: Tensor, label: Tensor | None, noise: Noise) -> tuple[Tensor, Terms]:
+    def _compute_generator_terms(
+        self, real: Tensor, label: Tensor | None, noise: Noise, classifier_weight: Tensor | None
+    ) -> tuple[Tensor, Terms]:
         """The loss and the terms to log."""
         transform = self._transform(noise, real)
         real_logits = torch.zeros(len(real), device=real.device)
@@ -273,9 +283,9 @@ class GAN:
         fake_logits, *recognised = self._judge(fake, label)
         loss = generator_terms(self.config.loss, real_logits, at_least_float32(fake_logits))
         terms = {"loss/generator": loss}
-        if recognised:
+        if classifier_weight is not None:
             terms["recognition/fake"] = recognition = self._recognition(recognised[0], label)
-            loss = loss + self.config.auxiliary_classifier * recognition
+            loss = loss + classifier_weight * recognition
         return loss.mean(), {name: value.detach() for name, value in terms.items()}
 
     def _judge(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
@@ -324,6 +334,11 @@ class GAN:
             f"penalty/{name}": finite_difference_penalty(critic, *sides[name], direction, self.config.epsilon)
             for name, direction in zip(self._penalised, noise.directions, strict=bool(noise.directions))
         }
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    """A number as a tensor [] in float32 or finer, since a compiled function is compiled again for every new number."""
+    return torch.full((), value, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
 def _pairs(samples: Mapping[str, Tensor], transform: Transform) -> Tensor:

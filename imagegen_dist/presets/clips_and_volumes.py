@@ -63,7 +63,7 @@ def _gan(url: str, model: R3GANConfig, gamma: Schedule, images: int, classifier:
     adam = AdamConfig(lr=Schedule(1.5e-3, 1e-4, images), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))
     return Experiment(
         model=model,
-        objective=GANConfig(gamma=gamma, auxiliary_classifier=classifier),
+        objective=GANConfig(gamma=gamma, auxiliary_classifier=constant(classifier)),
         optim=GANOptimConfig(discriminator=adam, generator=adam),
         data=DataConfig(url=url, lanes=2, decoded_bytes=1 << 27),
         training=_training(images, 10_000),

@@ -10,7 +10,7 @@ from imagegen_dist.models import mlp
 from imagegen_dist.models.mlp import MLPConfig
 from imagegen_dist.nn import compiling
 from imagegen_dist.objectives.gan import GAN, GANConfig
-from imagegen_dist.schedule import constant
+from imagegen_dist.schedule import Schedule, constant
 from imagegen_dist.training.ema import EMA
 from imagegen_dist.training.loop import Batching, Trainer
 from imagegen_dist.training.optim import AdamConfig
@@ -30,7 +30,7 @@ def gradients(world: World, compiled: bool) -> dict[str, torch.Tensor]:
         "discriminator": mlp.Discriminator(SHAPE, CLASSES, NETWORKS, classifies=True, generator=seed),
     }
     networks["discriminator"].classifier.weight.data.normal_(std=0.1, generator=seed)  # zeros tell nothing of fakes
-    config = GANConfig(gamma=constant(0.5), auxiliary_classifier=0.3)
+    config = GANConfig(gamma=constant(0.5), auxiliary_classifier=Schedule(0.3, 0.0, 1000))
     how = [lambda function: compiling.compiled(function, "aot_eager")] if compiled else []
     trainer = Trainer(
         GAN(*networks.values(), config, *how),

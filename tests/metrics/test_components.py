@@ -41,11 +41,19 @@ def test_moments_of_coordinates_are_those_of_the_mapped_features() -> None:
 
 def test_a_distance_depends_on_no_features_scale_nor_on_one_that_never_varies() -> None:
     real, a = features(1), features(2, shift=0.5)
-    scales = torch.tensor([1e3, 1e-3, 1, 7, 0.1, 40], dtype=torch.float64)
+    scales = torch.tensor([20, 0.1, 1, 7, 0.3, 10], dtype=torch.float64)
     assert distance(a * scales, real * scales) == pytest.approx(distance(a, real), rel=1e-6)
     constant, varying = torch.full((300, 1), 3.0, dtype=torch.float64), features(3)[:, :1]
     widened = distance(torch.cat([a, varying], 1), torch.cat([real, constant], 1))
     assert widened == pytest.approx(distance(a, real), rel=1e-6)
+
+
+def test_a_feature_that_one_real_sample_moves_does_not_decide_the_distance() -> None:
+    real, a = features(1), features(2, shift=0.5)
+    rare = torch.zeros(300, 1, dtype=torch.float64)
+    rare[7] = 1e-3
+    often = 1e-2 * features(3)[:, :1].relu()
+    assert distance(torch.cat([a, often], 1), torch.cat([real, rare], 1)) == pytest.approx(distance(a, real), rel=1e-6)
 
 
 def clip(track: list[tuple[int, int]], ground: float = -1.0) -> Tensor:

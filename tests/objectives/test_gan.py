@@ -196,10 +196,11 @@ def test_the_discriminators_loss_is_adversarial_plus_half_gamma_times_the_penalt
 
 @pytest.mark.parametrize("penalty", ["none", "r1", "r2", "r1+r2"])
 def test_an_auxiliary_classifier_learns_from_reals_and_corrects_fakes(penalty):
-    alone, joined = GANConfig(penalty=penalty), GANConfig(penalty=penalty, auxiliary_classifier=0.4)
+    falling = Schedule(0.7, 0.1, 1000)  # half-way: 0.4
+    alone, joined = GANConfig(penalty=penalty), GANConfig(penalty=penalty, auxiliary_classifier=falling)
     for turn, seen in (("discriminator_loss", batch().sample), ("generator_loss", fakes())):
-        without, terms = getattr(game(alone), turn)(batch(), draw())
-        with_it, more = getattr(game(joined), turn)(batch(), draw())
+        without, terms = getattr(game(alone), turn)(batch(), draw(500))
+        with_it, more = getattr(game(joined), turn)(batch(), draw(500))
         expected = [-row.log_softmax(0)[label] for row, label in zip(recognised(seen), batch().label, strict=True)]
         name = "recognition/real" if turn == "discriminator_loss" else "recognition/fake"
         torch.testing.assert_close(more[name], torch.stack(expected))
@@ -221,7 +222,7 @@ def test_an_auxiliary_classifier_is_built_where_it_is_asked_for(model):
     assert torch.equal(answers, torch.zeros(2, CLASSES))  # at first
     unlabelled = build(shape, 0, model, classifies=True, generator=seed)
     generator = model.parts()["generator"](shape, 0, model, generator=seed)
-    game = GAN(generator, unlabelled, GANConfig(auxiliary_classifier=0.1))
+    game = GAN(generator, unlabelled, GANConfig(auxiliary_classifier=constant(0.1)))
     assert "recognition/real" not in game.discriminator_loss(Batch(x, None), draw())[1]  # there is nothing to recognise
 
 
@@ -310,7 +311,7 @@ def test_what_is_logged_is_detached(turn):
         ({"gamma": constant(-1.0)}, "gamma -1 is negative; set --objective.gamma"),
         ({"gamma": Schedule(-1.0, 1.0, 10)}, "is negative"),
         ({"critic_steps": 0}, "critic_steps 0 is below 1; set --objective.critic-steps"),
-        ({"auxiliary_classifier": -0.1}, "-0.1 is negative; set --objective.auxiliary-classifier"),
+        ({"auxiliary_classifier": Schedule(0.1, -0.1, 10)}, "is negative; set --objective.auxiliary-classifier"),
         ({"epsilon": 0.0}, "epsilon 0.0 is not positive; set --objective.epsilon"),
         ({"augment_p": constant(1.5)}, r"augment_p 1.5 leaves \[0, 1\]; set --objective.augment-p"),
         ({"penalty": "wgan-gp", "estimator": "finite-difference"}, "set --objective.estimator exact"),
