@@ -1,5 +1,7 @@
 """Principal components of standardised features, in which distances depend neither on scale nor on redundancy.
 
+Features that hardly vary beside the others are the exception: they are left out.
+
 Random features have arbitrary scales and repeat one another: their raw Fréchet distance is that of the few largest.
 """
 

@@ -39,7 +39,7 @@ def test_moments_of_coordinates_are_those_of_the_mapped_features() -> None:
     assert 3 < variances[0] < variances[1] == pytest.approx(6)  # the largest, and all, of 6 standardised features
 
 
-def test_a_distance_depends_on_no_features_scale_nor_on_one_that_never_varies() -> None:
+def test_a_distance_depends_on_no_features_scale_within_a_hundredth_nor_on_one_that_never_varies() -> None:
     real, a = features(1), features(2, shift=0.5)
     scales = torch.tensor([20, 0.1, 1, 7, 0.3, 10], dtype=torch.float64)
     assert distance(a * scales, real * scales) == pytest.approx(distance(a, real), rel=1e-6)
