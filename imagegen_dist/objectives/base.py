@@ -42,11 +42,13 @@ class Draw:
 
     Each microbatch has a generator, which is a pure function of seed, images seen, phase and microbatch, and draws its
     own share of the first axis: what a sample draws does not depend on the pass that it is in.
-    images: the clock, images seen by all workers before this step. generators: on the device of the samples.
+    images: the clock, images seen by all workers before this step. step: the steps before it. generators: on the
+    device of the samples.
     """
 
-    def __init__(self, images: int, *generators: torch.Generator) -> None:
+    def __init__(self, images: int, *generators: torch.Generator, step: int = 0) -> None:
         self.images = images
+        self.step = step
         self.generators = generators
 
     @property

@@ -51,6 +51,8 @@ class GANConfig(ObjectiveConfig):
     """Where the gradient is penalised: at reals (r1), fakes (r2), both, or their interpolates (wgan-gp)."""
     gamma: Schedule = constant(1.0)
     """Weight of the penalty: gamma / 2 * ||dD/dx||^2, or gamma * (||dD/dx|| - 1)^2 for wgan-gp."""
+    penalty_every: int = 1
+    """Steps from one penalty to the next, which weighs as much as all of them together (arXiv:1912.04958)."""
     estimator: Literal["exact", "finite-difference"] = "exact"
     """Exact penalty by double backward, or an estimate from forward passes."""
     epsilon: float = 0.01
@@ -62,6 +64,9 @@ class GANConfig(ObjectiveConfig):
     auxiliary_classifier: Schedule = constant(0.0)
     """Weight of a classifier on the discriminator's features, which learns the labels of reals and whose loss on fakes
     the generator lowers too (arXiv:1610.09585); 0 for none. Without labels there is none either."""
+    truncation: float = 1.0
+    """Factor by which latents are scaled to their mean wherever the trained model samples: in grids and figures, for
+    whoever loads it, and in exports (arXiv:1809.11096 draws them truncated). 1 for none; training has none."""
     adaptive_augment: float = 0.0
     """Target of overfitting, between 0 and 1, that p follows from the first augment_p on; 0: p is augment_p."""
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
@@ -74,6 +79,10 @@ class GANConfig(ObjectiveConfig):
             raise ValueError(f"gamma {self.gamma} is negative; set --objective.gamma to 0 or more")
         if self.critic_steps < 1:
             raise ValueError(f"critic_steps {self.critic_steps} is below 1; set --objective.critic-steps to 1 or more")
+        if self.penalty_every < 1:
+            raise ValueError(
+                f"penalty_every {self.penalty_every} is below 1; set --objective.penalty-every to 1 for every step"
+            )
         if self.auxiliary_classifier.minimum < 0:
             raise ValueError(
                 f"auxiliary_classifier {self.auxiliary_classifier} is negative; set "
@@ -85,6 +94,8 @@ class GANConfig(ObjectiveConfig):
             raise ValueError(
                 f"augment_p {self.augment_p} leaves [0, 1]; set --objective.augment-p to a schedule within it"
             )
+        if not 0 < self.truncation <= 1:
+            raise ValueError(f"truncation {self.truncation} is outside (0, 1]; set --objective.truncation 1 for none")
         if not 0 <= self.adaptive_augment < 1:
             raise ValueError(
                 f"adaptive_augment {self.adaptive_augment} is not a target of overfitting; set "
@@ -116,8 +127,8 @@ class GANConfig(ObjectiveConfig):
         return GAN(networks["generator"], networks["discriminator"], self, build.compiled, build.conditions)
 
     def sampler(self, networks: Mapping[str, nn.Module]) -> GeneratorSampler:
-        """The generator."""
-        return GeneratorSampler(networks["generator"])
+        """The generator, its latents scaled by the truncation."""
+        return GeneratorSampler(networks["generator"], self.truncation)
 
 
 Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -184,14 +195,16 @@ class GAN:
     def discriminator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Adversarial loss and gradient penalty of the discriminator, averaged over the batch."""
         x = batch.sample
-        noise = self._noise(x, draw, views=2)
-        if self.config.penalty == "wgan-gp":
-            noise = noise._replace(position=draw.uniform(len(x), dtype=x.dtype))
-        elif self.config.estimator != "exact":
-            directions = tuple(draw.normal(*x.shape, dtype=x.dtype) for _ in self._penalised)
-            noise = noise._replace(directions=directions)
-        gamma = self.config.gamma(draw.images) * (1.0 if self.config.penalty == "wgan-gp" else 0.5)
-        return self._discriminator_terms(x, batch.label, noise, _scalar(gamma, x), self._classifier_weight(x, draw))
+        noise, weight = self._noise(x, draw, views=2), None
+        if self.config.penalty != "none" and draw.step % self.config.penalty_every == 0:
+            if self.config.penalty == "wgan-gp":
+                noise = noise._replace(position=draw.uniform(len(x), dtype=x.dtype))
+            elif self.config.estimator != "exact":
+                directions = tuple(draw.normal(*x.shape, dtype=x.dtype) for _ in self._penalised)
+                noise = noise._replace(directions=directions)
+            gamma = self.config.gamma(draw.images) * (1.0 if self.config.penalty == "wgan-gp" else 0.5)
+            weight = _scalar(gamma * self.config.penalty_every, x)
+        return self._discriminator_terms(x, batch.label, noise, weight, self._classifier_weight(x, draw))
 
     def generator_loss(self, batch: Batch, draw: Draw) -> tuple[Tensor, Terms]:
         """Adversarial loss of the generator against new reals, averaged over the batch."""
@@ -233,13 +246,18 @@ class GAN:
         return Transform() if noise.augmentation is None else self._augmentation.transform(noise.augmentation, x)
 
     def _compute_discriminator_terms(
-        self, real: Tensor, label: Tensor | None, noise: Noise, penalty_weight: Tensor, classifier_weight: Tensor | None
+        self,
+        real: Tensor,
+        label: Tensor | None,
+        noise: Noise,
+        penalty_weight: Tensor | None,
+        classifier_weight: Tensor | None,
     ) -> tuple[Tensor, Terms]:
-        """The loss and the terms to log. penalty_weight, classifier_weight: scalars; None without a classifier."""
+        """The loss and the terms to log. penalty_weight, classifier_weight: scalars, or None for none."""
         with torch.no_grad():
             fake = self.generator(noise.z, label)
         transform = self._transform(noise, real)
-        penalised = self._penalised if self.config.estimator == "exact" else []
+        penalised = self._penalised if self.config.estimator == "exact" and penalty_weight is not None else []
         samples = {"r1": real, "r2": fake}
         if penalised:
 
@@ -254,15 +272,17 @@ class GAN:
         else:
             pairs = _pairs(samples, transform)
             judgement = self._judge_pairs(pairs, label)
-            penalties = self._penalties_of_views(pairs, judgement[:2], label, noise)
+            asked = penalty_weight is not None
+            penalties = self._penalties_of_views(pairs, judgement[:2], label, noise) if asked else {}
 
         real_logits, fake_logits, *recognised = judgement
         adversarial = discriminator_terms(
             self.config.loss, at_least_float32(real_logits), at_least_float32(fake_logits)
         )
-        loss = adversarial + sum(
-            (penalty_weight * value for value in penalties.values()), start=torch.zeros_like(adversarial)
-        )
+        loss = adversarial
+        if penalty_weight is not None:
+            start = torch.zeros_like(adversarial)
+            loss = adversarial + sum((penalty_weight * value for value in penalties.values()), start=start)
         terms = {"loss/discriminator": adversarial, "logits/real": real_logits, "logits/fake": fake_logits}
         if classifier_weight is not None:
             terms["recognition/real"] = recognition = self._recognition(recognised[0], label)

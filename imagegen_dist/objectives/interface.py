@@ -172,12 +172,16 @@ class Generates(Protocol):
 
 
 class GeneratorSampler:
-    """A network from z [B, Z] ~ N(0, I) and labels to samples, with Z as its `z_dim`."""
+    """A network from z [B, Z] ~ N(0, I) and labels to samples, with Z as its `z_dim`.
+
+    truncation: the network sees truncation * z.
+    """
 
     continuous = True
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: nn.Module, truncation: float = 1.0) -> None:
         self._generator = generator
+        self._truncation = truncation
 
     def modules(self) -> dict[str, nn.Module]:
         """The generator."""
@@ -189,4 +193,4 @@ class GeneratorSampler:
 
     def generate(self, drawn: Tensor, label: Tensor | None = None) -> Tensor:
         """The generator's samples for latents z."""
-        return self._generator(drawn, label)
+        return self._generator(drawn if self._truncation == 1 else drawn * self._truncation, label)

@@ -7,8 +7,8 @@ them; its losses are scaled by W / N, so that the mean over ranks is the mean ov
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -119,6 +119,7 @@ class Trainer:
         self.pass_microbatches = pass_microbatches
         self.smaller_pass: Callable[[str], None] = lambda line: None
         self._exchanging = False
+        self._rehearsing = False
         self._bad_run = torch.zeros((), device=device)
         self._seed = seed
         self._bf16 = bf16
@@ -166,13 +167,14 @@ class Trainer:
 
     def rehearse(self, item: Item) -> None:
         """One pass of every phase, forward and backward, without other ranks and without an update."""
-        for turn, (phase, (samples, labels)) in enumerate(zip(self._phases, self._reals(item), strict=True)):
-            runner = self._prepared(phase)
-            with accumulate(runner):
-                together = slice(0, self.pass_microbatches)
-                loss, _ = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
-                loss.backward()
-            self.optimizers[phase.name].clear_gradients()
+        with self._rehearsal():
+            for turn, (phase, (samples, labels)) in enumerate(zip(self._phases, self._reals(item), strict=True)):
+                runner = self._prepared(phase)
+                with accumulate(runner):
+                    together = slice(0, self.pass_microbatches)
+                    loss, _ = runner(*self._pass(f"{turn}/{phase.name}", together, samples, labels))
+                    loss.backward()
+                self.optimizers[phase.name].clear_gradients()
 
     def means(self) -> dict[str, float]:
         """Terms logged by the losses since the last call, averaged over all ranks. Called by every rank."""
@@ -273,14 +275,25 @@ class Trainer:
         ranks depends on a value's position in its bucket. With this pass before the first step, the first step of a
         resumed run rounds as the same step of an uninterrupted run.
         """
-        for turn, phase in enumerate(self._phases):
-            self._fitting_gradients(turn, phase, *reals[turn])
+        with self._rehearsal():
+            for turn, phase in enumerate(self._phases):
+                self._fitting_gradients(turn, phase, *reals[turn])
         self._buckets_settled = True
+
+    @contextmanager
+    def _rehearsal(self) -> Iterator[None]:
+        """Passes as those of the first step, which leaves out nothing that later ones compute."""
+        self._rehearsing = True
+        try:
+            yield
+        finally:
+            self._rehearsing = False
 
     def draw(self, turn: str, *microbatches: int) -> Draw:
         """The random numbers of these microbatches in one phase, at the current clock."""
         draws = [keyed_draw(self._seed, self.images, turn, number, self.device) for number in microbatches]
-        return Draw(self.images, *(generator for draw in draws for generator in draw.generators))
+        step = 0 if self._rehearsing else self.step_index
+        return Draw(self.images, *(generator for draw in draws for generator in draw.generators), step=step)
 
     def _wrap(self, phase: Phase, bf16: bool) -> nn.Module:
         set_requires_grad(self._parameters, self._trained[phase.name])

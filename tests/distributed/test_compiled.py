@@ -23,14 +23,14 @@ NETWORKS = MLPConfig(hidden=(600, 600), z_dim=6, embed_dim=4)
 
 
 def gradients(world: World, compiled: bool) -> dict[str, torch.Tensor]:
-    """Of every weight in each turn of a step."""
+    """Of every weight in a step with a penalty, and in one without."""
     seed = torch.Generator().manual_seed(1)
     networks = {
         "generator": mlp.Generator(SHAPE, CLASSES, NETWORKS, generator=seed),
         "discriminator": mlp.Discriminator(SHAPE, CLASSES, NETWORKS, classifies=True, generator=seed),
     }
     networks["discriminator"].classifier.weight.data.normal_(std=0.1, generator=seed)  # zeros tell nothing of fakes
-    config = GANConfig(gamma=constant(0.5), auxiliary_classifier=Schedule(0.3, 0.0, 1000))
+    config = GANConfig(gamma=constant(0.5), penalty_every=2, auxiliary_classifier=Schedule(0.3, 0.0, 1000))
     how = [lambda function: compiling.compiled(function, "aot_eager")] if compiled else []
     trainer = Trainer(
         GAN(*networks.values(), config, *how),
@@ -41,11 +41,12 @@ def gradients(world: World, compiled: bool) -> dict[str, torch.Tensor]:
         torch.device("cpu"),
         seed=5,
     )
-    advance(trainer, 1)
+    advance(trainer, 2)
     return {
-        f"{name}/{weight}": gradient
+        f"{name}/{step}/{weight}": gradient
         for name, recorder in trainer.optimizers.items()
-        for weight, gradient in zip(recorder.names, recorder.turns[-1], strict=True)
+        for step, recorded in enumerate(recorder.turns)
+        for weight, gradient in zip(recorder.names, recorded, strict=True)
     }
 
 

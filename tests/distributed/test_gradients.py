@@ -36,6 +36,7 @@ LOSSES = {
     "augmented": GANConfig(gamma=constant(0.5), augment_p=constant(0.5)),
     "wgan-gp": GANConfig(loss="wasserstein", penalty="wgan-gp", gamma=constant(10.0), critic_steps=2),
     "finite-difference": GANConfig(gamma=constant(0.5), estimator="finite-difference"),
+    "lazy": GANConfig(gamma=constant(0.5), penalty_every=2),
 }
 MICROBATCHES = {"one each": 3, "not divisible": 4, "not divisible, accumulated": 5, "accumulated": 6}
 SIZES = (2, 3)
@@ -168,10 +169,14 @@ def compressed_gradients(world: World) -> dict[str, Tensor]:
 
 
 def undisturbed_and_resumed(
-    make_networks: Callable[[], Networks], microbatches: int, world: World, compressed: bool = False
+    make_networks: Callable[[], Networks],
+    microbatches: int,
+    world: World,
+    config: GANConfig = RELATIVISTIC,
+    compressed: bool = False,
 ) -> dict[str, Tensor]:
     """The state after 8 steps: in one go, and stopped after 0, 1 and 5 steps."""
-    undisturbed = make_trainer(make_networks(), RELATIVISTIC, microbatches, world, compressed=compressed)
+    undisturbed = make_trainer(make_networks(), config, microbatches, world, compressed=compressed)
     kept = {}
     for step in range(8):
         if step in (0, 1, 5):
@@ -183,7 +188,7 @@ def undisturbed_and_resumed(
         for network in other:
             for parameter in network.parameters():
                 nn.init.constant_(parameter, 0.5)
-        resumed = make_trainer(other, RELATIVISTIC, microbatches, world, compressed=compressed)
+        resumed = make_trainer(other, config, microbatches, world, compressed=compressed)
         restore(resumed, images, values)
         advance(resumed, 8 - step)
         found |= {f"resumed at {step}/{key}": value for key, value in state(resumed).items()}
@@ -221,6 +226,7 @@ CHECKS: dict[str, Callable[[World], dict[str, Tensor]]] = {
     "weights": weights_after_20_steps,
     "resume-mlp": lambda world: undisturbed_and_resumed(mlp_networks, 4, world),
     "resume-patches": lambda world: undisturbed_and_resumed(patch_networks, 5, world),
+    "resume-lazy": lambda world: undisturbed_and_resumed(patch_networks, 5, world, LOSSES["lazy"]),
     "resume-compressed": lambda world: undisturbed_and_resumed(mlp_networks, 4, world, compressed=True),
     "compressed": compressed_gradients,
     "skip": skipped_on_all_ranks,
@@ -281,7 +287,7 @@ def test_weights_after_20_steps_are_those_of_one_process(folder, one_process_wei
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("networks", ["mlp", "patches", "compressed"])
+@pytest.mark.parametrize("networks", ["mlp", "patches", "lazy", "compressed"])
 @pytest.mark.parametrize("step", [0, 1, 5])
 def test_a_resumed_run_ends_with_the_undisturbed_ones_bits(folder, networks, step, size):
     for found in results(folder, f"resume-{networks}", size):

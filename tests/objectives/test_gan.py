@@ -167,8 +167,8 @@ def batch(size: int = 5) -> Batch:
     return Batch(sample, torch.arange(size) % CLASSES)
 
 
-def draw(images: int = 0) -> Draw:
-    return Draw(images, torch.Generator().manual_seed(9))
+def draw(images: int = 0, step: int = 0) -> Draw:
+    return Draw(images, torch.Generator().manual_seed(9), step=step)
 
 
 def fakes() -> Tensor:
@@ -192,6 +192,29 @@ def test_the_discriminators_loss_is_adversarial_plus_half_gamma_times_the_penalt
     assert {name for name in terms if name.startswith("penalty/")} == penalties.keys()
     for name, value in penalties.items():
         torch.testing.assert_close(terms[name], value)
+
+
+@pytest.mark.parametrize("fields", [{"penalty": "r1"}, {"penalty": "wgan-gp"}, {"estimator": "finite-difference"}])
+def test_a_lazy_penalty_weighs_in_one_step_as_much_as_in_those_that_have_none(fields):
+    always, lazy = game(GANConfig(**fields)), game(GANConfig(**fields, penalty_every=3))
+    plain, _ = game(GANConfig(penalty="none")).discriminator_loss(batch(), draw())
+    (penalised, terms), (thrice, same) = (each.discriminator_loss(batch(), draw(step=3)) for each in (always, lazy))
+    torch.testing.assert_close(thrice - plain, 3 * (penalised - plain))
+    assert all(torch.equal(same[name], terms[name]) for name in terms)
+    for step in (1, 2, 4):
+        without, terms = lazy.discriminator_loss(batch(), draw(step=step))
+        torch.testing.assert_close(without, plain)
+        assert not any(name.startswith("penalty/") for name in terms)
+
+
+def test_truncation_scales_the_latents_of_samples_and_not_those_of_training():
+    config = GANConfig(truncation=0.8)
+    sampler, whole = config.sampler({"generator": Shift()}), GANConfig().sampler({"generator": Shift()})
+    drawn = sampler.prior(5, draw())
+    assert torch.equal(sampler.generate(drawn), whole.generate(drawn * 0.8))
+    for turn in ("discriminator_loss", "generator_loss"):
+        truncated, plain = (getattr(game(each), turn)(batch(), draw())[0] for each in (config, GANConfig()))
+        assert torch.equal(truncated, plain)
 
 
 @pytest.mark.parametrize("penalty", ["none", "r1", "r2", "r1+r2"])
@@ -312,6 +335,9 @@ def test_what_is_logged_is_detached(turn):
         ({"gamma": Schedule(-1.0, 1.0, 10)}, "is negative"),
         ({"critic_steps": 0}, "critic_steps 0 is below 1; set --objective.critic-steps"),
         ({"auxiliary_classifier": Schedule(0.1, -0.1, 10)}, "is negative; set --objective.auxiliary-classifier"),
+        ({"penalty_every": 0}, "penalty_every 0 is below 1; set --objective.penalty-every"),
+        ({"truncation": 0.0}, r"truncation 0.0 is outside \(0, 1\]; set --objective.truncation"),
+        ({"truncation": 1.1}, "truncation 1.1 is outside"),
         ({"epsilon": 0.0}, "epsilon 0.0 is not positive; set --objective.epsilon"),
         ({"augment_p": constant(1.5)}, r"augment_p 1.5 leaves \[0, 1\]; set --objective.augment-p"),
         ({"penalty": "wgan-gp", "estimator": "finite-difference"}, "set --objective.estimator exact"),
