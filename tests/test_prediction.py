@@ -67,12 +67,15 @@ def test_flops_of_r3gan_are_nineteen_passes_of_its_blocks(preset: str, gflop: in
     assert passes * network_flops(config, shape.spatial[0]) / 1e9 == pytest.approx(gflop, rel=0.005)
 
 
-def test_the_count_of_r3gan_is_that_by_hand() -> None:
+@pytest.mark.parametrize(("penalty_every", "passes"), [(1, 19), (4, (19 + 3 * 13) / 4)])
+def test_the_count_of_r3gan_is_that_by_hand(penalty_every: int, passes: float) -> None:
+    """Without the penalty, the discriminator's turn goes backward once: 2 for each side in place of 5."""
     config = R3GANConfig(widths=(48, 32), group_channels=16, resample="box", bf16_stages=1)
     preset = PRESETS["r3gan-cifar10"].experiment
-    experiment = replace(preset, model=config, objective=replace(preset.objective, augment_p=constant(0.0)))
+    objective = replace(preset.objective, augment_p=constant(0.0), penalty_every=penalty_every)
+    experiment = replace(preset, model=config, objective=objective)
     counted = count_step(experiment, Samples.of_preset(SampleShape(3, (8, 8)), 10, "").index, 4)
-    by_hand = 19 * network_flops(config, 8)
+    by_hand = passes * network_flops(config, 8)
     assert counted.flops / counted.images == pytest.approx(by_hand, rel=0.002)
 
 

@@ -110,6 +110,11 @@ class GANConfig(ObjectiveConfig):
         return max(self.auxiliary_classifier.start, self.auxiliary_classifier.end) > 0
 
     @property
+    def period(self) -> int:
+        """Steps from one penalty to the next."""
+        return 1 if self.penalty == "none" else self.penalty_every
+
+    @property
     def held_out_every(self) -> int:
         """Those of the adaptive probability, if there is one."""
         return self.adaptive.every if self.adaptive_augment else 0

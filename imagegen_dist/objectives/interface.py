@@ -130,6 +130,11 @@ class ObjectiveConfig(Extensible):
         return 0
 
     @property
+    def period(self) -> int:
+        """Steps after which losses compute the same again: the first of them everything, the others equally less."""
+        return 1
+
+    @property
     def least_microbatch(self) -> int:
         """Smallest number of samples in a microbatch."""
         return 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -47,14 +47,15 @@ class StepCount:
     """What one worker's share of a step does.
 
     images: those of its microbatches. draws: samples that are read for each of them. kernels: how often each kind of
-    kernel runs. operators: calls, those that only make views included. state_bytes: weights, gradients, averages,
-    optimizers' states and the step's samples. peak_bytes: the largest sum of all tensors' bytes. turns: bytes of the
-    gradients of each phase in its turn. networks: bytes of each trained network's gradients.
+    kernel runs, on average where steps differ (`ObjectiveConfig.period`); the rest is of the largest step. operators:
+    calls, those that only make views included. state_bytes: weights, gradients, averages, optimizers' states and the
+    step's samples. peak_bytes: the largest sum of all tensors' bytes. turns: bytes of the gradients of each phase in
+    its turn. networks: bytes of each trained network's gradients.
     """
 
     images: int
     draws: int
-    kernels: Mapping[Kernel, int]
+    kernels: Mapping[Kernel, float]
     operators: int
     convolutions: int
     state_bytes: int
@@ -65,12 +66,12 @@ class StepCount:
     @property
     def flops(self) -> int:
         """FLOPs of the step."""
-        return sum(kernel.flops * times for kernel, times in self.kernels.items())
+        return round(sum(kernel.flops * times for kernel, times in self.kernels.items()))
 
     @property
     def launches(self) -> int:
         """Kernels that a GPU would be asked to run."""
-        return sum(self.kernels.values())
+        return round(sum(self.kernels.values()))
 
 
 def count_step(
@@ -95,10 +96,11 @@ def count_step(
         pass_images=images if joined else 0,
         compile=False,
     )
-    counter = OperatorCounter()
+    counter, period = OperatorCounter(), experiment.objective.period
     with _fake_tensors() if fake else nullcontext(), counter, _untrained_auxiliaries():
         trainer = build_trainer(replace(experiment, training=training), index, World(), torch.device("cpu"))
-        trainer.images = experiment.training.total_images // 2
+        halfway = experiment.training.total_images // 2
+        trainer.images = halfway - halfway % (images * period)  # where a period begins
         for optimizer in trainer.optimizers.values():
             optimizer.begin_()
             for weight in optimizer.parameters:
@@ -107,19 +109,37 @@ def count_step(
         item = grey_item(index, len(trainer.objective.phases()), batching.microbatches, batching.microbatch_size)
         with counter.counting(), watch or nullcontext():
             trainer.step(item)
+        kernels: Mapping[Kernel, float] = counter.kernels
+        operators, convolutions = counter.operators, counter.convolutions
+        state_bytes, peak_bytes = counter.state_bytes, counter.peak_bytes
+        if period > 1:
+            kernels = _mean_of_period(kernels, counter, period, lambda: trainer.step(item))
     phases = trainer.objective.phases()
     networks = {phase.name: sum(map(_bytes_of, phase.trains.parameters())) for phase in phases}
     return StepCount(
         images=images,
         draws=len(phases),
-        kernels=counter.kernels,
-        operators=counter.operators,
-        convolutions=counter.convolutions,
-        state_bytes=counter.state_bytes,
-        peak_bytes=counter.peak_bytes,
+        kernels=kernels,
+        operators=operators,
+        convolutions=convolutions,
+        state_bytes=state_bytes,
+        peak_bytes=peak_bytes,
         turns=tuple(networks[phase.name] for phase in phases),
         networks=networks,
     )
+
+
+def _mean_of_period(
+    first: Mapping[Kernel, float], counter: OperatorCounter, period: int, take_step: Callable[[], None]
+) -> dict[Kernel, float]:
+    """Kernels of a step of which one in `period` is as the first, and the others as the one that is taken here."""
+    counter.kernels = Counter()
+    with counter.counting():
+        take_step()
+    return {
+        kernel: (first.get(kernel, 0) + (period - 1) * counter.kernels[kernel]) / period
+        for kernel in {**first, **counter.kernels}
+    }
 
 
 def grey_item(index: DatasetIndex, draws: int, microbatches: int, images: int) -> Item:

@@ -7,7 +7,6 @@ last backward goes on.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from math import log2, prod
 
@@ -230,10 +229,10 @@ class Forecast:
     def in_passes_of(self, images: int) -> Forecast:
         """The same with other passes, by proportion: as many kernels a pass, each with its share of the work."""
         share = images / self.pass_images
-        kernels = Counter[Kernel]()
+        kernels: dict[Kernel, float] = {}
         for kernel, times in self.count.kernels.items():
             part = kernel._replace(flops=round(kernel.flops * share), bytes=round(kernel.bytes * share))
-            kernels[part] += times
+            kernels[part] = kernels.get(part, 0) + times
         peak = self.count.state_bytes + round((self.count.peak_bytes - self.count.state_bytes) * share)
         return replace(
             self, count=replace(self.count, kernels=kernels, images=images, peak_bytes=peak), pass_images=images

@@ -135,6 +135,19 @@ def test_more_workers_than_microbatches_build_no_trainer():
         Trainer(objective, {}, EMA({}, [], constant(0)), Batching(12, 4), World(0, 4), CPU, 0)
 
 
+def test_losses_are_told_the_step_and_a_rehearsal_passes_for_the_first_one():
+    """So that memory is measured with what a loss leaves out of some steps, and DDP orders its buckets by it."""
+    steps: list[int] = []
+    trainer = make_trainer(objective=TwoNetworks(seen=lambda name, batch, draw: steps.append(draw.step)))
+    trainer.images = 12 * 7
+    trainer.rehearse(item())
+    assert set(steps) == {0}
+    steps.clear()
+    trainer.step(item())
+    trainer.step(item())
+    assert steps == [7] * 6 + [8] * 6
+
+
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_shares_are_neighbours_that_cover_all_and_differ_by_one_at_most(count, size):
     shares = [World(rank, size).share(count) for rank in range(size)]
