@@ -131,7 +131,10 @@ def _place() -> str:
 
 
 def operators_of_step(name: str) -> Operators:
-    """Operators of one eager step of a preset with one microbatch of its own size; LPIPS has random weights."""
+    """Operators of one eager step of a preset with one microbatch of its own size; LPIPS has random weights.
+
+    Where steps differ, that of the largest.
+    """
     preset = find_preset(name)
     experiment = preset.experiment
     size = experiment.training.microbatch_size
@@ -145,8 +148,10 @@ def operators_of_step(name: str) -> Operators:
         sample = torch.zeros((turns, 1, size, *preset.shape.dims), dtype=torch.uint8)
         numbers = torch.zeros(turns, 1, size, dtype=torch.int64)
         item = Item(0, sample, numbers if preset.classes else None, numbers, {}, [])
-        trainer.images = experiment.training.total_images // 2
+        halfway = experiment.training.total_images // 2
+        trainer.images = halfway - halfway % (size * experiment.objective.period)
         trainer.step(item)  # makes the optimizers' state, and the constants of augmentation
+        trainer.images -= size  # where a period begins
         with Counting() as counting:
             trainer.step(item)
     return counting.operators()

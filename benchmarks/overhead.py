@@ -76,7 +76,7 @@ def bare_rank(rank: int, experiment: Experiment, data: str, meeting: str, steps:
                 other.requires_grad_(other is network)
             chosen = torch.randint(len(pixels), (local,), generator=generator)
             adams[name].zero_grad(set_to_none=True)
-            wrapped[name](Batch(pixels[chosen], labels[chosen]), Draw(0, generator)).backward()
+            wrapped[name](Batch(pixels[chosen], labels[chosen]), Draw(0, generator, step=step)).backward()
             adams[name].step()
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(networks["generator"].parameters()), 0.01)

@@ -12,8 +12,8 @@ from imagegen_dist.presets import PRESETS
 
 # The most operators, convolutions among them, and gradients of convolutions of one step: a few more than there are.
 BUDGETS = {
-    "digits": (620, 31, 28),
-    "digits-styled": (620, 31, 28),
+    "digits": (670, 31, 28),
+    "digits-styled": (680, 31, 28),
     "digits-200": (750, 25, 25),
     "digits-kl": (810, 38, 38),
     "latent-digits": (440, 20, 20),

@@ -86,17 +86,22 @@ _DIGITS_NETWORKS = R3GANConfig(
 
 _DIGITS = Experiment(
     model=_DIGITS_NETWORKS,
-    objective=GANConfig(gamma=Schedule(1.0, 0.3, 105_000)),
-    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 192_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 105_000))),
+    objective=GANConfig(
+        gamma=Schedule(1.0, 0.6, 90_000),
+        penalty_every=4,
+        auxiliary_classifier=constant(0.1),
+        truncation=0.95,
+    ),
+    optim=_both(AdamConfig(lr=Schedule(1.5e-3, 1e-4, 160_000), beta1=0.0, beta2=Schedule(0.9, 0.99, 90_000))),
     data=DataConfig(lanes=2),  # of four shards each, all of which one block shuffles
     training=TrainingConfig(
-        total_images=192_000,
+        total_images=160_000,
         batch_size=64,
         microbatch_size=32,
-        ema_half_life=Schedule(0.0, 15_000, 105_000),
+        ema_half_life=Schedule(0.0, 13_000, 90_000),
         report_every=3_200,
-        sample_every=19_200,
-        checkpoint_every=38_400,
+        sample_every=16_000,
+        checkpoint_every=32_000,
     ),
     evaluation=EvaluationConfig(every=64_000, samples=1000, classifier_images=80_000),
 )
