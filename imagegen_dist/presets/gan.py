@@ -214,7 +214,8 @@ GANS: dict[str, Preset] = {
         "class-conditional R3GAN for two CPU cores, on the built-in digits",
         "R3GAN's blocks and loss (arXiv:2501.05441) on 4×4 positions behind overlapping patches of 13×13 pixels, with "
         "tanh, a layer of features at full resolution, and hidden layers before the scales and in the discriminator's "
-        "head: what two CPU cores train in minutes. docs/LOG.md has what else was tried.",
+        "head; an auxiliary classifier (arXiv:1610.09585) and lazy penalties (arXiv:1912.04958): what two CPU cores "
+        "train in minutes. docs/presets.md has what each part does, docs/LOG.md what else was tried.",
         SampleShape(1, (28, 28)),
         10,
     ),
