@@ -164,7 +164,7 @@ def test_completion_in_bash(program: Path) -> None:
     assert completed("tr") == ["train"]
     assert completed("runs", "") == ["clean", "compare", "list", "open", "show"]
     assert completed("train", "digits-v") == ["digits-vae"]
-    assert completed("train", "digits", "--objective.pen") == ["--objective.penalty"]
+    assert completed("train", "digits", "--objective.pen") == ["--objective.penalty", "--objective.penalty-every"]
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
@@ -231,7 +231,7 @@ def test_a_run_is_shown_with_what_differs_and_how_to_continue(
     shown = capsys.readouterr().out
     assert "one  finished, 240 of 240 images" in shown
     assert "--objective.gamma " in shown
-    assert "0.5  (preset: 1:0.3:105000)" in shown
+    assert "0.5  (preset: 1:0.6:90000)" in shown
     assert "--objective.loss" not in shown
     assert "240 images" in shown
     assert f"imagegen train --storage {storage} --run one --training.total-images IMAGES" in shown
@@ -245,7 +245,7 @@ def test_runs_are_compared_by_settings_and_figures(storage: Path, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     table = {" ".join(words[:-2]): words[-2:] for words in map(str.split, lines) if len(words) > 2}
-    assert table["objective.gamma"] == ["0.5", "1:0.3:105000"]
+    assert table["objective.gamma"] == ["0.5", "1:0.6:90000"]
     assert table["optim.generator.lr"] == ["0.0015:0.0001:192000", "0.001:0.0001:240"]
     assert "objective.loss" not in table
     assert table["Fréchet distance"][0] != table["Fréchet distance"][1] == "–"
