@@ -246,7 +246,7 @@ def test_runs_are_compared_by_settings_and_figures(storage: Path, capsys: pytest
     assert max(map(len, lines)) <= 80
     table = {" ".join(words[:-2]): words[-2:] for words in map(str.split, lines) if len(words) > 2}
     assert table["objective.gamma"] == ["0.5", "1:0.6:90000"]
-    assert table["optim.generator.lr"] == ["0.0015:0.0001:192000", "0.001:0.0001:240"]
+    assert table["optim.generator.lr"] == ["0.0015:0.0001:160000", "0.001:0.0001:240"]
     assert "objective.loss" not in table
     assert table["Fréchet distance"][0] != table["Fréchet distance"][1] == "–"
     assert main(["runs", "compare", str(storage / "one")]) == MISUSED
