@@ -79,10 +79,11 @@ def _columns_of_z(network: nn.Module, stored: Mapping[str, Tensor]) -> dict[str,
 
 
 def _class_tables(network: nn.Module) -> set[str]:
+    """Names of what belongs to single classes: their vectors, and a discriminator's auxiliary classifier."""
     return {
         f"{name}.{inner}" if name else inner
         for name, module in network.named_modules()
-        if isinstance(module, ClassEmbedding)
+        if isinstance(module, ClassEmbedding) or name == "classifier"
         for inner, _ in module.named_parameters()
     }
 

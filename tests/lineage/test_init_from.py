@@ -130,7 +130,8 @@ def test_class_tables_are_drawn_anew_where_the_number_of_classes_or_their_names_
 
     assert source.class_names is not None
     assert plan(5, source.class_names) == plan(5, None) == ()
-    tables = "generator/embed.weight, discriminator/embed.weight"
+    classifier = "discriminator/classifier.weight, discriminator/classifier.bias"
+    tables = f"generator/embed.weight, discriminator/embed.weight, {classifier}"
     assert plan(5, ("a", "b", "c", "d", "e")) == (f"{tables}: their classes have other names",)
     assert plan(7, None) == (f"{tables}: 5 classes there, 7 classes here",)
     digit = Part("digit", "class", 5, source.class_names, (8,) * 5)
