@@ -32,7 +32,7 @@ from imagegen_dist.experiment import Experiment, build_trainer
 from imagegen_dist.nn import conv, resample
 from imagegen_dist.objectives.base import Batch
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
-from imagegen_dist.prediction.counting import count_step
+from imagegen_dist.prediction.counting import count_step, halfway
 from imagegen_dist.presets import find_preset
 from imagegen_dist.shape import SampleShape
 from imagegen_dist.training.loop import Trainer
@@ -98,7 +98,7 @@ def ready(name: str, experiment: Experiment, device: torch.device) -> tuple[Trai
     index = index_of(name, device)
     trainer = build_trainer(experiment, index, World(), device)
     batching, random = trainer.batching, torch.Generator().manual_seed(0)
-    trainer.images = experiment.training.total_images // 2 // batching.batch_size * batching.batch_size
+    trainer.images = halfway(experiment, batching.batch_size)
     for module in trainer.objective.modules().values():
         for weight in module.parameters():
             if weight.ndim > 1 and not weight.detach().any():

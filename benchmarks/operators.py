@@ -42,6 +42,7 @@ from imagegen_dist.inference.model import Model
 from imagegen_dist.metrics.features import pixel_network
 from imagegen_dist.objectives.vae_gan import VAEGANConfig
 from imagegen_dist.objectives.variational import Autoencodes
+from imagegen_dist.prediction.counting import halfway
 from imagegen_dist.presets import PRESETS, find_preset
 
 CONVOLUTION = "aten.convolution.default"
@@ -148,10 +149,9 @@ def operators_of_step(name: str) -> Operators:
         sample = torch.zeros((turns, 1, size, *preset.shape.dims), dtype=torch.uint8)
         numbers = torch.zeros(turns, 1, size, dtype=torch.int64)
         item = Item(0, sample, numbers if preset.classes else None, numbers, {}, [])
-        halfway = experiment.training.total_images // 2
-        trainer.images = halfway - halfway % (size * experiment.objective.period)
+        trainer.images = halfway(experiment, size)
         trainer.step(item)  # makes the optimizers' state, and the constants of augmentation
-        trainer.images -= size  # where a period begins
+        trainer.images = halfway(experiment, size)
         with Counting() as counting:
             trainer.step(item)
     return counting.operators()

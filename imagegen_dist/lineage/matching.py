@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imagegen_dist.nn.conv import ClassEmbedding
+from imagegen_dist.nn.conv import AuxiliaryClassifier, ClassEmbedding
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _class_tables(network: nn.Module) -> set[str]:
     return {
         f"{name}.{inner}" if name else inner
         for name, module in network.named_modules()
-        if isinstance(module, ClassEmbedding) or name == "classifier"
+        if isinstance(module, ClassEmbedding | AuxiliaryClassifier)
         for inner, _ in module.named_parameters()
     }
 

@@ -183,14 +183,16 @@ class Linear(nn.Module):
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"
 
 
-def auxiliary_classifier(features: int, classes: int, *, generator: torch.Generator) -> Linear | None:
-    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585).
+class AuxiliaryClassifier(Linear):
+    """Features [B, features] -> logits of the classes, [B, classes], which are 0 at first (arXiv:1610.09585)."""
 
-    None without classes.
-    """
-    if not classes:
-        return None
-    return Linear(features, classes, bias=True, gain=0, generator=generator)
+    def __init__(self, features: int, classes: int, *, generator: torch.Generator) -> None:
+        super().__init__(features, classes, bias=True, gain=0, generator=generator)
+
+
+def auxiliary_classifier(features: int, classes: int, *, generator: torch.Generator) -> AuxiliaryClassifier | None:
+    """The classifier of a discriminator's features; None without classes."""
+    return AuxiliaryClassifier(features, classes, generator=generator) if classes else None
 
 
 class ClassEmbedding(nn.Module):

@@ -99,8 +99,7 @@ def count_step(
     counter, period = OperatorCounter(), experiment.objective.period
     with _fake_tensors() if fake else nullcontext(), counter, _untrained_auxiliaries():
         trainer = build_trainer(replace(experiment, training=training), index, World(), torch.device("cpu"))
-        halfway = experiment.training.total_images // 2
-        trainer.images = halfway - halfway % (images * period)  # where a period begins
+        trainer.images = halfway(experiment, images)
         for optimizer in trainer.optimizers.values():
             optimizer.begin_()
             for weight in optimizer.parameters:
@@ -127,6 +126,12 @@ def count_step(
         turns=tuple(networks[phase.name] for phase in phases),
         networks=networks,
     )
+
+
+def halfway(experiment: Experiment, batch_size: int) -> int:
+    """Images seen halfway through a run, where the largest step of a period is next (`ObjectiveConfig.period`)."""
+    images = experiment.training.total_images // 2
+    return images - images % (batch_size * experiment.objective.period)
 
 
 def _mean_of_period(
