@@ -8,6 +8,7 @@ discriminator is not normalised.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.nn.blocks import LEAKY_SLOPE
 from imagegen_dist.nn.conv import ClassEmbedding, Conv, Linear, TransposedConv, auxiliary_classifier
+from imagegen_dist.nn.placement import Placement
 from imagegen_dist.nn.strides import Strides, check_strides, strides_of
 from imagegen_dist.shape import SampleShape
 
@@ -38,6 +40,9 @@ class DCGANConfig(ModelConfig):
     """Dimensions of the generator's class embedding."""
     strides: tuple[str, ...] = ("2",)
     """Growth of the axes in every stage: 2 doubles all axes, 1x2x2 keeps the first; one entry for all stages."""
+    placement: Literal["none", "whole"] = "none"
+    """Whether the generator's drawing is shifted and scaled by functions of z and the class: no, as published, or yes
+    (arXiv:1506.02025)."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -48,6 +53,8 @@ class DCGANConfig(ModelConfig):
                     f"{name} {getattr(self, name)} is below 1; set --model.{name.replace('_', '-')} to 1 or more"
                 )
         check_strides(self.strides, len(self.widths))
+        if self.placement not in ("none", "whole"):
+            raise ValueError(f"placement {self.placement!r} is not known; set --model.placement to none or whole")
 
     def steps(self, ndim: int) -> list[Strides]:
         """Growth of every axis in each stage, lowest resolution first."""
@@ -90,7 +97,8 @@ class Generator(nn.Module):
     """z [B, Z], label int64 [B] or None -> samples [B, C, *S] in (-1, 1).
 
     A linear layer to the lowest extent, then transposed convolutions of kernel 4 and stride 2, with normalisation and
-    ReLU between them and tanh at the end.
+    ReLU between them and tanh at the end. With a placement, what is drawn so is shifted and scaled before the tanh, as
+    a function of the same z and embedding.
 
     classes: number of classes, 0 for none (labels are then ignored); the class embedding is concatenated to z.
     generator: draws the initial weights. Raises ValueError if an axis is odd, or if a class-conditional call has no
@@ -104,7 +112,8 @@ class Generator(nn.Module):
         steps = config.steps(shape.ndim)[-len(widths) :]
         self.base = (widths[0], *base)
         self.embed = ClassEmbedding(classes, config.embed_dim, generator=generator) if classes else None
-        self.input = Linear(config.z_dim + (config.embed_dim if classes else 0), prod(self.base), generator=generator)
+        features = config.z_dim + (config.embed_dim if classes else 0)
+        self.input = Linear(features, prod(self.base), generator=generator)
         layers: list[nn.Module] = []
         for width, following, step in zip(widths, (*widths[1:], shape.channels), steps, strict=True):
             layers += [nn.GroupNorm(1, width), nn.ReLU()]
@@ -112,11 +121,17 @@ class Generator(nn.Module):
             layers.append(TransposedConv(shape.ndim, width, following, kernel, step, bias=True, generator=generator))
         self.layers = nn.Sequential(*layers)
         _initialise_(self, generator)
+        self.placement: Placement | None = None
+        if config.placement != "none":
+            self.placement = Placement(shape.spatial, features, generator=generator)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
-        return torch.tanh(self.layers(self.input(z).unflatten(1, self.base)))
+        x = self.layers(self.input(z).unflatten(1, self.base))
+        if self.placement is not None:
+            x = self.placement(x, z)
+        return torch.tanh(x)
 
 
 class Discriminator(nn.Module):

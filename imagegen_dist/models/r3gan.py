@@ -62,15 +62,21 @@ class R3GANConfig(ModelConfig):
     """3×3×3 convolutions, or factorised ones: 1×3×3 in space, then 3×1×1 along the first axis (arXiv:1711.11248)."""
     strides: tuple[str, ...] = ("2",)
     """Growth of the axes from each stage to the next: 2 doubles all axes, 1x2x2 keeps the first; one entry for all."""
-    placement: Literal["none", "whole", "frames"] = "none"
+    placement: Literal["none", "whole", "frames", "path"] = "none"
     """Whether the generator's drawing is shifted and scaled by functions of z and the class: no, as published; as a
-    whole; or as one frame, which is drawn once and placed anew in every frame of a video."""
+    whole; as one frame, which is drawn once and placed anew in every frame of a video; or as one frame that follows a
+    path, the place in the first frame and the move from each frame to the next."""
     whole_shifts: bool = False
-    """Whether the placement shifts by whole pixels, so that interpolation blurs no frame more than others; the gradient
-    is that of shifts between pixels (straight through, arXiv:1308.3432)."""
+    """Whether the placement shifts, and along a path moves, by whole pixels, so that interpolation blurs no frame more
+    than others and an even motion stays even; the gradient is that of shifts between pixels (straight through,
+    arXiv:1308.3432)."""
+    stacked_frames: bool = False
+    """Whether the discriminator sees the frames of a video as channels of one picture, as networks of optical flow do
+    (arXiv:1504.06852): its first convolutions compare all frames with one another, at full resolution."""
     judged_frames: int = 0
     """Frames of a video, evenly spaced, that a second discriminator judges one by one (arXiv:1907.06571); 0 for none.
-    The convolution at full resolution is then in that discriminator, and not in the one of the whole video."""
+    The convolution at full resolution is then in that discriminator, and not in the one of the whole video, unless that
+    one has stacked frames."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -100,13 +106,13 @@ class R3GANConfig(ModelConfig):
                 )
         if self.resample not in ("fir", "box"):
             raise ValueError(f"resample {self.resample!r} is not known; set --model.resample to fir or box")
-        if self.placement not in ("none", "whole", "frames"):
+        if self.placement not in ("none", "whole", "frames", "path"):
             raise ValueError(
-                f"placement {self.placement!r} is not known; set --model.placement to none, whole or frames"
+                f"placement {self.placement!r} is not known; set --model.placement to none, whole, frames or path"
             )
         if self.whole_shifts and self.placement == "none":
             raise ValueError(
-                "whole_shifts without a placement; set --model.placement to whole or frames, or "
+                "whole_shifts without a placement; set --model.placement to whole, frames or path, or "
                 "--model.whole-shifts to false"
             )
         if self.bf16_stages < 0:
@@ -168,11 +174,16 @@ class R3GANConfig(ModelConfig):
         return strides_of(self.strides, len(self.widths) - 1, ndim)
 
     def drawing(self, shape: SampleShape) -> tuple[SampleShape, R3GANConfig]:
-        """The shape and the settings of what the generator draws before it is placed; one frame, for "frames".
+        """The shape and the settings of what the generator draws before it is placed; one frame, if that is placed.
 
         Raises ValueError if samples have no frames.
         """
-        return self._of_frames(shape, "placement frames") if self.placement == "frames" else (shape, self)
+        return self._of_frames(shape, f"placement {self.placement}") if self.places_frames else (shape, self)
+
+    @property
+    def places_frames(self) -> bool:
+        """True if the generator draws one frame of a video and places it in every frame."""
+        return self.placement in ("frames", "path")
 
     def judging(self, shape: SampleShape) -> tuple[SampleShape, R3GANConfig] | None:
         """The shape and the settings of the discriminator of single frames, None without one. Raises ValueError."""
@@ -184,6 +195,13 @@ class R3GANConfig(ModelConfig):
                 f"judged_frames {self.judged_frames} of {shape.spatial[0]} frames: set --model.judged-frames to fewer"
             )
         return found
+
+    def seen_whole(self, shape: SampleShape) -> tuple[SampleShape, R3GANConfig]:
+        """The shape and the settings of what the discriminator of whole samples sees. Raises ValueError."""
+        if self.stacked_frames:
+            frame, config = self._of_frames(shape, "stacked_frames")
+            return replace(frame, channels=frame.channels * shape.spatial[0]), config
+        return shape, replace(self, pixel_channels=0 if self.judged_frames else self.pixel_channels)
 
     def _of_frames(self, shape: SampleShape, setting: str) -> tuple[SampleShape, R3GANConfig]:
         """The shape of a video's frames, and these settings without their first axis."""
@@ -199,6 +217,7 @@ class R3GANConfig(ModelConfig):
             convolutions="full",
             placement="none",
             whole_shifts=False,
+            stacked_frames=False,
             judged_frames=0,
         )
         return replace(shape, spatial=shape.spatial[1:]), flat
@@ -293,7 +312,7 @@ class Generator(nn.Module):
         self.shape, self.classes, self.z_dim = shape, classes, config.z_dim
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
         self.is_bounded = config.output == "tanh"
-        placement, whole_shifts, widths = config.placement, config.whole_shifts, config.widths
+        placing, widths = config, config.widths
         drawn, config = config.drawing(shape)
         ndim = drawn.ndim
 
@@ -312,9 +331,10 @@ class Generator(nn.Module):
             self.stages.append(_residual_blocks(extent, width, config, generator))
         self.to_pixels = _to_pixels(ndim, widths[-1], shape.channels, config, generator)
         self.placement: Placement | None = None
-        if placement != "none":
-            frames = shape.spatial[0] if placement == "frames" else 0
-            self.placement = Placement(drawn.spatial, features, frames, whole_shifts, generator=generator)
+        if placing.placement != "none":
+            frames = shape.spatial[0] if placing.places_frames else 0
+            moves = frames, placing.whole_shifts, placing.placement == "path"
+            self.placement = Placement(drawn.spatial, features, *moves, generator=generator)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.embed is not None:
@@ -340,8 +360,9 @@ class Discriminator(nn.Module):
     A 1×1 (or, with patches, a strided) convolution from the sample's channels; for each stage residual blocks and
     [a smaller extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
     extent, and a linear layer to one logit or, if class-conditional, to a vector whose inner product with the class
-    embedding is the logit. If the config asks for it, the mean logit of single frames, by a network of the same kind,
-    is added. An auxiliary classifier, if it has one, is linear in the values before the last layer.
+    embedding is the logit. If the config asks for it, the frames of a video are channels of one picture to all this,
+    and the mean logit of single frames, by a network of the same kind, is added. An auxiliary classifier, if it has
+    one, is linear in the values before the last layer.
 
     classifies: has an auxiliary classifier, if there are classes. Other arguments and errors as for Generator.
     """
@@ -361,19 +382,18 @@ class Discriminator(nn.Module):
         self.shape, self.classes = shape, classes
         config = config.as_discriminator
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
-        ndim, widths = shape.ndim, config.widths[::-1]
-        base, last = config.base(shape), widths[-1]
+        self.stacks_frames, count, judging = config.stacked_frames, config.judged_frames, config.judging(shape)
+        seen, config = config.seen_whole(shape)
+        ndim, widths = seen.ndim, config.widths[::-1]
+        base, last = config.base(seen), widths[-1]
         self.steps = config.steps(ndim)[::-1]
 
-        judging = config.judging(shape)
-        if judging is not None:
-            config = replace(config, pixel_channels=0)
         self.from_pixels: nn.Module
         if config.pixel_channels:
-            self.from_pixels = _FromPixels(ndim, shape.channels, widths[0], config, generator=generator)
+            self.from_pixels = _FromPixels(ndim, seen.channels, widths[0], config, generator=generator)
         else:
             self.from_pixels = Conv(
-                ndim, shape.channels, widths[0], config.patch_kernel, stride=config.patch, generator=generator
+                ndim, seen.channels, widths[0], config.patch_kernel, stride=config.patch, generator=generator
             )
         self.stages = nn.ModuleList()
         self.transitions = nn.ModuleList()
@@ -391,11 +411,10 @@ class Discriminator(nn.Module):
         # As in the generator, a linear layer on a one-hot vector, scaled down so that the projection keeps its
         # variance.
         self.embed = ClassEmbedding(classes, last, (classes * last) ** -0.5, generator=generator) if classes else None
-        count = config.judged_frames
         self.judged = [int((at + 0.5) * shape.spatial[0] / count) for at in range(count)]
         self.frames = None if judging is None else Discriminator(judging[0], classes, judging[1], generator=generator)
-        seen = config.head_units or last
-        self.classifier = auxiliary_classifier(seen, classes if classifies else 0, generator=generator)
+        features = config.head_units or last
+        self.classifier = auxiliary_classifier(features, classes if classifies else 0, generator=generator)
 
     def forward(self, x: Tensor, label: Tensor | None = None, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """classify: return the auxiliary classifier's logits [B, classes] too."""
@@ -415,7 +434,7 @@ class Discriminator(nn.Module):
         """The values from which the last layer computes: [B, F]."""
         dtype = self.head.weight.dtype
         x = x.to(torch.bfloat16 if self.bf16_stages else dtype)
-        x = self.from_pixels(x)
+        x = self.from_pixels(x.flatten(1, 2) if self.stacks_frames else x)
         for index, (stage, transition) in enumerate(zip(self.stages, self.transitions, strict=True)):
             if index >= self.bf16_stages:
                 x = x.to(dtype)

@@ -28,8 +28,9 @@ class Placement(nn.Module):
 
     spatial: extent of the axes S that are resampled. features: F. frames: T, or 0 for one placement. whole_shifts:
     shifts are rounded to whole positions, so that no frame is blurred more than others; they have the gradient of
-    shifts that are not rounded (straight through, arXiv:1308.3432). generator: draws the initial weights; initial
-    scales are 1.
+    shifts that are not rounded (straight through, arXiv:1308.3432). path: what is computed is the shift of the first
+    frame and the move from each frame to the next, within 1/T of an axis either way; moves are rounded in place of
+    shifts, so that an even motion stays even. generator: draws the initial weights; initial scales are 1.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class Placement(nn.Module):
         features: int,
         frames: int = 0,
         whole_shifts: bool = False,
+        path: bool = False,
         *,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.spatial, self.frames, self.whole_shifts = spatial, frames, whole_shifts
+        self.spatial, self.frames, self.whole_shifts, self.path = spatial, frames, whole_shifts, path
         self.hidden = nn.Sequential(
             Linear(features, _UNITS, gain=LEAKY_GAIN, generator=generator),
             BiasedLeakyReLU(_UNITS),
@@ -54,28 +56,44 @@ class Placement(nn.Module):
         self.scale = Linear(_UNITS, axes, bias=True, gain=0, generator=generator)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        shifts, scales = self.amounts(features)
+        moves, scales = self.amounts(features)
+        shifts, whole = self.shifts(moves)
         placed = x[:, None].expand(-1, shifts.shape[1], *x.shape[1:])  # [B, T, C, *S]
         for axis, extent in enumerate(self.spatial):
-            weight = self._weight(extent, shifts[..., axis], scales[:, None, axis]).to(x.dtype)
+            weight = self._weight(extent, shifts[..., axis], whole[..., axis], scales[:, None, axis]).to(x.dtype)
             rows = placed.movedim(3 + axis, -1)
             resampled = torch.bmm(rows.flatten(0, 1).flatten(1, -2), weight.flatten(0, 1).mT)
             placed = resampled.view(rows.shape).movedim(-1, 3 + axis)
         return placed.movedim(1, 2) if self.frames else placed[:, 0]
 
-    def _weight(self, extent: int, shift: Tensor, scale: Tensor) -> Tensor:
-        """Weights along one axis: shift [B, T], scale [B, 1] -> [B, T, after S, before S]."""
+    def _weight(self, extent: int, shift: Tensor, whole: Tensor, scale: Tensor) -> Tensor:
+        """Weights along one axis: shift and whole [B, T], scale [B, 1] -> [B, T, after S, before S]."""
         if not self.whole_shifts:
             return _interpolation(extent, shift, scale)
-        weight, whole = _interpolation(extent, torch.cat([shift, shift.round()], 1), scale).chunk(2, 1)
-        return whole.detach() + (weight - weight.detach())
+        weight, rounded = _interpolation(extent, torch.cat([shift, whole], 1), scale).chunk(2, 1)
+        return rounded.detach() + (weight - weight.detach())
+
+    def shifts(self, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """Shifts between positions, and rounded ones, [B, max(T, 1), axes], of the moves that `amounts` gives."""
+        whole = moves.round()
+        if not self.path:
+            return moves, whole
+        shifts, places = moves.cumsum(1), whole.cumsum(1)
+        if self.whole_shifts:  # as far from the whole shift as the last move was from a whole one, not all together
+            shifts = shifts + (places + (moves - whole) - shifts).detach()
+        return shifts, places
 
     def amounts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts in positions [B, max(T, 1), axes] and scales [B, axes]: features [B, F]."""
+        """Shifts in positions, or the first and the moves after it, [B, max(T, 1), axes], and scales [B, axes].
+
+        features: [B, F].
+        """
         hidden = self.hidden(features)
         shares = self.shift(hidden).unflatten(1, (max(self.frames, 1), len(self.spatial))).tanh().unbind(2)
         # Numbers, not a tensor of them: copying a constant to the device on every call would stall the host.
         shifts = torch.stack([share * (extent / 2) for share, extent in zip(shares, self.spatial, strict=True)], 2)
+        if self.path:
+            shifts = torch.cat([shifts[:, :1], shifts[:, 1:] * (2 / self.frames)], 1)
         return shifts, _LARGEST_SCALE ** self.scale(hidden).tanh()
 
 

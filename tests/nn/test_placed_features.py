@@ -1,9 +1,14 @@
 """Features that are shifted and scaled by functions of a vector."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from imagegen_dist.models.dcgan import DCGANConfig
+from imagegen_dist.models.dcgan import Generator as DCGANGenerator
 from imagegen_dist.models.r3gan import Discriminator, Generator, R3GANConfig
 from imagegen_dist.nn.placement import Placement
 from imagegen_dist.shape import SampleShape
@@ -17,8 +22,8 @@ def noise(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
-def placement(spatial: tuple[int, ...], frames: int = 0) -> Placement:
-    made = Placement(spatial, 5, frames, generator=seeded()).double()
+def placement(spatial: tuple[int, ...], frames: int = 0, whole_shifts: bool = False, path: bool = False) -> Placement:
+    made = Placement(spatial, 5, frames, whole_shifts, path, generator=seeded()).double()
     torch.nn.init.normal_(made.scale.weight, std=0.1, generator=seeded(2))
     return made
 
@@ -58,8 +63,8 @@ def test_every_frame_has_a_place_of_its_own() -> None:
 
 
 def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() -> None:
-    between, whole, features = placement((9,)), placement((9,)), noise(3, 5, seed=3).requires_grad_()
-    whole.whole_shifts = True
+    between, whole = placement((9,)), placement((9,), whole_shifts=True)
+    features = noise(3, 5, seed=3).requires_grad_()
     x, factor = noise(3, 2, 9), noise(3, 2, 9, seed=4)
     shifts, scales = whole.amounts(features)
     rounded, scales = F.pad(shifts[:, 0].round(), (1, 0)), F.pad(scales, (1, 0), value=1.0)
@@ -71,6 +76,37 @@ def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() 
     )
     torch.testing.assert_close(ours, theirs)
     assert ours.abs().max() > 0.01
+
+
+def test_along_a_path_every_frame_moves_on_from_the_one_before_it() -> None:
+    layer, x, features = placement((12, 16), frames=4, path=True), noise(2, 3, 12, 16), noise(2, 5, seed=3)
+    with torch.no_grad():
+        layer.shift.bias.copy_(torch.tensor([-0.2, 0.1, 9.0, -9.0, 9.0, -9.0, 0.5, 0.3]))  # nine is nearly the limit
+    moves, scales = layer.amounts(features)
+    torch.testing.assert_close(moves[:, 1:3], torch.tensor([3.0, -4.0]).double().expand(2, 2, 2), atol=0.01, rtol=0)
+    clip = layer(x, features)
+    for frame in range(4):
+        torch.testing.assert_close(clip[:, :, frame], by_points(x, moves[:, : frame + 1].sum(1), scales))
+
+
+def test_whole_moves_keep_an_even_motion_even_and_their_gradient_is_taken_where_the_frame_is() -> None:
+    layer, x, features = placement((32,), 8, True, True), noise(1, 1, 32), noise(1, 5, seed=3)
+    with torch.no_grad():
+        layer.shift.weight.zero_()
+        layer.shift.bias.copy_(torch.tensor([0.0] + 7 * [1.4 / 4]).atanh())  # 1.4 positions a frame
+    clip, (_, scales) = layer(x, features)[0, 0], layer.amounts(features)
+
+    def frame_at(shift: float) -> torch.Tensor:
+        at, scale = torch.tensor([[0.0, shift]], dtype=torch.float64), F.pad(scales, (1, 0), value=1.0)
+        return by_points(x[:, :, None].expand(-1, -1, 2, -1), at, scale)[0, 0, 0]
+
+    for frame in range(8):  # one position a frame; 1.4 t would be rounded to 0, 1, 3
+        torch.testing.assert_close(clip[frame], frame_at(frame))
+    (gradient,) = torch.autograd.grad(clip[7].sum(), layer.shift.bias)
+    # Where the last frame is, at 7, and its own remainder of .4 further.
+    slope = (frame_at(7.4 + 1e-6) - frame_at(7.4 - 1e-6)).sum() / 2e-6
+    worth = torch.tensor([16.0] + 7 * [4.0]).double() * (1 - layer.shift.bias.tanh() ** 2)
+    torch.testing.assert_close(gradient, slope * worth, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_are_those_of_differences() -> None:
@@ -105,14 +141,47 @@ def test_a_frame_is_drawn_once_and_moves() -> None:
     assert (after - before).abs().mean() < 0.2 * (still[:, :, 0, :, 1:-1] - before).abs().mean()
 
 
+def test_dcgan_too_places_what_it_draws() -> None:
+    config, shape = DCGANConfig(widths=(16, 8), z_dim=8, placement="whole"), SampleShape(1, (16, 16))
+    network = DCGANGenerator(shape, 3, config, generator=seeded()).double()
+    z, label = noise(4, 8), torch.tensor([0, 1, 2, 0])
+    features = torch.cat([z, network.embed(label)], 1)
+    drawn = network.layers(network.input(features).unflatten(1, network.base))
+    shifts, scales = network.placement.amounts(features)
+    assert shifts.abs().max() > 0.5
+    torch.testing.assert_close(network(z, label), by_points(drawn, shifts[:, 0], scales).tanh())
+
+
+def test_stacked_frames_are_channels_of_a_picture_and_single_ones_are_judged_beside_them() -> None:
+    clips, label = SampleShape(2, (4, 16, 16)), torch.tensor([0, 2])
+    common: dict[str, Any] = {"group_channels": 0, "expansion": 1, "pixel_channels": 4, "head_units": 8}
+    config = R3GANConfig(widths=(16,), patch=(2, 8, 8), patch_kernel=(4, 14, 14), stacked_frames=True, **common)
+    x = torch.randn(2, 2, 4, 16, 16, generator=seeded(1))
+    network = Discriminator(clips, 3, config, generator=seeded())
+    picture = R3GANConfig(widths=(16,), patch=8, patch_kernel=14, **common)
+    of_pictures = Discriminator(SampleShape(8, (16, 16)), 3, picture, generator=seeded())
+    assert torch.equal(network(x, label), of_pictures(x.flatten(1, 2), label))
+    judging = Discriminator(clips, 3, replace(config, judged_frames=2), generator=seeded())
+    assert judging.frames is not None
+    single = torch.stack([judging.frames(x[:, :, at], label) for at in (1, 3)]).mean(0)
+    torch.testing.assert_close(judging(x, label), network(x, label) + single)
+
+
 @pytest.mark.parametrize(
     ("settings", "spatial", "message"),
     [
         ({"placement": "each"}, (8, 8), "placement 'each' is not known"),
         ({"placement": "frames"}, (8, 8), "placement frames is for videos"),
+        ({"placement": "path"}, (8, 8), "placement path is for videos"),
         ({"whole_shifts": True}, (8, 8), "whole_shifts without a placement"),
+        ({"stacked_frames": True}, (8, 8), "stacked_frames is for videos"),
     ],
 )
 def test_mistakes_have_a_line(settings: dict[str, str], spatial: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Generator(SampleShape(1, spatial), 0, R3GANConfig(widths=(16,), **settings), generator=seeded())
+        both(SampleShape(1, spatial), settings)
+
+
+def both(shape: SampleShape, settings: dict[str, Any]) -> tuple[Generator, Discriminator]:
+    config = R3GANConfig(widths=(16,), **settings)
+    return Generator(shape, 0, config, generator=seeded()), Discriminator(shape, 0, config, generator=seeded())
