@@ -93,7 +93,7 @@ FAMILIES: dict[str, Family] = {
     "moving-digits-vae": Family(
         "moving-digits-vae", {"model.channels": (4, 8), "model.units": (16,)}, dims=(1, 4, 8, 8), modality="video"
     ),
-    "solids-gan": Family("solids-gan", _NARROW, dims=(1, 8, 8, 8), modality="voxels", classes=6),
+    "solids-gan": Family("solids-gan", {"model.widths": (8, 8)}, dims=(1, 8, 8, 8), modality="voxels", classes=6),
     "solids-vae": Family(
         "solids-vae", {"model.channels": (4, 8), "model.hidden": (16,)}, dims=(1, 8, 8, 8), modality="voxels"
     ),

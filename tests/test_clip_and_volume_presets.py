@@ -27,7 +27,7 @@ SIZES = {
 NARROW = {
     "moving-digits-gan": {"model.widths": (8,), "model.mapping_units": 8, "model.head_units": 8},
     "moving-digits-vae": {"model.channels": (4, 8), "model.units": (16,)},
-    "solids-gan": {"model.widths": (8,), "model.mapping_units": 8, "model.head_units": 8},
+    "solids-gan": {"model.widths": (16, 8, 8)},
     "solids-vae": {"model.channels": (4, 8, 8), "model.hidden": (16,)},
 }
 

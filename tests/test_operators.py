@@ -28,7 +28,7 @@ BUDGETS = {
     "r3gan-imagenet32": (1_480, 143, 137),
     "r3gan-imagenet64": (1_740, 179, 171),
     "moving-digits-gan": (1_160, 40, 45),
-    "solids-gan": (890, 20, 20),
+    "solids-gan": (840, 15, 15),
     "digits-vae": (230, 0, 0),
     "article-vae": (230, 0, 0),
     "mnist-400": (200, 0, 0),

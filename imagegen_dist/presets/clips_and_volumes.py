@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from imagegen_dist.experiment import Experiment
+from imagegen_dist.models.base import ModelConfig
 from imagegen_dist.models.conv_vae import ConvVAEConfig
+from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.ladder_vae import LadderVAEConfig
 from imagegen_dist.models.r3gan import R3GANConfig
 from imagegen_dist.objectives.gan import GANConfig
@@ -33,20 +33,14 @@ def _training(images: int, half_life: int) -> TrainingConfig:
     )
 
 
-_NETWORKS = R3GANConfig(
+_OF_CLIPS = R3GANConfig(
+    widths=(96,),
     blocks_per_stage=1,
     group_channels=0,
     expansion=1,
     mapping_units=256,
     head_units=128,
     output="tanh",
-    placement="whole",
-)
-"""The blocks of the preset `digits`, on few positions behind overlapping patches; what is drawn is placed."""
-
-_OF_CLIPS = replace(
-    _NETWORKS,
-    widths=(96,),
     patch=(4, 8, 8),
     patch_kernel=(8, 14, 14),
     pixel_channels=8,
@@ -55,9 +49,10 @@ _OF_CLIPS = replace(
     whole_shifts=True,
     judged_frames=1,
 )
+"""The blocks of the preset `digits`, on few positions behind overlapping patches; what is drawn is placed."""
 
 
-def _gan(url: str, model: R3GANConfig, gamma: Schedule, images: int, classifier: float = 0.0) -> Experiment:
+def _gan(url: str, model: ModelConfig, gamma: Schedule, images: int, classifier: float = 0.0) -> Experiment:
     """The losses of the preset `digits` with a larger gamma: with its own, samples are empty."""
     burn_in = images // 2
     adam = AdamConfig(lr=Schedule(1.5e-3, 1e-4, images), beta1=0.0, beta2=Schedule(0.9, 0.99, burn_in))
@@ -95,14 +90,15 @@ GANS: dict[str, Preset] = {
     "solids-gan": Preset(
         _gan(
             "solids",
-            replace(_NETWORKS, widths=(112,), discriminator_ratio=0.71, patch=4, patch_kernel=8),
-            Schedule(10.0, 1.0, 60_000),
+            DCGANConfig(widths=(128, 64, 32), z_dim=64, placement="whole"),
+            Schedule(10.0, 0.5, 60_000),
             120_000,
             classifier=0.1,
         ),
-        "R3GAN of solids, for two CPU cores",
-        "R3GAN's blocks and loss (arXiv:2501.05441), and an auxiliary classifier (arXiv:1610.09585); bodies are drawn, "
-        "then shifted and scaled (arXiv:1506.02025). docs/volumes.md has what came of it.",
+        "DCGAN of solids with R3GAN's loss, for two CPU cores",
+        "DCGAN's networks in three axes (arXiv:1511.06434), R3GAN's loss (arXiv:2501.05441), an auxiliary classifier "
+        "(arXiv:1610.09585); bodies are drawn, then shifted and scaled (arXiv:1506.02025). docs/volumes.md has what "
+        "came of it.",
         _VOLUMES,
         6,
     ),

@@ -1,16 +1,18 @@
 """Features that are shifted and scaled by functions of a vector."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from imagegen_dist.data import moving_digits
 from imagegen_dist.models.dcgan import DCGANConfig
 from imagegen_dist.models.dcgan import Generator as DCGANGenerator
 from imagegen_dist.models.r3gan import Discriminator, Generator, R3GANConfig
-from imagegen_dist.nn.placement import Placement
+from imagegen_dist.nn.placement import Path, Placement
 from imagegen_dist.shape import SampleShape
 
 
@@ -42,7 +44,7 @@ def by_points(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torc
 @pytest.mark.parametrize("spatial", [(9,), (6, 8), (4, 5, 7)])
 def test_it_is_a_spatial_transformer_without_rotation(spatial: tuple[int, ...]) -> None:
     layer, x, features = placement(spatial), noise(3, 2, *spatial), noise(3, 5, seed=3)
-    shifts, scales = layer.amounts(features)
+    (shifts, _), scales = layer.amounts(features)
     assert shifts.abs().max() > 0.2
     assert (scales - 1).abs().max() > 0.05
     placed = layer(x, features)
@@ -54,7 +56,7 @@ def test_it_is_a_spatial_transformer_without_rotation(spatial: tuple[int, ...]) 
 
 def test_every_frame_has_a_place_of_its_own() -> None:
     layer, x, features = placement((6, 8), frames=3), noise(2, 4, 6, 8), noise(2, 5, seed=3)
-    shifts, scales = layer.amounts(features)
+    (shifts, _), scales = layer.amounts(features)
     clip = layer(x, features)
     assert clip.shape == (2, 4, 3, 6, 8)
     for frame in range(3):
@@ -66,7 +68,7 @@ def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() 
     between, whole = placement((9,)), placement((9,), whole_shifts=True)
     features = noise(3, 5, seed=3).requires_grad_()
     x, factor = noise(3, 2, 9), noise(3, 2, 9, seed=4)
-    shifts, scales = whole.amounts(features)
+    (shifts, _), scales = whole.amounts(features)
     rounded, scales = F.pad(shifts[:, 0].round(), (1, 0)), F.pad(scales, (1, 0), value=1.0)
     placed = whole(x, features)
     torch.testing.assert_close(placed, by_points(x[:, :, None].expand(-1, -1, 2, -1), rounded, scales)[:, :, 0])
@@ -78,40 +80,54 @@ def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() 
     assert ours.abs().max() > 0.01
 
 
+def even(path: Path, first: float, move: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A path whose rule changes nothing: shares of one sample on one axis, and no hidden values."""
+    torch.nn.init.zeros_(path.rule[-1].weight)
+    shares = (torch.tensor([[value]], dtype=torch.float64).atanh().requires_grad_() for value in (first, move))
+    return *shares, torch.zeros(1, 5, dtype=torch.float64)
+
+
 def test_along_a_path_every_frame_moves_on_from_the_one_before_it() -> None:
-    layer, x, features = placement((12, 16), frames=4, path=True), noise(2, 3, 12, 16), noise(2, 5, seed=3)
-    with torch.no_grad():
-        layer.shift.bias.copy_(torch.tensor([-0.2, 0.1, 9.0, -9.0, 9.0, -9.0, 0.5, 0.3]))  # nine is nearly the limit
-    moves, scales = layer.amounts(features)
-    torch.testing.assert_close(moves[:, 1:3], torch.tensor([3.0, -4.0]).double().expand(2, 2, 2), atol=0.01, rtol=0)
-    clip = layer(x, features)
-    for frame in range(4):
-        torch.testing.assert_close(clip[:, :, frame], by_points(x, moves[:, : frame + 1].sum(1), scales))
+    path = Path((12,), 5, 4, whole=False, generator=seeded()).double()
+    shifts, rounded = path(*even(path, first=-0.5, move=0.4))
+    assert shifts.flatten().tolist() == pytest.approx([-3, -1.8, -0.6, 0.6])  # of 12 positions, half and a quarter
+    assert rounded.flatten().tolist() == [-3, -2, -1, 1]
 
 
 def test_whole_moves_keep_an_even_motion_even_and_their_gradient_is_taken_where_the_frame_is() -> None:
-    layer, x, features = placement((32,), 8, True, True), noise(1, 1, 32), noise(1, 5, seed=3)
-    with torch.no_grad():
-        layer.shift.weight.zero_()
-        layer.shift.bias.copy_(torch.tensor([0.0] + 7 * [1.4 / 4]).atanh())  # 1.4 positions a frame
-    clip, (_, scales) = layer(x, features)[0, 0], layer.amounts(features)
+    path = Path((32,), 5, 8, whole=True, generator=seeded()).double()
+    first, move, hidden = even(path, first=0, move=0.35)  # of a largest move of 4
+    shifts, rounded = path(first, move, hidden)
+    assert rounded.flatten().tolist() == pytest.approx(list(range(8)))  # 1.4 t would be rounded to 0, 1, 3, 4
+    assert shifts.flatten().tolist() == pytest.approx([0, *(frame + 0.4 for frame in range(1, 8))])
+    gradients = torch.autograd.grad(shifts[0, 7, 0], (first, move))
+    assert [float(each) for each in gradients] == pytest.approx([16, 7 * 4 * (1 - 0.35**2)])
 
-    def frame_at(shift: float) -> torch.Tensor:
-        at, scale = torch.tensor([[0.0, shift]], dtype=torch.float64), F.pad(scales, (1, 0), value=1.0)
-        return by_points(x[:, :, None].expand(-1, -1, 2, -1), at, scale)[0, 0, 0]
 
-    for frame in range(8):  # one position a frame; 1.4 t would be rounded to 0, 1, 3
-        torch.testing.assert_close(clip[frame], frame_at(frame))
-    (gradient,) = torch.autograd.grad(clip[7].sum(), layer.shift.bias)
-    # Where the last frame is, at 7, and its own remainder of .4 further.
-    slope = (frame_at(7.4 + 1e-6) - frame_at(7.4 - 1e-6)).sum() / 2e-6
-    worth = torch.tensor([16.0] + 7 * [4.0]).double() * (1 - layer.shift.bias.tanh() ** 2)
-    torch.testing.assert_close(gradient, slope * worth, rtol=1e-4, atol=1e-6)
+def test_a_path_learns_to_turn_back_at_an_edge() -> None:
+    """Positions of moving digits, of starts and velocities that are given; a third of them are behind a turn."""
+    every = list(product(range(moving_digits.PLACES), moving_digits.SPEEDS))
+    starts, velocities = torch.tensor(every).unbind(1)
+    paths = torch.stack([torch.from_numpy(moving_digits.path(*each)) for each in every])
+    path, features = Path((32,), 2, 8, whole=True, generator=seeded()), torch.stack([starts / 6 - 1, velocities], 1)
+    first, moves = ((starts - 6) / 16).atanh()[:, None], torch.nn.Parameter(torch.zeros(len(starts), 1))
+    optimizer = torch.optim.Adam([*path.parameters(), moves], lr=1e-2)
+    for _ in range(300):
+        shifts, rounded = path(first, moves, features)
+        optimizer.zero_grad()
+        (shifts[..., 0] - (paths - 6)).square().mean().backward()
+        optimizer.step()
+    straight = starts[:, None] + velocities[:, None] * torch.arange(8)
+    turned = straight != paths
+    assert 0.3 < turned.double().mean() < 0.5
+    assert ((rounded[..., 0] - (paths - 6)).abs() <= 1)[turned].double().mean() > 0.9
 
 
 def test_gradients_are_those_of_differences() -> None:
     layer, x, features = placement((4, 5), frames=2), noise(2, 1, 4, 5), noise(2, 5, seed=3)
     assert torch.autograd.gradcheck(layer, (x.requires_grad_(), features.requires_grad_()))
+    layer = placement((4, 5), frames=3, path=True)
+    assert torch.autograd.gradcheck(layer, (x, features))
 
 
 def test_a_frame_is_drawn_once_and_moves() -> None:
@@ -147,7 +163,7 @@ def test_dcgan_too_places_what_it_draws() -> None:
     z, label = noise(4, 8), torch.tensor([0, 1, 2, 0])
     features = torch.cat([z, network.embed(label)], 1)
     drawn = network.layers(network.input(features).unflatten(1, network.base))
-    shifts, scales = network.placement.amounts(features)
+    (shifts, _), scales = network.placement.amounts(features)
     assert shifts.abs().max() > 0.5
     torch.testing.assert_close(network(z, label), by_points(drawn, shifts[:, 0], scales).tanh())
 
