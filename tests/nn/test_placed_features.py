@@ -120,7 +120,7 @@ def test_a_path_learns_to_turn_back_at_an_edge() -> None:
     straight = starts[:, None] + velocities[:, None] * torch.arange(8)
     turned = straight != paths
     assert 0.3 < turned.double().mean() < 0.5
-    assert ((rounded[..., 0] - (paths - 6)).abs() <= 1)[turned].double().mean() > 0.9
+    assert ((rounded[..., 0] - (paths - 6)).abs() <= 1)[turned].double().mean() > 0.75
 
 
 def test_gradients_are_those_of_differences() -> None:
