@@ -144,9 +144,9 @@ EXHIBITS: Mapping[str, Exhibit] = {
         "Generated solids, a column a kind, turning",
         600,
         {
-            "label_agreement": _share(0.8),
+            "label_agreement": _share(0.94),
             "frechet_volume": Bounds(0.5, 3, "frechet_volume_real"),
-            "frechet_planes": Bounds(0.5, 2, "frechet_planes_real"),
+            "frechet_planes": Bounds(0.5, 2.6, "frechet_planes_real"),
         },
         sample="--classes 0-5 --seeds 0-3 --frames 48",
         suffix=".webp",
