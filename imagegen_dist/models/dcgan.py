@@ -121,7 +121,7 @@ class Generator(nn.Module):
             layers.append(TransposedConv(shape.ndim, width, following, kernel, step, bias=True, generator=generator))
         self.layers = nn.Sequential(*layers)
         _initialise_(self, generator)
-        self.placement: Placement | None = None
+        self.placement: Placement | None = None  # with initial weights of its own
         if config.placement != "none":
             self.placement = Placement(shape.spatial, features, generator=generator)
 

@@ -20,7 +20,8 @@ _UNITS = 128
 _LARGEST_SCALE = 2.0
 _INITIAL_SHIFT = 0.4  # deviation of the values before tanh
 _INITIAL_CHANGE = 0.1  # deviation of what changes a move, before tanh
-_SEEN = 8.0  # a path's rule sees a shift of an axis as this: it has to tell a position from the next
+_SEEN_AXIS = 8.0  # what a path's rule sees of a shift by a whole axis: it has to tell a position from the next
+_SEEN_MOVE = 2.0  # and times what it sees a move before its tanh
 
 
 class Placement(nn.Module):
@@ -60,34 +61,35 @@ class Placement(nn.Module):
         self.scale = Linear(_UNITS, axes, bias=True, gain=0, generator=generator)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        (shifts, whole), scales = self.amounts(features)
+        shifts, scales = self.amounts(features)
         placed = x[:, None].expand(-1, shifts.shape[1], *x.shape[1:])  # [B, T, C, *S]
         for axis, extent in enumerate(self.spatial):
-            weight = self._weight(extent, shifts[..., axis], whole[..., axis], scales[:, None, axis]).to(x.dtype)
+            weight = self._weight(extent, shifts[..., axis], scales[:, None, axis]).to(x.dtype)
             rows = placed.movedim(3 + axis, -1)
             resampled = torch.bmm(rows.flatten(0, 1).flatten(1, -2), weight.flatten(0, 1).mT)
             placed = resampled.view(rows.shape).movedim(-1, 3 + axis)
         return placed.movedim(1, 2) if self.frames else placed[:, 0]
 
-    def _weight(self, extent: int, shift: Tensor, whole: Tensor, scale: Tensor) -> Tensor:
-        """Weights along one axis: shift and whole [B, T], scale [B, 1] -> [B, T, after S, before S]."""
+    def _weight(self, extent: int, shift: Tensor, scale: Tensor) -> Tensor:
+        """Weights along one axis: shift [B, T], scale [B, 1] -> [B, T, after S, before S]."""
         if not self.whole_shifts:
             return _interpolation(extent, shift, scale)
-        weight, rounded = _interpolation(extent, torch.cat([shift, whole], 1), scale).chunk(2, 1)
-        return rounded.detach() + (weight - weight.detach())
+        weight, whole = _interpolation(extent, torch.cat([shift, shift.round()], 1), scale).chunk(2, 1)
+        return whole.detach() + (weight - weight.detach())
 
-    def amounts(self, features: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Shifts in positions and the same rounded, [B, max(T, 1), axes], and scales [B, axes]: features [B, F]."""
+    def amounts(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Shifts in positions [B, max(T, 1), axes] and scales [B, axes]: features [B, F]."""
         hidden = self.hidden(features)
-        shares, scales = self.shift(hidden).unflatten(1, (-1, len(self.spatial))), self.scale(hidden).tanh()
+        shares = self.shift(hidden).unflatten(1, (-1, len(self.spatial)))
         if self.path is not None:
-            return self.path(*shares.unbind(1), hidden), _LARGEST_SCALE**scales
-        shifts = _times(shares.tanh(), [extent / 2 for extent in self.spatial])
-        return (shifts, shifts.round()), _LARGEST_SCALE**scales
+            shifts = self.path(*shares.unbind(1), hidden)
+        else:
+            shifts = _times(shares.tanh(), [extent / 2 for extent in self.spatial])
+        return shifts, _LARGEST_SCALE ** self.scale(hidden).tanh()
 
 
 class Path(nn.Module):
-    """first and move [B, axes], hidden [B, U] -> shifts and the same rounded, each [B, T, axes], in positions.
+    """first and move [B, axes], hidden [B, U] -> shifts of all frames in positions, [B, T, axes].
 
     first: share of half an axis that the first frame is shifted, and move: share of 1/T of an axis that the second one
     moves on from it, both before their tanh. Each later move is that before it, changed by a rule that sees where the
@@ -95,8 +97,9 @@ class Path(nn.Module):
     network, as that of motion in arXiv:1707.04993: turning back at an edge is learned once. Initial motions are nearly
     even.
 
-    spatial: extent of the axes. units: U. frames: T. whole: places and moves are rounded; the gradient of a shift is
-    that between positions as far from it as its own move was before it was rounded. generator: draws the weights.
+    spatial: extent of the axes. units: U. frames: T. whole: a frame moves by whole positions from the rounded shift of
+    the one before it, and a shift is as far from a whole one as its own move, not as all moves together. generator:
+    draws the initial weights.
     """
 
     def __init__(
@@ -111,23 +114,19 @@ class Path(nn.Module):
             Linear(units, axes, bias=True, gain=_INITIAL_CHANGE, generator=generator),
         )
 
-    def forward(self, first: Tensor, move: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        amounts = [_times(first.tanh(), [extent / 2 for extent in self.spatial])]
-        places = [self._rounded(amounts[0])]
+    def forward(self, first: Tensor, move: Tensor, hidden: Tensor) -> Tensor:
+        shifts = [_times(first.tanh(), [extent / 2 for extent in self.spatial])]
         for frame in range(1, self.frames):
+            place = self._rounded(shifts[-1])
             if frame > 1:
-                seen = _times(places[-1], [_SEEN / extent for extent in self.spatial])
-                move = move + self.rule(torch.cat([hidden, seen, 2 * move], 1))
-            amounts.append(_times(move.tanh(), [extent / self.frames for extent in self.spatial]))
-            places.append(places[-1] + self._rounded(amounts[-1]))
-        shifts, amount = torch.stack(places, 1), torch.stack(amounts, 1)
-        if not self.whole:
-            return shifts, shifts.round()
-        return shifts + (amount - amount.round()).detach(), shifts
+                seen = _times(place, [_SEEN_AXIS / extent for extent in self.spatial])
+                move = move + self.rule(torch.cat([hidden, seen, _SEEN_MOVE * move], 1))
+            shifts.append(place + _times(move.tanh(), [extent / self.frames for extent in self.spatial]))
+        return torch.stack(shifts, 1)
 
-    def _rounded(self, amounts: Tensor) -> Tensor:
-        """Whole positions with the gradient of those between them, if they are to be whole."""
-        return amounts + (amounts.round() - amounts).detach() if self.whole else amounts
+    def _rounded(self, shift: Tensor) -> Tensor:
+        """A whole shift with the gradient of the one between positions, if shifts are to be whole."""
+        return shift + (shift.round() - shift).detach() if self.whole else shift
 
 
 def _times(values: Tensor, factors: Sequence[float]) -> Tensor:

@@ -29,6 +29,11 @@ def test_odd_samples_are_refused():
         DCGANConfig().stages(SampleShape(1, (28, 27)))
 
 
+def test_a_placement_of_frames_is_refused():
+    with pytest.raises(ValueError, match=r"placement 'frames' is not known; set --model\.placement to none or whole"):
+        DCGANConfig(placement="frames")
+
+
 def test_all_weights_start_with_deviation_002_and_biases_at_zero():
     config = DCGANConfig(widths=(64, 32))
     for family in (Generator, Discriminator):

@@ -44,7 +44,7 @@ def by_points(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torc
 @pytest.mark.parametrize("spatial", [(9,), (6, 8), (4, 5, 7)])
 def test_it_is_a_spatial_transformer_without_rotation(spatial: tuple[int, ...]) -> None:
     layer, x, features = placement(spatial), noise(3, 2, *spatial), noise(3, 5, seed=3)
-    (shifts, _), scales = layer.amounts(features)
+    shifts, scales = layer.amounts(features)
     assert shifts.abs().max() > 0.2
     assert (scales - 1).abs().max() > 0.05
     placed = layer(x, features)
@@ -56,7 +56,7 @@ def test_it_is_a_spatial_transformer_without_rotation(spatial: tuple[int, ...]) 
 
 def test_every_frame_has_a_place_of_its_own() -> None:
     layer, x, features = placement((6, 8), frames=3), noise(2, 4, 6, 8), noise(2, 5, seed=3)
-    (shifts, _), scales = layer.amounts(features)
+    shifts, scales = layer.amounts(features)
     clip = layer(x, features)
     assert clip.shape == (2, 4, 3, 6, 8)
     for frame in range(3):
@@ -68,7 +68,7 @@ def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() 
     between, whole = placement((9,)), placement((9,), whole_shifts=True)
     features = noise(3, 5, seed=3).requires_grad_()
     x, factor = noise(3, 2, 9), noise(3, 2, 9, seed=4)
-    (shifts, _), scales = whole.amounts(features)
+    shifts, scales = whole.amounts(features)
     rounded, scales = F.pad(shifts[:, 0].round(), (1, 0)), F.pad(scales, (1, 0), value=1.0)
     placed = whole(x, features)
     torch.testing.assert_close(placed, by_points(x[:, :, None].expand(-1, -1, 2, -1), rounded, scales)[:, :, 0])
@@ -89,16 +89,16 @@ def even(path: Path, first: float, move: float) -> tuple[torch.Tensor, torch.Ten
 
 def test_along_a_path_every_frame_moves_on_from_the_one_before_it() -> None:
     path = Path((12,), 5, 4, whole=False, generator=seeded()).double()
-    shifts, rounded = path(*even(path, first=-0.5, move=0.4))
+    shifts = path(*even(path, first=-0.5, move=0.4))
     assert shifts.flatten().tolist() == pytest.approx([-3, -1.8, -0.6, 0.6])  # of 12 positions, half and a quarter
-    assert rounded.flatten().tolist() == [-3, -2, -1, 1]
+    assert shifts.round().flatten().tolist() == [-3, -2, -1, 1]
 
 
 def test_whole_moves_keep_an_even_motion_even_and_their_gradient_is_taken_where_the_frame_is() -> None:
     path = Path((32,), 5, 8, whole=True, generator=seeded()).double()
     first, move, hidden = even(path, first=0, move=0.35)  # of a largest move of 4
-    shifts, rounded = path(first, move, hidden)
-    assert rounded.flatten().tolist() == pytest.approx(list(range(8)))  # 1.4 t would be rounded to 0, 1, 3, 4
+    shifts = path(first, move, hidden)
+    assert shifts.round().flatten().tolist() == list(range(8))  # 1.4 t would be rounded to 0, 1, 3, 4
     assert shifts.flatten().tolist() == pytest.approx([0, *(frame + 0.4 for frame in range(1, 8))])
     gradients = torch.autograd.grad(shifts[0, 7, 0], (first, move))
     assert [float(each) for each in gradients] == pytest.approx([16, 7 * 4 * (1 - 0.35**2)])
@@ -113,14 +113,14 @@ def test_a_path_learns_to_turn_back_at_an_edge() -> None:
     first, moves = ((starts - 6) / 16).atanh()[:, None], torch.nn.Parameter(torch.zeros(len(starts), 1))
     optimizer = torch.optim.Adam([*path.parameters(), moves], lr=1e-2)
     for _ in range(300):
-        shifts, rounded = path(first, moves, features)
+        shifts = path(first, moves, features)
         optimizer.zero_grad()
         (shifts[..., 0] - (paths - 6)).square().mean().backward()
         optimizer.step()
     straight = starts[:, None] + velocities[:, None] * torch.arange(8)
     turned = straight != paths
     assert 0.3 < turned.double().mean() < 0.5
-    assert ((rounded[..., 0] - (paths - 6)).abs() <= 1)[turned].double().mean() > 0.75
+    assert ((shifts[..., 0].round() - (paths - 6)).abs() <= 1)[turned].double().mean() > 0.75
 
 
 def test_gradients_are_those_of_differences() -> None:
@@ -163,7 +163,7 @@ def test_dcgan_too_places_what_it_draws() -> None:
     z, label = noise(4, 8), torch.tensor([0, 1, 2, 0])
     features = torch.cat([z, network.embed(label)], 1)
     drawn = network.layers(network.input(features).unflatten(1, network.base))
-    (shifts, _), scales = network.placement.amounts(features)
+    shifts, scales = network.placement.amounts(features)
     assert shifts.abs().max() > 0.5
     torch.testing.assert_close(network(z, label), by_points(drawn, shifts[:, 0], scales).tanh())
 
