@@ -77,6 +77,10 @@ class R3GANConfig(ModelConfig):
     """Frames of a video, evenly spaced, that a second discriminator judges one by one (arXiv:1907.06571); 0 for none.
     The convolution at full resolution is then in that discriminator, and not in the one of the whole video, unless that
     one has stacked frames."""
+    judged_profiles: bool = False
+    """Whether two more discriminators judge a video's brightness profiles over time: its means along every column, and
+    along every row, of each frame. These are pictures of time and one spatial axis, in which what moves evenly is a
+    straight line and a turn is a corner."""
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1:
@@ -203,34 +207,47 @@ class R3GANConfig(ModelConfig):
             return replace(frame, channels=frame.channels * shape.spatial[0]), config
         return shape, replace(self, pixel_channels=0 if self.judged_frames else self.pixel_channels)
 
+    def profiles(self, shape: SampleShape) -> list[tuple[SampleShape, R3GANConfig]]:
+        """The shapes and the settings of the discriminators of profiles: [T, W], then [T, H]; [] without.
+
+        Raises ValueError if samples have no frames.
+        """
+        if not self.judged_profiles:
+            return []
+        return [self._without(axis, shape, "judged_profiles") for axis in _AXES_OF_FRAMES]
+
     def _of_frames(self, shape: SampleShape, setting: str) -> tuple[SampleShape, R3GANConfig]:
-        """The shape of a video's frames, and these settings without their first axis."""
+        return self._without(0, shape, setting)
+
+    def _without(self, axis: int, shape: SampleShape, setting: str) -> tuple[SampleShape, R3GANConfig]:
+        """The shape of a video without one of its axes, 0 for single frames, and these settings for it."""
         if shape.ndim != 3:
             raise ValueError(f"{setting} is for videos, and the samples have {shape.ndim} spatial axes: leave it out")
-        strides = tuple("x".join(map(str, step[1:])) for step in self.steps(3)) or self.strides
+
+        def left(values: PerAxis | tuple[int, ...]) -> tuple[int, ...]:
+            values = per_axis(values, 3)
+            return values[:axis] + values[axis + 1 :]
+
+        strides = tuple("x".join(map(str, left(step))) for step in self.steps(3)) or self.strides
         flat = replace(
             self,
-            patch=_without_first(self.patch),
-            patch_kernel=_without_first(self.patch_kernel),
-            pixel_kernel=_without_first(self.pixel_kernel),
+            patch=left(self.patch),
+            patch_kernel=left(self.patch_kernel),
+            pixel_kernel=left(self.pixel_kernel),
             strides=strides,
             convolutions="full",
             placement="none",
             whole_shifts=False,
             stacked_frames=False,
             judged_frames=0,
+            judged_profiles=False,
         )
-        return replace(shape, spatial=shape.spatial[1:]), flat
+        return replace(shape, spatial=left(shape.spatial)), flat
 
     @staticmethod
     def parts() -> Mapping[str, type[nn.Module]]:
         """Generator and discriminator."""
         return {"generator": Generator, "discriminator": Discriminator}
-
-
-def _without_first(value: PerAxis) -> PerAxis:
-    """Of three axes."""
-    return per_axis(value, 3)[1:]
 
 
 def _residual_blocks(
@@ -293,6 +310,19 @@ class _FromPixels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.overlapping(x) + self.adjoining(self.act(self.pixels(x)))
+
+
+_AXES_OF_FRAMES = 1, 2
+
+
+def _profile(x: Tensor, axis: int) -> Tensor:
+    """x [B, C, *S] -> its means along a spatial axis, less their mean and at the scale of x, [B, C, *S without it].
+
+    The means of many pixels are much alike: as they are, a discriminator needs many more steps to tell them apart.
+    """
+    profile = x.mean(2 + axis)
+    middle = profile.flatten(1).mean(1)
+    return (profile - middle.view(-1, *[1] * (profile.ndim - 1))) * x.shape[2 + axis] ** 0.5
 
 
 class Generator(nn.Module):
@@ -361,8 +391,8 @@ class Discriminator(nn.Module):
     [a smaller extent -> 1×1 if the width changes]; a depthwise convolution (or a dense hidden layer) over the lowest
     extent, and a linear layer to one logit or, if class-conditional, to a vector whose inner product with the class
     embedding is the logit. If the config asks for it, the frames of a video are channels of one picture to all this,
-    and the mean logit of single frames, by a network of the same kind, is added. An auxiliary classifier, if it has
-    one, is linear in the values before the last layer.
+    and the mean logits of single frames and of profiles, by networks of the same kind, are added. An auxiliary
+    classifier, if it has one, is linear in the values before the last layer.
 
     classifies: has an auxiliary classifier, if there are classes. Other arguments and errors as for Generator.
     """
@@ -383,6 +413,7 @@ class Discriminator(nn.Module):
         config = config.as_discriminator
         self.resample, self.bf16_stages = config.resample, config.bf16_stages
         self.stacks_frames, count, judging = config.stacked_frames, config.judged_frames, config.judging(shape)
+        profiles = config.profiles(shape)
         seen, config = config.seen_whole(shape)
         ndim, widths = seen.ndim, config.widths[::-1]
         base, last = config.base(seen), widths[-1]
@@ -413,6 +444,7 @@ class Discriminator(nn.Module):
         self.embed = ClassEmbedding(classes, last, (classes * last) ** -0.5, generator=generator) if classes else None
         self.judged = [int((at + 0.5) * shape.spatial[0] / count) for at in range(count)]
         self.frames = None if judging is None else Discriminator(judging[0], classes, judging[1], generator=generator)
+        self.profiles = nn.ModuleList(Discriminator(of, classes, its, generator=generator) for of, its in profiles)
         features = config.head_units or last
         self.classifier = auxiliary_classifier(features, classes if classifies else 0, generator=generator)
 
@@ -425,6 +457,8 @@ class Discriminator(nn.Module):
             labels = None if label is None else label.repeat_interleave(len(self.judged), 0)
             of_frames = self.frames(pictures.flatten(0, 1), labels)
             logits = logits + of_frames.unflatten(0, pictures.shape[:2]).mean(1)
+        for axis, judge in zip(_AXES_OF_FRAMES, self.profiles, strict=False):
+            logits = logits + judge(_profile(x, axis), label) / len(self.profiles)
         if not classify:
             return logits
         assert self.classifier is not None
@@ -453,6 +487,6 @@ class Discriminator(nn.Module):
         """The modules of each stage, starting at the sample's resolution."""
         stages = [[stage, transition] for stage, transition in zip(self.stages, self.transitions, strict=True)]
         stages[0].insert(0, self.from_pixels)
-        if self.frames is not None:
-            stages = [[*one, *other] for one, other in zip(stages, self.frames.stages_from_input(), strict=True)]
+        for judge in [*([] if self.frames is None else [self.frames]), *self.profiles]:
+            stages = [[*one, *other] for one, other in zip(stages, judge.stages_from_input(), strict=True)]
         return stages

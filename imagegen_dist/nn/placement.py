@@ -8,6 +8,7 @@ everywhere, where sampling at arbitrary points is none of these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,9 +20,11 @@ from imagegen_dist.nn.conv import Linear
 _UNITS = 128
 _LARGEST_SCALE = 2.0
 _INITIAL_SHIFT = 0.4  # deviation of the values before tanh
-_INITIAL_CHANGE = 0.1  # deviation of what changes a move, before tanh
-_SEEN_AXIS = 8.0  # what a path's rule sees of a shift by a whole axis: it has to tell a position from the next
+_SEEN_AXIS = 8.0  # what a path's rule sees of a shift by a whole axis
 _SEEN_MOVE = 2.0  # and times what it sees a move before its tanh
+_WAVES = 1, 2, 4  # per axis, whose sines and cosines it sees
+_SHARPNESS = 4.0  # of its gate, which has to open between a position and the next
+_RARITY = 3.0  # an untrained gate is closed where nothing opens it: sigmoid(-3) is .05
 
 
 class Placement(nn.Module):
@@ -92,10 +95,13 @@ class Path(nn.Module):
     """first and move [B, axes], hidden [B, U] -> shifts of all frames in positions, [B, T, axes].
 
     first: share of half an axis that the first frame is shifted, and move: share of 1/T of an axis that the second one
-    moves on from it, both before their tanh. Each later move is that before it, changed by a rule that sees where the
-    frame is, how it moved and the hidden values, with one hidden layer. The rule is the same in all frames, a recurrent
-    network, as that of motion in arXiv:1707.04993: turning back at an edge is learned once. Initial motions are nearly
-    even.
+    moves on from it, both before their tanh. Each later move is that before it, of which a gate between 0 and 1 turns a
+    share back and adds a summand: nearly closed, it keeps an even motion even, and open, it turns it back at once.
+
+    Gate and summand of an axis come from a rule that sees where the frame is and how it moved, along this axis first,
+    and the hidden values. It is the same for all axes and in all frames, a recurrent network as that of motion in
+    arXiv:1707.04993 with the gate of one in arXiv:1406.1078: turning back at an edge is learned once. Sines and cosines
+    of the place (arXiv:2006.10739) let it tell a position from the next.
 
     spatial: extent of the axes. units: U. frames: T. whole: a frame moves by whole positions from the rounded shift of
     the one before it, and a shift is as far from a whole one as its own move, not as all moves together. generator:
@@ -108,21 +114,36 @@ class Path(nn.Module):
         super().__init__()
         axes = len(spatial)
         self.spatial, self.frames, self.whole = spatial, frames, whole
+        half = LEAKY_GAIN / math.sqrt(2)  # of two that are added
+        self.of_hidden = Linear(units, axes * units, gain=half, generator=generator)
+        self.of_frame = Linear(2 * axes + 2 * len(_WAVES), units, gain=half, generator=generator)
         self.rule = nn.Sequential(
-            Linear(units + 2 * axes, units, gain=LEAKY_GAIN, generator=generator),
             BiasedLeakyReLU(units),
-            Linear(units, axes, bias=True, gain=_INITIAL_CHANGE, generator=generator),
+            Linear(units, units, gain=LEAKY_GAIN, generator=generator),
+            BiasedLeakyReLU(units),
+            Linear(units, 2, bias=True, generator=generator),
         )
 
     def forward(self, first: Tensor, move: Tensor, hidden: Tensor) -> Tensor:
         shifts = [_times(first.tanh(), [extent / 2 for extent in self.spatial])]
+        of_hidden = self.of_hidden(hidden).unflatten(1, (len(self.spatial), -1)).flatten(0, 1)  # the same in all frames
         for frame in range(1, self.frames):
             place = self._rounded(shifts[-1])
             if frame > 1:
-                seen = _times(place, [_SEEN_AXIS / extent for extent in self.spatial])
-                move = move + self.rule(torch.cat([hidden, seen, _SEEN_MOVE * move], 1))
+                seen = self.of_frame(self._seen(place, move).flatten(0, 1))
+                gate, summand = self.rule(of_hidden + seen).unflatten(0, move.shape).unbind(-1)
+                gate = torch.sigmoid(_SHARPNESS * gate - _RARITY)
+                move = move + gate * (summand - 2 * move)
             shifts.append(place + _times(move.tanh(), [extent / self.frames for extent in self.spatial]))
         return torch.stack(shifts, 1)
+
+    def _seen(self, place: Tensor, move: Tensor) -> Tensor:
+        """What the rule sees of a frame: place in positions and move before its tanh [B, axes] -> [B, axes, V]."""
+        share = _times(place, [1 / extent for extent in self.spatial])
+        state = torch.stack([_SEEN_AXIS * share, _SEEN_MOVE * move], -1)
+        own_first = torch.stack([state.roll(-axis, 1) for axis in range(len(self.spatial))], 1).flatten(2)
+        angles = torch.stack([2 * math.pi * wave * share for wave in _WAVES], -1)
+        return torch.cat([own_first, angles.sin(), angles.cos()], -1)
 
     def _rounded(self, shift: Tensor) -> Tensor:
         """A whole shift with the gradient of the one between positions, if shifts are to be whole."""

@@ -184,6 +184,32 @@ def test_a_discriminator_of_single_frames_is_added():
     assert {id(both.from_pixels), id(both.frames.from_pixels)} <= {id(module) for module in stage}
 
 
+def test_profiles_over_time_are_judged_as_pictures_of_their_own():
+    settings = {"widths": (8, 8), "blocks_per_stage": 1, "group_channels": 0, "expansion": 1, "patch": (1, 2, 4)}
+    config = R3GANConfig(**settings, pixel_channels=3, patch_kernel=(3, 4, 6), strides=("2x2x1",), judged_frames=1)
+    clips = SampleShape(2, (4, 8, 12))
+    both = Discriminator(clips, 3, replace(config, judged_profiles=True), generator=seeded())
+    x, labels = torch.randn(5, 2, 4, 8, 12, generator=seeded(1)), torch.tensor([0, 1, 2, 1, 0])
+    profiles = x.mean(3) * 8**0.5, x.mean(4) * 12**0.5
+    centred = [each - each.mean((1, 2, 3), keepdim=True) for each in profiles]
+    flat = {"widths": (8, 8), "blocks_per_stage": 1, "group_channels": 0, "expansion": 1, "pixel_channels": 3}
+    of_columns = R3GANConfig(**flat, patch=(1, 4), patch_kernel=(3, 6), strides=("2x1",))
+    of_rows = R3GANConfig(**flat, patch=(1, 2), patch_kernel=(3, 4), strides=("2x2",))
+    expected = []
+    for spatial, its, judge, profile in zip(
+        [(4, 12), (4, 8)], [of_columns, of_rows], both.profiles, centred, strict=True
+    ):
+        alone = Discriminator(SampleShape(2, spatial), 3, its, generator=seeded())
+        alone.load_state_dict(judge.state_dict())
+        expected.append(alone(profile, labels))
+    without = Discriminator(clips, 3, config, generator=seeded())
+    kept = {name: value for name, value in both.state_dict().items() if not name.startswith("profiles.")}
+    without.load_state_dict(kept)
+    torch.testing.assert_close(both(x, labels), without(x, labels) + torch.stack(expected).mean(0))
+    highest, _ = both.stages_from_input()
+    assert {id(judge.from_pixels) for judge in both.profiles} <= {id(module) for module in highest}
+
+
 @pytest.mark.parametrize(
     ("shape", "message"), [((8, 8), "is for videos"), ((1, 8, 8), "set --model.judged-frames to fewer")]
 )

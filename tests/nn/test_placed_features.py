@@ -81,8 +81,10 @@ def test_whole_shifts_are_rounded_and_have_the_gradient_of_those_that_are_not() 
 
 
 def even(path: Path, first: float, move: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A path whose rule changes nothing: shares of one sample on one axis, and no hidden values."""
-    torch.nn.init.zeros_(path.rule[-1].weight)
+    """A path whose gate is closed: shares of one sample on one axis, and no hidden values."""
+    last = path.rule[-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor([-100.0, 0.0], dtype=torch.float64)
     shares = (torch.tensor([[value]], dtype=torch.float64).atanh().requires_grad_() for value in (first, move))
     return *shares, torch.zeros(1, 5, dtype=torch.float64)
 
@@ -104,23 +106,51 @@ def test_whole_moves_keep_an_even_motion_even_and_their_gradient_is_taken_where_
     assert [float(each) for each in gradients] == pytest.approx([16, 7 * 4 * (1 - 0.35**2)])
 
 
+def test_a_paths_gate_turns_a_move_back_and_adds_a_summand() -> None:
+    path = Path((8, 16), 5, 4, whole=False, generator=seeded()).double()
+    gated: list[torch.Tensor] = []
+    path.rule.register_forward_hook(lambda _, __, output: gated.append(output.unflatten(0, (3, 2))))
+    first, move, hidden = noise(3, 2), noise(3, 2, seed=2), noise(3, 5, seed=3)
+    shifts = path(first, move, hidden)
+    largest = torch.tensor([2.0, 4.0], dtype=torch.float64)
+    place = first.tanh() * torch.tensor([4.0, 8.0], dtype=torch.float64)
+    torch.testing.assert_close(shifts[:, 0], place)
+    for frame in range(1, 4):
+        if frame > 1:
+            gate, summand = torch.sigmoid(4 * gated[frame - 2][..., 0] - 3), gated[frame - 2][..., 1]
+            move = (1 - gate) * move - gate * move + gate * summand
+        place = place + largest * move.tanh()
+        torch.testing.assert_close(shifts[:, frame], place)
+    assert len(gated) == 2
+
+
+def test_a_paths_rule_is_the_same_along_all_axes() -> None:
+    path = Path((8, 16), 5, 6, whole=False, generator=seeded()).double()
+    with torch.no_grad():
+        path.of_hidden.weight[5:] = path.of_hidden.weight[:5]
+    first, move, hidden = noise(3, 2), noise(3, 2, seed=2), noise(3, 5, seed=3)
+    shares = path(first, move, hidden) / torch.tensor([8.0, 16.0], dtype=torch.float64)
+    swapped = path(first.flip(1), move.flip(1), hidden) / torch.tensor([8.0, 16.0], dtype=torch.float64)
+    torch.testing.assert_close(swapped, shares.flip(2))
+
+
 def test_a_path_learns_to_turn_back_at_an_edge() -> None:
     """Positions of moving digits, of starts and velocities that are given; a third of them are behind a turn."""
     every = list(product(range(moving_digits.PLACES), moving_digits.SPEEDS))
     starts, velocities = torch.tensor(every).unbind(1)
     paths = torch.stack([torch.from_numpy(moving_digits.path(*each)) for each in every])
-    path, features = Path((32,), 2, 8, whole=True, generator=seeded()), torch.stack([starts / 6 - 1, velocities], 1)
+    path, known = Path((32,), 32, 8, whole=True, generator=seeded()), torch.stack([starts / 6 - 1, velocities], 1)
     first, moves = ((starts - 6) / 16).atanh()[:, None], torch.nn.Parameter(torch.zeros(len(starts), 1))
     optimizer = torch.optim.Adam([*path.parameters(), moves], lr=1e-2)
     for _ in range(300):
-        shifts = path(first, moves, features)
+        shifts = path(first, moves, F.pad(known, (0, 30)))
         optimizer.zero_grad()
         (shifts[..., 0] - (paths - 6)).square().mean().backward()
         optimizer.step()
     straight = starts[:, None] + velocities[:, None] * torch.arange(8)
     turned = straight != paths
     assert 0.3 < turned.double().mean() < 0.5
-    assert ((shifts[..., 0].round() - (paths - 6)).abs() <= 1)[turned].double().mean() > 0.75
+    assert (shifts[..., 0].round() == paths - 6)[turned].double().mean() > 0.8
 
 
 def test_gradients_are_those_of_differences() -> None:
@@ -191,6 +221,7 @@ def test_stacked_frames_are_channels_of_a_picture_and_single_ones_are_judged_bes
         ({"placement": "path"}, (8, 8), "placement path is for videos"),
         ({"whole_shifts": True}, (8, 8), "whole_shifts without a placement"),
         ({"stacked_frames": True}, (8, 8), "stacked_frames is for videos"),
+        ({"judged_profiles": True}, (8, 8), "judged_profiles is for videos"),
     ],
 )
 def test_mistakes_have_a_line(settings: dict[str, str], spatial: tuple[int, ...], message: str) -> None:
