@@ -45,9 +45,11 @@ _OF_CLIPS = R3GANConfig(
     patch_kernel=(8, 14, 14),
     pixel_channels=8,
     convolutions="factorised",
-    placement="frames",
+    placement="path",
     whole_shifts=True,
+    stacked_frames=True,
     judged_frames=1,
+    judged_profiles=True,
 )
 """The blocks of the preset `digits`, on few positions behind overlapping patches; what is drawn is placed."""
 
@@ -82,8 +84,9 @@ GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
         _gan("moving-digits", _OF_CLIPS, Schedule(30.0, 1.0, 50_000), 150_000),
         "R3GAN of moving digits, for two CPU cores",
-        "R3GAN's blocks and loss (arXiv:2501.05441). The generator draws one frame and moves it (arXiv:1506.02025); "
-        "single frames have a discriminator of their own (arXiv:1907.06571). docs/video.md has what came of it.",
+        "R3GAN's blocks and loss (arXiv:2501.05441). The generator draws one frame and moves it along a path "
+        "(arXiv:1506.02025); single frames (arXiv:1907.06571) and brightness profiles over time have discriminators of "
+        "their own. docs/video.md has what came of it.",
         _CLIPS,
         12,
     ),
