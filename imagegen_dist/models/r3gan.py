@@ -182,7 +182,7 @@ class R3GANConfig(ModelConfig):
 
         Raises ValueError if samples have no frames.
         """
-        return self._of_frames(shape, f"placement {self.placement}") if self.places_frames else (shape, self)
+        return self._without(0, shape, f"placement {self.placement}") if self.places_frames else (shape, self)
 
     @property
     def places_frames(self) -> bool:
@@ -193,7 +193,7 @@ class R3GANConfig(ModelConfig):
         """The shape and the settings of the discriminator of single frames, None without one. Raises ValueError."""
         if not self.judged_frames:
             return None
-        found = self._of_frames(shape, f"judged_frames {self.judged_frames}")
+        found = self._without(0, shape, f"judged_frames {self.judged_frames}")
         if self.judged_frames > shape.spatial[0]:
             raise ValueError(
                 f"judged_frames {self.judged_frames} of {shape.spatial[0]} frames: set --model.judged-frames to fewer"
@@ -203,7 +203,7 @@ class R3GANConfig(ModelConfig):
     def seen_whole(self, shape: SampleShape) -> tuple[SampleShape, R3GANConfig]:
         """The shape and the settings of what the discriminator of whole samples sees. Raises ValueError."""
         if self.stacked_frames:
-            frame, config = self._of_frames(shape, "stacked_frames")
+            frame, config = self._without(0, shape, "stacked_frames")
             return replace(frame, channels=frame.channels * shape.spatial[0]), config
         return shape, replace(self, pixel_channels=0 if self.judged_frames else self.pixel_channels)
 
@@ -216,15 +216,12 @@ class R3GANConfig(ModelConfig):
             return []
         return [self._without(axis, shape, "judged_profiles") for axis in _AXES_OF_FRAMES]
 
-    def _of_frames(self, shape: SampleShape, setting: str) -> tuple[SampleShape, R3GANConfig]:
-        return self._without(0, shape, setting)
-
     def _without(self, axis: int, shape: SampleShape, setting: str) -> tuple[SampleShape, R3GANConfig]:
         """The shape of a video without one of its axes, 0 for single frames, and these settings for it."""
         if shape.ndim != 3:
             raise ValueError(f"{setting} is for videos, and the samples have {shape.ndim} spatial axes: leave it out")
 
-        def left(values: PerAxis | tuple[int, ...]) -> tuple[int, ...]:
+        def left(values: PerAxis) -> tuple[int, ...]:
             values = per_axis(values, 3)
             return values[:axis] + values[axis + 1 :]
 
@@ -316,13 +313,13 @@ _AXES_OF_FRAMES = 1, 2
 
 
 def _profile(x: Tensor, axis: int) -> Tensor:
-    """x [B, C, *S] -> its means along a spatial axis, less their mean and at the scale of x, [B, C, *S without it].
+    """A video x [B, C, T, H, W] -> its means along a spatial axis, less their mean, [B, C, T, W] or [B, C, T, H].
 
-    The means of many pixels are much alike: as they are, a discriminator needs many more steps to tell them apart.
+    They are multiplied by the root of their number, so that those of independent pixels have the deviation of x: the
+    means of many pixels are much alike, and a discriminator needs many more steps to tell them apart as they are.
     """
     profile = x.mean(2 + axis)
-    middle = profile.flatten(1).mean(1)
-    return (profile - middle.view(-1, *[1] * (profile.ndim - 1))) * x.shape[2 + axis] ** 0.5
+    return (profile - profile.mean((1, 2, 3), keepdim=True)) * x.shape[2 + axis] ** 0.5
 
 
 class Generator(nn.Module):
