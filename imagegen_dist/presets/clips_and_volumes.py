@@ -82,7 +82,7 @@ def _vae(url: str, model: ConvVAEConfig | LadderVAEConfig, objective: ObjectiveC
 
 GANS: dict[str, Preset] = {
     "moving-digits-gan": Preset(
-        _gan("moving-digits", _OF_CLIPS, Schedule(30.0, 1.0, 50_000), 150_000),
+        _gan("moving-digits", _OF_CLIPS, Schedule(30.0, 1.0, 40_000), 120_000),
         "R3GAN of moving digits, for two CPU cores",
         "R3GAN's blocks and loss (arXiv:2501.05441). The generator draws one frame and moves it along a path "
         "(arXiv:1506.02025); single frames (arXiv:1907.06571) and brightness profiles over time have discriminators of "
