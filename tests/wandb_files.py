@@ -16,7 +16,10 @@ _WRITTEN_S = 10.0
 
 
 def offline_records(run: Path) -> list[Record]:
-    """The records of the one run in W&B's directory of it: LevelDB's log format behind a header of its own."""
+    """The records of the one run in W&B's directory of it: LevelDB's log format behind a header of its own.
+
+    A file that W&B's process is still writing may end anywhere: the records that it holds as a whole are returned.
+    """
     [path] = run.glob("*.wandb")
     data = path.read_bytes()
     assert data[:4] == b":W&B"
@@ -26,6 +29,8 @@ def offline_records(run: Path) -> list[Record]:
             at += _BLOCK - at % _BLOCK
             continue
         size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + _HEADER + size > len(data):
+            break
         parts.append(data[at + _HEADER : at + _HEADER + size])
         at += _HEADER + size
         if kind in (_FULL, _LAST):

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from PIL import Image
 from imagegen_dist.drawing.animation import animate, as_video
 from imagegen_dist.drawing.surfaces import scene
 from imagegen_dist.metrics.wandb import Bars, Lines, Page, Points, Table, WandbSink, sync_command
-from tests.wandb_files import offline_run
+from tests.wandb_files import offline_records, offline_run
 from tests.wandb_server import stalled_server
 
 
@@ -242,6 +243,23 @@ def test_tables_plots_and_pages_are_read_back_from_an_offline_run(start, warning
     assert tables["importance"]["data"] == [["lr", 0.9], ["beta", 0.1]]
     page = sink.directory / "files" / row["report/path"]
     assert "the report" in page.read_text()
+
+
+def test_a_file_that_is_still_written_has_the_records_that_are_whole(start):
+    sink = start()
+    sink.log({"images": 64})
+    sink.close()
+    assert offline_run(sink.directory)["ended"]
+    whole = offline_records(sink.directory)
+    [path] = sink.directory.glob("*.wandb")
+    size = path.stat().st_size
+    counts = []
+    for cut in range(size, size - 400, -1):
+        os.truncate(path, cut)
+        records = offline_records(sink.directory)
+        assert records == whole[: len(records)]
+        counts.append(len(records))
+    assert counts[0] == len(whole) > counts[-1]
 
 
 def test_clips_are_videos_and_meshes_are_objects_to_turn(start, warnings):
