@@ -27,7 +27,7 @@ BUDGETS = {
     "r3gan-ffhq256": (2_160, 266, 254),
     "r3gan-imagenet32": (1_480, 143, 137),
     "r3gan-imagenet64": (1_740, 179, 171),
-    "moving-digits-gan": (3_200, 72, 86),
+    "moving-digits-gan": (2_950, 72, 86),
     "solids-gan": (840, 15, 15),
     "digits-vae": (230, 0, 0),
     "article-vae": (230, 0, 0),

@@ -9,7 +9,6 @@ everywhere, where sampling at arbitrary points is none of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +39,8 @@ class Placement(nn.Module):
     rounded, so that an even motion stays even. generator: draws the initial weights; initial scales are 1.
     """
 
+    largest_shift: Tensor
+
     def __init__(
         self,
         spatial: tuple[int, ...],
@@ -62,6 +63,7 @@ class Placement(nn.Module):
         self.shift = Linear(_UNITS, axes * places, bias=True, gain=_INITIAL_SHIFT, generator=generator)
         self.path = Path(spatial, _UNITS, frames, whole_shifts, generator=generator) if path else None
         self.scale = Linear(_UNITS, axes, bias=True, gain=0, generator=generator)
+        self.register_buffer("largest_shift", torch.tensor(spatial) / 2, persistent=False)
 
     def forward(self, x: Tensor, features: Tensor) -> Tensor:
         shifts, scales = self.amounts(features)
@@ -84,10 +86,7 @@ class Placement(nn.Module):
         """Shifts in positions [B, max(T, 1), axes] and scales [B, axes]: features [B, F]."""
         hidden = self.hidden(features)
         shares = self.shift(hidden).unflatten(1, (-1, len(self.spatial)))
-        if self.path is not None:
-            shifts = self.path(*shares.unbind(1), hidden)
-        else:
-            shifts = _times(shares.tanh(), [extent / 2 for extent in self.spatial])
+        shifts = shares.tanh() * self.largest_shift if self.path is None else self.path(*shares.unbind(1), hidden)
         return shifts, _LARGEST_SCALE ** self.scale(hidden).tanh()
 
 
@@ -108,12 +107,17 @@ class Path(nn.Module):
     draws the initial weights.
     """
 
+    extents: Tensor
+    largest_move: Tensor
+    emphasis: Tensor
+    waves: Tensor
+
     def __init__(
         self, spatial: tuple[int, ...], units: int, frames: int, whole: bool, *, generator: torch.Generator
     ) -> None:
         super().__init__()
         axes = len(spatial)
-        self.spatial, self.frames, self.whole = spatial, frames, whole
+        self.axes, self.frames, self.whole = axes, frames, whole
         half = LEAKY_GAIN / math.sqrt(2)  # of two that are added
         self.of_hidden = Linear(units, axes * units, gain=half, generator=generator)
         self.of_frame = Linear(2 * axes + 2 * len(_WAVES), units, gain=half, generator=generator)
@@ -123,10 +127,15 @@ class Path(nn.Module):
             BiasedLeakyReLU(units),
             Linear(units, 2, bias=True, generator=generator),
         )
+        # Constants are buffers, not copied to the device in every frame of every call.
+        self.register_buffer("extents", torch.tensor(spatial, dtype=torch.float32), persistent=False)
+        self.register_buffer("largest_move", torch.tensor(spatial) / frames, persistent=False)
+        self.register_buffer("emphasis", torch.tensor([_SEEN_AXIS, _SEEN_MOVE]), persistent=False)
+        self.register_buffer("waves", torch.tensor(_WAVES, dtype=torch.float32), persistent=False)
 
     def forward(self, first: Tensor, move: Tensor, hidden: Tensor) -> Tensor:
-        shifts = [_times(first.tanh(), [extent / 2 for extent in self.spatial])]
-        of_hidden = self.of_hidden(hidden).unflatten(1, (len(self.spatial), -1)).flatten(0, 1)  # the same in all frames
+        shifts = [first.tanh() * self.extents / 2]
+        of_hidden = self.of_hidden(hidden).unflatten(1, (self.axes, -1)).flatten(0, 1)  # the same in all frames
         for frame in range(1, self.frames):
             place = self._rounded(shifts[-1])
             if frame > 1:
@@ -134,26 +143,20 @@ class Path(nn.Module):
                 gate, summand = self.rule(of_hidden + seen).unflatten(0, move.shape).unbind(-1)
                 gate = torch.sigmoid(_SHARPNESS * gate - _RARITY)
                 move = move + gate * (summand - 2 * move)
-            shifts.append(place + _times(move.tanh(), [extent / self.frames for extent in self.spatial]))
+            shifts.append(place + self.largest_move * move.tanh())
         return torch.stack(shifts, 1)
 
     def _seen(self, place: Tensor, move: Tensor) -> Tensor:
         """What the rule sees of a frame: place in positions and move before its tanh [B, axes] -> [B, axes, V]."""
-        share = _times(place, [1 / extent for extent in self.spatial])
-        state = torch.stack([_SEEN_AXIS * share, _SEEN_MOVE * move], -1)
-        own_first = torch.stack([state.roll(-axis, 1) for axis in range(len(self.spatial))], 1).flatten(2)
-        angles = torch.stack([2 * math.pi * wave * share for wave in _WAVES], -1)
+        share = place / self.extents
+        state = torch.stack([share, move], -1) * self.emphasis
+        own_first = torch.stack([state, *(state.roll(-axis, 1) for axis in range(1, self.axes))], 1).flatten(2)
+        angles = 2 * math.pi * share[..., None] * self.waves
         return torch.cat([own_first, angles.sin(), angles.cos()], -1)
 
     def _rounded(self, shift: Tensor) -> Tensor:
         """A whole shift with the gradient of the one between positions, if shifts are to be whole."""
         return shift + (shift.round() - shift).detach() if self.whole else shift
-
-
-def _times(values: Tensor, factors: Sequence[float]) -> Tensor:
-    """Values [..., axes], each axis times its factor."""
-    # Numbers, not a tensor of them: copying a constant to the device on every call would stall the host.
-    return torch.stack([each * factor for each, factor in zip(values.unbind(-1), factors, strict=True)], -1)
 
 
 def _interpolation(extent: int, shift: Tensor, scale: Tensor) -> Tensor:
